@@ -1,0 +1,1 @@
+//! An append request on its way to an acknowledgement.

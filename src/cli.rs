@@ -1,0 +1,9 @@
+//! One file a command.
+
+pub mod append;
+pub mod dump;
+pub mod repair;
+pub mod serve;
+pub mod tail;
+pub mod topics;
+pub mod verify;

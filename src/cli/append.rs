@@ -1,0 +1,1 @@
+//! Appends a file or a pipe.

@@ -1,0 +1,1 @@
+//! Cuts a damaged last segment.

@@ -1,0 +1,1 @@
+//! Addresses, limits and timeouts of the server.

@@ -1,0 +1,1 @@
+//! Event objects: parsed at the edge, rendered for readers.

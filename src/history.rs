@@ -1,0 +1,1 @@
+//! Pages of events, and NDJSON at the reader's pace.

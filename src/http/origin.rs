@@ -1,0 +1,1 @@
+//! Which hosts and origins may do what.

@@ -1,0 +1,1 @@
+//! Query parameters, decoded once into typed requests.

@@ -1,0 +1,1 @@
+//! A bounded, strict request head, and the body behind it.

@@ -1,0 +1,1 @@
+//! Bounded mailboxes between shards; the only cross-thread code.

@@ -1,0 +1,1 @@
+//! Lines out of a body, within limits.

@@ -1,0 +1,1 @@
+//! The owner of a log: drives its commits and publishes what became visible.

@@ -1,0 +1,1 @@
+//! Monoio runtimes as Strandline needs them, and the end of a slice.

@@ -1,0 +1,1 @@
+//! One pinned core: its runtime, its logs, its connections.

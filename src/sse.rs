@@ -1,0 +1,3 @@
+//! Server-Sent Events as bytes: knows neither shards nor logs.
+
+pub mod encode;

@@ -1,0 +1,1 @@
+//! Where a reader stands, and its text form.

@@ -1,0 +1,1 @@
+//! Published frames on their way to views.

@@ -1,0 +1,1 @@
+//! A subscriber: catching up, live, closed.

@@ -1,0 +1,1 @@
+//! The handshake, and RFC 6455 frames over memory.

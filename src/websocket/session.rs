@@ -1,0 +1,1 @@
+//! A WebSocket's life after the handshake.

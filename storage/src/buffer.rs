@@ -1,0 +1,1 @@
+//! Aligned memory that is lent to the kernel.

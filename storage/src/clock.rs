@@ -1,0 +1,1 @@
+//! The time of events: never backwards, and slow to believe a leap.

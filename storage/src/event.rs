@@ -1,0 +1,1 @@
+//! An event, and its archived form inside a frame.

@@ -1,0 +1,1 @@
+//! A frame: what one commit writes.

@@ -1,0 +1,1 @@
+//! Frames in flight, and the synced offset behind them.

@@ -1,0 +1,138 @@
+//! The few things that a log asks of a disk, so that a real one and a simulated one can answer.
+//!
+//! Everything here blocks: it is called at open, and by jobs on the disk thread (create, zero, seal,
+//! rename). The hot path does not call it. A commit leaves the log as an [`crate::log::Op`] that the
+//! driver starts in its own way (io_uring on a shard, [`DiskFile::write_at`] on a disk thread, a
+//! delayed write in the simulation) and reports back. Reads go through [`ReadIo`], which a shard
+//! answers by io_uring and a tool by blocking.
+//!
+//! A method returns what the kernel said. Nobody retries a write or a sync: a short write is
+//! returned as the short length, and it is the log that decides that it is poisoned.
+
+use std::{future::Future, io, path::Path, sync::Arc};
+
+use crate::{buffer::DiskBuffer, offset::Position};
+
+pub mod real;
+pub mod sim;
+pub mod thread;
+pub mod uring;
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Buffered, for reading alone.
+    Read,
+    /// Buffered, for reading and writing; nothing is durable before [`DiskFile::sync_data`].
+    Write,
+    /// `O_DIRECT`, for reading and writing without making anything durable: memory, length and
+    /// position are multiples of [`crate::buffer::ALIGN_BYTES`]. Zeroing ahead uses it.
+    Direct,
+    /// `O_DIRECT | O_DSYNC`: a write that returns is on the device. Aligned like `Direct`.
+    /// `ErrorKind::InvalidInput` (or `Unsupported`) where the file system refuses it, as tmpfs does.
+    DirectSync,
+}
+
+/// Who else may hold a directory's lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Nobody: the one process that appends.
+    Exclusive,
+    /// Other readers: `verify` and `dump`.
+    Shared,
+}
+
+/// A file system.
+pub trait Disk: Clone + Send + Sync + 'static {
+    /// An open file.
+    type File: DiskFile;
+    /// A held lock, released when it is dropped.
+    type Lock: Send + 'static;
+
+    /// Locks the directory itself (`flock`); `ErrorKind::WouldBlock` if another process has it.
+    fn lock_dir(&self, dir: &Path, mode: LockMode) -> io::Result<Self::Lock>;
+    /// The names in a directory, in no order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Makes a directory, and syncs its parent; no error if it is there.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Makes a new file; `ErrorKind::AlreadyExists` if the name is taken. The name is not durable
+    /// before [`Disk::sync_dir`].
+    fn create(&self, path: &Path, access: Access) -> io::Result<Self::File>;
+    /// Opens a file that is there.
+    fn open(&self, path: &Path, access: Access) -> io::Result<Self::File>;
+    /// Renames, replacing what `to` named. Not durable before [`Disk::sync_dir`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file's name. Not durable before [`Disk::sync_dir`].
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names of a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// An open file, shared by whoever reads it.
+pub trait DiskFile: Send + Sync + 'static {
+    /// Its length in bytes.
+    fn size(&self) -> io::Result<u64>;
+    /// Reads once; may return fewer bytes than asked for, 0 at the end.
+    fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize>;
+    /// Writes once; may write fewer bytes than asked to.
+    fn write_at(&self, bytes: &[u8], position: Position) -> io::Result<usize>;
+    /// `fdatasync`: all writes that had *completed before* the call, and the file's size, are on
+    /// the device when it returns `Ok`.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Sets the length, filling with zeroes.
+    fn set_size(&self, size_bytes: u64) -> io::Result<()>;
+
+    /// Reads exactly `bytes.len()` bytes; `UnexpectedEof` if the file ends before.
+    fn read_exact_at(&self, bytes: &mut [u8], position: Position) -> io::Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.read_at(&mut bytes[done..], position.plus(done as u64)) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a part of a file without blocking the caller's thread, if the caller has a way to.
+///
+/// The result holds `len` bytes, or fewer if the file ends before.
+pub trait ReadIo<D: Disk> {
+    /// Reads `len` bytes from `position`. For a file opened with `Access::Direct*` both are multiples
+    /// of [`crate::buffer::ALIGN_BYTES`].
+    fn read(
+        &self,
+        file: &Arc<D::File>,
+        position: Position,
+        len: usize,
+    ) -> impl Future<Output = io::Result<DiskBuffer>>;
+}
+
+/// [`ReadIo`] by blocking: for tools and tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BlockingReads;
+
+impl<D: Disk> ReadIo<D> for BlockingReads {
+    async fn read(
+        &self,
+        file: &Arc<D::File>,
+        position: Position,
+        len: usize,
+    ) -> io::Result<DiskBuffer> {
+        let mut buffer = DiskBuffer::zeroed(len);
+        let mut done = 0;
+        while done < len {
+            match file.read_at(&mut buffer.as_mut_slice()[done..], position.plus(done as u64)) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        buffer.truncate(done);
+        Ok(buffer)
+    }
+}

@@ -1,0 +1,1 @@
+//! A disk in memory with seeded faults, for tests.

@@ -1,0 +1,1 @@
+//! Writes, syncs and reads on a shard's io_uring, by monoio.

@@ -1,0 +1,28 @@
+//! The log engine of Strandline: one totally ordered, durable sequence of events in a directory.
+//!
+//! A **log** is a directory of **segments**; a segment is a file of **frames**; a frame is what one
+//! commit writes: a header and one archive of a batch of **events**. An event's place is its
+//! **offset**; a byte's place in a file is its **position**. See `docs/ARCHITECTURE.md` for the map
+//! and `docs/ON_DISK_FORMAT.md` for the bytes.
+
+pub mod buffer;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod frame;
+pub mod group_commit;
+pub mod index;
+pub mod io;
+pub mod log;
+pub mod offset;
+pub mod reader;
+pub mod recovery;
+pub mod repair;
+pub mod seal;
+pub mod segment;
+pub mod segment_set;
+pub mod staging;
+pub mod topic;
+pub mod topics;
+pub mod verify;

@@ -1,0 +1,1 @@
+//! A log: append, publish, seal, close.

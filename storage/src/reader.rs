@@ -1,0 +1,1 @@
+//! Events from a place up to an end, across segments.

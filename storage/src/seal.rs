@@ -1,0 +1,1 @@
+//! From a full segment to a sealed one.

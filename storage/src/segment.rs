@@ -1,0 +1,1 @@
+//! A segment file: its name and its header.

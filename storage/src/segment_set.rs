@@ -1,0 +1,1 @@
+//! The sealed segments of a log, in offset order.

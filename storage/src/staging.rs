@@ -1,0 +1,1 @@
+//! Appends that wait for the next frame.

@@ -1,0 +1,1 @@
+//! Topics and topic patterns: parsed once, then matched.

@@ -1,0 +1,1 @@
+//! Checks every frame, index and chain of a directory, and changes nothing.
