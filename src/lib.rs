@@ -8,6 +8,7 @@ pub mod event_json;
 pub mod history;
 pub mod http;
 pub mod listener;
+pub mod local;
 pub mod log_handle;
 pub mod mesh;
 pub mod ndjson;

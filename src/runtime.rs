@@ -1,1 +1,278 @@
 //! Monoio runtimes as Strandline needs them, and the end of a slice.
+//!
+//! A shard's thread has a ring of its own, built on that thread, with `COOP_TASKRUN`: completions wait
+//! for the thread's next system call instead of interrupting it. Where io_uring is refused (containers
+//! often do) the epoll driver takes its place; it does file I/O on the calling thread, so that commits
+//! then go to the disk thread.
+//!
+//! **Slices.** Monoio looks at completions, timers and other threads' wakers only when its run queue is
+//! empty, and a task that wakes itself goes to the *front* of that queue: a long job that yields in
+//! the usual way starves everything else for as long as it lasts. So a job works for at most
+//! [`SLICE_MS`], then awaits [`end_slice`], a read of an eventfd that is always readable: it comes
+//! back only by way of the ring, behind whatever else had completed (a test holds the difference).
+
+use std::{
+    cell::{Cell, OnceCell},
+    fs::File,
+    future::Future,
+    io,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
+
+/// How long a job may hold its shard while others wait.
+pub const SLICE_MS: u64 = 1;
+
+/// Submission places of a ring; completions have twice as many, and the kernel keeps what exceeds them.
+const RING_ENTRIES: u32 = 1024;
+
+/// What carries a shard's I/O.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// io_uring for sockets, files and commits.
+    IoUring,
+    /// epoll for sockets; files block, so that commits go to the disk thread.
+    Epoll,
+}
+
+impl Driver {
+    /// What this machine allows, by building a ring and throwing it away.
+    pub fn detect() -> (Driver, Option<io::Error>) {
+        match io_uring::IoUring::new(8) {
+            Ok(ring)
+                if ring.params().is_feature_nodrop() && ring.params().is_feature_fast_poll() =>
+            {
+                (Driver::IoUring, None)
+            }
+            Ok(_) => (Driver::Epoll, Some(io::ErrorKind::Unsupported.into())),
+            Err(error) => (Driver::Epoll, Some(error)),
+        }
+    }
+}
+
+thread_local! {
+    static IS_SHARD: Cell<bool> = const { Cell::new(false) };
+    static ALWAYS_READY: OnceCell<Option<Rc<monoio::fs::File>>> = const { OnceCell::new() };
+}
+
+/// Runs `future` on this thread, with timers, until it is done. The thread counts as a shard from then
+/// on: a panic on it ends the process ([`abort_on_shard_panic`]).
+pub fn block_on<F: Future>(driver: Driver, future: F) -> io::Result<F::Output> {
+    IS_SHARD.set(true);
+    match driver {
+        Driver::IoUring => {
+            let mut runtime = build_ring(true).or_else(|_| build_ring(false))?;
+            Ok(runtime.block_on(async {
+                let ready = always_ready().and_then(monoio::fs::File::from_std)?;
+                ALWAYS_READY
+                    .with(|cell| cell.set(Some(Rc::new(ready))))
+                    .map_err(|_| one_runtime())?;
+                Ok::<_, io::Error>(future.await)
+            })?)
+        }
+        Driver::Epoll => {
+            let mut runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
+            Ok(runtime.block_on(async {
+                ALWAYS_READY.with(|cell| cell.set(None)).map_err(|_| one_runtime())?;
+                Ok::<_, io::Error>(future.await)
+            })?)
+        }
+    }
+}
+
+fn one_runtime() -> io::Error {
+    io::Error::other("a thread runs one runtime in its life")
+}
+
+type RingRuntime = monoio::Runtime<monoio::time::TimeDriver<IoUringDriver>>;
+
+/// `COOP_TASKRUN` came with Linux 5.19. `DEFER_TASKRUN` with `SINGLE_ISSUER` is not used: it gained
+/// nothing over it, and starves completions wherever a job forgets [`end_slice`].
+fn build_ring(coop_taskrun: bool) -> io::Result<RingRuntime> {
+    let mut ring = io_uring::IoUring::builder();
+    if coop_taskrun {
+        ring.setup_coop_taskrun();
+    }
+    RuntimeBuilder::<IoUringDriver>::new()
+        .uring_builder(ring)
+        .with_entries(RING_ENTRIES)
+        .enable_timer()
+        .build()
+}
+
+/// An eventfd that can be read 2^64 - 2 times, one at a time.
+fn always_ready() -> io::Result<File> {
+    let file = File::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::SEMAPHORE)?);
+    rustix::io::write(&file, &(u64::MAX - 1).to_le_bytes()[..])?;
+    Ok(file)
+}
+
+/// Ends a slice: everything else that can run on this shard runs before it resolves.
+pub async fn end_slice() {
+    let ready = ALWAYS_READY.with(|cell| cell.get().cloned().flatten());
+    let Some(ready) = ready else {
+        // epoll has no operation that is always ready but not at once; a timer is looked at as late as
+        // everything else.
+        return monoio::time::sleep(Duration::from_millis(1)).await;
+    };
+    let (result, _) = ready.read_at(Box::new([0_u8; 8]), 0).await;
+    if let Err(error) = result {
+        tracing::error!(%error, "the eventfd of a slice cannot be read");
+    }
+}
+
+/// How long a job has been at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    until: Instant,
+}
+
+impl Slice {
+    /// A slice that begins now.
+    pub fn begin() -> Self {
+        Slice { until: Instant::now() + Duration::from_millis(SLICE_MS) }
+    }
+
+    /// Whether it is time for others.
+    pub fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    /// Lets others run if it is time, and then begins anew.
+    pub async fn end_if_over(&mut self) {
+        if self.is_over() {
+            end_slice().await;
+            *self = Slice::begin();
+        }
+    }
+}
+
+/// The cores that this process may run on, in order.
+pub fn allowed_cores() -> Vec<usize> {
+    match sched_getaffinity(None) {
+        Ok(set) => (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Pins this thread to a core.
+pub fn pin_to(core: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// From now on a panic on a shard's thread ends the process, also where panics unwind (tests): a shard
+/// must not die alone with buffers that the kernel still writes.
+pub fn abort_on_shard_panic() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            before(info);
+            if IS_SHARD.get() {
+                std::process::abort();
+            }
+        }));
+    });
+}
+
+/// Raises the number of files this process may open to what it is allowed; returns the number.
+pub fn raise_file_limit() -> Option<u64> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+            return getrlimit(Resource::Nofile).current;
+        }
+    }
+    limit.current
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use super::*;
+
+    /// The usual way to yield, which monoio's own tasks have: wake yourself, be pending once.
+    struct SelfWake(bool);
+
+    impl Future for SelfWake {
+        type Output = ();
+        fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+            if std::mem::replace(&mut self.0, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+
+    fn spin(time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// How late a 5 ms timer is beside a job of 200 ms that yields every 1 ms in the given way.
+    fn lateness_beside_a_job(driver: Driver, by_slices: bool) -> Duration {
+        std::thread::spawn(move || {
+            block_on(driver, async move {
+                let began = Instant::now();
+                let rang = Rc::new(Cell::new(None));
+                let timer = monoio::spawn({
+                    let rang = rang.clone();
+                    async move {
+                        monoio::time::sleep(Duration::from_millis(5)).await;
+                        rang.set(Some(began.elapsed()));
+                    }
+                });
+                let job = monoio::spawn(async move {
+                    for _ in 0..200 {
+                        spin(Duration::from_millis(1));
+                        if by_slices { end_slice().await } else { SelfWake(false).await }
+                    }
+                });
+                job.await;
+                timer.await;
+                rang.get().expect("the timer rang")
+            })
+            .expect("a runtime")
+        })
+        .join()
+        .expect("no panic")
+    }
+
+    #[test]
+    fn a_slice_lets_timers_run_where_a_self_wake_starves_them() {
+        let (driver, _) = Driver::detect();
+        let by_slices = lateness_beside_a_job(driver, true);
+        assert!(by_slices < Duration::from_millis(100), "{by_slices:?} for a timer of 5 ms");
+        if driver == Driver::IoUring {
+            let by_self_wake = lateness_beside_a_job(driver, false);
+            assert!(
+                by_self_wake > Duration::from_millis(150),
+                "monoio has mended its yield ({by_self_wake:?}): then `end_slice` can go"
+            );
+        }
+    }
+
+    #[test]
+    fn a_slice_ends_on_the_epoll_driver_too() {
+        let late = lateness_beside_a_job(Driver::Epoll, true);
+        assert!(late < Duration::from_millis(100), "{late:?} for a timer of 5 ms");
+    }
+}

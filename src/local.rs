@@ -1,0 +1,214 @@
+//! What the tasks of one shard wait on: nothing here crosses a thread.
+//!
+//! A [`Signal`] is raised again and again and wakes whoever waits; a [`Promise`] is kept once, for one.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+/// Wakes all that wait, each time it is raised. Thousands may wait: one entry each.
+#[derive(Debug, Default)]
+pub struct Signal {
+    /// How often it was raised.
+    epoch: Cell<u64>,
+    /// Who waits for the next time, by place; free places are `None`.
+    waiting: RefCell<Vec<Option<Waker>>>,
+    free: RefCell<Vec<usize>>,
+}
+
+impl Signal {
+    /// A signal that nobody waits for.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Wakes all that wait now.
+    pub fn raise(&self) {
+        self.epoch.set(self.epoch.get().wrapping_add(1));
+        self.free.borrow_mut().clear();
+        let waiting = self.waiting.take();
+        for waker in waiting.into_iter().flatten() {
+            waker.wake();
+        }
+    }
+
+    /// Resolves once the signal is raised after *this call*; so: call it, look at the state, await it.
+    pub fn wait(&self) -> SignalWait<'_> {
+        SignalWait { signal: self, epoch: self.epoch.get(), place: None }
+    }
+}
+
+/// A wait for a [`Signal`].
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct SignalWait<'a> {
+    signal: &'a Signal,
+    epoch: u64,
+    place: Option<usize>,
+}
+
+impl Future for SignalWait<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.signal.epoch.get() != self.epoch {
+            self.place = None;
+            return Poll::Ready(());
+        }
+        let mut waiting = self.signal.waiting.borrow_mut();
+        match self.place {
+            Some(place) => {
+                let known = waiting[place].as_mut().expect("a place is kept until the next raise");
+                if !known.will_wake(context.waker()) {
+                    *known = context.waker().clone();
+                }
+            }
+            None => {
+                let waker = Some(context.waker().clone());
+                let place = match self.signal.free.borrow_mut().pop() {
+                    Some(place) => {
+                        waiting[place] = waker;
+                        place
+                    }
+                    None => {
+                        waiting.push(waker);
+                        waiting.len() - 1
+                    }
+                };
+                drop(waiting);
+                self.place = Some(place);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for SignalWait<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place
+            && self.signal.epoch.get() == self.epoch
+        {
+            self.signal.waiting.borrow_mut()[place] = None;
+            self.signal.free.borrow_mut().push(place);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Promised<T> {
+    value: Option<T>,
+    waker: Option<Waker>,
+    broken: bool,
+}
+
+/// The side that will give a value, once.
+#[derive(Debug)]
+pub struct Promise<T>(Rc<RefCell<Promised<T>>>);
+
+/// The side that waits for it: `None` if the promise was dropped without a value.
+#[must_use = "futures do nothing unless awaited"]
+#[derive(Debug)]
+pub struct Kept<T>(Rc<RefCell<Promised<T>>>);
+
+/// A promise, and the future of its value.
+pub fn promise<T>() -> (Promise<T>, Kept<T>) {
+    let shared = Rc::new(RefCell::new(Promised { value: None, waker: None, broken: false }));
+    (Promise(shared.clone()), Kept(shared))
+}
+
+impl<T> Promise<T> {
+    /// Gives the value and wakes the waiter; if nobody waits any more, the value is dropped.
+    pub fn keep(self, value: T) {
+        self.0.borrow_mut().value = Some(value);
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        let waker = {
+            let mut promised = self.0.borrow_mut();
+            promised.broken = promised.value.is_none();
+            promised.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Kept<T> {
+    /// A value that is there already.
+    pub fn ready(value: T) -> Self {
+        Kept(Rc::new(RefCell::new(Promised { value: Some(value), waker: None, broken: false })))
+    }
+}
+
+impl<T> Future for Kept<T> {
+    type Output = Option<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        let mut promised = self.0.borrow_mut();
+        if let Some(value) = promised.value.take() {
+            return Poll::Ready(Some(value));
+        }
+        if promised.broken {
+            return Poll::Ready(None);
+        }
+        if !promised.waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+            promised.waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+
+    fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_signal_resolves_the_waits_that_began_before_it() {
+        let signal = Signal::new();
+        let mut first = pin!(signal.wait());
+        assert!(poll(first.as_mut()).is_pending());
+        signal.raise();
+        let mut second = pin!(signal.wait());
+        assert!(poll(first).is_ready());
+        assert!(poll(second.as_mut()).is_pending());
+        signal.raise();
+        assert!(poll(second).is_ready());
+    }
+
+    #[test]
+    fn a_dropped_wait_gives_its_place_back() {
+        let signal = Signal::new();
+        for _ in 0..1000 {
+            let mut wait = Box::pin(signal.wait());
+            assert!(poll(wait.as_mut()).is_pending());
+            assert!(poll(wait.as_mut()).is_pending());
+        }
+        assert_eq!(signal.waiting.borrow().len(), 1);
+    }
+
+    #[test]
+    fn a_promise_is_kept_or_broken() {
+        let (promise_kept, kept) = promise();
+        let mut kept = pin!(kept);
+        assert!(poll(kept.as_mut()).is_pending());
+        promise_kept.keep(7);
+        assert_eq!(poll(kept), Poll::Ready(Some(7)));
+        let (broken, kept) = promise::<u8>();
+        drop(broken);
+        assert_eq!(poll(pin!(kept)), Poll::Ready(None));
+        assert_eq!(poll(pin!(Kept::ready(1))), Poll::Ready(Some(1)));
+    }
+}
