@@ -1,5 +1,14 @@
 //! HTTP/1.1 as bytes: knows neither shards nor logs.
+//!
+//! ```text
+//! bytes --request--> Head --route--> Operation        Head --origin--> may it, and CORS fields
+//! bytes --body-----> data of sized and chunked bodies
+//! values --response--> bytes
+//! ```
 
+pub mod authority;
+pub mod body;
+pub mod head;
 pub mod origin;
 pub mod query;
 pub mod request;

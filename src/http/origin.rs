@@ -1,1 +1,278 @@
-//! Which hosts and origins may do what.
+//! Which hosts and origins may do what, so that no web page writes to a server on somebody's own
+//! machine.
+//!
+//! A browser lets any page send a `text/plain` POST, and open a WebSocket, to any address: without
+//! a preflight, with an `Origin` field as the only trace (both measured). And a page can make its own
+//! name resolve to 127.0.0.1, after which it *is* the same origin; then only `Host` tells. Hence:
+//!
+//! | request | own origin, or none | allowed origin | other origin, `null` |
+//! |---|---|---|---|
+//! | append, WebSocket | served | served, with CORS fields | 403 |
+//! | anything else | served | served, with CORS fields | served, without: the page cannot read it |
+//!
+//! and on a loopback listener a `Host` that is not one of our names is 421.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::authority::Authority;
+use super::head::{FieldName, Head};
+use crate::problem::{Problem, ProblemKind};
+
+/// The origins that may do what our own may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Allowed {
+    Listed(Vec<Arc<str>>),
+    Any,
+}
+
+/// The rules of one listener. Cheap to share: nothing in it changes.
+#[derive(Clone, Debug)]
+pub struct OriginRules {
+    /// The address, when only this machine can reach it.
+    loopback: Option<IpAddr>,
+    /// The name by which the address was given, if it was given by name.
+    listen_name: Option<Box<str>>,
+    allowed: Allowed,
+}
+
+/// A `--cors-origin` that is not `*` and not `scheme://host[:port]`.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{origin:?} is not an origin: write it as https://app.example, without a path, or *")]
+pub struct OriginError {
+    origin: String,
+}
+
+/// Which CORS fields an answer has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Cors {
+    /// None.
+    #[default]
+    Absent,
+    /// None now, but another origin might get some: `Vary: Origin` alone.
+    Varies,
+    /// Any origin may read the answer.
+    Any,
+    /// This origin may read the answer.
+    Listed(Arc<str>),
+}
+
+impl OriginRules {
+    /// Rules for a listener at `address`, which was perhaps asked for by name, and the values of
+    /// `--cors-origin`.
+    pub fn new(
+        address: SocketAddr,
+        listen_name: Option<&str>,
+        cors_origins: &[String],
+    ) -> Result<Self, OriginError> {
+        let mut listed = Vec::new();
+        for text in cors_origins.iter().filter(|text| *text != "*") {
+            let origin = Origin::parse(text).ok_or_else(|| OriginError { origin: text.clone() })?;
+            listed.push(Arc::from(origin.canonical()));
+        }
+        let any = cors_origins.iter().any(|text| text == "*");
+        Ok(Self {
+            loopback: Some(address.ip()).filter(IpAddr::is_loopback),
+            listen_name: listen_name.map(Box::from),
+            allowed: if any { Allowed::Any } else { Allowed::Listed(listed) },
+        })
+    }
+
+    /// Whether pages of any origin may write: worth a loud line at start.
+    pub fn allows_any(&self) -> bool {
+        self.allowed == Allowed::Any
+    }
+
+    /// Checks which host the request means.
+    ///
+    /// Fails with `misdirected-request` on a loopback listener when it is not one of ours, and with
+    /// `invalid-host` when there is none, as HTTP/1.0 allows.
+    pub fn check_host(&self, head: &Head) -> Result<(), Problem> {
+        let Some(listen_ip) = self.loopback else { return Ok(()) };
+        let Some(host) = head.host() else {
+            let detail = "the Host field is missing";
+            return Err(Problem::new(ProblemKind::InvalidHost, detail).closing());
+        };
+        let is_listen_ip = match listen_ip {
+            IpAddr::V4(address) => host.ipv4() == Some(address),
+            IpAddr::V6(address) => host.ipv6() == Some(address),
+        };
+        let is_ours = is_listen_ip
+            || ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| host.same_name(name))
+            || self.listen_name.as_deref().is_some_and(|name| host.same_name(name));
+        if is_ours {
+            return Ok(());
+        }
+        let detail = format!("the server does not answer to the host {:?}", host.name);
+        Err(Problem::new(ProblemKind::MisdirectedRequest, detail))
+    }
+
+    /// Decides which CORS fields the answer has; `writes` says that the request is an append or
+    /// opens a WebSocket.
+    ///
+    /// Fails with `origin-not-allowed` when it writes and comes from a page that may not.
+    pub fn check_origin(&self, head: &Head, writes: bool) -> Result<Cors, Problem> {
+        let otherwise = match &self.allowed {
+            Allowed::Listed(listed) if listed.is_empty() => Cors::Absent,
+            _ => Cors::Varies,
+        };
+        let Some(value) = head.value(FieldName::Origin) else { return Ok(otherwise) };
+        let repeated = head.values(FieldName::Origin).nth(1).is_some();
+        let text = std::str::from_utf8(value).ok().filter(|_| !repeated);
+        let origin = text.and_then(Origin::parse);
+        if origin.as_ref().is_some_and(|origin| origin.is_at(head.host())) {
+            return Ok(otherwise);
+        }
+        if let Some(cors) = self.find_allowed(origin.as_ref()) {
+            return Ok(cors);
+        }
+        if writes {
+            let shown = String::from_utf8_lossy(value);
+            let detail = format!("pages of the origin {shown:?} may not write to this server");
+            return Err(Problem::new(ProblemKind::OriginNotAllowed, detail));
+        }
+        Ok(otherwise)
+    }
+
+    fn find_allowed(&self, origin: Option<&Origin<'_>>) -> Option<Cors> {
+        match &self.allowed {
+            Allowed::Any => Some(Cors::Any),
+            Allowed::Listed(listed) => {
+                let canonical = origin?.canonical();
+                listed.iter().find(|allowed| ***allowed == *canonical).cloned().map(Cors::Listed)
+            }
+        }
+    }
+}
+
+/// An origin with a host: `scheme://host[:port]`. `null` is none.
+struct Origin<'a> {
+    scheme: &'a str,
+    authority: Authority<'a>,
+}
+
+impl<'a> Origin<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let (scheme, rest) = text.split_once("://")?;
+        let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        if scheme.is_empty() || !scheme.bytes().all(is_scheme) {
+            return None;
+        }
+        Some(Self { scheme, authority: Authority::parse(rest)? })
+    }
+
+    fn default_port(&self) -> Option<u16> {
+        match self.scheme.to_ascii_lowercase().as_str() {
+            "http" | "ws" => Some(80),
+            "https" | "wss" => Some(443),
+            _ => None,
+        }
+    }
+
+    /// Whether the origin is the host that the request was sent to. The scheme is left out: behind a
+    /// proxy that ends TLS we cannot know it, so a port that `host` leaves out is the origin's default.
+    fn is_at(&self, host: Option<Authority<'_>>) -> bool {
+        let default = self.default_port();
+        host.is_some_and(|host| {
+            host.same_name(self.authority.name)
+                && host.port.or(default) == self.authority.port.or(default)
+        })
+    }
+
+    /// The origin as a browser writes it: in lower case, without a default port.
+    fn canonical(&self) -> String {
+        let (scheme, name) = (self.scheme, self.authority.name);
+        let mut text = match self.authority.ipv6() {
+            Some(address) => format!("{scheme}://[{address}]"),
+            None => format!("{scheme}://{name}"),
+        };
+        text.make_ascii_lowercase();
+        match self.authority.port {
+            Some(port) if self.default_port() != Some(port) => format!("{text}:{port}"),
+            _ => text,
+        }
+    }
+}
+
+/// The fields of our answers that a page of an allowed origin may read.
+const EXPOSED_FIELDS: &str =
+    "Event-Offset, Event-Duplicate, Retry-After, Log-Earliest, Log-Durable";
+
+/// How long a browser may remember a preflight: the longest that Chromium does.
+const PREFLIGHT_AGE_S: u32 = 7200;
+
+/// The request fields that we read and that a page may not send unasked.
+const KNOWN_FIELDS: &[&str] = &[
+    "accept",
+    "authorization",
+    "cache-control",
+    "content-type",
+    "expected-offset",
+    "idempotency-key",
+    "last-event-id",
+    "prefer",
+];
+
+/// Beginnings of names of such fields.
+const KNOWN_PREFIXES: &[&str] = &["event-", "producer-", "ce-"];
+
+impl Cors {
+    /// Appends the fields for an answer.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Absent => return,
+            Self::Varies => {}
+            Self::Any => out.extend_from_slice(b"Access-Control-Allow-Origin: *\r\n"),
+            Self::Listed(origin) => {
+                out.extend_from_slice(b"Access-Control-Allow-Origin: ");
+                out.extend_from_slice(origin.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+        if matches!(self, Self::Any | Self::Listed(_)) {
+            out.extend_from_slice(b"Access-Control-Expose-Headers: ");
+            out.extend_from_slice(EXPOSED_FIELDS.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        if *self != Self::Any {
+            out.extend_from_slice(b"Vary: Origin\r\n");
+        }
+    }
+
+    /// Appends the fields for the answer to a preflight of a path that takes the methods `allow`.
+    /// Without an allowed origin there are none, and the browser sends nothing more.
+    pub fn write_preflight(&self, head: &Head, allow: &str, out: &mut Vec<u8>) {
+        self.write(out);
+        if !matches!(self, Self::Any | Self::Listed(_)) {
+            return;
+        }
+        let mut field = |name: &str, value: &str| {
+            for part in [name, ": ", value, "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
+        };
+        field("Access-Control-Allow-Methods", allow);
+        let asked = asked_fields(head);
+        if !asked.is_empty() {
+            field("Access-Control-Allow-Headers", &asked.join(", "));
+        }
+        if head.value(FieldName::AccessControlRequestPrivateNetwork) == Some(b"true") {
+            field("Access-Control-Allow-Private-Network", "true");
+        }
+        field("Access-Control-Max-Age", &PREFLIGHT_AGE_S.to_string());
+        field("Vary", "Access-Control-Request-Method, Access-Control-Request-Headers");
+    }
+}
+
+/// Those of the fields that a preflight asks for which we know.
+fn asked_fields(head: &Head) -> Vec<String> {
+    head.tokens(FieldName::AccessControlRequestHeaders)
+        .filter_map(|token| std::str::from_utf8(token).ok())
+        .map(str::to_ascii_lowercase)
+        .filter(|name| {
+            let is_token = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            let has_prefix = KNOWN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+            is_token && (has_prefix || KNOWN_FIELDS.contains(&name.as_str()))
+        })
+        .collect()
+}

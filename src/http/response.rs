@@ -1,1 +1,386 @@
-//! Answers, written in order.
+//! Answers, written into the buffer that the connection sends next.
+//!
+//! An [`Answer`] is started with a status, given fields, and finished with a body: there is no way to
+//! finish one without saying how long it is. What all answers to one request share (does the
+//! connection stay, is it HEAD, which CORS fields) is in [`AnswerTo`].
+
+use super::head::{Head, Method, Version};
+use super::origin::Cors;
+use crate::problem::Problem;
+
+/// What an answer depends on in its request.
+#[derive(Clone, Debug)]
+pub struct AnswerTo {
+    /// The client's version.
+    pub version: Version,
+    /// Whether only the head of the answer is sent.
+    pub head_only: bool,
+    /// Whether the connection stays when this answer has been sent.
+    pub keep_alive: bool,
+    /// Which CORS fields the answer has.
+    pub cors: Cors,
+    /// The time, if it is to be told.
+    pub date: Option<HttpDate>,
+}
+
+impl AnswerTo {
+    /// For a request that was understood. CORS fields are none until [`AnswerTo::cors`] is set.
+    pub fn new(head: &Head) -> Self {
+        Self {
+            version: head.version(),
+            head_only: head.method() == Method::Head,
+            keep_alive: head.keep_alive(),
+            cors: Cors::default(),
+            date: None,
+        }
+    }
+
+    /// For bytes that were not understood: the connection ends.
+    pub fn unreadable() -> Self {
+        Self {
+            version: Version::Http11,
+            head_only: false,
+            keep_alive: false,
+            cors: Cors::default(),
+            date: None,
+        }
+    }
+}
+
+/// A time in the form of the Date field, such as `Sun, 06 Nov 1994 08:49:37 GMT`. It is the same for
+/// a whole second: make one a second at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpDate([u8; 29]);
+
+impl HttpDate {
+    /// The date of this second since 1970; None beyond the year 9999.
+    pub fn at(unix_s: i64) -> Option<Self> {
+        let time = jiff::Timestamp::from_second(unix_s).ok()?;
+        let text = time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        text.as_bytes().try_into().ok().map(Self)
+    }
+}
+
+/// How the bytes of an answer of unknown length are told from what follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// In chunks; the connection can stay.
+    Chunked,
+    /// The end of the connection is the end of the answer: HTTP/1.0, which is what nginx speaks to
+    /// its upstreams by default.
+    UntilClose,
+}
+
+/// What goes before the data of a chunk: `CRLF`-ended size of up to 64 bits.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkPrefix {
+    bytes: [u8; 18],
+    start: usize,
+}
+
+impl ChunkPrefix {
+    /// The prefix of a chunk of `data_bytes` bytes. A chunk has data: an empty one ends the answer.
+    pub fn new(data_bytes: usize) -> Self {
+        debug_assert!(data_bytes > 0, "an empty chunk ends the answer");
+        let mut bytes = *b"0000000000000000\r\n";
+        let (mut start, mut left) = (16, data_bytes);
+        while start == 16 || left > 0 {
+            start -= 1;
+            bytes[start] = b"0123456789abcdef"[left & 15];
+            left >>= 4;
+        }
+        Self { bytes, start }
+    }
+
+    /// The prefix as it is sent.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+impl Framing {
+    /// Appends `data` as it stands in the answer. Empty data is nothing.
+    pub fn write(self, data: &[u8], out: &mut Vec<u8>) {
+        if self == Self::UntilClose || data.is_empty() {
+            out.extend_from_slice(data);
+            return;
+        }
+        out.extend_from_slice(ChunkPrefix::new(data.len()).as_slice());
+        out.extend_from_slice(data);
+        out.extend_from_slice(CHUNK_SUFFIX);
+    }
+
+    /// What ends the answer properly. Without it, a client knows that the answer was cut.
+    pub fn end(self) -> &'static [u8] {
+        match self {
+            Self::Chunked => b"0\r\n\r\n",
+            Self::UntilClose => b"",
+        }
+    }
+}
+
+/// What goes behind the data of a chunk.
+pub const CHUNK_SUFFIX: &[u8] = b"\r\n";
+
+/// What tells a client to send the body that it holds back.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// An answer whose head is being written.
+#[must_use = "an answer without a body never ends"]
+pub struct Answer<'a> {
+    out: &'a mut Vec<u8>,
+    to: &'a AnswerTo,
+}
+
+impl<'a> Answer<'a> {
+    /// Appends the status line and the fields that every answer has.
+    pub fn start(status: u16, to: &'a AnswerTo, out: &'a mut Vec<u8>) -> Self {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        write_number(status.into(), out);
+        out.push(b' ');
+        out.extend_from_slice(reason(status).as_bytes());
+        out.extend_from_slice(b"\r\n");
+        if let Some(date) = &to.date {
+            out.extend_from_slice(b"Date: ");
+            out.extend_from_slice(&date.0);
+            out.extend_from_slice(b"\r\n");
+        }
+        to.cors.write(out);
+        Self { out, to }
+    }
+
+    /// Adds a field. `value` is ours, or was checked to hold no control character.
+    pub fn field(self, name: &str, value: &str) -> Self {
+        debug_assert!(!value.bytes().any(|byte| byte.is_ascii_control()), "{name}: {value:?}");
+        for part in [name, ": ", value, "\r\n"] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+        self
+    }
+
+    /// Adds a field whose value is a number.
+    pub fn number(self, name: &str, value: u64) -> Self {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        write_number(value, self.out);
+        self.out.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// Adds the fields that keep a browser from taking the body for anything but `content_type`, and
+    /// every cache from keeping it.
+    fn typed(self, content_type: &str) -> Self {
+        self.field("Content-Type", content_type)
+            .field("X-Content-Type-Options", "nosniff")
+            .field("Cache-Control", "no-store")
+    }
+
+    /// Ends the answer with a body of this type.
+    pub fn body(self, content_type: &str, body: &[u8]) {
+        let length = u64::try_from(body.len()).expect("a length fits into 64 bits");
+        let answer = self.typed(content_type).number("Content-Length", length);
+        let head_only = answer.to.head_only;
+        let out = answer.end_head(false);
+        if !head_only {
+            out.extend_from_slice(body);
+        }
+    }
+
+    /// Ends the answer with a body of JSON.
+    pub fn json(self, body: &[u8]) {
+        self.body("application/json", body);
+    }
+
+    /// Ends an answer that has no body by its status, such as 204.
+    pub fn no_content(self) {
+        self.end_head(false);
+    }
+
+    /// Ends the head of an event stream, and says how its bytes are framed. After the head of an
+    /// answer to HEAD nothing may follow.
+    pub fn event_stream(self) -> Framing {
+        self.field("Content-Type", "text/event-stream")
+            .field("Cache-Control", "no-store, no-transform")
+            .field("X-Accel-Buffering", "no")
+            .field("X-Content-Type-Options", "nosniff")
+            .unsized_body()
+    }
+
+    /// Ends the head of a stream of JSON lines; else like [`Answer::event_stream`].
+    pub fn ndjson(self) -> Framing {
+        self.typed("application/x-ndjson").field("X-Accel-Buffering", "no").unsized_body()
+    }
+
+    fn unsized_body(self) -> Framing {
+        let framing = match self.to.version {
+            Version::Http11 => Framing::Chunked,
+            Version::Http10 => Framing::UntilClose,
+        };
+        match framing {
+            Framing::Chunked => self.field("Transfer-Encoding", "chunked").end_head(false),
+            Framing::UntilClose => self.end_head(true),
+        };
+        framing
+    }
+
+    fn end_head(self, closes: bool) -> &'a mut Vec<u8> {
+        match (self.to.keep_alive && !closes, self.to.version) {
+            (true, Version::Http11) => {}
+            (true, Version::Http10) => self.out.extend_from_slice(b"Connection: keep-alive\r\n"),
+            (false, _) => self.out.extend_from_slice(b"Connection: close\r\n"),
+        }
+        self.out.extend_from_slice(b"\r\n");
+        self.out
+    }
+}
+
+/// Appends the answer that states a problem. Afterwards the connection ends if it was to end anyway,
+/// or if [`Problem::closes`]; the answer says so.
+pub fn write_problem(problem: &Problem, to: &AnswerTo, out: &mut Vec<u8>) {
+    let to = &AnswerTo { keep_alive: to.keep_alive && !problem.closes(), ..to.clone() };
+    let mut answer = Answer::start(problem.status(), to, out);
+    if let Some(seconds) = problem.retry_after_s() {
+        answer = answer.number("Retry-After", seconds.into());
+    }
+    if let Some(methods) = problem.allow() {
+        answer = answer.field("Allow", methods);
+    }
+    if problem.status() == 426 {
+        answer = answer.field("Upgrade", "websocket").field("Sec-WebSocket-Version", "13");
+    }
+    let mut body = Vec::with_capacity(256);
+    problem.write_json(&mut body);
+    answer.body("application/problem+json", &body);
+}
+
+/// Appends the answer to a preflight, or to another OPTIONS: 204, with what the path takes.
+pub fn write_options(head: &Head, allow: &str, to: &AnswerTo, out: &mut Vec<u8>) {
+    let plain = AnswerTo { cors: Cors::Absent, ..to.clone() };
+    let answer = Answer::start(204, &plain, out).field("Allow", allow);
+    to.cors.write_preflight(head, allow, answer.out);
+    answer.no_content();
+}
+
+/// What was appended, as its answer tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Appended<'a> {
+    /// Offset of the first event.
+    pub first: u64,
+    /// Offset of the last event.
+    pub last: u64,
+    /// How many events; others' may lie between them.
+    pub count: u64,
+    /// The tag of the log's history.
+    pub tag: &'a str,
+    /// What the acknowledgement promises: `commit`, `interval:MS` or `never`.
+    pub sync: &'a str,
+}
+
+/// Appends `201` with `{"offset":42,"cursor":"42.k3f9q","count":1,"sync":"commit"}`, or `204` without
+/// when `minimal` was preferred.
+pub fn write_appended(appended: &Appended<'_>, minimal: bool, to: &AnswerTo, out: &mut Vec<u8>) {
+    if minimal {
+        Answer::start(204, to, out)
+            .number("Event-Offset", appended.first)
+            .field("Preference-Applied", "return=minimal")
+            .no_content();
+        return;
+    }
+    let answer = Answer::start(201, to, out)
+        .number("Event-Offset", appended.first)
+        .field("Content-Type", "application/json")
+        .number("Content-Length", appended_bytes(appended));
+    let out = answer.end_head(false);
+    let body_start = out.len();
+    out.extend_from_slice(b"{\"offset\":");
+    write_number(appended.first, out);
+    if appended.count != 1 {
+        out.extend_from_slice(b",\"last\":");
+        write_number(appended.last, out);
+    }
+    out.extend_from_slice(b",\"cursor\":\"");
+    write_number(appended.last, out);
+    out.push(b'.');
+    out.extend_from_slice(appended.tag.as_bytes());
+    out.extend_from_slice(b"\",\"count\":");
+    write_number(appended.count, out);
+    out.extend_from_slice(b",\"sync\":\"");
+    out.extend_from_slice(appended.sync.as_bytes());
+    out.extend_from_slice(b"\"}\n");
+    debug_assert_eq!(u64::try_from(out.len() - body_start), Ok(appended_bytes(appended)));
+}
+
+/// How long the body of the answer is, so that it can be written in place behind its length.
+fn appended_bytes(appended: &Appended<'_>) -> u64 {
+    const FIXED: &str = "{\"offset\":,\"cursor\":\".\",\"count\":,\"sync\":\"\"}\n";
+    let text_bytes = FIXED.len() + appended.tag.len() + appended.sync.len();
+    let last_bytes = if appended.count == 1 { 0 } else { 8 + digits(appended.last) };
+    let text_bytes = u64::try_from(text_bytes).expect("a length fits into 64 bits");
+    let numbers = digits(appended.first) + digits(appended.last) + digits(appended.count);
+    text_bytes + numbers + last_bytes
+}
+
+fn digits(number: u64) -> u64 {
+    u64::from(number.checked_ilog10().unwrap_or(0)) + 1
+}
+
+/// Appends a number in decimal digits, without the formatting machinery: an answer to an append has
+/// five of them.
+pub fn write_number(number: u64, out: &mut Vec<u8>) {
+    let mut bytes = [0_u8; 20];
+    let (mut start, mut left) = (bytes.len(), number);
+    loop {
+        start -= 1;
+        bytes[start] = b"0123456789"[usize::try_from(left % 10).expect("a digit is below 10")];
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&bytes[start..]);
+}
+
+/// Appends `101 Switching Protocols`: `accept` is the answer to the client's key.
+pub fn write_switching_protocols(accept: &str, protocol: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
+    out.extend_from_slice(accept.as_bytes());
+    if let Some(protocol) = protocol {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
+        out.extend_from_slice(protocol.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n\r\n");
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "",
+    }
+}
