@@ -1,1 +1,228 @@
-//! Every limit and default of a log.
+//! The limits of a log, each with its unit, its default and its reason, checked once when a log is
+//! opened with them.
+
+use std::{fmt, str::FromStr};
+
+use crate::{buffer::ALIGN_BYTES, frame};
+
+/// When an append counts as done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Once it is on the device. Nobody sees what a crash could take back.
+    #[default]
+    Commit,
+    /// Once the kernel has it; the device follows at most this much later.
+    Interval {
+        /// Milliseconds between syncs, 1 to 3,600,000.
+        interval_ms: u32,
+    },
+    /// Once the kernel has it; the device follows when the kernel likes.
+    Never,
+}
+
+/// The longest interval between syncs: an hour.
+pub const SYNC_INTERVAL_MS_MAX: u32 = 3_600_000;
+
+/// A text that is no sync mode.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is none of `commit`, `interval:MS` (1 to {SYNC_INTERVAL_MS_MAX} ms) and `never`")]
+pub struct SyncModeError {
+    /// What was given.
+    pub text: String,
+}
+
+impl FromStr for SyncMode {
+    type Err = SyncModeError;
+
+    fn from_str(text: &str) -> Result<Self, SyncModeError> {
+        let interval_ms = match text {
+            "commit" => return Ok(SyncMode::Commit),
+            "never" => return Ok(SyncMode::Never),
+            _ => text
+                .strip_prefix("interval:")
+                .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|digits| digits.parse().ok()),
+        };
+        match interval_ms {
+            Some(interval_ms) if (1..=SYNC_INTERVAL_MS_MAX).contains(&interval_ms) => {
+                Ok(SyncMode::Interval { interval_ms })
+            }
+            _ => Err(SyncModeError { text: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for SyncMode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SyncMode::Commit => formatter.write_str("commit"),
+            SyncMode::Interval { interval_ms } => write!(formatter, "interval:{interval_ms}"),
+            SyncMode::Never => formatter.write_str("never"),
+        }
+    }
+}
+
+/// Every limit of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A segment is full at this length: small enough to scan in a fraction of a second after a
+    /// crash, large enough that a terabyte is a few thousand files.
+    pub segment_bytes: u64,
+    /// A frame that gathers appends closes at this length: reading one event reads its frame.
+    pub frame_bytes_target: usize,
+    /// No frame is longer: it bounds what one read, and one atomic append, must hold in memory.
+    pub frame_bytes_max: usize,
+    /// An event's data is no longer: a subscriber must be able to hold it.
+    pub event_bytes_max: usize,
+    /// Appends that wait for the disk, in encoded bytes; beyond it they are refused as overloaded.
+    pub staged_bytes_max: usize,
+    /// Frames whose writes are under way at once: more hide the disk's latency but cost CPU, since
+    /// each commits fewer events.
+    pub frames_in_flight_max: usize,
+    /// When an append counts as done.
+    pub sync: SyncMode,
+    /// After so long without a frame, an empty one records the synced offset, so that recovery can
+    /// tell a torn write from damage to the last frames too.
+    pub idle_frame_ms: u64,
+    /// The first step of zeroing ahead of the tail; each step doubles it up to
+    /// `preallocate_bytes_max`, so that a small log stays small.
+    pub preallocate_bytes_min: u64,
+    /// The largest step of zeroing ahead: longer ones would delay commits beside them.
+    pub preallocate_bytes_max: u64,
+    /// Published frames kept in memory for subscribers that are a little behind.
+    pub recent_frames_bytes_max: usize,
+}
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig {
+            segment_bytes: 256 << 20,
+            frame_bytes_target: 128 * KIB,
+            frame_bytes_max: 8 * MIB,
+            event_bytes_max: MIB,
+            staged_bytes_max: 64 * MIB,
+            frames_in_flight_max: 4,
+            sync: SyncMode::Commit,
+            idle_frame_ms: 100,
+            preallocate_bytes_min: 1 << 20,
+            preallocate_bytes_max: 16 << 20,
+            recent_frames_bytes_max: 16 * MIB,
+        }
+    }
+}
+
+/// Limits that cannot be met together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name} of {value} must be {rule}")]
+pub struct ConfigError {
+    /// Which limit.
+    pub name: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// What it must be.
+    pub rule: &'static str,
+}
+
+impl LogConfig {
+    /// The smallest `segment_bytes`.
+    pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
+    /// Checks that the limits fit each other. Tests may use segments far below
+    /// [`LogConfig::SEGMENT_BYTES_MIN`]; the command line may not.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let align_bytes = ALIGN_BYTES as u64;
+        let rules = [
+            (
+                "segment_bytes",
+                self.segment_bytes,
+                self.segment_bytes >= 2 * align_bytes
+                    && self.segment_bytes.is_multiple_of(align_bytes),
+                "a multiple of 4096, and at least 8192",
+            ),
+            (
+                "frame_bytes_max",
+                self.frame_bytes_max as u64,
+                (ALIGN_BYTES..=frame::FRAME_BYTES_MAX).contains(&self.frame_bytes_max),
+                "between 4096 and 16 MiB",
+            ),
+            (
+                "frame_bytes_target",
+                self.frame_bytes_target as u64,
+                (1..=self.frame_bytes_max).contains(&self.frame_bytes_target),
+                "between 1 and frame_bytes_max",
+            ),
+            (
+                "event_bytes_max",
+                self.event_bytes_max as u64,
+                self.event_bytes_max <= self.frame_bytes_max,
+                "at most frame_bytes_max",
+            ),
+            (
+                "staged_bytes_max",
+                self.staged_bytes_max as u64,
+                self.staged_bytes_max >= self.frame_bytes_max,
+                "at least frame_bytes_max",
+            ),
+            (
+                "frames_in_flight_max",
+                self.frames_in_flight_max as u64,
+                (1..=64).contains(&self.frames_in_flight_max),
+                "between 1 and 64",
+            ),
+            (
+                "preallocate_bytes_min",
+                self.preallocate_bytes_min,
+                self.preallocate_bytes_min > 0
+                    && self.preallocate_bytes_min.is_multiple_of(align_bytes),
+                "a multiple of 4096 above 0",
+            ),
+            (
+                "preallocate_bytes_max",
+                self.preallocate_bytes_max,
+                self.preallocate_bytes_max >= self.preallocate_bytes_min
+                    && self.preallocate_bytes_max.is_multiple_of(align_bytes),
+                "a multiple of 4096, and at least preallocate_bytes_min",
+            ),
+        ];
+        for (name, value, holds, rule) in rules {
+            if !holds {
+                return Err(ConfigError { name, value, rule });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sync_modes_are_read_as_they_are_written() {
+        for mode in [
+            SyncMode::Commit,
+            SyncMode::Never,
+            SyncMode::Interval { interval_ms: 1 },
+            SyncMode::Interval { interval_ms: SYNC_INTERVAL_MS_MAX },
+        ] {
+            assert_eq!(mode.to_string().parse(), Ok(mode));
+        }
+        for text in
+            ["", "Commit", "interval", "interval:", "interval:0", "interval:+1", "interval:3600001"]
+        {
+            assert!(text.parse::<SyncMode>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_defaults_hold_and_contradictions_do_not() {
+        assert_eq!(LogConfig::default().check(), Ok(()));
+        let config = LogConfig { frame_bytes_target: 9 * MIB, ..LogConfig::default() };
+        assert_eq!(config.check().map_err(|error| error.name), Err("frame_bytes_target"));
+        let config = LogConfig { segment_bytes: 10_000, ..LogConfig::default() };
+        assert_eq!(config.check().map_err(|error| error.name), Err("segment_bytes"));
+    }
+}
