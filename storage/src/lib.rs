@@ -22,6 +22,7 @@ pub mod repair;
 pub mod seal;
 pub mod segment;
 pub mod segment_set;
+pub mod selection;
 pub mod staging;
 pub mod topic;
 pub mod topics;
