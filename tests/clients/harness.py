@@ -1,0 +1,138 @@
+"""Starts, kills and asks the server under test, for every suite in Python.
+
+`STRANDLINE_BIN` names the binary (default: target/release/strandline, then target/debug).
+"""
+
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def binary() -> str:
+    """The path of the server's binary."""
+    named = os.environ.get("STRANDLINE_BIN")
+    if named:
+        return named
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    for profile in ("release", "debug"):
+        path = target / profile / "strandline"
+        if path.exists():
+            return str(path)
+    raise SystemExit("no binary: run `cargo build --release` or set STRANDLINE_BIN")
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A server process on a data directory of its own; a context manager."""
+
+    def __init__(self, *arguments: str, data: str | None = None, port: int | None = None):
+        self.arguments = arguments
+        self.own_data = data is None
+        self.data = data or tempfile.mkdtemp(prefix="strandline-test-")
+        self.port = port or free_port()
+        self.process: subprocess.Popen | None = None
+        self.log = open(os.path.join(tempfile.gettempdir(), f"strandline-test-{self.port}.log"), "ab")
+
+    @property
+    def base(self) -> str:
+        """The URL of the server."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, timeout_s: float = 30) -> "Server":
+        """Starts it and waits for the line that says that it listens."""
+        self.process = subprocess.Popen(
+            [binary(), "serve", "--listen", f"127.0.0.1:{self.port}", "--data", self.data, *self.arguments],
+            stdout=subprocess.PIPE, stderr=self.log, text=True)
+        os.set_blocking(self.process.stdout.fileno(), False)
+        line, deadline = "", time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            line += self.process.stdout.read() or ""
+            if "strandline listening" in line and "\n" in line:
+                return self
+            if self.process.poll() is not None:
+                raise RuntimeError(f"server ended with {self.process.returncode}: see {self.log.name}")
+            time.sleep(0.005)
+        raise RuntimeError("server did not say that it listens")
+
+    def kill(self) -> None:
+        """`kill -9`, and waits until it is gone."""
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+        if self.process:
+            self.process.wait()
+            self.process.stdout.close()
+            self.process = None
+
+    def terminate(self, timeout_s: float = 12) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout_s)
+        self.process.stdout.close()
+        self.process = None
+        return code
+
+    def __enter__(self) -> "Server":
+        return self.start()
+
+    def __exit__(self, *exc) -> None:
+        self.kill()
+        self.log.close()
+        if self.own_data:
+            shutil.rmtree(self.data, ignore_errors=True)
+
+    def request(self, method: str, path: str, body=None, headers: dict | None = None, timeout_s: float = 30):
+        """One request on a connection of its own; returns (status, headers, body bytes)."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        try:
+            connection.request(method, path, body=body, headers=headers or {})
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
+    def json(self, method: str, path: str, body=None, headers: dict | None = None):
+        """One request whose answer is JSON; returns (status, value)."""
+        if isinstance(body, (dict, list)):
+            body, headers = json.dumps(body), {"Content-Type": "application/json", **(headers or {})}
+        status, _, answer = self.request(method, path, body, headers)
+        return status, json.loads(answer) if answer else None
+
+    def append(self, topic: str, data, **headers: str) -> int:
+        """Appends one raw event; returns its offset."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        status, _, answer = self.request("POST", f"/api/v1/topics/{topic}/events", data, named)
+        assert status == 201, (status, answer)
+        return json.loads(answer)["offset"]
+
+    def exchange(self, raw: bytes, wait_s: float = 5, end_write: bool = False) -> bytes:
+        """Sends raw bytes and returns all that comes until the server closes or is silent."""
+        with socket.create_connection(("127.0.0.1", self.port)) as stream:
+            stream.settimeout(wait_s)
+            try:
+                stream.sendall(raw)
+                if end_write:
+                    stream.shutdown(socket.SHUT_WR)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            got = b""
+            try:
+                while part := stream.recv(65536):
+                    got += part
+            except (TimeoutError, ConnectionResetError):
+                pass
+            return got

@@ -1,0 +1,234 @@
+"""API §9 and §10: errors, limits, hosts and origins, the page, the command line of `serve`."""
+
+import http.client
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+from harness import Server, binary
+from wire import Sse, problem, status_of
+
+APPEND = "/api/v1/topics/around/events"
+
+
+def raw(server, *lines, body=b""):
+    return server.exchange("\r\n".join((*lines, "", "")).encode("latin-1") + body)
+
+
+def test_problem_details(server):
+    """`application/problem+json` (RFC 9457): type, title, status, detail; `type` opens on the server as a page"""
+    value = problem(server.request("POST", APPEND, b"x" * 1048577), "event-too-large", 413)
+    assert value["detail"] == "event of 1048577 bytes exceeds the limit of 1048576 bytes"
+    status, headers, body = server.request("GET", value["type"])
+    assert status == 200 and headers["content-type"].startswith("text/html") and b"413" in body
+    assert server.request("GET", "/problems/no-such-problem")[0] == 404
+
+
+def test_unknown_paths(server):
+    """404"""
+    for path in ("/nothing", "/api", "/api/v1", "/api/v2/events", "/api/v1/events/streams"):
+        assert server.request("GET", path)[0] == 404, path
+
+
+def test_health(server):
+    """`/livez`, `/readyz`, `/healthz`"""
+    for path in ("/livez", "/readyz", "/healthz"):
+        assert server.request("GET", path)[0] == 200
+        assert server.request("HEAD", path)[2] == b""
+
+
+def test_page(server):
+    """`GET /`: a page that says what this is, shows the log live and how to try it (no external resources)"""
+    status, headers, body = server.request("GET", "/")
+    text = body.decode()
+    assert status == 200 and headers["content-type"].startswith("text/html")
+    assert "EventSource" in text or "<script src=\"/" in text
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", text)
+    assert "content-security-policy" in headers
+
+
+HOST = "Host: localhost"
+
+
+@pytest.mark.parametrize("lines,status", [
+    (("GET /livez HTTP/1.1", HOST, "Content-Length: 0", "Transfer-Encoding: chunked"), 400),
+    (("GET /livez HTTP/1.1", HOST, "Content-Length: 1", "Content-Length: 2"), 400),
+    (("GET /livez HTTP/1.1", HOST, "Content-Length: 0", "Content-Length: 0"), 400),
+    (("GET /livez HTTP/1.1", HOST, "Content-Length: 0, 0"), 400),
+    (("GET /livez HTTP/1.1", HOST, "Content-Length: +1"), 400), (("GET /livez HTTP/1.1", HOST, "Content-Length: 0x1"), 400), (("GET /livez HTTP/1.1", HOST, "Content-Length: -1"), 400),
+    (("GET /livez HTTP/1.1", HOST, "Content-Length: 99999999999999999999999"), 400), (("GET /livez HTTP/1.1", HOST, "Content-Length: "), 400),
+    (("GET /livez HTTP/1.1", HOST, "X: a", " folded"), 400), (("GET /livez HTTP/1.1", HOST, "X: a", "\tfolded"), 400), (("GET /livez HTTP/1.1", HOST, "X : a"), 400),
+    (("GET /livez HTTP/1.1", HOST, "X: a\rb"), 400), (("GET /livez HTTP/1.1", HOST, "X: a\0b"), 400), (("GET /livez HTTP/1.1", HOST, "X: a\x01b"), 400), (("GET /livez HTTP/1.1", HOST, ": a"), 400),
+    (("GET /livez HTTP/1.1", HOST, "no colon"), 400), (("GET /livez HTTP/1.1", HOST, "Transfer-Encoding: gzip, chunked"), 400), (("GET /livez HTTP/1.1", HOST, "Transfer-Encoding: xchunked"), 400),
+    (("GET /livez HTTP/1.1", HOST, "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"), 400), (("GET /livez HTTP/1.0", HOST, "Transfer-Encoding: chunked"), 400),
+    (("GET  /livez HTTP/1.1", HOST), 400), (("GET /livez HTTP/1.1 ", HOST), 400), (("GET /livez", HOST), 400), (("GET /livez HTTP/2.0", HOST), (400, 505)), (("GET /livez HTTP/1.2", HOST), (400, 505)),
+    (("GET livez HTTP/1.1", HOST), 400), (("GET /livez#x HTTP/1.1", HOST), 400), (("G@T /livez HTTP/1.1", HOST), 400), (("get /livez HTTP/1.1", HOST), (400, 405, 501)), (("BREW /livez HTTP/1.1", HOST), (405, 501)),
+    (("GET /livez HTTP/1.1",), 400), (("GET /livez HTTP/1.1", HOST, HOST), 400), (("GET /livez HTTP/1.1", "Host: a b"), 400),
+])
+def test_ambiguous_heads_are_refused_and_the_connection_closed(server, lines, status):
+    """What is ambiguous is refused and the connection closed"""
+    answer = raw(server, *lines, body=b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert status_of(answer) in (status if isinstance(status, tuple) else (status,)), answer
+    if status == 400:
+        assert answer.count(b"HTTP/1.1 ") == 1 and b"connection: close" in answer.lower()
+        assert b"application/problem+json" in answer
+
+
+@pytest.mark.parametrize("body", [
+    b"g\r\nx\r\n0\r\n\r\n", b"-1\r\nx\r\n0\r\n\r\n", b"0x1\r\nx\r\n0\r\n\r\n", b" 1\r\nx\r\n0\r\n\r\n", b"1 \r\nx\r\n0\r\n\r\n", b"1\nx\r\n0\r\n\r\n", b"1\r\nxx\r\n0\r\n\r\n", b"\r\n", b"1\r\nx\n0\r\n\r\n",
+    b"11111111111111111\r\nx", b"ffffffffffffffff\r\nx", b"1\r\nx0\r\n\r\n", b"1;" + b"a" * 20000 + b"\r\nx\r\n0\r\n\r\n",
+])
+def test_bad_chunks(server, topic, body):
+    """bad chunk sizes"""
+    answer = raw(server, f"POST /api/v1/topics/{topic}/events HTTP/1.1", HOST, "Transfer-Encoding: chunked", body=body)
+    assert status_of(answer) in (400, 413) and answer.count(b"HTTP/1.1 ") == 1 and b"connection: close" in answer.lower()
+    assert server.request("GET", f"/api/v1/topics/{topic}")[0] == 404
+
+
+def test_good_chunks(server, topic):
+    """extensions and trailers are passed over"""
+    answer = raw(server, f"POST /api/v1/topics/{topic}/events HTTP/1.1", HOST, "Transfer-Encoding: Chunked", "Connection: close", body=b'5;a=b;c="d"\r\nhello\r\n0005\r\nworld\r\n0\r\nTrailer: x\r\n\r\n')
+    assert status_of(answer) == 201
+    assert server.json("GET", f"/api/v1/events/history?topic={topic}")[1]["events"][0]["data"] == "helloworld"
+
+
+def test_head_limits(server):
+    """request head 16 KiB and 64 fields: 431"""
+    fixed = "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    def sized(total):
+        return (fixed + "X: " + "a" * (total - len(fixed) - len("X: \r\n\r\n")) + "\r\n\r\n").encode()
+    assert len(sized(16384)) == 16384
+    assert status_of(server.exchange(sized(16384))) == 200
+    assert status_of(server.exchange(sized(16385))) == 431
+    fields = lambda count: (fixed + "".join(f"X{at}: 1\r\n" for at in range(count - 2)) + "\r\n").encode()
+    assert status_of(server.exchange(fields(64))) == 200
+    assert status_of(server.exchange(fields(65))) == 431
+
+
+def test_keep_alive_and_close(server):
+    """keep-alive; HTTP/1.0 closes unless asked"""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port)
+    for _ in range(3):
+        connection.request("GET", "/livez")
+        assert connection.getresponse().read() is not None
+    socket = connection.sock
+    assert socket is not None
+    connection.close()
+    assert raw(server, "GET /livez HTTP/1.0", HOST).startswith(b"HTTP/1.")
+    assert raw(server, "GET /livez HTTP/1.1", HOST, "Connection: x, close").lower().count(b"connection: close") == 1
+
+
+def test_pipelined_mixed(server):
+    """pipelined requests are answered in order"""
+    answer = server.exchange(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\nHEAD /livez HTTP/1.1\r\nHost: localhost\r\n\r\nGET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                             b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\nGET /never HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert [int(line) for line in re.findall(rb"HTTP/1\.1 (\d+)", answer)] == [200, 200, 404, 200]
+
+
+@pytest.mark.parametrize("host,status", [
+    ("localhost", 200), ("localhost:1", 200), ("127.0.0.1", 200), ("[::1]", 200), ("[::1]:80", 200), ("LOCALHOST", 200), ("evil.example", 421), ("localhost.evil.example", 421), ("127.0.0.1.evil.example", 421), ("", (400, 421)),
+])
+def test_host_rules(server, host, status):
+    """on a loopback listener a `Host` that is not `localhost`, `127.0.0.1`, `[::1]` or the listen address (by name alone, any port) is 421; none is 400"""
+    got = status_of(raw(server, "GET /livez HTTP/1.1", f"Host: {host}", "Connection: close"))
+    assert got in (status if isinstance(status, tuple) else (status,))
+
+
+def test_origins(server):
+    """appends with an `Origin` that is neither our own host nor allowed are 403, reads get no CORS headers; our own `Origin` equals `Host`, port included"""
+    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{server.port + 1}", "http://127.0.0.1", f"http://localhost:{server.port}"):
+        problem(server.request("POST", APPEND, b"x", {"Origin": origin, "Content-Type": "text/plain"}), "origin-not-allowed", 403)
+        assert server.request("POST", "/api/v1/events", b"{}", {"Origin": origin})[0] == 403
+        status, headers, _ = server.request("GET", "/api/v1/events/history", headers={"Origin": origin})
+        assert status == 200 and not [name for name in headers if name.lower().startswith("access-control")]
+    assert server.request("POST", APPEND, b"x", {"Origin": server.base})[0] == 201
+
+
+def test_allowed_origins():
+    """Allowed origins: preflight 204 that echoes the asked headers we know, `Max-Age`, `Vary: Origin`, `Access-Control-Expose-Headers`"""
+    with Server("--cors-origin", "https://app.example", "--cors-origin", "http://other.example:8080") as server:
+        status, headers, _ = server.request("OPTIONS", APPEND, headers={
+            "Origin": "https://app.example", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "event-type, last-event-id, x-unknown, content-type"})
+        assert status == 204 and headers["access-control-allow-origin"] == "https://app.example" and "POST" in headers["access-control-allow-methods"]
+        allowed = headers["access-control-allow-headers"].lower()
+        assert "event-type" in allowed and "last-event-id" in allowed and "x-unknown" not in allowed
+        assert int(headers["access-control-max-age"]) > 0 and "origin" in headers["vary"].lower()
+        status, headers, _ = server.request("POST", APPEND, b"x", {"Origin": "https://app.example"})
+        assert status == 201 and headers["access-control-allow-origin"] == "https://app.example"
+        for name in ("Event-Offset", "Event-Duplicate", "Retry-After", "Log-Earliest", "Log-Durable"):
+            assert name.lower() in headers["access-control-expose-headers"].lower()
+        assert server.request("POST", APPEND, b"x", {"Origin": "https://app.example.evil"})[0] == 403
+        with Sse(server, headers={"Origin": "http://other.example:8080"}) as stream:
+            assert stream.headers["access-control-allow-origin"] == "http://other.example:8080" and "origin" in stream.headers["vary"].lower()
+        status, headers, _ = server.request("OPTIONS", APPEND, headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"})
+        assert "access-control-allow-origin" not in headers
+    with Server("--cors-origin", "*") as server:
+        assert server.request("POST", APPEND, b"x", {"Origin": "https://any.example"})[0] == 201
+        assert b"*" in open(server.log.name, "rb").read()
+
+
+def test_listening_line(tmp_path):
+    """On stdout, flushed, when ready: `strandline listening http://127.0.0.1:7400 data=./strandline-data shards=2 write=direct`; port 0 picks one"""
+    process = subprocess.Popen([binary(), "serve", "--listen", "127.0.0.1:0", "--data", str(tmp_path / "d"), "--shards", "2"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        line = process.stdout.readline()
+        match = re.fullmatch(r"strandline listening http://127\.0\.0\.1:(\d+) data=(\S+) shards=2 write=(direct|buffered)\n", line)
+        assert match and match[2] == str(tmp_path / "d"), line
+        connection = http.client.HTTPConnection("127.0.0.1", int(match[1]))
+        connection.request("GET", "/livez")
+        assert connection.getresponse().status == 200
+        connection.close()
+    finally:
+        process.terminate()
+        assert process.wait(12) == 0
+        process.stdout.close()
+
+
+def test_a_port_in_use(server, tmp_path):
+    """a second server on the same address is refused (exit 1), not given half of the requests"""
+    done = subprocess.run([binary(), "serve", "--listen", f"127.0.0.1:{server.port}", "--data", str(tmp_path / "d")], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1 and str(server.port) in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--colour"], ["serve", "--shards", "0"], ["serve", "--listen", "nowhere"], ["serve", "--sync", "sometimes"], ["serve", "--segment-bytes", "5"], ["dance"]])
+def test_usage_errors(arguments):
+    """Exit 2 usage"""
+    done = subprocess.run([binary(), *arguments], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2 and done.stderr, done
+
+
+def test_a_second_signal_ends_at_once():
+    """a second signal ends at once"""
+    with Server() as server:
+        streams = [Sse(server) for _ in range(3)]
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(5)
+        assert time.monotonic() - started < 5
+        for stream in streams:
+            stream.close()
+        server.start()
+        assert server.request("GET", "/livez")[0] == 200
+
+
+def test_small_segments_roll():
+    """`--segment-bytes`: segments from 1 MiB; a larger frame gets a segment of its own"""
+    with Server("--segment-bytes", "1048576", "--shards", "1") as server:
+        for at in range(24):
+            server.append("big", (b"%02d" % at) + b"x" * 300_000)
+        array = [{"topic": "big", "data": "y" * 900_000} for _ in range(3)]
+        assert server.json("POST", "/api/v1/events", array)[0] == 201
+        def check():
+            with Sse(server, {"topic": "big", "from": "earliest"}) as stream:
+                stream.established()
+                events = stream.take(27)
+                assert [event["data"][:2] for event in events[:24]] == ["%02d" % at for at in range(24)]
+                assert [event["id"].split(".")[0] for event in events] == [str(at) for at in range(27)]
+        check()
+        server.kill()
+        server.start()
+        check()

@@ -1,0 +1,102 @@
+"""The command line: append, tail, topics, verify, dump; exit codes; `--help` with an example."""
+
+import json
+import subprocess
+import time
+
+import pytest
+
+from harness import binary
+
+
+def run(*arguments, stdin=None, timeout_s=60):
+    """Runs a command to its end."""
+    return subprocess.run([binary(), *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=timeout_s)
+
+
+@pytest.mark.parametrize("command", ["serve", "append", "tail", "topics", "verify", "dump", "repair"])
+def test_help_has_an_example(command):
+    """each with `--help` that has an example"""
+    done = run(command, "--help")
+    assert done.returncode == 0 and f"strandline {command}" in done.stdout and "xample" in done.stdout
+
+
+def test_append_lines_and_ndjson(server, topic):
+    """`append` reads NDJSON or raw lines from a file or a pipe, in batches"""
+    done = run("append", "--url", server.base, "--topic", topic, stdin="one\ntwo\nthree\n")
+    assert done.returncode == 0, done
+    lines = "".join(json.dumps({"topic": f"{topic}/x", "data": at}) + "\n" for at in range(5000))
+    done = run("append", "--url", server.base, "--ndjson", stdin=lines)
+    assert done.returncode == 0, done
+    assert server.json("GET", f"/api/v1/topics/{topic}")[1]["count"] == 3
+    assert server.json("GET", f"/api/v1/topics/{topic}/x")[1]["count"] == 5000
+
+
+def test_append_a_file(server, topic, tmp_path):
+    """from a file"""
+    path = tmp_path / "lines"
+    path.write_text("a\nb\n")
+    assert run("append", "--url", server.base, "--topic", topic, path).returncode == 0
+    assert [event["data"] for event in server.json("GET", f"/api/v1/events/history?topic={topic}")[1]["events"]] == ["a", "b"]
+
+
+def test_append_names_the_bad_line(server, topic):
+    """errors say what to do: the failing line is named, and what was appended"""
+    done = run("append", "--url", server.base, "--ndjson", stdin=json.dumps({"topic": topic}) + "\n{bad\n")
+    assert done.returncode == 1 and "line 2" in done.stderr, done
+
+
+def test_no_server(tmp_path):
+    """no server: exit 1 and what to do"""
+    done = run("append", "--url", "http://127.0.0.1:9", "--topic", "a", stdin="x\n")
+    assert done.returncode == 1 and "strandline serve" in done.stderr, done
+
+
+def test_tail_follows_a_cursor_file(server, topic, tmp_path):
+    """`tail` prints events as they come, follows a cursor file with `--cursor FILE`"""
+    cursor = tmp_path / "cursor"
+    server.append(topic, "one")
+    server.append(topic, "two")
+    first = run("tail", "--url", server.base, "--topic", topic, "--from", "earliest", "--limit", 2, "--cursor", cursor)
+    assert first.returncode == 0 and "one" in first.stdout and "two" in first.stdout, first
+    server.append(topic, "three")
+    second = run("tail", "--url", server.base, "--topic", topic, "--limit", 1, "--cursor", cursor)
+    assert second.returncode == 0 and "three" in second.stdout and "two" not in second.stdout, second
+
+
+def test_tail_reconnects(fresh):
+    """reconnects by itself"""
+    tail = subprocess.Popen([binary(), "tail", "--url", fresh.base, "--topic", "a", "--from", "earliest", "--limit", "4"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    fresh.append("a", "one")
+    fresh.append("a", "two")
+    time.sleep(0.5)
+    fresh.kill()
+    fresh.start()
+    fresh.append("a", "three")
+    fresh.append("a", "four")
+    out, _ = tail.communicate(timeout=30)
+    assert tail.returncode == 0 and [word for word in ("one", "two", "three", "four") if word in out] == ["one", "two", "three", "four"]
+    assert out.count("two") == 1
+
+
+def test_topics(server, topic):
+    """`topics` lists them"""
+    server.append(topic, "x")
+    done = run("topics", "--url", server.base, "--prefix", topic)
+    assert done.returncode == 0 and topic in done.stdout
+
+
+def test_verify_and_dump(fresh, tmp_path):
+    """`verify DIR` exit 0; `dump` writes events as NDJSON, also of a server that was killed"""
+    for at in range(20):
+        fresh.append(f"a/{at % 2}", str(at))
+    fresh.kill()
+    done = run("verify", fresh.data)
+    assert done.returncode == 0, done
+    events = [json.loads(line) for line in run("dump", fresh.data).stdout.splitlines()]
+    assert [event["data"] for event in events] == list(range(20))
+    events = [json.loads(line) for line in run("dump", fresh.data, "--topic", "a/1", "--from", 4, "--limit", 3).stdout.splitlines()]
+    assert [event["data"] for event in events] == [5, 7, 9]
+    assert run("verify", tmp_path / "nothing").returncode in (1, 2)
+    fresh.start()
+    assert fresh.append("a/0", "20") == 20

@@ -1,0 +1,203 @@
+"""API §7 and §8: history, topics."""
+
+import datetime
+import json
+import time
+import urllib.parse
+
+import pytest
+
+from wire import Sse, problem
+
+HISTORY = "/api/v1/events/history"
+
+
+def get(server, **asks):
+    asks = {name.rstrip("_"): value for name, value in asks.items()}
+    status, page = server.json("GET", HISTORY + "?" + urllib.parse.urlencode(asks, doseq=True))
+    assert status == 200, page
+    return page
+
+
+def data(page):
+    return [event["data"] for event in page["events"]]
+
+
+def fill(server, topic, count):
+    lines = "".join(f"{at}\n" for at in range(count))
+    status, _, body = server.request("POST", f"/api/v1/topics/{topic}/events", lines, {"Content-Type": "application/x-ndjson"})
+    assert status == 201
+    return json.loads(body)
+
+
+def test_page(server, topic):
+    """{"events":[..],"cursor":"..","next":"..","earliest":0,"durable":64000,"tag":".."}"""
+    fill(server, topic, 5)
+    page = get(server, topic=topic)
+    assert data(page) == [0, 1, 2, 3, 4] and "next" not in page
+    assert page["earliest"] == 0 and page["durable"] > page["events"][-1]["offset"] and page["cursor"].endswith("." + page["tag"])
+    assert set(page["events"][0]) == {"offset", "time", "topic", "type", "content_type", "data"}
+
+
+def test_pages_follow_next(server, topic):
+    """limit 1 to 10,000 (default 100); only an absent `next` is the end; next keeps the other parameters"""
+    fill(server, topic, 250)
+    fill(server, topic + "/other", 3)
+    for order, expected in (("asc", list(range(250))), ("desc", list(range(249, -1, -1)))):
+        got, path, pages = [], f"{HISTORY}?topic={topic}&order={order}", 0
+        while path:
+            status, page = server.json("GET", path)
+            assert status == 200 and len(page["events"]) <= 100
+            got, path, pages = got + data(page), page.get("next"), pages + 1
+        assert got == expected and pages in (3, 4)
+
+
+def test_cursor_joins_the_stream(server, topic):
+    """everything up to `cursor` has been considered, so a stream from it continues exactly"""
+    fill(server, topic, 10)
+    page = get(server, topic=topic, limit=4)
+    with Sse(server, {"topic": topic}, {"Last-Event-ID": page["cursor"]}) as stream:
+        assert stream.established()["state"] == "resumed"
+        assert [event["data"] for event in stream.take(6)] == [str(at) for at in range(4, 10)]
+    page = get(server, topic=topic, limit=100)
+    with Sse(server, {"topic": topic}, {"Last-Event-ID": page["cursor"]}) as stream:
+        stream.established()
+        server.append(topic, "live")
+        assert stream.next()["data"] == "live"
+
+
+def test_from_and_last_event_id(server, topic):
+    """from (`earliest`, the default, or an offset, inclusive), last_event_id"""
+    ack = fill(server, topic, 10)
+    offsets = [event["offset"] for event in get(server, topic=topic)["events"]]
+    assert data(get(server, topic=topic, from_="earliest")) == list(range(10))
+    assert data(get(server, topic=topic, from_=offsets[3])) == list(range(3, 10))
+    tag = ack["cursor"].split(".")[1]
+    assert data(get(server, topic=topic, last_event_id=f"{offsets[3]}.{tag}")) == list(range(4, 10))
+    assert data(get(server, topic=topic, from_=offsets[-1] + 10**9)) == []
+
+
+def test_skip(server, topic):
+    """`offset` skips that many matching events"""
+    fill(server, topic, 20)
+    assert data(get(server, topic=topic, offset=15)) == [15, 16, 17, 18, 19]
+    assert data(get(server, topic=topic, offset=5, limit=3, order="desc")) == [14, 13, 12]
+    assert data(get(server, topic=topic, offset=100)) == []
+    page = get(server, topic=topic, offset=5, limit=10)
+    assert data(page) == list(range(5, 15)) and data(server.json("GET", page["next"])[1]) == list(range(15, 20))
+
+
+def test_since_until(server, topic):
+    """`since` <= time < `until`; times clamp"""
+    fill(server, topic, 3)
+    time.sleep(0.02)
+    middle = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    time.sleep(0.02)
+    for at in range(3, 6):
+        server.append(topic, str(at))
+    assert data(get(server, topic=topic, since=middle)) == [3, 4, 5]
+    assert data(get(server, topic=topic, until=middle)) == [0, 1, 2]
+    first = get(server, topic=topic, since=middle)["events"][1]["time"]
+    between = get(server, topic=topic, since=middle, until=first)
+    assert all(middle <= event["time"] < first for event in between["events"]) and 3 in data(between)
+    assert data(get(server, topic=topic, since="1999-01-01T00:00:00Z", until="2999-01-01T00:00:00Z")) == list(range(6))
+    assert data(get(server, topic=topic, since="2999-01-01T00:00:00Z")) == []
+
+
+def test_types_and_patterns(server, topic):
+    """`topic`, `type` as above"""
+    server.append(topic + "/a", "1", Event_Type="x")
+    server.append(topic + "/b", "2", Event_Type="y")
+    server.append(topic + "/b/c", "3", Event_Type="x")
+    assert data(get(server, topic=f"{topic}/*")) == [1, 2]
+    assert data(get(server, topic=f"{topic}/**", type="x")) == [1, 3]
+    assert data(get(server, topic=[f"{topic}/a", f"{topic}/b/c"])) == [1, 3]
+    assert data(get(server, topic=f"{topic}/**", type="x", order="desc", limit=1)) == [3]
+
+
+def test_a_page_ends_early_at_8_mib(server, topic):
+    """A page may end early (8 MiB)"""
+    for _ in range(12):
+        server.append(topic, b"x" * 1_000_000)
+    status, _, body = server.request("GET", f"{HISTORY}?topic={topic}")
+    page = json.loads(body)
+    assert status == 200 and len(body) <= 10 << 20 and 0 < len(page["events"]) < 12 and page["next"]
+    assert len(page["events"]) + len(server.json("GET", page["next"])[1]["events"]) == 12
+
+
+def test_ndjson(server, topic):
+    """`Accept: application/x-ndjson`: the events alone, one a line, no limit unless given"""
+    fill(server, topic, 500)
+    status, headers, body = server.request("GET", f"{HISTORY}?topic={topic}", headers={"Accept": "application/x-ndjson"})
+    assert status == 200 and headers["content-type"].startswith("application/x-ndjson")
+    assert [json.loads(line)["data"] for line in body.decode().splitlines()] == list(range(500))
+    body = server.request("GET", f"{HISTORY}?topic={topic}&limit=7&order=desc", headers={"Accept": "application/x-ndjson"})[2]
+    assert [json.loads(line)["data"] for line in body.decode().splitlines()] == list(range(499, 492, -1))
+
+
+def test_head(server, topic):
+    """`HEAD`: `Log-Earliest`, `Log-Durable`"""
+    offset = server.append(topic, "x")
+    status, headers, body = server.request("HEAD", HISTORY)
+    assert status == 200 and headers["Log-Earliest"] == "0" and int(headers["Log-Durable"]) > offset and body == b""
+
+
+@pytest.mark.parametrize("query", [
+    "limit=0", "limit=10001", "limit=x", "limit=-1", "offset=-1", "offset=18446744073709551616", "order=up", "from=latest", "from=-1", "from=18446744073709551616", "from=x", "since=yesterday",
+    "until=2026-99-01T00:00:00Z", "last_event_id=x", "colour=red", "topic=", "topic=a&log=", "heartbeat=5",
+])
+def test_bad_parameters(server, query):
+    """400 syntax; unknown parameters are refused by name"""
+    assert server.request("GET", f"{HISTORY}?{query}")[0] == 400
+
+
+def test_what_comes_later(server):
+    """filters come later: 501"""
+    problem(server.request("GET", f"{HISTORY}?where=true"), "not-implemented", 501)
+    problem(server.request("GET", f"{HISTORY}?filter=%7B%7D"), "not-implemented", 501)
+
+
+def test_not_acceptable(server):
+    """406 for something else only"""
+    assert server.request("GET", HISTORY, headers={"Accept": "text/html"})[0] == 406
+
+
+def test_cursor_of_another_log(server):
+    """a cursor of another log is not silently taken"""
+    assert server.request("GET", f"{HISTORY}?last_event_id=5.zzzzzz")[0] in (400, 409, 410)
+
+
+def test_topics(server, topic):
+    """{"topics":[{"topic":"a/b","count":10,"first":0,"last":90,"time":".."}],"next":".."}; `prefix` is bytes"""
+    for name in ("b", "a/x", "a/y", "a-", "a"):
+        server.append(f"{topic}/{name}", "1")
+    last = server.append(f"{topic}/a/x", "2")
+    status, page = server.json("GET", f"/api/v1/topics?prefix={topic}/a")
+    assert status == 200 and [entry["topic"] for entry in page["topics"]] == [f"{topic}/{name}" for name in ("a", "a-", "a/x", "a/y")]
+    entry = page["topics"][2]
+    assert entry["count"] == 2 and entry["last"] == last and entry["first"] < last and entry["time"].endswith("Z")
+    names, path = [], f"/api/v1/topics?prefix={topic}/&limit=2"
+    while path:
+        page = server.json("GET", path)[1]
+        names, path = names + [entry["topic"] for entry in page["topics"]], page.get("next")
+    assert names == [f"{topic}/{name}" for name in ("a", "a-", "a/x", "a/y", "b")]
+    page = server.json("GET", f"/api/v1/topics?prefix={topic}/&after={topic}/a/x")[1]
+    assert [entry["topic"] for entry in page["topics"]] == [f"{topic}/a/y", f"{topic}/b"]
+    assert server.request("GET", "/api/v1/topics?limit=0")[0] == 400 and server.request("GET", "/api/v1/topics?colour=1")[0] == 400
+
+
+def test_one_topic(server, topic):
+    """that object; 404 if never used"""
+    offset = server.append(topic, "1")
+    status, entry = server.json("GET", f"/api/v1/topics/{topic}")
+    assert status == 200 and entry["topic"] == topic and entry["count"] == 1 and entry["first"] == entry["last"] == offset
+    problem(server.request("GET", f"/api/v1/topics/{topic}/never"), "topic-not-found", 404)
+
+
+@pytest.mark.parametrize("method,path", [
+    ("PUT", "/api/v1/topics/a"), ("DELETE", "/api/v1/topics/a"), ("POST", "/api/v1/topics/a/trim?before=1"), ("GET", "/api/v1/logs"), ("GET", "/api/v1/logs/main"), ("PUT", "/api/v1/logs/main"),
+    ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/asyncapi.json"), ("GET", "/llms.txt"),
+])
+def test_what_comes_later_is_501(server, method, path):
+    """settings, DELETE and trim, metrics, OpenAPI come next: 501"""
+    problem(server.request(method, path), "not-implemented", 501)

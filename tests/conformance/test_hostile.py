@@ -1,0 +1,360 @@
+"""Issue: bad input. Nothing here may hurt the server or anyone else on it."""
+
+import os
+import pathlib
+import random
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+
+from harness import Server, binary
+from wire import Sse, raw_upgrade, status_of
+
+SEED = int(os.environ.get("STRANDLINE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
+STRINGS = int(os.environ.get("STRANDLINE_RANDOM_STRINGS", "10000"))
+
+
+def serve_fails(data, *arguments):
+    """Starts a server that must not start; returns what it said."""
+    done = subprocess.run([binary(), "serve", "--listen", "127.0.0.1:0", "--data", str(data), *arguments], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "panicked" not in done.stderr, done
+    return done.stderr
+
+
+def test_a_slow_head_is_closed_by_its_deadline(server):
+    """a slow head (one byte a second: closed by deadline); 10 s for a head"""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=1) as stream:
+        started, answer = time.monotonic(), b""
+        head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100
+        for byte in head:
+            try:
+                stream.send(bytes([byte]))
+                answer += stream.recv(1000)
+                break
+            except TimeoutError:
+                pass
+            except (BrokenPipeError, ConnectionResetError):
+                break
+        took = time.monotonic() - started
+        assert 8 <= took <= 14 and (not answer or status_of(answer) == 408), (took, answer)
+
+
+def test_random_bytes_at_the_port(server, topic):
+    """10,000 random byte strings at the port"""
+    print(f"STRANDLINE_SEED={SEED}")
+    chance = random.Random(SEED)
+    pieces = [b"GET ", b"POST ", b"/api/v1/events", b"/stream", b"/ws", b" HTTP/1.1\r\n", b"Host: localhost\r\n", b"Content-Length: ", b"Transfer-Encoding: chunked\r\n", b"\r\n", b"\r\n\r\n", b"0\r\n\r\n", b"Upgrade: websocket\r\n",
+              b"Connection: Upgrade\r\n", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", b"Sec-WebSocket-Version: 13\r\n", b"?topic=", b"%", b"\0", b"\xff", b"[{", b'"topic":', b"application/x-ndjson", b"Content-Type: "]
+    def hammer(count, seed):
+        chance = random.Random(seed)
+        for _ in range(count):
+            raw = b"".join(chance.choice(pieces) if chance.random() < 0.7 else chance.randbytes(chance.randrange(1, 40)) for _ in range(chance.randrange(1, 25)))
+            try:
+                with socket.create_connection(("127.0.0.1", server.port), timeout=5) as stream:
+                    stream.sendall(raw)
+                    if chance.random() < 0.3:
+                        stream.settimeout(0.02)
+                        answer = stream.recv(1000)
+                        assert not answer or answer.startswith(b"HTTP/1.1 "), (raw, answer)
+            except OSError:
+                pass
+    threads = [threading.Thread(target=hammer, args=(STRINGS // 4, chance.randrange(1 << 31))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.process.poll() is None
+    server.append(topic, "still here")
+
+
+def test_random_websocket_bytes(server):
+    """random bytes after a handshake close that connection and nothing else"""
+    chance = random.Random(SEED)
+    for _ in range(200):
+        stream, _ = raw_upgrade(server)
+        with stream:
+            try:
+                stream.sendall(chance.randbytes(chance.randrange(1, 200)))
+            except OSError:
+                pass
+    assert server.request("GET", "/livez")[0] == 200
+
+
+def test_many_half_open_requests(server):
+    """connections that send half a head hold nobody up"""
+    streams = []
+    for _ in range(200):
+        stream = socket.create_connection(("127.0.0.1", server.port))
+        stream.sendall(b"GET /livez HT")
+        streams.append(stream)
+    assert server.request("GET", "/livez")[0] == 200
+    for stream in streams:
+        stream.close()
+
+
+# ---- data directories -------------------------------------------------------------------------
+
+
+def log_dir(data):
+    return pathlib.Path(data) / "default" / "main"
+
+
+def stopped(count=200, *arguments):
+    """A server that has run, was stopped, and keeps its directory."""
+    server = Server("--shards", "1", *arguments).start()
+    for at in range(count):
+        server.append(f"t/{at % 5}", f"{at:06}" + "x" * 500)
+    return server
+
+
+def test_a_missing_directory_is_made(tmp_path):
+    """a data directory that is missing"""
+    with Server(data=str(tmp_path / "a" / "b" / "c")) as server:
+        assert server.append("a", "x") == 0
+
+
+def test_not_a_directory(tmp_path):
+    """a data directory that is a file"""
+    (tmp_path / "file").write_text("x")
+    assert "file" in serve_fails(tmp_path / "file")
+
+
+def test_not_ours(tmp_path):
+    """a data directory that is not ours"""
+    (tmp_path / "thesis.txt").write_text("mine")
+    said = serve_fails(tmp_path)
+    assert str(tmp_path) in said and sorted(os.listdir(tmp_path)) == ["thesis.txt"]
+
+
+def test_locked():
+    """locked: exit 1 (directory in use)"""
+    with Server() as server:
+        said = serve_fails(server.data)
+        assert "in use" in said or "lock" in said
+        assert subprocess.run([binary(), "verify", server.data], capture_output=True).returncode == 1
+
+
+def test_of_a_newer_version(tmp_path):
+    """of a newer version"""
+    server = stopped(3)
+    server.terminate()
+    marker = pathlib.Path(server.data) / "STRANDLINE"
+    marker.write_text(marker.read_text().replace("1", "9999"))
+    said = serve_fails(server.data)
+    assert "newer" in said or "9999" in said
+    shutil.rmtree(server.data)
+
+
+def test_read_only(tmp_path):
+    """read-only (a read-only bind mount, as root passes permission bits by)"""
+    server = stopped(3)
+    server.terminate()
+    if subprocess.run(["mount", "--bind", "-o", "ro", server.data, server.data], capture_output=True).returncode != 0:
+        pytest.skip("mount is not allowed here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", server.data], check=True)
+        said = serve_fails(server.data)
+        assert "read-only" in said.lower() or "Read-only" in said
+    finally:
+        subprocess.run(["umount", server.data], check=True)
+        shutil.rmtree(server.data)
+
+
+def test_on_tmpfs():
+    """on tmpfs: buffered write + fdatasync, and it says so"""
+    with Server(data=f"/dev/shm/strandline-test-{os.getpid()}") as server:
+        try:
+            for at in range(50):
+                server.append("a", str(at))
+            server.kill()
+            server.start()
+            assert server.json("GET", "/api/v1/topics/a")[1]["count"] == 50
+            log = open(server.log.name).read().lower()
+            assert "buffered" in log or "fdatasync" in log
+        finally:
+            server.kill()
+            shutil.rmtree(server.data)
+
+
+def segments(data):
+    return sorted(log_dir(data).glob("*.log"))
+
+
+def flip(path, position):
+    """Flips one bit."""
+    with open(path, "r+b") as file:
+        file.seek(position)
+        byte = file.read(1)[0]
+        file.seek(position)
+        file.write(bytes([byte ^ 0x10]))
+
+
+def test_one_flipped_bit_in_a_sealed_segment():
+    """a segment with one flipped bit (sealed: named by `verify` and never served)"""
+    server = stopped(300)
+    server.terminate()
+    server.start()
+    server.append("t/late", "after")
+    server.terminate()
+    assert subprocess.run([binary(), "verify", server.data], capture_output=True, text=True).returncode == 0
+    first = segments(server.data)[0]
+    content = first.read_bytes()
+    at = content.index(b"000150xxx")
+    flip(first, at)
+    done = subprocess.run([binary(), "verify", server.data], capture_output=True, text=True)
+    assert done.returncode == 1 and first.name in done.stdout, done
+    server.start()
+    with Sse(server, {"from": "earliest"}) as stream:
+        stream.established()
+        seen, reset = [], False
+        while True:
+            event = stream.next()
+            if event.get("event") == "connection.reset":
+                assert event.json["reason"] == "gap"
+                reset = True
+                continue
+            seen.append(event["data"])
+            if event["data"] == "after":
+                break
+        assert reset and all(text == "after" or text[6:] == "x" * 500 for text in seen)
+        assert f"000150{'x' * 500}" not in seen and len(seen) > 200
+    status, page = server.json("GET", "/api/v1/events/history?limit=10000")
+    gap, got = page.get("gap"), [event["data"] for event in page["events"]]
+    assert status == 200 and gap["from"] <= 150 < gap["to"]
+    while page.get("next"):
+        page = server.json("GET", page["next"])[1]
+        got += [event["data"] for event in page["events"]]
+    assert got == seen
+    server.kill()
+    shutil.rmtree(server.data)
+
+
+def test_a_flipped_bit_in_the_synced_part_of_the_last_segment():
+    """last segment: cut only where nothing shows that it had been synced, else refused with the way out"""
+    server = stopped(100)
+    server.kill()
+    last = segments(server.data)[-1]
+    at = last.read_bytes().index(b"000050xxx")
+    flip(last, at)
+    said = serve_fails(server.data)
+    assert last.name in said and "repair" in said
+    done = subprocess.run([binary(), "repair", server.data], capture_output=True, text=True)
+    assert done.returncode in (0, 1) and "--yes" in done.stdout + done.stderr
+    serve_fails(server.data)
+    done = subprocess.run([binary(), "repair", "--yes", server.data], capture_output=True, text=True)
+    assert done.returncode == 0, done
+    assert [name for name in os.listdir(log_dir(server.data)) if "cut" in name]
+    server.start()
+    with Sse(server, {"from": "earliest"}) as stream:
+        stream.established()
+        assert [event["data"][:6] for event in stream.take(50)] == [f"{at:06}" for at in range(50)]
+    server.append("t/new", "goes on")
+    server.kill()
+    shutil.rmtree(server.data)
+
+
+def test_a_cursor_of_before_a_repair():
+    """cursor of this log after a repair: another tag"""
+    server = stopped(60)
+    with Sse(server, {"from": "earliest"}) as stream:
+        stream.established()
+        cursor = stream.take(30)[-1]["id"]
+    server.kill()
+    last = segments(server.data)[-1]
+    flip(last, last.read_bytes().index(b"000050xxx"))
+    assert subprocess.run([binary(), "repair", "--yes", server.data], capture_output=True).returncode == 0
+    server.start()
+    with Sse(server, headers={"Last-Event-ID": cursor}) as stream:
+        hello = stream.established()
+        assert hello["state"] == "reset" and hello["reason"] == "other_log"
+        assert stream.next()["id"].startswith("0.")
+    server.kill()
+    shutil.rmtree(server.data)
+
+
+def test_a_torn_tail_is_cut():
+    """a torn tail that was never synced is no finding, and is cut"""
+    server = stopped(50)
+    time.sleep(0.3)
+    server.kill()
+    last = segments(server.data)[-1]
+    content = last.read_bytes()
+    end = len(content.rstrip(b"\0"))
+    end += -end % 4096
+    assert subprocess.run([binary(), "verify", server.data], capture_output=True).returncode == 0
+    with open(last, "r+b") as file:  # half of a frame that a power cut left behind
+        file.seek(end)
+        file.write(content[4096:4096 + 2048])
+    done = subprocess.run([binary(), "verify", server.data], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    server.start()
+    assert server.append("t/0", "next") == 50
+    server.kill()
+    shutil.rmtree(server.data)
+
+
+def test_rubbish_in_the_directory():
+    """files that are not ours inside a log are reported, not touched"""
+    server = stopped(20)
+    server.terminate()
+    (log_dir(server.data) / "notes.txt").write_text("mine")
+    server.start()
+    assert (log_dir(server.data) / "notes.txt").read_text() == "mine"
+    server.kill()
+    shutil.rmtree(server.data)
+
+
+def test_a_missing_segment():
+    """a segment that is gone is named, and nothing is cut"""
+    server = stopped(20)
+    for _ in range(2):
+        server.terminate()
+        server.start()
+        server.append("t/0", "more")
+    server.terminate()
+    middle = segments(server.data)[1]
+    os.rename(middle, str(middle) + ".away")
+    os.rename(str(middle) + ".away", pathlib.Path(server.data).parent / middle.name)
+    said = serve_fails(server.data)
+    assert "20" in said
+    assert subprocess.run([binary(), "verify", server.data], capture_output=True).returncode == 1
+    os.unlink(pathlib.Path(server.data).parent / middle.name)
+    shutil.rmtree(server.data)
+
+
+def test_a_segment_of_zeroes_or_rubbish():
+    """rubbish in place of a segment is refused or named, never served"""
+    server = stopped(20)
+    server.terminate()
+    last = segments(server.data)[-1]
+    last.write_bytes(random.Random(SEED).randbytes(100_000))
+    said = serve_fails(server.data)
+    assert last.name in said
+    shutil.rmtree(server.data)
+
+
+def test_a_full_small_disk():
+    """a full disk: appends are refused whole, reads go on"""
+    directory = pathlib.Path("/tmp") / f"strandline-full-{os.getpid()}"
+    directory.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(directory)], capture_output=True).returncode != 0:
+        directory.rmdir()
+        pytest.skip("mount is not allowed here")
+    try:
+        with Server("--segment-bytes", "4194304", data=str(directory / "data")) as server:
+            kept = 0
+            for at in range(100):
+                status, _, body = server.request("POST", "/api/v1/topics/a/events", b"x" * 1_000_000)
+                if status != 201:
+                    break
+                kept += 1
+            assert status in (503, 507) and 5 < kept < 24, (status, kept, body)
+            assert len(server.json("GET", "/api/v1/events/history?limit=3")[1]["events"]) == 3
+            assert server.json("GET", "/api/v1/topics/a")[1]["count"] == kept
+    finally:
+        subprocess.run(["umount", str(directory)], check=False)
+        directory.rmdir()

@@ -1,0 +1,183 @@
+"""Small readers of the wire: Server-Sent Events and WebSocket messages, one at a time."""
+
+import http.client
+import json
+import socket
+import urllib.parse
+
+from websockets.sync.client import connect
+
+PATH = "/api/v1/events/stream"
+
+
+class Event(dict):
+    """One SSE event: `id`, `event`, `data`, `retry`, as they stood (absent members are absent)."""
+
+    @property
+    def json(self):
+        """The data as JSON."""
+        return json.loads(self["data"])
+
+
+class Sse:
+    """A stream, read line by line. `comments` counts heartbeat lines; `raw` holds all that came."""
+
+    def __init__(self, server, query="", headers=None, path=PATH, timeout_s=10, method="GET"):
+        if isinstance(query, dict):
+            query = urllib.parse.urlencode(query, doseq=True)
+        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout_s)
+        self.connection.request(method, path + ("?" + query if query else ""), headers=headers or {})
+        self.answer = self.connection.getresponse()
+        self.status, self.headers = self.answer.status, self.answer.headers
+        self.comments, self.raw = 0, b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        """Hangs up."""
+        try:
+            self.answer.close()
+        finally:
+            self.connection.close()
+
+    def line(self):
+        """The next line without its end; None at the end of the stream."""
+        line = self.answer.readline()
+        self.raw += line
+        if not line:
+            return None
+        assert line.endswith(b"\n"), line
+        return line[:-1].decode()
+
+    def block(self):
+        """The next block of lines up to an empty line, heartbeats counted apart; None at the end."""
+        lines = []
+        while True:
+            line = self.line()
+            if line is None:
+                return None
+            if line == ":":
+                self.comments += 1
+            elif line == "":
+                if lines:
+                    return lines
+            else:
+                lines.append(line)
+
+    def next(self):
+        """The next event."""
+        lines = self.block()
+        if lines is None:
+            return None
+        event, data = Event(), []
+        for line in lines:
+            name, _, value = line.partition(":")
+            value = value.removeprefix(" ")
+            if name == "data":
+                data.append(value)
+            else:
+                event[name] = value
+        if data:
+            event["data"] = "\n".join(data)
+        return event
+
+    def take(self, count):
+        """The next `count` events."""
+        return [self.next() for _ in range(count)]
+
+    def established(self):
+        """The event that every stream begins with, as JSON; its `id` and `retry` beside it."""
+        event = self.next()
+        assert event["event"] == "connection.established", event
+        return {**event.json, "id": event.get("id"), "retry": event.get("retry")}
+
+    def silent(self, seconds=0.3):
+        """Whether nothing comes for a while."""
+        self.connection.sock.settimeout(seconds)
+        try:
+            return self.line() is None
+        except (TimeoutError, OSError):
+            return True
+
+
+class Ws:
+    """A WebSocket, its messages as JSON."""
+
+    def __init__(self, server, query="", path="/api/v1/events/ws", headers=None, **options):
+        if isinstance(query, dict):
+            query = urllib.parse.urlencode(query, doseq=True)
+        url = f"ws://127.0.0.1:{server.port}{path}" + ("?" + query if query else "")
+        options.setdefault("compression", None)
+        self.socket = connect(url, additional_headers=headers or {}, max_size=None, **options)
+        self.hello = self.next()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.socket.close()
+
+    def send(self, **message):
+        """Sends one message."""
+        self.socket.send(json.dumps(message))
+
+    def next(self, timeout_s=10):
+        """The next message."""
+        return json.loads(self.socket.recv(timeout=timeout_s))
+
+    def next_of(self, kind, timeout_s=10):
+        """The next message of a type, the others passed over."""
+        while True:
+            message = self.next(timeout_s)
+            if message["type"] == kind:
+                return message
+
+    def ask(self, **message):
+        """Sends a message and returns the next one."""
+        self.send(**message)
+        return self.next()
+
+    def silent(self, seconds=0.3):
+        """Whether nothing comes for a while."""
+        try:
+            self.socket.recv(timeout=seconds)
+            return False
+        except TimeoutError:
+            return True
+
+
+def problem(answer, slug, status=None):
+    """Checks that an exchange's (status, headers, body) is the problem, and returns it."""
+    got_status, headers, body = answer
+    assert headers["content-type"].startswith("application/problem+json"), (got_status, headers.items(), body)
+    value = json.loads(body)
+    assert value["type"] == f"/problems/{slug}", value
+    assert value["status"] == got_status, value
+    assert status is None or status == got_status, value
+    assert value["title"] and value["detail"], value
+    return value
+
+
+def status_of(raw):
+    """The status of a raw answer."""
+    return int(raw.split(b" ", 2)[1]) if raw.startswith(b"HTTP/1.") else None
+
+
+def raw_upgrade(server, target="/api/v1/events/ws", extra=""):
+    """A raw socket after a WebSocket handshake; returns (socket, first bytes after the head)."""
+    stream = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    stream.sendall((f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\n"
+                    "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                    f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extra}\r\n").encode())
+    got = b""
+    while b"\r\n\r\n" not in got:
+        part = stream.recv(4096)
+        assert part, got
+        got += part
+    head, _, rest = got.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 101"), head
+    return stream, rest
