@@ -8,6 +8,7 @@
 //! as `application/problem+json` (RFC 9457), and `"status":413,"problem":"event-too-large",
 //! "message":"event of .."` inside a WebSocket `error` message.
 
+mod storage_errors;
 mod table;
 
 use std::borrow::Cow;

@@ -1,0 +1,96 @@
+//! What the log refuses or cannot do, as answers. Paths of files stay with the operator: they are in
+//! the server's own log, never in an answer.
+
+use strandline_storage::error::{AppendError, ReadError};
+
+use super::{Problem, ProblemKind};
+
+/// How long to wait for a server that is stopping to be back.
+const RESTART_RETRY_AFTER_S: u32 = 5;
+
+impl From<&AppendError> for Problem {
+    fn from(error: &AppendError) -> Self {
+        match error {
+            AppendError::EventTooLarge { .. } => {
+                Self::new(ProblemKind::EventTooLarge, error.to_string())
+            }
+            AppendError::BatchTooLarge { events, events_max, .. } if events > events_max => {
+                Self::new(ProblemKind::TooManyEvents, error.to_string())
+            }
+            AppendError::BatchTooLarge { .. } => {
+                Self::new(ProblemKind::BodyTooLarge, error.to_string())
+            }
+            AppendError::Overloaded { .. } => Self::new(ProblemKind::Overloaded, error.to_string()),
+            AppendError::Poisoned { first_unsynced, .. } => {
+                let detail = format!(
+                    "a write to the disk failed; offsets from {first_unsynced} on are in doubt"
+                );
+                Self::new(ProblemKind::ReadOnly, detail).retry_after(RESTART_RETRY_AFTER_S)
+            }
+            AppendError::Closed => Self::new(ProblemKind::Draining, error.to_string())
+                .retry_after(RESTART_RETRY_AFTER_S),
+        }
+    }
+}
+
+impl From<&ReadError> for Problem {
+    fn from(error: &ReadError) -> Self {
+        match error {
+            ReadError::Gap { from, to, .. } => {
+                let detail = format!("the events from {from} to {to} are damaged on the disk");
+                let gap = serde_json::json!({"from": from.get(), "to": to.get()});
+                Self::new(ProblemKind::ReadFailed, detail).with("gap", gap)
+            }
+            ReadError::Expired { earliest } => {
+                Self::new(ProblemKind::Expired, error.to_string()).with("earliest", earliest.get())
+            }
+            ReadError::Io { .. } => {
+                Self::new(ProblemKind::ReadFailed, "the disk failed to return a part of the log")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use strandline_storage::error::Corruption;
+    use strandline_storage::offset::{Offset, Position};
+
+    use super::*;
+
+    /// API §9: "event of 1048577 bytes exceeds the limit of 1048576 bytes".
+    #[test]
+    fn an_event_that_is_too_large_is_413_with_both_numbers() {
+        let error =
+            AppendError::EventTooLarge { event_bytes: 1_048_577, event_bytes_max: 1_048_576 };
+        let problem = Problem::from(&error);
+        assert_eq!((problem.status(), problem.slug()), (413, "event-too-large"));
+        assert_eq!(problem.detail(), "event of 1048577 bytes exceeds the limit of 1048576 bytes");
+    }
+
+    #[test]
+    fn answers_never_name_files() {
+        let file = PathBuf::from("/secret/place");
+        let corruption =
+            Corruption { file: file.clone(), position: Position::new(0), what: "rot".into() };
+        let gap = ReadError::Gap { from: Offset::new(3), to: Offset::new(5), corruption };
+        let io = ReadError::Io { file, source: std::io::Error::other("broken") };
+        for error in [&gap, &io] {
+            let mut out = Vec::new();
+            Problem::from(error).write_json(&mut out);
+            assert!(!String::from_utf8(out).unwrap().contains("secret"));
+        }
+        assert_eq!(Problem::from(&gap).members()[0].1, serde_json::json!({"from": 3, "to": 5}));
+    }
+
+    #[test]
+    fn what_may_pass_says_when_to_try_again() {
+        let overloaded = Problem::from(&AppendError::Overloaded { staged_bytes: 7 });
+        assert_eq!((overloaded.status(), overloaded.retry_after_s()), (503, Some(1)));
+        let closed = Problem::from(&AppendError::Closed);
+        assert_eq!((closed.status(), closed.slug()), (503, "draining"));
+        assert!(closed.retry_after_s().is_some());
+    }
+}
