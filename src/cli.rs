@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod append;
+pub mod client;
 pub mod dump;
 pub mod repair;
 pub mod serve;

@@ -1,1 +1,253 @@
-//! Appends a file or a pipe.
+//! `strandline append`: a file or a pipe, line by line, in batches.
+//!
+//! A batch is whatever has been read by the time the one before it is acknowledged, up to a bound:
+//! a slow pipe is appended line by line at once, a large file in large pieces. Nothing is sent a
+//! second time by itself: without event ids the server could not tell a repeat from a new event, so
+//! a lost answer ends the command, and says which lines are in doubt.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, IsTerminal, Read},
+    path::PathBuf,
+    process::ExitCode,
+    sync::mpsc::{Receiver, sync_channel},
+    thread,
+};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::client::{Client, ClientError, ServerAddress};
+
+/// A request holds at most so many lines,
+const BATCH_LINES_MAX: usize = 10_000;
+/// and closes once it holds so many bytes: several frames, so that the disk works while we read.
+const BATCH_BYTES: usize = 1 << 20;
+/// Lines that may wait between the reading thread and the sending one.
+const QUEUED_LINES_MAX: usize = 20_000;
+
+/// Appends the lines of a file or a pipe.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  strandline append --topic logs/web access.log
+  tail -F app.log | strandline append --topic logs/app --type line
+  strandline append --ndjson events.ndjson       # each line {\"topic\":\"a/b\",\"data\":...}
+
+Exit codes: 0 all acknowledged, 1 failure (says which line), 2 usage.")]
+pub struct AppendArguments {
+    #[command(flatten)]
+    server: ServerAddress,
+    /// The topic of every line; each line is one event's data: JSON if it parses, else text
+    #[arg(long, required_unless_present = "ndjson", conflicts_with = "ndjson")]
+    topic: Option<String>,
+    /// Each line is an event object, with its own topic
+    #[arg(long)]
+    ndjson: bool,
+    /// The lines are text, even those that happen to be JSON
+    #[arg(long, requires = "topic")]
+    text: bool,
+    /// The type of every event
+    #[arg(long = "type", value_name = "TYPE", requires = "topic")]
+    event_type: Option<String>,
+    /// The file to append; `-` or none is standard input
+    file: Option<PathBuf>,
+}
+
+/// One event as the request's body spells it.
+#[derive(Serialize)]
+struct EventLine<'a> {
+    topic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content_type: Option<&'a str>,
+    data: EventData<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum EventData<'a> {
+    Json(&'a RawValue),
+    Text(&'a str),
+}
+
+/// Runs the command.
+pub fn run(arguments: &AppendArguments) -> ExitCode {
+    match append(arguments) {
+        Ok(events) => {
+            eprintln!("appended {events} events");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn append(arguments: &AppendArguments) -> Result<u64, ClientError> {
+    let client = Client::new(&arguments.server)?;
+    let (input, size_bytes) = open(arguments)?;
+    let progress = progress_bar(size_bytes);
+    let lines = read_lines(input);
+    let (mut appended, mut lines_done) = (0, 0);
+    let mut body = Vec::with_capacity(BATCH_BYTES + (64 << 10));
+    while let Ok(first) = lines.recv() {
+        body.clear();
+        let mut batch_lines: u64 = 0;
+        let (mut input_bytes, mut next) = (0, Some(first));
+        while let Some(line) = next {
+            let line = line.map_err(|error| {
+                ClientError::Local(format!(
+                    "input, after line {}: {error}",
+                    lines_done + batch_lines
+                ))
+            })?;
+            batch_lines += 1;
+            input_bytes += line.len() as u64;
+            encode_line(arguments, &line, lines_done + batch_lines, &mut body)?;
+            let full = body.len() >= BATCH_BYTES || batch_lines >= BATCH_LINES_MAX as u64;
+            next = if full { None } else { lines.try_recv().ok() };
+        }
+        appended += send(&client, &body, lines_done, batch_lines)?;
+        lines_done += batch_lines;
+        progress.inc(input_bytes);
+        progress.set_message(format!("{appended} events"));
+    }
+    progress.finish_and_clear();
+    Ok(appended)
+}
+
+/// Sends one batch; returns how many events it appended (blank lines append none).
+fn send(
+    client: &Client,
+    body: &[u8],
+    lines_done: u64,
+    batch_lines: u64,
+) -> Result<u64, ClientError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(0);
+    }
+    let answer = client.post("/api/v1/events", "application/x-ndjson", body);
+    match answer {
+        Ok(mut answer) => {
+            let text = answer.body_mut().read_to_string().map_err(|error| {
+                ClientError::Connection(doubt(lines_done, batch_lines, &error.to_string()))
+            })?;
+            let count = serde_json::from_str::<serde_json::Value>(&text)
+                .ok()
+                .and_then(|value| value.get("count")?.as_u64())
+                .ok_or_else(|| {
+                    ClientError::Connection(doubt(lines_done, batch_lines, "an odd answer"))
+                })?;
+            Ok(count)
+        }
+        Err(ClientError::Refused(refusal)) => {
+            let line = lines_done + refusal.line.unwrap_or(1);
+            let appended = refusal.appended.unwrap_or(0);
+            Err(ClientError::Local(format!(
+                "line {line}: {} ({}): {}; what stands before that line is appended ({appended} events of the last \
+                 request), the rest is not: mend it and go on with `tail -n +{line}`",
+                refusal.title, refusal.status, refusal.detail
+            )))
+        }
+        Err(ClientError::Connection(what)) if lines_done > 0 => {
+            Err(ClientError::Connection(doubt(lines_done, batch_lines, &what)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn doubt(lines_done: u64, batch_lines: u64, what: &str) -> String {
+    format!(
+        "{what}; lines up to {lines_done} are appended, lines {} to {} may or may not be: look at the end of the topic \
+         before going on",
+        lines_done + 1,
+        lines_done + batch_lines
+    )
+}
+
+/// Writes a line of the input as a line of the request's body, one for one, so that the server's
+/// line numbers are ours.
+fn encode_line(
+    arguments: &AppendArguments,
+    line: &[u8],
+    number: u64,
+    body: &mut Vec<u8>,
+) -> Result<(), ClientError> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    if let Some(topic) = &arguments.topic {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let text = std::str::from_utf8(line).map_err(|_| {
+            ClientError::Local(format!("line {number} is not UTF-8: send binary data with curl"))
+        })?;
+        if !text.is_empty() {
+            let json = if arguments.text { None } else { serde_json::from_str(text).ok() };
+            let event = EventLine {
+                topic,
+                r#type: arguments.event_type.as_deref(),
+                content_type: json.is_none().then_some("text/plain"),
+                data: json.map_or(EventData::Text(text), EventData::Json),
+            };
+            serde_json::to_writer(&mut *body, &event).expect("strings and JSON are JSON");
+        }
+    } else {
+        body.extend_from_slice(line);
+    }
+    body.push(b'\n');
+    Ok(())
+}
+
+fn open(arguments: &AppendArguments) -> Result<(Box<dyn Read + Send>, Option<u64>), ClientError> {
+    let path = match &arguments.file {
+        Some(path) if path.as_os_str() != "-" => path,
+        _ => {
+            if io::stdin().is_terminal() {
+                eprintln!("reading lines from the terminal: Ctrl-D ends them");
+            }
+            return Ok((Box::new(io::stdin()), None));
+        }
+    };
+    let local = |error: io::Error| ClientError::Local(format!("{}: {error}", path.display()));
+    let file = File::open(path).map_err(local)?;
+    let metadata = file.metadata().map_err(local)?;
+    Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
+}
+
+/// Reads lines on a thread of its own, so that a batch holds what has come while the one before it
+/// was on its way. Each keeps its LF.
+fn read_lines(input: Box<dyn Read + Send>) -> Receiver<io::Result<Vec<u8>>> {
+    let (sender, receiver) = sync_channel(QUEUED_LINES_MAX);
+    thread::spawn(move || {
+        let mut input = BufReader::with_capacity(BATCH_BYTES, input);
+        loop {
+            let mut line = Vec::new();
+            let read = match input.read_until(b'\n', &mut line) {
+                Ok(0) => return,
+                Ok(_) => Ok(line),
+                Err(error) => Err(error),
+            };
+            let last = read.is_err();
+            if sender.send(read).is_err() || last {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn progress_bar(size_bytes: Option<u64>) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match size_bytes {
+        Some(size) => (
+            ProgressBar::new(size),
+            "{bar:30} {bytes}/{total_bytes} {msg}, {bytes_per_sec}, {eta} left",
+        ),
+        None => (ProgressBar::new_spinner(), "{spinner} {bytes} {msg}, {bytes_per_sec}"),
+    };
+    bar.with_style(ProgressStyle::with_template(template).expect("the template is well-formed"))
+}

@@ -1,1 +1,256 @@
-//! Prints events as they come.
+//! `strandline tail`: prints events as they come, and goes on where it was.
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
+
+use clap::Args;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::client::{Client, ClientError, ServerAddress, WireEvent, next_event};
+
+/// Pauses between attempts to connect: doubled from the first to the last.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(5);
+/// Bytes read from the stream at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// Prints events as they come: the data alone, or with `--json` whole event objects.
+///
+/// A lost connection is made again by itself, from the last event that was printed.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  strandline tail --topic 'rooms/*/messages'
+  strandline tail --topic 'logs/**' --cursor .cursor    # every run goes on where the last one ended
+  strandline tail --from earliest --json | jq .data
+
+The cursor file is written after the events have been printed: a run that is killed may print its last
+events again, and never passes one over.
+
+Exit codes: 0 done (--limit reached, or the reader of a pipe went away), 1 failure, 2 usage.")]
+pub struct TailArguments {
+    #[command(flatten)]
+    server: ServerAddress,
+    /// A topic or a pattern (`*` one level, `**` any number); may be repeated
+    #[arg(long, default_value = "**")]
+    topic: Vec<String>,
+    /// Only these types; may be repeated
+    #[arg(long = "type", value_name = "TYPE")]
+    types: Vec<String>,
+    /// Where to begin: earliest, latest, an offset, a time, or -N for the last N
+    #[arg(long, default_value = "latest", allow_hyphen_values = true)]
+    from: String,
+    /// Keeps the cursor in this file, and begins where it says if it is there
+    #[arg(long, value_name = "FILE")]
+    cursor: Option<PathBuf>,
+    /// Ends after so many events
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Prints whole event objects, one a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `tail` needs of an event object; the rest is passed on as it stands.
+#[derive(Deserialize)]
+struct EventObject<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    data_base64: Option<String>,
+    content_type: String,
+}
+
+/// Why the events of one connection ended.
+enum Ended {
+    /// `--limit`, or nobody reads our output any more.
+    Done,
+    /// The connection is gone: make it again.
+    Lost(String),
+}
+
+/// Runs the command.
+pub fn run(arguments: &TailArguments) -> ExitCode {
+    match tail(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tail(arguments: &TailArguments) -> Result<(), ClientError> {
+    let client = Client::new(&arguments.server)?;
+    let mut tail = Tail {
+        arguments,
+        cursor: arguments.cursor.as_deref().map_or(Ok(String::new()), load_cursor)?,
+        printed: 0,
+        out: io::stdout().lock(),
+    };
+    let mut pause = RETRY_FIRST;
+    let mut connected = false;
+    loop {
+        match tail.connection(&client, &mut connected) {
+            Ok(Ended::Done) => return Ok(()),
+            Ok(Ended::Lost(why)) => {
+                pause = RETRY_FIRST;
+                eprintln!("{why}: connecting again");
+            }
+            // A first attempt that fails is more likely a wrong address than a restart.
+            Err(ClientError::Connection(what)) if connected => {
+                eprintln!("{what}; trying again in {} ms", pause.as_millis());
+            }
+            Err(error) => return Err(error),
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(RETRY_LAST);
+    }
+}
+
+struct Tail<'a> {
+    arguments: &'a TailArguments,
+    /// The cursor to come back with: of the last event printed.
+    cursor: String,
+    printed: u64,
+    out: io::StdoutLock<'a>,
+}
+
+impl Tail<'_> {
+    /// One connection, from the cursor to its end.
+    fn connection(&mut self, client: &Client, connected: &mut bool) -> Result<Ended, ClientError> {
+        let mut path = "/api/v1/events/stream?format=event".to_owned();
+        let lists = [("topic", &self.arguments.topic), ("type", &self.arguments.types)];
+        for (name, values) in lists {
+            for value in values {
+                path.push_str(&format!("&{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
+            }
+        }
+        path.push_str(&format!(
+            "&from={}",
+            utf8_percent_encode(&self.arguments.from, NON_ALPHANUMERIC)
+        ));
+        let mut headers = vec![("Accept", "text/event-stream")];
+        if !self.cursor.is_empty() {
+            headers.push(("Last-Event-ID", &self.cursor));
+        }
+        let answer = client.get(&path, &headers)?;
+        *connected = true;
+        let mut stream = BufReader::with_capacity(READ_BYTES, answer.into_body().into_reader());
+        let mut last_id = self.cursor.clone();
+        loop {
+            let event = match next_event(&mut stream, &mut last_id) {
+                Ok(Some(event)) => event,
+                Ok(None) => return Ok(Ended::Lost("the stream ended".to_owned())),
+                Err(error) => return Ok(Ended::Lost(format!("the connection broke ({error})"))),
+            };
+            if self.take(&event)? {
+                return Ok(Ended::Done);
+            }
+            // Nothing more has come yet: the moment to let the reader of a pipe see it.
+            if stream.buffer().is_empty() && self.flush()? {
+                return Ok(Ended::Done);
+            }
+        }
+    }
+
+    /// Takes an event of the stream; returns whether it was the last one wanted.
+    fn take(&mut self, event: &WireEvent) -> Result<bool, ClientError> {
+        match event.event.as_str() {
+            "connection.established" | "connection.reset" => {
+                if event.event == "connection.reset" || event.data.contains("\"state\":\"reset\"") {
+                    eprintln!("note: something was passed over: {}", event.data);
+                }
+            }
+            "connection.closing" => eprintln!("the server says goodbye: {}", event.data),
+            "ping" => {}
+            _ => {
+                if self.print(&event.data)? {
+                    return Ok(true);
+                }
+                self.printed += 1;
+                if Some(self.printed) == self.arguments.limit {
+                    self.cursor.clone_from(&event.id);
+                    self.flush()?;
+                    return Ok(true);
+                }
+            }
+        }
+        self.cursor.clone_from(&event.id);
+        Ok(false)
+    }
+
+    /// Prints one event; returns whether nobody reads any more.
+    fn print(&mut self, object: &str) -> Result<bool, ClientError> {
+        let written = if self.arguments.json {
+            writeln!(self.out, "{object}")
+        } else {
+            let event: EventObject<'_> = serde_json::from_str(object).map_err(|error| {
+                ClientError::Connection(format!("an event that is not one ({error}): {object}"))
+            })?;
+            let text = event.data.map_or("", RawValue::get);
+            if event.data_base64.is_some() {
+                writeln!(self.out, "{}", event.data_base64.unwrap_or_default())
+            } else if is_json(&event.content_type) {
+                writeln!(self.out, "{text}")
+            } else {
+                writeln!(self.out, "{}", serde_json::from_str::<String>(text).unwrap_or_default())
+            }
+        };
+        pipe_closed(written)
+    }
+
+    /// Lets go of what was printed, then notes the cursor; returns whether nobody reads any more.
+    fn flush(&mut self) -> Result<bool, ClientError> {
+        if pipe_closed(self.out.flush())? {
+            return Ok(true);
+        }
+        if let Some(path) = &self.arguments.cursor {
+            save_cursor(path, &self.cursor)?;
+        }
+        Ok(false)
+    }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    essence == "application/json" || essence.ends_with("+json")
+}
+
+fn pipe_closed(written: io::Result<()>) -> Result<bool, ClientError> {
+    match written {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        Err(error) => Err(ClientError::Local(format!("standard output: {error}"))),
+    }
+}
+
+fn load_cursor(path: &Path) -> Result<String, ClientError> {
+    match fs::File::open(path) {
+        Ok(file) => {
+            let mut line = String::new();
+            BufReader::new(file)
+                .read_line(&mut line)
+                .map_err(|error| ClientError::Local(format!("{}: {error}", path.display())))?;
+            Ok(line.trim().to_owned())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(ClientError::Local(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// Replaces the file whole, so that a kill leaves the old cursor or the new one.
+fn save_cursor(path: &Path, cursor: &str) -> Result<(), ClientError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    fs::write(&new, format!("{cursor}\n"))
+        .and_then(|()| fs::rename(&new, path))
+        .map_err(|error| ClientError::Local(format!("cursor file {}: {error}", path.display())))
+}

@@ -1,0 +1,196 @@
+//! What the commands that talk to a server share: its address, and what its refusals mean.
+
+use std::{fmt, io::BufRead, time::Duration};
+
+use serde::Deserialize;
+use ureq::{Agent, Body, http::Response};
+
+/// A stream is silent for at most this long: three of its heartbeats.
+pub const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// How long a connection may take to open.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Where the server is.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServerAddress {
+    /// The server's URL
+    #[arg(long, env = "STRANDLINE_URL", default_value = "http://127.0.0.1:7400")]
+    pub url: String,
+}
+
+/// Why a command ended without having done what it was asked to.
+#[derive(Debug)]
+pub enum ClientError {
+    /// No connection, or one that broke: trying again may help.
+    Connection(String),
+    /// The server said no, and why.
+    Refused(Refusal),
+    /// A file or a pipe on our side.
+    Local(String),
+}
+
+/// What a problem document says (RFC 9457), with the members that appends add.
+#[derive(Debug, Default, Deserialize)]
+pub struct Refusal {
+    /// The status of the answer.
+    #[serde(default)]
+    pub status: u16,
+    /// What the problem is in general.
+    #[serde(default)]
+    pub title: String,
+    /// What it is here.
+    #[serde(default)]
+    pub detail: String,
+    /// The failing line of the request's body, from 1.
+    pub line: Option<u64>,
+    /// How many events of the request stay appended.
+    pub appended: Option<u64>,
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection(what) | Self::Local(what) => formatter.write_str(what),
+            Self::Refused(refusal) => {
+                write!(formatter, "{} ({}): {}", refusal.title, refusal.status, refusal.detail)
+            }
+        }
+    }
+}
+
+/// A way to the server, its connections kept open between requests.
+pub struct Client {
+    agent: Agent,
+    base: String,
+}
+
+impl Client {
+    /// A client of the server at this address; nothing is sent yet.
+    pub fn new(address: &ServerAddress) -> Result<Self, ClientError> {
+        let base = address.url.trim_end_matches('/').to_owned();
+        if !base.starts_with("http://") {
+            return Err(ClientError::Local(format!(
+                "--url {base}: only http:// is spoken here; for TLS give the address behind the proxy"
+            )));
+        }
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_MAX))
+            .timeout_per_read(Some(SILENCE_MAX))
+            .max_redirects(0)
+            .user_agent(concat!("strandline/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self { agent: config.into(), base })
+    }
+
+    /// GET of a path with query; `headers` beside the usual ones.
+    pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> Result<Response<Body>, ClientError> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.checked(request.call())
+    }
+
+    /// POST of a body to a path.
+    pub fn post(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<Response<Body>, ClientError> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        self.checked(request.header("Content-Type", content_type).send(body))
+    }
+
+    fn checked(
+        &self,
+        answer: Result<Response<Body>, ureq::Error>,
+    ) -> Result<Response<Body>, ClientError> {
+        let mut answer = answer.map_err(|error| {
+            ClientError::Connection(format!(
+                "no answer from {}: {error}; is it running? `strandline serve` starts a server, --url names another",
+                self.base
+            ))
+        })?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status().as_u16();
+        let text = answer.body_mut().read_to_string().unwrap_or_default();
+        let mut refusal: Refusal = serde_json::from_str(&text).unwrap_or_default();
+        refusal.status = status;
+        if refusal.title.is_empty() {
+            refusal.title = "The server refused".to_owned();
+            refusal.detail = text.chars().take(200).collect();
+        }
+        Err(ClientError::Refused(refusal))
+    }
+}
+
+/// One event of a Server-Sent Events stream, as it stood on the wire.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct WireEvent {
+    /// The last `id:` seen, also of earlier events.
+    pub id: String,
+    /// `event:`, empty for the default.
+    pub event: String,
+    /// The `data:` lines, joined by LF.
+    pub data: String,
+}
+
+/// Reads the next event; `None` at the end of the stream. An event that its end cut off is dropped,
+/// as the specification of Server-Sent Events asks.
+pub fn next_event(
+    stream: &mut impl BufRead,
+    last_id: &mut String,
+) -> std::io::Result<Option<WireEvent>> {
+    let (mut line, mut event) = (String::new(), WireEvent::default());
+    let mut has_data = false;
+    loop {
+        line.clear();
+        if stream.read_line(&mut line)? == 0 || !line.ends_with('\n') {
+            return Ok(None);
+        }
+        let text = line.trim_end_matches(['\n', '\r']);
+        if text.is_empty() {
+            if has_data {
+                event.id.clone_from(last_id);
+                return Ok(Some(event));
+            }
+            event = WireEvent::default();
+            continue;
+        }
+        let (name, value) = text.split_once(':').unwrap_or((text, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match name {
+            "id" => value.clone_into(last_id),
+            "event" => value.clone_into(&mut event.event),
+            "data" => {
+                if has_data {
+                    event.data.push('\n');
+                }
+                event.data.push_str(value);
+                has_data = true;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_as_the_specification_says() {
+        let text = "retry: 1000\nid: 4.a\nevent: connection.established\ndata: {}\n\n:\n\
+                    id: 5.a\ndata: one\ndata:two\n\nevent: cut\ndata: off";
+        let (mut stream, mut id) = (text.as_bytes(), String::new());
+        let first = next_event(&mut stream, &mut id).unwrap().unwrap();
+        assert_eq!((first.id.as_str(), first.event.as_str()), ("4.a", "connection.established"));
+        let second = next_event(&mut stream, &mut id).unwrap().unwrap();
+        assert_eq!((second.id.as_str(), second.data.as_str()), ("5.a", "one\ntwo"));
+        assert_eq!(next_event(&mut stream, &mut id).unwrap(), None);
+    }
+}
