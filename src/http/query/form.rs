@@ -61,32 +61,15 @@ fn parameter(piece: &[u8]) -> Result<Parameter<'_>, Problem> {
         Problem::new(ProblemKind::InvalidParameter, detail)
     };
     let bad_escape = || invalid("has a % that is not followed by two hexadecimal digits");
-    let name = match decode(name).ok_or_else(bad_escape)? {
+    let name = match decode_form(name).ok_or_else(bad_escape)? {
         Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
         Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
     };
     let name = name.ok_or_else(|| invalid("has a name that is not UTF-8"))?;
-    Ok(Parameter { name, value: decode(value).ok_or_else(bad_escape)? })
+    Ok(Parameter { name, value: decode_form(value).ok_or_else(bad_escape)? })
 }
 
-/// Decodes `+` and `%hh`; `None` at a `%` without two hexadecimal digits.
-fn decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
-    if memchr::memchr2(b'%', b'+', text).is_none() {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => hex_digit(*bytes.next()?)? << 4 | hex_digit(*bytes.next()?)?,
-            _ => *byte,
-        });
-    }
-    Some(Cow::Owned(decoded))
-}
-
-/// Decodes `%hh` alone, strictly: the form that header values have. `None` at a broken escape.
+/// Decodes `%hh`, strictly: the form that header values have. `None` at a broken escape.
 pub fn decode_percent(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     if memchr::memchr(b'%', text).is_none() {
         return Some(Cow::Borrowed(text));
@@ -100,6 +83,16 @@ pub fn decode_percent(text: &[u8]) -> Option<Cow<'_, [u8]>> {
         });
     }
     Some(Cow::Owned(decoded))
+}
+
+/// Decodes `%hh`, and `+` as a space.
+fn decode_form(text: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if memchr::memchr(b'+', text).is_none() {
+        return decode_percent(text);
+    }
+    let spaced: Vec<u8> =
+        text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    decode_percent(&spaced).map(|decoded| Cow::Owned(decoded.into_owned()))
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {

@@ -368,8 +368,7 @@ impl SelectionParser {
     }
 
     fn finish(self) -> Selection {
-        let topics =
-            if self.topics.is_empty() { vec![TopicPattern::all()] } else { self.topics };
+        let topics = if self.topics.is_empty() { vec![TopicPattern::all()] } else { self.topics };
         Selection { log: self.log.or_default(), topics, types: self.types }
     }
 }
@@ -577,11 +576,29 @@ mod tests {
     #[test]
     fn values_are_strict() {
         for query in [
-            "from=18446744073709551616", "from=", "from=x", "from=-0", "from=1.5", "heartbeat=0",
-            "heartbeat=301", "heartbeat=-1", "heartbeat=", "heartbeat=15s", "heartbeat=015",
-            "heartbeat=18446744073709551631", "ping=", "ping", "ping=1", "ping=TRUE",
-            "compression=no", "format=json", "format=", "from=%ff", "heartbeat=1&heartbeat=2",
-            "from=earliest&from=earliest", "from=2026-11-21",
+            "from=18446744073709551616",
+            "from=",
+            "from=x",
+            "from=-0",
+            "from=1.5",
+            "heartbeat=0",
+            "heartbeat=301",
+            "heartbeat=-1",
+            "heartbeat=",
+            "heartbeat=15s",
+            "heartbeat=015",
+            "heartbeat=18446744073709551631",
+            "ping=",
+            "ping",
+            "ping=1",
+            "ping=TRUE",
+            "compression=no",
+            "format=json",
+            "format=",
+            "from=%ff",
+            "heartbeat=1&heartbeat=2",
+            "from=earliest&from=earliest",
+            "from=2026-11-21",
         ] {
             assert_eq!(refused(query).0, ProblemKind::InvalidParameter, "{query}");
         }
@@ -657,11 +674,23 @@ mod tests {
         .unwrap();
         assert_eq!(request.from, Some(Offset::new(5)));
         assert_eq!(request.since_ms, request.until_ms, "a space in a time counts as `+`");
-        assert_eq!((request.order, request.limit, request.skip), (Order::Descending, Some(10_000), 7));
+        assert_eq!(
+            (request.order, request.limit, request.skip),
+            (Order::Descending, Some(10_000), 7)
+        );
         assert_eq!(request.cursor.unwrap().next(), Offset::new(42));
         for query in [
-            "limit=0", "limit=10001", "limit=-1", "limit=", "offset=-1", "from=latest", "from=-5",
-            "order=up", "since=yesterday", "until=", "offset=18446744073709551616",
+            "limit=0",
+            "limit=10001",
+            "limit=-1",
+            "limit=",
+            "offset=-1",
+            "from=latest",
+            "from=-5",
+            "order=up",
+            "since=yesterday",
+            "until=",
+            "offset=18446744073709551616",
         ] {
             let problem = HistoryRequest::parse(query.as_bytes()).expect_err(query);
             assert_eq!(problem.kind(), ProblemKind::InvalidParameter, "{query}");
