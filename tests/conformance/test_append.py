@@ -260,7 +260,7 @@ def test_event_headers(server, topic):
 ])
 def test_what_comes_later_is_501(server, topic, name, value):
     """a part that is not there yet answers 501 with a problem, never something half"""
-    problem(server.request("POST", path(topic), b"x", {name: value}), "not-implemented", 501)
+    problem(server.request("POST", path(topic), b"x", {name: value}), "not-yet", 501)
     assert server.request("GET", f"/api/v1/topics/{topic}")[0] == 404
 
 
@@ -316,7 +316,7 @@ def test_unsupported_type_for_objects(server):
 
 def test_unknown_query_parameters(server, topic):
     """Unknown query parameters are refused by name (`_` alone is ignored)"""
-    value = problem(post(server, path(topic) + "?colour=red"), "invalid-parameter", 400)
+    value = problem(post(server, path(topic) + "?colour=red"), "unknown-parameter", 400)
     assert "colour" in value["detail"]
     assert post(server, path(topic) + "?_=123")[0] == 201
 
