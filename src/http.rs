@@ -8,9 +8,11 @@
 
 pub mod authority;
 pub mod body;
+mod framing;
 pub mod head;
 pub mod origin;
 pub mod query;
 pub mod request;
 pub mod response;
 pub mod route;
+mod target;

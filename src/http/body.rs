@@ -273,3 +273,212 @@ fn take<'a>(input: &mut &'a [u8], left: &mut u64) -> &'a [u8] {
 fn invalid(detail: &'static str) -> Problem {
     Problem::new(ProblemKind::InvalidBody, detail).closing()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Takes a whole body out of `input`; returns its data and what is left behind it.
+    fn decode(
+        length: BodyLength,
+        limit: BodyLimit,
+        input: &[u8],
+    ) -> Result<(Vec<u8>, &[u8], bool), Problem> {
+        let mut decoder = BodyDecoder::new(length, limit)?;
+        let (mut data, mut rest) = (Vec::new(), input);
+        loop {
+            match decoder.next(&mut rest)? {
+                BodyPiece::Data(piece) => {
+                    assert!(!piece.is_empty());
+                    data.extend_from_slice(piece);
+                }
+                BodyPiece::More => return Ok((data, rest, false)),
+                BodyPiece::End => return Ok((data, rest, true)),
+            }
+        }
+    }
+
+    /// As [`decode`], of chunks, with one byte of input at a time.
+    fn decode_slowly(limit: BodyLimit, input: &[u8]) -> Result<(Vec<u8>, usize, bool), Problem> {
+        let mut decoder = BodyDecoder::new(BodyLength::Chunked, limit)?;
+        let mut data = Vec::new();
+        for (index, byte) in input.iter().enumerate() {
+            let mut rest = std::slice::from_ref(byte);
+            loop {
+                match decoder.next(&mut rest)? {
+                    BodyPiece::Data(piece) => data.extend_from_slice(piece),
+                    BodyPiece::More => break,
+                    BodyPiece::End => return Ok((data, index + 1 - rest.len(), true)),
+                }
+            }
+        }
+        Ok((data, input.len(), false))
+    }
+
+    fn chunked(input: &[u8]) -> Result<(Vec<u8>, &[u8], bool), Problem> {
+        let whole = decode(BodyLength::Chunked, BodyLimit::Endless, input);
+        let slow = decode_slowly(BodyLimit::Endless, input);
+        match (&whole, &slow) {
+            (Ok((data, rest, ended)), Ok((slow_data, taken, slow_ended))) => {
+                assert_eq!((data, ended), (slow_data, slow_ended));
+                assert_eq!(rest, &&input[*taken..]);
+            }
+            (whole, slow) => assert_eq!(whole.as_ref().err(), slow.as_ref().err()),
+        }
+        whole
+    }
+
+    #[test]
+    fn a_sized_body_ends_where_its_length_says() {
+        let (sized, limit) = (BodyLength::Sized(5), BodyLimit::Endless);
+        assert_eq!(decode(sized, limit, b"hello").unwrap(), (b"hello".to_vec(), &b""[..], true));
+        assert_eq!(decode(sized, limit, b"helloGET").unwrap().1, b"GET");
+        assert_eq!(decode(sized, limit, b"hel").unwrap(), (b"hel".to_vec(), &b""[..], false));
+        for none in [BodyLength::Sized(0), BodyLength::Unstated] {
+            assert_eq!(decode(none, limit, b"GET").unwrap(), (vec![], &b"GET"[..], true));
+        }
+    }
+
+    #[test]
+    fn chunks_are_put_together() {
+        for input in [
+            &b"5\r\nhello\r\n0\r\n\r\n"[..],
+            b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
+            b"1\r\nh\r\n1\r\ne\r\n1\r\nl\r\n1\r\nl\r\n1\r\no\r\n0\r\n\r\n",
+            b"0000000000000005\r\nhello\r\n000\r\n\r\n",
+            b"5;a=b;c=\"d e\"\r\nhello\r\n0;last\r\n\r\n",
+            b"5\r\nhello\r\n0\r\nExpires: never\r\nX:\r\n\r\n",
+        ] {
+            let with_next = [input, b"GET / HTTP"].concat();
+            let (data, rest, ended) = chunked(&with_next).unwrap();
+            let shown = input.escape_ascii();
+            assert_eq!(
+                (data, rest, ended),
+                (b"hello".to_vec(), &b"GET / HTTP"[..], true),
+                "{shown}"
+            );
+        }
+        assert_eq!(chunked(b"A\r\n0123456789\r\n0\r\n\r\n").unwrap().0, b"0123456789");
+        assert_eq!(chunked(b"a\r\n01234").unwrap(), (b"01234".to_vec(), &b""[..], false));
+    }
+
+    /// Issue 3: "What is ambiguous is refused and the connection closed: .. bad chunk sizes."
+    #[test]
+    fn bad_chunks_are_refused() {
+        for input in [
+            &b"\r\n"[..],
+            b"x\r\n",
+            b"-1\r\n",
+            b"+5\r\nhello\r\n",
+            b"0x5\r\nhello\r\n",
+            b" 5\r\nhello\r\n",
+            b"5 \r\nhello\r\n",
+            b"5 ;a\r\nhello\r\n",
+            b"5\t\r\nhello\r\n",
+            b"5,5\r\nhello\r\n",
+            b"5\nhello\r\n",
+            b"5\rhello\r\n",
+            b"5\r\rhello\r\n",
+            b"5;a\nhello\r\n",
+            b"5;a\0\r\nhello\r\n",
+            b"5;a\r\r\nhello\r\n",
+            b"5\r\nhello!\r\n",
+            b"5\r\nhello\n0\r\n\r\n",
+            b"5\r\nhello\r0\r\n\r\n",
+            b"5\r\nhello0\r\n\r\n",
+            b"00000000000000005\r\nhello\r\n",
+            b"fffffffffffffffff\r\n",
+            b"0\r\n\n",
+            b"0\n\r\n",
+            b"0\r\n\r\r",
+            b"0\r\n: a\r\n\r\n",
+            b"0\r\n a: b\r\n\r\n",
+            b"0\r\na\r\n\r\n",
+            b"0\r\na b: c\r\n\r\n",
+            b"0\r\na: b\n\r\n",
+            b"0\r\na: b\0\r\n\r\n",
+            b"0\r\na: b\rc\r\n\r\n",
+            b";a\r\n",
+        ] {
+            let problem = chunked(input).expect_err(&input.escape_ascii().to_string());
+            assert_eq!((problem.status(), problem.slug()), (400, "invalid-body"));
+            assert!(problem.closes());
+        }
+    }
+
+    /// API §9: "event of 1048577 bytes exceeds the limit of 1048576 bytes".
+    #[test]
+    fn a_body_may_be_as_long_as_its_limit_and_not_a_byte_longer() {
+        let limit = BodyLimit::Event { bytes_max: 1_048_576 };
+        assert!(BodyDecoder::new(BodyLength::Sized(1_048_576), limit).is_ok());
+        let problem = BodyDecoder::new(BodyLength::Sized(1_048_577), limit).unwrap_err();
+        assert_eq!((problem.status(), problem.slug()), (413, "event-too-large"));
+        assert_eq!(problem.detail(), "event of 1048577 bytes exceeds the limit of 1048576 bytes");
+        assert!(problem.closes());
+
+        let limit = BodyLimit::Whole { bytes_max: 4 };
+        let length = BodyLength::Chunked;
+        assert!(decode(length, limit, b"2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n").unwrap().2);
+        for input in [&b"5\r\n"[..], b"4\r\nabcd\r\n1\r\n", b"ffffffffffffffff\r\n"] {
+            let problem = decode(length, limit, input).unwrap_err();
+            assert_eq!((problem.status(), problem.slug()), (413, "body-too-large"));
+            assert_eq!(problem.detail(), "body exceeds the limit of 4 bytes");
+        }
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_bounded_together() {
+        let longest = usize::try_from(EXTENSION_BYTES_MAX).unwrap();
+        let extension = |bytes: usize| format!("0;{}\r\n\r\n", "x".repeat(bytes)).into_bytes();
+        assert!(chunked(&extension(longest)).unwrap().2);
+        assert!(chunked(&extension(longest + 1)).is_err());
+        let many = b"1;xxxx\r\na\r\n".repeat(longest / 4 + 1);
+        assert!(chunked(&many).is_err(), "also when they come a few at a time");
+        let trailer =
+            |bytes: usize| format!("0\r\na:{}\r\n\r\n", "x".repeat(bytes - 2)).into_bytes();
+        assert!(chunked(&trailer(longest)).unwrap().2);
+        assert!(chunked(&trailer(longest + 1)).is_err());
+    }
+
+    proptest! {
+        /// However a body is cut into chunks, and those into reads, its data is the same.
+        #[test]
+        fn data_does_not_depend_on_chunks_or_reads(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..8),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let mut input = Vec::new();
+            for piece in &pieces {
+                input.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                input.extend_from_slice(piece);
+                input.extend_from_slice(b"\r\n");
+            }
+            input.extend_from_slice(b"0\r\n\r\nnext");
+            let mut ends: Vec<usize> =
+                cuts.iter().map(|cut| cut.index(input.len() + 1)).chain([input.len()]).collect();
+            ends.sort_unstable();
+            let mut decoder = BodyDecoder::new(BodyLength::Chunked, BodyLimit::Endless).unwrap();
+            let (mut start, mut data) = (0, Vec::new());
+            for end in ends {
+                let mut rest = &input[start..end];
+                while let BodyPiece::Data(piece) = decoder.next(&mut rest).unwrap() {
+                    data.extend_from_slice(piece);
+                }
+                start = end - rest.len();
+            }
+            prop_assert!(decoder.is_ended());
+            prop_assert_eq!(&input[start..], b"next");
+            prop_assert_eq!(data, pieces.concat());
+        }
+
+        /// Issue 3: "The server never panics".
+        #[test]
+        fn any_bytes_are_answered_alike_however_they_come(
+            bytes in prop::collection::vec(prop::sample::select(b"0159aF\r\n;: x\0\xff".to_vec()), 0..40),
+        ) {
+            let _ = chunked(&bytes);
+        }
+    }
+}

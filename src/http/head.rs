@@ -335,3 +335,62 @@ impl Head {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::request::{HeadParser, Parsed};
+
+    fn head(fields: &str) -> Head {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let Parsed::Request { head, .. } = HeadParser::default().parse(text.as_bytes()) else {
+            panic!("{text:?} is no request")
+        };
+        head
+    }
+
+    #[test]
+    fn every_known_field_is_found_by_its_name_in_any_case() {
+        for (name, text) in FIELD_NAMES {
+            assert_eq!(FieldName::find(&text.to_ascii_uppercase()), Some(*name));
+            assert_eq!(name.text(), *text);
+        }
+        assert_eq!(FieldName::find("event-typ"), None);
+    }
+
+    #[test]
+    fn a_field_that_may_stand_once_is_refused_when_it_stands_twice() {
+        let twice = head("Event-Type: a\r\nX: y\r\nevent-type: a\r\n");
+        let problem = twice.text(FieldName::EventType).unwrap_err();
+        assert_eq!((problem.status(), problem.slug()), (400, "invalid-header"));
+        assert_eq!(problem.detail(), "the field event-type stands more than once");
+        assert_eq!(twice.values(FieldName::EventType).count(), 2);
+    }
+
+    /// Issue 3: "invalid UTF-8 in topic, header and JSON".
+    #[test]
+    fn a_field_that_is_not_utf8_is_refused_when_it_is_read() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\r\nEvent-Key: \xff\r\n\r\n";
+        let Parsed::Request { head, .. } = HeadParser::default().parse(text) else {
+            panic!("fields that nobody reads may hold any bytes")
+        };
+        let problem = head.text(FieldName::EventKey).unwrap_err();
+        assert_eq!((problem.status(), problem.slug()), (400, "invalid-header"));
+        assert_eq!(head.value(FieldName::EventKey), Some(&b"\xff"[..]));
+    }
+
+    #[test]
+    fn lists_are_read_over_all_their_fields() {
+        let head = head("Accept: a/b, ,c/d\r\nX: y\r\naccept: e/f,\r\n");
+        let tokens: Vec<_> = head.tokens(FieldName::Accept).collect();
+        assert_eq!(tokens, [b"a/b", b"c/d", b"e/f"]);
+        assert_eq!(head.tokens(FieldName::Upgrade).count(), 0);
+    }
+
+    #[test]
+    fn fields_are_found_by_the_beginning_of_their_names() {
+        let head = head("Event-Header-Trace: 1\r\nEvent-Head: 2\r\nEVENT-HEADER-b: 3\r\n");
+        let found: Vec<_> = head.fields_with_prefix("event-header-").collect();
+        assert_eq!(found, [("Trace", &b"1"[..]), ("b", &b"3"[..])]);
+    }
+}

@@ -276,3 +276,217 @@ fn asked_fields(head: &Head) -> Vec<String> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::request::{HeadParser, Parsed};
+
+    fn head(fields: &str) -> Head {
+        let text = format!("POST / HTTP/1.1\r\n{fields}\r\n");
+        let Parsed::Request { head, .. } = HeadParser::default().parse(text.as_bytes()) else {
+            panic!("{text:?} is no request")
+        };
+        head
+    }
+
+    fn rules(address: &str, cors_origins: &[&str]) -> OriginRules {
+        let cors_origins: Vec<String> = cors_origins.iter().map(|text| text.to_string()).collect();
+        OriginRules::new(address.parse().unwrap(), None, &cors_origins).unwrap()
+    }
+
+    /// API §10: "on a loopback listener a `Host` that is not `localhost`, `127.0.0.1`, `[::1]` or the
+    /// listen address (by name alone, any port) is 421; none is 400".
+    #[test]
+    fn a_loopback_listener_answers_to_its_names_alone() {
+        let check = |address: &str, host: &str| {
+            let head = head(&format!("Host: {host}\r\n"));
+            rules(address, &[]).check_host(&head).map_err(|problem| problem.status())
+        };
+        for host in [
+            "localhost",
+            "localhost:7400",
+            "LOCALHOST:1",
+            "127.0.0.1",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::1]:7400",
+            "[0:0:0:0:0:0:0:1]",
+        ] {
+            assert_eq!(check("127.0.0.1:7400", host), Ok(()), "{host}");
+            assert_eq!(check("[::1]:7400", host), Ok(()), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:7400",
+            "localhost.evil.example",
+            "localhost.",
+            "127.0.0.1.evil.example",
+            "127.0.0.2",
+            "127.1",
+            "[::2]",
+            "0.0.0.0",
+        ] {
+            assert_eq!(check("127.0.0.1:7400", host), Err(421), "{host}");
+        }
+        assert_eq!(check("127.0.0.2:7400", "127.0.0.2:7400"), Ok(()));
+        assert_eq!(check("0.0.0.0:7400", "any.example"), Ok(()), "not a loopback listener");
+        assert_eq!(check("192.168.1.4:7400", "any.example"), Ok(()), "not a loopback listener");
+
+        let address = "127.0.0.1:7400".parse().unwrap();
+        let named = OriginRules::new(address, Some("box.internal"), &[]).unwrap();
+        assert_eq!(named.check_host(&head("Host: box.internal:7400\r\n")), Ok(()));
+    }
+
+    #[test]
+    fn a_loopback_listener_wants_a_host_even_of_http_1_0() {
+        let Parsed::Request { head, .. } = HeadParser::default().parse(b"GET / HTTP/1.0\r\n\r\n")
+        else {
+            panic!("it is a request")
+        };
+        let problem = rules("127.0.0.1:7400", &[]).check_host(&head).unwrap_err();
+        assert_eq!((problem.status(), problem.slug()), (400, "invalid-host"));
+        assert_eq!(rules("0.0.0.0:7400", &[]).check_host(&head), Ok(()));
+    }
+
+    fn judge(cors_origins: &[&str], fields: &str, writes: bool) -> Result<Cors, u16> {
+        let rules = rules("127.0.0.1:7400", cors_origins);
+        rules.check_origin(&head(fields), writes).map_err(|problem| problem.status())
+    }
+
+    /// API §10: "appends and WebSocket with an `Origin` that is neither our own host nor allowed ..
+    /// are 403".
+    #[test]
+    fn writes_from_other_origins_are_403() {
+        for origin in [
+            "https://evil.example",
+            "http://localhost",
+            "http://localhost:8080",
+            "http://127.0.0.1:7400",
+            "http://localhost.evil.example:7400",
+            "null",
+            "",
+            "localhost:7400",
+            "http://localhost:7400/path",
+            "http://user@localhost:7400",
+            "http://localhost:7400 http://localhost:7400",
+            "file://",
+        ] {
+            let fields = format!("Host: localhost:7400\r\nOrigin: {origin}\r\n");
+            assert_eq!(judge(&[], &fields, true), Err(403), "{origin}");
+            assert_eq!(judge(&["https://app.example"], &fields, true), Err(403), "{origin}");
+        }
+        let twice = "Host: localhost:7400\r\nOrigin: http://localhost:7400\r\n\
+                     Origin: http://localhost:7400\r\n";
+        assert_eq!(judge(&[], twice, true), Err(403));
+    }
+
+    /// API §10: "reads get no CORS headers".
+    #[test]
+    fn reads_from_other_origins_are_served_without_cors_fields() {
+        let fields = "Host: localhost:7400\r\nOrigin: https://evil.example\r\n";
+        assert_eq!(judge(&[], fields, false), Ok(Cors::Absent));
+        let cors = judge(&["https://app.example"], fields, false).unwrap();
+        let mut out = Vec::new();
+        cors.write(&mut out);
+        assert_eq!(out, b"Vary: Origin\r\n");
+    }
+
+    /// API §10: "Our own `Origin` equals `Host`, port included."
+    #[test]
+    fn our_own_origin_may_do_everything() {
+        for (host, origin) in [
+            ("localhost:7400", "http://localhost:7400"),
+            ("LOCALHOST:7400", "http://localhost:7400"),
+            ("[::1]:7400", "http://[::1]:7400"),
+            ("[0:0::1]:7400", "http://[::1]:7400"),
+            ("127.0.0.1", "http://127.0.0.1"),
+            ("127.0.0.1:80", "http://127.0.0.1"),
+            ("127.0.0.1", "http://127.0.0.1:80"),
+            ("log.example", "https://log.example"),
+            ("log.example:443", "https://log.example"),
+        ] {
+            let fields = format!("Host: {host}\r\nOrigin: {origin}\r\n");
+            assert_eq!(judge(&[], &fields, true), Ok(Cors::Absent), "{host} {origin}");
+        }
+        assert_eq!(judge(&[], "Host: localhost:7400\r\n", true), Ok(Cors::Absent), "no browser");
+        let fields = "Host: log.example:80\r\nOrigin: https://log.example\r\n";
+        assert_eq!(judge(&[], fields, true), Err(403), "another port");
+    }
+
+    /// API §10: "nor allowed (`--cors-origin`, repeatable, `*` ..)".
+    #[test]
+    fn allowed_origins_may_write_and_read() {
+        let allowed = ["https://App.Example:443", "http://other.example:8080"];
+        for (origin, canonical) in [
+            ("https://app.example", "https://app.example"),
+            ("https://APP.example:443", "https://app.example"),
+            ("http://other.example:8080", "http://other.example:8080"),
+        ] {
+            let fields = format!("Host: localhost:7400\r\nOrigin: {origin}\r\n");
+            for writes in [true, false] {
+                let cors = judge(&allowed, &fields, writes).unwrap();
+                assert_eq!(cors, Cors::Listed(canonical.into()), "{origin}");
+            }
+        }
+        for origin in ["http://app.example", "https://app.example:8443", "null"] {
+            let fields = format!("Host: localhost:7400\r\nOrigin: {origin}\r\n");
+            assert_eq!(judge(&allowed, &fields, true), Err(403), "{origin}");
+        }
+        for origin in ["https://any.example", "null"] {
+            let fields = format!("Host: localhost:7400\r\nOrigin: {origin}\r\n");
+            assert_eq!(judge(&["*"], &fields, true), Ok(Cors::Any), "{origin}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_origin_is_refused_at_start() {
+        for text in ["app.example", "https://app.example/", "null", "https://", "", "https://*.a"] {
+            let address = "127.0.0.1:7400".parse().unwrap();
+            let error = OriginRules::new(address, None, &[text.to_string()]).unwrap_err();
+            assert!(error.to_string().contains("https://app.example"), "it shows the right form");
+        }
+    }
+
+    /// API §10: "`Access-Control-Expose-Headers: Event-Offset, Event-Duplicate, Retry-After,
+    /// Log-Earliest, Log-Durable`", "`Vary: Origin`".
+    #[test]
+    fn an_allowed_origin_may_read_our_fields() {
+        let mut out = Vec::new();
+        Cors::Listed("https://app.example".into()).write(&mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "Access-Control-Allow-Origin: https://app.example\r\nAccess-Control-Expose-Headers: \
+             Event-Offset, Event-Duplicate, Retry-After, Log-Earliest, Log-Durable\r\nVary: Origin\r\n"
+        );
+    }
+
+    /// API §10: "preflight 204 that echoes the asked headers we know (`Last-Event-ID`,
+    /// `Cache-Control`, `Event-*`, ..), `Max-Age`, `Vary: Origin`".
+    #[test]
+    fn a_preflight_echoes_what_we_know() {
+        let fields = "Host: localhost\r\nOrigin: https://app.example\r\n\
+            Access-Control-Request-Method: POST\r\n\
+            Access-Control-Request-Headers: content-type,Event-Type, event-header-x, last-event-id,\
+            cache-control,x-secret, ev\"il\r\n";
+        let head = head(fields);
+        let mut out = Vec::new();
+        Cors::Listed("https://app.example".into()).write_preflight(
+            &head,
+            "POST, OPTIONS",
+            &mut out,
+        );
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("Access-Control-Allow-Origin: https://app.example\r\n"));
+        assert!(text.contains("Access-Control-Allow-Methods: POST, OPTIONS\r\n"));
+        assert!(text.contains(
+            "Access-Control-Allow-Headers: content-type, event-type, event-header-x, \
+             last-event-id, cache-control\r\n"
+        ));
+        assert!(text.contains("Access-Control-Max-Age: 7200\r\n"));
+        assert!(text.contains("Vary: Origin\r\n"));
+        let mut out = Vec::new();
+        Cors::Absent.write_preflight(&head, "POST, OPTIONS", &mut out);
+        assert_eq!(out, b"", "the browser sends nothing more");
+    }
+}

@@ -17,8 +17,8 @@
 
 use std::mem::MaybeUninit;
 
-use super::authority::Authority;
-use super::head::{BodyLength, ConnectionOptions, FieldName, Head, Method, Span, Version};
+use super::head::{Head, Method, Span, Version};
+use super::{framing, target};
 use crate::problem::{Problem, ProblemKind};
 
 /// The bytes that a head may have, its last empty line included: more than any browser sends with
@@ -159,146 +159,15 @@ fn read(head: &mut Head, bytes: &[u8]) -> Result<(), Problem> {
         let value = if field.value.is_empty() { Span::default() } else { span(field.value) };
         head.push_field(span(field.name.as_bytes()), value);
     }
-    let host = read_target(head, target, &span)?;
-    read_host(head, host.map(&span))?;
-    head.body_length = body_length(head)?;
-    head.connection = connection_options(head);
-    head.expects_continue = expects_continue(head)?;
+    let host = target::read_target(head, target, &span)?;
+    target::read_host(head, host.map(&span))?;
+    head.body_length = framing::body_length(head)?;
+    head.connection = framing::connection_options(head);
+    head.expects_continue = framing::expects_continue(head)?;
     Ok(())
 }
 
-/// Reads the target into path and query; returns the authority of one in absolute form.
-fn read_target<'a>(
-    head: &mut Head,
-    target: &'a str,
-    span: &impl Fn(&[u8]) -> Span,
-) -> Result<Option<&'a [u8]>, Problem> {
-    if target.contains('#') {
-        return Err(invalid("the request target has a fragment"));
-    }
-    let (authority, rest) = if target.starts_with('/') {
-        (None, target)
-    } else if target == "*" {
-        if head.method != Method::Options {
-            return Err(invalid("the target `*` is for OPTIONS"));
-        }
-        (None, target)
-    } else if let Some(after) = strip_scheme(target) {
-        let end = after.find(['/', '?']).unwrap_or(after.len());
-        (Some(&after[..end]), &after[end..])
-    } else {
-        return Err(invalid("the request target is neither a path nor an http URL"));
-    };
-    let (path, query) = match rest.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (rest, None),
-    };
-    head.query = query.map(|query| span(query.as_bytes()));
-    // An absolute target may have no path at all: it then means `/`, which stands in every such
-    // target, in `http://`.
-    head.path = match (path, authority) {
-        ("", Some(_)) => {
-            let scheme_end = target.len() - strip_scheme(target).map_or(0, str::len);
-            span(&target.as_bytes()[scheme_end - 1..scheme_end])
-        }
-        _ => span(path.as_bytes()),
-    };
-    Ok(authority.map(str::as_bytes))
-}
-
-fn strip_scheme(target: &str) -> Option<&str> {
-    ["http://", "https://"].into_iter().find_map(|scheme| {
-        let (start, rest) = target.split_at_checked(scheme.len())?;
-        start.eq_ignore_ascii_case(scheme).then_some(rest)
-    })
-}
-
-/// Checks the Host field, and settles which host is meant: that of an absolute target wins over the
-/// field (RFC 9112, 3.2.2).
-fn read_host(head: &mut Head, authority: Option<Span>) -> Result<(), Problem> {
-    let invalid_host = |detail| Err(Problem::new(ProblemKind::InvalidHost, detail));
-    match head.values(FieldName::Host).count() {
-        0 if head.version == Version::Http11 => return invalid_host("the Host field is missing"),
-        0 | 1 => {}
-        _ => return invalid_host("the Host field stands more than once"),
-    }
-    let field = head.span(FieldName::Host);
-    for span in [authority, field].into_iter().flatten() {
-        let text = std::str::from_utf8(head.bytes_at(span)).unwrap_or_default();
-        if Authority::parse(text).is_none() {
-            return invalid_host("the Host field, or the target's host, is not a host");
-        }
-    }
-    head.host = authority.or(field);
-    Ok(())
-}
-
-/// Settles where the body ends, or refuses to guess.
-fn body_length(head: &Head) -> Result<BodyLength, Problem> {
-    let ambiguous = |detail| Err(Problem::new(ProblemKind::AmbiguousLength, detail));
-    let codings = head.values(FieldName::TransferEncoding).count();
-    let lengths = head.values(FieldName::ContentLength).count();
-    match (codings, lengths) {
-        (0, 0) => Ok(BodyLength::Unstated),
-        (0, 1) => {
-            let digits = head.value(FieldName::ContentLength).unwrap_or_default();
-            match parse_length(digits) {
-                Some(bytes) => Ok(BodyLength::Sized(bytes)),
-                None => ambiguous("Content-Length is not a plain number"),
-            }
-        }
-        (1, 0) if head.version == Version::Http10 => ambiguous("HTTP/1.0 has no Transfer-Encoding"),
-        (1, 0) => {
-            let coding = head.value(FieldName::TransferEncoding).unwrap_or_default();
-            let is_chunked = |token: &[u8]| token.eq_ignore_ascii_case(b"chunked");
-            match coding.iter().rposition(|byte| *byte == b',') {
-                None if is_chunked(coding) => Ok(BodyLength::Chunked),
-                Some(comma) if is_chunked(coding[comma + 1..].trim_ascii()) => {
-                    let detail = "Transfer-Encoding must be `chunked` alone";
-                    Err(Problem::new(ProblemKind::UnsupportedTransferCoding, detail))
-                }
-                _ => ambiguous("Transfer-Encoding does not end in `chunked`"),
-            }
-        }
-        (0, _) => ambiguous("Content-Length stands more than once"),
-        (_, 0) => ambiguous("Transfer-Encoding stands more than once"),
-        _ => ambiguous("both Content-Length and Transfer-Encoding"),
-    }
-}
-
-/// `1*DIGIT`: no sign, no space, no list, and it fits.
-fn parse_length(digits: &[u8]) -> Option<u64> {
-    if !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-fn connection_options(head: &Head) -> ConnectionOptions {
-    let mut options = ConnectionOptions::default();
-    for token in head.tokens(FieldName::Connection) {
-        options.close |= token.eq_ignore_ascii_case(b"close");
-        options.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
-        options.upgrade |= token.eq_ignore_ascii_case(b"upgrade");
-    }
-    options
-}
-
-fn expects_continue(head: &Head) -> Result<bool, Problem> {
-    let mut expects = false;
-    for token in head.tokens(FieldName::Expect) {
-        if !token.eq_ignore_ascii_case(b"100-continue") {
-            let detail = "the only expectation that is known is `100-continue`";
-            return Err(Problem::new(ProblemKind::ExpectationFailed, detail));
-        }
-        expects = true;
-    }
-    // RFC 9110 (10.1.1): an HTTP/1.0 client cannot mean it, and without a body nobody waits.
-    let has_body = !matches!(head.body_length, BodyLength::Unstated | BodyLength::Sized(0));
-    Ok(expects && has_body && head.version == Version::Http11)
-}
-
-fn invalid(detail: &'static str) -> Problem {
+pub(super) fn invalid(detail: &'static str) -> Problem {
     Problem::new(ProblemKind::InvalidHead, detail)
 }
 
@@ -328,11 +197,13 @@ fn explain(error: httparse::Error, bytes: &[u8]) -> Problem {
     }
 }
 
-/// Whether the request line ends in ` HTTP/<digit>.<digit>`.
+/// Whether the request line ends in ` HTTP/<digit>.<digit>`, and not in one that we speak.
 fn names_other_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
+    let is_version =
+        matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']);
+    is_version && !matches!(version, b"HTTP/1.1" | b"HTTP/1.0")
 }
 
 fn explain_field(bytes: &[u8]) -> &'static str {
@@ -349,4 +220,280 @@ fn explain_field(bytes: &[u8]) -> &'static str {
         }
     }
     "a field has no name, no colon, or a name that is not a token"
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::http::head::{BodyLength, FieldName};
+
+    /// Parses `input` as a whole, and again with one byte more each time: both must agree.
+    fn parse(input: &[u8]) -> Parsed {
+        let whole = HeadParser::default().parse(input);
+        let mut parser = HeadParser::default();
+        for end in 0..=input.len() {
+            match (parser.parse(&input[..end]), &whole) {
+                (Parsed::Incomplete, Parsed::Incomplete) if end == input.len() => {}
+                (Parsed::Incomplete, _) => assert!(end < input.len(), "it never ends"),
+                (Parsed::Request { head, bytes }, Parsed::Request { head: other, bytes: same }) => {
+                    assert_eq!((&head, bytes), (other, *same));
+                    break;
+                }
+                (Parsed::Refused(problem), Parsed::Refused(other)) => {
+                    assert_eq!(&problem, other);
+                    break;
+                }
+                (slow, whole) => panic!("{slow:?} byte by byte, {whole:?} at once"),
+            }
+        }
+        whole
+    }
+
+    fn accepted(input: &[u8]) -> Head {
+        match parse(input) {
+            Parsed::Request { head, bytes } => {
+                assert_eq!(bytes, input.len());
+                head
+            }
+            other => panic!("{:?}: {other:?}", input.escape_ascii().to_string()),
+        }
+    }
+
+    fn refused(input: &[u8]) -> Problem {
+        match parse(input) {
+            Parsed::Refused(problem) => {
+                assert!(problem.closes(), "nobody can tell where the next request begins");
+                problem
+            }
+            other => panic!("{:?}: {other:?}", input.escape_ascii().to_string()),
+        }
+    }
+
+    const APPEND: &[u8] = b"POST /api/v1/topics/a/b/events?log=main HTTP/1.1\r\nHost: localhost:7400\r\n\
+        Content-Type: application/json\r\ncontent-LENGTH: 17\r\nEvent-Type:\ttrade \r\nX-Empty:\r\n\r\n";
+
+    #[test]
+    fn a_head_gives_its_parts() {
+        let head = accepted(APPEND);
+        assert_eq!(head.method(), Method::Post);
+        assert_eq!(head.version(), Version::Http11);
+        assert_eq!(head.path(), "/api/v1/topics/a/b/events");
+        assert_eq!(head.query(), Some("log=main"));
+        let host = head.host().unwrap();
+        assert_eq!((host.name, host.port), ("localhost", Some(7400)));
+        assert_eq!(head.body_length(), BodyLength::Sized(17));
+        assert_eq!(head.value(FieldName::EventType), Some(&b"trade"[..]));
+        assert_eq!(head.text(FieldName::ContentType), Ok(Some("application/json")));
+        assert_eq!(head.value(FieldName::EventKey), None);
+        assert!(head.keep_alive() && !head.expects_continue());
+        let fields: Vec<_> = head.fields().collect();
+        assert_eq!(fields.len(), 5);
+        assert_eq!(fields[4], ("X-Empty", &b""[..]));
+    }
+
+    /// RFC 9112, 2.2: "a server that is expecting to receive and parse a request-line SHOULD ignore
+    /// at least one empty line (CRLF) received prior to the request-line".
+    #[test]
+    fn one_empty_line_before_a_head_is_skipped() {
+        let with_line = [b"\r\n", APPEND].concat();
+        assert_eq!(accepted(&with_line).path(), accepted(APPEND).path());
+        let problem = refused(&[b"\r\n\r\n", APPEND].concat());
+        assert_eq!(problem.detail(), "empty lines before the request line");
+    }
+
+    /// Issue 3: "What is ambiguous is refused and the connection closed: both Content-Length and
+    /// Transfer-Encoding, two lengths, obs-fold, bare CR, space before the colon, bad chunk sizes."
+    #[test]
+    fn what_breaks_the_grammar_is_refused() {
+        let cases: &[(&[u8], u16, &str)] = &[
+            // Line ends.
+            (b"GET / HTTP/1.1\nHost: a\n\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost: a\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\n", 400, "invalid-head"),
+            (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\rHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\r\n\r\n", 400, "invalid-head"),
+            // Folded lines, and spaces where none may be.
+            (b"GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: b\r\n\tc\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\n Host: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost\t: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nContent-Length : 5\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            // Names and values.
+            (b"GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nb@d: c\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nn\xc3\xa4me: c\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: b\0c\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: b\x01c\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: b\x7fc\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX\0: b\r\n\r\n", 400, "invalid-head"),
+            // The request line.
+            (b"GET /\r\n\r\n", 400, "invalid-head"),
+            (b"GET\r\n\r\n", 400, "invalid-head"),
+            (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET / http/1.1\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.1x\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"GET / HTTP/1\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b" GET / HTTP/1.1\r\nHost: a\r\n\r\n", 400, "invalid-head"),
+            (b"\0", 400, "invalid-head"),
+            (b"{\"topic\":\"a\"}", 400, "invalid-head"),
+            // Other versions.
+            (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, "unsupported-version"),
+            (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505, "unsupported-version"),
+            (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505, "unsupported-version"),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "unsupported-version"),
+        ];
+        for (input, status, slug) in cases {
+            let problem = refused(input);
+            let shown = input.escape_ascii();
+            assert_eq!((problem.status(), problem.slug()), (*status, *slug), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_wrong() {
+        let cases: &[(&[u8], &str)] = &[
+            (b"\x16\x03\x01\x02\x00\x01", "this looks like TLS, and this port speaks plain HTTP"),
+            (b"GET / HTTP/1.1\n", "a line ends in a bare LF"),
+            (b"GET / HTTP/1.1\rX", "a CR that is not followed by LF"),
+            (
+                b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n",
+                "a field is folded over two lines, or begins with a space",
+            ),
+            (b"GET / HTTP/1.1\r\nA : b\r\n\r\n", "a space stands before the colon of a field"),
+            (b"GET / HTTP/1.1\r\nA: \0\r\n\r\n", "a field's value holds a control character"),
+        ];
+        for (input, detail) in cases {
+            assert_eq!(refused(input).detail(), *detail);
+        }
+    }
+
+    /// API §9: "Defaults: request head 16 KiB and 64 fields".
+    #[test]
+    fn a_head_of_16_kib_is_served_and_one_byte_more_is_431() {
+        let head_of = |bytes: usize| {
+            let start = b"GET / HTTP/1.1\r\nHost: a\r\nX: ";
+            let filling = vec![b'x'; bytes - start.len() - 4];
+            [&start[..], &filling, b"\r\n\r\n"].concat()
+        };
+        assert_eq!(accepted(&head_of(HEAD_BYTES_MAX)).path(), "/");
+        let problem = refused(&head_of(HEAD_BYTES_MAX + 1));
+        assert_eq!((problem.status(), problem.slug()), (431, "head-too-large"));
+        assert_eq!(problem.detail(), "the request head exceeds the limit of 16384 bytes");
+    }
+
+    /// API §9: "414".
+    #[test]
+    fn a_request_line_that_is_too_long_is_414() {
+        let line = [b"GET /", &vec![b'x'; HEAD_BYTES_MAX][..]].concat();
+        let problem = refused(&line);
+        assert_eq!((problem.status(), problem.slug()), (414, "target-too-long"));
+        // As long as there is room, the rest may still come.
+        assert!(matches!(parse(&line[..HEAD_BYTES_MAX - 1]), Parsed::Incomplete));
+    }
+
+    /// API §9: "64 fields".
+    #[test]
+    fn a_head_of_64_fields_is_served_and_one_more_is_431() {
+        let head_of = |fields: usize| {
+            let filling = "x-a: 1\r\n".repeat(fields - 1);
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{filling}\r\n").into_bytes()
+        };
+        assert_eq!(accepted(&head_of(HEAD_FIELDS_MAX)).fields().count(), 64);
+        let problem = refused(&head_of(HEAD_FIELDS_MAX + 1));
+        assert_eq!((problem.status(), problem.slug()), (431, "head-too-large"));
+        assert_eq!(problem.detail(), "the head exceeds the limit of 64 fields");
+    }
+
+    #[test]
+    fn a_head_that_comes_slowly_is_scanned_once() {
+        let mut parser = HeadParser::default();
+        for end in 1..APPEND.len() {
+            assert!(matches!(parser.parse(&APPEND[..end]), Parsed::Incomplete));
+            assert!(parser.scanned + 1 >= end, "{end} bytes came, {} are done", parser.scanned);
+            assert!(parser.is_amid());
+        }
+        assert!(matches!(parser.parse(APPEND), Parsed::Request { .. }));
+        assert!(!parser.is_amid());
+    }
+
+    #[test]
+    fn a_recycled_head_keeps_its_memory_and_nothing_else() {
+        let mut parser = HeadParser::default();
+        let Parsed::Request { head, .. } = parser.parse(APPEND) else { panic!("not accepted") };
+        parser.recycle(head);
+        let next = b"GET / HTTP/1.0\r\n\r\n";
+        let Parsed::Request { head, .. } = parser.parse(next) else { panic!("not accepted") };
+        assert_eq!(head, accepted(next));
+    }
+
+    fn head_text() -> impl Strategy<Value = String> {
+        let field = ("[A-Za-z-]{1,12}", "[ -~]{0,20}").prop_map(|(name, value)| {
+            // Fields with a meaning of their own are not made up.
+            format!("X-{name}: {value}\r\n")
+        });
+        let fields = prop::collection::vec(field, 0..6);
+        ("/[a-z/%?=]{0,20}", fields).prop_map(|(target, fields)| {
+            format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{}\r\n", fields.concat())
+        })
+    }
+
+    proptest! {
+        /// Issue 3: "pipelining (many requests in one read are parsed together ..)": however the
+        /// bytes are cut, the requests are the same.
+        #[test]
+        fn requests_do_not_depend_on_where_the_bytes_are_cut(
+            heads in prop::collection::vec(head_text(), 1..6),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+        ) {
+            let stream = heads.concat().into_bytes();
+            let mut ends: Vec<usize> =
+                cuts.iter().map(|cut| cut.index(stream.len() + 1)).chain([stream.len()]).collect();
+            ends.sort_unstable();
+            let mut parser = HeadParser::default();
+            let (mut start, mut found) = (0, Vec::new());
+            for end in ends {
+                loop {
+                    match parser.parse(&stream[start..end]) {
+                        Parsed::Incomplete => break,
+                        Parsed::Request { head, bytes } => {
+                            start += bytes;
+                            found.push(head);
+                        }
+                        Parsed::Refused(problem) => prop_assert!(false, "{}", problem),
+                    }
+                }
+            }
+            prop_assert_eq!(start, stream.len());
+            let expected: Vec<Head> = heads.iter().map(|head| accepted(head.as_bytes())).collect();
+            prop_assert_eq!(found, expected);
+        }
+
+        /// Issue 3: "The server never panics".
+        #[test]
+        fn any_bytes_are_answered_alike_however_they_come(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            parse(&bytes);
+            let mut damaged = APPEND.to_vec();
+            for (place, byte) in edits {
+                let place = place.index(damaged.len());
+                damaged[place] = byte;
+            }
+            parse(&damaged);
+        }
+    }
 }

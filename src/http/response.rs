@@ -384,3 +384,189 @@ fn reason(status: u16) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::request::{HeadParser, Parsed};
+    use crate::problem::ProblemKind;
+
+    fn to(text: &str) -> AnswerTo {
+        let Parsed::Request { head, .. } = HeadParser::default().parse(text.as_bytes()) else {
+            panic!("{text:?} is no request")
+        };
+        AnswerTo::new(&head)
+    }
+
+    fn modern() -> AnswerTo {
+        to("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    }
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    const ONE: Appended<'_> =
+        Appended { first: 42, last: 42, count: 1, tag: "k3f9q", sync: "commit" };
+
+    /// API §2: "`201`, `Event-Offset: 42`, `{"offset":42,"cursor":"42.k3f9q","count":1,
+    /// "sync":"commit"}`".
+    #[test]
+    fn the_answer_to_an_append() {
+        assert_eq!(
+            written(|out| write_appended(&ONE, false, &modern(), out)),
+            "HTTP/1.1 201 Created\r\nEvent-Offset: 42\r\nContent-Type: application/json\r\n\
+             Content-Length: 60\r\n\r\n\
+             {\"offset\":42,\"cursor\":\"42.k3f9q\",\"count\":1,\"sync\":\"commit\"}\n"
+        );
+    }
+
+    /// API §2: "for many, `offset` is the first and `last` the last (others' events may lie between)".
+    #[test]
+    fn the_answer_to_an_append_of_many() {
+        let many = Appended { first: 9, last: 1_000_000, count: 10, tag: "a", sync: "interval:50" };
+        let text = written(|out| write_appended(&many, false, &modern(), out));
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert_eq!(
+            body,
+            "{\"offset\":9,\"last\":1000000,\"cursor\":\"1000000.a\",\"count\":10,\
+             \"sync\":\"interval:50\"}\n"
+        );
+        assert!(head.contains("Event-Offset: 9\r\n"));
+        assert!(head.contains(&format!("Content-Length: {}", body.len())));
+    }
+
+    #[test]
+    fn lengths_are_right_at_every_power_of_ten() {
+        for power in 0..20 {
+            for number in [10_u64.pow(power) - 1, 10_u64.pow(power), u64::MAX] {
+                for count in [1, number] {
+                    let appended = Appended { first: number, last: number, count, ..ONE };
+                    let text = written(|out| write_appended(&appended, false, &modern(), out));
+                    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+                    assert!(head.ends_with(&format!("Content-Length: {}", body.len())));
+                    assert!(body.starts_with(&format!("{{\"offset\":{number},")));
+                }
+            }
+        }
+    }
+
+    /// API §2: "`Prefer: return=minimal`: `204` and the headers alone".
+    #[test]
+    fn the_minimal_answer_to_an_append() {
+        assert_eq!(
+            written(|out| write_appended(&ONE, true, &modern(), out)),
+            "HTTP/1.1 204 No Content\r\nEvent-Offset: 42\r\nPreference-Applied: return=minimal\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn the_connection_field_says_whether_the_connection_stays() {
+        for (request, field) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", None),
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Some("Connection: close")),
+            ("GET / HTTP/1.0\r\n\r\n", Some("Connection: close")),
+            ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", Some("Connection: keep-alive")),
+        ] {
+            let text = written(|out| Answer::start(200, &to(request), out).json(b"{}"));
+            let found = text.lines().find(|line| line.starts_with("Connection"));
+            assert_eq!(found, field, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn head_has_the_fields_of_get_and_no_body() {
+        let head = to("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let answered = written(|out| Answer::start(200, &head, out).json(b"{}"));
+        let full = written(|out| Answer::start(200, &modern(), out).json(b"{}"));
+        assert_eq!(format!("{answered}{{}}"), full);
+        assert!(full.contains("Content-Length: 2\r\n"));
+    }
+
+    /// API §9: "`application/problem+json` (RFC 9457)"; §2: "**Early refusal** answers at once,
+    /// `Connection: close`".
+    #[test]
+    fn a_problem_as_an_answer() {
+        let problem = Problem::new(ProblemKind::Overloaded, "the queue is full").with("line", 2);
+        let text = written(|out| write_problem(&problem, &modern(), out));
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"));
+        assert!(head.contains("Content-Type: application/problem+json\r\n"));
+        assert!(head.contains(&format!("Content-Length: {}", body.len())));
+        assert!(!head.contains("Connection"));
+        let parsed: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&parsed["line"], &parsed["status"]), (&2.into(), &503.into()));
+        let text = written(|out| write_problem(&problem.closing(), &modern(), out));
+        assert!(text.contains("Connection: close\r\n"));
+    }
+
+    #[test]
+    fn an_upgrade_required_says_to_what() {
+        let problem = Problem::new(ProblemKind::UpgradeRequired, "no handshake");
+        let text = written(|out| write_problem(&problem, &modern(), out));
+        assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\n"));
+    }
+
+    /// API §4: "`text/event-stream`, `Cache-Control: no-store, no-transform`, `X-Accel-Buffering:
+    /// no`; chunked, or close-delimited for HTTP/1.0".
+    #[test]
+    fn the_head_of_an_event_stream() {
+        let mut out = Vec::new();
+        let framing = Answer::start(200, &modern(), &mut out).event_stream();
+        assert_eq!(framing, Framing::Chunked);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+             Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n\
+             X-Content-Type-Options: nosniff\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
+        let mut out = Vec::new();
+        let old = to("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        let framing = Answer::start(200, &old, &mut out).event_stream();
+        assert_eq!(framing, Framing::UntilClose);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.ends_with("Connection: close\r\n\r\n") && !text.contains("chunked"));
+    }
+
+    #[test]
+    fn chunks_carry_their_length() {
+        for (bytes, prefix) in [(1, "1\r\n"), (15, "f\r\n"), (16, "10\r\n"), (4096, "1000\r\n")] {
+            assert_eq!(ChunkPrefix::new(bytes).as_slice(), prefix.as_bytes());
+        }
+        let longest = ChunkPrefix::new(usize::MAX);
+        assert_eq!(longest.as_slice(), format!("{:x}\r\n", usize::MAX).as_bytes());
+        let text = written(|out| {
+            Framing::Chunked.write(b"hello", out);
+            Framing::Chunked.write(b"", out);
+            out.extend_from_slice(Framing::Chunked.end());
+        });
+        assert_eq!(text, "5\r\nhello\r\n0\r\n\r\n");
+        assert_eq!(written(|out| Framing::UntilClose.write(b"hello", out)), "hello");
+    }
+
+    /// RFC 9110, 5.6.7: "Sun, 06 Nov 1994 08:49:37 GMT".
+    #[test]
+    fn the_date_field() {
+        let date = HttpDate::at(784_111_777).unwrap();
+        assert_eq!(&date.0, b"Sun, 06 Nov 1994 08:49:37 GMT");
+        let dated = AnswerTo { date: Some(date), ..modern() };
+        let text = written(|out| Answer::start(200, &dated, out).json(b"{}"));
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"));
+    }
+
+    #[test]
+    fn switching_protocols() {
+        let text = written(|out| write_switching_protocols("abc=", Some("strandline.v1"), out));
+        assert!(text.starts_with("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"));
+        assert!(text.ends_with("Accept: abc=\r\nSec-WebSocket-Protocol: strandline.v1\r\n\r\n"));
+    }
+
+    #[test]
+    fn every_status_of_a_problem_has_a_phrase() {
+        for entry in crate::problem::PROBLEMS {
+            assert_ne!(reason(entry.status), "", "{}", entry.status);
+        }
+    }
+}

@@ -166,7 +166,7 @@ fn topic(path: &str) -> Result<Topic, Problem> {
     let invalid = |detail: String| Problem::new(ProblemKind::InvalidTopic, detail);
     let decoded = decode(path)
         .ok_or_else(|| invalid("the topic in the path is not percent-encoded UTF-8".into()))?;
-    Topic::parse(&decoded).map_err(|error| invalid(format!("the topic in the path {error}")))
+    Topic::parse(&decoded).map_err(|error| invalid(format!("the topic in the path: {error}")))
 }
 
 /// Decodes percent-encoded UTF-8; None when a `%` is not followed by two hexadecimal digits, or when
@@ -198,4 +198,203 @@ fn not_allowed(resource: &Resource<'_>, detail: &'static str) -> Problem {
 
 fn not_yet(what: &'static str) -> Problem {
     Problem::new(ProblemKind::NotYet, format!("{what}: not in this version"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routed(method: Method, path: &str) -> Operation {
+        route(method, path).unwrap_or_else(|problem| panic!("{path}: {problem}"))
+    }
+
+    fn refused(method: Method, path: &str) -> (u16, &'static str) {
+        let problem = route(method, path).expect_err(path);
+        (problem.status(), problem.slug())
+    }
+
+    fn parsed(topic: &str) -> Topic {
+        Topic::parse(topic).expect(topic)
+    }
+
+    #[test]
+    fn every_path_leads_to_its_operation() {
+        for (path, operation) in [
+            ("/", Operation::Home),
+            ("/sse", Operation::Stream { force: StreamForce::Sse }),
+            ("/ws", Operation::Stream { force: StreamForce::WebSocket }),
+            ("/api/v1/events/stream", Operation::Stream { force: StreamForce::Any }),
+            ("/api/v1/events/history", Operation::History),
+            ("/api/v1/topics", Operation::Topics),
+            ("/api/v1/topics/a/b", Operation::Topic { topic: parsed("a/b") }),
+            ("/api/v1/topics/a/events", Operation::Topic { topic: parsed("a/events") }),
+            ("/livez", Operation::Live),
+            ("/readyz", Operation::Ready),
+            ("/healthz", Operation::Healthy),
+            ("/problems", Operation::Problems),
+            ("/assets/app.js", Operation::Asset(Asset::Script)),
+            (
+                "/problems/event-too-large",
+                Operation::ProblemPage(ProblemKind::EventTooLarge.entry()),
+            ),
+        ] {
+            assert_eq!(routed(Method::Get, path), operation);
+            assert_eq!(routed(Method::Head, path), operation, "HEAD is taken where GET is");
+        }
+        assert_eq!(routed(Method::Post, "/api/v1/events"), Operation::AppendEvents);
+        assert_eq!(
+            routed(Method::Post, "/api/v1/topics/a/b/events"),
+            Operation::AppendRaw { topic: parsed("a/b") }
+        );
+    }
+
+    /// API §1: "In a URL path each level is percent-decoded once and `%2F` separates like `/`
+    /// (`encodeURIComponent(topic)` works)".
+    #[test]
+    fn topics_in_paths_are_decoded_once() {
+        for (path, topic) in [
+            ("a%2Fb", "a/b"),
+            ("a%2fb/c", "a/b/c"),
+            ("caf%C3%A9", "caf\u{e9}"),
+            ("caf\u{e9}", "caf\u{e9}"),
+            ("a%20b", "a b"),
+            ("a+b", "a+b"),
+            ("a%2541", "a%41"),
+            ("a%252Fb", "a%2Fb"),
+            ("%65vents", "events"),
+        ] {
+            let expected = Operation::AppendRaw { topic: parsed(topic) };
+            let path = format!("/api/v1/topics/{path}/events");
+            assert_eq!(routed(Method::Post, &path), expected, "{path}");
+        }
+    }
+
+    /// API §1: "A level is not `.` or `..`, does not begin with `$` (reserved), and holds no `*`, `/`
+    /// or control character (Unicode Cc)"; "empty levels are 400".
+    #[test]
+    fn paths_that_hold_no_topic_are_400() {
+        let longest = "a".repeat(129);
+        for topic in [
+            "", "/", "a/", "/a", "a//b", "a%2F", "%2Fa", "a%2F%2Fb", ".", "..", "a/../b", "%2e%2e",
+            "a/%2E", "$a", "a/$b", "%24a", "*", "a/**", "a%2A", "a%00", "a%0A", "a%7F", "a%C2%85",
+            "%ff", "a%C3", "%", "a%2", "a%zz", "a%+1", &longest,
+        ] {
+            let path = format!("/api/v1/topics/{topic}/events");
+            let invalid = (400, "invalid-topic");
+            assert_eq!(refused(Method::Post, &path), invalid, "{path}");
+            assert_eq!(refused(Method::Get, &path.replace("/events", "")), invalid, "{path}");
+        }
+        let problem = route(Method::Get, "/api/v1/topics/a/$b").unwrap_err();
+        assert_eq!(
+            problem.detail(),
+            "the topic in the path: level 2 begins with `$`, which is reserved"
+        );
+    }
+
+    /// API §1: "1 to 16 levels of 1 to 128 bytes, at most 512 bytes in all".
+    #[test]
+    fn topics_as_long_as_they_may_be() {
+        let levels = |levels: usize, bytes: usize| vec!["a".repeat(bytes); levels].join("/");
+        let path = |topic: &str| format!("/api/v1/topics/{topic}/events");
+        let most = [levels(16, 31), levels(3, 128)];
+        for topic in
+            most.iter().map(String::as_str).chain([format!("{}a", levels(16, 31)).as_str()])
+        {
+            let expected = Operation::AppendRaw { topic: parsed(topic) };
+            assert_eq!(routed(Method::Post, &path(topic)), expected);
+        }
+        for topic in [levels(17, 1), levels(1, 129), format!("{}aa", levels(16, 31))] {
+            assert_eq!(refused(Method::Post, &path(&topic)), (400, "invalid-topic"), "{topic}");
+        }
+    }
+
+    /// API §4: "405 carries `Allow`".
+    #[test]
+    fn other_methods_are_405_and_told_what_is_allowed() {
+        for (method, path, allow) in [
+            (Method::Post, "/", "GET, HEAD, OPTIONS"),
+            (Method::Post, "/api/v1/events/stream", "GET, HEAD, OPTIONS"),
+            (Method::Delete, "/ws", "GET, HEAD, OPTIONS"),
+            (Method::Get, "/api/v1/events", "POST, OPTIONS"),
+            (Method::Head, "/api/v1/events", "POST, OPTIONS"),
+            (Method::Put, "/api/v1/events", "POST, OPTIONS"),
+            (Method::Post, "/api/v1/topics", "GET, HEAD, OPTIONS"),
+            (Method::Post, "/api/v1/topics/a", "GET, HEAD, PUT, DELETE, OPTIONS"),
+            (Method::Post, "/api/v1/topics/events", "GET, HEAD, PUT, DELETE, OPTIONS"),
+            (Method::Patch, "/api/v1/topics/a", "GET, HEAD, PUT, DELETE, OPTIONS"),
+            (Method::Patch, "/api/v1/topics/a/events", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),
+        ] {
+            let problem = route(method, path).expect_err(path);
+            assert_eq!(
+                (problem.status(), problem.allow()),
+                (405, Some(allow)),
+                "{method:?} {path}"
+            );
+            assert_eq!(routed(Method::Options, path), Operation::Options { allow });
+        }
+    }
+
+    /// API §8: "A path that ends in `/events` or `/trim` under `POST` is the operation". It ends so
+    /// as it stands: an encoded slash belongs to the topic.
+    #[test]
+    fn an_operation_is_not_hidden_in_a_topic() {
+        assert_eq!(refused(Method::Post, "/api/v1/topics/a%2Fevents"), (405, "method-not-allowed"));
+        assert_eq!(
+            routed(Method::Post, "/api/v1/topics/a%2Fevents/events"),
+            Operation::AppendRaw { topic: parsed("a/events") }
+        );
+    }
+
+    /// API: "a part that is not there yet answers `501` with a problem, never something half".
+    #[test]
+    fn what_comes_later_is_501() {
+        for (method, path) in [
+            (Method::Get, "/metrics"),
+            (Method::Get, "/openapi.json"),
+            (Method::Get, "/asyncapi.json"),
+            (Method::Get, "/llms.txt"),
+            (Method::Put, "/api/v1/topics/a/b"),
+            (Method::Put, "/api/v1/topics/a/*"),
+            (Method::Delete, "/api/v1/topics/a"),
+            (Method::Post, "/api/v1/topics/a/trim"),
+            (Method::Get, "/api/v1/logs"),
+            (Method::Get, "/api/v1/logs/main"),
+            (Method::Put, "/api/v1/logs/other"),
+        ] {
+            assert_eq!(refused(method, path), (501, "not-yet"), "{method:?} {path}");
+        }
+        assert_eq!(refused(Method::Unknown, "/"), (501, "unknown-method"));
+    }
+
+    #[test]
+    fn other_paths_are_404() {
+        for path in [
+            "",
+            "/x",
+            "/api",
+            "/api/v1",
+            "/api/v1/",
+            "/api/v1/event",
+            "/api/v1/events/",
+            "/api/v2/events",
+            "//",
+            "/problems/",
+            "/problems/none",
+            "/assets/",
+            "/assets/../livez",
+            "/livez/",
+            "/API/v1/events",
+            "/api/v1/topicsx",
+        ] {
+            for method in [Method::Get, Method::Post, Method::Options] {
+                assert_eq!(refused(method, path), (404, "not-found"), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn options_of_the_server() {
+        let allow = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+        assert_eq!(routed(Method::Options, "*"), Operation::Options { allow });
+    }
 }
