@@ -8,10 +8,13 @@ pub const COUNT_MAX: usize = 32;
 /// The most bytes of all names and values of an event's headers.
 pub const BYTES_MAX: usize = 8 * 1024;
 
+/// Names and values, in the order in which they came.
+pub type HeaderList = Vec<(Box<str>, Box<str>)>;
+
 /// Headers that keep the rules so far.
 #[derive(Debug, Default)]
 pub struct Headers {
-    headers: Vec<(Box<str>, Box<str>)>,
+    headers: HeaderList,
     bytes: usize,
 }
 
@@ -33,8 +36,8 @@ impl Headers {
         Ok(())
     }
 
-    /// Names and values, in the order in which they came.
-    pub fn finish(self) -> Vec<(Box<str>, Box<str>)> {
+    /// What was gathered.
+    pub fn finish(self) -> HeaderList {
         self.headers
     }
 }

@@ -21,7 +21,7 @@ use strandline_storage::{
 };
 
 use super::{
-    headers::Headers,
+    headers::{HeaderList, Headers},
     media_type::{MediaClass, MediaType},
     raw::{Field, check_encoding, name_problem, text_form},
 };
@@ -320,7 +320,7 @@ fn classify_default(content_type: &str) -> MediaClass {
     if content_type == "text/plain" { MediaClass::Text } else { MediaClass::Other }
 }
 
-fn headers_of(value: &RawValue) -> Result<Vec<(Box<str>, Box<str>)>, Problem> {
+fn headers_of(value: &RawValue) -> Result<HeaderList, Problem> {
     let mut headers = Headers::default();
     let end = members::for_each_member(value, |name, value| {
         let text = members::string(value)

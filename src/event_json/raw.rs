@@ -23,7 +23,7 @@ use strandline_storage::{
 };
 
 use super::{
-    headers::Headers,
+    headers::{HeaderList, Headers},
     media_type::{MediaClass, MediaType},
 };
 use crate::{
@@ -39,7 +39,7 @@ pub struct RawAppend {
     content: Content,
     event_type: EventType,
     key: Option<EventKey>,
-    headers: Vec<(Box<str>, Box<str>)>,
+    headers: HeaderList,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
