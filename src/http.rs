@@ -6,6 +6,7 @@
 //! values --response--> bytes
 //! ```
 
+pub mod accept;
 pub mod authority;
 pub mod body;
 mod framing;

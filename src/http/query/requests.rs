@@ -156,6 +156,8 @@ pub struct HistoryRequest {
     pub from: Option<Offset>,
     /// Only what follows this cursor; wins over `from`.
     pub cursor: Option<Cursor>,
+    /// Only events below this offset: where a page of a descending history goes on.
+    pub before: Option<Offset>,
     /// Only events at or after this time, in milliseconds since 1970.
     pub since_ms: Option<u64>,
     /// Only events before this time, in milliseconds since 1970.
@@ -175,7 +177,7 @@ impl HistoryRequest {
     /// Reads the query.
     pub fn parse(query: &[u8]) -> Result<HistoryRequest, Problem> {
         let mut selection = SelectionParser::default();
-        let (mut from, mut given) = (Once::default(), Once::default());
+        let (mut from, mut given, mut before) = (Once::default(), Once::default(), Once::default());
         let (mut since_ms, mut until_ms) = (Once::default(), Once::default());
         let (mut order, mut limit, mut skip) = (Once::default(), Once::default(), Once::default());
         for parameter in Form::new(query) {
@@ -186,6 +188,10 @@ impl HistoryRequest {
             match &*parameter.name {
                 "from" => from.set(&parameter, history_from(&parameter)?)?,
                 "last_event_id" => given.set(&parameter, cursor(&parameter)?)?,
+                "before" => {
+                    let offset = whole_number(&parameter, 0..=Offset::MAX.get())?;
+                    before.set(&parameter, Offset::new(offset))?;
+                }
                 "since" => since_ms.set(&parameter, time_ms(&parameter)?)?,
                 "until" => until_ms.set(&parameter, time_ms(&parameter)?)?,
                 "order" => order.set(
@@ -213,6 +219,7 @@ impl HistoryRequest {
                 GivenCursor::Cursor(cursor) => Some(cursor),
                 GivenCursor::None | GivenCursor::Unknown => None,
             },
+            before: before.0,
             since_ms: since_ms.0,
             until_ms: until_ms.0,
             order: order.or_default(),
@@ -669,10 +676,11 @@ mod tests {
         assert_eq!(request.order, Order::Ascending);
         let request = HistoryRequest::parse(
             b"from=5&since=2026-11-21T09:08:08Z&until=2026-11-21T10:08:08+01:00&order=desc\
-              &limit=10000&offset=7&topic=a&type=b&last_event_id=41.k3f9q",
+              &limit=10000&offset=7&topic=a&type=b&last_event_id=41.k3f9q&before=9",
         )
         .unwrap();
         assert_eq!(request.from, Some(Offset::new(5)));
+        assert_eq!(request.before, Some(Offset::new(9)));
         assert_eq!(request.since_ms, request.until_ms, "a space in a time counts as `+`");
         assert_eq!(
             (request.order, request.limit, request.skip),
@@ -680,6 +688,8 @@ mod tests {
         );
         assert_eq!(request.cursor.unwrap().next(), Offset::new(42));
         for query in [
+            "before=",
+            "before=latest",
             "limit=0",
             "limit=10001",
             "limit=-1",
