@@ -158,7 +158,7 @@ impl EventId {
 pub enum DataForm {
     /// It is a JSON value: shown as itself.
     Json,
-    /// It is UTF-8: shown as a string.
+    /// It is UTF-8: shown as a string. Frames are not searched for text that is none.
     Text,
     /// Anything: shown as base64.
     Binary,

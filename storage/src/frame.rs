@@ -1,30 +1,23 @@
 //! A frame: what one commit writes. A header that can be trusted alone, the events of the commit as
 //! one archive, zeroes up to the next block.
 //!
-//! Little-endian throughout.
 //! ```text
-//! 0        4         6       8             16           24              32               40
-//! +--------+---------+-------+-------------+------------+---------------+----------------+--
-//! | magic  | version | flags | base offset | end offset | synced offset | commit time ms | ..
-//! +--------+---------+-------+-------------+------------+---------------+----------------+--
-//! 40            44           48          52                  56     60           64     4096 * n
-//! +-------------+------------+-----------+-------------------+------+------------+------+--------+
-//! | event count | body bytes | body crc  | previous checksum | zero | header crc | body | zeroes |
-//! +-------------+------------+-----------+-------------------+------+------------+------+--------+
+//! 0        64     64 + body bytes   a multiple of 4096
+//! +--------+------+--------+
+//! | header | body | zeroes |
+//! +--------+------+--------+
 //! ```
-//! `base offset` to `end offset`, half-open, is the run of offsets that the frame stands for; it may
-//! hold fewer events (compaction takes some out), but none outside. A frame of no events has no body:
-//! it records the synced offset. The body is described in [`crate::event::archive`].
-//!
-//! Both checksums are CRC-32 (IEEE) that begin with the segment's [`Seed`] instead of 0. The header's
-//! covers bytes 0 to 60, and so the body's; it *is* the checksum of the frame. `previous checksum`
-//! is that of the frame before in the same segment, or [`Seed::chain_start`].
+//! The header is described in [`header`], the body in [`crate::event::archive`]. `base offset` to
+//! `end offset`, half-open, is the run of offsets that the frame stands for; it may hold fewer events
+//! (compaction takes some out), but none outside. A frame of no events has no body: it records the
+//! synced offset.
 //!
 //! Invariants:
 //! 1. A frame begins on a multiple of 4096 and is one long: no two commits share a physical sector,
 //!    whose read-modify-write at a power cut would damage an acknowledged frame.
 //! 2. `synced offset <= base offset <= end offset`, and a frame holds at most [`EVENTS_MAX`] events.
 //! 3. A header is valid without its body: a rotten body is stepped over, and the gap is named.
+//! 4. A frame names the topics of its events, so that any frame is read without any other.
 
 use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
 
@@ -32,12 +25,17 @@ use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
     event::{
         EventView, NewEvent, StagedEvent,
-        archive::{self, BODY_ALIGN_BYTES, Body, BodyBounds, BodyError},
+        archive::{self, BODY_ALIGN_BYTES, Body},
     },
     offset::Offset,
-    segment::Incarnation,
     topic::TopicNumber,
 };
+
+pub mod header;
+
+pub use header::{FrameError, FrameFlags, FrameHeader, FrameMeta, Seed};
+
+use header::{BODY_BYTES_MAX, padded_bytes};
 
 /// The header's length.
 pub const FRAME_HEADER_BYTES: usize = 64;
@@ -51,245 +49,8 @@ pub const EVENTS_MAX: usize = 65_535;
 /// The format that is written, and the newest that is read.
 pub const FRAME_VERSION: u16 = 1;
 
-const MAGIC: [u8; 4] = *b"SLFR";
-const HEADER_CRC_AT: usize = 60;
-const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
-
 const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(BODY_ALIGN_BYTES));
 const _: () = assert!(FRAME_BYTES_MAX.is_multiple_of(FRAME_ALIGN_BYTES));
-
-/// What every checksum of a segment's frames begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seed(u32);
-
-impl Seed {
-    /// The seed of a segment's frames.
-    pub fn of(incarnation: &Incarnation) -> Seed {
-        Seed(crc32fast::hash(&incarnation.bits()))
-    }
-
-    /// What the first frame of a segment has as its `previous_checksum`.
-    pub fn chain_start(self) -> u32 {
-        self.crc(b"first frame")
-    }
-
-    fn crc(self, bytes: &[u8]) -> u32 {
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
-        hasher.update(bytes);
-        hasher.finalize()
-    }
-}
-
-/// What a frame says about itself beyond its events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FrameFlags(u16);
-
-impl FrameFlags {
-    /// Nothing.
-    pub const NONE: FrameFlags = FrameFlags(0);
-    /// The log was closed behind this frame: nothing was written after it, so nothing visible can
-    /// have been lost.
-    pub const CLEAN_END: FrameFlags = FrameFlags(1);
-
-    const KNOWN: u16 = 1;
-
-    /// Whether all of `flags` are set.
-    pub fn has(self, flags: FrameFlags) -> bool {
-        self.0 & flags.0 == flags.0
-    }
-}
-
-/// What the writer knows about a frame besides its events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameMeta {
-    /// Where the frame before it ended.
-    pub base_offset: Offset,
-    /// Wall clock at the commit.
-    pub commit_time_ms: u64,
-    /// Everything below it was on the device when the frame was made; at most `base_offset`.
-    pub synced_offset: Offset,
-    /// The checksum of the frame before it, or [`Seed::chain_start`].
-    pub previous_checksum: u32,
-    /// What else it says.
-    pub flags: FrameFlags,
-}
-
-/// The first 64 bytes of a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameHeader {
-    /// The first offset that it stands for.
-    pub base_offset: Offset,
-    /// The first offset behind those.
-    pub end_offset: Offset,
-    /// How many events it holds.
-    pub event_count: u32,
-    /// Wall clock at the commit.
-    pub commit_time_ms: u64,
-    /// Everything below it was on the device when the frame was made.
-    pub synced_offset: Offset,
-    /// The checksum of the frame before it, or [`Seed::chain_start`].
-    pub previous_checksum: u32,
-    /// The length of the body, without padding.
-    pub body_bytes: u32,
-    /// What the body's checksum must be.
-    pub body_checksum: u32,
-    /// What else it says.
-    pub flags: FrameFlags,
-    /// The checksum of the frame: of the header, which holds the body's.
-    pub checksum: u32,
-}
-
-/// Why bytes are no frame.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
-    /// There are only zeroes where a header would be: nothing was written here yet.
-    #[error("nothing was written here")]
-    Blank,
-    /// The bytes end before the frame does.
-    #[error("{bytes} bytes, but the frame has {frame_bytes}")]
-    Truncated {
-        /// How many there are.
-        bytes: usize,
-        /// How many the frame has.
-        frame_bytes: usize,
-    },
-    /// Something else stands here.
-    #[error("no frame begins here")]
-    Magic,
-    /// The header is damaged, or belongs to another incarnation.
-    #[error("checksum of the frame header does not match")]
-    HeaderChecksum,
-    /// The header holds and the body is damaged: the next frame is where the header says.
-    #[error("checksum of the frame body does not match")]
-    BodyChecksum,
-    /// A newer program wrote it.
-    #[error("frame format {version} with flags {flags:#x} is newer than {FRAME_VERSION}")]
-    NewerVersion {
-        /// Its format.
-        version: u16,
-        /// Its flags.
-        flags: u16,
-    },
-    /// The checksum holds and the content does not: no program of ours wrote it.
-    #[error("{what} in the frame is out of range")]
-    Content {
-        /// Which field.
-        what: &'static str,
-    },
-    /// The same, in the body.
-    #[error("frame body: {0}")]
-    Body(#[from] BodyError),
-}
-
-impl FrameHeader {
-    /// The header that `bytes` begin with; what lies behind its 64 bytes is not looked at.
-    pub fn decode(bytes: &[u8], seed: Seed) -> Result<FrameHeader, FrameError> {
-        let Some(bytes) = bytes.first_chunk::<FRAME_HEADER_BYTES>() else {
-            let frame_bytes = FRAME_ALIGN_BYTES;
-            return Err(FrameError::Truncated { bytes: bytes.len(), frame_bytes });
-        };
-        if bytes.iter().all(|byte| *byte == 0) {
-            return Err(FrameError::Blank);
-        }
-        if bytes[0..4] != MAGIC {
-            return Err(FrameError::Magic);
-        }
-        let checksum = u32_at(bytes, HEADER_CRC_AT);
-        if seed.crc(&bytes[..HEADER_CRC_AT]) != checksum {
-            return Err(FrameError::HeaderChecksum);
-        }
-        let (version, flags) = (u16_at(bytes, 4), u16_at(bytes, 6));
-        if version > FRAME_VERSION || flags & !FrameFlags::KNOWN != 0 {
-            return Err(FrameError::NewerVersion { version, flags });
-        }
-        let header = FrameHeader {
-            base_offset: Offset::new(u64_at(bytes, 8)),
-            end_offset: Offset::new(u64_at(bytes, 16)),
-            synced_offset: Offset::new(u64_at(bytes, 24)),
-            commit_time_ms: u64_at(bytes, 32),
-            event_count: u32_at(bytes, 40),
-            body_bytes: u32_at(bytes, 44),
-            body_checksum: u32_at(bytes, 48),
-            previous_checksum: u32_at(bytes, 52),
-            flags: FrameFlags(flags),
-            checksum,
-        };
-        header.check(version, u32_at(bytes, 56))?;
-        Ok(header)
-    }
-
-    fn check(&self, version: u16, reserved: u32) -> Result<(), FrameError> {
-        let span = self.end_offset.since(self.base_offset);
-        let events = u64::from(self.event_count);
-        let wrong = |what| Err(FrameError::Content { what });
-        if version == 0 {
-            return wrong("version");
-        }
-        if self.end_offset < self.base_offset || self.end_offset > Offset::MAX {
-            return wrong("end offset");
-        }
-        if self.synced_offset > self.base_offset {
-            return wrong("synced offset");
-        }
-        if events > span || events > EVENTS_MAX as u64 || span > u64::from(u32::MAX) {
-            return wrong("event count");
-        }
-        if self.body_bytes as usize > BODY_BYTES_MAX || (events == 0) != (self.body_bytes == 0) {
-            return wrong("body length");
-        }
-        if reserved != 0 {
-            return wrong("reserved field");
-        }
-        Ok(())
-    }
-
-    /// How many bytes the frame takes in its file, padding included.
-    pub fn frame_bytes(&self) -> usize {
-        frame_bytes(self.body_bytes as usize)
-    }
-
-    fn encode(&self, seed: Seed) -> [u8; FRAME_HEADER_BYTES] {
-        let mut bytes = [0; FRAME_HEADER_BYTES];
-        bytes[0..4].copy_from_slice(&MAGIC);
-        bytes[4..6].copy_from_slice(&FRAME_VERSION.to_le_bytes());
-        bytes[6..8].copy_from_slice(&self.flags.0.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.base_offset.get().to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.end_offset.get().to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.synced_offset.get().to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.commit_time_ms.to_le_bytes());
-        bytes[40..44].copy_from_slice(&self.event_count.to_le_bytes());
-        bytes[44..48].copy_from_slice(&self.body_bytes.to_le_bytes());
-        bytes[48..52].copy_from_slice(&self.body_checksum.to_le_bytes());
-        bytes[52..56].copy_from_slice(&self.previous_checksum.to_le_bytes());
-        let checksum = seed.crc(&bytes[..HEADER_CRC_AT]);
-        bytes[HEADER_CRC_AT..].copy_from_slice(&checksum.to_le_bytes());
-        bytes
-    }
-
-    fn bounds(&self) -> BodyBounds {
-        BodyBounds {
-            base_offset: self.base_offset,
-            end_offset: self.end_offset,
-            event_count: self.event_count as usize,
-        }
-    }
-}
-
-fn frame_bytes(body_bytes: usize) -> usize {
-    (FRAME_HEADER_BYTES + body_bytes).next_multiple_of(FRAME_ALIGN_BYTES)
-}
-
-fn u16_at(bytes: &[u8; FRAME_HEADER_BYTES], at: usize) -> u16 {
-    u16::from_le_bytes(*bytes[at..].first_chunk().expect("inside the header"))
-}
-
-fn u32_at(bytes: &[u8; FRAME_HEADER_BYTES], at: usize) -> u32 {
-    u32::from_le_bytes(*bytes[at..].first_chunk().expect("inside the header"))
-}
-
-fn u64_at(bytes: &[u8; FRAME_HEADER_BYTES], at: usize) -> u64 {
-    u64::from_le_bytes(*bytes[at..].first_chunk().expect("inside the header"))
-}
 
 /// An upper bound of an event's share of a frame, its topic's name included.
 pub fn encoded_bytes_max(event: &NewEvent) -> usize {
@@ -298,7 +59,7 @@ pub fn encoded_bytes_max(event: &NewEvent) -> usize {
 
 /// An upper bound of the length of a frame whose events have shares of `shares_bytes` in all.
 pub fn frame_bytes_max(shares_bytes: usize) -> usize {
-    frame_bytes(archive::BODY_OVERHEAD_BYTES_MAX + shares_bytes)
+    padded_bytes(archive::BODY_OVERHEAD_BYTES_MAX + shares_bytes)
 }
 
 /// Makes a frame of `events` in `buffer`, whose content is replaced.
@@ -347,7 +108,6 @@ pub fn encode(
         checksum: 0,
     };
     let header_bytes = header.encode(seed);
-    header.checksum = u32_at(&header_bytes, HEADER_CRC_AT);
     buffer.as_mut_slice()[..FRAME_HEADER_BYTES].copy_from_slice(&header_bytes);
     buffer.pad_to(FRAME_ALIGN_BYTES);
     Frame { header, buffer: Arc::new(buffer), start: 0 }
@@ -375,14 +135,14 @@ fn number_topics(events: &[StagedEvent]) -> (Vec<(TopicNumber, &str)>, Vec<u16>)
     (topics, indexes)
 }
 
-/// How far bytes are trusted.
+/// How far bytes are trusted. Either way both checksums, the archive and the order of the events are
+/// checked, so that no byte can make a reader panic: see [`archive`] for what that costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// Where they came from is in doubt (recovery, verification, foreign files): the padding is
-    /// looked at as well.
+    /// Where they came from is in doubt (recovery, verification, foreign files): the padding and the
+    /// spelling of topics are looked at as well.
     Bytecheck,
-    /// We wrote them or checked them before: whatever a damaged byte could do is caught by the
-    /// checksums.
+    /// We wrote them, or checked them before.
     Checksum,
 }
 
@@ -424,7 +184,7 @@ impl Frame {
             return Err(FrameError::Content { what: "padding" });
         }
         if !body.is_empty() {
-            Body::check(body, header.bounds())?;
+            Body::check(body, header.bounds(), trust == Trust::Bytecheck)?;
         }
         Ok(Frame { header, buffer: buffer.clone(), start })
     }
@@ -464,6 +224,11 @@ impl Frame {
         &self.buffer
     }
 
+    /// The memory that it lay in, to be used again, unless somebody else still holds it.
+    pub fn into_buffer(self) -> Option<DiskBuffer> {
+        Arc::into_inner(self.buffer)
+    }
+
     /// Its bytes, padding included.
     pub fn as_bytes(&self) -> &[u8] {
         &self.buffer.as_slice()[self.start..self.start + self.frame_bytes()]
@@ -480,8 +245,8 @@ impl Frame {
     }
 
     /// The topics of its events, each once, in the order of [`EventView::topic_index`].
-    pub fn topics(&self) -> impl Iterator<Item = (TopicNumber, &str)> {
-        self.body().into_iter().flat_map(Body::topics)
+    pub fn topics(&self) -> impl ExactSizeIterator<Item = (TopicNumber, &str)> {
+        archive::topics(self.body())
     }
 
     /// The index of the first event at or behind `offset`; [`Frame::len`] if there is none.
@@ -557,3 +322,208 @@ impl<'a> DoubleEndedIterator for Events<'a> {
 }
 
 impl ExactSizeIterator for Events<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        event::{DataForm, EventId, EventKey, EventKind, EventType},
+        segment::Incarnation,
+        topic::Topic,
+    };
+
+    fn seed() -> Seed {
+        Seed::of(&Incarnation::new(*b"0123456789abcdef"))
+    }
+
+    fn meta(base_offset: u64) -> FrameMeta {
+        FrameMeta {
+            base_offset: Offset::new(base_offset),
+            commit_time_ms: 1_763_700_000_000,
+            synced_offset: Offset::new(base_offset),
+            previous_checksum: seed().chain_start(),
+            flags: FrameFlags::NONE,
+        }
+    }
+
+    fn staged(offset: u64, topic: &str, data: &'static str) -> StagedEvent {
+        let topic = Topic::parse_reserved(topic).expect("a topic");
+        StagedEvent {
+            offset: Offset::new(offset),
+            time_ms: 1_763_700_000_000 + offset,
+            topic_number: TopicNumber::new(u32::try_from(topic.len()).expect("short")),
+            event: NewEvent::json(topic, Bytes::from_static(data.as_bytes())),
+        }
+    }
+
+    fn reparse(frame: &Frame) -> Result<Frame, FrameError> {
+        Frame::parse_at(frame.buffer(), 0, seed(), Trust::Bytecheck)
+    }
+
+    #[test]
+    fn everything_of_an_event_comes_back() {
+        let plain = staged(7, "a", "{}");
+        let mut full = staged(9, "rooms/42/messages", "\u{0}\u{1}");
+        full.time_ms = archive::TIME_MS_END - 1;
+        full.event.event_type = EventType::parse("a-long-type-name").expect("a type");
+        full.event.id = Some(EventId::parse("id").expect("an id"));
+        full.event.key = Some(EventKey::parse("a key of more than eight bytes").expect("a key"));
+        full.event.headers =
+            vec![("a".into(), "b".into()), ("x-longer-name".into(), "and a longer value".into())];
+        full.event.content_type = "text/plain".into();
+        full.event.form = DataForm::Text;
+        let frame = encode(&meta(7), &[plain, full], seed(), DiskBuffer::default());
+        let frame = reparse(&frame).expect("a frame");
+        assert_eq!((frame.base_offset(), frame.end_offset()), (Offset::new(7), Offset::new(10)));
+        assert_eq!(frame.len(), 2);
+
+        let event = frame.event(0);
+        assert_eq!(event.offset(), Offset::new(7));
+        assert_eq!((event.topic(), event.topic_number()), ("a", TopicNumber::new(1)));
+        assert_eq!((event.event_type(), event.content_type()), ("message", "application/json"));
+        assert_eq!((event.id(), event.key(), event.headers().len()), (None, None, 0));
+        assert_eq!((event.form(), event.kind()), (DataForm::Json, EventKind::Data));
+        assert_eq!(event.data(), b"{}");
+
+        let event = frame.event(1);
+        assert_eq!(event.offset(), Offset::new(9));
+        assert_eq!(event.time_ms(), archive::TIME_MS_END - 1);
+        assert_eq!(event.topic(), "rooms/42/messages");
+        assert_eq!((event.event_type(), event.content_type()), ("a-long-type-name", "text/plain"));
+        assert_eq!(event.id(), Some("id"));
+        assert_eq!(event.key(), Some("a key of more than eight bytes"));
+        assert_eq!(
+            event.headers().collect::<Vec<_>>(),
+            [("a", "b"), ("x-longer-name", "and a longer value")]
+        );
+        assert_eq!((event.form(), event.data()), (DataForm::Text, &b"\0\x01"[..]));
+    }
+
+    #[test]
+    fn a_frame_of_no_events_is_one_block_without_a_body() {
+        let clean_end = FrameMeta { flags: FrameFlags::CLEAN_END, ..meta(3) };
+        let frame = encode(&clean_end, &[], seed(), DiskBuffer::zeroed(9000));
+        let frame = reparse(&frame).expect("a frame");
+        assert_eq!((frame.len(), frame.frame_bytes()), (0, 4096));
+        assert_eq!(frame.end_offset(), Offset::new(3));
+        assert!(frame.header().flags.has(FrameFlags::CLEAN_END));
+        assert_eq!(frame.events().len(), 0);
+        assert_eq!(frame.topics().count(), 0);
+        assert_eq!(frame.index_at(Offset::ZERO), 0);
+    }
+
+    #[test]
+    fn the_header_is_read_without_the_body() {
+        let frame = encode(&meta(0), &[staged(0, "a", "{}")], seed(), DiskBuffer::default());
+        let mut bytes = DiskBuffer::clone(frame.buffer());
+        bytes.as_mut_slice()[70] ^= 1;
+        assert_eq!(FrameHeader::decode(bytes.as_slice(), seed()).as_ref(), Ok(frame.header()));
+        assert_eq!(
+            Frame::parse(bytes, seed(), Trust::Checksum).map(|_| ()),
+            Err(FrameError::BodyChecksum)
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let frame = encode(&meta(0), &[staged(0, "a", "{}")], seed(), DiskBuffer::default());
+        for bit in 0..frame.frame_bytes() * 8 {
+            let mut bytes = DiskBuffer::clone(frame.buffer());
+            bytes.as_mut_slice()[bit / 8] ^= 1 << (bit % 8);
+            assert!(Frame::parse(bytes, seed(), Trust::Bytecheck).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn another_incarnation_is_not_read() {
+        let other = Seed::of(&Incarnation::new([1; 16]));
+        let frame = encode(&meta(0), &[staged(0, "a", "{}")], other, DiskBuffer::default());
+        assert_eq!(reparse(&frame).map(|_| ()), Err(FrameError::HeaderChecksum));
+    }
+
+    #[test]
+    fn what_is_no_frame_is_named() {
+        let parse = |bytes| Frame::parse(bytes, seed(), Trust::Checksum).map(|_| ());
+        assert_eq!(parse(DiskBuffer::zeroed(4096)), Err(FrameError::Blank));
+        assert!(matches!(parse(DiskBuffer::zeroed(63)), Err(FrameError::Truncated { .. })));
+        let frame = encode(&meta(0), &[staged(0, "a", "{}")], seed(), DiskBuffer::default());
+        let mut bytes = DiskBuffer::clone(frame.buffer());
+        bytes.truncate(4095);
+        let truncated = FrameError::Truncated { bytes: 4095, frame_bytes: 4096 };
+        assert_eq!(parse(bytes), Err(truncated));
+        let mut bytes = DiskBuffer::zeroed(4096);
+        bytes.as_mut_slice()[100] = 1;
+        assert_eq!(parse(bytes), Err(FrameError::Blank));
+    }
+
+    #[test]
+    fn several_frames_share_a_buffer() {
+        let first = encode(&meta(0), &[staged(0, "a", "{}")], seed(), DiskBuffer::default());
+        let second = encode(&meta(1), &[staged(1, "b", "[]")], seed(), DiskBuffer::default());
+        let mut bytes = DiskBuffer::clone(first.buffer());
+        bytes.extend_from_slice(second.as_bytes());
+        let bytes = Arc::new(bytes);
+        let frame = Frame::parse_at(&bytes, 4096, seed(), Trust::Checksum).expect("a frame");
+        assert_eq!(frame.event(0).data(), b"[]");
+        assert_eq!(frame.as_bytes(), second.as_bytes());
+        let past = Frame::parse_at(&bytes, 8192, seed(), Trust::Checksum);
+        assert!(matches!(past.map(|_| ()), Err(FrameError::Truncated { bytes: 0, .. })));
+    }
+
+    #[test]
+    fn events_are_found_by_offset_and_time() {
+        let events = [
+            staged(10, "a", "0"),
+            staged(13, "a", "1"),
+            staged(14, "b", "2"),
+            staged(20, "a", "3"),
+        ];
+        let frame = encode(&meta(10), &events, seed(), DiskBuffer::default());
+        for (offset, index) in [(0, 0), (10, 0), (11, 1), (13, 1), (14, 2), (15, 3), (21, 4)] {
+            assert_eq!(frame.index_at(Offset::new(offset)), index, "{offset}");
+            assert_eq!(frame.index_at_time(1_763_700_000_000 + offset), index, "{offset}");
+        }
+        let backwards: Vec<_> = frame.events().rev().map(|event| event.offset().get()).collect();
+        assert_eq!(backwards, [20, 14, 13, 10]);
+    }
+
+    #[test]
+    fn a_body_that_breaks_an_invariant_is_refused_though_its_checksum_holds() {
+        let events = [staged(10, "a", "0"), staged(11, "a", "1")];
+        let good = encode(&meta(10), &events, seed(), DiskBuffer::default());
+        let root_at = FRAME_HEADER_BYTES + good.header().body_bytes as usize - 16;
+        let event_at = root_at - 36;
+        for (place, value, what) in [
+            (event_at, 0, "offset"),
+            (event_at, 2, "offset"),
+            (event_at + 8, 0, "time"),
+            (event_at + 10, 1, "topic"),
+            (event_at + 12, 3, "form"),
+            (event_at + 13, 1, "kind"),
+            (event_at + 14, 1, "reserved field"),
+        ] {
+            let mut bytes = DiskBuffer::clone(good.buffer());
+            bytes.as_mut_slice()[place] = value;
+            reseal(&mut bytes, good.header());
+            let error = Frame::parse(bytes, seed(), Trust::Checksum).map(|_| ()).expect_err(what);
+            assert_eq!(error, FrameError::Body(archive::BodyError::Event { what, index: 1 }));
+        }
+        // The lists of the root.
+        for place in [root_at, root_at + 4, root_at + 8, root_at + 12] {
+            let mut bytes = DiskBuffer::clone(good.buffer());
+            bytes.as_mut_slice()[place] ^= 0x40;
+            reseal(&mut bytes, good.header());
+            assert!(Frame::parse(bytes, seed(), Trust::Checksum).is_err(), "{place}");
+        }
+    }
+
+    fn reseal(bytes: &mut DiskBuffer, header: &FrameHeader) {
+        let mut header = *header;
+        let body = FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + header.body_bytes as usize;
+        header.body_checksum = seed().crc(&bytes.as_slice()[body]);
+        let header_bytes = header.encode(seed());
+        bytes.as_mut_slice()[..FRAME_HEADER_BYTES].copy_from_slice(&header_bytes);
+    }
+}

@@ -493,10 +493,22 @@ pub(crate) struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    /// Checks all of a body: the archive by bytecheck, then every invariant of this file.
-    pub fn check(bytes: &'a [u8], bounds: BodyBounds) -> Result<Body<'a>, BodyError> {
+    /// Checks a body: the archive by bytecheck, then every invariant of this file, but the spelling
+    /// of topics only if asked to.
+    ///
+    /// Bytecheck is cheap enough to be done always (on 128 KiB frames of 400 events: 5 ns an event
+    /// without details, 30 ns with id, key, type and a header), so no checksum has to vouch for
+    /// memory safety. Spelling is not: 50 ns a topic.
+    pub fn check(
+        bytes: &'a [u8],
+        bounds: BodyBounds,
+        spelling: bool,
+    ) -> Result<Body<'a>, BodyError> {
         let record = rkyv::access::<BodyRecord, rancor::Error>(bytes)
             .map_err(|error| BodyError::Archive { what: error.to_string() })?;
+        if spelling {
+            check_topics(record)?;
+        }
         check_invariants(record, bounds)?;
         Ok(Body { record, base_offset: bounds.base_offset })
     }
@@ -517,12 +529,19 @@ impl<'a> Body<'a> {
     pub fn event(self, index: usize) -> EventView<'a> {
         EventView { record: &self.record.events[index], body: self }
     }
+}
 
-    /// The frame's topics, in the order of the indexes.
-    pub fn topics(self) -> impl ExactSizeIterator<Item = (TopicNumber, &'a str)> {
-        let topics = self.record.topics.as_slice();
-        topics.iter().map(|topic| (TopicNumber::new(topic.number.to_native()), topic.name.as_str()))
+/// The topics of a frame, in the order of the indexes; none if it has no body.
+pub(crate) fn topics(body: Option<Body<'_>>) -> impl ExactSizeIterator<Item = (TopicNumber, &str)> {
+    let topics = body.map_or(&[][..], |body| body.record.topics.as_slice());
+    topics.iter().map(|topic| (TopicNumber::new(topic.number.to_native()), topic.name.as_str()))
+}
+
+fn check_topics(record: &BodyRecord) -> Result<(), BodyError> {
+    for (index, topic) in record.topics.iter().enumerate() {
+        topic::check_name(&topic.name).map_err(|_| BodyError::Topic { index })?;
     }
+    Ok(())
 }
 
 fn check_invariants(record: &BodyRecord, bounds: BodyBounds) -> Result<(), BodyError> {
@@ -530,9 +549,6 @@ fn check_invariants(record: &BodyRecord, bounds: BodyBounds) -> Result<(), BodyE
         return Err(BodyError::Archive {
             what: "event count differs from the header's".to_owned(),
         });
-    }
-    for (index, topic) in record.topics.iter().enumerate() {
-        topic::check_name(&topic.name).map_err(|_| BodyError::Topic { index })?;
     }
     let span = bounds.end_offset.since(bounds.base_offset);
     let mut next_delta = 0;
@@ -559,9 +575,6 @@ fn check_invariants(record: &BodyRecord, bounds: BodyBounds) -> Result<(), BodyE
         }
         if event.reserved != 0 {
             return wrong("reserved field");
-        }
-        if event.form == form_code(DataForm::Text) && str::from_utf8(&event.data).is_err() {
-            return wrong("text");
         }
     }
     Ok(())
