@@ -1,0 +1,103 @@
+//! A Bloom filter over the names of a segment's topics: "not in here" without reading anything.
+//!
+//! ```text
+//! 0         4
+//! +---------+------+
+//! | hashes  | bits |      bit n is bit n % 8 of byte n / 8
+//! +---------+------+
+//! ```
+//! 10 bits a topic and 7 hashes let through about 1 of 100 names that are not there. The hash is
+//! FNV-1a of 64 bits, mixed as MurmurHash3 ends; its halves `a` and `b` give the bits
+//! `(a + i * (b | 1)) % bits` for `i` from 0.
+
+use crate::index::IndexError;
+
+const BITS_PER_TOPIC: usize = 10;
+const HASHES: u32 = 7;
+const HASHES_MAX: u32 = 32;
+const BITS_AT: usize = 4;
+
+/// The filter's bytes.
+pub(crate) fn encode<'a>(topic_count: usize, names: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let bits_bytes = (topic_count * BITS_PER_TOPIC).div_ceil(8);
+    let mut bytes = vec![0; BITS_AT + bits_bytes];
+    bytes[..BITS_AT].copy_from_slice(&HASHES.to_le_bytes());
+    for name in names {
+        for bit in bits_of(name, HASHES, bits_bytes) {
+            bytes[BITS_AT + bit / 8] |= 1 << (bit % 8);
+        }
+    }
+    bytes
+}
+
+/// Checks that bytes are a filter.
+pub(crate) fn check(bytes: &[u8]) -> Result<(), IndexError> {
+    let hashes = bytes.first_chunk().map(|hashes| u32::from_le_bytes(*hashes));
+    match hashes {
+        Some(1..=HASHES_MAX) => Ok(()),
+        _ => Err(IndexError::Content { what: "filter" }),
+    }
+}
+
+/// Whether a name may be among those of a checked filter; if not, it is not.
+pub(crate) fn may_contain(bytes: &[u8], name: &[u8]) -> bool {
+    let Some((hashes, bits)) = bytes.split_first_chunk() else { return true };
+    let bits_bytes = bits.len();
+    bits_bytes > 0
+        && bits_of(name, u32::from_le_bytes(*hashes), bits_bytes)
+            .all(|bit| bits[bit / 8] & (1 << (bit % 8)) != 0)
+}
+
+fn bits_of(name: &[u8], hashes: u32, bits_bytes: usize) -> impl Iterator<Item = usize> {
+    let hash = hash(name);
+    let (first, step) = (hash & u64::from(u32::MAX), (hash >> 32) | 1);
+    let bit_count = bits_bytes as u64 * 8;
+    (0..u64::from(hashes)).map(move |turn| {
+        usize::try_from((first + turn * step) % bit_count).expect("below the number of bits")
+    })
+}
+
+fn hash(name: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in name {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_let_through_and_few_others() {
+        let name = |number: usize| format!("rooms/{number}/messages").into_bytes();
+        let names: Vec<_> = (0..10_000).map(name).collect();
+        let filter = encode(names.len(), names.iter().map(Vec::as_slice));
+        assert_eq!(check(&filter), Ok(()));
+        assert!(names.iter().all(|name| may_contain(&filter, name)));
+        let others = (10_000..110_000).filter(|other| may_contain(&filter, &name(*other))).count();
+        assert!(others < 1_500, "{others} of 100000 others");
+    }
+
+    #[test]
+    fn a_filter_of_nothing_lets_nothing_through() {
+        let filter = encode(0, std::iter::empty());
+        assert_eq!(check(&filter), Ok(()));
+        assert!(!may_contain(&filter, b"a"));
+    }
+
+    #[test]
+    fn the_hash_is_part_of_the_format() {
+        assert_eq!(hash(b"rooms/42/messages"), 0x8d60b0c5d7598761);
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused() {
+        for bytes in [&[][..], &[7, 0, 0], &[0, 0, 0, 0], &[33, 0, 0, 0]] {
+            assert!(check(bytes).is_err(), "{bytes:?}");
+        }
+    }
+}
