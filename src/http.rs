@@ -7,8 +7,10 @@
 //! ```
 
 pub mod accept;
+mod appended;
 pub mod authority;
 pub mod body;
+pub mod cors;
 mod framing;
 pub mod head;
 pub mod origin;

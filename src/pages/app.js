@@ -235,7 +235,9 @@ function row(item) {
   if (type !== "message") line.append(element("span", "type", type));
   line.append(element("span", "data", data.slice(0, 300)));
   const summary = element("summary");
-  summary.append(element("span", "offset", item.offset), line);
+  const time = element("time", "", new Date(item.time).toLocaleTimeString([], { hourCycle: "h23" }));
+  time.dateTime = item.time;
+  summary.append(element("span", "offset", item.offset), line, time);
   const details = element("details");
   details.append(summary);
   details.addEventListener("toggle", () => {
