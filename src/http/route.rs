@@ -33,7 +33,7 @@ pub enum Operation {
     },
     /// `POST /api/v1/events`
     AppendEvents,
-    /// `GET /api/v1/events/stream`, `/sse`, `/ws`
+    /// `GET /api/v1/events/stream`, and `sse` and `ws` beside it; `/sse`, `/ws`
     Stream {
         /// Over what.
         force: StreamForce,
@@ -119,6 +119,8 @@ fn find(path: &str) -> Result<Resource<'_>, Problem> {
         return Ok(match rest {
             "events" => Resource::AppendEvents,
             "events/stream" => Resource::Read(Operation::Stream { force: StreamForce::Any }),
+            "events/sse" => Resource::Read(Operation::Stream { force: StreamForce::Sse }),
+            "events/ws" => Resource::Read(Operation::Stream { force: StreamForce::WebSocket }),
             "events/history" => Resource::Read(Operation::History),
             "topics" => Resource::Read(Operation::Topics),
             _ if rest == "logs" || rest.starts_with("logs/") => Resource::Later("logs by name"),
@@ -222,6 +224,8 @@ mod tests {
         for (path, operation) in [
             ("/", Operation::Home),
             ("/sse", Operation::Stream { force: StreamForce::Sse }),
+            ("/api/v1/events/sse", Operation::Stream { force: StreamForce::Sse }),
+            ("/api/v1/events/ws", Operation::Stream { force: StreamForce::WebSocket }),
             ("/ws", Operation::Stream { force: StreamForce::WebSocket }),
             ("/api/v1/events/stream", Operation::Stream { force: StreamForce::Any }),
             ("/api/v1/events/history", Operation::History),
