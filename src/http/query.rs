@@ -10,6 +10,6 @@ mod requests;
 
 pub use form::{Form, Parameter};
 pub use requests::{
-    AppendRequest, AppendTarget, Format, HISTORY_EVENTS_MAX, HistoryRequest, Order, PlainRequest,
-    StreamRequest, TopicsRequest, Transport,
+    AppendRequest, AppendTarget, CHOICES_MAX, Format, HISTORY_EVENTS_MAX, HistoryRequest, Order,
+    PlainRequest, StreamRequest, TopicsRequest, Transport,
 };

@@ -1,0 +1,496 @@
+//! Messages from clients.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use strandline_storage::{
+    event::{EventType, NewEvent},
+    topic::TopicPattern,
+};
+
+use crate::{
+    event_json::{self, EventFields},
+    http::query::CHOICES_MAX,
+    input::{LogName, not_yet, quoted},
+    json::{
+        check,
+        members::{self, Members},
+    },
+    problem::{Problem, ProblemKind},
+    stream::cursor::{Cursor, GivenCursor, StartFrom},
+};
+
+static NAMES: [&str; 19] = [
+    "type",
+    "id",
+    "topics",
+    "types",
+    "from",
+    "last_event_id",
+    "log",
+    "filter",
+    "where",
+    "subscription",
+    "topic",
+    "event",
+    "data",
+    "data_base64",
+    "event_id",
+    "key",
+    "headers",
+    "content_type",
+    "expected_offset",
+];
+
+type MessageMembers<'a> = Members<'a, 19>;
+
+/// A message from a client.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ClientMessage {
+    /// Opens a subscription.
+    Subscribe(Subscribe),
+    /// Ends one.
+    Unsubscribe {
+        /// What the answer is called.
+        id: Option<MessageId>,
+        /// Which.
+        subscription: u32,
+    },
+    /// Appends an event.
+    Publish {
+        /// What the answer is called; without one there is none, but for errors.
+        id: Option<MessageId>,
+        /// The event.
+        event: Box<NewEvent>,
+    },
+    /// Asks for a `pong`.
+    Ping {
+        /// What the answer is called.
+        id: Option<MessageId>,
+    },
+}
+
+/// What a subscription is about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subscribe {
+    /// What the answer is called.
+    pub id: Option<MessageId>,
+    /// The log; that of the connection if absent.
+    pub log: Option<LogName>,
+    /// Events of any of these, 1 to 64; `**` if none was given.
+    pub topics: Vec<TopicPattern>,
+    /// Events of any of these types; all types if empty.
+    pub types: Vec<EventType>,
+    /// Where to begin without a cursor; `latest` if absent.
+    pub from: Option<StartFrom>,
+    /// What to resume from.
+    pub cursor: GivenCursor,
+}
+
+/// The `id` of a message, as its bytes came: a JSON number or string.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageId(Box<str>);
+
+impl MessageId {
+    /// The longest id, quotes and escapes included.
+    pub const BYTES_MAX: usize = 128;
+
+    fn of(value: &RawValue) -> Option<MessageId> {
+        let text = value.get();
+        let scalar = matches!(text.as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'));
+        (scalar && text.len() <= MessageId::BYTES_MAX).then(|| MessageId(text.into()))
+    }
+
+    /// The JSON text.
+    pub fn as_json(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A message that cannot be followed; the connection stays.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MessageError {
+    /// The message's `id`, if it could be read.
+    pub id: Option<MessageId>,
+    /// Why.
+    pub problem: Problem,
+}
+
+/// Parses a message. The data of a `publish` is a slice of `text`.
+pub fn parse(text: &Bytes) -> Result<ClientMessage, MessageError> {
+    let object = match check::utf8(text) {
+        Ok(object) => object,
+        Err(_) => return Err(MessageError { id: None, problem: bad_format() }),
+    };
+    let members = match Members::parse(object, &NAMES) {
+        Ok(members) => members,
+        Err(_) => {
+            let problem = match check::check(text) {
+                Ok(_) => invalid("a message is a JSON object"),
+                Err(_) => bad_format(),
+            };
+            return Err(MessageError { id: None, problem });
+        }
+    };
+    let id = members.get("id").and_then(MessageId::of);
+    message(&members, id.clone(), text).map_err(|problem| MessageError { id, problem })
+}
+
+fn message(
+    members: &MessageMembers<'_>,
+    id: Option<MessageId>,
+    text: &Bytes,
+) -> Result<ClientMessage, Problem> {
+    if let Some(fault) = members.fault() {
+        return Err(invalid(fault));
+    }
+    if members.get("id").is_some() && id.is_none() {
+        let bytes_max = MessageId::BYTES_MAX;
+        let detail =
+            format!("member \"id\" is not a number or string of at most {bytes_max} bytes");
+        return Err(invalid(&detail));
+    }
+    let message_type = members.get("type").ok_or_else(|| invalid("member \"type\" is missing"))?;
+    match text_of("type", message_type)?.as_str() {
+        "subscribe" => {
+            let taken = ["topics", "types", "from", "last_event_id", "log", "filter", "where"];
+            only(members, &taken)?;
+            Ok(ClientMessage::Subscribe(subscribe(members, id)?))
+        }
+        "unsubscribe" => {
+            only(members, &["subscription"])?;
+            let value = members.get("subscription");
+            let number = value.and_then(|value| value.get().parse().ok()).filter(|n| *n > 0);
+            let subscription = number
+                .ok_or_else(|| invalid("member \"subscription\" is not the number of one"))?;
+            Ok(ClientMessage::Unsubscribe { id, subscription })
+        }
+        "publish" => {
+            let taken = [
+                "topic",
+                "event",
+                "data",
+                "data_base64",
+                "event_id",
+                "key",
+                "headers",
+                "content_type",
+                "expected_offset",
+            ];
+            only(members, &taken)?;
+            let event = Box::new(publish(members, text)?);
+            Ok(ClientMessage::Publish { id, event })
+        }
+        "ping" => {
+            only(members, &[])?;
+            Ok(ClientMessage::Ping { id })
+        }
+        other => Err(invalid(&format!(
+            "unknown type {}: it is subscribe, unsubscribe, publish or ping",
+            quoted(other)
+        ))),
+    }
+}
+
+fn subscribe(members: &MessageMembers<'_>, id: Option<MessageId>) -> Result<Subscribe, Problem> {
+    refuse_later(members, &["filter", "where"])?;
+    let log = match members.get("log") {
+        Some(value) => Some(LogName::parse(&text_of("log", value)?)?),
+        None => None,
+    };
+    let topics = choices(members, "topics", |name| {
+        TopicPattern::parse(name).map_err(|error| {
+            let detail = format!("pattern {} {error}", quoted(name));
+            Problem::new(ProblemKind::InvalidPattern, detail)
+        })
+    })?;
+    let types = choices(members, "types", |name| {
+        EventType::parse(name).map_err(|error| {
+            let detail = format!("type {} {error}", quoted(name));
+            Problem::new(ProblemKind::InvalidName, detail)
+        })
+    })?;
+    let from =
+        match members.get("from") {
+            Some(value) => {
+                let text = text_or_number("from", value)?;
+                Some(StartFrom::parse(&text).map_err(|what| {
+                    invalid(&format!("member \"from\": {} {what}", quoted(&text)))
+                })?)
+            }
+            None => None,
+        };
+    let cursor = match members.get("last_event_id") {
+        Some(value) => {
+            let text = text_or_number("last_event_id", value)?;
+            match (text.as_str(), Cursor::parse(&text)) {
+                ("", _) => GivenCursor::None,
+                (_, Ok(cursor)) => GivenCursor::Cursor(cursor),
+                (_, Err(_)) => {
+                    let detail =
+                        format!("member \"last_event_id\": {} is not a cursor", quoted(&text));
+                    return Err(Problem::new(ProblemKind::InvalidCursor, detail));
+                }
+            }
+        }
+        None => GivenCursor::None,
+    };
+    let topics = topics.unwrap_or_else(|| vec![TopicPattern::all()]);
+    Ok(Subscribe { id, log, topics, types: types.unwrap_or_default(), from, cursor })
+}
+
+fn publish(members: &MessageMembers<'_>, text: &Bytes) -> Result<NewEvent, Problem> {
+    refuse_later(members, &["event_id", "expected_offset"])?;
+    let topic = members.get("topic");
+    if topic.is_none() {
+        return Err(Problem::new(ProblemKind::InvalidEvent, "member \"topic\" is missing"));
+    }
+    let fields = EventFields {
+        topic,
+        event_type: members.get("event"),
+        type_name: "event",
+        key: members.get("key"),
+        headers: members.get("headers"),
+        content_type: members.get("content_type"),
+        data: members.get("data"),
+        data_base64: members.get("data_base64"),
+    };
+    event_json::new_event(&fields, None, text)
+}
+
+/// The texts of an array member, parsed; `None` if it is absent.
+fn choices<T>(
+    members: &MessageMembers<'_>,
+    name: &str,
+    parse: impl Fn(&str) -> Result<T, Problem>,
+) -> Result<Option<Vec<T>>, Problem> {
+    let Some(value) = members.get(name) else { return Ok(None) };
+    let wanted =
+        || invalid(&format!("member \"{name}\" is not an array of 1 to {CHOICES_MAX} strings"));
+    let elements = members::elements(value).ok_or_else(wanted)?;
+    if elements.is_empty() || elements.len() > CHOICES_MAX {
+        return Err(wanted());
+    }
+    let parsed = elements.into_iter().map(|element| {
+        let text = members::string(element).ok_or_else(wanted)?;
+        parse(&text)
+    });
+    parsed.collect::<Result<_, _>>().map(Some)
+}
+
+/// Refuses members that belong to another type of message.
+fn only(members: &MessageMembers<'_>, taken: &[&str]) -> Result<(), Problem> {
+    let mut all = vec!["type", "id"];
+    all.extend_from_slice(taken);
+    match members.first_outside(&all) {
+        None => Ok(()),
+        Some(name) => Err(invalid(&format!("member \"{name}\" does not belong to this type"))),
+    }
+}
+
+fn refuse_later(members: &MessageMembers<'_>, names: &[&str]) -> Result<(), Problem> {
+    match names.iter().find(|name| members.get(name).is_some()) {
+        None => Ok(()),
+        Some(name) => Err(not_yet(&format!("the member \"{name}\""))),
+    }
+}
+
+fn text_of(name: &str, value: &RawValue) -> Result<String, Problem> {
+    let text = members::string(value);
+    let text = text.ok_or_else(|| invalid(&format!("member \"{name}\" is not a string")))?;
+    Ok(text.into_owned())
+}
+
+/// A string, or a whole number as if it were quoted.
+fn text_or_number(name: &str, value: &RawValue) -> Result<String, Problem> {
+    let digits = value.get().strip_prefix('-').unwrap_or(value.get());
+    match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => Ok(value.get().to_owned()),
+        false => text_of(name, value),
+    }
+}
+
+fn invalid(detail: &str) -> Problem {
+    Problem::new(ProblemKind::InvalidMessage, detail.to_owned())
+}
+
+/// What is said to everything that is not JSON: the contract has these words.
+fn bad_format() -> Problem {
+    invalid("Invalid message format")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use strandline_storage::{event::DataForm, offset::Offset};
+
+    use super::*;
+
+    fn ok(text: &str) -> ClientMessage {
+        parse(&Bytes::copy_from_slice(text.as_bytes())).expect(text)
+    }
+
+    fn refused(text: &str) -> (Option<String>, ProblemKind, String) {
+        let error = parse(&Bytes::copy_from_slice(text.as_bytes())).expect_err(text);
+        let id = error.id.map(|id| id.as_json().to_owned());
+        (id, error.problem.kind(), error.problem.detail().to_owned())
+    }
+
+    fn subscribe(text: &str) -> Subscribe {
+        match ok(text) {
+            ClientMessage::Subscribe(subscribe) => subscribe,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// API §5: `{"type":"subscribe","id":7,"topics":["a/*"],"types":["trade"],"from":"earliest",
+    /// "last_event_id":"41.k3f9q",..,"log":"main"}`.
+    #[test]
+    fn subscribe_messages() {
+        let message = subscribe(
+            r#"{"type":"subscribe","id":7,"topics":["a/*"],"types":["trade"],"from":"earliest",
+                "last_event_id":"41.k3f9q","log":"main"}"#,
+        );
+        assert_eq!(message.id.unwrap().as_json(), "7");
+        assert_eq!(message.log, Some(LogName::default()));
+        assert_eq!(message.topics, [TopicPattern::parse("a/*").unwrap()]);
+        assert_eq!(message.types, [EventType::parse("trade").unwrap()]);
+        assert_eq!(message.from, Some(StartFrom::Earliest));
+        assert_eq!(message.cursor, GivenCursor::Cursor(Cursor::parse("41.k3f9q").unwrap()));
+
+        let bare = subscribe(r#"{"type":"subscribe"}"#);
+        assert_eq!(bare.topics, [TopicPattern::all()]);
+        assert_eq!(
+            (bare.id, bare.log, bare.from, bare.cursor),
+            (None, None, None, GivenCursor::None)
+        );
+
+        let from = |from: &str| subscribe(&format!(r#"{{"type":"subscribe","from":{from}}}"#)).from;
+        assert_eq!(from("42"), Some(StartFrom::Offset(Offset::new(42))));
+        assert_eq!(from("\"42\""), Some(StartFrom::Offset(Offset::new(42))));
+        assert_eq!(from("-5"), Some(StartFrom::Last(5)));
+        let cursor =
+            |id: &str| subscribe(&format!(r#"{{"type":"subscribe","last_event_id":{id}}}"#)).cursor;
+        assert_eq!(cursor("\"\""), GivenCursor::None, "empty is absent");
+        assert_eq!(cursor("41"), GivenCursor::Cursor(Cursor::parse("41").unwrap()));
+    }
+
+    #[test]
+    fn subscribe_messages_that_are_refused() {
+        let many = format!(r#""topics":[{}]"#, vec!["\"a\""; 65].join(","));
+        for (members, kind) in [
+            (r#""topics":"a""#, ProblemKind::InvalidMessage),
+            (r#""topics":[]"#, ProblemKind::InvalidMessage),
+            (r#""topics":[1]"#, ProblemKind::InvalidMessage),
+            (&many, ProblemKind::InvalidMessage),
+            (r#""topics":["a//b"]"#, ProblemKind::InvalidPattern),
+            (r#""types":[]"#, ProblemKind::InvalidMessage),
+            (r#""types":["error"]"#, ProblemKind::InvalidName),
+            (r#""from":"x""#, ProblemKind::InvalidMessage),
+            (r#""from":1.5"#, ProblemKind::InvalidMessage),
+            (r#""from":1e3"#, ProblemKind::InvalidMessage),
+            (r#""from":18446744073709551616"#, ProblemKind::InvalidMessage),
+            (r#""from":null"#, ProblemKind::InvalidMessage),
+            (r#""last_event_id":"?""#, ProblemKind::InvalidCursor),
+            (r#""last_event_id":41.5"#, ProblemKind::InvalidMessage),
+            (r#""log":"A""#, ProblemKind::InvalidName),
+            (r#""filter":{}"#, ProblemKind::NotYet),
+            (r#""where":"a""#, ProblemKind::NotYet),
+            (r#""topic":"a""#, ProblemKind::InvalidMessage),
+        ] {
+            let (id, got, _) = refused(&format!(r#"{{"type":"subscribe","id":1,{members}}}"#));
+            assert_eq!((id.as_deref(), got), (Some("1"), kind), "{members}");
+        }
+    }
+
+    /// API §5: `{"type":"publish","id":8,"topic":"a/b","event":"trade","data":{},..,"key":"..",
+    /// "headers":{},"content_type":".."}`.
+    #[test]
+    fn publish_messages() {
+        let text = Bytes::from_static(
+            br#"{"type":"publish","id":"p-8","topic":"a/b","event":"trade","data":{"x": 1},"key":"k","headers":{"H":"v"},"content_type":"application/ld+json"}"#,
+        );
+        let Ok(ClientMessage::Publish { id, event }) = parse(&text) else {
+            panic!("not a publish")
+        };
+        assert_eq!(id.unwrap().as_json(), "\"p-8\"", "as its bytes came");
+        assert_eq!((event.topic.as_str(), event.event_type.as_str()), ("a/b", "trade"));
+        assert_eq!((&event.data[..], event.form), (&br#"{"x": 1}"#[..], DataForm::Json));
+        let place = text.windows(8).position(|bytes| bytes == br#"{"x": 1}"#).unwrap();
+        assert_eq!(event.data.as_ptr(), text[place..].as_ptr(), "a slice of the message");
+
+        for (members, kind) in [
+            (r#""data":1"#, ProblemKind::InvalidEvent),
+            (r#""topic":"a//b""#, ProblemKind::InvalidTopic),
+            (r#""topic":"$a""#, ProblemKind::InvalidTopic),
+            (r#""topic":"a","event":"ping""#, ProblemKind::ReservedType),
+            (r#""topic":"a","event_id":"x""#, ProblemKind::NotYet),
+            (r#""topic":"a","expected_offset":1"#, ProblemKind::NotYet),
+            (r#""topic":"a","colour":1"#, ProblemKind::InvalidMessage),
+            (r#""topic":"a","log":"main""#, ProblemKind::InvalidMessage),
+            (r#""topic":"a","data":1,"data_base64":"""#, ProblemKind::InvalidEvent),
+        ] {
+            let (id, got, _) = refused(&format!(r#"{{{members},"type":"publish","id":1}}"#));
+            assert_eq!((id.as_deref(), got), (Some("1"), kind), "{members}");
+        }
+    }
+
+    /// API §5: `{"type":"unsubscribe","id":9,"subscription":2}`, `{"type":"ping"}`.
+    #[test]
+    fn unsubscribe_and_ping() {
+        let id = |text: &str| Some(MessageId(text.into()));
+        assert_eq!(
+            ok(r#"{"type":"unsubscribe","id":9,"subscription":2}"#),
+            ClientMessage::Unsubscribe { id: id("9"), subscription: 2 }
+        );
+        assert_eq!(ok(r#"{"type":"ping"}"#), ClientMessage::Ping { id: None });
+        assert_eq!(
+            ok(r#"{"ty\u0070e":"ping","id":-1.5e3}"#),
+            ClientMessage::Ping { id: id("-1.5e3") }
+        );
+        for subscription in ["0", "-1", "1.0", "\"1\"", "4294967296", "null"] {
+            let text = format!(r#"{{"type":"unsubscribe","subscription":{subscription}}}"#);
+            assert_eq!(refused(&text).1, ProblemKind::InvalidMessage, "{text}");
+        }
+        assert_eq!(refused(r#"{"type":"unsubscribe"}"#).1, ProblemKind::InvalidMessage);
+    }
+
+    /// API §5: "An error in one message answers that message (`id` if it had one; not JSON: `Invalid
+    /// message format`)".
+    #[test]
+    fn what_is_not_a_message() {
+        for text in ["", "{", "nul", "{\"type\":\"ping\"", "{\"type\":\"ping\"} x", "\u{feff}{}"] {
+            let (id, kind, detail) = refused(text);
+            assert_eq!((id, kind), (None, ProblemKind::InvalidMessage), "{text}");
+            assert_eq!(detail, "Invalid message format", "{text}");
+        }
+        assert_eq!(
+            parse(&Bytes::from_static(b"\xff")).unwrap_err().problem.detail(),
+            "Invalid message format"
+        );
+        for text in ["[]", "5", "null", "{}", "{\"type\":1}", "{\"type\":\"dance\"}"] {
+            let (id, kind, detail) = refused(text);
+            assert_eq!((id, kind), (None, ProblemKind::InvalidMessage), "{text}");
+            assert_ne!(detail, "Invalid message format", "{text}");
+        }
+        let (id, _, detail) = refused(r#"{"colour":1,"type":"ping","id":"x"}"#);
+        assert_eq!((id.as_deref(), &*detail), (Some("\"x\""), "unknown member \"colour\""));
+        let (_, _, detail) = refused(r#"{"type":"ping","type":"ping"}"#);
+        assert_eq!(detail, "member \"type\" is given twice");
+    }
+
+    #[test]
+    fn ids_are_scalars_of_bounded_length() {
+        for id in ["null", "true", "{}", "[1]", &format!("\"{}\"", "x".repeat(127))] {
+            let (got, kind, _) = refused(&format!(r#"{{"type":"ping","id":{id}}}"#));
+            assert_eq!((got, kind), (None, ProblemKind::InvalidMessage), "{id}");
+        }
+        ok(&format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(126)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken_or_refused(text in "[\\[\\]{}:,\"a0 ]{0,30}") {
+            let _ = parse(&Bytes::from(text));
+        }
+    }
+}
