@@ -29,6 +29,9 @@ pub enum Order {
 pub struct Selection {
     /// Everything, reserved topics too.
     everything: bool,
+    /// As they were given.
+    sources: Vec<TopicPattern>,
+    /// Those without wildcards, and those with.
     exact: HashSet<Topic>,
     patterns: Vec<TopicPattern>,
 }
@@ -39,6 +42,7 @@ impl Selection {
         let exact = patterns.iter().filter_map(TopicPattern::exact);
         Selection {
             everything: patterns.is_empty(),
+            sources: patterns.to_vec(),
             exact: exact
                 .map(|name| Topic::parse_reserved(name).expect("a parsed pattern"))
                 .collect(),
@@ -63,14 +67,9 @@ impl Selection {
         self.everything || self.patterns.iter().any(TopicPattern::is_all)
     }
 
-    /// The topics that it names one by one.
-    pub fn exact(&self) -> impl ExactSizeIterator<Item = &Topic> {
-        self.exact.iter()
-    }
-
-    /// The patterns with wildcards.
-    pub fn patterns(&self) -> &[TopicPattern] {
-        &self.patterns
+    /// The patterns that it was made of.
+    pub fn sources(&self) -> &[TopicPattern] {
+        &self.sources
     }
 
     /// The events of `frame` that are wanted and whose offsets lie in `range`.

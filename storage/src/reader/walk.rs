@@ -1,0 +1,99 @@
+//! The frames in a run of bytes of a segment, found by their headers.
+//!
+//! The index cuts a segment into blocks ([`crate::segment_set::Blocks`]) of whole frames. Inside a
+//! block a frame begins where the one before it ended. A rotten header therefore takes the rest of its
+//! block, and no more: where the next block begins is known without it. Nothing is skipped in silence,
+//! every frame that cannot be found is part of a named [`Gap`].
+
+use std::ops::Range;
+
+use crate::{
+    frame::{FrameHeader, Seed},
+    offset::{Offset, Position},
+    segment_set::Edge,
+};
+
+/// Part of a segment that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub offsets: Range<Offset>,
+    pub position: Position,
+    pub what: String,
+}
+
+/// What stands at a place of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A frame whose header is good; nobody looked at its body.
+    Frame {
+        header: FrameHeader,
+        position: Position,
+    },
+    Gap(Gap),
+}
+
+impl Found {
+    /// The offsets that it covers.
+    pub fn offsets(&self) -> Range<Offset> {
+        match self {
+            Found::Frame { header, .. } => header.base_offset..header.end_offset,
+            Found::Gap(gap) => gap.offsets.clone(),
+        }
+    }
+}
+
+/// Finds what stands in whole blocks of a segment. `edges` are where they begin and, as the last
+/// one, where they end; `bytes` is what the file holds from the first edge on, and may be short.
+pub(crate) fn walk(bytes: &[u8], edges: &[Edge], seed: Seed) -> Vec<Found> {
+    let mut found = Vec::new();
+    let Some(first) = edges.first() else { return found };
+    for block in edges.windows(2) {
+        let [mut at, end] = [block[0], block[1]];
+        while at.position < end.position {
+            let skip = usize::try_from(at.position.get() - first.position.get());
+            let rest = skip.ok().and_then(|skip| bytes.get(skip..)).unwrap_or(&[]);
+            match next_frame(rest, at, end, seed) {
+                Ok(header) => {
+                    let position = at.position;
+                    at.position = position.plus(header.frame_bytes() as u64);
+                    at.offset = header.end_offset;
+                    found.push(Found::Frame { header, position });
+                }
+                Err(what) => {
+                    let offsets = at.offset..end.offset;
+                    found.push(Found::Gap(Gap { offsets, position: at.position, what }));
+                    at = end;
+                }
+            }
+        }
+        if at.offset != end.offset {
+            let what = format!("frames end at offset {}, the index says {}", at.offset, end.offset);
+            let offsets = at.offset.min(end.offset)..end.offset;
+            found.push(Found::Gap(Gap { offsets, position: end.position, what }));
+        }
+    }
+    found
+}
+
+/// The header of the frame that must begin at `at` and lie before `end`.
+fn next_frame(bytes: &[u8], at: Edge, end: Edge, seed: Seed) -> Result<FrameHeader, String> {
+    if bytes.is_empty() {
+        return Err("the file ends here".to_owned());
+    }
+    let header = FrameHeader::decode(bytes, seed).map_err(|error| error.to_string())?;
+    if header.base_offset != at.offset {
+        return Err(format!("frame begins at offset {}, not at {}", header.base_offset, at.offset));
+    }
+    if at.position.plus(header.frame_bytes() as u64) > end.position
+        || header.end_offset > end.offset
+    {
+        return Err(format!(
+            "frame of {} bytes up to offset {} reaches behind its block, which ends at position {} and offset {}",
+            header.frame_bytes(),
+            header.end_offset,
+            end.position,
+            end.offset
+        ));
+    }
+    Ok(header)
+}
