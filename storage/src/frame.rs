@@ -519,6 +519,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_bound_of_an_events_share_is_tight_and_holds() {
+        // Nothing fits into eight bytes and every length is odd, so that nothing is saved.
+        for (texts, count) in [(9, 1), (11, 7), (13, 300)] {
+            let events: Vec<StagedEvent> = (0..count)
+                .map(|number| {
+                    let name = "n".repeat(texts);
+                    let mut staged = staged(number, &format!("{name}{number:03}"), "1");
+                    staged.topic_number = TopicNumber::new(u32::try_from(number).expect("few"));
+                    staged.event.event_type = EventType::parse(&name).expect("a type");
+                    staged.event.id = Some(EventId::parse(&name).expect("an id"));
+                    staged.event.headers = vec![(name.clone().into(), name.into())];
+                    staged
+                })
+                .collect();
+            let frame = encode(&meta(0), &events, seed(), DiskBuffer::default());
+            let shares: usize = events.iter().map(|staged| encoded_bytes_max(&staged.event)).sum();
+            let body_bytes = frame.header().body_bytes as usize;
+            let bytes_max = shares + archive::BODY_OVERHEAD_BYTES_MAX;
+            assert!(body_bytes <= bytes_max, "{body_bytes} {bytes_max}");
+            assert!(bytes_max - body_bytes <= 6 * (events.len() + 1), "{body_bytes} {bytes_max}");
+        }
+    }
+
     fn reseal(bytes: &mut DiskBuffer, header: &FrameHeader) {
         let mut header = *header;
         let body = FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + header.body_bytes as usize;
