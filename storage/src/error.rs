@@ -1,6 +1,9 @@
 //! What can go wrong with a log, by operation. A variant tells what can be done about it.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     config::ConfigError,
@@ -64,6 +67,13 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Makes the error of `action` on `file` from what the kernel said.
+    pub fn io(action: &'static str, file: &Path) -> impl FnOnce(io::Error) -> OpenError {
+        move |source| OpenError::Io { action, file: file.to_owned(), source }
+    }
+}
+
 /// Why an append was refused. A refused event has no offset and will never be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -106,6 +116,9 @@ pub enum AppendError {
         /// What failed.
         reason: String,
     },
+    /// The disk has no space for what already waits: free some. The same append may succeed then.
+    #[error("the disk is full")]
+    DiskFull,
     /// The log is being closed: append after the restart.
     #[error("log is closing")]
     Closed,

@@ -1,1 +1,475 @@
-//! A log: append, publish, seal, close.
+//! A log: append, commit, read what is not sealed yet, roll, seal. It owns everything below it.
+//!
+//! It is a state machine that does no I/O after it was opened: [`Log::append`] stages,
+//! [`Log::next_op`] says what to do next, [`Log::complete`] takes the outcome. How the operations are
+//! done is the driver's business (see [`crate::op`]), and so is the time ([`Now`]).
+//!
+//! ```text
+//! append -> staging -> frame -> Op::Write (several in flight) -> synced -> published, acknowledged
+//!                        |
+//!                        +-- does not fit the segment: roll
+//!
+//! roll:  frames in flight drain -> old segment synced -> Job::Roll (header, sync, name, sync of the
+//!        directory) -> the next frame goes into the new segment; Job::Seal indexes the old one
+//! ```
+//!
+//! Invariants:
+//! 1. `start <= synced <= visible <= next`, and with `sync = commit` visible is synced.
+//! 2. A frame is only written below the prepared end of its segment, where zeroes and the size of the
+//!    file are durable, and only once the segment before is synced to its end.
+//! 3. After a failed or short write or a failed sync nothing is handed out, acknowledged or published
+//!    any more; what was visible stays readable.
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    clock::EventClock,
+    config::{LogConfig, SyncMode},
+    error::{AppendError, OpenError},
+    event::{NewEvent, StagedEvent},
+    frame::{self, EVENTS_MAX, Frame, Seed},
+    group_commit::{CommitDepth, Durability, GroupCommit},
+    io::Disk,
+    offset::{Offset, Position},
+    op::{NewFile, PrepareJob, RollJob},
+    recovery::{self, OpenReport},
+    segment::{
+        FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag,
+    },
+    segment_set::SegmentSet,
+    staging::Staging,
+    topics::TopicTable,
+    unsealed::{RecentFrames, Unsealed},
+};
+pub use crate::{
+    clock::{ClockNotice, Now},
+    group_commit::OpId,
+    op::{Job, JobOutcome, Op, OpOutcome, WriteMode},
+};
+
+mod drive;
+mod plan;
+
+pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
+
+/// The name of the file that is prepared to be the next segment. Found at a start, it is removed.
+pub(crate) const NEXT_FILE_NAME: &str = "next.log.tmp";
+
+/// One log, opened for appending.
+pub struct Log<D: Disk> {
+    disk: D,
+    dir: PathBuf,
+    /// Held as long as the log is open.
+    _lock: D::Lock,
+    config: LogConfig,
+    tag: Tag,
+    start: Offset,
+    /// What the next staged event gets.
+    next: Offset,
+    clock: EventClock,
+    topics: TopicTable,
+    staging: Staging,
+    commit: GroupCommit<InFlight>,
+    depth: CommitDepth,
+    /// Whether what is staged has waited for a place in flight.
+    has_waited: bool,
+    segments: Arc<SegmentSet<D>>,
+    /// Full ones, oldest first, and the active one.
+    unsealed: VecDeque<Unsealed<D>>,
+    tail: Tail<D>,
+    recent: RecentFrames,
+    published: Vec<Arc<Frame>>,
+    notices: Vec<Notice>,
+    jobs: Jobs<D>,
+    /// Ids given out, and operations whose outcome is still to come.
+    ops: u64,
+    outstanding: usize,
+    /// The largest synced offset that the header of a frame states.
+    stated: Offset,
+    last_append_boot_ms: u64,
+    close: Close,
+    poison: Option<Poison>,
+}
+
+/// A frame whose write is under way.
+struct InFlight {
+    frame: Arc<Frame>,
+    position: Position,
+}
+
+/// The end of the active segment, where frames are written.
+struct Tail<D: Disk> {
+    base: Offset,
+    seed: Seed,
+    file: NewFile<D>,
+    /// Where the next frame goes.
+    end: Position,
+    previous_checksum: u32,
+}
+
+/// The jobs: at most one of each kind is under way.
+struct Jobs<D: Disk> {
+    extend: JobState,
+    prepare: JobState,
+    roll: JobState,
+    seal: JobState,
+    /// How much the next extension adds.
+    step_bytes: u64,
+    /// How far the segment must be prepared for the frame that waits.
+    needed: Position,
+    /// The prepared file of the next segment.
+    next_file: Option<NewFile<D>>,
+    /// A frame waits for a new segment.
+    rolling: bool,
+    /// A frame waits for space on the disk.
+    disk_full: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum JobState {
+    Idle,
+    Running,
+    /// It failed, and may be tried again then.
+    Waiting {
+        until_boot_ms: u64,
+        /// For want of space.
+        is_full: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Close {
+    Open,
+    /// No more appends; what is staged goes out.
+    Draining,
+    /// The frame that says so is on its way.
+    Ending,
+}
+
+/// Why a log takes no more writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Poison {
+    /// The first offset of which nobody knows whether it is on the device.
+    pub first_unsynced: Offset,
+    /// What failed.
+    pub reason: String,
+}
+
+/// Something that an operator should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// About the clock.
+    Clock(ClockNotice),
+    /// The log has become read-only.
+    Poisoned(Poison),
+    /// The disk has no space for what waits; it is tried again.
+    DiskFull,
+    /// There is space again.
+    DiskSpaceBack,
+    /// A full segment could not be indexed; it is tried again, and stays readable.
+    SealFailed {
+        /// What failed.
+        reason: String,
+    },
+    /// The next segment's file could not be prepared; it is tried again.
+    PrepareFailed {
+        /// What failed.
+        reason: String,
+    },
+}
+
+/// The place of a staged batch. It is durable, or as durable as the log promises, once
+/// [`Log::visible`] has reached `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The offset of its first event.
+    pub first: Offset,
+    /// The offset behind its last event.
+    pub end: Offset,
+    /// The time of its events.
+    pub time_ms: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens the log in `dir`, which is made if it is missing: locks it, recovers what is there, and
+    /// begins a new segment. Blocks.
+    pub fn open(
+        disk: D,
+        dir: &Path,
+        config: LogConfig,
+        now: Now,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        config.check()?;
+        let lock = recovery::lock(&disk, dir)?;
+        let recovered = recovery::recover(&disk, dir)?;
+        let (tag, end) = (recovered.report.tag, recovered.end);
+
+        let mode = match config.sync {
+            SyncMode::Commit => WriteMode::Direct,
+            SyncMode::Interval { .. } | SyncMode::Never => WriteMode::Buffered,
+        };
+        let header = SegmentHeader {
+            version: SEGMENT_VERSION,
+            base_offset: end,
+            created_at_ms: now.wall_ms,
+            incarnation: Incarnation::random(),
+            tag,
+            sync: config.sync,
+        };
+        let name = SegmentName::first_generation(end);
+        let path = dir.join(name.log_file_name());
+        let temporary = dir.join(NEXT_FILE_NAME);
+        let first_step = config.preallocate_bytes_min.min(config.segment_bytes);
+        let to = FIRST_FRAME_POSITION.plus(first_step);
+        let file = PrepareJob { path: temporary.clone(), mode, to }
+            .run(&disk)
+            .map_err(OpenError::io("preparing", &temporary))?;
+        let job = RollJob {
+            next: file,
+            header: header.clone(),
+            dir: dir.to_owned(),
+            from: temporary,
+            to: path.clone(),
+        };
+        let file = job.run(&disk).map_err(OpenError::io("creating", &path))?;
+
+        let durability = match (config.sync, file.mode) {
+            (SyncMode::Commit, WriteMode::Direct) => Durability::EachWrite,
+            (SyncMode::Commit, WriteMode::Buffered) => Durability::FollowingSync,
+            (SyncMode::Interval { interval_ms }, _) => {
+                Durability::Deferred { interval_ms: Some(u64::from(interval_ms)) }
+            }
+            (SyncMode::Never, _) => Durability::Deferred { interval_ms: None },
+        };
+        let report = OpenReport { write_mode: file.mode, ..recovered.report };
+        let tail = Tail::new(&header, file);
+        let active = Unsealed::new(name, header, path, Arc::clone(&tail.file.file));
+        let log = Log {
+            disk,
+            dir: dir.to_owned(),
+            _lock: lock,
+            tag,
+            start: recovered.start,
+            next: end,
+            clock: EventClock::new(now, recovered.last_time_ms),
+            topics: recovered.topics,
+            staging: Staging::new(config.staged_bytes_max),
+            commit: GroupCommit::new(durability, end),
+            depth: CommitDepth::new(config.frames_in_flight_max),
+            has_waited: false,
+            segments: Arc::new(recovered.segments),
+            unsealed: VecDeque::from([active]),
+            tail,
+            recent: RecentFrames::new(config.recent_frames_bytes_max),
+            published: Vec::new(),
+            notices: Vec::new(),
+            jobs: Jobs {
+                extend: JobState::Idle,
+                prepare: JobState::Idle,
+                roll: JobState::Idle,
+                seal: JobState::Idle,
+                step_bytes: config.preallocate_bytes_min,
+                needed: Position::default(),
+                next_file: None,
+                rolling: false,
+                disk_full: false,
+            },
+            ops: 0,
+            outstanding: 0,
+            stated: end,
+            last_append_boot_ms: now.boot_ms,
+            close: Close::Open,
+            poison: None,
+            config,
+        };
+        Ok((log, report))
+    }
+
+    /// Stages a batch: all of it, with offsets in a row and one time, or nothing. Call
+    /// [`Log::next_op`] when all appends at hand are staged, so that they share a frame.
+    pub fn append(&mut self, events: Vec<NewEvent>, now: Now) -> Result<Appended, AppendError> {
+        if let Some(poison) = &self.poison {
+            let Poison { first_unsynced, reason } = poison.clone();
+            return Err(AppendError::Poisoned { first_unsynced, reason });
+        }
+        if self.close != Close::Open {
+            return Err(AppendError::Closed);
+        }
+        let bytes = self.check_limits(&events)?;
+        if self.jobs.disk_full {
+            return Err(AppendError::DiskFull);
+        }
+        self.staging.check_room(bytes)?;
+
+        let (time_ms, notice) = self.clock.event_time(now);
+        self.notices.extend(notice.map(Notice::Clock));
+        let first = self.next;
+        if events.is_empty() {
+            return Ok(Appended { first, end: first, time_ms });
+        }
+        let topics = &mut self.topics;
+        let next = &mut self.next;
+        let batch = events.into_iter().map(|event| {
+            let offset = *next;
+            *next = offset.plus(1);
+            StagedEvent { offset, time_ms, topic_number: topics.assign(&event.topic), event }
+        });
+        self.staging.push(batch, bytes);
+        self.last_append_boot_ms = now.boot_ms;
+        Ok(Appended { first, end: self.next, time_ms })
+    }
+
+    /// An upper bound of what `events` add to a frame, or why they never fit into one.
+    fn check_limits(&self, events: &[NewEvent]) -> Result<usize, AppendError> {
+        let mut bytes = 0;
+        for event in events {
+            if event.data.len() > self.config.event_bytes_max {
+                return Err(AppendError::EventTooLarge {
+                    event_bytes: event.data.len() as u64,
+                    event_bytes_max: self.config.event_bytes_max as u64,
+                });
+            }
+            bytes += frame::encoded_bytes_max(event);
+        }
+        let batch_bytes = frame::frame_bytes_max(bytes);
+        if events.len() > EVENTS_MAX || batch_bytes > self.config.frame_bytes_max {
+            return Err(AppendError::BatchTooLarge {
+                events: events.len() as u64,
+                events_max: EVENTS_MAX as u64,
+                batch_bytes: batch_bytes as u64,
+                batch_bytes_max: self.config.frame_bytes_max as u64,
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// The frames with events that became visible since the last call, in order.
+    pub fn take_published(&mut self) -> Vec<Arc<Frame>> {
+        std::mem::take(&mut self.published)
+    }
+
+    /// What an operator should know, since the last call.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Takes no more appends from now on; what is staged is committed, and then a frame that says
+    /// that the log ended cleanly. Go on with [`Log::next_op`] until [`Log::is_closed`].
+    pub fn begin_close(&mut self) {
+        if self.close == Close::Open {
+            self.close = Close::Draining;
+        }
+    }
+
+    /// Whether nothing is under way and nothing more will be.
+    pub fn is_closed(&self) -> bool {
+        let ended = match self.close {
+            Close::Open => false,
+            // A full disk has no place for the last frame: the next start recovers, as after a crash.
+            Close::Draining => {
+                self.poison.is_some() || (self.jobs.disk_full && self.staging.is_empty())
+            }
+            Close::Ending => self.poison.is_some() || self.commit.is_clean(),
+        };
+        ended && self.outstanding == 0
+    }
+
+    /// The first offset that is kept.
+    pub fn start(&self) -> Offset {
+        self.start
+    }
+
+    /// Every event below it is on the device.
+    pub fn synced(&self) -> Offset {
+        self.commit.synced_end()
+    }
+
+    /// Readers see every event below it, and none from it on.
+    pub fn visible(&self) -> Offset {
+        self.commit.visible_end()
+    }
+
+    /// What the next append gets.
+    pub fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// The first offset that is in no sealed segment.
+    pub fn unsealed_start(&self) -> Offset {
+        self.unsealed.front().map_or(self.tail.base, |oldest| oldest.header.base_offset)
+    }
+
+    /// The name of this history of the log.
+    pub fn tag(&self) -> &Tag {
+        &self.tag
+    }
+
+    /// Why it takes no more writes, if so.
+    pub fn poisoned(&self) -> Option<&Poison> {
+        self.poison.as_ref()
+    }
+
+    /// Whether appends are refused until there is space on the disk.
+    pub fn is_disk_full(&self) -> bool {
+        self.jobs.disk_full
+    }
+
+    /// Its limits.
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// How frames are written.
+    pub fn write_mode(&self) -> WriteMode {
+        self.tail.file.mode
+    }
+
+    /// The sealed segments; another set after each seal.
+    pub fn segments(&self) -> &Arc<SegmentSet<D>> {
+        &self.segments
+    }
+
+    /// Its topics, counting what is visible.
+    pub fn topics(&self) -> &TopicTable {
+        &self.topics
+    }
+
+    /// How many encoded bytes are staged.
+    pub fn staged_bytes(&self) -> usize {
+        self.staging.staged_bytes()
+    }
+
+    /// Does all that there is to do, blocking, until nothing is left to do at this moment. For tools,
+    /// and for drivers without io_uring.
+    pub fn run_ops(&mut self, now: Now) {
+        while let Some(op) = self.next_op(now) {
+            let outcome = op.run(&self.disk);
+            self.complete(outcome, now);
+        }
+    }
+}
+
+impl<D: Disk> Tail<D> {
+    fn new(header: &SegmentHeader, file: NewFile<D>) -> Self {
+        let seed = Seed::of(&header.incarnation);
+        Tail {
+            base: header.base_offset,
+            seed,
+            file,
+            end: FIRST_FRAME_POSITION,
+            previous_checksum: seed.chain_start(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,419 @@
-//! From a directory to a log: scan, cut, seal.
+//! From a directory to the state of a log: which segments there are, where the log ends, what its
+//! topics are. Every rule here has the crash that made it necessary in `docs/DURABILITY.md`.
+//!
+//! ```text
+//! for each segment, in offset order:
+//!   with a valid .idx            taken from it
+//!   without, not the last        scanned; ends at its successor's base, which it must reach
+//!   without, the last            scanned; the first invalid frame ends it, unless a header behind
+//!                                says that more had been synced: then nothing is cut
+//!   scanned ones                 made durable, and their .idx written and synced
+//! ```
+//! A last segment without events gets no `.idx`: the new active segment, which every start begins,
+//! has the same base and is renamed over it.
+//!
+//! Invariants:
+//! 1. What is returned is on the device, however it was read.
+//! 2. Nothing that was synced is cut; where that is in doubt, nothing is changed and the log is not
+//!    opened.
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use crate::{
+    config::SyncMode,
+    error::{Corruption, OpenError},
+    frame::{FRAME_VERSION, FrameError, Seed},
+    index::TopicSummary,
+    io::{Access, Disk, DiskFile, LockMode},
+    offset::{Offset, Position},
+    op::WriteMode,
+    scan::{self, ScanEnd},
+    seal,
+    segment::{
+        SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentError, SegmentFile, SegmentHeader,
+        SegmentName, Tag,
+    },
+    segment_set::{SealedSegment, SegmentSet},
+    topics::TopicTable,
+};
+
+mod durable;
+mod stored_index;
+mod tail;
+
+use stored_index::StoredIndex;
+use tail::TailScan;
+
+/// What opening a log found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenReport {
+    /// The log's tag from now on.
+    pub tag: Tag,
+    /// Whether the tag is new: the log is, or it ended uncleanly in a sync mode in which readers may
+    /// have seen what is lost.
+    pub is_new_tag: bool,
+    /// How frames are written.
+    pub write_mode: WriteMode,
+    /// Where the log ends.
+    pub end: Offset,
+    /// Whether the last run closed it, or there was none.
+    pub is_clean: bool,
+    /// The segments that had no index.
+    pub scanned: Vec<ScannedSegment>,
+    /// Where the last segment was cut, if there was something behind its last frame.
+    pub cut: Option<Corruption>,
+}
+
+/// A segment that recovery had to scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedSegment {
+    /// Which.
+    pub name: SegmentName,
+    /// How many events it holds.
+    pub events: u64,
+    /// How many bytes of frames.
+    pub bytes: u64,
+}
+
+/// A log as recovery found it.
+pub(crate) struct Recovered<D: Disk> {
+    pub(crate) segments: SegmentSet<D>,
+    pub(crate) topics: TopicTable,
+    pub(crate) start: Offset,
+    pub(crate) end: Offset,
+    pub(crate) last_time_ms: u64,
+    pub(crate) report: OpenReport,
+}
+
+/// Takes the log's lock; makes its directory if there is none.
+pub(crate) fn lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> {
+    match disk.list(dir) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            disk.create_dir(dir).map_err(OpenError::io("making the directory", dir))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(OpenError::NotOurs { dir: dir.to_owned(), what: "it is not a directory" });
+        }
+        Err(error) => return Err(OpenError::io("listing", dir)(error)),
+    }
+    disk.lock_dir(dir, LockMode::Exclusive).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned() },
+        _ => OpenError::io("locking", dir)(error),
+    })
+}
+
+/// Recovers the log in `dir`, whose lock is held.
+pub(crate) fn recover<D: Disk>(disk: &D, dir: &Path) -> Result<Recovered<D>, OpenError> {
+    let found = list_segments(disk, dir)?;
+    let mut recovery = Recovery {
+        disk,
+        dir,
+        segments: Vec::new(),
+        topics: TopicTable::default(),
+        end: Offset::ZERO,
+        last_time_ms: 0,
+        scanned: Vec::new(),
+        cut: None,
+    };
+    let mut last = Last::None;
+    for (index, segment) in found.iter().enumerate() {
+        let successor = found.get(index + 1).map(|next| next.name.base_offset);
+        let header = recovery.check_header(segment)?;
+        recovery.check_contiguity(segment)?;
+        last = recovery.segment(segment, &header, successor)?;
+    }
+    if !recovery.scanned.is_empty() {
+        disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
+    }
+    let (tag, is_new_tag) = match &last {
+        Last::Segment { header, is_clean } if *is_clean || header.sync == SyncMode::Commit => {
+            (header.tag, false)
+        }
+        _ => (Tag::random(), true),
+    };
+    let report = OpenReport {
+        tag,
+        is_new_tag,
+        write_mode: WriteMode::Buffered,
+        end: recovery.end,
+        is_clean: match last {
+            Last::None => true,
+            Last::Segment { is_clean, .. } => is_clean,
+        },
+        scanned: recovery.scanned,
+        cut: recovery.cut,
+    };
+    Ok(Recovered {
+        segments: SegmentSet::new(recovery.segments),
+        topics: recovery.topics,
+        start: Offset::ZERO,
+        end: recovery.end,
+        last_time_ms: recovery.last_time_ms,
+        report,
+    })
+}
+
+/// A segment by its files.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    name: SegmentName,
+    has_log: bool,
+    has_index: bool,
+}
+
+/// How the log ended, from its last segment.
+enum Last {
+    None,
+    Segment { header: SegmentHeader, is_clean: bool },
+}
+
+/// Removes temporary files, and lists the segments in offset order, the newest generation of each.
+fn list_segments<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Found>, OpenError> {
+    let mut segments: BTreeMap<SegmentName, Found> = BTreeMap::new();
+    for file_name in disk.list(dir).map_err(OpenError::io("listing", dir))? {
+        if file_name.ends_with(seal::TEMPORARY_ENDING) {
+            let path = dir.join(file_name);
+            disk.remove(&path).map_err(OpenError::io("removing", &path))?;
+        } else if let Some((name, file)) = SegmentName::parse(&file_name) {
+            let found =
+                segments.entry(name).or_insert(Found { name, has_log: false, has_index: false });
+            match file {
+                SegmentFile::Log => found.has_log = true,
+                SegmentFile::Index => found.has_index = true,
+            }
+        }
+        // Whatever else lies there is not ours to judge: a person may have put it there.
+    }
+    Ok(segments.into_values().collect())
+}
+
+struct Recovery<'a, D: Disk> {
+    disk: &'a D,
+    dir: &'a Path,
+    segments: Vec<SealedSegment<D>>,
+    topics: TopicTable,
+    end: Offset,
+    last_time_ms: u64,
+    scanned: Vec<ScannedSegment>,
+    cut: Option<Corruption>,
+}
+
+impl<D: Disk> Recovery<'_, D> {
+    /// The header of a segment's log file. A file gets its name after its header is synced, so
+    /// whatever is wrong with it is no torn write.
+    fn check_header(&self, found: &Found) -> Result<SegmentHeader, OpenError> {
+        let path = self.dir.join(found.name.log_file_name());
+        let corrupt = |what: String| corrupt(&path, Position::default(), what);
+        if !found.has_log {
+            return Err(corrupt("is missing, but its index is there".to_owned()));
+        }
+        let file = self.disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+        let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
+        match file.read_exact_at(&mut bytes, Position::default()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(corrupt("the file is shorter than its header".to_owned()));
+            }
+            Err(error) => return Err(OpenError::io("reading", &path)(error)),
+        }
+        let header = SegmentHeader::decode(&bytes).map_err(|error| match error {
+            SegmentError::NewerVersion { version } => OpenError::NewerVersion {
+                file: path.clone(),
+                version,
+                version_max: SEGMENT_VERSION,
+            },
+            error => corrupt(error.to_string()),
+        })?;
+        if header.base_offset != found.name.base_offset {
+            return Err(corrupt(format!(
+                "its header says that it begins at {}",
+                header.base_offset
+            )));
+        }
+        Ok(header)
+    }
+
+    /// A segment begins where the one before it ended.
+    fn check_contiguity(&self, found: &Found) -> Result<(), OpenError> {
+        let base = found.name.base_offset;
+        if base > self.end {
+            let dir = self.dir.to_owned();
+            return Err(OpenError::MissingSegment { dir, from: self.end, to: base });
+        }
+        if base < self.end {
+            let path = self.dir.join(found.name.log_file_name());
+            let what = format!("the segment before it goes on to {}", self.end);
+            return Err(corrupt(&path, Position::default(), what));
+        }
+        Ok(())
+    }
+
+    /// Takes in one segment: from its index if that is valid, else by scanning it.
+    fn segment(
+        &mut self,
+        found: &Found,
+        header: &SegmentHeader,
+        successor: Option<Offset>,
+    ) -> Result<Last, OpenError> {
+        let path = self.dir.join(found.name.log_file_name());
+        let last = |is_clean| Last::Segment { header: header.clone(), is_clean };
+        if found.has_index && self.take_from_index(found, header)? {
+            // A last segment that is sealed was sealed by a start that went no further: whether the
+            // run before it ended cleanly is not known any more.
+            return Ok(last(false));
+        }
+        let file = self.disk.open(&path, Access::Write).map_err(OpenError::io("opening", &path))?;
+        let scan =
+            TailScan::run(&file, header, successor).map_err(OpenError::io("reading", &path))?;
+        if let ScanEnd::Invalid(FrameError::NewerVersion { version, .. }) = &scan.why {
+            return Err(OpenError::NewerVersion {
+                file: path,
+                version: u32::from(*version),
+                version_max: u32::from(FRAME_VERSION),
+            });
+        }
+        if let Some(successor) = successor {
+            if scan.end.end_offset != successor {
+                let what = format!("{}, but the next segment begins at {successor}", scan.why);
+                return Err(corrupt(&path, scan.end.end_position, what));
+            }
+        } else {
+            self.check_cut(&path, &file, header, &scan)?;
+        }
+        durable::make_durable(
+            self.disk,
+            self.dir,
+            &path,
+            &file,
+            header,
+            &scan,
+            successor.is_none(),
+        )?;
+        if scan.index.event_count() == 0 {
+            // Only the last can be without events; the new active segment takes its name.
+            return Ok(last(scan.is_clean));
+        }
+        let is_clean = scan.is_clean;
+        self.take_scanned(found, header, &path, scan)?;
+        Ok(last(is_clean))
+    }
+
+    /// Nothing that was synced is cut.
+    fn check_cut(
+        &mut self,
+        path: &Path,
+        file: &D::File,
+        header: &SegmentHeader,
+        scan: &TailScan,
+    ) -> Result<(), OpenError> {
+        let seed = Seed::of(&header.incarnation);
+        let proof = scan::synced_beyond(file, seed, scan.end.end_position, scan.end.end_offset)
+            .map_err(OpenError::io("reading", path))?;
+        if let Some((position, synced)) = proof {
+            let what = format!(
+                "{}: the log ends at offset {} here, but the frame at position {position} says that \
+                 everything below {synced} had been synced",
+                scan.why, scan.end.end_offset
+            );
+            return Err(corrupt(path, scan.end.end_position, what));
+        }
+        if scan.why != ScanEnd::Invalid(FrameError::Blank) {
+            self.cut = Some(Corruption {
+                file: path.to_owned(),
+                position: scan.end.end_position,
+                what: scan.why.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    fn take_scanned(
+        &mut self,
+        found: &Found,
+        header: &SegmentHeader,
+        path: &Path,
+        scan: TailScan,
+    ) -> Result<(), OpenError> {
+        let bytes = scan.index.finish(&scan.end);
+        seal::write_index(self.disk, self.dir, found.name, &bytes)?;
+        for (name, topic) in scan.index.topics() {
+            self.add_topic(path, header, scan.end.end_offset, name, topic)?;
+        }
+        self.segments.push(SealedSegment::open(self.disk, self.dir, found.name)?);
+        self.end = scan.end.end_offset;
+        self.last_time_ms = self.last_time_ms.max(scan.index.last_time_ms());
+        self.scanned.push(ScannedSegment {
+            name: found.name,
+            events: scan.index.event_count(),
+            bytes: scan.end.end_position.get(),
+        });
+        Ok(())
+    }
+
+    /// Takes in a segment from its index, if it has a valid one: its state delta, and where it ends.
+    fn take_from_index(
+        &mut self,
+        found: &Found,
+        header: &SegmentHeader,
+    ) -> Result<bool, OpenError> {
+        let path = self.dir.join(found.name.index_file_name());
+        let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
+        let end = index.header().end_offset;
+        if !index.header().belongs_to(header) || index.header().event_count == 0 {
+            return Ok(false);
+        }
+        self.check_length(found, index.header().end_position)?;
+        index.for_each_topic(|name, topic| self.add_topic(&path, header, end, name, topic))?;
+        self.segments.push(SealedSegment::open(self.disk, self.dir, found.name)?);
+        self.end = end;
+        self.last_time_ms = self.last_time_ms.max(index.header().last_time_ms);
+        Ok(true)
+    }
+
+    /// A sealed log file is as long as its index says, or longer.
+    fn check_length(&self, found: &Found, end: Position) -> Result<(), OpenError> {
+        let path = self.dir.join(found.name.log_file_name());
+        let file = self.disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+        let size = file.size().map_err(OpenError::io("reading", &path))?;
+        if size < end.get() {
+            let what = format!("the file ends here, but its index says that frames go on to {end}");
+            return Err(corrupt(&path, Position::new(size), what));
+        }
+        Ok(())
+    }
+
+    fn add_topic(
+        &mut self,
+        path: &Path,
+        header: &SegmentHeader,
+        end: Offset,
+        name: &str,
+        topic: &TopicSummary,
+    ) -> Result<(), OpenError> {
+        let is_inside = topic.event_count > 0
+            && topic.first_offset >= header.base_offset
+            && topic.last_offset >= topic.first_offset
+            && topic.last_offset < end;
+        if !is_inside {
+            let what = format!("the offsets of topic `{name}` are not those of the segment");
+            return Err(corrupt(path, Position::default(), what));
+        }
+        self.topics
+            .declare(topic.number, name)
+            .map_err(|conflict| corrupt(path, Position::default(), conflict.to_string()))?;
+        self.topics.add_events(
+            topic.number,
+            topic.event_count,
+            topic.first_offset,
+            topic.last_offset,
+            topic.last_time_ms,
+        );
+        Ok(())
+    }
+}
+
+/// The error for damage.
+fn corrupt(file: &Path, position: Position, what: String) -> OpenError {
+    OpenError::Corrupt(Corruption { file: file.to_owned(), position, what })
+}

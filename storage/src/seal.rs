@@ -1,1 +1,94 @@
-//! From a full segment to a sealed one.
+//! A full segment becomes a sealed one: its index is written beside it.
+//!
+//! The index goes into a temporary file, which is synced before it is renamed, and the directory is
+//! synced after it: an `.idx` that has its name is whole. It is also a promise: it says where the
+//! segment ends, so whatever a killed process still writes behind that end is not part of the log.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    error::OpenError,
+    index::{IndexBuilder, SegmentEnd},
+    io::{Access, Disk, DiskFile},
+    offset::Position,
+    segment::SegmentName,
+    segment_set::SealedSegment,
+    unsealed::Unsealed,
+};
+
+/// How the names of files end that count for nothing: a start removes them.
+pub const TEMPORARY_ENDING: &str = ".tmp";
+
+/// See [`crate::op::Job::Seal`].
+pub struct SealJob<D: Disk> {
+    name: SegmentName,
+    dir: PathBuf,
+    index: Arc<IndexBuilder>,
+    end: SegmentEnd,
+    /// The segments are of this kind of disk.
+    disk: std::marker::PhantomData<fn(D)>,
+}
+
+/// A segment that has been sealed.
+pub struct SealOutcome<D: Disk> {
+    /// Its name.
+    pub name: SegmentName,
+    /// The segment, opened for reading.
+    pub segment: Arc<SealedSegment<D>>,
+}
+
+impl<D: Disk> SealJob<D> {
+    /// The job for a full segment, all of whose frames are visible and synced.
+    pub(crate) fn of(full: &Unsealed<D>, dir: &Path) -> Self {
+        SealJob {
+            name: full.name,
+            dir: dir.to_owned(),
+            index: Arc::clone(&full.index),
+            end: full.end,
+            disk: std::marker::PhantomData,
+        }
+    }
+
+    /// Writes the index, and opens the segment as a sealed one.
+    pub(crate) fn run(self, disk: &D) -> Result<SealOutcome<D>, OpenError> {
+        let SealJob { name, dir, .. } = self;
+        write_index(disk, &dir, name, &self.index.finish(&self.end))?;
+        disk.sync_dir(&dir).map_err(OpenError::io("syncing the directory", &dir))?;
+        Ok(SealOutcome { name, segment: Arc::new(SealedSegment::open(disk, &dir, name)?) })
+    }
+}
+
+/// Writes an index under its name; the caller syncs the directory.
+pub(crate) fn write_index<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: SegmentName,
+    bytes: &[u8],
+) -> Result<(), OpenError> {
+    let file_name = name.index_file_name();
+    let temporary = dir.join(format!("{file_name}{TEMPORARY_ENDING}"));
+    let path = dir.join(file_name);
+    match disk.remove(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(OpenError::io("removing", &temporary)(error));
+        }
+        _ => {}
+    }
+    let write = || {
+        let file = disk.create(&temporary, Access::Write)?;
+        let mut done = 0;
+        while done < bytes.len() {
+            let written = file.write_at(&bytes[done..], Position::new(done as u64))?;
+            if written == 0 {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            done += written;
+        }
+        file.sync_data()
+    };
+    write().map_err(OpenError::io("writing", &temporary))?;
+    disk.rename(&temporary, &path).map_err(OpenError::io("renaming", &temporary))
+}

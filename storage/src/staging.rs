@@ -1,1 +1,110 @@
-//! Appends that wait for the next frame.
+//! Appends that wait for the next frame, with their offsets and times already given. Pure.
+//!
+//! Invariants:
+//! 1. A batch goes into one frame, whole: a crash keeps all of it or nothing.
+//! 2. What waits is bounded, in encoded bytes; past the limit an append is refused, not queued.
+//! 3. A frame takes batches from the front, as many as fit its target size, and at least one.
+
+use std::collections::VecDeque;
+
+use crate::{error::AppendError, event::StagedEvent};
+
+/// The appends that wait.
+#[derive(Debug)]
+pub struct Staging {
+    events: VecDeque<StagedEvent>,
+    batches: VecDeque<Batch>,
+    /// The sum over `batches`.
+    staged_bytes: usize,
+    staged_bytes_max: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Batch {
+    events: usize,
+    /// An upper bound of what it adds to a frame.
+    bytes: usize,
+}
+
+/// What the next frame will hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gathered {
+    /// How many batches.
+    pub batches: usize,
+    /// How many events.
+    pub events: usize,
+    /// An upper bound of their encoded bytes.
+    pub bytes: usize,
+}
+
+impl Staging {
+    /// Nothing waits; at most `staged_bytes_max` encoded bytes ever will.
+    pub fn new(staged_bytes_max: usize) -> Self {
+        Staging {
+            events: VecDeque::new(),
+            batches: VecDeque::new(),
+            staged_bytes: 0,
+            staged_bytes_max,
+        }
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// How many encoded bytes wait, at most.
+    pub fn staged_bytes(&self) -> usize {
+        self.staged_bytes
+    }
+
+    /// Refuses a batch of `bytes` for which there is no room.
+    pub fn check_room(&self, bytes: usize) -> Result<(), AppendError> {
+        if self.staged_bytes + bytes > self.staged_bytes_max {
+            return Err(AppendError::Overloaded { staged_bytes: self.staged_bytes as u64 });
+        }
+        Ok(())
+    }
+
+    /// Adds a batch that encodes to at most `bytes`.
+    pub fn push(&mut self, batch: impl IntoIterator<Item = StagedEvent>, bytes: usize) {
+        let before = self.events.len();
+        self.events.extend(batch);
+        let events = self.events.len() - before;
+        assert!(events > 0, "a batch has events");
+        self.batches.push_back(Batch { events, bytes });
+        self.staged_bytes += bytes;
+    }
+
+    /// Which batches the next frame takes: from the front while their bytes stay within
+    /// `bytes_target` and their events within `events_max`, and always the first.
+    pub fn gather(&self, bytes_target: usize, events_max: usize) -> Gathered {
+        let mut gathered = Gathered::default();
+        for batch in &self.batches {
+            let fits = gathered.bytes + batch.bytes <= bytes_target
+                && gathered.events + batch.events <= events_max;
+            if gathered.batches > 0 && !fits {
+                break;
+            }
+            gathered.batches += 1;
+            gathered.events += batch.events;
+            gathered.bytes += batch.bytes;
+        }
+        gathered
+    }
+
+    /// The first `events` events, for the frame's encoder.
+    pub fn front(&mut self, events: usize) -> &[StagedEvent] {
+        if self.events.as_slices().0.len() < events {
+            self.events.make_contiguous();
+        }
+        &self.events.as_slices().0[..events]
+    }
+
+    /// Forgets what has gone into a frame.
+    pub fn release(&mut self, gathered: Gathered) {
+        self.events.drain(..gathered.events);
+        self.batches.drain(..gathered.batches);
+        self.staged_bytes -= gathered.bytes;
+    }
+}

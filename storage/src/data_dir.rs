@@ -1,0 +1,229 @@
+//! The root of all data: a directory with a marker file, and below it `<tenant>/<log>/`.
+//!
+//! The marker keeps a typing error from filling somebody's home directory with segments, and tells an
+//! old program that a newer one has been here: `STRANDLINE` holds `strandline data 1\n`.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::OpenError,
+    io::{Access, Disk, DiskFile},
+    offset::Position,
+};
+
+/// The marker's name.
+pub const MARKER_FILE_NAME: &str = "STRANDLINE";
+/// The layout that is written, and the newest that is read.
+pub const DATA_VERSION: u32 = 1;
+/// The tenant of requests that name none.
+pub const DEFAULT_TENANT: &str = "default";
+/// The log of requests that name none.
+pub const DEFAULT_LOG: &str = "main";
+
+const MARKER_PREFIX: &str = "strandline data ";
+const MARKER_BYTES_MAX: usize = 64;
+const MARKER_TEMPORARY_FILE_NAME: &str = "STRANDLINE.tmp";
+/// What a new file system has at its root.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// A directory that is ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataDir {
+    path: PathBuf,
+}
+
+impl DataDir {
+    /// Opens a data directory, and makes it (and those above it) if it is missing or empty. One
+    /// that holds something else is refused.
+    pub fn open<D: Disk>(disk: &D, path: &Path) -> Result<DataDir, OpenError> {
+        let names = match disk.list(path) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                create_with_parents(disk, path)?;
+                Vec::new()
+            }
+            Err(error) => return Err(listing_error(error, path)),
+        };
+        if !names.iter().any(|name| name == MARKER_FILE_NAME) {
+            let is_strange =
+                |name: &&String| **name != MARKER_TEMPORARY_FILE_NAME && **name != LOST_AND_FOUND;
+            if names.iter().any(|name| is_strange(&name)) {
+                let what = "it is not empty, and has no STRANDLINE file";
+                return Err(OpenError::NotOurs { dir: path.to_owned(), what });
+            }
+            write_marker(disk, path)?;
+        }
+        check_marker(disk, path)?;
+        Ok(DataDir { path: path.to_owned() })
+    }
+
+    /// Opens one that is there, for tools that change nothing.
+    pub fn open_existing<D: Disk>(disk: &D, path: &Path) -> Result<DataDir, OpenError> {
+        let names = disk.list(path).map_err(|error| listing_error(error, path))?;
+        if !names.iter().any(|name| name == MARKER_FILE_NAME) {
+            let what = "it has no STRANDLINE file";
+            return Err(OpenError::NotOurs { dir: path.to_owned(), what });
+        }
+        check_marker(disk, path)?;
+        Ok(DataDir { path: path.to_owned() })
+    }
+
+    /// The root itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where a log is or will be. Both names are checked by whoever has them from outside.
+    pub fn log_dir(&self, tenant: &str, log: &str) -> PathBuf {
+        self.path.join(tenant).join(log)
+    }
+
+    /// Makes the directory of a log, if it is missing.
+    pub fn create_log_dir<D: Disk>(
+        &self,
+        disk: &D,
+        tenant: &str,
+        log: &str,
+    ) -> Result<PathBuf, OpenError> {
+        let tenant_dir = self.path.join(tenant);
+        let log_dir = tenant_dir.join(log);
+        for dir in [&tenant_dir, &log_dir] {
+            disk.create_dir(dir).map_err(OpenError::io("making the directory", dir))?;
+        }
+        Ok(log_dir)
+    }
+}
+
+fn listing_error(error: io::Error, path: &Path) -> OpenError {
+    match error.kind() {
+        io::ErrorKind::NotADirectory => {
+            OpenError::NotOurs { dir: path.to_owned(), what: "it is not a directory" }
+        }
+        _ => OpenError::io("listing", path)(error),
+    }
+}
+
+fn create_with_parents<D: Disk>(disk: &D, path: &Path) -> Result<(), OpenError> {
+    match disk.create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+                return Err(OpenError::io("making the directory", path)(error));
+            };
+            create_with_parents(disk, parent)?;
+            disk.create_dir(path).map_err(OpenError::io("making the directory", path))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            let what = "a part of its path is not a directory";
+            Err(OpenError::NotOurs { dir: path.to_owned(), what })
+        }
+        outcome => outcome.map_err(OpenError::io("making the directory", path)),
+    }
+}
+
+/// Writes the marker under a temporary name first: a marker is whole or not there.
+fn write_marker<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
+    let temporary = dir.join(MARKER_TEMPORARY_FILE_NAME);
+    let path = dir.join(MARKER_FILE_NAME);
+    let text = format!("{MARKER_PREFIX}{DATA_VERSION}\n");
+    let write = || {
+        match disk.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = disk.create(&temporary, Access::Write)?;
+        if file.write_at(text.as_bytes(), Position::default())? != text.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.sync_data()?;
+        disk.rename(&temporary, &path)?;
+        disk.sync_dir(dir)
+    };
+    write().map_err(OpenError::io("writing", &path))
+}
+
+fn check_marker<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
+    let path = dir.join(MARKER_FILE_NAME);
+    let read = || {
+        let file = disk.open(&path, Access::Read)?;
+        let size = file.size()?;
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(MARKER_BYTES_MAX)];
+        file.read_exact_at(&mut bytes, Position::default())?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(OpenError::io("reading", &path))?;
+    let version = str::from_utf8(&bytes)
+        .ok()
+        .and_then(|text| text.strip_prefix(MARKER_PREFIX)?.strip_suffix('\n')?.parse::<u32>().ok());
+    match version {
+        Some(DATA_VERSION) => Ok(()),
+        Some(version) if version > DATA_VERSION => {
+            Err(OpenError::NewerVersion { file: path, version, version_max: DATA_VERSION })
+        }
+        _ => Err(OpenError::NotOurs {
+            dir: dir.to_owned(),
+            what: "its STRANDLINE file says something else",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::sim::SimDisk;
+
+    fn path() -> &'static Path {
+        Path::new("/srv/strandline/data")
+    }
+
+    fn write<D: Disk>(disk: &D, path: &Path, text: &str) {
+        let file = disk.create(path, Access::Write).expect("a new file");
+        assert_eq!(file.write_at(text.as_bytes(), Position::default()).expect("room"), text.len());
+    }
+
+    #[test]
+    fn a_missing_directory_is_made_with_those_above_it() {
+        let disk = SimDisk::new(1);
+        let data = DataDir::open(&disk, path()).expect("made");
+        assert_eq!(DataDir::open(&disk, path()).expect("there"), data);
+        assert_eq!(DataDir::open_existing(&disk, path()).expect("there"), data);
+        let log = data.create_log_dir(&disk, DEFAULT_TENANT, DEFAULT_LOG).expect("made");
+        assert_eq!(log, path().join("default/main"));
+        assert_eq!(disk.list(&log).expect("a directory"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused() {
+        let disk = SimDisk::new(1);
+        assert!(matches!(
+            DataDir::open_existing(&disk, path()),
+            Err(OpenError::Io { .. } | OpenError::NotOurs { .. })
+        ));
+        disk.create_dir(Path::new("/home")).expect("made");
+        write(&disk, Path::new("/home/letter"), "dear");
+        let refused = DataDir::open(&disk, Path::new("/home"));
+        assert!(matches!(refused, Err(OpenError::NotOurs { .. })), "{refused:?}");
+        assert_eq!(disk.list(Path::new("/home")).expect("listed"), ["letter"], "nothing was added");
+    }
+
+    #[test]
+    fn a_marker_that_says_something_else_is_refused() {
+        for (text, is_newer) in [
+            ("strandline data 2\n", true),
+            ("strandline data 1", false),
+            ("strandline data 0\n", false),
+            ("", false),
+        ] {
+            let disk = SimDisk::new(1);
+            disk.create_dir(Path::new("/data")).expect("made");
+            write(&disk, Path::new("/data/STRANDLINE"), text);
+            match DataDir::open(&disk, Path::new("/data")) {
+                Err(OpenError::NewerVersion { .. }) if is_newer => {}
+                Err(OpenError::NotOurs { .. }) if !is_newer => {}
+                other => panic!("{text:?} gave {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What a log asks of its driver: operations that wait for the disk.
+//!
+//! ```text
+//!   Log::next_op() -> Op -> the driver: io_uring on the shard, the disk thread, a simulation
+//!   Log::complete() <- OpOutcome <-+
+//! ```
+//! A write or sync is handed out once, and its outcome is reported once, whatever it was. Operations
+//! may complete in any order. Whoever gives up on a log drains what is under way first: the kernel
+//! may still write from a frame's memory.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    buffer::{ALIGN_BYTES, DiskBuffer},
+    error::OpenError,
+    group_commit::OpId,
+    io::{Access, Disk, DiskFile},
+    offset::Position,
+    seal::{SealJob, SealOutcome},
+    segment::{FIRST_FRAME_POSITION, SegmentHeader},
+};
+
+/// How frames reach the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteMode {
+    /// `O_DIRECT | O_DSYNC`: a frame is on the device when its write completes.
+    Direct,
+    /// Through the page cache, with `fdatasync`: where `O_DIRECT` is refused (tmpfs), and where the
+    /// log was told not to sync each commit.
+    Buffered,
+}
+
+impl fmt::Display for WriteMode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            WriteMode::Direct => "direct",
+            WriteMode::Buffered => "buffered",
+        })
+    }
+}
+
+/// Something for the driver to do.
+pub enum Op<D: Disk> {
+    /// Write the whole buffer at `position`, in one piece: anything but the full length is an
+    /// outcome to report, not to mend.
+    Write {
+        /// Names the operation in its outcome.
+        id: OpId,
+        /// Where to.
+        file: Arc<D::File>,
+        /// What.
+        buffer: Arc<DiskBuffer>,
+        /// Where in the file.
+        position: Position,
+    },
+    /// `fdatasync`.
+    Sync {
+        /// Names the operation in its outcome.
+        id: OpId,
+        /// Of which file.
+        file: Arc<D::File>,
+    },
+    /// Something that blocks: on a thread that may.
+    Job {
+        /// Names the operation in its outcome.
+        id: OpId,
+        /// What.
+        job: Job<D>,
+    },
+}
+
+/// How an operation ended.
+pub enum OpOutcome<D: Disk> {
+    /// A write: how many bytes the kernel took, or why none.
+    Write {
+        /// Which.
+        id: OpId,
+        /// What the kernel said.
+        result: io::Result<usize>,
+    },
+    /// A sync.
+    Sync {
+        /// Which.
+        id: OpId,
+        /// What the kernel said.
+        result: io::Result<()>,
+    },
+    /// A job.
+    Job {
+        /// Which.
+        id: OpId,
+        /// What it gave.
+        outcome: JobOutcome<D>,
+    },
+}
+
+impl<D: Disk> Op<D> {
+    /// Its id.
+    pub fn id(&self) -> OpId {
+        match self {
+            Op::Write { id, .. } | Op::Sync { id, .. } | Op::Job { id, .. } => *id,
+        }
+    }
+
+    /// Does it here and now, blocking.
+    pub fn run(self, disk: &D) -> OpOutcome<D> {
+        match self {
+            Op::Write { id, file, buffer, position } => {
+                OpOutcome::Write { id, result: file.write_at(buffer.as_slice(), position) }
+            }
+            Op::Sync { id, file } => OpOutcome::Sync { id, result: file.sync_data() },
+            Op::Job { id, job } => OpOutcome::Job { id, outcome: job.run(disk) },
+        }
+    }
+}
+
+impl<D: Disk> fmt::Debug for Op<D> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Op::Write { id, buffer, position, .. } => {
+                write!(formatter, "Write({id}: {} bytes at {position})", buffer.len())
+            }
+            Op::Sync { id, .. } => write!(formatter, "Sync({id})"),
+            Op::Job { id, job } => write!(formatter, "Job({id}: {})", job.name()),
+        }
+    }
+}
+
+/// Work that blocks. Each is one step of a segment's life.
+pub enum Job<D: Disk> {
+    /// Zero more of the active segment, ahead of its tail.
+    Extend(ExtendJob<D>),
+    /// Make the file of the next segment, under a temporary name.
+    Prepare(PrepareJob),
+    /// Make that file the active segment.
+    Roll(RollJob<D>),
+    /// Write the index of a full segment.
+    Seal(SealJob<D>),
+}
+
+/// What a job gave.
+pub enum JobOutcome<D: Disk> {
+    /// Of [`Job::Extend`].
+    Extended {
+        /// Up to where the file was to be zeroed.
+        to: Position,
+        /// Whether it is, durably.
+        result: io::Result<()>,
+    },
+    /// Of [`Job::Prepare`].
+    Prepared(io::Result<NewFile<D>>),
+    /// Of [`Job::Roll`].
+    Rolled {
+        /// The file, which has its name now, if all went well.
+        next: io::Result<NewFile<D>>,
+        /// Its header.
+        header: SegmentHeader,
+    },
+    /// Of [`Job::Seal`].
+    Sealed(Result<SealOutcome<D>, OpenError>),
+}
+
+impl<D: Disk> Job<D> {
+    /// Does it, blocking.
+    pub fn run(self, disk: &D) -> JobOutcome<D> {
+        match self {
+            Job::Extend(job) => JobOutcome::Extended { to: job.to, result: job.run() },
+            Job::Prepare(job) => JobOutcome::Prepared(job.run(disk)),
+            Job::Roll(job) => {
+                let header = job.header.clone();
+                JobOutcome::Rolled { next: job.run(disk), header }
+            }
+            Job::Seal(job) => JobOutcome::Sealed(job.run(disk)),
+        }
+    }
+
+    /// Its name, for diagnostics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Job::Extend(_) => "extend",
+            Job::Prepare(_) => "prepare",
+            Job::Roll(_) => "roll",
+            Job::Seal(_) => "seal",
+        }
+    }
+}
+
+/// A segment file that frames can be written to.
+pub struct NewFile<D: Disk> {
+    /// For frames: `DirectSync`, or buffered.
+    pub file: Arc<D::File>,
+    /// For zeroing and the header: `Direct`, or the same.
+    pub zeroing: Arc<D::File>,
+    /// How frames go into `file`.
+    pub mode: WriteMode,
+    /// Up to here the file is zeroed, and its size and blocks are durable.
+    pub prepared: Position,
+}
+
+impl<D: Disk> Clone for NewFile<D> {
+    fn clone(&self) -> Self {
+        let NewFile { file, zeroing, mode, prepared } = self;
+        NewFile {
+            file: Arc::clone(file),
+            zeroing: Arc::clone(zeroing),
+            mode: *mode,
+            prepared: *prepared,
+        }
+    }
+}
+
+/// Zeroes are written in pieces of this size: a commit beside them waits for one at most.
+pub const ZEROING_BYTES: usize = 256 << 10;
+
+/// See [`Job::Extend`].
+pub struct ExtendJob<D: Disk> {
+    pub(crate) file: Arc<D::File>,
+    pub(crate) from: Position,
+    pub(crate) to: Position,
+}
+
+impl<D: Disk> ExtendJob<D> {
+    /// Writes zeroes and syncs: when frames are written there, nothing but data changes on the disk.
+    fn run(self) -> io::Result<()> {
+        write_zeroes(&*self.file, self.from, self.to)?;
+        self.file.sync_data()
+    }
+}
+
+fn write_zeroes(file: &impl DiskFile, from: Position, to: Position) -> io::Result<()> {
+    let align_bytes = ALIGN_BYTES as u64;
+    assert!(from.get().is_multiple_of(align_bytes) && to.get().is_multiple_of(align_bytes));
+    let mut left = to.get().saturating_sub(from.get());
+    let zeroes = DiskBuffer::zeroed(ZEROING_BYTES.min(usize::try_from(left).unwrap_or(usize::MAX)));
+    let mut position = from;
+    while left > 0 {
+        let bytes = usize::try_from(left).unwrap_or(usize::MAX).min(zeroes.len());
+        let written = file.write_at(&zeroes.as_slice()[..bytes], position)?;
+        // A full disk first takes less and then nothing. Going on behind whole blocks writes no byte
+        // twice, and these are only zeroes.
+        let whole = written - written % ALIGN_BYTES;
+        if whole == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        position = position.plus(whole as u64);
+        left -= whole as u64;
+    }
+    Ok(())
+}
+
+/// See [`Job::Prepare`].
+pub struct PrepareJob {
+    /// The temporary name; what has it is removed.
+    pub(crate) path: PathBuf,
+    pub(crate) mode: WriteMode,
+    pub(crate) to: Position,
+}
+
+impl PrepareJob {
+    /// Makes the file with zeroes up to `to`, the header's place included, and syncs it.
+    pub(crate) fn run<D: Disk>(self, disk: &D) -> io::Result<NewFile<D>> {
+        match disk.remove(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let buffered = Arc::new(disk.create(&self.path, Access::Write)?);
+        let (zeroing, file, mode) = match self.mode {
+            WriteMode::Buffered => (Arc::clone(&buffered), buffered, WriteMode::Buffered),
+            WriteMode::Direct => match direct_files(disk, &self.path) {
+                Ok([zeroing, file]) => (zeroing, file, WriteMode::Direct),
+                Err(error) if is_refusal(&error) => {
+                    (Arc::clone(&buffered), buffered, WriteMode::Buffered)
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        write_zeroes(&*zeroing, Position::default(), self.to)?;
+        zeroing.sync_data()?;
+        Ok(NewFile { file, zeroing, mode, prepared: self.to })
+    }
+}
+
+/// The handles for zeroing and for frames, if a first direct write succeeds: some file systems refuse only
+/// that.
+fn direct_files<D: Disk>(disk: &D, path: &Path) -> io::Result<[Arc<D::File>; 2]> {
+    let zeroing = disk.open(path, Access::Direct)?;
+    write_zeroes(&zeroing, Position::default(), FIRST_FRAME_POSITION)?;
+    let file = disk.open(path, Access::DirectSync)?;
+    Ok([Arc::new(zeroing), Arc::new(file)])
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
+/// See [`Job::Roll`].
+pub struct RollJob<D: Disk> {
+    pub(crate) next: NewFile<D>,
+    pub(crate) header: SegmentHeader,
+    pub(crate) dir: PathBuf,
+    pub(crate) from: PathBuf,
+    pub(crate) to: PathBuf,
+}
+
+impl<D: Disk> RollJob<D> {
+    /// Writes the header and syncs, *then* gives the file its name and syncs the directory: a file
+    /// with a segment's name always has a header, so that a rotten one is told from a torn one.
+    pub(crate) fn run(self, disk: &D) -> io::Result<NewFile<D>> {
+        let mut header = DiskBuffer::default();
+        header.extend_from_slice(&self.header.encode());
+        let written = self.next.zeroing.write_at(header.as_slice(), Position::default())?;
+        if written != header.len() {
+            return Err(io::Error::new(io::ErrorKind::WriteZero, "short write of a header"));
+        }
+        self.next.zeroing.sync_data()?;
+        disk.rename(&self.from, &self.to)?;
+        disk.sync_dir(&self.dir)?;
+        Ok(self.next)
+    }
+}

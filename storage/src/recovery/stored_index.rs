@@ -1,0 +1,101 @@
+//! What recovery needs of an index file: where the segment ends, and its state delta.
+
+use std::{io, path::Path};
+
+use crate::{
+    error::OpenError,
+    index::{
+        INDEX_HEADER_BYTES, INDEX_VERSION, IndexError, IndexHeader, ResidentIndex, TopicSummary,
+    },
+    io::{Access, Disk, DiskFile},
+    offset::Position,
+};
+
+/// The checked parts of an index file.
+pub(super) struct StoredIndex {
+    resident: ResidentIndex,
+    topics: Vec<u8>,
+}
+
+impl StoredIndex {
+    /// Reads an index. `None` if it is damaged: the segment is then scanned, and indexed anew.
+    pub(super) fn read<D: Disk>(disk: &D, path: &Path) -> Result<Option<StoredIndex>, OpenError> {
+        let file = disk.open(path, Access::Read).map_err(OpenError::io("opening", path))?;
+        match read_parts(&file) {
+            Ok(Ok(index)) => Ok(Some(index)),
+            Ok(Err(IndexError::NewerVersion { version })) => Err(OpenError::NewerVersion {
+                file: path.to_owned(),
+                version,
+                version_max: INDEX_VERSION,
+            }),
+            Ok(Err(_damage)) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(OpenError::io("reading", path)(error)),
+        }
+    }
+
+    /// Which log file it belongs to, and how that ends.
+    pub(super) fn header(&self) -> &IndexHeader {
+        self.resident.header()
+    }
+
+    /// Hands over each topic that has events in the segment. All of them were checked before.
+    pub(super) fn for_each_topic<E>(
+        &self,
+        mut take: impl FnMut(&str, &TopicSummary) -> Result<(), E>,
+    ) -> Result<(), E> {
+        walk(&self.resident, &self.topics, |name, topic| take(name, topic))
+            .expect("the topics were checked when they were read")
+    }
+}
+
+fn read_parts(file: &impl DiskFile) -> io::Result<Result<StoredIndex, IndexError>> {
+    let read = |position: Position, bytes: u64| {
+        // What a damaged length can make us allocate is bounded by the file.
+        let size = file.size()?;
+        if position.get().saturating_add(bytes) > size {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        let mut content = vec![0; usize::try_from(bytes).expect("a file that fits in memory")];
+        file.read_exact_at(&mut content, position)?;
+        Ok(content)
+    };
+    let header = match IndexHeader::decode(&read(Position::default(), INDEX_HEADER_BYTES as u64)?) {
+        Ok(header) => header,
+        Err(error) => return Ok(Err(error)),
+    };
+    if file.size()? != header.index_bytes {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let resident = match ResidentIndex::decode(&read(Position::default(), header.resident_bytes)?) {
+        Ok(resident) => resident,
+        Err(error) => return Ok(Err(error)),
+    };
+    let (position, len) = resident.topic_blocks_place(&(0..resident.topic_block_count()));
+    let topics = read(position, len as u64)?;
+    let mut count = 0;
+    let checked = walk(&resident, &topics, |_, _| {
+        count += 1;
+        Ok::<(), IndexError>(())
+    });
+    Ok(match checked {
+        Ok(_) if count != header.topic_count => Err(IndexError::Content { what: "topic count" }),
+        Ok(_) => Ok(StoredIndex { resident, topics }),
+        Err(error) => Err(error),
+    })
+}
+
+/// The outer error is the index's, the inner one that of `take`.
+fn walk<E>(
+    resident: &ResidentIndex,
+    topics: &[u8],
+    mut take: impl FnMut(&str, &TopicSummary) -> Result<(), E>,
+) -> Result<Result<(), E>, IndexError> {
+    let mut blocks = resident.read_topics(topics, 0..resident.topic_block_count())?;
+    while let Some(entry) = blocks.next_entry()? {
+        if let Err(error) = take(entry.name, &entry.summary) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(()))
+}

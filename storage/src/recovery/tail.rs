@@ -1,0 +1,77 @@
+//! What a segment without an index holds: its frames up to the first that is not valid.
+
+use std::{collections::VecDeque, io};
+
+use crate::{
+    frame::FrameFlags,
+    index::{IndexBuilder, SegmentEnd},
+    io::DiskFile,
+    offset::{Offset, Position},
+    scan::{FrameScan, ScanEnd},
+    segment::{FIRST_FRAME_POSITION, SegmentHeader},
+};
+
+/// The outcome of scanning one segment.
+pub(super) struct TailScan {
+    pub(super) index: IndexBuilder,
+    /// Behind the last valid frame.
+    pub(super) end: SegmentEnd,
+    /// What stands there.
+    pub(super) why: ScanEnd,
+    /// Frames from here on are stated by no header to have been synced.
+    pub(super) in_doubt_from: Position,
+    /// The last frame says that the log was closed behind it.
+    pub(super) is_clean: bool,
+}
+
+impl TailScan {
+    /// Scans a segment, up to the offset at which its successor begins if it has one: what lies
+    /// behind that is the late write of a process that was killed, not part of the log.
+    pub(super) fn run<F: DiskFile>(
+        file: &F,
+        header: &SegmentHeader,
+        successor: Option<Offset>,
+    ) -> io::Result<TailScan> {
+        let mut frames = FrameScan::new(file, header);
+        let mut index = IndexBuilder::new(header);
+        let mut doubt = Doubt::new();
+        let mut end = frames.end();
+        let mut is_clean = false;
+        let why = loop {
+            if successor.is_some_and(|successor| end.end_offset >= successor) {
+                break ScanEnd::Successor;
+            }
+            let (frame, position) = match frames.next_frame()? {
+                Ok(next) => next,
+                Err(why) => break why,
+            };
+            if let Err(error) = index.add(&frame, position) {
+                break ScanEnd::Content(error);
+            }
+            end = frames.end();
+            doubt.frame(frame.header().synced_offset, &end);
+            is_clean = frame.header().flags.has(FrameFlags::CLEAN_END);
+        };
+        Ok(TailScan { index, end, why, in_doubt_from: doubt.from, is_clean })
+    }
+}
+
+/// Which frames had been synced, as the headers behind them say.
+struct Doubt {
+    from: Position,
+    /// The ends of the frames of which none says so yet.
+    frames: VecDeque<SegmentEnd>,
+}
+
+impl Doubt {
+    fn new() -> Self {
+        Doubt { from: FIRST_FRAME_POSITION, frames: VecDeque::new() }
+    }
+
+    fn frame(&mut self, synced: Offset, end: &SegmentEnd) {
+        while let Some(frame) = self.frames.pop_front_if(|frame| frame.end_offset <= synced) {
+            self.from = frame.end_position;
+        }
+        self.frames.push_back(*end);
+    }
+}

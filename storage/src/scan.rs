@@ -1,0 +1,194 @@
+//! The frames of one segment file, one after the other, until something stands there that is not
+//! the next frame.
+//!
+//! Reads in large pieces; a frame is parsed where it lies in the piece.
+
+use std::{fmt, io, sync::Arc};
+
+use crate::{
+    buffer::DiskBuffer,
+    frame::{
+        FRAME_ALIGN_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, Frame, FrameError, FrameHeader,
+        Seed, Trust,
+    },
+    index::{IndexError, SegmentEnd},
+    io::DiskFile,
+    offset::{Offset, Position},
+    segment::{FIRST_FRAME_POSITION, SegmentHeader},
+};
+
+/// How much is read at once.
+pub const SCAN_BYTES: usize = 1 << 20;
+
+const _: () = assert!(SCAN_BYTES.is_multiple_of(FRAME_ALIGN_BYTES));
+
+/// Why a scan ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScanEnd {
+    /// What stands there is no whole frame.
+    Invalid(FrameError),
+    /// The next segment begins here.
+    Successor,
+    /// It is a frame, but what it says contradicts those before it.
+    Content(IndexError),
+    /// It is a whole frame, but not the next one.
+    OutOfChain {
+        /// What does not fit.
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for ScanEnd {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ScanEnd::Invalid(error) => error.fmt(formatter),
+            ScanEnd::Successor => formatter.write_str("the next segment begins here"),
+            ScanEnd::Content(error) => error.fmt(formatter),
+            ScanEnd::OutOfChain { what } => {
+                write!(formatter, "a frame, but not the next one: its {what} does not fit")
+            }
+        }
+    }
+}
+
+/// Walks over the frames of a segment.
+pub struct FrameScan<'a, F> {
+    pieces: Pieces<'a, F>,
+    seed: Seed,
+    /// Where the next frame must be, and what it must refer to.
+    end: SegmentEnd,
+}
+
+impl<'a, F: DiskFile> FrameScan<'a, F> {
+    /// Begins at the first frame of the segment with this header.
+    pub fn new(file: &'a F, header: &SegmentHeader) -> Self {
+        let seed = Seed::of(&header.incarnation);
+        FrameScan {
+            pieces: Pieces {
+                file,
+                piece: Arc::new(DiskBuffer::default()),
+                start: Position::default(),
+            },
+            seed,
+            end: SegmentEnd {
+                end_offset: header.base_offset,
+                end_position: FIRST_FRAME_POSITION,
+                end_checksum: seed.chain_start(),
+            },
+        }
+    }
+
+    /// Behind the last frame that it gave.
+    pub fn end(&self) -> SegmentEnd {
+        self.end
+    }
+
+    /// The next frame and its position, or why there is none. Fails if the file cannot be read.
+    pub fn next_frame(&mut self) -> io::Result<Result<(Frame, Position), ScanEnd>> {
+        let position = self.end.end_position;
+        let frame = match self.pieces.frame_at(position, self.seed)? {
+            Ok(frame) => frame,
+            Err(error) => return Ok(Err(ScanEnd::Invalid(error))),
+        };
+        if frame.base_offset() != self.end.end_offset {
+            return Ok(Err(ScanEnd::OutOfChain { what: "base offset" }));
+        }
+        if frame.header().previous_checksum != self.end.end_checksum {
+            return Ok(Err(ScanEnd::OutOfChain { what: "previous checksum" }));
+        }
+        self.end = SegmentEnd {
+            end_offset: frame.end_offset(),
+            end_position: position.plus(frame.frame_bytes() as u64),
+            end_checksum: frame.header().checksum,
+        };
+        Ok(Ok((frame, position)))
+    }
+}
+
+/// The first frame header behind `from` which says that more than `cut` had been synced when it was
+/// written: its position, and what it says. Headers have checksums of their own, so a rotten body
+/// does not silence one.
+pub fn synced_beyond<F: DiskFile>(
+    file: &F,
+    seed: Seed,
+    from: Position,
+    cut: Offset,
+) -> io::Result<Option<(Position, Offset)>> {
+    let mut pieces = Pieces { file, piece: Arc::new(DiskBuffer::default()), start: from };
+    let mut position = from;
+    loop {
+        let bytes = pieces.bytes_at(position, FRAME_HEADER_BYTES)?;
+        if bytes.len() < FRAME_HEADER_BYTES {
+            return Ok(None);
+        }
+        if let Ok(header) = FrameHeader::decode(bytes, seed)
+            && header.synced_offset > cut
+        {
+            return Ok(Some((position, header.synced_offset)));
+        }
+        position = position.plus(FRAME_ALIGN_BYTES as u64);
+    }
+}
+
+/// A window over a file.
+struct Pieces<'a, F> {
+    file: &'a F,
+    piece: Arc<DiskBuffer>,
+    /// Where `piece` begins in the file.
+    start: Position,
+}
+
+impl<F: DiskFile> Pieces<'_, F> {
+    fn frame_at(
+        &mut self,
+        position: Position,
+        seed: Seed,
+    ) -> io::Result<Result<Frame, FrameError>> {
+        let header = match FrameHeader::decode(self.bytes_at(position, FRAME_HEADER_BYTES)?, seed) {
+            Ok(header) => header,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.bytes_at(position, header.frame_bytes().min(FRAME_BYTES_MAX))?;
+        let start = self.index_of(position).expect("the window was moved over it");
+        Ok(Frame::parse_at(&self.piece, start, seed, Trust::Bytecheck))
+    }
+
+    /// The bytes from `position` to the end of the window, which are at least `len` unless the file
+    /// ends before.
+    fn bytes_at(&mut self, position: Position, len: usize) -> io::Result<&[u8]> {
+        let there = self.index_of(position).map_or(0, |index| self.piece.len() - index);
+        if there < len {
+            self.read(position, len.max(SCAN_BYTES))?;
+        }
+        let index = self.index_of(position).unwrap_or(self.piece.len());
+        Ok(&self.piece.as_slice()[index..])
+    }
+
+    fn index_of(&self, position: Position) -> Option<usize> {
+        let index = usize::try_from(position.get().checked_sub(self.start.get())?).ok()?;
+        (index <= self.piece.len()).then_some(index)
+    }
+
+    fn read(&mut self, position: Position, len: usize) -> io::Result<()> {
+        // A frame of the last piece may still be in use; then that memory stays with it.
+        if Arc::get_mut(&mut self.piece).is_none_or(|piece| piece.len() != len) {
+            self.piece = Arc::new(DiskBuffer::zeroed(len));
+        }
+        let piece = Arc::get_mut(&mut self.piece).expect("it is ours alone");
+        self.start = position;
+        let mut done = 0;
+        while done < len {
+            match self.file.read_at(&mut piece.as_mut_slice()[done..], position.plus(done as u64)) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    piece.clear();
+                    return Err(error);
+                }
+            }
+        }
+        piece.truncate(done);
+        Ok(())
+    }
+}

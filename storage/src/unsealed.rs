@@ -1,0 +1,159 @@
+//! A segment that has no index file yet: the active one, and full ones whose seal is under way.
+//!
+//! Its visible frames are known by place, and by an index that grows with them and is the same as
+//! the one that its seal will write. The newest frames are also kept in memory, over all unsealed
+//! segments together, up to a limit ([`RecentFrames`]).
+
+use std::{collections::VecDeque, ops::Range, path::PathBuf, sync::Arc};
+
+use crate::{
+    frame::{Frame, Seed},
+    index::{IndexBuilder, SegmentEnd},
+    io::Disk,
+    offset::{Offset, Position},
+    segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName},
+    topic::{TopicNumber, TopicPattern},
+    topics::TopicTable,
+};
+
+/// A pattern that may match more topics than this is read by scanning.
+const TOPICS_LOOKED_UP_MAX: usize = 4_096;
+
+/// A segment without an index file.
+pub struct Unsealed<D: Disk> {
+    pub(crate) name: SegmentName,
+    pub(crate) header: SegmentHeader,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<D::File>,
+    pub(crate) seed: Seed,
+    /// Of the visible frames. A seal shares it once it is complete.
+    pub(crate) index: Arc<IndexBuilder>,
+    /// Behind the last visible frame.
+    pub(crate) end: SegmentEnd,
+}
+
+/// A frame that holds events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EventFrame {
+    pub(crate) offsets: (Offset, Offset),
+    pub(crate) position: Position,
+    pub(crate) bytes: usize,
+}
+
+impl<D: Disk> Unsealed<D> {
+    /// A segment that holds no frame yet.
+    pub(crate) fn new(
+        name: SegmentName,
+        header: SegmentHeader,
+        path: PathBuf,
+        file: Arc<D::File>,
+    ) -> Self {
+        let seed = Seed::of(&header.incarnation);
+        let end = SegmentEnd {
+            end_offset: header.base_offset,
+            end_position: FIRST_FRAME_POSITION,
+            end_checksum: seed.chain_start(),
+        };
+        let index = Arc::new(IndexBuilder::new(&header));
+        Unsealed { name, header, path, file, seed, index, end }
+    }
+
+    /// A frame of it has become visible.
+    pub(crate) fn add(&mut self, frame: &Frame, position: Position) {
+        let place = (self.end.end_offset, self.end.end_position);
+        assert_eq!((frame.base_offset(), position), place, "frames become visible in order");
+        let index = Arc::get_mut(&mut self.index);
+        let added = index.expect("a segment that grows is not being sealed").add(frame, position);
+        added.expect("a frame of ours fits those before it");
+        self.end = SegmentEnd {
+            end_offset: frame.end_offset(),
+            end_position: position.plus(frame.frame_bytes() as u64),
+            end_checksum: frame.header().checksum,
+        };
+    }
+
+    /// Its visible frames that hold events and overlap `range`, in offset order.
+    pub(crate) fn frames_in(
+        &self,
+        range: &Range<Offset>,
+    ) -> impl DoubleEndedIterator<Item = EventFrame> {
+        let frames = self.index.frames();
+        let begun = frames.partition_point(|frame| frame.base_offset <= range.start);
+        let behind = frames.partition_point(|frame| frame.base_offset < range.end);
+        let first = begun.saturating_sub(1);
+        let start = range.start;
+        (first..behind.max(first)).filter_map(move |index| {
+            let frame = frames[index];
+            let end = frames.get(index + 1).map_or(self.end.end_offset, |next| next.base_offset);
+            (end > start && end > frame.base_offset).then_some(EventFrame {
+                offsets: (frame.base_offset, end),
+                position: frame.position,
+                bytes: frame.frame_bytes,
+            })
+        })
+    }
+
+    /// Where the frames are that hold events of matching topics, in file order; `None` if all are
+    /// asked for, or if so many that scanning costs less.
+    pub(crate) fn positions_of(
+        &self,
+        patterns: &[TopicPattern],
+        topics: &TopicTable,
+    ) -> Option<Vec<Position>> {
+        if patterns.is_empty() {
+            return None;
+        }
+        let mut numbers: Vec<TopicNumber> = Vec::new();
+        for pattern in patterns {
+            match pattern.exact() {
+                Some(topic) => numbers.extend(topics.number_of(topic)),
+                None => numbers.extend(topics.matching(pattern, TOPICS_LOOKED_UP_MAX)?),
+            }
+        }
+        numbers.sort_unstable();
+        numbers.dedup();
+        let known = numbers.iter().filter_map(|number| self.index.topic(*number));
+        let events: u64 = known.map(|topic| topic.event_count).sum();
+        if events > self.index.frames().len() as u64 / 2 {
+            return None;
+        }
+        let frames = numbers.iter().flat_map(|number| self.index.topic_frames(*number));
+        let mut positions: Vec<Position> = frames.map(|frame| frame.position).collect();
+        positions.sort_unstable();
+        positions.dedup();
+        Some(positions)
+    }
+}
+
+/// The newest visible frames, in memory: those that subscribers a little behind ask for.
+///
+/// Invariant: they are contiguous, and the last is the last visible frame that holds events.
+#[derive(Debug)]
+pub struct RecentFrames {
+    frames: VecDeque<Arc<Frame>>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl RecentFrames {
+    /// None yet, and never more than `bytes_max` bytes of them, but for one that alone is longer.
+    pub fn new(bytes_max: usize) -> Self {
+        RecentFrames { frames: VecDeque::new(), bytes: 0, bytes_max }
+    }
+
+    /// Adds the next frame, and forgets the oldest that have no room any more.
+    pub fn push(&mut self, frame: Arc<Frame>) {
+        self.bytes += frame.frame_bytes();
+        self.frames.push_back(frame);
+        while self.bytes > self.bytes_max && self.frames.len() > 1 {
+            let Some(oldest) = self.frames.pop_front() else { break };
+            self.bytes -= oldest.frame_bytes();
+        }
+    }
+
+    /// The frame that begins at `base`, if it is still here.
+    pub fn get(&self, base: Offset) -> Option<&Arc<Frame>> {
+        let index = self.frames.partition_point(|frame| frame.base_offset() < base);
+        self.frames.get(index).filter(|frame| frame.base_offset() == base)
+    }
+}
