@@ -27,6 +27,10 @@ impl From<&AppendError> for Problem {
                 );
                 Self::new(ProblemKind::ReadOnly, detail).retry_after(RESTART_RETRY_AFTER_S)
             }
+            AppendError::DiskFull => {
+                let detail = "the disk of the server has no room for another event";
+                Self::new(ProblemKind::DiskFull, detail)
+            }
             AppendError::Closed => Self::new(ProblemKind::Draining, error.to_string())
                 .retry_after(RESTART_RETRY_AFTER_S),
         }
@@ -68,6 +72,13 @@ mod tests {
         let problem = Problem::from(&error);
         assert_eq!((problem.status(), problem.slug()), (413, "event-too-large"));
         assert_eq!(problem.detail(), "event of 1048577 bytes exceeds the limit of 1048576 bytes");
+    }
+
+    /// API §9: "507 disk full".
+    #[test]
+    fn a_full_disk_is_507() {
+        let problem = Problem::from(&AppendError::DiskFull);
+        assert_eq!((problem.status(), problem.slug()), (507, "disk-full"));
     }
 
     #[test]
