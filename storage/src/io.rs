@@ -9,7 +9,14 @@
 //! A method returns what the kernel said. Nobody retries a write or a sync: a short write is
 //! returned as the short length, and it is the log that decides that it is poisoned.
 
-use std::{future::Future, io, path::Path, sync::Arc};
+use std::{
+    future::Future,
+    io,
+    path::Path,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use crate::{buffer::DiskBuffer, offset::Position};
 
@@ -114,6 +121,20 @@ pub trait ReadIo<D: Disk> {
 /// [`ReadIo`] by blocking: for tools and tests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BlockingReads;
+
+impl BlockingReads {
+    /// The outcome of a future that awaits nothing but blocking reads.
+    ///
+    /// # Panics
+    ///
+    /// If it awaits something else, which nobody would wake it for.
+    pub fn run<F: Future>(future: F) -> F::Output {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => panic!("a future of blocking reads waits for something else"),
+        }
+    }
+}
 
 impl<D: Disk> ReadIo<D> for BlockingReads {
     async fn read(

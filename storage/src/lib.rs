@@ -27,6 +27,8 @@ pub mod segment;
 pub mod segment_set;
 pub mod selection;
 pub mod staging;
+#[cfg(test)]
+mod testing;
 pub mod topic;
 pub mod topics;
 pub mod unsealed;

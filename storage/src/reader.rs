@@ -35,6 +35,8 @@ use crate::{
 
 mod lookup;
 mod run;
+#[cfg(test)]
+mod tests;
 mod time;
 mod walk;
 

@@ -3,7 +3,7 @@
 //!
 //! Reads in large pieces; a frame is parsed where it lies in the piece.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, ops::Range, sync::Arc};
 
 use crate::{
     buffer::DiskBuffer,
@@ -102,6 +102,42 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
             end_checksum: frame.header().checksum,
         };
         Ok(Ok((frame, position)))
+    }
+
+    /// Goes on behind what stopped it: behind a frame with a good header and a rotten body, else at
+    /// the next place where a header of this segment stands. Returns the offsets that are passed over,
+    /// or `None` if no frame follows.
+    pub fn step_over(&mut self) -> io::Result<Option<Range<Offset>>> {
+        let from = self.end.end_offset;
+        let mut position = self.end.end_position;
+        let mut is_first = true;
+        loop {
+            let bytes = self.pieces.bytes_at(position, FRAME_HEADER_BYTES)?;
+            if bytes.len() < FRAME_HEADER_BYTES {
+                return Ok(None);
+            }
+            match FrameHeader::decode(bytes, self.seed) {
+                Ok(header) if is_first && header.base_offset == from => {
+                    self.end = SegmentEnd {
+                        end_offset: header.end_offset,
+                        end_position: position.plus(header.frame_bytes() as u64),
+                        end_checksum: header.checksum,
+                    };
+                    return Ok(Some(from..header.end_offset));
+                }
+                Ok(header) if !is_first && header.base_offset >= from => {
+                    self.end = SegmentEnd {
+                        end_offset: header.base_offset,
+                        end_position: position,
+                        end_checksum: header.previous_checksum,
+                    };
+                    return Ok(Some(from..header.base_offset));
+                }
+                _ => {}
+            }
+            is_first = false;
+            position = position.plus(FRAME_ALIGN_BYTES as u64);
+        }
     }
 }
 

@@ -1,0 +1,215 @@
+//! Logs on a simulated disk, made frame by frame, for the tests of those who read.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    buffer::DiskBuffer,
+    config::SyncMode,
+    event::{DataForm, EventKind, EventType, NewEvent, StagedEvent},
+    frame::{self, Frame, FrameFlags, FrameMeta, Seed},
+    index::{IndexBuilder, SegmentEnd},
+    io::{Access, Disk, DiskFile, sim::SimDisk},
+    offset::{Offset, Position},
+    segment::{
+        FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentFile, SegmentHeader,
+        SegmentName, Tag,
+    },
+    segment_set::{SealedSegment, SegmentSet},
+    topic::{Topic, TopicNumber},
+};
+
+/// An event as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub offset: u64,
+    pub time_ms: u64,
+    pub topic: String,
+    pub data: Vec<u8>,
+}
+
+/// A log that is written frame by frame, and all that is in it.
+pub(crate) struct TestLog {
+    pub disk: SimDisk,
+    pub dir: PathBuf,
+    pub events: Vec<Written>,
+    /// The segments in offset order, and where the frames of each lie.
+    pub segments: Vec<(SegmentName, Vec<FrameAt>)>,
+    topics: HashMap<String, u32>,
+    time_ms: u64,
+    sealed: usize,
+}
+
+/// Where a frame was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FrameAt {
+    pub position: u64,
+    pub bytes: u64,
+    pub base: u64,
+    pub end: u64,
+}
+
+impl TestLog {
+    pub fn new(seed: u64) -> Self {
+        let disk = SimDisk::new(seed);
+        let dir = PathBuf::from("/log");
+        disk.create_dir(&dir).expect("an empty disk");
+        TestLog {
+            disk,
+            dir,
+            events: Vec::new(),
+            segments: Vec::new(),
+            topics: HashMap::new(),
+            time_ms: 1_000,
+            sealed: 0,
+        }
+    }
+
+    /// The offset behind the last event.
+    pub fn end(&self) -> Offset {
+        Offset::new(self.events.len() as u64)
+    }
+
+    /// Adds a segment with these frames of (topic, data), and its index. Time goes on by 10 ms with
+    /// each event.
+    pub fn add_sealed(&mut self, frames: &[Vec<(&str, Vec<u8>)>]) -> SegmentName {
+        let (name, builder, end) = self.add_log(frames);
+        self.write_index(name, &builder.finish(&end));
+        self.sealed = self.segments.len();
+        name
+    }
+
+    /// Adds a segment that has no index, followed by some zeroes.
+    pub fn add_unsealed(&mut self, frames: &[Vec<(&str, Vec<u8>)>]) -> SegmentName {
+        let (name, ..) = self.add_log(frames);
+        let file = self.open(name, SegmentFile::Log);
+        let size = file.size().expect("a file");
+        file.set_size(size + 64 * 4096).expect("space");
+        file.sync_data().expect("a disk that works");
+        name
+    }
+
+    fn add_log(
+        &mut self,
+        frames: &[Vec<(&str, Vec<u8>)>],
+    ) -> (SegmentName, IndexBuilder, SegmentEnd) {
+        let name = SegmentName::first_generation(self.end());
+        let mut bits = [7; 16];
+        bits[..8].copy_from_slice(&(self.segments.len() as u64).to_le_bytes());
+        let header = SegmentHeader {
+            version: SEGMENT_VERSION,
+            base_offset: self.end(),
+            created_at_ms: self.time_ms,
+            incarnation: Incarnation::new(bits),
+            tag: Tag::parse("test1").expect("a tag"),
+            sync: SyncMode::Commit,
+        };
+        let seed = Seed::of(&header.incarnation);
+        let mut builder = IndexBuilder::new(&header);
+        let mut bytes = header.encode().to_vec();
+        let mut end = SegmentEnd {
+            end_offset: self.end(),
+            end_position: FIRST_FRAME_POSITION,
+            end_checksum: seed.chain_start(),
+        };
+        let mut places = Vec::new();
+        for events in frames {
+            let frame = self.frame(events, end.end_checksum, seed);
+            builder.add(&frame, end.end_position).expect("a frame of ours");
+            bytes.extend_from_slice(frame.as_bytes());
+            places.push(FrameAt {
+                position: end.end_position.get(),
+                bytes: frame.frame_bytes() as u64,
+                base: frame.base_offset().get(),
+                end: frame.end_offset().get(),
+            });
+            end = SegmentEnd {
+                end_offset: frame.end_offset(),
+                end_position: end.end_position.plus(frame.frame_bytes() as u64),
+                end_checksum: frame.header().checksum,
+            };
+        }
+        self.write(&self.path(name, SegmentFile::Log), &bytes);
+        self.segments.push((name, places));
+        (name, builder, end)
+    }
+
+    fn frame(&mut self, events: &[(&str, Vec<u8>)], previous_checksum: u32, seed: Seed) -> Frame {
+        let base_offset = self.end();
+        let meta = FrameMeta {
+            base_offset,
+            commit_time_ms: self.time_ms,
+            synced_offset: base_offset,
+            previous_checksum,
+            flags: FrameFlags::NONE,
+        };
+        let mut staged = Vec::new();
+        for (topic, data) in events {
+            let next = u32::try_from(self.topics.len()).expect("few topics");
+            let number = *self.topics.entry((*topic).to_owned()).or_insert(next);
+            self.time_ms += 10;
+            staged.push(StagedEvent {
+                offset: self.end(),
+                time_ms: self.time_ms,
+                topic_number: TopicNumber::new(number),
+                event: event(topic, data),
+            });
+            self.events.push(Written {
+                offset: self.events.len() as u64,
+                time_ms: self.time_ms,
+                topic: (*topic).to_owned(),
+                data: data.clone(),
+            });
+        }
+        frame::encode(&meta, &staged, seed, DiskBuffer::default())
+    }
+
+    pub fn write_index(&self, name: SegmentName, bytes: &[u8]) {
+        self.write(&self.path(name, SegmentFile::Index), bytes);
+    }
+
+    /// Writes a file anew, durably.
+    pub fn write(&self, path: &Path, bytes: &[u8]) {
+        let _ = self.disk.remove(path);
+        let file = self.disk.create(path, Access::Write).expect("a free name");
+        assert_eq!(file.write_at(bytes, Position::default()).expect("space"), bytes.len());
+        file.sync_data().expect("a disk that works");
+        self.disk.sync_dir(&self.dir).expect("a disk that works");
+    }
+
+    pub fn path(&self, name: SegmentName, file: SegmentFile) -> PathBuf {
+        self.dir.join(name.file_name(file))
+    }
+
+    pub fn open(&self, name: SegmentName, file: SegmentFile) -> impl DiskFile {
+        self.disk.open(&self.path(name, file), Access::Write).expect("the file is there")
+    }
+
+    /// The sealed segments.
+    pub fn set(&self) -> Arc<SegmentSet<SimDisk>> {
+        let open = |(name, _): &(SegmentName, Vec<FrameAt>)| {
+            SealedSegment::open(&self.disk, &self.dir, *name).expect("a sealed segment")
+        };
+        Arc::new(SegmentSet::new(self.segments[..self.sealed].iter().map(open)))
+    }
+}
+
+/// An event of a topic, with JSON or any other data.
+pub(crate) fn event(topic: &str, data: &[u8]) -> NewEvent {
+    NewEvent {
+        topic: Topic::parse_reserved(topic).expect("a topic"),
+        event_type: EventType::message(),
+        id: None,
+        key: None,
+        headers: Vec::new(),
+        content_type: "".into(),
+        form: DataForm::Binary,
+        kind: EventKind::Data,
+        data: Bytes::copy_from_slice(data),
+    }
+}

@@ -1,0 +1,279 @@
+//! One segment: its header, every frame, and its index against the frames.
+
+use std::{io, sync::Arc};
+
+use crate::{
+    frame::{Frame, FrameError, Seed},
+    index::{self, IndexBuilder, IndexHeader, SegmentEnd},
+    io::{Access, Disk, DiskFile},
+    offset::{Offset, Position},
+    scan::{self, FrameScan, ScanEnd},
+    segment::{SEGMENT_HEADER_BYTES, SegmentHeader},
+    verify::{Checker, SegmentFiles},
+};
+
+/// How far the frames of a segment must reach.
+#[derive(Clone, Copy, Debug)]
+enum Reach {
+    /// Up to here, its index says.
+    Position(Position),
+    /// Up to the first offset of the segment behind it, whatever lies behind.
+    Offset(Offset),
+    /// It is the last: up to the first invalid frame, if nothing says that more had been synced.
+    Torn,
+}
+
+impl<D: Disk> Checker<'_, D> {
+    pub(super) fn check_segment(&mut self, files: &SegmentFiles, successor: Option<Offset>) {
+        let index = if files.has_index { self.check_index(files) } else { None };
+        let log_name = files.name.log_file_name();
+        // What is known of its end if its frames cannot be looked at.
+        let index_end = index.as_ref().map(|(header, _)| header.end_offset);
+        let end = index_end.or(successor).unwrap_or(files.name.base_offset);
+        self.verified.end = self.verified.end.max(end);
+        if !files.has_log {
+            let index_name = files.name.index_file_name();
+            let what = format!("its {log_name} is missing");
+            return self.finding(&index_name, Position::default(), what);
+        }
+        let file = match self.disk.open(&self.dir.join(&log_name), Access::Read) {
+            Ok(file) => file,
+            Err(error) => return self.unreadable(&log_name, Position::default(), &error),
+        };
+        let Some(header) = self.check_header(files, &file) else { return };
+        let index = index.filter(|(index, _)| self.check_pair(files, &header, index));
+        if let (Some((index, _)), Ok(size)) = (&index, file.size())
+            && size < index.end_position.get()
+        {
+            let what = format!("the file ends here, its frames at position {}", index.end_position);
+            return self.finding(&log_name, Position::new(size), what);
+        }
+        let reach = match (&index, successor) {
+            (Some((index, _)), _) => Reach::Position(index.end_position),
+            (None, Some(successor)) => Reach::Offset(successor),
+            (None, None) => Reach::Torn,
+        };
+        let Some((end, builder)) = self.check_frames(&log_name, &file, &header, reach) else {
+            return;
+        };
+        self.verified.end = end.end_offset;
+        if let (Some((index, bytes)), Some(builder)) = (index, builder) {
+            self.check_rebuilt(files, &index, &bytes, &end, &builder);
+        }
+    }
+
+    fn unreadable(&mut self, file_name: &str, position: Position, error: &io::Error) {
+        self.finding(file_name, position, format!("cannot be read: {error}"));
+    }
+
+    fn check_header(&mut self, files: &SegmentFiles, file: &D::File) -> Option<SegmentHeader> {
+        let log_name = files.name.log_file_name();
+        let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
+        let header = match file.read_exact_at(&mut bytes, Position::default()) {
+            Ok(()) => SegmentHeader::decode(&bytes).map_err(|error| error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err("the file ends inside its header".to_owned())
+            }
+            Err(error) => Err(format!("cannot be read: {error}")),
+        };
+        let header = match header {
+            Ok(header) => header,
+            Err(what) => {
+                self.finding(&log_name, Position::default(), what);
+                return None;
+            }
+        };
+        if header.base_offset != files.name.base_offset {
+            let what = format!(
+                "its header says that it begins at offset {}, its name says {}",
+                header.base_offset, files.name.base_offset
+            );
+            self.finding(&log_name, Position::default(), what);
+            return None;
+        }
+        Some(header)
+    }
+
+    /// The index by itself: its checksums, blocks and lists.
+    fn check_index(&mut self, files: &SegmentFiles) -> Option<(IndexHeader, Vec<u8>)> {
+        let index_name = files.name.index_file_name();
+        let path = self.dir.join(&index_name);
+        let bytes = self.disk.open(&path, Access::Read).and_then(|file| {
+            let size = usize::try_from(file.size()?).map_err(io::Error::other)?;
+            let mut bytes = vec![0; size];
+            file.read_exact_at(&mut bytes, Position::default())?;
+            Ok(bytes)
+        });
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.unreadable(&index_name, Position::default(), &error);
+                return None;
+            }
+        };
+        if let Err(error) = index::check_all(&bytes) {
+            let position = IndexHeader::decode(&bytes).ok().and_then(|header| match &error {
+                index::IndexError::Checksum { section } => Some(header.section(*section).position),
+                _ => None,
+            });
+            self.finding(&index_name, position.unwrap_or_default(), error);
+            return None;
+        }
+        let header = IndexHeader::decode(&bytes).expect("all of it was checked");
+        Some((header, bytes))
+    }
+
+    /// Whether an index belongs to the log file beside it.
+    fn check_pair(
+        &mut self,
+        files: &SegmentFiles,
+        header: &SegmentHeader,
+        index: &IndexHeader,
+    ) -> bool {
+        if index.belongs_to(header) && index.tag == header.tag {
+            return true;
+        }
+        let what = format!(
+            "is the index of another file: of incarnation {} from offset {}, not {} from offset {}",
+            index.incarnation, index.base_offset, header.incarnation, header.base_offset
+        );
+        let index_name = files.name.index_file_name();
+        self.finding(&index_name, Position::default(), what);
+        false
+    }
+
+    /// Goes over the frames. Returns where they end, and an index built from them unless any of them
+    /// was damaged; `None` if the file could not be read to the end.
+    fn check_frames(
+        &mut self,
+        log_name: &str,
+        file: &D::File,
+        header: &SegmentHeader,
+        reach: Reach,
+    ) -> Option<(SegmentEnd, Option<IndexBuilder>)> {
+        let mut scan = FrameScan::new(file, header);
+        let mut builder = Some(IndexBuilder::new(header));
+        loop {
+            let end = scan.end();
+            let reached = match reach {
+                Reach::Position(position) => end.end_position >= position,
+                Reach::Offset(offset) => end.end_offset >= offset,
+                Reach::Torn => false,
+            };
+            if reached {
+                return Some((end, builder));
+            }
+            let step = self.check_next(log_name, file, header, reach, &mut scan, &mut builder);
+            match step {
+                Ok(true) => {}
+                Ok(false) => return Some((end, builder)),
+                Err(error) => {
+                    self.unreadable(log_name, end.end_position, &error);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Checks what stands at the next place; `false` if no frame follows.
+    fn check_next(
+        &mut self,
+        log_name: &str,
+        file: &D::File,
+        header: &SegmentHeader,
+        reach: Reach,
+        scan: &mut FrameScan<'_, D::File>,
+        builder: &mut Option<IndexBuilder>,
+    ) -> io::Result<bool> {
+        let end = scan.end();
+        let why = match scan.next_frame()? {
+            Ok((frame, position)) => {
+                self.check_frame(log_name, &frame, position);
+                if let Some(Err(error)) = builder.as_mut().map(|index| index.add(&frame, position))
+                {
+                    self.finding(log_name, position, error);
+                    *builder = None;
+                }
+                return Ok(true);
+            }
+            Err(why) => why,
+        };
+        *builder = None;
+        let mut what = why.to_string();
+        if let Reach::Torn = reach {
+            let seed = Seed::of(&header.incarnation);
+            let proof = scan::synced_beyond(file, seed, end.end_position, end.end_offset)?;
+            let Some((position, synced)) = proof else {
+                if why != ScanEnd::Invalid(FrameError::Blank) {
+                    let what = format!(
+                        "ends at position {} (offset {}) with a torn write that nothing shows to have \
+                         been synced: {why}",
+                        end.end_position, end.end_offset
+                    );
+                    self.note(log_name, &what);
+                }
+                return Ok(false);
+            };
+            what = format!(
+                "{why}; this had been synced: the frame at position {position} says that everything \
+                 below offset {synced} was"
+            );
+        }
+        let lost = scan.step_over()?;
+        if let Some(lost) = lost.as_ref().filter(|lost| !lost.is_empty()) {
+            what = format!("{what}; events from {} to {} cannot be read", lost.start, lost.end);
+        }
+        self.finding(log_name, end.end_position, what);
+        Ok(lost.is_some())
+    }
+
+    fn check_frame(&mut self, log_name: &str, frame: &Frame, position: Position) {
+        self.verified.frames += 1;
+        self.verified.events += frame.len() as u64;
+        for (number, name) in frame.topics() {
+            let named = self.names.get(&number).map(|known| **known == *name);
+            let numbered = self.numbers.get(name).map(|known| *known == number);
+            if named == Some(false) || numbered == Some(false) {
+                let what = format!("topic {number} is `{name}` here, and another elsewhere");
+                self.finding(log_name, position, what);
+            } else if named.is_none() {
+                let name: Arc<str> = name.into();
+                self.names.insert(number, name.clone());
+                self.numbers.insert(name, number);
+            }
+        }
+        let mut events = frame.events();
+        if let Some(first) = events.next() {
+            if first.time_ms() < self.last_time_ms {
+                let what = format!("the time of event {} is before the one before", first.offset());
+                self.finding(log_name, position, what);
+            }
+            self.last_time_ms = events.next_back().unwrap_or(first).time_ms();
+        }
+    }
+
+    /// The index against one that says what the frames say.
+    fn check_rebuilt(
+        &mut self,
+        files: &SegmentFiles,
+        index: &IndexHeader,
+        bytes: &[u8],
+        end: &SegmentEnd,
+        builder: &IndexBuilder,
+    ) {
+        let rebuilt = builder.finish(end);
+        if rebuilt == bytes {
+            return;
+        }
+        let same = rebuilt.iter().zip(bytes).take_while(|(left, right)| left == right).count();
+        let position = Position::new(same as u64);
+        let section = index.sections.iter().find(|section| section.end() > position);
+        let what = match section {
+            Some(section) if section.position <= position => {
+                format!("{} does not say what the frames say", section.kind)
+            }
+            _ => "does not say what the frames say".to_owned(),
+        };
+        self.finding(&files.name.index_file_name(), position, what);
+    }
+}
