@@ -1,4 +1,8 @@
-//! One file a command.
+//! The command line: one file a command.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
 
 pub mod append;
 pub mod client;
@@ -8,3 +12,35 @@ pub mod serve;
 pub mod tail;
 pub mod topics;
 pub mod verify;
+
+/// A durable event log that pushes: append over HTTP or WebSocket, stream over SSE and WebSocket from
+/// any offset.
+#[derive(Debug, Parser)]
+#[command(
+    name = "strandline",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 fine, 1 failure, 2 usage.\n\nStart with: strandline serve"
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::ServeArguments),
+    Append(append::AppendArguments),
+    Tail(tail::TailArguments),
+    Topics(topics::TopicsArguments),
+}
+
+/// Parses this process's arguments and does what they say.
+pub fn run() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Append(arguments) => append::run(&arguments),
+        Command::Tail(arguments) => tail::run(&arguments),
+        Command::Topics(arguments) => topics::run(&arguments),
+    }
+}

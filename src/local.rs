@@ -4,8 +4,8 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, Waker},
 };
@@ -165,9 +165,30 @@ impl<T> Future for Kept<T> {
     }
 }
 
+/// What came first of two futures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Either<A, B> {
+    /// The first argument.
+    Left(A),
+    /// The second one.
+    Right(B),
+}
+
+/// Waits for whichever comes first, and for `left` if both have. The other is dropped only if it was
+/// given by value: give a pinned reference to an operation of the ring, whose drop would cancel it.
+pub async fn either<A: Future, B: Future>(left: A, right: B) -> Either<A::Output, B::Output> {
+    let (mut left, mut right) = (pin!(left), pin!(right));
+    poll_fn(|context| {
+        if let Poll::Ready(value) = left.as_mut().poll(context) {
+            return Poll::Ready(Either::Left(value));
+        }
+        right.as_mut().poll(context).map(Either::Right)
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
 
     use super::*;
 

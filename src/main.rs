@@ -1,3 +1,7 @@
 //! The `strandline` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    strandline::cli::run()
+}

@@ -213,6 +213,13 @@ impl<T: Send> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// Rings without a message: for an atomic that the receiver is to see.
+    pub fn ring(&self) {
+        self.doorbell.ring();
+    }
+}
+
 impl<T: Send> Receiver<T> {
     /// Takes the oldest message.
     pub fn try_take(&self) -> Option<T> {

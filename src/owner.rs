@@ -1,1 +1,506 @@
 //! The owner of a log: drives its commits and publishes what became visible.
+//!
+//! ```text
+//! append --> Log (staged) --> [end of the slice] --> next_op --> write, each a task of its own
+//!                                                       ^                |
+//!                                                       +--- complete <--+
+//! complete --> visible offset stored for all shards --> acknowledgements, in order --> frames published
+//! ```
+//! Commits are started by one task that appends wake: it runs behind all that is already in the run
+//! queue, so that whatever arrives in the same turn of the loop goes into the same frame.
+//!
+//! Invariants:
+//! 1. A write's task is never raced or dropped: the kernel would keep the buffer, and nobody would
+//!    learn the outcome. `close` ends only when the log has seen every outcome.
+//! 2. `waiters` is in the order of offsets, since the log gives offsets in the order of appends.
+//! 3. The visible offset is stored for all shards before any acknowledgement or frame leaves.
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    collections::VecDeque,
+    future::Future,
+    io,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
+
+use strandline_storage::{
+    error::{AppendError, Corruption, ReadError},
+    event::NewEvent,
+    frame::{Frame, Trust},
+    io::{
+        ReadIo,
+        real::RealDisk,
+        thread::DiskThread,
+        uring::{UringFiles, UringReads},
+    },
+    log::{Log, Notice, Op, OpOutcome, UnsealedPiece, UnsealedRead},
+    offset::Offset,
+    reader::{Hits, ReadQuery},
+    selection::{Order, Selection},
+    topics::TopicSummary,
+};
+
+use crate::{
+    local::{Promise, Signal, either, promise},
+    log_handle::{
+        AckFuture, Acked, Answer, AppendRefused, Call, CallId, LogAnswer, LogHandle, LogRequest,
+        LogShared, UnsealedPart,
+    },
+    mesh::{Sender, Server},
+    runtime::Driver,
+    shard::{GuestLink, clock},
+};
+
+/// Who appended, and is told when it is durable.
+enum AckTo {
+    Here(Promise<Result<Acked, AppendRefused>>),
+    There { guest: usize, call: CallId },
+}
+
+struct Waiter {
+    first: Offset,
+    end: Offset,
+    to: AckTo,
+}
+
+/// The owner's ends of the mailboxes to one other shard.
+pub(crate) struct GuestSeat {
+    shard: usize,
+    calls: Server<Call, Answer>,
+    frames: Sender<Arc<Frame>>,
+}
+
+impl GuestSeat {
+    pub(crate) fn new(link: GuestLink) -> Self {
+        GuestSeat { shard: link.shard, calls: link.calls, frames: link.frames }
+    }
+}
+
+/// What does the log's operations.
+struct Hands {
+    driver: Driver,
+    disk: RealDisk,
+    files: Rc<UringFiles>,
+    /// Zeroing, rolling, sealing.
+    jobs: DiskThread,
+    /// Writes and syncs, where there is no io_uring: none of them waits behind a job.
+    commits: Option<DiskThread>,
+}
+
+/// A log on the shard that appends to it.
+pub struct Owner {
+    log: RefCell<Log<RealDisk>>,
+    hands: Hands,
+    reads: UringReads,
+    shared: Arc<LogShared>,
+    guests: Vec<GuestSeat>,
+    /// Appends without an acknowledgement so far.
+    waiters: RefCell<VecDeque<Waiter>>,
+    /// Raised when the log may have an operation to start.
+    work: Signal,
+    /// What was told to all shards last.
+    told_visible: Cell<Offset>,
+    told_synced: Cell<Offset>,
+    handle: OnceCell<Weak<LogHandle>>,
+}
+
+impl Owner {
+    pub(crate) fn new(
+        log: Log<RealDisk>,
+        disk: RealDisk,
+        driver: Driver,
+        files: Rc<UringFiles>,
+        shared: Arc<LogShared>,
+        guests: Vec<GuestSeat>,
+    ) -> io::Result<Rc<Self>> {
+        let commits = match driver {
+            Driver::IoUring => None,
+            Driver::Epoll => Some(DiskThread::start("commits")?),
+        };
+        let reads = UringReads::new(files.clone());
+        let hands = Hands { driver, disk, files, jobs: DiskThread::start("disk")?, commits };
+        Ok(Rc::new(Owner {
+            told_visible: Cell::new(log.visible()),
+            told_synced: Cell::new(log.synced()),
+            log: RefCell::new(log),
+            hands,
+            reads,
+            shared,
+            guests,
+            waiters: RefCell::default(),
+            work: Signal::new(),
+            handle: OnceCell::new(),
+        }))
+    }
+
+    /// Appends for a task of this shard.
+    pub(crate) fn append_local(&self, events: Vec<NewEvent>) -> AckFuture {
+        let (promise, kept) = promise();
+        self.append(events, AckTo::Here(promise));
+        AckFuture::here(kept)
+    }
+
+    fn append(&self, events: Vec<NewEvent>, to: AckTo) {
+        let appended = self.log.borrow_mut().append(events, clock::now());
+        match appended {
+            Ok(appended) => {
+                let waiter = Waiter { first: appended.first, end: appended.end, to };
+                self.waiters.borrow_mut().push_back(waiter);
+                self.work.raise();
+            }
+            Err(error) => self.acknowledge(to, Err(error)),
+        }
+    }
+
+    fn acknowledge(&self, to: AckTo, result: Result<Acked, AppendRefused>) {
+        match to {
+            AckTo::Here(promise) => promise.keep(result),
+            AckTo::There { guest, call } => {
+                self.guests[guest].calls.answer((call, LogAnswer::Append(result)));
+            }
+        }
+    }
+
+    /// Takes the requests of other shards; called when the doorbell was rung. A mailbox bounds how
+    /// many there are at once.
+    pub(crate) fn take_mail(self: &Rc<Self>) {
+        for (guest, seat) in self.guests.iter().enumerate() {
+            while let Some((call, request)) = seat.calls.try_take_request() {
+                match request {
+                    LogRequest::Append { events } => {
+                        self.append(events, AckTo::There { guest, call });
+                    }
+                    request => {
+                        let owner = self.clone();
+                        monoio::spawn(async move {
+                            let answer = owner.clone().answer(request).await;
+                            owner.guests[guest].calls.answer((call, answer));
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers a request of this shard or another.
+    pub(crate) async fn answer(self: Rc<Self>, request: LogRequest) -> LogAnswer {
+        match request {
+            LogRequest::Append { events } => LogAnswer::Append(self.append_local(events).await),
+            LogRequest::Unsealed { query, budget_bytes } => {
+                LogAnswer::Unsealed(self.unsealed(query, budget_bytes).await)
+            }
+            LogRequest::Topics { prefix, after, limit } => {
+                LogAnswer::Topics(self.topics(&prefix, after.as_deref(), limit))
+            }
+            LogRequest::Topic { name } => LogAnswer::Topic(self.log.borrow().topics().get(&name)),
+            LogRequest::OffsetAtTime { time_ms } => {
+                LogAnswer::OffsetAtTime(self.unsealed_offset_at_time(time_ms).await)
+            }
+        }
+    }
+
+    /// Starts what the log wants to do, until it is closed and everything has ended.
+    pub(crate) async fn run(self: Rc<Self>) {
+        loop {
+            let work = self.work.wait();
+            self.start_operations();
+            let (is_closed, deadline) = {
+                let log = self.log.borrow();
+                (log.is_closed(), log.deadline())
+            };
+            if is_closed {
+                break;
+            }
+            match deadline {
+                Some(boot_ms) => {
+                    let rest_ms = boot_ms.saturating_sub(clock::boot_ms());
+                    either(work, monoio::time::sleep(Duration::from_millis(rest_ms))).await;
+                }
+                None => work.await,
+            }
+        }
+        self.refuse_waiters(&AppendError::Closed);
+        self.shared.store_closed();
+        self.tell_ended();
+    }
+
+    /// Where frames that became visible are told on this shard.
+    pub(crate) fn set_handle(&self, handle: &Rc<LogHandle>) {
+        self.handle.set(Rc::downgrade(handle)).expect("an owner has one handle");
+    }
+
+    /// Closes the log: nothing is appended any more, and [`Owner::run`] ends when all is written.
+    pub(crate) fn close(&self) {
+        self.log.borrow_mut().begin_close();
+        self.work.raise();
+    }
+
+    fn start_operations(self: &Rc<Self>) {
+        loop {
+            let operation = self.log.borrow_mut().next_op(clock::now());
+            let Some(operation) = operation else { break };
+            self.start(operation);
+        }
+        self.report_notices();
+    }
+
+    /// Starts an operation as a task that nobody can drop.
+    fn start(self: &Rc<Self>, operation: Op<RealDisk>) {
+        let Hands { driver, disk, files, jobs, commits } = &self.hands;
+        match operation {
+            Op::Write { id, file, buffer, position } if *driver == Driver::IoUring => {
+                let write = files.write(&file, buffer, position);
+                self.complete_with(async move { OpOutcome::Write { id, result: write.await } });
+            }
+            Op::Sync { id, file } if *driver == Driver::IoUring => {
+                let sync = files.sync(&file);
+                self.complete_with(async move { OpOutcome::Sync { id, result: sync.await } });
+            }
+            operation => {
+                let is_job = matches!(operation, Op::Job { .. });
+                let thread = commits.as_ref().filter(|_| !is_job).unwrap_or(jobs);
+                let disk = *disk;
+                self.complete_with(thread.call(move || operation.run(&disk)));
+            }
+        }
+    }
+
+    fn complete_with(
+        self: &Rc<Self>,
+        outcome: impl Future<Output = OpOutcome<RealDisk>> + 'static,
+    ) {
+        let owner = self.clone();
+        monoio::spawn(async move {
+            let outcome = outcome.await;
+            owner.complete(outcome);
+        });
+    }
+
+    /// Takes an outcome, and tells everyone of what became visible by it.
+    fn complete(&self, outcome: OpOutcome<RealDisk>) {
+        let (frames, visible, synced, poison) = {
+            let mut log = self.log.borrow_mut();
+            log.complete(outcome, clock::now());
+            let poison = log.poisoned().cloned();
+            self.shared.store_segments(log.segments(), log.start());
+            (log.take_published(), log.visible(), log.synced(), poison)
+        };
+        if visible != self.told_visible.get() || synced != self.told_synced.get() {
+            self.told_visible.set(visible);
+            self.told_synced.set(synced);
+            self.shared.store_visible(visible, synced);
+        }
+        self.acknowledge_up_to(visible);
+        for frame in frames {
+            self.publish(frame);
+        }
+        if let Some(poison) = poison {
+            self.shared.store_poisoned(poison.reason.clone());
+            self.refuse_waiters(&AppendError::Poisoned {
+                first_unsynced: poison.first_unsynced,
+                reason: poison.reason,
+            });
+            self.tell_ended();
+        }
+        self.work.raise();
+    }
+
+    fn acknowledge_up_to(&self, visible: Offset) {
+        loop {
+            let waiter = {
+                let mut waiters = self.waiters.borrow_mut();
+                match waiters.front() {
+                    Some(waiter) if waiter.end <= visible => waiters.pop_front(),
+                    _ => None,
+                }
+            };
+            let Some(Waiter { first, end, to }) = waiter else { return };
+            let last = end.previous().expect("an append has an event");
+            self.acknowledge(to, Ok(Acked { first, last, sync: self.shared.sync() }));
+        }
+    }
+
+    fn refuse_waiters(&self, error: &AppendError) {
+        let waiters = self.waiters.take();
+        for waiter in waiters {
+            self.acknowledge(waiter.to, Err(error.clone()));
+        }
+    }
+
+    /// Gives a frame to every shard that has room for it; who has none reads it from the log.
+    fn publish(&self, frame: Arc<Frame>) {
+        for guest in &self.guests {
+            let bytes = frame.frame_bytes();
+            if guest.frames.try_send(frame.clone(), bytes).is_err() {
+                self.shared.store_missed(guest.shard, frame.end_offset());
+            }
+        }
+        if let Some(handle) = self.handle.get().and_then(Weak::upgrade) {
+            handle.publish(frame);
+        }
+    }
+
+    fn tell_ended(&self) {
+        for guest in &self.guests {
+            guest.frames.ring();
+        }
+        if let Some(handle) = self.handle.get().and_then(Weak::upgrade) {
+            handle.tell_missed();
+        }
+    }
+
+    fn report_notices(&self) {
+        let notices = self.log.borrow_mut().take_notices();
+        for notice in notices {
+            match notice {
+                Notice::Poisoned(poison) => tracing::error!(
+                    first_unsynced = poison.first_unsynced.get(),
+                    reason = poison.reason,
+                    "the log is read-only until a restart has looked at what the disk kept"
+                ),
+                Notice::DiskFull => {
+                    tracing::error!("the disk is full: appends are refused until there is space");
+                }
+                Notice::DiskSpaceBack => tracing::info!("the disk has space again"),
+                Notice::SealFailed { reason } => {
+                    tracing::warn!(reason, "a full segment could not be indexed; tried again");
+                }
+                Notice::PrepareFailed { reason } => {
+                    tracing::warn!(reason, "the next segment could not be prepared; tried again");
+                }
+                Notice::Clock(notice) => tracing::warn!(?notice, "the wall clock leapt"),
+            }
+        }
+    }
+
+    /// A page of topics. Prefix and place are bytes and may end within a character, and the table is
+    /// asked in characters: so more than asked for is looked at.
+    fn topics(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<TopicSummary> {
+        let log = self.log.borrow();
+        let mut page = Vec::new();
+        let mut place = after.map(|after| whole_characters(after).to_owned());
+        while page.len() < limit {
+            let asked = limit - page.len();
+            let some = log.topics().page(whole_characters(prefix), place.as_deref(), asked);
+            place = some.last().map(|last| last.topic.as_str().to_owned());
+            let is_last = some.len() < asked;
+            page.extend(some.into_iter().filter(|summary| {
+                let name = summary.topic.as_bytes();
+                name.starts_with(prefix) && after.is_none_or(|after| name > after)
+            }));
+            if is_last {
+                break;
+            }
+        }
+        page
+    }
+
+    /// The part of a query that is not sealed: frames in memory, and frames read from the disk.
+    async fn unsealed(
+        &self,
+        query: ReadQuery,
+        budget_bytes: usize,
+    ) -> Result<UnsealedPart, ReadError> {
+        let (plan, visible) = {
+            let log = self.log.borrow();
+            (log.plan_unsealed(&query, budget_bytes), log.visible())
+        };
+        let is_ascending = query.order == Order::Ascending;
+        if is_ascending && query.from < plan.start && query.from < query.end {
+            // A segment was sealed since the caller looked: it reads that first.
+            return Ok(UnsealedPart { hits: Vec::new(), considered: query.from });
+        }
+        let selection = Selection::new(&query.topics);
+        let from = query.from.max(plan.start);
+        let range = from..query.end.min(visible).max(from);
+        let mut hits = Vec::with_capacity(plan.pieces.len());
+        for piece in plan.pieces {
+            match piece {
+                UnsealedPiece::Frame(frame) => {
+                    hits.push(Hits::of_frame(&frame, &selection, range.clone(), query.order));
+                }
+                UnsealedPiece::Read(read) => {
+                    let mut frames = self.read_frames(&read).await?;
+                    if !is_ascending {
+                        frames.reverse();
+                    }
+                    hits.extend(frames.iter().map(|frame| {
+                        Hits::of_frame(frame, &selection, range.clone(), query.order)
+                    }));
+                }
+            }
+        }
+        // Behind the last frame there may be more that was considered and holds nothing.
+        hits.push(Hits::none(plan.considered, query.order));
+        Ok(UnsealedPart { hits, considered: plan.considered })
+    }
+
+    /// The offset of the first unsealed event that is not older than `time_ms`, the visible offset if
+    /// there is none: a search that halves what is left by looking at a frame in the middle.
+    async fn unsealed_offset_at_time(&self, time_ms: u64) -> Result<Offset, ReadError> {
+        let (mut low, mut high) = {
+            let log = self.log.borrow();
+            (log.unsealed_start(), log.visible())
+        };
+        while low < high {
+            let middle = low.plus(high.since(low) / 2);
+            let query = ReadQuery {
+                topics: Vec::new(),
+                from: middle,
+                end: middle.plus(1),
+                order: Order::Ascending,
+            };
+            let part = self.unsealed(query, 1).await?;
+            let frame = part.hits.into_iter().find_map(|hits| hits.frame);
+            let Some(frame) = frame.filter(|frame| !frame.is_empty()) else {
+                // Nothing is there: compaction took it, or a segment was sealed meanwhile, and its
+                // events are older than those behind it.
+                low = middle.plus(1);
+                continue;
+            };
+            let index = frame.index_at_time(time_ms);
+            if index == frame.len() {
+                low = frame.end_offset();
+            } else if index == 0 {
+                high = frame.base_offset().max(low);
+            } else {
+                return Ok(frame.event(index).offset());
+            }
+        }
+        Ok(low)
+    }
+
+    async fn read_frames(
+        &self,
+        read: &UnsealedRead<RealDisk>,
+    ) -> Result<Vec<Arc<Frame>>, ReadError> {
+        let bytes = self.reads.read(&read.file, read.position, read.len).await;
+        let bytes = bytes.map_err(|source| ReadError::Io { file: read.path.clone(), source })?;
+        let bytes = Arc::new(bytes);
+        let mut frames = Vec::new();
+        let mut next = 0;
+        while next < read.len {
+            // We wrote it, and its checksum tells whether the disk gave back the same.
+            let frame = Frame::parse_at(&bytes, next, read.seed, Trust::Checksum);
+            let frame = frame.map_err(|error| ReadError::Gap {
+                from: read.offsets.start,
+                to: read.offsets.end,
+                corruption: Corruption {
+                    file: read.path.clone(),
+                    position: read.position.plus(next as u64),
+                    what: error.to_string(),
+                },
+            })?;
+            next += frame.frame_bytes();
+            frames.push(Arc::new(frame));
+        }
+        Ok(frames)
+    }
+}
+
+/// The longest start of `bytes` that is text.
+fn whole_characters(bytes: &[u8]) -> &str {
+    bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid())
+}

@@ -1,1 +1,202 @@
-//! Runs the server.
+//! `strandline serve`: runs the server until a signal stops it.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    num::NonZeroUsize,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+    low_level,
+};
+use strandline_storage::config::{LogConfig, SyncMode};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    config::{ListenAddress, ServerConfig},
+    http::origin::OriginRules,
+    server::{Server, StartError},
+    shutdown::Control,
+};
+
+/// A stop that takes longer than this is cut short: whoever stops us would do so with SIGKILL.
+const STOP_MS_MAX: u64 = 9_500;
+
+/// Runs the server: appends are durable when they are answered, and pushed from then on.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  strandline serve
+  strandline serve --listen 127.0.0.1:0 --data /var/lib/strandline
+  strandline serve --listen 0.0.0.0:7400 --cors-origin https://app.example
+
+When it is ready, one line on standard output says where:
+  strandline listening http://127.0.0.1:7400 data=./strandline-data shards=2 write=direct
+
+SIGTERM and SIGINT stop it in order, within 10 seconds; a second one ends it at once.
+STRANDLINE_LOG (or RUST_LOG) says what is logged to standard error: error, warn, info, debug.
+
+Exit codes: 0 fine, 1 failure (address or data directory in use, disk, ...), 2 usage.")]
+pub struct ServeArguments {
+    /// Address and port to listen on; port 0 lets the system pick one
+    #[arg(long, value_name = "ADDRESS", default_value = ServerConfig::LISTEN, value_parser = parse_listen)]
+    listen: ListenAddress,
+    /// The data directory; made if it is not there
+    #[arg(long, value_name = "DIR", default_value = ServerConfig::DATA_DIR)]
+    data: PathBuf,
+    /// How many threads serve, each on a core of its own [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = parse_shards)]
+    shards: Option<NonZeroUsize>,
+    /// A segment file is full at this many bytes, at least 1048576
+    #[arg(long, value_name = "N", default_value_t = LogConfig::default().segment_bytes, value_parser = parse_segment_bytes)]
+    segment_bytes: u64,
+    /// When an append is answered: `commit` (it is on the device), `interval:MS` or `never`
+    #[arg(long, value_name = "MODE", default_value_t = SyncMode::Commit)]
+    sync: SyncMode,
+    /// An origin whose web pages may append and read, such as https://app.example; `*` is any. May be
+    /// repeated
+    #[arg(long = "cors-origin", value_name = "ORIGIN", value_parser = parse_origin)]
+    cors_origins: Vec<String>,
+}
+
+/// More shards than any machine has cores are a typing error.
+const SHARDS_MAX: usize = 1024;
+
+fn parse_listen(text: &str) -> Result<ListenAddress, String> {
+    ListenAddress::parse(text).map_err(|error| {
+        format!("{error}; give an address and a port, such as {}", ServerConfig::LISTEN)
+    })
+}
+
+fn parse_shards(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(shards) if shards.get() <= SHARDS_MAX => Ok(shards),
+        _ => Err(format!("give a number from 1 to {SHARDS_MAX}")),
+    }
+}
+
+fn parse_segment_bytes(text: &str) -> Result<u64, String> {
+    let bytes: u64 = text.parse().map_err(|_| "give a number of bytes".to_owned())?;
+    let config = LogConfig { segment_bytes: bytes, ..LogConfig::default() };
+    if bytes < LogConfig::SEGMENT_BYTES_MIN {
+        return Err(format!("the least is {}", LogConfig::SEGMENT_BYTES_MIN));
+    }
+    config.check().map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+fn parse_origin(text: &str) -> Result<String, String> {
+    let address = ([127, 0, 0, 1], 0).into();
+    let rules = OriginRules::new(address, None, &[text.to_owned()]);
+    rules.map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+impl ServeArguments {
+    fn into_config(self) -> ServerConfig {
+        let mut config = ServerConfig::new(self.listen, self.data);
+        config.shards = self.shards.unwrap_or(config.shards);
+        config.log.segment_bytes = self.segment_bytes;
+        config.log.sync = self.sync;
+        config.cors_origins = self.cors_origins;
+        config
+    }
+}
+
+/// Runs the command.
+pub fn run(arguments: ServeArguments) -> ExitCode {
+    log_to_stderr();
+    match serve(arguments.into_config()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why it failed: at the start, or later.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+fn serve(config: ServerConfig) -> Result<(), ServeError> {
+    if config.cors_origins.iter().any(|origin| origin == "*") {
+        tracing::warn!(
+            "--cors-origin '*': EVERY WEB PAGE that somebody here opens may append and read"
+        );
+    }
+    // Signals that come while the log is recovered stop the server as soon as it runs.
+    let signals = Signals::new([SIGINT, SIGTERM])?;
+    let server = Server::start(config)?;
+    stop_on_signals(signals, server.control())?;
+    tell_ready(&server)?;
+    server.wait()?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The line that whoever started us waits for, and what to try next.
+fn tell_ready(server: &Server) -> io::Result<()> {
+    let url = server.url();
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "strandline listening {url} data={} shards={} write={}",
+        server.data_dir().display(),
+        server.shards(),
+        server.write_mode()
+    )?;
+    out.flush()?;
+    let mut hints = io::stderr().lock();
+    let (bold, plain) = if hints.is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    write!(
+        hints,
+        "
+{bold}Watch{plain}   curl -N '{url}/api/v1/events/stream?from=earliest'
+{bold}Append{plain}  curl -d 'hello' {url}/api/v1/topics/demo/events
+{bold}Look{plain}    {url}/
+{bold}Stop{plain}    Ctrl-C
+
+"
+    )
+}
+
+fn stop_on_signals(mut signals: Signals, control: Arc<Control>) -> io::Result<()> {
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        let mut coming = signals.forever();
+        coming.next();
+        tracing::info!("stopping; a second signal ends at once");
+        control.stop();
+        let watchdog = std::thread::Builder::new().name("watchdog".to_owned()).spawn(|| {
+            std::thread::sleep(Duration::from_millis(STOP_MS_MAX));
+            eprintln!("error: the server did not stop in time; the next start recovers the log");
+            low_level::exit(1);
+        });
+        if let Err(error) = watchdog {
+            tracing::warn!(%error, "nobody watches how long the stop takes");
+        }
+        coming.next();
+        low_level::exit(1);
+    })?;
+    Ok(())
+}
+
+fn log_to_stderr() {
+    let said = std::env::var("STRANDLINE_LOG").or_else(|_| std::env::var("RUST_LOG"));
+    let filter = EnvFilter::new(said.unwrap_or_else(|_| "info".to_owned()));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,37 @@
+//! What a supervisor asks: does the process live, and can it serve?
+
+use crate::{
+    http::response::{Answer, AnswerTo},
+    shard::Shard,
+};
+
+/// `/livez`: the shard that answers is not stuck.
+pub(crate) fn write_live(to: &AnswerTo, out: &mut Vec<u8>) {
+    Answer::start(200, to, out).json(b"{\"status\":\"ok\"}\n");
+}
+
+/// `/readyz` and `/healthz`: 200 as long as reads go on, saying what does not work; 503 while the
+/// server stops.
+pub(crate) fn write_ready(shard: &Shard, to: &AnswerTo, out: &mut Vec<u8>) {
+    let log = shard.log();
+    let (status, state, why) = if shard.drain().is_on() {
+        (503, "draining", Some("the server is stopping"))
+    } else if let Some(reason) = log.poisoned() {
+        (200, "read-only", Some(reason))
+    } else {
+        (200, "ok", None)
+    };
+    let mut body = serde_json::json!({
+        "status": state,
+        "reads": status == 200,
+        "appends": state == "ok",
+        "durable": log.synced().get(),
+        "write": log.write_mode().to_string(),
+    });
+    if let Some(why) = why {
+        body["reason"] = why.into();
+    }
+    let mut bytes = body.to_string().into_bytes();
+    bytes.push(b'\n');
+    Answer::start(status, to, out).json(&bytes);
+}

@@ -1,0 +1,267 @@
+//! A whole server in this process: started, found at its address, stopped.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+};
+
+use strandline_storage::{
+    data_dir::{DEFAULT_LOG, DEFAULT_TENANT, DataDir},
+    error::OpenError,
+    io::real::RealDisk,
+    log::{Log, WriteMode},
+    recovery::OpenReport,
+    segment::Tag,
+};
+
+use crate::{
+    config::ServerConfig,
+    http::origin::{OriginError, OriginRules},
+    listener::{Claim, ClaimError, ClaimLock},
+    log_handle::{Answer, Call, LogFacts, LogShared},
+    mesh::{CallLimits, Doorbell, MailboxLimits, call_pair, mailbox},
+    runtime::{self, Driver},
+    shard::{self, GuestLink, Plan, Role, clock},
+    shutdown::Control,
+};
+
+/// Requests from one shard to the owner of a log that were not looked at yet, and all without answer.
+const CALLS: CallLimits = CallLimits {
+    requests: MailboxLimits { messages_max: 4096, bytes_max: 32 << 20 },
+    unanswered_max: 16 * 1024,
+};
+
+/// Published frames on their way to one shard: beyond it they are read from the log.
+const FRAMES: MailboxLimits = MailboxLimits { messages_max: 1024, bytes_max: 16 << 20 };
+
+/// Files that are no connections: segments, rings, eventfds.
+const FILES_RESERVED: u64 = 512;
+
+/// Why a server does not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// The data directory, or the log in it.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// `--cors-origin`.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// Threads or rings.
+    #[error("cannot start a shard: {0}")]
+    Shard(io::Error),
+}
+
+/// A server that serves. Dropping it stops it as [`Server::stop`] does.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    data_dir: PathBuf,
+    shards: usize,
+    driver: Driver,
+    write_mode: WriteMode,
+    tag: Tag,
+    control: Arc<Control>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    _lock: ClaimLock,
+}
+
+impl Server {
+    /// Opens the data directory, which recovers it if need be, and serves it. Returns once clients can
+    /// connect.
+    pub fn start(config: ServerConfig) -> Result<Server, StartError> {
+        runtime::abort_on_shard_panic();
+        let files_max = runtime::raise_file_limit();
+        let driver = choose_driver(&config);
+        let shards = config.shards.get();
+        let listen = &config.listen;
+        let origins =
+            OriginRules::new(listen.address, listen.name.as_deref(), &config.cors_origins)?;
+        let claim = Claim::new(listen.address, shards)?;
+        let address = claim.address();
+
+        let disk = RealDisk;
+        let log_dir = DataDir::open(&disk, &config.data_dir)?.create_log_dir(
+            &disk,
+            DEFAULT_TENANT,
+            DEFAULT_LOG,
+        )?;
+        let (log, report) = Log::open(disk, &log_dir, config.log.clone(), clock::now())?;
+        tell_report(&report);
+        let (tag, write_mode) = (*log.tag(), log.write_mode());
+        let shared = Arc::new(LogShared::new(
+            LogFacts {
+                tag,
+                sync: log.config().sync,
+                write_mode,
+                visible: log.visible(),
+                synced: log.synced(),
+                earliest: log.start(),
+                segments: log.segments().clone(),
+            },
+            shards,
+        ));
+
+        let doorbells: Vec<_> = (0..shards).map(|_| Arc::new(Doorbell::new())).collect();
+        let control = Arc::new(Control::new(doorbells.clone()));
+        let (listeners, lock) = claim.listen()?;
+        let connections_max = connections_max(&config, files_max) / shards;
+        let cores = if config.is_pinned { runtime::allowed_cores() } else { Vec::new() };
+        let roles = roles(log, disk, &doorbells);
+        let (config, origins) = (Arc::new(config), Arc::new(origins));
+        let (started, starts) = mpsc::channel();
+        let mut server = Server {
+            address,
+            data_dir: config.data_dir.clone(),
+            shards,
+            driver,
+            write_mode,
+            tag,
+            control: control.clone(),
+            threads: Vec::with_capacity(shards),
+            _lock: lock,
+        };
+        for (index, (role, listener)) in roles.into_iter().zip(listeners).enumerate() {
+            let plan = Plan {
+                index,
+                core: (!cores.is_empty()).then(|| cores[index % cores.len()]),
+                driver,
+                config: config.clone(),
+                origins: origins.clone(),
+                control: control.clone(),
+                doorbell: doorbells[index].clone(),
+                listener,
+                connections_max: connections_max.max(1),
+                shared: shared.clone(),
+                role,
+                started: started.clone(),
+            };
+            let thread = std::thread::Builder::new().name(format!("shard-{index}"));
+            server.threads.push(thread.spawn(move || shard::run(plan)).map_err(StartError::Shard)?);
+        }
+        drop(started);
+        for _ in 0..shards {
+            let start = starts.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once")));
+            start.map_err(StartError::Shard)?;
+        }
+        Ok(server)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://` and where it listens.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// How many shards it has.
+    pub fn shards(&self) -> usize {
+        self.shards
+    }
+
+    /// What carries its I/O.
+    pub fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    /// How its log is written.
+    pub fn write_mode(&self) -> WriteMode {
+        self.write_mode
+    }
+
+    /// The name of its log's history.
+    pub fn tag(&self) -> Tag {
+        self.tag
+    }
+
+    /// What stops it from elsewhere, such as a thread that waits for signals.
+    pub fn control(&self) -> Arc<Control> {
+        self.control.clone()
+    }
+
+    /// Stops it, in order, and waits until it has ended.
+    pub fn stop(self) -> io::Result<()> {
+        self.control.stop();
+        self.wait()
+    }
+
+    /// Waits until it was stopped through its control and has ended.
+    pub fn wait(mut self) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for thread in std::mem::take(&mut self.threads) {
+            outcome = outcome.and(thread.join().expect("a shard's panic ends the process"));
+        }
+        outcome
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.control.stop();
+        for thread in std::mem::take(&mut self.threads) {
+            if let Ok(Err(error)) = thread.join() {
+                tracing::error!(%error, "a shard has failed");
+            }
+        }
+    }
+}
+
+fn choose_driver(config: &ServerConfig) -> Driver {
+    if let Some(driver) = config.driver {
+        return driver;
+    }
+    let (driver, refusal) = Driver::detect();
+    if let Some(error) = refusal {
+        tracing::warn!(%error, "io_uring is not available here: epoll and a disk thread take its place");
+    }
+    driver
+}
+
+fn connections_max(config: &ServerConfig, files_max: Option<u64>) -> usize {
+    let files = files_max.unwrap_or(u64::MAX).saturating_sub(FILES_RESERVED);
+    config.limits.connections_max.min(usize::try_from(files).unwrap_or(usize::MAX))
+}
+
+fn tell_report(report: &OpenReport) {
+    let OpenReport { tag, is_new_tag, write_mode, end, is_clean, scanned, cut } = report;
+    for segment in scanned {
+        let (name, events, bytes) = (segment.name.log_file_name(), segment.events, segment.bytes);
+        tracing::info!(name, events, bytes, "recovered a segment that had no index");
+    }
+    if let Some(cut) = cut {
+        tracing::warn!(%cut, "cut what was being written when the last run ended");
+    }
+    if !is_clean && *is_new_tag {
+        tracing::warn!(%tag, "the last run may have shown events that are lost: the log has a new tag");
+    }
+    tracing::info!(%tag, end = end.get(), is_clean, %write_mode, "the log is open");
+}
+
+/// The first shard owns the log; the others ask it through a pair of mailboxes each.
+fn roles(log: Log<RealDisk>, disk: RealDisk, doorbells: &[Arc<Doorbell>]) -> Vec<Role> {
+    let mut links = Vec::new();
+    let mut guests = Vec::new();
+    for (index, doorbell) in doorbells.iter().enumerate().skip(1) {
+        let (caller, calls) =
+            call_pair::<Call, Answer>(CALLS, doorbell.clone(), doorbells[0].clone());
+        let (frame_sender, frames) = mailbox(FRAMES, doorbell.clone());
+        links.push(GuestLink { shard: index, calls, frames: frame_sender });
+        guests.push(Role::Guest { caller, frames });
+    }
+    let mut roles = vec![Role::Owner { log: Box::new(log), disk, guests: links }];
+    roles.append(&mut guests);
+    roles
+}
