@@ -21,7 +21,6 @@ impl From<&AppendError> for Problem {
                 Self::new(ProblemKind::BodyTooLarge, error.to_string())
             }
             AppendError::Overloaded { .. } => Self::new(ProblemKind::Overloaded, error.to_string()),
-            AppendError::DiskFull => Self::new(ProblemKind::DiskFull, error.to_string()),
             AppendError::Poisoned { first_unsynced, .. } => {
                 let detail = format!(
                     "a write to the disk failed; offsets from {first_unsynced} on are in doubt"
