@@ -124,7 +124,7 @@ pub fn parse_events(body: &Bytes, default_topic: Option<&Topic>) -> Result<Parse
         events.push(event);
         Ok(())
     })
-    .map_err(|error| not_json("the body", &error))??;
+    .map_err(|error| not_an_object("the body", "an array of objects", text, &error))??;
     if events.is_empty() {
         return Err(Problem::new(ProblemKind::EmptyAppend, "the array has no events"));
     }
@@ -135,7 +135,7 @@ pub fn parse_events(body: &Bytes, default_topic: Option<&Topic>) -> Result<Parse
 pub fn parse_event(text: &Bytes, default_topic: Option<&Topic>) -> Result<NewEvent, Problem> {
     let object = check::utf8(text).map_err(|error| not_json("the event", &error))?;
     let members = Members::parse(object, &NAMES)
-        .map_err(|error| not_an_object("the event", object, &error))?;
+        .map_err(|error| not_an_object("the event", "a JSON object", object, &error))?;
     event_of_members(&members, default_topic, text)
 }
 
@@ -352,10 +352,10 @@ fn not_json(what: &str, error: &JsonError) -> Problem {
     Problem::new(ProblemKind::InvalidJson, format!("{what} {error}"))
 }
 
-/// Tells JSON that is not an object from what is not JSON.
-fn not_an_object(what: &str, text: &str, error: &JsonError) -> Problem {
+/// Tells JSON that is not `wanted` from what is not JSON.
+fn not_an_object(what: &str, wanted: &str, text: &str, error: &JsonError) -> Problem {
     match check::check(text.as_bytes()) {
-        Ok(_) => invalid(&format!("{what} is not a JSON object")),
+        Ok(_) => invalid(&format!("{what} is not {wanted}")),
         Err(_) => not_json(what, error),
     }
 }
@@ -545,7 +545,8 @@ mod tests {
         let problem = array(r#"[{"topic":"a"},{"topic":""}]"#).unwrap_err();
         assert_eq!(problem.kind(), ProblemKind::InvalidTopic);
         assert!(problem.detail().starts_with("event 2: "), "{problem}");
-        for text in ["[1]", "[{\"topic\":\"a\"},]", "[{\"topic\":\"a\"}", "[[]]", "[{}] {}"] {
+        assert_eq!(array("[{\"topic\":\"a\"},1]").unwrap_err().kind(), ProblemKind::InvalidEvent);
+        for text in ["[{\"topic\":\"a\"},]", "[{\"topic\":\"a\"}", "[[]]", "[{}] {}"] {
             assert!(array(text).is_err(), "{text}");
         }
 
