@@ -26,7 +26,7 @@ use crate::{
     error::{Corruption, ReadError},
     event::EventView,
     frame::Frame,
-    io::{Disk, ReadIo},
+    io::{BlockingReads, Disk, ReadIo},
     offset::{Offset, Position},
     segment_set::{Blocks, SealedSegment, SegmentSet},
     selection::{Order, Picks, Selection},
@@ -243,6 +243,11 @@ impl<D: Disk> Reader<D> {
             }
         }
         Ok(None)
+    }
+
+    /// [`Reader::next`] by blocking reads, for tools and tests.
+    pub fn next_blocking(&mut self) -> Result<Option<Hits>, ReadError> {
+        BlockingReads::run(self.next(&BlockingReads))
     }
 
     /// Goes to the segment that holds what is read next, and decides how to read it.

@@ -288,9 +288,9 @@ fn what_is_gone_is_said_once() {
     let mut kept = SegmentSet::default();
     kept.push(log.set().iter().last().expect("two segments").clone());
     let mut reader = Reader::new(Arc::new(kept), &query(&[], 0..4, Order::Ascending));
-    let next = BlockingReads::run(reader.next(&BlockingReads));
+    let next = reader.next_blocking();
     assert!(matches!(next, Err(ReadError::Expired { earliest }) if earliest == Offset::new(2)));
-    let next = BlockingReads::run(reader.next(&BlockingReads)).expect("a read").expect("hits");
+    let next = reader.next_blocking().expect("a read").expect("hits");
     assert_eq!(next.len(), 2);
 }
 
@@ -300,9 +300,9 @@ fn a_failed_read_can_be_repeated() {
     log.add_sealed(&[vec![("a", vec![]), ("a", vec![])]]);
     let mut reader = Reader::new(log.set(), &query(&[], 0..2, Order::Ascending));
     log.disk.arm(crate::io::sim::Fault::ReadFails, 0);
-    let next = BlockingReads::run(reader.next(&BlockingReads));
+    let next = reader.next_blocking();
     assert!(matches!(next, Err(ReadError::Io { .. })), "{next:?}");
-    let next = BlockingReads::run(reader.next(&BlockingReads)).expect("a read").expect("hits");
+    let next = reader.next_blocking().expect("a read").expect("hits");
     assert_eq!(next.len(), 2);
 }
 
