@@ -27,6 +27,9 @@ pub const SEND_BYTES_MAX: usize = 256 * 1024;
 /// A send carries at most this many chunks; with [`SEND_BYTES_MAX`] the bound of a batch.
 pub const SEND_CHUNKS_MAX: usize = 128;
 
+/// Asks how many bytes of the send queue the peer has not acknowledged (`linux/sockios.h`).
+const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
+
 type Readiness = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 
 /// What became of a send.
@@ -42,6 +45,7 @@ pub struct Sent {
 pub struct Outlet {
     stream: Rc<TcpStream>,
     rest: Bytes,
+    sent_bytes: u64,
     readable: Option<Readiness>,
     writable: Option<Readiness>,
 }
@@ -49,7 +53,8 @@ pub struct Outlet {
 impl Outlet {
     /// An outlet that owns `stream`.
     pub fn new(stream: TcpStream) -> Self {
-        Outlet { stream: Rc::new(stream), rest: Bytes::new(), readable: None, writable: None }
+        let (stream, rest) = (Rc::new(stream), Bytes::new());
+        Outlet { stream, rest, sent_bytes: 0, readable: None, writable: None }
     }
 
     /// Whether the kernel has everything that was accepted: the wire stands between two chunks.
@@ -127,6 +132,7 @@ impl Outlet {
     /// The kernel took `count` bytes of what is kept and of `chunks`; returns how many chunks were
     /// begun.
     fn account(&mut self, mut count: usize, chunks: &[Chunk]) -> usize {
+        self.sent_bytes += u64::try_from(count).expect("usize has at most 64 bits");
         let kept = count.min(self.rest.len());
         self.rest.advance(kept);
         count -= kept;
@@ -144,6 +150,15 @@ impl Outlet {
             count -= chunk.bytes.len();
         }
         chunks.len()
+    }
+
+    /// How many bytes the peer has acknowledged: when that grows, somebody is there.
+    pub fn taken_bytes(&self) -> io::Result<u64> {
+        // SAFETY: this request writes one C `int`, and nothing else.
+        let unsent = unsafe {
+            rustix::ioctl::ioctl(fd(&self.stream), rustix::ioctl::Getter::<SIOCOUTQ, i32>::new())?
+        };
+        Ok(self.sent_bytes.saturating_sub(u64::try_from(unsent).unwrap_or(0)))
     }
 
     /// Ready when the socket may have space, or has failed.

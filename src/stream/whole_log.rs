@@ -1,0 +1,160 @@
+//! A log read from one end of a range to the other, whatever holds it: sealed segments, the frames
+//! that this shard got last, or the owner's memory and its unsealed segment.
+//!
+//! A place moves between the three while it is read: a segment is sealed, a frame is dropped from
+//! memory. So each step looks anew where its place is, and takes from there; the range ends at what
+//! was visible when it was made, which nothing ever takes back.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use strandline_storage::error::ReadError;
+use strandline_storage::frame::Frame;
+use strandline_storage::io::real::RealDisk;
+use strandline_storage::offset::Offset;
+use strandline_storage::reader::{Hits, ReadQuery, Reader};
+use strandline_storage::selection::{Order, Selection};
+
+use super::view::Wanted;
+use crate::log_handle::LogHandle;
+
+/// Steps in a row that get nowhere before something must be wrong with the log.
+const STALLS_MAX: usize = 16;
+
+/// How many bytes of frames one step asks of the owner of the log.
+const UNSEALED_BUDGET_BYTES: usize = 256 * 1024;
+
+/// A walk over a range of a log.
+pub struct WholeLog {
+    log: Rc<LogHandle>,
+    wanted: Rc<Wanted>,
+    selection: Selection,
+    rest: Range<Offset>,
+    order: Order,
+    /// A reader over sealed segments, and the place where it ends.
+    sealed: Option<(Box<Reader<RealDisk>>, Offset)>,
+    asked: VecDeque<Hits>,
+}
+
+impl WholeLog {
+    /// A walk over what is visible now of `range`.
+    pub fn new(log: Rc<LogHandle>, wanted: Rc<Wanted>, range: Range<Offset>, order: Order) -> Self {
+        let end = range.end.min(log.visible());
+        let rest = range.start.min(end)..end;
+        let selection = Selection::new(wanted.patterns());
+        WholeLog { log, wanted, selection, rest, order, sealed: None, asked: VecDeque::new() }
+    }
+
+    /// What has not been considered yet.
+    pub fn rest(&self) -> Range<Offset> {
+        self.rest.clone()
+    }
+
+    /// Which events are wanted; the topics have been looked at already, the types have not.
+    pub fn wanted(&self) -> &Rc<Wanted> {
+        &self.wanted
+    }
+
+    /// The next frame that may hold something, perhaps without a pick; `None` at the end of the range.
+    /// Behind a [`ReadError::Gap`] the walk goes on with the next call.
+    pub async fn next(&mut self) -> Result<Option<Hits>, ReadError> {
+        let mut stalls = 0;
+        while self.rest.start < self.rest.end {
+            let before = self.rest();
+            match self.step().await {
+                Ok(Some(hits)) => {
+                    self.move_to(hits.considered);
+                    return Ok(Some(hits));
+                }
+                Ok(None) => (),
+                Err(error) => {
+                    self.sealed = None;
+                    self.asked.clear();
+                    match (&error, self.order) {
+                        (ReadError::Gap { to: place, .. }, Order::Ascending)
+                        | (ReadError::Gap { from: place, .. }, Order::Descending)
+                        | (ReadError::Expired { earliest: place }, Order::Ascending) => {
+                            self.move_to(*place);
+                        }
+                        _ => (),
+                    }
+                    return Err(error);
+                }
+            }
+            // A place that is sealed while the owner is asked for it is found one step later.
+            stalls = if before == self.rest { stalls + 1 } else { 0 };
+            if stalls > STALLS_MAX {
+                return Err(ReadError::Io {
+                    file: std::path::PathBuf::new(),
+                    source: std::io::Error::other(format!("nobody has offset {}", before.start)),
+                });
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes from wherever the place is now; without hits, the place may have moved.
+    async fn step(&mut self) -> Result<Option<Hits>, ReadError> {
+        if let Some(hits) = self.asked.pop_front() {
+            return Ok(Some(hits));
+        }
+        if let Some((reader, place)) = &mut self.sealed {
+            let (hits, place) = (reader.next(self.log.reads()).await?, *place);
+            if hits.is_none() {
+                self.sealed = None;
+                self.move_to(place);
+            }
+            return Ok(hits);
+        }
+        if let Some(frame) = self.recent() {
+            return Ok(Some(Hits::of_frame(&frame, &self.selection, self.rest(), self.order)));
+        }
+        let segments = self.log.segments();
+        let sealed_end = segments.end();
+        let query = |range: Range<Offset>| ReadQuery {
+            topics: self.wanted.patterns().to_vec(),
+            from: range.start,
+            end: range.end,
+            order: self.order,
+        };
+        let (is_sealed, range) = match self.order {
+            Order::Ascending => {
+                (self.rest.start < sealed_end, self.rest.start..self.rest.end.min(sealed_end))
+            }
+            Order::Descending => (self.rest.end <= sealed_end, self.rest()),
+        };
+        if is_sealed {
+            let place = if self.order == Order::Ascending { range.end } else { range.start };
+            self.sealed = Some((Box::new(Reader::new(segments, &query(range))), place));
+            return Ok(None);
+        }
+        let start = match self.order {
+            Order::Ascending => self.rest.start,
+            Order::Descending => self.rest.start.max(sealed_end),
+        };
+        let part = self.log.unsealed(query(start..self.rest.end), UNSEALED_BUDGET_BYTES).await?;
+        if part.hits.is_empty() {
+            self.move_to(part.considered);
+        }
+        self.asked = part.hits.into();
+        Ok(None)
+    }
+
+    /// The frame at the place, if this shard got it lately.
+    fn recent(&self) -> Option<Arc<Frame>> {
+        let at = match self.order {
+            Order::Ascending => self.rest.start,
+            Order::Descending => self.rest.end.previous()?,
+        };
+        self.log.recent().frame_at(at)
+    }
+
+    fn move_to(&mut self, place: Offset) {
+        match self.order {
+            Order::Ascending => self.rest.start = place.clamp(self.rest.start, self.rest.end),
+            Order::Descending => self.rest.end = place.clamp(self.rest.start, self.rest.end),
+        }
+    }
+}
