@@ -1,3 +1,4 @@
-//! Server-Sent Events as bytes: knows neither shards nor logs.
+//! Server-Sent Events: as bytes, and served.
 
 pub mod encode;
+pub mod serve;

@@ -256,6 +256,8 @@ close_codes! {
         advice "Send JSON in UTF-8."
     MessageTooBig 1009 "message of more than 2 MiB"
         advice "Send smaller messages, or append large events by POST."
+    CannotRead 1011 "the log cannot be read now"
+        advice "Connect again with your cursor, after a pause. The server's own log says what is wrong."
     Drained 4000 "the server is stopping: reconnect with your cursor"
         advice "Connect again with your cursor, after a random pause."
     CredentialsEnded 4001 "credentials ended"
