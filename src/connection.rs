@@ -21,25 +21,33 @@ use std::{
     time::Duration,
 };
 
-use monoio::{io::Splitable, net::TcpStream, time::Instant};
+use monoio::{
+    io::{OwnedWriteHalf, Splitable},
+    net::TcpStream,
+    time::Instant,
+};
 
 use crate::{
     append::{AckAnswer, AppendForm, LineAppends, WholeForm},
-    health,
+    health, history,
     http::{
         body::{BodyDecoder, BodyPiece},
         head::{BodyLength, Head},
+        query::{HistoryRequest, StreamRequest},
         request::{HeadParser, Parsed},
         response::{self, AnswerTo},
         route::{self, Operation, StreamForce},
     },
-    input::not_yet,
     pages,
     problem::{Problem, ProblemKind},
+    reading::{self, Reading},
     shard::{Place, Shard},
+    sse,
+    stream::live::LiveLog,
+    websocket::{self, frames::Accepted},
 };
 use inbound::{BodyFault, Came, Inbound};
-use outbox::{Item, Outbox};
+use outbox::{Ending, Item, Outbox};
 
 /// What follows a request.
 enum Next {
@@ -47,6 +55,10 @@ enum Next {
     Request,
     /// The end, once all answers have left.
     Close,
+    /// An event stream, whose answer's head has not been sent.
+    Sse(Box<StreamRequest>, Box<AnswerTo>),
+    /// A WebSocket, whose handshake was accepted and is not answered yet.
+    WebSocket(Box<StreamRequest>, Accepted),
 }
 
 /// Serves a connection until it ends, or hands it over to a stream.
@@ -60,26 +72,62 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, place: Place) {
         inbound: Inbound::new(read_half),
         parser: HeadParser::default(),
     };
-    both(reader.run(), outbox.write_all(write_half, stall)).await;
+    let outcome = both(reader.run(), outbox.write_all(write_half, stall)).await;
+    let Some((next, inbound, write_half)) = outcome else { return };
+    drop(outbox);
+    let (read_half, early_bytes) = inbound.into_parts();
+    let stream = read_half.reunite(write_half).expect("they are halves of one socket");
+    let (live, drain) = (shard.live().clone(), shard.drain().clone());
+    // A task of its own: a stream may live for days, and needs nothing of what HTTP needed.
+    match next {
+        Next::Sse(request, to) => {
+            let stream = sse::serve::serve(stream, *to, *request, live, drain);
+            monoio::spawn(live_for(place, stream));
+        }
+        Next::WebSocket(request, accepted) => {
+            let session =
+                websocket::session::serve(stream, accepted, *request, early_bytes, live, drain);
+            monoio::spawn(live_for(place, session));
+        }
+        Next::Request | Next::Close => {}
+    }
+}
+
+/// A stream, until it ends and gives its place back.
+async fn live_for(place: Place, stream: impl Future<Output = io::Result<()>>) {
+    if let Err(error) = stream.await {
+        tracing::debug!(%error, "a stream has ended");
+    }
     drop(place);
 }
 
 /// Runs the two sides until both have ended, or the writer has failed: then nobody is there.
 /// The reader is polled first: what it pushes is seen by the writer in the same turn.
-async fn both(reading: impl Future<Output = ()>, writing: impl Future<Output = io::Result<()>>) {
+async fn both(
+    reading: impl Future<Output = (Next, Inbound)>,
+    writing: impl Future<Output = io::Result<Option<OwnedWriteHalf<TcpStream>>>>,
+) -> Option<(Next, Inbound, OwnedWriteHalf<TcpStream>)> {
     let (mut reading, mut writing) = (pin!(reading), pin!(writing));
-    let (mut is_read, mut is_written) = (false, false);
+    let (mut read, mut written) = (None, None);
     poll_fn(|context| {
-        is_read = is_read || reading.as_mut().poll(context).is_ready();
-        if !is_written && let Poll::Ready(outcome) = writing.as_mut().poll(context) {
-            is_written = true;
-            if outcome.is_err() {
-                return Poll::Ready(());
+        if read.is_none()
+            && let Poll::Ready(outcome) = reading.as_mut().poll(context)
+        {
+            read = Some(outcome);
+        }
+        if written.is_none()
+            && let Poll::Ready(outcome) = writing.as_mut().poll(context)
+        {
+            match outcome {
+                Ok(half) => written = Some(half),
+                Err(_) => return Poll::Ready(()),
             }
         }
-        if is_read && is_written { Poll::Ready(()) } else { Poll::Pending }
+        if read.is_some() && written.is_some() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
+    let (next, inbound) = read?;
+    Some((next, inbound, written??))
 }
 
 /// The side that reads requests.
@@ -91,11 +139,17 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    async fn run(mut self) {
-        self.read_requests().await;
-        self.outbox.close();
-        let linger_ms = self.shard.config().limits.linger_ms;
-        self.inbound.linger(linger_ms, || self.outbox.is_flushed()).await;
+    async fn run(mut self) -> (Next, Inbound) {
+        let next = self.read_requests().await;
+        match next {
+            Next::Sse(..) | Next::WebSocket(..) => self.outbox.close(Ending::KeepSocket),
+            _ => {
+                self.outbox.close(Ending::Shutdown);
+                let linger_ms = self.shard.config().limits.linger_ms;
+                self.inbound.linger(linger_ms, || self.outbox.is_flushed()).await;
+            }
+        }
+        (next, self.inbound)
     }
 
     async fn read_requests(&mut self) -> Next {
@@ -175,10 +229,13 @@ impl Reader<'_> {
                 // request begins.
                 to.keep_alive &= is_without_body(&head);
                 match self.read(operation, &head, &to) {
-                    Ok(item) => {
+                    Ok(Reply::Item(item)) => {
                         self.outbox.push(item);
                         follow(&to)
                     }
+                    // What takes the socket over begins behind all answers.
+                    Ok(Reply::Next(next)) if self.outbox.flushed().await => next,
+                    Ok(Reply::Next(_)) => Next::Close,
                     Err(problem) => self.refuse(problem, &head, &to),
                 }
             }
@@ -205,7 +262,7 @@ impl Reader<'_> {
     }
 
     /// Answers everything but an append.
-    fn read(&self, operation: Operation, head: &Head, to: &AnswerTo) -> Result<Item, Problem> {
+    fn read(&self, operation: Operation, head: &Head, to: &AnswerTo) -> Result<Reply, Problem> {
         let mut out = Vec::new();
         match operation {
             Operation::AppendRaw { .. } | Operation::AppendEvents => {
@@ -218,12 +275,28 @@ impl Reader<'_> {
             Operation::Live => health::write_live(to, &mut out),
             Operation::Ready | Operation::Healthy => health::write_ready(self.shard, to, &mut out),
             Operation::Options { allow } => response::write_options(head, allow, to, &mut out),
-            Operation::Stream { .. }
+            operation @ (Operation::Stream { .. }
             | Operation::History
             | Operation::Topics
-            | Operation::Topic { .. } => return Err(not_yet("reading")),
+            | Operation::Topic { .. }) => {
+                let (live, is_stopping) = (self.shard.live(), self.shard.drain().is_on());
+                let item = match reading::read(operation, head, to, live, is_stopping)? {
+                    Reading::Ready(bytes) => Item::Ready(bytes),
+                    Reading::Pending(answer) => Item::Pending(answer),
+                    Reading::Lines(request) => {
+                        Item::Streamed(lines_of_history(live.clone(), *request, to.clone()))
+                    }
+                    Reading::Sse(request) => {
+                        return Ok(Reply::Next(Next::Sse(request, Box::new(to.clone()))));
+                    }
+                    Reading::WebSocket(request, accepted) => {
+                        return Ok(Reply::Next(Next::WebSocket(request, accepted)));
+                    }
+                };
+                return Ok(Reply::Item(item));
+            }
         }
-        Ok(Item::Ready(out))
+        Ok(Reply::Item(Item::Ready(out)))
     }
 
     async fn append(
@@ -344,6 +417,26 @@ impl Reader<'_> {
         response::write_problem(problem, to, &mut out);
         self.outbox.push(Item::Ready(out));
     }
+}
+
+/// What a read is answered with.
+enum Reply {
+    Item(Item),
+    Next(Next),
+}
+
+fn lines_of_history(
+    live: Rc<LiveLog>,
+    request: HistoryRequest,
+    to: AnswerTo,
+) -> outbox::StreamedAnswer {
+    Box::new(move |mut writer| {
+        Box::pin(async move {
+            let send = async |bytes| writer.send(bytes).await;
+            let is_whole = history::lines(live, request, to, send).await;
+            (writer, is_whole)
+        })
+    })
 }
 
 fn follow(to: &AnswerTo) -> Next {

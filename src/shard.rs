@@ -27,12 +27,12 @@ use crate::{
     http::{origin::OriginRules, response::HttpDate},
     listener,
     local::{Either, Signal, either},
-    log_handle::{Answer, Call, Guest, LogHandle, LogShared, News, Seat},
+    log_handle::{Answer, Call, Guest, LogHandle, LogShared, Seat},
     mesh::{Caller, Doorbell, Receiver, Sender, Server},
     owner::{GuestSeat, Owner},
     runtime::{self, Driver},
     shutdown::{Control, Drain},
-    stream::follow::Follow,
+    stream::live::LiveLog,
 };
 
 /// What a shard's thread is started with.
@@ -73,8 +73,7 @@ pub struct Shard {
     driver: Driver,
     config: Arc<ServerConfig>,
     origins: Arc<OriginRules>,
-    log: Rc<LogHandle>,
-    follow: Rc<Follow>,
+    live: Rc<LiveLog>,
     drain: Drain,
     connections: Rc<Connections>,
     date: DateCache,
@@ -103,12 +102,12 @@ impl Shard {
 
     /// The log `main` of the tenant `default`.
     pub fn log(&self) -> &Rc<LogHandle> {
-        &self.log
+        self.live.log()
     }
 
-    /// The views of that log, and who subscribed to them on this shard.
-    pub fn follow(&self) -> &Rc<Follow> {
-        &self.follow
+    /// The same with the views of it, and who subscribed to them on this shard.
+    pub fn live(&self) -> &Rc<LiveLog> {
+        &self.live
     }
 
     /// Whether and when the server ends.
@@ -261,14 +260,13 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
     if let Some(owner) = &owner {
         owner.set_handle(&log);
     }
-    let follow = follow_log(&log);
+    let live = LiveLog::start(log.clone());
     let shard = Rc::new(Shard {
         index,
         driver,
         config,
         origins,
-        log: log.clone(),
-        follow,
+        live,
         drain: Drain::new(control.clone()),
         connections: Rc::new(Connections::new(plan.connections_max)),
         date: DateCache::default(),
@@ -301,19 +299,6 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
     doorbell.forget_sleeper();
     drop(mail);
     Ok(())
-}
-
-/// The views of a log, which get each frame that becomes visible.
-fn follow_log(log: &Rc<LogHandle>) -> Rc<Follow> {
-    let follow = Follow::new(log.visible());
-    let followed = follow.clone();
-    log.subscribe(Rc::new(move |news| match news {
-        News::Frame(frame) => followed.publish(frame),
-        News::Visible(visible) => followed.advance(visible),
-        News::Ended => {}
-    }));
-    monoio::spawn(follow.clone().wake_in_slices());
-    follow
 }
 
 /// Looks into the mailboxes each time the doorbell was rung.

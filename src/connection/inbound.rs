@@ -89,6 +89,12 @@ impl Inbound {
         }
     }
 
+    /// The socket's half, and what has come beyond the last request.
+    pub(super) fn into_parts(mut self) -> (OwnedReadHalf<TcpStream>, Vec<u8>) {
+        self.buffer.drain(..self.start);
+        (self.half, self.buffer)
+    }
+
     /// Waits for more bytes until `deadline`. When that has passed, `extend` may give a later one. With
     /// `drain`, the begin of the drain ends the wait too.
     pub(super) async fn fill(

@@ -3,8 +3,9 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    future::poll_fn,
+    future::{Future, poll_fn},
     io,
+    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
@@ -20,12 +21,50 @@ use crate::{append::AckAnswer, local::Signal};
 /// A write carries about so much: what is ready beyond it goes with the next one.
 const WRITE_BYTES: usize = 256 * 1024;
 
+/// An answer that takes its time: the bytes of all of it.
+pub type AnswerFuture = Pin<Box<dyn Future<Output = Vec<u8>>>>;
+
+/// An answer that is sent in parts: it gets the way out, and returns whether it ended properly, so that
+/// the connection can go on.
+pub type StreamedAnswer =
+    Box<dyn FnOnce(BodyWriter) -> Pin<Box<dyn Future<Output = (BodyWriter, bool)>>>>;
+
 /// One answer, or what becomes one.
 pub(super) enum Item {
     /// Bytes that are there.
     Ready(Vec<u8>),
     /// An append's, once it is durable.
     Append { answer: AckAnswer, event_bytes: usize },
+    /// Any other that has to wait.
+    Pending(AnswerFuture),
+    /// One that is sent in parts.
+    Streamed(StreamedAnswer),
+}
+
+/// The way out while an answer is sent in parts.
+pub struct BodyWriter {
+    half: OwnedWriteHalf<TcpStream>,
+    stall: Duration,
+}
+
+impl BodyWriter {
+    /// Sends all of `bytes`. Fails when the client is gone, or takes nothing for the time that it has.
+    pub async fn send(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+        match timeout(self.stall, self.half.write_all(bytes)).await {
+            Ok((result, _)) => result.map(|_| ()),
+            // The write is dropped with the connection: nothing is sent after it.
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+/// What becomes of the socket when all answers have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The client is told that nothing more comes.
+    Shutdown,
+    /// Somebody else goes on with it.
+    KeepSocket,
 }
 
 /// Answers between those who make them and the socket. Both belong to one task: the reader is polled
@@ -36,8 +75,8 @@ pub(super) struct Outbox {
     /// Requests without an answer in the kernel's hands, and the bytes of their events.
     unanswered: Cell<usize>,
     unanswered_bytes: Cell<usize>,
-    /// No more will be pushed.
-    is_closed: Cell<bool>,
+    /// No more will be pushed, and what then becomes of the socket.
+    ending: Cell<Option<Ending>>,
     /// Whether the writing side failed: what is pushed is in vain.
     is_broken: Cell<bool>,
     progress: Signal,
@@ -53,13 +92,21 @@ impl Outbox {
     }
 
     /// No more answers: the writer ends when those that are there have left.
-    pub(super) fn close(&self) {
-        self.is_closed.set(true);
+    pub(super) fn close(&self, ending: Ending) {
+        self.ending.set(Some(ending));
     }
 
     /// Whether all answers are in the kernel's hands.
     pub(super) fn is_flushed(&self) -> bool {
         self.unanswered.get() == 0 || self.is_broken.get()
+    }
+
+    /// Resolves once all answers are in the kernel's hands; false if they will never be.
+    pub(super) async fn flushed(&self) -> bool {
+        while !self.is_flushed() {
+            self.progress.wait().await;
+        }
+        !self.is_broken.get()
     }
 
     /// Resolves once there are fewer requests and bytes without an answer; false if the client is gone.
@@ -73,41 +120,48 @@ impl Outbox {
         !self.is_broken.get()
     }
 
-    /// Sends answers until the outbox is closed and empty, and then says that nothing more comes. Fails
-    /// when the client is gone; then the answers that are missing are dropped, which undoes nothing of
-    /// what they tell of.
+    /// Sends answers until the outbox is closed and empty; returns the socket's half if it is to be
+    /// kept. Fails when the client is gone; then the
+    /// answers that are missing are dropped, which undoes nothing of what they tell of.
     pub(super) async fn write_all(
         &self,
-        mut half: OwnedWriteHalf<TcpStream>,
+        half: OwnedWriteHalf<TcpStream>,
         stall: Duration,
-    ) -> io::Result<()> {
-        let result = self.write_on(&mut half, stall).await;
+    ) -> io::Result<Option<OwnedWriteHalf<TcpStream>>> {
+        let result = self.write_on(BodyWriter { half, stall }).await;
         if result.is_err() {
             self.is_broken.set(true);
             self.items.borrow_mut().clear();
         }
         self.progress.raise();
-        result?;
-        half.shutdown().await
+        let mut half = result?.half;
+        if self.ending.get() == Some(Ending::KeepSocket) {
+            return Ok(Some(half));
+        }
+        half.shutdown().await?;
+        Ok(None)
     }
 
-    async fn write_on(
-        &self,
-        half: &mut OwnedWriteHalf<TcpStream>,
-        stall: Duration,
-    ) -> io::Result<()> {
+    async fn write_on(&self, mut writer: BodyWriter) -> io::Result<BodyWriter> {
         let mut waiting = None;
         loop {
             let batch = poll_fn(|context| self.poll_batch(&mut waiting, context)).await;
-            if batch.answers == 0 {
-                return Ok(());
+            if batch.answers == 0 && batch.streamed.is_none() {
+                return Ok(writer);
             }
-            match timeout(stall, half.write_all(batch.bytes)).await {
-                Ok((result, _)) => result?,
-                // The write is dropped with the connection: nothing is sent after it.
-                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
-            };
-            self.unanswered.set(self.unanswered.get() - batch.answers);
+            if !batch.bytes.is_empty() {
+                writer.send(batch.bytes).await?;
+            }
+            let mut answers = batch.answers;
+            if let Some(streamed) = batch.streamed {
+                let (back, is_whole) = streamed(writer).await;
+                writer = back;
+                answers += 1;
+                if !is_whole {
+                    return Err(io::ErrorKind::BrokenPipe.into());
+                }
+            }
+            self.unanswered.set(self.unanswered.get() - answers);
             self.unanswered_bytes.set(self.unanswered_bytes.get() - batch.event_bytes);
             self.progress.raise();
         }
@@ -122,6 +176,7 @@ impl Outbox {
             let next = waiting.take().or_else(|| self.items.borrow_mut().pop_front());
             let Some(mut item) = next else { break };
             match item.poll_into(&mut batch, context) {
+                Poll::Ready(()) if batch.streamed.is_some() => break,
                 Poll::Ready(()) => {}
                 Poll::Pending => {
                     *waiting = Some(item);
@@ -129,7 +184,8 @@ impl Outbox {
                 }
             }
         }
-        if batch.answers == 0 && !(self.is_closed.get() && waiting.is_none()) {
+        let is_empty = batch.answers == 0 && batch.streamed.is_none();
+        if is_empty && !(self.ending.get().is_some() && waiting.is_none()) {
             return Poll::Pending;
         }
         Poll::Ready(batch)
@@ -142,6 +198,8 @@ struct Batch {
     bytes: Vec<u8>,
     answers: usize,
     event_bytes: usize,
+    /// Then this takes over.
+    streamed: Option<StreamedAnswer>,
 }
 
 impl Item {
@@ -152,6 +210,18 @@ impl Item {
             Item::Append { answer, event_bytes } => {
                 std::task::ready!(answer.poll_into(&mut batch.bytes, context));
                 batch.event_bytes += *event_bytes;
+            }
+            Item::Pending(answer) => {
+                let bytes = std::task::ready!(answer.as_mut().poll(context));
+                batch.bytes.extend_from_slice(&bytes);
+            }
+            Item::Streamed(_) => {
+                let placeholder = Item::Ready(Vec::new());
+                let Item::Streamed(streamed) = std::mem::replace(self, placeholder) else {
+                    unreachable!("it was matched")
+                };
+                batch.streamed = Some(streamed);
+                return Poll::Ready(());
             }
         }
         batch.answers += 1;

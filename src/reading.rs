@@ -1,0 +1,129 @@
+//! What a request for reading becomes: an answer, lines at the client's pace, or a stream.
+
+use std::pin::Pin;
+use std::rc::Rc;
+
+use crate::history;
+use crate::http::accept;
+use crate::http::head::{FieldName, Head};
+use crate::http::query::{HistoryRequest, PlainRequest, StreamRequest, TopicsRequest, Transport};
+use crate::http::response::AnswerTo;
+use crate::http::route::{Operation, StreamForce};
+use crate::input::{LogName, quoted};
+use crate::problem::{CloseCode, Problem, ProblemKind};
+use crate::sse;
+use crate::stream::live::LiveLog;
+use crate::topics;
+use crate::websocket::frames::{self, Accepted};
+
+/// How a request for reading is answered.
+pub enum Reading {
+    /// With these bytes.
+    Ready(Vec<u8>),
+    /// With bytes that have to be looked up.
+    Pending(Pin<Box<dyn Future<Output = Vec<u8>>>>),
+    /// With history as lines.
+    Lines(Box<HistoryRequest>),
+    /// With Server-Sent Events, which take the socket over.
+    Sse(Box<StreamRequest>),
+    /// With a WebSocket, which takes the socket over.
+    WebSocket(Box<StreamRequest>, Accepted),
+}
+
+/// Decides how `operation` is answered, which must be one that reads the log. `is_stopping`: no new
+/// stream is begun.
+pub fn read(
+    operation: Operation,
+    head: &Head,
+    to: &AnswerTo,
+    live: &Rc<LiveLog>,
+    is_stopping: bool,
+) -> Result<Reading, Problem> {
+    let query = head.query().unwrap_or_default();
+    match operation {
+        Operation::Stream { force } => stream(force, head, to, is_stopping),
+        Operation::History => {
+            let forms = ["application/json", "application/x-ndjson"];
+            let form = accept::choose(head, &forms).ok_or_else(|| not_acceptable(&forms))?;
+            let request = HistoryRequest::parse(query.as_bytes())?;
+            check_log(&request.log)?;
+            if to.head_only {
+                let mut out = Vec::new();
+                history::write_head(live, to, &mut out);
+                return Ok(Reading::Ready(out));
+            }
+            Ok(match form {
+                0 => {
+                    let page = history::page(live.clone(), request, query.to_owned(), to.clone());
+                    Reading::Pending(Box::pin(page))
+                }
+                _ => Reading::Lines(Box::new(request)),
+            })
+        }
+        Operation::Topics => {
+            let request = TopicsRequest::parse(query.as_bytes())?;
+            check_log(&request.log)?;
+            Ok(Reading::Pending(Box::pin(topics::list(live.clone(), request, to.clone()))))
+        }
+        Operation::Topic { topic } => {
+            check_log(&PlainRequest::parse(query.as_bytes())?.log)?;
+            Ok(Reading::Pending(Box::pin(topics::one(live.clone(), topic, to.clone()))))
+        }
+        other => unreachable!("{other:?} does not read the log"),
+    }
+}
+
+fn stream(
+    force: StreamForce,
+    head: &Head,
+    to: &AnswerTo,
+    is_stopping: bool,
+) -> Result<Reading, Problem> {
+    let query = head.query().unwrap_or_default().as_bytes();
+    let last_event_id = head.value(FieldName::LastEventId);
+    let wants_websocket = match force {
+        StreamForce::Sse => false,
+        StreamForce::WebSocket => true,
+        // A key without `Upgrade` is what is left of a WebSocket behind a proxy that lost the rest.
+        StreamForce::Any => {
+            head.asks_for_websocket() || head.value(FieldName::SecWebsocketKey).is_some()
+        }
+    };
+    if wants_websocket {
+        let accepted = frames::accept(head)?;
+        let request = StreamRequest::parse(query, last_event_id, Transport::WebSocket)?;
+        check_log(&request.log)?;
+        if is_stopping {
+            return Err(Problem::new(ProblemKind::Draining, "the server is stopping"));
+        }
+        return Ok(Reading::WebSocket(Box::new(request), accepted));
+    }
+    let forms = ["text/event-stream"];
+    accept::choose(head, &forms).ok_or_else(|| not_acceptable(&forms))?;
+    let request = StreamRequest::parse(query, last_event_id, Transport::Sse)?;
+    check_log(&request.log)?;
+    let mut out = Vec::new();
+    if to.head_only {
+        sse::serve::write_head(to, &mut out);
+        return Ok(Reading::Ready(out));
+    }
+    if is_stopping {
+        sse::serve::write_not_now(CloseCode::Drained, to, &mut out);
+        return Ok(Reading::Ready(out));
+    }
+    Ok(Reading::Sse(Box::new(request)))
+}
+
+fn not_acceptable(forms: &[&str]) -> Problem {
+    let detail = format!("this path answers with {}", forms.join(" or "));
+    Problem::new(ProblemKind::NotAcceptable, detail)
+}
+
+/// There is one log until others can be made.
+fn check_log(name: &LogName) -> Result<(), Problem> {
+    if *name == LogName::default() {
+        return Ok(());
+    }
+    let detail = format!("there is no log {}", quoted(name.as_str()));
+    Err(Problem::new(ProblemKind::LogNotFound, detail))
+}

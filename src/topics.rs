@@ -1,0 +1,114 @@
+//! Which topics there are.
+//!
+//! ```text
+//! {"topics":[{"topic":"a/b","count":10,"first":0,"last":90,"time":".."}],"next":"/api/v1/topics?after=a%2Fb"}
+//! ```
+
+use std::rc::Rc;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use strandline_storage::topic::Topic;
+use strandline_storage::topics::TopicSummary;
+
+use crate::http::query::TopicsRequest;
+use crate::http::response::{Answer, AnswerTo, write_problem};
+use crate::input::quoted;
+use crate::json::write;
+use crate::problem::{Problem, ProblemKind};
+use crate::stream::live::LiveLog;
+use crate::timestamp::TimeText;
+
+const PATH: &str = "/api/v1/topics";
+
+const KEPT_IN_QUERY: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// The whole answer that is a page of topics, in byte order of their names.
+pub async fn list(live: Rc<LiveLog>, request: TopicsRequest, to: AnswerTo) -> Vec<u8> {
+    let limit = usize::try_from(request.limit).expect("at most 10,000");
+    let after = request.after.as_deref();
+    // One more tells whether there is a next page.
+    let mut topics = live.log().topics(&request.prefix, after, limit + 1).await;
+    let has_next = topics.len() > limit;
+    topics.truncate(limit);
+    let mut body = Vec::from(&b"{\"topics\":["[..]);
+    let mut time = TimeText::default();
+    for (index, topic) in topics.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        push_summary(&mut body, topic, &mut time);
+        body.push(b'}');
+    }
+    body.push(b']');
+    if has_next && let Some(last) = topics.last() {
+        write::name(&mut body, "next");
+        write::string(&mut body, &next_url(&request, last.topic.as_str()));
+    }
+    body.push(b'}');
+    let mut out = Vec::new();
+    Answer::start(200, &to, &mut out).json(&body);
+    out
+}
+
+/// The whole answer that is one topic: 404 if it was never used.
+pub async fn one(live: Rc<LiveLog>, topic: Topic, to: AnswerTo) -> Vec<u8> {
+    let mut out = Vec::new();
+    match live.log().topic(topic.as_str()).await {
+        Some(summary) => {
+            let mut body = Vec::new();
+            push_summary(&mut body, &summary, &mut TimeText::default());
+            // No topic has settings yet.
+            body.extend_from_slice(b",\"settings\":{}}");
+            Answer::start(200, &to, &mut out).json(&body);
+        }
+        None => {
+            let detail = format!("topic {} has never been used", quoted(topic.as_str()));
+            write_problem(&Problem::new(ProblemKind::TopicNotFound, detail), &to, &mut out);
+        }
+    }
+    out
+}
+
+/// Everything of a topic's object but its end.
+fn push_summary(out: &mut Vec<u8>, summary: &TopicSummary, time: &mut TimeText) {
+    out.extend_from_slice(b"{\"topic\":");
+    write::string(out, summary.topic.as_str());
+    let numbers =
+        [("count", summary.count), ("first", summary.first.get()), ("last", summary.last.get())];
+    for (name, number) in numbers {
+        write::name(out, name);
+        write::number(out, number);
+    }
+    write::name(out, "time");
+    write::string(out, time.format(summary.last_time_ms));
+}
+
+fn next_url(request: &TopicsRequest, last: &str) -> String {
+    let mut url = format!("{PATH}?");
+    if request.log.as_str() != "main" {
+        url.push_str(&format!("log={}&", request.log.as_str()));
+    }
+    if !request.prefix.is_empty() {
+        url.push_str(&format!("prefix={}&", percent_encode(&request.prefix, KEPT_IN_QUERY)));
+    }
+    let after = percent_encode(last.as_bytes(), KEPT_IN_QUERY);
+    url.push_str(&format!("after={after}&limit={}", request.limit));
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_begins_behind_the_last_topic() {
+        let request = TopicsRequest::parse(b"prefix=a%2F%e2%82&limit=3").expect("a request");
+        assert_eq!(
+            next_url(&request, "a/€ b"),
+            "/api/v1/topics?prefix=a%2F%E2%82&after=a%2F%E2%82%AC%20b&limit=3"
+        );
+        let request = TopicsRequest::parse(b"").expect("a request");
+        assert_eq!(next_url(&request, "x"), "/api/v1/topics?after=x&limit=100");
+    }
+}

@@ -1,0 +1,459 @@
+//! From the log to its subscribers, through a whole server in this process.
+
+mod client;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use client::{Frame, Sse, WebSocket, append_lines, get_json, request};
+use serde_json::json;
+use strandline::config::{ListenAddress, ServerConfig};
+use strandline::server::Server;
+
+struct Running {
+    server: Option<Server>,
+    dir: PathBuf,
+}
+
+impl Running {
+    /// A server with small segments, so that a test goes through all that a log is made of.
+    fn start(name: &str, shards: usize) -> Running {
+        let dir = std::env::temp_dir().join(format!("strandline-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        let listen = ListenAddress::parse("127.0.0.1:0").expect("an address");
+        let mut config = ServerConfig::new(listen, dir.clone());
+        config.shards = NonZeroUsize::new(shards).expect("not 0");
+        config.is_pinned = false;
+        config.log.segment_bytes = 1 << 20;
+        config.log.recent_frames_bytes_max = 256 << 10;
+        Running { server: Some(Server::start(config).expect("it starts")), dir }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.server.as_ref().expect("it runs").address()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.server.take());
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Numbers that look like chance, from a seed that a failure prints.
+struct Chance(u64);
+
+impl Chance {
+    fn new() -> Chance {
+        let nanos = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("after 1970")
+            .subsec_nanos();
+        let given = std::env::var("STRANDLINE_SEED").ok().and_then(|text| text.parse().ok());
+        let seed = given.unwrap_or(u64::from(nanos) | 1);
+        eprintln!("STRANDLINE_SEED={seed}");
+        Chance(seed)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+const TOPICS: [&str; 4] = ["race/a", "race/b", "race/c/d", "other"];
+
+/// Appends numbered events to each topic by a thread of its own until told to stop; each event is
+/// `{"topic":i,"n":n}`. Returns how many each topic got.
+fn append_until(address: SocketAddr, stop: &AtomicBool, topic: usize, mut chance: Chance) -> u64 {
+    let mut n = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let mut lines = String::new();
+        for _ in 0..=chance.below(40) {
+            let padding = "x".repeat(usize::try_from(chance.below(600)).expect("small"));
+            lines.push_str(&format!("{{\"topic\":{topic},\"n\":{n},\"padding\":\"{padding}\"}}\n"));
+            n += 1;
+        }
+        append_lines(address, TOPICS[topic], &lines);
+        if chance.below(8) == 0 {
+            thread::sleep(Duration::from_millis(chance.below(15)));
+        }
+    }
+    n
+}
+
+/// What a reader got: the offset, topic and number of each event.
+type Got = Vec<(u64, u64, u64)>;
+
+fn got(offset: u64, data: &serde_json::Value) -> (u64, u64, u64) {
+    (offset, data["topic"].as_u64().expect("a topic"), data["n"].as_u64().expect("a number"))
+}
+
+/// Reads until the marker comes.
+fn read_sse(address: SocketAddr, query: &str, mut chance: Chance, is_slow: bool) -> Got {
+    let mut sse = Sse::open(address, query, "");
+    sse.established();
+    if is_slow {
+        sse.read_bytes = 1 + usize::try_from(chance.below(20_000)).expect("small");
+        sse.pause = Duration::from_micros(chance.below(3000));
+    }
+    let mut all = Vec::new();
+    loop {
+        let event = sse.next().expect("the stream goes on");
+        if event.data == "\"the end\"" {
+            return all;
+        }
+        all.push(got(event.offset(), &event.json()));
+        if is_slow && chance.below(2000) == 0 {
+            thread::sleep(Duration::from_millis(chance.below(200)));
+        }
+    }
+}
+
+fn read_websocket(address: SocketAddr, query: &str, mut chance: Chance, is_slow: bool) -> Got {
+    let mut socket = WebSocket::open(address, query);
+    assert_eq!(socket.json()["type"], "subscribed");
+    if is_slow {
+        socket.read_bytes = 1 + usize::try_from(chance.below(20_000)).expect("small");
+        socket.pause = Duration::from_micros(chance.below(3000));
+    }
+    let mut all = Vec::new();
+    loop {
+        let event = socket.json_of("event");
+        if event["data"] == "the end" {
+            return all;
+        }
+        all.push(got(event["offset"].as_u64().expect("an offset"), &event["data"]));
+    }
+}
+
+/// Issue 3 §3: "A subscriber catches up from the log and joins the live edge with no gap and no
+/// repeat, even when appends race with it and when it is slow".
+#[test]
+fn joins_race_with_appends_and_nothing_is_lost_or_repeated() {
+    for shards in [1, 2] {
+        race(shards);
+    }
+}
+
+fn race(shards: usize) {
+    let running = Running::start(&format!("race{shards}"), shards);
+    let address = running.address();
+    let mut chance = Chance::new();
+    let mut seed = || Chance(chance.below(u64::MAX) | 1);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let stop = &stop;
+        let writers: Vec<_> = (0..TOPICS.len())
+            .map(|topic| {
+                let chance = seed();
+                scope.spawn(move || append_until(address, stop, topic, chance))
+            })
+            .collect();
+        let began = Instant::now();
+        let mut readers = Vec::new();
+        let queries = [
+            "topic=race/*&topic=the/end",
+            "topic=**",
+            "topic=race/**&topic=the/end",
+            "topic=race/b&topic=the/end",
+            "topic=other&topic=race/c/d&topic=the/end",
+        ];
+        while began.elapsed() < Duration::from_secs(3) {
+            let mut chance = seed();
+            let durable = get_json(address, "/api/v1/events/history?limit=1")["durable"]
+                .as_u64()
+                .expect("a number");
+            let from = match chance.below(4) {
+                0 => 0,
+                1 => durable,
+                2 => durable.saturating_sub(chance.below(100)),
+                _ => chance.below(durable + 1),
+            };
+            let pattern = queries[usize::try_from(chance.below(5)).expect("small")];
+            let query = format!("{pattern}&from={from}");
+            let (is_slow, by_sse) = (chance.below(3) == 0, chance.below(2) == 0);
+            readers.push(scope.spawn(move || {
+                let got = match by_sse {
+                    true => read_sse(address, &query, chance, is_slow),
+                    false => read_websocket(address, &query, chance, is_slow),
+                };
+                (query, from, got)
+            }));
+            thread::sleep(Duration::from_millis(40));
+        }
+        stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.join().expect("a writer writes");
+        }
+        append_lines(address, "the/end", "\"the end\"\n");
+        let all = read_sse(address, "topic=**&from=earliest", seed(), false);
+        assert!(all.len() > 1000, "only {} events", all.len());
+        check_order(&all);
+        for reader in readers {
+            let (query, from, got) = reader.join().expect("a reader reads");
+            let wants = |topic: u64| {
+                let name = TOPICS[usize::try_from(topic).expect("small")];
+                query.contains("topic=**")
+                    || query.contains("race/**") && name.starts_with("race/")
+                    || query.contains("race/*&") && ["race/a", "race/b"].contains(&name)
+                    || query.contains(&format!("topic={name}&"))
+            };
+            let wanted: Got = all
+                .iter()
+                .filter(|(offset, topic, _)| *offset >= from && wants(*topic))
+                .copied()
+                .collect();
+            assert_eq!(got.len(), wanted.len(), "{query}");
+            assert_eq!(got, wanted, "{query}");
+        }
+    });
+}
+
+/// Offsets ascend without a hole, and the numbers of each topic too.
+fn check_order(all: &Got) {
+    let mut next = [0; TOPICS.len()];
+    for (place, (offset, topic, n)) in all.iter().enumerate() {
+        assert_eq!(u64::try_from(place).ok(), Some(*offset));
+        let next = &mut next[usize::try_from(*topic).expect("small")];
+        assert_eq!(*n, *next);
+        *next += 1;
+    }
+}
+
+/// Fills a log over several segments; returns how many events it has.
+fn fill(address: SocketAddr, count: u64) -> u64 {
+    let mut n = 0;
+    while n < count {
+        for (topic, name) in TOPICS.iter().enumerate() {
+            let mut lines = String::new();
+            for _ in 0..50 {
+                let padding = "y".repeat(400);
+                lines.push_str(&format!(
+                    "{{\"topic\":{topic},\"n\":{n},\"padding\":\"{padding}\"}}\n"
+                ));
+                n += 1;
+            }
+            append_lines(address, name, &lines);
+        }
+    }
+    n
+}
+
+fn pages(address: SocketAddr, target: &str) -> Vec<serde_json::Value> {
+    let mut events = Vec::new();
+    let mut next = Some(target.to_owned());
+    while let Some(target) = next {
+        let page = get_json(address, &target);
+        events.extend(page["events"].as_array().expect("events").iter().cloned());
+        next = page["next"].as_str().map(str::to_owned);
+    }
+    events
+}
+
+/// API §7: pages, lines and streams show the same events, in either order.
+#[test]
+fn history_by_pages_by_lines_and_by_stream_is_the_same() {
+    let running = Running::start("history", 2);
+    let address = running.address();
+    let count = fill(address, 8000);
+    for pattern in ["topic=**", "topic=race/a", "topic=race/*", "topic=other&topic=race/c/*"] {
+        let path = format!("/api/v1/events/history?{pattern}");
+        let ascending = pages(address, &format!("{path}&limit=777"));
+        let mut descending = pages(address, &format!("{path}&limit=999&order=desc"));
+        descending.reverse();
+        assert_eq!(ascending.len(), descending.len(), "{pattern}");
+        assert_eq!(ascending, descending, "{pattern}");
+        for (order, wanted) in [("asc", &ascending), ("desc", &descending)] {
+            let head = format!("GET {path}&order={order} HTTP/1.1\r\nAccept: application/x-ndjson");
+            let (status, _, body) = request(address, &head, b"");
+            assert_eq!(status, 200);
+            let mut lines: Vec<serde_json::Value> = String::from_utf8(body)
+                .expect("UTF-8")
+                .lines()
+                .map(|line| serde_json::from_str(line).expect("JSON"))
+                .collect();
+            if order == "desc" {
+                lines.reverse();
+            }
+            assert_eq!(&lines, wanted, "{pattern} {order}");
+        }
+        let mut sse = Sse::open(address, &format!("{pattern}&from=earliest&format=event"), "");
+        sse.established();
+        for event in &ascending {
+            assert_eq!(&sse.next().expect("it goes on").json(), event);
+        }
+        let mut last = Sse::open(address, &format!("{pattern}&from=-1234&format=event"), "");
+        last.established();
+        for event in &ascending[ascending.len().saturating_sub(1234)..] {
+            assert_eq!(&last.next().expect("it goes on").json(), event);
+        }
+    }
+    assert_eq!(pages(address, "/api/v1/events/history?limit=10000").len() as u64, count);
+}
+
+/// API §7: "`offset` skips that many matching events", over as many pages as it takes.
+#[test]
+fn skipping_goes_on_with_the_next_page() {
+    let running = Running::start("skip", 1);
+    let address = running.address();
+    fill(address, 2000);
+    let all = pages(address, "/api/v1/events/history?topic=race/b");
+    for order in ["asc", "desc"] {
+        let target =
+            format!("/api/v1/events/history?topic=race/b&offset=123&limit=10&order={order}");
+        let mut wanted = all.clone();
+        if order == "desc" {
+            wanted.reverse();
+        }
+        assert_eq!(pages(address, &target), wanted[123..]);
+    }
+}
+
+/// API §4: "hang-up": a reader that stops reading costs the others nothing, and gets everything later.
+#[test]
+fn a_stalled_reader_delays_nobody_and_gets_everything_later() {
+    let running = Running::start("stalled", 1);
+    let address = running.address();
+    let mut stalled = Sse::open(address, "topic=**&from=earliest", "");
+    stalled.established();
+    let mut quick = Sse::open(address, "topic=**&from=earliest", "");
+    quick.established();
+    // More than any socket's buffers hold.
+    let count = thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let lines = format!("\"{}\"\n", "z".repeat(1000)).repeat(1000);
+            (0..16).for_each(|_| {
+                append_lines(address, "big", &lines);
+            });
+            append_lines(address, "big", "\"the end\"\n") + 1
+        });
+        let mut seen = 0;
+        while quick.next().expect("it goes on").data != "\"the end\"" {
+            seen += 1;
+        }
+        let count = writer.join().expect("the writer writes");
+        assert_eq!(seen + 1, count);
+        count
+    });
+    for offset in 0..count {
+        assert_eq!(stalled.next().expect("it goes on").offset(), offset);
+    }
+    append_lines(address, "big", "\"live\"\n");
+    assert_eq!(stalled.next().expect("it goes on").data, "\"live\"");
+}
+
+/// API §5: several subscriptions of one connection, numbered; publishes acknowledged in order.
+#[test]
+fn one_websocket_carries_many_subscriptions() {
+    let running = Running::start("socket", 2);
+    let address = running.address();
+    fill(address, 400);
+    let mut socket = WebSocket::open(address, "");
+    for (number, topic) in TOPICS.iter().enumerate() {
+        socket.send(
+            &json!({"type": "subscribe", "id": number, "topics": [topic], "from": "earliest"}),
+        );
+    }
+    let mut counts = [0; TOPICS.len()];
+    let mut subscribed = 0;
+    while counts.iter().sum::<u64>() < 400 {
+        let message = socket.json();
+        if message["type"] == "subscribed" {
+            subscribed += 1;
+            assert_eq!(message["subscription"].as_u64(), Some(subscribed));
+            continue;
+        }
+        let number = message["subscription"].as_u64().expect("a number");
+        assert!(number <= subscribed, "`subscribed` precedes its events");
+        assert_eq!(message["data"]["topic"].as_u64(), Some(number - 1));
+        counts[usize::try_from(number - 1).expect("small")] += 1;
+    }
+    assert_eq!(subscribed, 4);
+    socket.send(&json!({"type": "unsubscribe", "subscription": 2}));
+    assert_eq!(socket.json_of("unsubscribed")["subscription"], 2);
+    for n in 0..2000 {
+        socket.send(&json!({"type": "publish", "id": n, "topic": "race/b", "data": n}));
+    }
+    let mut last = None;
+    for n in 0..2000 {
+        let ack = socket.json_of("ack");
+        assert_eq!(ack["id"], n);
+        assert!(ack["offset"].as_u64() > last);
+        last = ack["offset"].as_u64();
+    }
+    socket.send_frame(8, &1000_u16.to_be_bytes());
+    loop {
+        match socket.frame() {
+            Frame::Close(code) => break assert_eq!(code, 1000),
+            other => drop(other),
+        }
+    }
+}
+
+/// API §4 and §5, at the end of the server: `connection.closing`, and close code 4000.
+#[test]
+fn a_drain_tells_every_subscriber() {
+    let mut running = Running::start("drain", 2);
+    let address = running.address();
+    let mut streams: Vec<Sse> = (0..8).map(|_| Sse::open(address, "", "")).collect();
+    let mut sockets: Vec<WebSocket> = (0..8).map(|_| WebSocket::open(address, "topic=a")).collect();
+    streams.iter_mut().for_each(|stream| drop(stream.established()));
+    let server = running.server.take().expect("it runs");
+    let stopping = thread::spawn(move || server.stop());
+    for stream in &mut streams {
+        let closing = stream.next().expect("a last event");
+        assert_eq!(closing.event.as_deref(), Some("connection.closing"));
+        assert_eq!((closing.id.clone(), closing.json()["code"].as_u64()), (None, Some(4000)));
+        assert_eq!(stream.next(), None);
+    }
+    for socket in &mut sockets {
+        loop {
+            match socket.frame() {
+                Frame::Close(code) => break assert_eq!(code, 4000),
+                other => drop(other),
+            }
+        }
+    }
+    drop((streams, sockets));
+    stopping.join().expect("it stops").expect("in order");
+}
+
+/// API §4: heartbeats run, and carry a cursor when others' events passed.
+#[test]
+fn heartbeats_tell_how_far_a_silent_stream_has_come() {
+    let running = Running::start("beat", 2);
+    let address = running.address();
+    let mut stream = Sse::open(address, "topic=mine&heartbeat=1", "");
+    stream.established();
+    assert_eq!(stream.line().as_deref(), Some(":"));
+    let offset = append_lines(address, "others", "1\n2\n3\n");
+    let ping = stream.next().expect("a ping");
+    assert_eq!((ping.event.as_deref(), ping.offset()), (Some("ping"), offset));
+    assert_eq!(stream.line().as_deref(), Some(":"));
+    let mine = append_lines(address, "mine", "4\n");
+    assert_eq!(stream.next().expect("an event").offset(), mine);
+}
+
+/// A hang-up is noticed without anything being sent: subscribers that are gone are no weight.
+#[test]
+fn a_hang_up_is_noticed() {
+    let mut running = Running::start("hang", 1);
+    let address = running.address();
+    let streams: Vec<Sse> = (0..20).map(|_| Sse::open(address, "heartbeat=300", "")).collect();
+    let sockets: Vec<WebSocket> =
+        (0..20).map(|_| WebSocket::open(address, "heartbeat=300")).collect();
+    drop((streams, sockets));
+    thread::sleep(Duration::from_secs(1));
+    // A server without connections ends at once.
+    let began = Instant::now();
+    running.server.take().expect("it runs").stop().expect("in order");
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
