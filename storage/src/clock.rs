@@ -16,6 +16,8 @@
 //! counted since. Slow drift and small steps move it along. A clock set back is harmless: times stand
 //! still until it has caught up.
 
+use crate::event::archive::TIME_MS_END;
+
 /// The two clocks, read together by the caller; nothing in this crate reads a clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
@@ -69,7 +71,7 @@ impl EventClock {
     /// The time of the next event, never before that of the last, and what there is to report.
     pub fn event_time(&mut self, now: Now) -> (u64, Option<ClockNotice>) {
         let (wall_ms, notice) = self.believable(now);
-        self.last_ms = self.last_ms.max(wall_ms);
+        self.last_ms = self.last_ms.max(wall_ms.min(TIME_MS_END - 1));
         (self.last_ms, notice)
     }
 

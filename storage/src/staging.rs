@@ -108,3 +108,74 @@ impl Staging {
         self.staged_bytes -= gathered.bytes;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        event::NewEvent,
+        offset::Offset,
+        topic::{Topic, TopicNumber},
+    };
+
+    fn batch(events: usize) -> Vec<StagedEvent> {
+        let topic = Topic::parse("a").expect("a topic");
+        let event = NewEvent::json(topic, Bytes::from_static(b"1"));
+        let staged = StagedEvent {
+            offset: Offset::ZERO,
+            time_ms: 0,
+            topic_number: TopicNumber::new(0),
+            event,
+        };
+        vec![staged; events]
+    }
+
+    fn gathered(batches: usize, events: usize, bytes: usize) -> Gathered {
+        Gathered { batches, events, bytes }
+    }
+
+    #[test]
+    fn a_frame_takes_whole_batches_up_to_its_target_and_at_least_one() {
+        let mut staging = Staging::new(1_000);
+        for (events, bytes) in [(2, 40), (1, 60), (3, 1), (1, 500)] {
+            staging.push(batch(events), bytes);
+        }
+        assert_eq!(staging.gather(100, 99), gathered(2, 3, 100));
+        assert_eq!(staging.gather(101, 99), gathered(3, 6, 101));
+        assert_eq!(staging.gather(101, 5), gathered(2, 3, 100), "as many events as a frame holds");
+        assert_eq!(staging.gather(1, 1), gathered(1, 2, 40), "a batch is never split");
+        let first = staging.gather(100, 99);
+        assert_eq!(staging.front(first.events).len(), 3);
+        staging.release(first);
+        assert_eq!(staging.staged_bytes(), 501);
+        staging.release(staging.gather(1, 1));
+        staging.release(staging.gather(1, 1));
+        assert!(staging.is_empty() && staging.staged_bytes() == 0);
+        assert_eq!(staging.gather(1, 1), Gathered::default());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_to_the_byte() {
+        let mut staging = Staging::new(100);
+        staging.push(batch(1), 60);
+        assert_eq!(staging.check_room(40), Ok(()));
+        let refused = Err(AppendError::Overloaded { staged_bytes: 60 });
+        assert_eq!(staging.check_room(41), refused);
+        staging.release(staging.gather(1, 1));
+        assert_eq!(staging.check_room(100), Ok(()));
+    }
+
+    #[test]
+    fn the_front_is_in_one_piece_however_often_the_queue_has_wrapped() {
+        let mut staging = Staging::new(1_000);
+        for round in 0..100 {
+            staging.push(batch(3), 3);
+            staging.push(batch(2), 2);
+            let next = staging.gather(3, 99);
+            assert_eq!(staging.front(next.events).len(), next.events, "round {round}");
+            staging.release(next);
+        }
+    }
+}

@@ -69,9 +69,11 @@ fn device_agrees<D: Disk>(
         Err(error) => return Err(OpenError::io("opening", path)(error)),
     };
     let mut position = scan.in_doubt_from;
+    let (mut shown, mut stored) = (DiskBuffer::default(), DiskBuffer::default());
     while position < scan.end.end_position {
         let len = piece_len(position, scan.end.end_position);
-        let (mut shown, mut stored) = (DiskBuffer::zeroed(len), DiskBuffer::zeroed(len));
+        resize(&mut shown, len);
+        resize(&mut stored, len);
         file.read_exact_at(shown.as_mut_slice(), position)
             .map_err(OpenError::io("reading", path))?;
         match direct.read_exact_at(stored.as_mut_slice(), position) {
@@ -93,8 +95,9 @@ fn device_agrees<D: Disk>(
 fn copy<D: Disk>(disk: &D, file: &D::File, path: &Path, end: Position) -> io::Result<()> {
     let copy = disk.create(path, Access::Write)?;
     let mut position = Position::default();
+    let mut piece = DiskBuffer::default();
     while position < end {
-        let mut piece = DiskBuffer::zeroed(piece_len(position, end));
+        resize(&mut piece, piece_len(position, end));
         file.read_exact_at(piece.as_mut_slice(), position)?;
         let mut done = 0;
         while done < piece.len() {
@@ -123,6 +126,14 @@ fn check_copy<D: Disk>(
         return Err(io::Error::other("frames that were read before cannot be read any more"));
     }
     Ok(())
+}
+
+/// Makes a buffer `len` bytes long, whatever they are.
+fn resize(buffer: &mut DiskBuffer, len: usize) {
+    if len > buffer.len() {
+        buffer.extend_zeroes(len - buffer.len());
+    }
+    buffer.truncate(len);
 }
 
 fn piece_len(position: Position, end: Position) -> usize {
