@@ -206,6 +206,9 @@ impl<F: DiskFile> Pieces<'_, F> {
     }
 
     fn read(&mut self, position: Position, len: usize) -> io::Result<()> {
+        // No more memory than there are bytes: many segments are much shorter than a piece.
+        let left_bytes = self.file.size()?.saturating_sub(position.get());
+        let len = usize::try_from(left_bytes).map_or(len, |left| left.min(len));
         // A frame of the last piece may still be in use; then that memory stays with it.
         if Arc::get_mut(&mut self.piece).is_none_or(|piece| piece.len() != len) {
             self.piece = Arc::new(DiskBuffer::zeroed(len));
