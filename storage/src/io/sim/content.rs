@@ -32,8 +32,15 @@ pub enum Survival {
 /// A change that the device has not confirmed.
 #[derive(Clone, Debug)]
 enum Change {
-    Write { position: usize, bytes: Vec<u8> },
-    Resize { len: usize },
+    /// `is_part` says that it is a piece of a longer write, which covers the blocks around it.
+    Write {
+        position: usize,
+        bytes: Vec<u8>,
+        is_part: bool,
+    },
+    Resize {
+        len: usize,
+    },
 }
 
 /// The bytes of a file.
@@ -99,12 +106,13 @@ impl Content {
             overwrite(&mut self.durable, position, bytes);
             // A device keeps the order of writes to one sector: what waits below must not come back.
             for change in &mut self.changes {
-                if let Change::Write { position: start, bytes: older } = change {
+                if let Change::Write { position: start, bytes: older, .. } = change {
                     overlay(older, *start, bytes, position);
                 }
             }
         } else {
-            self.changes.push(Change::Write { position, bytes: bytes.to_vec() });
+            let bytes = bytes.to_vec();
+            self.changes.push(Change::Write { position, bytes, is_part: false });
         }
     }
 
@@ -113,6 +121,9 @@ impl Content {
         for (start, piece) in sectors_of(position, bytes) {
             if rng.chance(50) {
                 self.write(start, piece, false);
+                if let Some(Change::Write { is_part, .. }) = self.changes.last_mut() {
+                    *is_part = true;
+                }
             }
         }
     }
@@ -133,7 +144,7 @@ impl Content {
     pub fn sync_to(&mut self, mark: u64) {
         for change in self.take_changes(mark) {
             match change {
-                Change::Write { position, bytes } => {
+                Change::Write { position, bytes, .. } => {
                     overwrite(&mut self.durable, position, &bytes);
                 }
                 Change::Resize { len } => self.durable.resize(len, 0),
@@ -146,7 +157,7 @@ impl Content {
     pub fn fail_sync_to(&mut self, mark: u64, rng: &mut SimRng) {
         self.sync_failed = true;
         for change in self.take_changes(mark) {
-            if let Change::Write { position, bytes } = change {
+            if let Change::Write { position, bytes, .. } = change {
                 for (start, piece) in sectors_of(position, &bytes) {
                     if start < self.durable.len() && rng.chance(30) {
                         let room = piece.len().min(self.durable.len() - start);
@@ -180,9 +191,12 @@ impl Content {
         self.changes_settled += changes.len() as u64;
         for change in &changes {
             match change {
-                Change::Write { position, bytes: written } => {
+                Change::Write { position, bytes: written, is_part } => {
                     size = size.max(position + written.len());
                     survive(&mut bytes, *position, written, survival, rng);
+                    if survival == Survival::Mixed && !is_part && rng.chance(20) {
+                        damage_neighbours(&mut bytes, *position, written.len(), rng);
+                    }
                 }
                 Change::Resize { len } => {
                     size = *len;
@@ -199,6 +213,9 @@ impl Content {
             size = size.max(position + written.len());
             sizes.push(size);
             survive(&mut bytes, *position, written, survival, rng);
+            if survival == Survival::Mixed && rng.chance(20) {
+                damage_neighbours(&mut bytes, *position, written.len(), rng);
+            }
         }
         let kept = match survival {
             Survival::Nothing => self.durable.len(),
@@ -249,7 +266,7 @@ impl Content {
         let mut bytes = self.durable.clone();
         for change in &self.changes {
             match change {
-                Change::Write { position, bytes: written } => {
+                Change::Write { position, bytes: written, .. } => {
                     overwrite(&mut bytes, *position, written);
                 }
                 Change::Resize { len } => bytes.resize(*len, 0),
@@ -277,9 +294,6 @@ fn survive(
         if rng.chance(percent) {
             overwrite(bytes, start, piece);
         }
-    }
-    if survival == Survival::Mixed && rng.chance(20) {
-        damage_neighbours(bytes, position, written.len(), rng);
     }
 }
 
