@@ -1,0 +1,366 @@
+//! A crash at every operation of a log's life and of its recovery, and the crashes that have a name.
+
+use std::path::Path;
+
+use strandline_storage::{
+    config::{LogConfig, SyncMode},
+    error::{AppendError, OpenError},
+    io::{
+        Disk,
+        sim::{Fault, SimDisk, rng::SimRng},
+    },
+    log::Log,
+    offset::{Offset, Position},
+    segment::SegmentName,
+    selection::Order,
+};
+
+mod simulation;
+
+use simulation::{BEGIN, DIR, Process, from_environment, model::Model, read_offsets, to_usize};
+
+fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 32 << 10,
+        frame_bytes_target: 4 << 10,
+        frame_bytes_max: 16 << 10,
+        event_bytes_max: 3 << 10,
+        staged_bytes_max: 64 << 10,
+        frames_in_flight_max: 4,
+        preallocate_bytes_min: 8 << 10,
+        preallocate_bytes_max: 16 << 10,
+        ..LogConfig::default()
+    }
+}
+
+fn disk(seed: u64) -> SimDisk {
+    let disk = SimDisk::new(seed);
+    disk.create_dir(DIR.as_ref()).expect("an empty disk");
+    disk
+}
+
+fn open(disk: &SimDisk, model: &mut Model) -> Process {
+    Process::open(disk, config(), BEGIN, model).expect("nothing is wrong with this log")
+}
+
+/// A life with everything in it: appends, rolls, seals, idle frames, a clean stop and a restart.
+/// Ends early when the disk crashes.
+fn script(disk: &SimDisk, rng: &mut SimRng, model: &mut Model) {
+    let mut now = BEGIN;
+    for _ in 0..2 {
+        let Ok(mut process) = Process::open(disk, config(), now, model) else { return };
+        for round in 0..12 {
+            for _ in 0..3 {
+                process.append(rng, model, now);
+            }
+            process.start_ops(now);
+            // One is left under way now and then, so that a crash finds several.
+            while process.pending() > usize::from(round % 3 == 0) && !disk.is_crashed() {
+                process.complete(rng.index(process.pending()), model, now);
+                process.start_ops(now);
+            }
+            now.boot_ms += 60;
+            now.wall_ms += 60;
+        }
+        now.boot_ms += 1000;
+        process.settle(rng, model, now);
+        if disk.is_crashed() || !process.close(rng, model, now) {
+            return;
+        }
+    }
+}
+
+/// Every operation of the script is the last one once, and so is every operation of the recovery
+/// behind some of them.
+#[test]
+fn a_crash_at_every_operation_loses_only_what_was_not_synced() {
+    let seed = from_environment("STRANDLINE_SEED").unwrap_or(1);
+    for direct_refused in [false, true] {
+        for operation in 1.. {
+            let mut rng = SimRng::new(seed);
+            let mut model = Model::default();
+            let disk = disk(seed + operation);
+            disk.refuse_direct(direct_refused);
+            disk.crash_after(Some(operation));
+            script(&disk, &mut rng, &mut model);
+            if !disk.is_crashed() {
+                assert!(operation > 200, "the script does a lot: {operation}");
+                break;
+            }
+            let disk = if operation % 2 == 0 { disk.kill() } else { disk.power_cut() };
+            if operation % 7 == 0 {
+                crash_at_every_operation_of_recovery(&disk, &mut rng, &model);
+            }
+            recovers(&disk, &mut rng, &mut model, operation);
+        }
+    }
+}
+
+fn crash_at_every_operation_of_recovery(disk: &SimDisk, rng: &mut SimRng, model: &Model) {
+    for operation in 1.. {
+        let (disk, mut model) = (disk.fork(operation), model.clone());
+        disk.crash_after(Some(operation));
+        if Process::open(&disk, config(), BEGIN, &mut model).is_ok() && !disk.is_crashed() {
+            break;
+        }
+        let disk = if operation % 2 == 0 { disk.kill() } else { disk.power_cut() };
+        recovers(&disk, rng, &mut model, operation);
+    }
+}
+
+/// The log opens, reads as the model does, takes an append, and a power cut changes none of it.
+fn recovers(disk: &SimDisk, rng: &mut SimRng, model: &mut Model, operation: u64) {
+    let context = format!("crashed at operation {operation}, recovering from {disk:?}");
+    let opened = Process::open(disk, config(), BEGIN, model);
+    let mut process = opened.unwrap_or_else(|error| panic!("{error}; {context}"));
+    process.append(rng, model, BEGIN);
+    process.settle(rng, model, BEGIN);
+    process.check_reads(rng, model);
+    let process = open(&disk.power_cut(), model);
+    process.check_reads(rng, model);
+}
+
+/// Fills a log with `batches`, settled, and hands back its process.
+fn filled(disk: &SimDisk, rng: &mut SimRng, model: &mut Model, batches: usize) -> Process {
+    let mut process = open(disk, model);
+    for _ in 0..batches {
+        process.append(rng, model, BEGIN);
+        process.settle(rng, model, BEGIN);
+    }
+    process
+}
+
+/// The files of the log, by name.
+fn files(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
+    let mut names = disk.list(DIR.as_ref()).expect("the log's directory");
+    names.sort();
+    names
+        .into_iter()
+        .map(|name| {
+            let bytes = disk.bytes(&Path::new(DIR).join(&name)).expect("a listed file");
+            (name, bytes)
+        })
+        .collect()
+}
+
+/// Killed with four frames in flight: whatever lands later, and when, is not in the log.
+#[test]
+fn a_write_that_lands_after_its_process_was_killed_changes_nothing() {
+    for seed in 0..200 {
+        let mut rng = SimRng::new(seed);
+        let mut model = Model::default();
+        let mut process = filled(&disk(seed), &mut rng, &mut model, 3);
+        for _ in 0..4 {
+            process.append(&mut rng, &mut model, BEGIN);
+            process.start_ops(BEGIN);
+        }
+        let disk = process.disk.kill();
+        let late = disk.late_writes();
+        assert!(late > 0, "something is in flight");
+        if rng.chance(50) {
+            disk.land_late(rng.index(late));
+        }
+        let mut process = open(&disk, &mut model);
+        process.append(&mut rng, &mut model, BEGIN);
+        process.settle(&mut rng, &mut model, BEGIN);
+        while disk.late_writes() > 0 {
+            disk.land_late(0);
+        }
+        process.check_reads(&mut rng, &model);
+        drop(process);
+        let process = open(&disk.kill(), &mut model);
+        process.check_reads(&mut rng, &model);
+    }
+}
+
+/// A second frame that reached the device behind a first that did not: the log ends at the hole, and
+/// what is appended there is not mistaken for what was there before.
+#[test]
+fn a_frame_behind_a_hole_never_comes_back() {
+    for seed in 0..200 {
+        let mut rng = SimRng::new(seed);
+        let mut model = Model::default();
+        let mut process = filled(&disk(seed), &mut rng, &mut model, 2);
+        for _ in 0..3 {
+            process.append(&mut rng, &mut model, BEGIN);
+            process.start_ops(BEGIN);
+        }
+        let behind = process.pending() - 1;
+        process.complete(behind, &mut model, BEGIN);
+        let mut disk = process.disk.power_cut();
+        for _ in 0..3 {
+            let mut process = open(&disk, &mut model);
+            process.append(&mut rng, &mut model, BEGIN);
+            process.settle(&mut rng, &mut model, BEGIN);
+            process.check_reads(&mut rng, &model);
+            disk = process.disk.power_cut();
+        }
+    }
+}
+
+/// After a failed sync the page cache shows what the device does not have. Whoever recovers from
+/// the cache must bring it to the device before anyone sees it.
+#[test]
+fn a_failed_sync_is_final_and_recovery_does_not_believe_the_page_cache() {
+    for seed in 0..200 {
+        let mut rng = SimRng::new(seed);
+        let mut model = Model::default();
+        let disk = disk(seed);
+        disk.refuse_direct(true);
+        let mut process = filled(&disk, &mut rng, &mut model, 3);
+        // The first sync may be that of a file that is prepared or sealed, which may be tried again.
+        while process.log.poisoned().is_none() {
+            disk.arm(Fault::SyncFails, 0);
+            process.append(&mut rng, &mut model, BEGIN);
+            process.settle(&mut rng, &mut model, BEGIN);
+        }
+        let batch = model.new_batch(&mut rng, 100);
+        let refused = process.log.append(batch, BEGIN).expect_err("poisoned");
+        assert!(matches!(refused, AppendError::Poisoned { .. }), "{refused}");
+        process.check_reads(&mut rng, &model);
+        drop(process);
+        let process = open(&disk.kill(), &mut model);
+        process.check_reads(&mut rng, &model);
+        let process = open(&process.disk.power_cut(), &mut model);
+        process.check_reads(&mut rng, &model);
+    }
+}
+
+/// In the modes that show events before they are synced, a power cut that takes some back gives the
+/// log a new tag; a clean stop keeps all of them, and the tag.
+#[test]
+fn what_readers_saw_is_taken_back_only_under_a_new_tag() {
+    let mut taken_back = 0;
+    for seed in 0..100 {
+        let mut rng = SimRng::new(seed);
+        let mut model = Model::default();
+        let sync = *rng.pick(&[SyncMode::Never, SyncMode::Interval { interval_ms: 100 }]);
+        let config = LogConfig { sync, ..config() };
+        let mut disk = disk(seed);
+        let opened = Process::open(&disk, config.clone(), BEGIN, &mut model);
+        let mut process = opened.expect("an empty log");
+        for _ in 0..5 {
+            process.append(&mut rng, &mut model, BEGIN);
+            process.settle(&mut rng, &mut model, BEGIN);
+        }
+        assert_eq!(process.log.visible(), process.log.next(), "readers do not wait for a sync");
+        let (seen, tag) = (model.seen, model.tag.clone());
+        let is_clean = rng.chance(50);
+        if is_clean {
+            assert!(process.close(&mut rng, &mut model, BEGIN));
+        } else {
+            drop(process);
+        }
+        disk = disk.power_cut();
+        // The model refuses a loss under the old tag.
+        drop(Process::open(&disk, config, BEGIN, &mut model).expect("recovered"));
+        if is_clean {
+            assert_eq!((model.seen, &model.tag), (seen, &tag), "a clean stop takes nothing back");
+        } else {
+            assert_ne!(model.tag, tag, "nobody knows what was taken back");
+        }
+        taken_back += usize::from(model.seen < seen);
+    }
+    assert!(taken_back > 10, "the power cuts of this test take something: {taken_back}");
+}
+
+/// One flipped bit anywhere in a log that was closed: the log opens with all its events, or names
+/// the range that it lost, or is not opened and not changed. It never gives other bytes.
+#[test]
+fn a_flipped_bit_is_found_or_harmless() {
+    let (mut refused, mut gaps, mut harmless) = (0, 0, 0);
+    for seed in 0..150 {
+        let mut rng = SimRng::new(seed);
+        let mut model = Model::default();
+        let process = filled(&disk(seed), &mut rng, &mut model, 12);
+        let disk = process.disk.clone();
+        assert!(process.close(&mut rng, &mut model, BEGIN));
+        let disk = disk.kill();
+        let files = files(&disk);
+        let (name, bytes) = rng.pick(&files);
+        let position = Position::new(rng.below(bytes.len() as u64));
+        disk.flip_bit(&Path::new(DIR).join(name), position, 3);
+        let before = self::files(&disk);
+        match Log::open(disk.clone(), Path::new(DIR), config(), BEGIN) {
+            Ok((log, _)) => {
+                let all = 0..model.events.len();
+                assert_eq!(to_usize(log.visible()), all.end, "nothing is cut in silence");
+                let (found, lost) =
+                    read_offsets(&log, Vec::new(), all.clone(), Order::Ascending, &model);
+                let is_lost =
+                    |offset: &u64| lost.iter().any(|lost| lost.contains(&Offset::new(*offset)));
+                let expected: Vec<u64> =
+                    (0..all.end as u64).filter(|offset| !is_lost(offset)).collect();
+                assert_eq!(found, expected, "what is not lost is there");
+                if lost.is_empty() { harmless += 1 } else { gaps += 1 }
+            }
+            Err(error) => {
+                assert!(!matches!(error, OpenError::Io { .. }), "{error}");
+                let after = self::files(&disk);
+                let segments = before.iter().filter(|(name, _)| SegmentName::parse(name).is_some());
+                let changed = segments.clone().find(|file| !after.contains(file));
+                let changed = changed.map(|(name, _)| name);
+                assert_eq!(changed, None, "a log that is not opened is not changed: {error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 5 && gaps > 5 && harmless > 5, "{refused} {gaps} {harmless}");
+}
+
+/// A full disk refuses appends and loses nothing, and there is no restart in the way back.
+#[test]
+fn a_full_disk_refuses_and_recovers() {
+    let mut rng = SimRng::new(1);
+    let mut model = Model::default();
+    let disk = disk(1);
+    let mut process = filled(&disk, &mut rng, &mut model, 2);
+    disk.limit_space(Some(disk.space_bytes()));
+    let mut now = BEGIN;
+    for _ in 0..40 {
+        process.append(&mut rng, &mut model, now);
+        process.settle(&mut rng, &mut model, now);
+    }
+    assert!(process.log.is_disk_full() && process.log.poisoned().is_none());
+    process.check_reads(&mut rng, &model);
+    disk.limit_space(None);
+    now.boot_ms += 10_000;
+    process.settle(&mut rng, &mut model, now);
+    assert_eq!(process.log.visible(), process.log.next(), "what waited went through");
+    let before = model.events.len();
+    process.append(&mut rng, &mut model, now);
+    assert!(model.events.len() > before, "appends are taken again");
+    process.settle(&mut rng, &mut model, now);
+    drop(process);
+    open(&disk.power_cut(), &mut model).check_reads(&mut rng, &model);
+}
+
+/// One process at a time, whatever they are; the lock dies with its process.
+#[test]
+fn a_log_is_locked_while_it_is_open() {
+    let disk = disk(1);
+    let mut model = Model::default();
+    let process = open(&disk, &mut model);
+    let second = Log::open(disk.clone(), Path::new(DIR), config(), BEGIN).err();
+    assert!(matches!(second, Some(OpenError::Locked { .. })), "{second:?}");
+    let disk = disk.kill();
+    open(&disk, &mut model);
+    drop(process);
+}
+
+/// A killed process leaves no file that a later one would take for a segment's.
+#[test]
+fn only_segments_are_left_behind_after_many_crashes() {
+    let mut rng = SimRng::new(5);
+    let mut model = Model::default();
+    let mut disk = disk(5);
+    for _ in 0..30 {
+        disk.crash_after(Some(rng.between(1, 100)));
+        script(&disk, &mut rng, &mut model);
+        disk = if rng.chance(50) { disk.kill() } else { disk.power_cut() };
+    }
+    drop(open(&disk, &mut model));
+    for (name, _) in files(&disk) {
+        assert!(SegmentName::parse(&name).is_some(), "{name} is left behind");
+    }
+}

@@ -1,0 +1,269 @@
+//! Drives a log over a simulated disk as a shard would, but with each operation completing when the
+//! test says so, and compares it with a model at every step.
+
+use std::{
+    future::Future,
+    ops::Range,
+    path::Path,
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use strandline_storage::{
+    config::{LogConfig, SyncMode},
+    error::OpenError,
+    io::{
+        BlockingReads,
+        sim::{PendingSync, PendingWrite, SimDisk, rng::SimRng},
+    },
+    log::{Job, Log, Now, Op, OpId, OpOutcome},
+    offset::Offset,
+    reader::{ReadQuery, offset_at_time},
+    selection::Order,
+    topic::TopicPattern,
+};
+
+pub mod model;
+mod read;
+
+use model::Model;
+
+/// Where the log lives.
+pub const DIR: &str = "/log";
+
+/// When the first test begins: a day in 2026.
+pub const BEGIN: Now = Now { wall_ms: 1_800_000_000_000, boot_ms: 1_000_000 };
+
+/// An operation that the log asked for and that is not complete.
+enum Pending {
+    Write { id: OpId, len: usize, write: PendingWrite },
+    Sync { id: OpId, sync: PendingSync },
+    Job { id: OpId, job: Job<SimDisk> },
+}
+
+/// A process that has the log open.
+pub struct Process {
+    pub disk: SimDisk,
+    pub log: Log<SimDisk>,
+    pending: Vec<Pending>,
+    /// Behind the last event that was published.
+    published: usize,
+}
+
+impl Process {
+    /// Opens the log and compares what it shows with what may have survived.
+    pub fn open(
+        disk: &SimDisk,
+        config: LogConfig,
+        now: Now,
+        model: &mut Model,
+    ) -> Result<Process, OpenError> {
+        let shows_early = config.sync != SyncMode::Commit;
+        // An open that fails half-way may have sealed the last segment, or begun one in this mode.
+        let tag_may_change = model.tag_may_change;
+        model.tag_may_change |= shows_early || model.showed_early;
+        let (log, report) = Log::open(disk.clone(), Path::new(DIR), config, now)?;
+        assert_eq!(log.tag(), &report.tag);
+        let visible = to_usize(log.visible());
+        model.tag_may_change = tag_may_change;
+        model.recovered(visible, log.tag().as_str());
+        (model.tag_may_change, model.showed_early) = (shows_early, shows_early);
+        let process = Process { disk: disk.clone(), log, pending: Vec::new(), published: visible };
+        assert_eq!(process.log.next(), process.log.visible(), "nothing is staged");
+        assert_eq!(process.log.synced(), process.log.visible(), "all that is read is synced");
+        Ok(process)
+    }
+
+    /// Appends a batch that fits.
+    pub fn append(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
+        let batch = model.new_batch(rng, self.log.config().event_bytes_max);
+        let expected = model.events.len();
+        // It may be refused: the queue is full, the log is poisoned or closing.
+        if let Ok(appended) = self.log.append(batch.clone(), now) {
+            assert_eq!(to_usize(appended.first), expected, "offsets are in a row");
+            assert_eq!(to_usize(appended.end), expected + batch.len());
+            let earlier_ms = model.events.last().map_or(0, |kept| kept.time_ms);
+            assert!(appended.time_ms >= earlier_ms, "time goes on");
+            assert!(self.log.poisoned().is_none(), "a poisoned log takes nothing");
+            model.append(batch, appended.time_ms);
+        }
+    }
+
+    /// Starts what the log wants to be done.
+    pub fn start_ops(&mut self, now: Now) {
+        while let Some(op) = self.log.next_op(now) {
+            self.pending.push(match op {
+                Op::Write { id, file, buffer, position } => {
+                    let len = buffer.len();
+                    Pending::Write { id, len, write: file.begin_write(buffer, position) }
+                }
+                Op::Sync { id, file } => Pending::Sync { id, sync: file.begin_sync() },
+                Op::Job { id, job } => Pending::Job { id, job },
+            });
+        }
+    }
+
+    /// How many operations are under way.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Completes the `index`-th of the operations under way.
+    pub fn complete(&mut self, index: usize, model: &mut Model, now: Now) {
+        let mut failed = false;
+        let outcome = match self.pending.swap_remove(index) {
+            Pending::Write { id, len, write } => {
+                let result = write.complete();
+                failed = result.as_ref().ok() != Some(&len);
+                OpOutcome::Write { id, result }
+            }
+            Pending::Sync { id, sync } => {
+                let result = sync.complete();
+                failed = result.is_err();
+                OpOutcome::Sync { id, result }
+            }
+            Pending::Job { id, job } => OpOutcome::Job { id, outcome: job.run(&self.disk) },
+        };
+        let synced = self.log.synced();
+        self.log.complete(outcome, now);
+        if failed {
+            assert!(self.log.poisoned().is_some(), "a failed write or sync poisons the log");
+            assert_eq!(self.log.synced(), synced, "and syncs nothing");
+        }
+        self.observe(model);
+    }
+
+    /// Starts and completes operations until none is left.
+    pub fn settle(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
+        self.start_ops(now);
+        while !self.pending.is_empty() && !self.disk.is_crashed() {
+            self.complete(rng.index(self.pending.len()), model, now);
+            self.start_ops(now);
+        }
+    }
+
+    /// Closes the log; all that was appended is safe if that succeeds. Tells whether it did.
+    pub fn close(mut self, rng: &mut SimRng, model: &mut Model, mut now: Now) -> bool {
+        self.log.begin_close();
+        self.settle(rng, model, now);
+        // What found no space, or failed, is tried again later.
+        for _ in 0..20 {
+            let Some(deadline_ms) = self.log.deadline().filter(|_| !self.log.is_closed()) else {
+                break;
+            };
+            now.boot_ms = now.boot_ms.max(deadline_ms);
+            self.settle(rng, model, now);
+        }
+        if self.disk.is_crashed() {
+            return false;
+        }
+        assert!(self.log.is_closed(), "nothing is under way, and the log does not end");
+        let whole = self.log.poisoned().is_none() && !self.log.is_disk_full();
+        if whole {
+            assert_eq!(to_usize(self.log.synced()), model.events.len(), "a close commits all");
+            model.tag_may_change = false;
+        }
+        whole
+    }
+
+    /// Checks what holds at every moment, and notes what nobody may take back from here on.
+    fn observe(&mut self, model: &mut Model) {
+        let Process { log, published, .. } = self;
+        assert!(log.start() <= log.synced() && log.synced() <= log.visible());
+        assert!(log.visible() <= log.next());
+        assert_eq!(to_usize(log.next()), model.events.len(), "what was staged keeps its offset");
+        for frame in log.take_published() {
+            assert_eq!(to_usize(frame.base_offset()), *published, "frames are in order");
+            frame.events().for_each(|event| model.check_event(&event));
+            *published = to_usize(frame.end_offset());
+        }
+        assert_eq!(to_usize(log.visible()), *published, "what is visible was published");
+        assert!(to_usize(log.synced()) >= model.safe, "synced goes on");
+        assert!(*published >= model.seen, "visible goes on");
+        if log.config().sync == SyncMode::Commit {
+            assert_eq!(log.synced(), log.visible(), "readers see only what no crash can take");
+        }
+        model.safe = to_usize(log.synced());
+        model.seen = *published;
+    }
+
+    /// Reads by offset, time, topic and pattern, forward and backward, and compares.
+    pub fn check_reads(&self, rng: &mut SimRng, model: &Model) {
+        let visible = to_usize(self.log.visible());
+        self.check_read(Vec::new(), 0..visible, Order::Ascending, model);
+        for _ in 0..3 {
+            let from = rng.index(visible + 1);
+            let end = from + rng.index(visible - from + 1);
+            let order = *rng.pick(&[Order::Ascending, Order::Descending]);
+            self.check_read(model::patterns(rng), from..end, order, model);
+        }
+        if visible > 0 {
+            let near_ms = model.events[rng.index(visible)].time_ms;
+            let time_ms = (near_ms + rng.below(3)).saturating_sub(1);
+            let sealed = self.log.unsealed_start();
+            let expected = model.offset_at_time(time_ms, to_usize(sealed));
+            let found = offset_at_time(self.log.segments(), &BlockingReads, time_ms);
+            assert_eq!(now_or_panic(found).expect("readable"), expected, "at {time_ms}");
+        }
+        let topics = self.log.topics().page("", None, usize::MAX);
+        let listed = topics.into_iter().map(|topic| {
+            let name = topic.topic.as_str().to_owned();
+            (name, topic.count, topic.first.get(), topic.last.get(), topic.last_time_ms)
+        });
+        assert_eq!(listed.collect::<Vec<_>>(), model.topics(visible));
+    }
+
+    fn check_read(
+        &self,
+        topics: Vec<TopicPattern>,
+        range: Range<usize>,
+        order: Order,
+        model: &Model,
+    ) {
+        let mut wanted = model.wanted(&topics, range.clone());
+        if order == Order::Descending {
+            wanted.reverse();
+        }
+        let (found, lost) = read_offsets(&self.log, topics, range, order, model);
+        assert_eq!(lost, [], "nothing is damaged");
+        assert_eq!(found, wanted);
+    }
+}
+
+/// The offsets of the events that a query finds, which are compared with the model, and the ranges
+/// that are reported as lost.
+pub fn read_offsets(
+    log: &Log<SimDisk>,
+    topics: Vec<TopicPattern>,
+    range: Range<usize>,
+    order: Order,
+    model: &Model,
+) -> (Vec<u64>, Vec<Range<Offset>>) {
+    let (from, end) = (Offset::new(range.start as u64), Offset::new(range.end as u64));
+    let query = ReadQuery { topics, from, end, order };
+    let (hits, lost) = now_or_panic(read::read(log, &BlockingReads, &query));
+    let mut found = Vec::new();
+    for event in hits.iter().flat_map(|hits| hits.events()) {
+        model.check_event(&event);
+        found.push(event.offset().get());
+    }
+    (found, lost)
+}
+
+/// Runs a future that never waits.
+fn now_or_panic<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => panic!("simulated reads are ready at once"),
+    }
+}
+
+pub fn to_usize(offset: Offset) -> usize {
+    usize::try_from(offset.get()).expect("small")
+}
+
+/// A number that the environment gives, to repeat one run or to have more of them.
+pub fn from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} of {text:?} is no number")))
+}

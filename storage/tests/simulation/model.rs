@@ -1,0 +1,165 @@
+//! What a log must hold, kept the simple way: a list.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use strandline_storage::{
+    event::{DataForm, EventId, EventKey, EventKind, EventType, EventView, NewEvent},
+    io::sim::rng::SimRng,
+    offset::Offset,
+    topic::{Topic, TopicPattern},
+};
+
+/// The topics that events get. Few, so that each has many events, and nested, so that patterns differ.
+const TOPICS: [&str; 7] =
+    ["a", "b", "rooms/1/messages", "rooms/2/messages", "rooms/2/typing", "rooms", "rooms/1"];
+
+/// What reads ask for; the empty list asks for everything.
+const PATTERNS: [&[&str]; 9] = [
+    &[],
+    &["**"],
+    &["a"],
+    &["rooms/*/messages"],
+    &["rooms/**"],
+    &["b", "rooms/2/*"],
+    &["*"],
+    &["nothing/here"],
+    &["late/**", "a"],
+];
+
+/// One event as it was appended, and the time that it was given.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub event: NewEvent,
+    pub time_ms: u64,
+}
+
+/// All events that were given an offset, by offset; and which of them nobody may take back.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub events: Vec<Kept>,
+    /// Where batches begin: none may survive in part.
+    boundaries: Vec<usize>,
+    /// Events below it were synced, acknowledged or read after a recovery: no crash takes them.
+    pub safe: usize,
+    /// Events below it were visible.
+    pub seen: usize,
+    pub tag: Option<String>,
+    /// Whether the tag may change: the last stop was unclean, in a mode that shows events early.
+    pub tag_may_change: bool,
+    /// Whether the last run was in such a mode: a start that crashes half-way forgets that the run
+    /// before it was closed.
+    pub showed_early: bool,
+    /// How many topics were made so far beyond the usual ones.
+    topics_made: u64,
+}
+
+impl Model {
+    /// A batch of events such as never were before.
+    pub fn new_batch(&mut self, rng: &mut SimRng, event_bytes_max: usize) -> Vec<NewEvent> {
+        let count = *rng.pick(&[1, 1, 1, 2, 3, 8]);
+        (0..count).map(|_| self.new_event(rng, event_bytes_max / count)).collect()
+    }
+
+    fn new_event(&mut self, rng: &mut SimRng, bytes_max: usize) -> NewEvent {
+        let mut topic = (*rng.pick(&TOPICS)).to_owned();
+        if rng.chance(5) {
+            self.topics_made += 1;
+            topic = format!("late/{}", self.topics_made);
+        }
+        let len = *rng.pick(&[0, 1, 20, 100, 100, 100, 1000, bytes_max / 2, bytes_max]);
+        let mut event = NewEvent::json(
+            Topic::parse(&topic).expect("a topic"),
+            Bytes::from(rng.bytes(len.min(bytes_max))),
+        );
+        if rng.chance(20) {
+            event.event_type = EventType::parse("edited").expect("a type");
+            event.id = Some(EventId::parse(&rng.next_u64().to_string()).expect("an id"));
+            event.key = Some(EventKey::parse("key").expect("a key"));
+            event.headers = vec![("name".into(), "value".into())];
+            event.content_type = "text/plain".into();
+            event.form = DataForm::Binary;
+        }
+        event
+    }
+
+    /// The log has taken a batch.
+    pub fn append(&mut self, batch: Vec<NewEvent>, time_ms: u64) {
+        self.boundaries.push(self.events.len());
+        self.events.extend(batch.into_iter().map(|event| Kept { event, time_ms }));
+    }
+
+    /// The log was opened after a stop and shows `survivors` events: were it allowed to?
+    pub fn recovered(&mut self, survivors: usize, tag: &str) {
+        let Model { safe, seen, .. } = *self;
+        assert!(survivors >= safe, "lost: {safe} events were safe, {survivors} survive");
+        let appended = self.events.len();
+        assert!(survivors <= appended, "made up: {survivors} survive of {appended}");
+        let whole = survivors == appended || self.boundaries.contains(&survivors);
+        assert!(whole, "a batch survives in part, up to {survivors}");
+        if let Some(known) = &self.tag {
+            let taken_back = survivors < seen;
+            assert!(!taken_back || known != tag, "{seen} were visible, {survivors} are left");
+            assert!(self.tag_may_change || known == tag, "the tag changed without a reason");
+        }
+        self.events.truncate(survivors);
+        self.boundaries.retain(|start| *start < survivors);
+        (self.safe, self.seen) = (survivors, survivors);
+        self.tag = Some(tag.to_owned());
+    }
+
+    /// Compares an event that was read with the one that was appended at that offset.
+    pub fn check_event(&self, read: &EventView<'_>) {
+        let offset = usize::try_from(read.offset().get()).expect("small");
+        let kept = self.events.get(offset).unwrap_or_else(|| panic!("nobody appended {offset}"));
+        let Kept { event, time_ms } = kept;
+        assert_eq!(read.data(), &event.data[..], "data of {offset}");
+        assert_eq!(read.topic(), event.topic.as_str(), "topic of {offset}");
+        assert_eq!(read.time_ms(), *time_ms, "time of {offset}");
+        assert_eq!(read.event_type(), event.event_type.as_str(), "type of {offset}");
+        assert_eq!(read.id(), event.id.as_deref(), "id of {offset}");
+        assert_eq!(read.key(), event.key.as_deref(), "key of {offset}");
+        assert_eq!(read.form(), event.form, "form of {offset}");
+        assert_eq!(read.kind(), EventKind::Data, "kind of {offset}");
+        let content_type = match &*event.content_type {
+            "" => NewEvent::JSON,
+            other => other,
+        };
+        assert_eq!(read.content_type(), content_type, "content type of {offset}");
+        let headers = event.headers.iter().map(|(name, value)| (&**name, &**value));
+        assert!(read.headers().eq(headers), "headers of {offset}");
+    }
+
+    /// The offsets in `range` whose topics a query wants.
+    pub fn wanted(&self, patterns: &[TopicPattern], range: Range<usize>) -> Vec<u64> {
+        let wanted = |topic: &Topic| {
+            patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(topic))
+        };
+        let offsets = range.filter(|offset| wanted(&self.events[*offset].event.topic));
+        offsets.map(|offset| offset as u64).collect()
+    }
+
+    /// The first offset below `end` whose event is not older than `time_ms`.
+    pub fn offset_at_time(&self, time_ms: u64, end: usize) -> Option<Offset> {
+        let index = self.events[..end].partition_point(|kept| kept.time_ms < time_ms);
+        (index < end).then(|| Offset::new(index as u64))
+    }
+
+    /// The topics of the first `end` events, with count, first offset, last offset and last time.
+    pub fn topics(&self, end: usize) -> Vec<(String, u64, u64, u64, u64)> {
+        let mut topics = std::collections::BTreeMap::new();
+        for (offset, kept) in (0_u64..).zip(&self.events[..end]) {
+            let topic = kept.event.topic.as_str().to_owned();
+            let entry = topics.entry(topic).or_insert((0, offset, offset, 0));
+            (entry.0, entry.2, entry.3) = (entry.0 + 1, offset, kept.time_ms);
+        }
+        let flat = |(topic, (count, first, last, time))| (topic, count, first, last, time);
+        topics.into_iter().map(flat).collect()
+    }
+}
+
+/// A random thing to ask for.
+pub fn patterns(rng: &mut SimRng) -> Vec<TopicPattern> {
+    let texts = *rng.pick(&PATTERNS);
+    texts.iter().map(|text| TopicPattern::parse(text).expect("a pattern")).collect()
+}
