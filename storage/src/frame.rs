@@ -149,7 +149,7 @@ pub enum Trust {
 /// A frame in memory; shared as `Arc<Frame>`, and read in place.
 ///
 /// Invariants: `buffer` holds `header.frame_bytes()` bytes from `start`, which is a multiple of
-/// [`FRAME_ALIGN_BYTES`]; if the frame has a body, [`Body::check`] accepted it or [`encode`] wrote it.
+/// [`FRAME_ALIGN_BYTES`]; if the frame has a body, `Body::check` accepted it or [`encode`] wrote it.
 pub struct Frame {
     header: FrameHeader,
     buffer: Arc<DiskBuffer>,

@@ -1,7 +1,7 @@
 //! The index of a segment: where an offset, a time and a topic are found without reading the log.
 //! Written whole when the segment is sealed, and never changed.
 //!
-//! Little-endian throughout; a `varint` is described in [`varint`].
+//! Little-endian throughout; a `varint` is described in `varint.rs`.
 //! ```text
 //! 0      512                                      resident bytes               index bytes
 //! +--------+---------+--------+---------+----------------+-----------+--------------+
@@ -21,7 +21,7 @@
 //! A reader keeps the first `resident bytes` ([`ResidentIndex`]): for a full segment of 256 MiB at
 //! most 96 KiB of FRAMES, and some 2 bytes a topic. With them it finds the frames of a topic by
 //! reading one block of TOPICS (4 KiB), and one list if the topic is in many frames. The sections
-//! are described where they are encoded: FRAMES and FENCE in [`resident`], FILTER in [`filter`],
+//! are described where they are encoded: FRAMES and FENCE in [`resident`], FILTER in `filter.rs`,
 //! TOPICS and LISTS in [`topics`].
 //!
 //! The topics are also the segment's *state delta*: what it adds to the log's topic table.
