@@ -472,4 +472,4 @@ impl<D: Disk> Tail<D> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -417,3 +417,6 @@ impl<D: Disk> Recovery<'_, D> {
 fn corrupt(file: &Path, position: Position, what: String) -> OpenError {
     OpenError::Corrupt(Corruption { file: file.to_owned(), position, what })
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,13 +17,13 @@ use crate::{
     topic::Topic,
 };
 
-const DIR: &str = "/log";
+pub(crate) const DIR: &str = "/log";
 
-fn now(boot_ms: u64) -> Now {
+pub(crate) fn now(boot_ms: u64) -> Now {
     Now { wall_ms: 1_700_000_000_000 + boot_ms, boot_ms }
 }
 
-fn tiny() -> LogConfig {
+pub(crate) fn tiny() -> LogConfig {
     LogConfig {
         segment_bytes: 64 << 10,
         frame_bytes_target: 8 << 10,
@@ -37,44 +37,44 @@ fn tiny() -> LogConfig {
     }
 }
 
-fn event(topic: &str, data: &str) -> NewEvent {
+pub(crate) fn event(topic: &str, data: &str) -> NewEvent {
     NewEvent::json(Topic::parse(topic).expect("a topic"), Bytes::copy_from_slice(data.as_bytes()))
 }
 
-fn open_with(disk: &SimDisk, config: LogConfig) -> (Log<SimDisk>, OpenReport) {
+pub(crate) fn open_with(disk: &SimDisk, config: LogConfig) -> (Log<SimDisk>, OpenReport) {
     Log::open(disk.clone(), Path::new(DIR), config, now(0)).expect("the log opens")
 }
 
-fn open(disk: &SimDisk) -> Log<SimDisk> {
+pub(crate) fn open(disk: &SimDisk) -> Log<SimDisk> {
     open_with(disk, tiny()).0
 }
 
-fn open_error(disk: &SimDisk) -> OpenError {
+pub(crate) fn open_error(disk: &SimDisk) -> OpenError {
     match Log::open(disk.clone(), Path::new(DIR), tiny(), now(0)) {
         Ok(_) => panic!("the log opened"),
         Err(error) => error,
     }
 }
 
-fn append(log: &mut Log<SimDisk>, data: &str) -> Appended {
+pub(crate) fn append(log: &mut Log<SimDisk>, data: &str) -> Appended {
     log.append(vec![event("a", data)], now(1)).expect("staged")
 }
 
 /// Appends one event after the other, each in its own frame, to their end.
-fn append_each(log: &mut Log<SimDisk>, count: usize) {
+pub(crate) fn append_each(log: &mut Log<SimDisk>, count: usize) {
     for number in 0..count {
         append(log, &format!("{number}"));
         log.run_ops(now(2));
     }
 }
 
-fn close(log: &mut Log<SimDisk>) {
+pub(crate) fn close(log: &mut Log<SimDisk>) {
     log.begin_close();
     log.run_ops(now(3));
     assert!(log.is_closed());
 }
 
-fn log_files(disk: &SimDisk) -> Vec<PathBuf> {
+pub(crate) fn log_files(disk: &SimDisk) -> Vec<PathBuf> {
     let mut names = disk.list(Path::new(DIR)).expect("the directory");
     names.retain(|name| name.ends_with(".log"));
     names.sort();
@@ -82,7 +82,7 @@ fn log_files(disk: &SimDisk) -> Vec<PathBuf> {
 }
 
 /// All events below the visible offset, as the files have them.
-fn stored(disk: &SimDisk, visible: Offset) -> Vec<String> {
+pub(crate) fn stored(disk: &SimDisk, visible: Offset) -> Vec<String> {
     let mut events = BTreeMap::new();
     for path in log_files(disk) {
         let file = disk.open(&path, Access::Read).expect("a segment");
@@ -104,12 +104,12 @@ fn stored(disk: &SimDisk, visible: Offset) -> Vec<String> {
     events.into_values().collect()
 }
 
-fn numbers(count: usize) -> Vec<String> {
+pub(crate) fn numbers(count: usize) -> Vec<String> {
     (0..count).map(|number| number.to_string()).collect()
 }
 
 /// Runs jobs and syncs at once, and gives writes back instead of doing them.
-fn hold_writes(log: &mut Log<SimDisk>, disk: &SimDisk) -> Vec<Op<SimDisk>> {
+pub(crate) fn hold_writes(log: &mut Log<SimDisk>, disk: &SimDisk) -> Vec<Op<SimDisk>> {
     let mut held = Vec::new();
     while let Some(op) = log.next_op(now(2)) {
         match op {
