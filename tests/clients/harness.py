@@ -3,6 +3,7 @@
 `STRANDLINE_BIN` names the binary (default: target/release/strandline, then target/debug).
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -61,7 +62,9 @@ class Server:
         os.set_blocking(self.process.stdout.fileno(), False)
         line, deadline = "", time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            line += self.process.stdout.read() or ""
+            # A text stream cannot be read without blocking: what it decodes may be nothing.
+            with contextlib.suppress(BlockingIOError):
+                line += os.read(self.process.stdout.fileno(), 4096).decode()
             if "strandline listening" in line and "\n" in line:
                 return self
             if self.process.poll() is not None:
