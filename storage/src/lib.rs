@@ -27,6 +27,7 @@ pub mod segment;
 pub mod segment_set;
 pub mod selection;
 pub mod staging;
+pub mod stopped;
 #[cfg(test)]
 mod testing;
 pub mod topic;

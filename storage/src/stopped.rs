@@ -1,0 +1,288 @@
+//! Reads a log that no server has open, without changing anything: also one that was killed, whose
+//! last segments have no index yet.
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    error::{Corruption, OpenError, ReadError},
+    frame::Seed,
+    io::{Access, Disk, DiskFile},
+    offset::{Offset, Position},
+    reader::{Hits, ReadQuery, Reader},
+    scan::{self, FrameScan},
+    segment::{SEGMENT_HEADER_BYTES, SegmentFile, SegmentHeader, SegmentName},
+    segment_set::{SealedSegment, SegmentSet},
+    selection::{Order, Selection},
+    verify::lock_shared,
+};
+
+/// A log in a directory, locked against being opened by a server.
+pub struct StoppedLog<D: Disk> {
+    disk: D,
+    dir: PathBuf,
+    /// In offset order, and whether each has an index.
+    segments: Vec<(SegmentName, bool)>,
+    _lock: D::Lock,
+}
+
+/// Whoever takes what is read says whether to go on.
+pub type Taker<'a> = &'a mut dyn FnMut(Result<Hits, ReadError>) -> ControlFlow<()>;
+
+impl<D: Disk> StoppedLog<D> {
+    /// Locks the log in `dir`; others may read it too.
+    pub fn open(disk: &D, dir: &Path) -> Result<Self, OpenError> {
+        let lock = lock_shared(disk, dir)?;
+        let mut segments = BTreeMap::new();
+        for file_name in disk.list(dir).map_err(OpenError::io("listing", dir))? {
+            if let Some((name, file)) = SegmentName::parse(&file_name) {
+                *segments.entry(name).or_insert(false) |= file == SegmentFile::Index;
+            }
+        }
+        let segments = segments.into_iter().collect();
+        Ok(StoppedLog { disk: disk.clone(), dir: dir.to_owned(), segments, _lock: lock })
+    }
+
+    /// Hands over what the log holds of a query, oldest first whatever its order says, and each gap
+    /// where it lies. A torn tail that nothing shows to have been synced is not there.
+    ///
+    /// Fails if a file was written by a newer version.
+    pub fn read(&self, query: &ReadQuery, take: Taker<'_>) -> Result<(), OpenError> {
+        let mut query = ReadQuery { order: Order::Ascending, ..query.clone() };
+        let mut end = Offset::ZERO;
+        for (index, (name, has_index)) in self.segments.iter().enumerate() {
+            let successor = self.segments.get(index + 1).map(|(next, _)| next.base_offset);
+            let base = name.base_offset;
+            if base > end && query.from < base && query.end > end {
+                let what = "the segments before this one are missing";
+                if take(Err(self.gap(*name, end.max(query.from)..base, what))).is_break() {
+                    return Ok(());
+                }
+            }
+            query.from = query.from.max(base);
+            if query.from >= query.end {
+                return Ok(());
+            }
+            let (flow, segment_end) = match self.open_sealed(*name, *has_index)? {
+                Some(sealed) => {
+                    let end = sealed.end();
+                    (read_sealed(sealed, &query, take), end)
+                }
+                None => self.read_unsealed(*name, successor, &query, take)?,
+            };
+            if flow.is_break() {
+                return Ok(());
+            }
+            end = segment_end;
+        }
+        Ok(())
+    }
+
+    /// The segment with its index, if that is sound.
+    fn open_sealed(
+        &self,
+        name: SegmentName,
+        has_index: bool,
+    ) -> Result<Option<SealedSegment<D>>, OpenError> {
+        if !has_index {
+            return Ok(None);
+        }
+        match SealedSegment::open(&self.disk, &self.dir, name) {
+            Ok(segment) => Ok(Some(segment)),
+            Err(OpenError::Corrupt(_)) => Ok(None),
+            Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn gap(&self, name: SegmentName, lost: std::ops::Range<Offset>, what: &str) -> ReadError {
+        let file = self.dir.join(name.log_file_name());
+        let corruption = Corruption { file, position: Position::default(), what: what.to_owned() };
+        ReadError::Gap { from: lost.start, to: lost.end, corruption }
+    }
+
+    /// Reads a segment frame by frame. Returns where it ends.
+    fn read_unsealed(
+        &self,
+        name: SegmentName,
+        successor: Option<Offset>,
+        query: &ReadQuery,
+        take: Taker<'_>,
+    ) -> Result<(ControlFlow<()>, Offset), OpenError> {
+        let path = self.dir.join(name.log_file_name());
+        let header = || {
+            let file = self.disk.open(&path, Access::Read).map_err(|error| error.to_string())?;
+            let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
+            file.read_exact_at(&mut bytes, Position::default())
+                .map_err(|error| error.to_string())?;
+            let header = SegmentHeader::decode(&bytes).map_err(|error| error.to_string())?;
+            match header.base_offset == name.base_offset {
+                true => Ok((file, header)),
+                false => Err("it begins at another offset than its name says".to_owned()),
+            }
+        };
+        let (file, header) = match header() {
+            Ok(opened) => opened,
+            Err(what) => {
+                let end = successor.unwrap_or(name.base_offset);
+                return Ok((take(Err(self.gap(name, name.base_offset..end, &what))), end));
+            }
+        };
+        let selection = Selection::new(&query.topics);
+        let mut frames = FrameScan::new(&file, &header);
+        let reading = |source| ReadError::Io { file: path.clone(), source };
+        loop {
+            let at = frames.end();
+            if successor.is_some_and(|successor| at.end_offset >= successor)
+                || at.end_offset >= query.end
+            {
+                return Ok((ControlFlow::Continue(()), at.end_offset));
+            }
+            let outcome = match frames.next_frame() {
+                Ok(Ok((frame, _))) => {
+                    let range = query.from..query.end;
+                    Ok(Hits::of_frame(&Arc::new(frame), &selection, range, Order::Ascending))
+                }
+                Ok(Err(why)) => {
+                    let seed = Seed::of(&header.incarnation);
+                    let is_torn = successor.is_none()
+                        && scan::synced_beyond(&file, seed, at.end_position, at.end_offset)
+                            .is_ok_and(|proof| proof.is_none());
+                    if is_torn {
+                        return Ok((ControlFlow::Continue(()), at.end_offset));
+                    }
+                    let lost = frames.step_over();
+                    let to = match &lost {
+                        Ok(Some(lost)) => lost.end,
+                        _ => successor.unwrap_or(at.end_offset),
+                    };
+                    let what = why.to_string();
+                    let (file, position) = (path.clone(), at.end_position);
+                    let corruption = Corruption { file, position, what };
+                    let gap = ReadError::Gap { from: at.end_offset, to, corruption };
+                    if !matches!(lost, Ok(Some(_))) {
+                        return Ok((take(Err(gap)), to));
+                    }
+                    Err(gap)
+                }
+                Err(error) => {
+                    let end = successor.unwrap_or(at.end_offset);
+                    return Ok((take(Err(reading(error))), end));
+                }
+            };
+            if matches!(&outcome, Ok(hits) if hits.is_empty()) {
+                continue;
+            }
+            if take(outcome).is_break() {
+                return Ok((ControlFlow::Break(()), at.end_offset));
+            }
+        }
+    }
+}
+
+fn read_sealed<D: Disk>(
+    segment: SealedSegment<D>,
+    query: &ReadQuery,
+    take: Taker<'_>,
+) -> ControlFlow<()> {
+    let mut reader = Reader::new(Arc::new(SegmentSet::new([segment])), query);
+    loop {
+        match reader.next_blocking() {
+            Ok(None) => return ControlFlow::Continue(()),
+            Ok(Some(hits)) if hits.is_empty() => {}
+            Ok(Some(hits)) => take(Ok(hits))?,
+            Err(ReadError::Io { file, source }) => {
+                take(Err(ReadError::Io { file, source }))?;
+                return ControlFlow::Continue(());
+            }
+            Err(error) => take(Err(error))?,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{testing::TestLog, topic::TopicPattern};
+
+    fn frames(count: usize) -> Vec<Vec<(&'static str, Vec<u8>)>> {
+        vec![vec![("a", vec![1]), ("b", vec![2])]; count]
+    }
+
+    /// The offsets that are read, and the gaps.
+    fn read(log: &TestLog, topics: &[&str], from: u64) -> (Vec<u64>, Vec<(u64, u64)>) {
+        let query = ReadQuery {
+            topics: topics
+                .iter()
+                .map(|text| TopicPattern::parse(text).expect("a pattern"))
+                .collect(),
+            from: Offset::new(from),
+            end: Offset::MAX,
+            order: Order::Ascending,
+        };
+        let (mut offsets, mut gaps) = (Vec::new(), Vec::new());
+        let stopped = StoppedLog::open(&log.disk, &log.dir).expect("not in use");
+        stopped
+            .read(&query, &mut |part| {
+                match part {
+                    Ok(hits) => offsets.extend(hits.events().map(|event| event.offset().get())),
+                    Err(ReadError::Gap { from, to, .. }) => gaps.push((from.get(), to.get())),
+                    Err(error) => panic!("{error}"),
+                }
+                ControlFlow::Continue(())
+            })
+            .expect("of this version");
+        (offsets, gaps)
+    }
+
+    fn log() -> TestLog {
+        let mut log = TestLog::new(1);
+        log.add_sealed(&frames(3));
+        log.add_sealed(&frames(2));
+        log.add_unsealed(&frames(1));
+        log.add_unsealed(&frames(3));
+        log
+    }
+
+    #[test]
+    fn sealed_and_unsealed_segments_are_read_in_order() {
+        let log = log();
+        assert_eq!(read(&log, &[], 0), ((0..18).collect(), vec![]));
+        assert_eq!(read(&log, &["b"], 5), (vec![5, 7, 9, 11, 13, 15, 17], vec![]));
+        assert_eq!(read(&log, &["b"], 15), (vec![15, 17], vec![]));
+        assert_eq!(read(&log, &[], 99), (vec![], vec![]));
+        log.disk.remove(&log.path(log.segments[0].0, SegmentFile::Index)).expect("a file");
+        assert_eq!(read(&log, &[], 0), ((0..18).collect(), vec![]), "an index is not needed");
+    }
+
+    #[test]
+    fn damage_and_missing_files_are_gaps() {
+        let log = log();
+        let flip = |segment: usize, frame: usize| {
+            let (name, places) = &log.segments[segment];
+            let position = Position::new(places[frame].position + 100);
+            log.disk.flip_bit(&log.path(*name, SegmentFile::Log), position, 1);
+        };
+        flip(0, 1);
+        flip(3, 0);
+        let (offsets, gaps) = read(&log, &[], 0);
+        assert_eq!(gaps, [(2, 4), (12, 14)]);
+        assert_eq!(offsets, [0, 1, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 16, 17]);
+        flip(3, 0);
+        flip(3, 2);
+        let (offsets, gaps) = read(&log, &[], 10);
+        assert_eq!((offsets, gaps), ((10..16).collect(), vec![]), "a torn tail is not there");
+        for file in [SegmentFile::Log, SegmentFile::Index] {
+            log.disk.remove(&log.path(log.segments[1].0, file)).expect("a file");
+        }
+        assert_eq!(read(&log, &[], 0).1, [(2, 4), (6, 10)]);
+        assert_eq!(read(&log, &[], 8).1, [(8, 10)]);
+        assert_eq!(read(&log, &[], 10).1, []);
+    }
+}
