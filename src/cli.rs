@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 pub mod append;
 pub mod client;
+pub mod directory;
 pub mod dump;
 pub mod repair;
 pub mod serve;
@@ -33,6 +34,9 @@ enum Command {
     Append(append::AppendArguments),
     Tail(tail::TailArguments),
     Topics(topics::TopicsArguments),
+    Verify(verify::VerifyArguments),
+    Dump(dump::DumpArguments),
+    Repair(repair::RepairArguments),
 }
 
 /// Parses this process's arguments and does what they say.
@@ -42,5 +46,8 @@ pub fn run() -> ExitCode {
         Command::Append(arguments) => append::run(&arguments),
         Command::Tail(arguments) => tail::run(&arguments),
         Command::Topics(arguments) => topics::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Dump(arguments) => dump::run(&arguments),
+        Command::Repair(arguments) => repair::run(&arguments),
     }
 }

@@ -1,1 +1,142 @@
-//! Writes events as NDJSON.
+//! `strandline dump`: writes the events of a stopped server as NDJSON.
+
+use std::{
+    io::{self, BufWriter, Write},
+    ops::ControlFlow,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Args;
+use strandline_storage::{
+    error::ReadError,
+    io::real::RealDisk,
+    offset::Offset,
+    reader::{Hits, ReadQuery},
+    selection::Order,
+    stopped::StoppedLog,
+    topic::TopicPattern,
+};
+
+use super::directory::{self, DirectoryError};
+use crate::{event_json::push_event, timestamp::TimeText};
+
+/// Writes the events of a stopped server to standard output, one JSON object a line, as `GET
+/// /api/v1/events/history` gives them. Changes nothing, also after a crash.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  strandline dump ./strandline-data > everything.ndjson
+  strandline dump ./strandline-data --topic 'rooms/*/messages' --from 64000 --limit 100
+
+Events that cannot be read are named on standard error, and the rest follows.
+
+Exit codes: 0 fine, 1 events are missing, or failure (in use by a server, ...), 2 usage.")]
+pub struct DumpArguments {
+    /// A data directory, or the directory of one log in it
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Only topics that this matches; may be repeated [default: all]
+    #[arg(long, value_name = "PATTERN", value_parser = parse_pattern)]
+    topic: Vec<TopicPattern>,
+    /// The first offset wanted
+    #[arg(long, value_name = "OFFSET", default_value_t = 0, value_parser = parse_offset())]
+    from: u64,
+    /// At most so many events
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+}
+
+fn parse_pattern(text: &str) -> Result<TopicPattern, String> {
+    TopicPattern::parse(text).map_err(|error| format!("the pattern {error}"))
+}
+
+fn parse_offset() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(..=Offset::MAX.get())
+}
+
+/// Runs the command.
+pub fn run(arguments: &DumpArguments) -> ExitCode {
+    match dump(arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all events could be read.
+fn dump(arguments: &DumpArguments) -> Result<bool, DirectoryError> {
+    let Some(dir) = directory::log_in(&arguments.dir)? else { return Ok(true) };
+    let log = StoppedLog::open(&RealDisk, &dir)?;
+    let query = ReadQuery {
+        topics: arguments.topic.clone(),
+        from: Offset::new(arguments.from),
+        end: Offset::MAX,
+        order: Order::Ascending,
+    };
+    let mut lines = Lines {
+        out: BufWriter::with_capacity(256 << 10, io::stdout().lock()),
+        line: Vec::new(),
+        time: TimeText::default(),
+        left: arguments.limit.unwrap_or(u64::MAX),
+    };
+    let mut is_whole = true;
+    let mut output = Ok(());
+    if lines.left > 0 {
+        log.read(&query, &mut |part| match part {
+            Ok(hits) => {
+                output = lines.write(&hits);
+                match output.is_err() || lines.left == 0 {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            }
+            Err(error) => {
+                is_whole = false;
+                warn(&error);
+                ControlFlow::Continue(())
+            }
+        })?;
+    }
+    match output.and_then(|()| lines.out.flush()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(is_whole),
+        Err(error) => Err(DirectoryError::Output(error)),
+        Ok(()) => Ok(is_whole),
+    }
+}
+
+fn warn(error: &ReadError) {
+    match error {
+        ReadError::Gap { from, to, corruption } if to <= from => {
+            eprintln!("warning: events from {from} on are lost: {corruption}");
+        }
+        error => eprintln!("warning: {error}"),
+    }
+}
+
+struct Lines<W: Write> {
+    out: W,
+    line: Vec<u8>,
+    time: TimeText,
+    /// How many more are wanted.
+    left: u64,
+}
+
+impl<W: Write> Lines<W> {
+    fn write(&mut self, hits: &Hits) -> io::Result<()> {
+        for event in hits.events() {
+            if self.left == 0 {
+                break;
+            }
+            self.left -= 1;
+            self.line.clear();
+            push_event(&mut self.line, &event, &mut self.time);
+            self.line.push(b'\n');
+            self.out.write_all(&self.line)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! The directory that `verify`, `dump` and `repair` are given: a data directory, or a log's in one.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use strandline_storage::{
+    data_dir::{DataDir, MARKER_FILE_NAME},
+    error::OpenError,
+    io::{Disk, real::RealDisk},
+    segment::SegmentName,
+};
+
+/// Why a command could not do its work; the text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The log could not be opened.
+    #[error("{0}{hint}", hint = hint_of(.0))]
+    Open(#[from] OpenError),
+    /// It is neither of the two.
+    #[error(
+        "{} is neither a data directory nor the directory of a log: give what `strandline serve --data` \
+         was given, or a directory with .log files inside it",
+        dir.display()
+    )]
+    NotOurs {
+        /// What was given.
+        dir: PathBuf,
+    },
+    /// It holds several, and one is wanted.
+    #[error("{} holds several logs: give the directory of one, such as {}", dir.display(), example.display())]
+    SeveralLogs {
+        /// What was given.
+        dir: PathBuf,
+        /// One of them.
+        example: PathBuf,
+    },
+    /// The result could not be written.
+    #[error("writing the result: {0}")]
+    Output(io::Error),
+}
+
+fn hint_of(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::Locked { .. } => ": stop the server first, or look at a copy of a stopped one",
+        OpenError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            ": run this as the user that runs the server"
+        }
+        _ => "",
+    }
+}
+
+/// The directories of the logs in `dir`, which is a data directory or itself a log's.
+pub fn logs_in(dir: &Path) -> Result<Vec<PathBuf>, DirectoryError> {
+    let names = list(dir)?;
+    if names.iter().any(|name| name == MARKER_FILE_NAME) {
+        DataDir::open_existing(&RealDisk, dir)?;
+        let mut logs = Vec::new();
+        for tenant in directories(dir, names) {
+            let names = list(&tenant)?;
+            logs.extend(directories(&tenant, names));
+        }
+        return Ok(logs);
+    }
+    if names.iter().any(|name| SegmentName::parse(name).is_some()) {
+        return Ok(vec![dir.to_owned()]);
+    }
+    Err(DirectoryError::NotOurs { dir: dir.to_owned() })
+}
+
+/// The one log in `dir`.
+pub fn log_in(dir: &Path) -> Result<Option<PathBuf>, DirectoryError> {
+    let mut logs = logs_in(dir)?;
+    match logs.len() {
+        0 | 1 => Ok(logs.pop()),
+        _ => Err(DirectoryError::SeveralLogs { dir: dir.to_owned(), example: logs.swap_remove(0) }),
+    }
+}
+
+fn list(dir: &Path) -> Result<Vec<String>, DirectoryError> {
+    RealDisk.list(dir).map_err(|source| match source.kind() {
+        io::ErrorKind::NotADirectory => DirectoryError::NotOurs { dir: dir.to_owned() },
+        _ => OpenError::Io { action: "listing", file: dir.to_owned(), source }.into(),
+    })
+}
+
+/// What of `names` in `dir` are directories that can be a tenant's or a log's, in order.
+fn directories(dir: &Path, mut names: Vec<String>) -> Vec<PathBuf> {
+    names.sort_unstable();
+    names.retain(|name| name != "lost+found");
+    names.into_iter().map(|name| dir.join(name)).filter(|path| path.is_dir()).collect()
+}
