@@ -3,6 +3,8 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use strandline_storage::{
@@ -11,6 +13,11 @@ use strandline_storage::{
     io::{Disk, real::RealDisk},
     segment::SegmentName,
 };
+
+/// A server that was killed is gone a little later than it seems, so a directory in use is tried again
+/// so often, with so long between.
+const TRIES: u32 = 20;
+const TRY_EVERY: Duration = Duration::from_millis(50);
 
 /// Why a command could not do its work; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +90,17 @@ fn list(dir: &Path) -> Result<Vec<String>, DirectoryError> {
         io::ErrorKind::NotADirectory => DirectoryError::NotOurs { dir: dir.to_owned() },
         _ => OpenError::Io { action: "listing", file: dir.to_owned(), source }.into(),
     })
+}
+
+/// What `open` gives, once no server has the directory that it opens, or after a second.
+pub fn when_free<T>(mut open: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    for _ in 1..TRIES {
+        match open() {
+            Err(OpenError::Locked { .. }) => thread::sleep(TRY_EVERY),
+            outcome => return outcome,
+        }
+    }
+    open()
 }
 
 /// What of `names` in `dir` are directories that can be a tenant's or a log's, in order.

@@ -69,7 +69,7 @@ pub fn run(arguments: &DumpArguments) -> ExitCode {
 /// Whether all events could be read.
 fn dump(arguments: &DumpArguments) -> Result<bool, DirectoryError> {
     let Some(dir) = directory::log_in(&arguments.dir)? else { return Ok(true) };
-    let log = StoppedLog::open(&RealDisk, &dir)?;
+    let log = directory::when_free(|| StoppedLog::open(&RealDisk, &dir))?;
     let query = ReadQuery {
         topics: arguments.topic.clone(),
         from: Offset::new(arguments.from),

@@ -61,7 +61,7 @@ fn repair_all(arguments: &RepairArguments) -> Result<bool, DirectoryError> {
 }
 
 fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, DirectoryError> {
-    let plan = repair::plan(&RealDisk, log)?;
+    let plan = directory::when_free(|| repair::plan(&RealDisk, log))?;
     let mut others: Vec<Corruption> = Vec::new();
     let cut_file = match &plan {
         RepairPlan::Cut(cut) => Some(cut.corruption.file.clone()),
@@ -91,7 +91,8 @@ fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, Directory
         say(&format!("nothing was changed; to do this: strandline repair {dir} --yes"))?;
         return Ok(false);
     }
-    if let Some(repaired) = repair::repair(&RealDisk, log, clock::now())? {
+    let repaired = directory::when_free(|| repair::repair(&RealDisk, log, clock::now()))?;
+    if let Some(repaired) = repaired {
         say(&format!(
             "{} was cut: the log ends at offset {} now, and its tag is {}",
             repaired.cut.corruption.file.display(),

@@ -49,10 +49,12 @@ fn check(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
     let mut output: io::Result<()> = Ok(());
     let mut is_sound = true;
     for log in logs {
-        let verified = verify(&RealDisk, &log, &mut |finding| {
-            if output.is_ok() {
-                output = writeln!(out, "{finding}");
-            }
+        let verified = directory::when_free(|| {
+            verify(&RealDisk, &log, &mut |finding| {
+                if output.is_ok() {
+                    output = writeln!(out, "{finding}");
+                }
+            })
         })?;
         for note in &verified.notes {
             eprintln!("note: {note}");

@@ -204,7 +204,11 @@ impl<D: Disk> Checker<'_, D> {
             let seed = Seed::of(&header.incarnation);
             let proof = scan::synced_beyond(file, seed, end.end_position, end.end_offset)?;
             let Some((position, synced)) = proof else {
-                if why != ScanEnd::Invalid(FrameError::Blank) {
+                let is_blank = matches!(
+                    why,
+                    ScanEnd::Invalid(FrameError::Blank | FrameError::Truncated { bytes: 0, .. })
+                );
+                if !is_blank {
                     let what = format!(
                         "ends at position {} (offset {}) with a torn write that nothing shows to have \
                          been synced: {why}",
