@@ -52,6 +52,7 @@ pub use crate::{
 };
 
 mod drive;
+mod jobs;
 mod plan;
 
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};

@@ -65,6 +65,7 @@ pub(crate) fn append_each(log: &mut Log<SimDisk>, count: usize) {
     for number in 0..count {
         append(log, &format!("{number}"));
         log.run_ops(now(2));
+        assert!(log.deadline().is_none_or(|boot_ms| boot_ms > 2), "a driver would spin");
     }
 }
 
@@ -366,6 +367,22 @@ fn an_idle_log_records_its_synced_offset_once() {
 }
 
 #[test]
+fn a_segment_that_is_full_to_the_block_still_records_its_synced_offset() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig { segment_bytes: 32 << 10, ..tiny() };
+    let (mut log, _) = open_with(&disk, config);
+    append_each(&mut log, 7);
+    assert_eq!(log_files(&disk).len(), 1);
+    let due_ms = log.deadline().expect("an empty frame is due");
+    log.run_ops(now(due_ms));
+    assert_eq!((log.deadline(), log_files(&disk).len()), (None, 1));
+    close(&mut log);
+    drop(log);
+    let (log, report) = open_with(&disk, tiny());
+    assert!(report.is_clean && log.visible() == Offset::new(7));
+}
+
+#[test]
 fn limits_are_kept_to_the_byte() {
     let disk = SimDisk::new(1);
     let config = LogConfig { event_bytes_max: 1_000, ..tiny() };
@@ -400,6 +417,11 @@ fn a_full_disk_refuses_and_comes_back() {
     }
     assert!(log.is_disk_full() && log.poisoned().is_none());
     assert_eq!(log.append(vec![event("a", "x")], now(3)), Err(AppendError::DiskFull));
+    for boot_ms in [1_002, 1_500, 5_000, 9_000] {
+        log.run_ops(now(boot_ms));
+        let next_ms = log.deadline().expect("it is tried again");
+        assert!(next_ms > boot_ms, "a driver would spin at {boot_ms}");
+    }
     disk.limit_space(None);
     let retry_ms = log.deadline().expect("it is tried again");
     log.run_ops(now(retry_ms));
