@@ -323,8 +323,16 @@ impl Owner {
     }
 
     fn refuse_waiters(&self, error: &AppendError) {
-        let waiters = self.waiters.take();
-        for waiter in waiters {
+        self.refuse_waiters_from(Offset::ZERO, error);
+    }
+
+    fn refuse_waiters_from(&self, from: Offset, error: &AppendError) {
+        let refused = {
+            let mut waiters = self.waiters.borrow_mut();
+            let kept = waiters.partition_point(|waiter| waiter.first < from);
+            waiters.split_off(kept)
+        };
+        for waiter in refused {
             self.acknowledge(waiter.to, Err(error.clone()));
         }
     }
@@ -362,6 +370,8 @@ impl Owner {
                 ),
                 Notice::DiskFull => {
                     tracing::error!("the disk is full: appends are refused until there is space");
+                    let from = self.log.borrow_mut().refuse_staged();
+                    self.refuse_waiters_from(from, &AppendError::DiskFull);
                 }
                 Notice::DiskSpaceBack => tracing::info!("the disk has space again"),
                 Notice::SealFailed { reason } => {

@@ -348,6 +348,15 @@ impl<D: Disk> Log<D> {
         Ok(bytes)
     }
 
+    /// Takes back what is staged and in no frame yet, and returns the offset from which on that is: for
+    /// a driver that answers those appends with a refusal, because the disk is full and nobody knows
+    /// when it will have space.
+    pub fn refuse_staged(&mut self) -> Offset {
+        self.staging = Staging::new(self.config.staged_bytes_max);
+        self.next = self.commit.submitted_end();
+        self.next
+    }
+
     /// The frames with events that became visible since the last call, in order.
     pub fn take_published(&mut self) -> Vec<Arc<Frame>> {
         std::mem::take(&mut self.published)

@@ -136,7 +136,12 @@ impl<D: Disk> Log<D> {
 
     /// The next frame of what is staged.
     fn next_frame(&mut self, now: Now) -> Option<Op<D>> {
-        if self.staging.is_empty() || self.jobs.rolling {
+        if self.staging.is_empty() {
+            return None;
+        }
+        if self.jobs.rolling {
+            // The next segment's file may have met the full disk after the roll was decided.
+            self.note_shortage(self.jobs.prepare);
             return None;
         }
         if self.commit.in_flight() >= self.depth.get() {

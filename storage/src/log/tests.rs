@@ -431,6 +431,26 @@ fn a_full_disk_refuses_and_comes_back() {
 }
 
 #[test]
+fn what_a_full_disk_holds_up_can_be_taken_back() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    append_each(&mut log, 1);
+    disk.limit_space(Some(disk.space_bytes()));
+    while log.append(vec![event("a", "x")], now(2)).is_ok() {
+        log.run_ops(now(2));
+    }
+    assert!(log.next() > log.visible(), "some wait for space");
+    assert_eq!(log.refuse_staged(), log.visible());
+    disk.limit_space(None);
+    log.run_ops(now(60_000));
+    assert!(!log.is_disk_full(), "though nothing waits");
+    let appended = log.append(vec![event("a", "y")], now(60_000)).expect("there is space");
+    assert_eq!(appended.first, log.visible(), "no offset is lost");
+    log.run_ops(now(60_000));
+    assert_eq!(log.visible(), appended.end);
+}
+
+#[test]
 fn a_torn_end_is_cut_and_a_hole_before_synced_frames_is_not() {
     let disk = SimDisk::new(1);
     let mut log = open(&disk);
