@@ -23,7 +23,7 @@ class Sse:
     """A stream, read line by line. `comments` counts heartbeat lines; `raw` holds all that came."""
 
     def __init__(self, server, query="", headers=None, path=PATH, timeout_s=10, method="GET"):
-        if isinstance(query, dict):
+        if not isinstance(query, str):
             query = urllib.parse.urlencode(query, doseq=True)
         self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout_s)
         self.connection.request(method, path + ("?" + query if query else ""), headers=headers or {})
@@ -108,18 +108,19 @@ class Ws:
     """A WebSocket, its messages as JSON."""
 
     def __init__(self, server, query="", path="/api/v1/events/ws", headers=None, **options):
-        if isinstance(query, dict):
+        if not isinstance(query, str):
             query = urllib.parse.urlencode(query, doseq=True)
         url = f"ws://127.0.0.1:{server.port}{path}" + ("?" + query if query else "")
         options.setdefault("compression", None)
-        self.socket = connect(url, additional_headers=headers or {}, max_size=None, **options)
+        self.manager = connect(url, additional_headers=headers or {}, max_size=None, **options)
+        self.socket = self.manager.__enter__()
         self.hello = self.next()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc):
-        self.socket.close()
+        self.manager.__exit__(*exc)
 
     def send(self, **message):
         """Sends one message."""
