@@ -55,7 +55,9 @@ pub fn read(
             Ok(match form {
                 0 => {
                     let page = history::page(live.clone(), request, query.to_owned(), to.clone());
-                    Reading::Pending(Box::pin(page))
+                    // A task of its own, so that its turn to read ends also while the client takes
+                    // nothing of the answers before it.
+                    Reading::Pending(Box::pin(monoio::spawn(page)))
                 }
                 _ => Reading::Lines(Box::new(request)),
             })

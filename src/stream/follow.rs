@@ -13,7 +13,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 
 use strandline_storage::frame::Frame;
@@ -150,21 +150,26 @@ impl Follow {
         now.into_iter().for_each(Waker::wake);
     }
 
-    /// Runs for as long as the shard does: wakes subscribers, so many a slice.
-    pub async fn wake_in_slices(self: Rc<Self>) {
+    /// Runs until `follow` is dropped: wakes subscribers, so many a slice.
+    pub async fn wake_in_slices(follow: Weak<Follow>) {
         loop {
-            std::future::poll_fn(|context| {
-                let mut inner = self.inner.borrow_mut();
+            // The task is woken by what it looks after, so it must not keep that alive.
+            let has_more = std::future::poll_fn(|context| {
+                let Some(follow) = follow.upgrade() else { return Poll::Ready(false) };
+                let mut inner = follow.inner.borrow_mut();
                 if inner.wakes.is_empty() {
                     inner.waker_of_wakes = Some(context.waker().clone());
                     return Poll::Pending;
                 }
-                Poll::Ready(())
-            })
-            .await;
+                Poll::Ready(true)
+            });
+            if !has_more.await {
+                return;
+            }
             crate::runtime::end_slice().await;
             let woken: Vec<Waker> = {
-                let mut inner = self.inner.borrow_mut();
+                let Some(follow) = follow.upgrade() else { return };
+                let mut inner = follow.inner.borrow_mut();
                 let count = WAKES_PER_SLICE.min(inner.wakes.len());
                 inner.wakes.drain(..count).collect()
             };

@@ -24,7 +24,7 @@ impl LiveLog {
             // Readers read on; appends say why they fail.
             News::Ended => (),
         }));
-        monoio::spawn(follow.clone().wake_in_slices());
+        monoio::spawn(Follow::wake_in_slices(Rc::downgrade(&follow)));
         Rc::new(LiveLog { log, follow, turns: Turns::default() })
     }
 

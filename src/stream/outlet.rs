@@ -27,6 +27,10 @@ pub const SEND_BYTES_MAX: usize = 256 * 1024;
 /// A send carries at most this many chunks; with [`SEND_BYTES_MAX`] the bound of a batch.
 pub const SEND_CHUNKS_MAX: usize = 128;
 
+/// Who only listens has nothing to say; more than a pipelined request or two is a mistake or a flood.
+/// (After a WebSocket's close it is what the client had sent before it could know.)
+pub const THROWN_AWAY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// Asks how many bytes of the send queue the peer has not acknowledged (`linux/sockios.h`).
 const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
 
@@ -46,6 +50,7 @@ pub struct Outlet {
     stream: Rc<TcpStream>,
     rest: Bytes,
     sent_bytes: u64,
+    thrown_away_bytes: usize,
     readable: Option<Readiness>,
     writable: Option<Readiness>,
 }
@@ -53,8 +58,14 @@ pub struct Outlet {
 impl Outlet {
     /// An outlet that owns `stream`.
     pub fn new(stream: TcpStream) -> Self {
-        let (stream, rest) = (Rc::new(stream), Bytes::new());
-        Outlet { stream, rest, sent_bytes: 0, readable: None, writable: None }
+        Outlet {
+            stream: Rc::new(stream),
+            rest: Bytes::new(),
+            sent_bytes: 0,
+            thrown_away_bytes: 0,
+            readable: None,
+            writable: None,
+        }
     }
 
     /// Whether the kernel has everything that was accepted: the wire stands between two chunks.
@@ -173,13 +184,19 @@ impl Outlet {
         Poll::Ready(result)
     }
 
-    /// Ready with an error once the peer has hung up. What it says meanwhile is thrown away.
+    /// Ready with an error once the peer has hung up. What it says meanwhile is thrown away, up to
+    /// [`THROWN_AWAY_BYTES_MAX`]: beyond it the peer counts as gone.
     pub fn poll_hang_up(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        let mut thrown_away = [0; 512];
+        let mut scratch = [0; 512];
         loop {
-            match self.poll_receive(context, &mut thrown_away) {
+            match self.poll_receive(context, &mut scratch) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(io::ErrorKind::UnexpectedEof.into()),
-                Poll::Ready(Ok(_)) => (),
+                Poll::Ready(Ok(count)) => {
+                    self.thrown_away_bytes += count;
+                    if self.thrown_away_bytes > THROWN_AWAY_BYTES_MAX {
+                        return Poll::Ready(io::ErrorKind::InvalidData.into());
+                    }
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
                 Poll::Pending => return Poll::Pending,
             }

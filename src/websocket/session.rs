@@ -66,6 +66,9 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// So many bytes of answers leave without waiting for more of them.
 const ANSWER_BYTES_FLUSH: usize = 32 * 1024;
 
+/// A client that never stops sending gets its events all the same: after so many of its messages.
+const RECEIVED_PER_FEED: u32 = 64;
+
 /// A socket that has been full for so long is stalled: no events are kept for it any more.
 const STALL_MS: u64 = 50;
 
@@ -128,6 +131,7 @@ pub async fn serve(
         publish_bytes: 0,
         subscriptions: BTreeMap::new(),
         next_fed: 1,
+        received_since_fed: 0,
         heartbeat: Alarm::new(heartbeat),
         silence_max: (heartbeat * 2).max(Duration::from_millis(SILENCE_MS_MIN)),
         life: Life { seen: now, taken_bytes: 0 },
@@ -165,6 +169,8 @@ struct Session {
     subscriptions: BTreeMap<u32, Subscriber>,
     /// Whose feed is asked first.
     next_fed: u32,
+    /// Messages that were answered since the feeds were asked.
+    received_since_fed: u32,
     heartbeat: Alarm,
     silence_max: Duration,
     life: Life,
@@ -225,10 +231,20 @@ impl From<io::Error> for End {
 impl Session {
     async fn run(mut self) -> io::Result<()> {
         loop {
-            self.slice.end_if_over().await;
-            let wake = poll_fn(|context| self.poll_wake(context)).await;
+            let mut has_slept = false;
+            let wake = poll_fn(|context| {
+                let wake = self.poll_wake(context);
+                has_slept |= wake.is_pending();
+                wake
+            });
+            let wake = wake.await;
             if let Err(end) = self.handle(wake) {
                 return self.close(end).await;
+            }
+            if has_slept {
+                self.slice = Slice::begin();
+            } else {
+                self.slice.end_if_over().await;
             }
         }
     }
@@ -245,19 +261,20 @@ impl Session {
         {
             return Poll::Ready(Wake::Answered(result));
         }
-        if self.may_read() {
-            if let Some(message) = self.decoder.next_message() {
-                return Poll::Ready(Wake::Message(message));
-            }
-            if let Poll::Ready(received) = self.poll_receive(context) {
-                return Poll::Ready(Wake::Received(received));
-            }
-        }
         for (number, subscriber) in &mut self.subscriptions {
             if let Subscriber::Starting { search, .. } = subscriber
                 && let Poll::Ready(found) = search.as_mut().poll(context)
             {
                 return Poll::Ready(Wake::Found(*number, found));
+            }
+        }
+        let are_feeds_due = self.received_since_fed >= RECEIVED_PER_FEED;
+        if self.may_read() && (self.is_full || !are_feeds_due) {
+            if let Some(message) = self.decoder.next_message() {
+                return Poll::Ready(Wake::Message(message));
+            }
+            if let Poll::Ready(received) = self.poll_receive(context) {
+                return Poll::Ready(Wake::Received(received));
             }
         }
         if self.is_full {
@@ -274,7 +291,12 @@ impl Session {
                 return Poll::Ready(Wake::AnswersReady);
             }
             if let Poll::Ready((number, fed)) = self.poll_feeds(context) {
+                self.received_since_fed = 0;
                 return Poll::Ready(Wake::Fed(number, fed));
+            }
+            if are_feeds_due {
+                self.received_since_fed = 0;
+                return self.poll_wake(context);
             }
         }
         self.heartbeat.poll(context).map(|()| Wake::Heartbeat)
@@ -323,7 +345,10 @@ impl Session {
                 self.life.seen = Instant::now();
                 self.decoder.push(bytes);
             }
-            Wake::Message(Ok(received)) => self.receive(received)?,
+            Wake::Message(Ok(received)) => {
+                self.received_since_fed += 1;
+                self.receive(received)?;
+            }
             Wake::Message(Err(code)) => return Err(End::Close(code)),
             Wake::Answered(result) => self.answer_publish(result),
             Wake::Found(number, found) => self.begin(number, found)?,

@@ -4,7 +4,7 @@ mod client;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use client::{Frame, Sse, WebSocket, append_lines, get_json, request};
 use serde_json::json;
 use strandline::config::{ListenAddress, ServerConfig};
+use strandline::runtime::Driver;
 use strandline::server::Server;
 
 struct Running {
@@ -22,6 +23,10 @@ struct Running {
 impl Running {
     /// A server with small segments, so that a test goes through all that a log is made of.
     fn start(name: &str, shards: usize) -> Running {
+        Self::start_with(name, shards, |_| ())
+    }
+
+    fn start_with(name: &str, shards: usize, change: impl FnOnce(&mut ServerConfig)) -> Running {
         let dir = std::env::temp_dir().join(format!("strandline-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         let listen = ListenAddress::parse("127.0.0.1:0").expect("an address");
@@ -30,7 +35,17 @@ impl Running {
         config.is_pinned = false;
         config.log.segment_bytes = 1 << 20;
         config.log.recent_frames_bytes_max = 256 << 10;
+        change(&mut config);
         Running { server: Some(Server::start(config).expect("it starts")), dir }
+    }
+
+    /// Stops it and starts another on a copy of its directory, after `between` has looked at that.
+    fn restart(mut self, name: &str, between: impl FnOnce(&Path)) -> Running {
+        self.server.take().expect("it runs").stop().expect("in order");
+        Running::start_with(name, 1, |config| {
+            copy(&self.dir, &config.data_dir);
+            between(&config.data_dir);
+        })
     }
 
     fn address(&self) -> SocketAddr {
@@ -42,6 +57,19 @@ impl Drop for Running {
     fn drop(&mut self) {
         drop(self.server.take());
         let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a copy");
+        }
     }
 }
 
@@ -138,13 +166,17 @@ fn read_websocket(address: SocketAddr, query: &str, mut chance: Chance, is_slow:
 /// repeat, even when appends race with it and when it is slow".
 #[test]
 fn joins_race_with_appends_and_nothing_is_lost_or_repeated() {
-    for shards in [1, 2] {
-        race(shards);
-    }
+    race(Running::start("race1", 1));
+    race(Running::start("race2", 2));
 }
 
-fn race(shards: usize) {
-    let running = Running::start(&format!("race{shards}"), shards);
+/// Where there is no io_uring (containers often refuse it), the same holds.
+#[test]
+fn joins_race_with_appends_on_epoll_too() {
+    race(Running::start_with("race-epoll", 2, |config| config.driver = Some(Driver::Epoll)));
+}
+
+fn race(running: Running) {
     let address = running.address();
     let mut chance = Chance::new();
     let mut seed = || Chance(chance.below(u64::MAX) | 1);
@@ -456,4 +488,114 @@ fn a_hang_up_is_noticed() {
     let began = Instant::now();
     running.server.take().expect("it runs").stop().expect("in order");
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+/// API §4: "in mid-stream `event: connection.reset` .. `gap` (corruption)"; §5: `reset`; §7: "the JSON page
+/// ends before it and carries `gap`", "a failure cuts it without a proper end".
+#[test]
+fn a_rotten_part_is_named_and_passed_over_and_never_served() {
+    let running = Running::start("gap", 1);
+    let count = fill(running.address(), 8000);
+    let running = running.restart("gap-copy", |dir| {
+        let mut logs: Vec<PathBuf> = std::fs::read_dir(dir.join("default/main"))
+            .expect("a log")
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .collect();
+        logs.sort();
+        let mut bytes = std::fs::read(&logs[1]).expect("a segment");
+        let middle = bytes.len() / 2;
+        let rotten = middle + bytes[middle..].iter().position(|byte| *byte == b'y').expect("data");
+        bytes[rotten] ^= 1;
+        std::fs::write(&logs[1], bytes).expect("a segment");
+    });
+    let address = running.address();
+
+    let mut sse = Sse::open(address, "topic=**&from=earliest&format=event", "");
+    sse.established();
+    let (mut before, mut behind, mut gap) = (Vec::new(), Vec::new(), None);
+    while before.len() + behind.len() < 10_000 {
+        let event = sse.next().expect("it goes on");
+        if event.event.as_deref() == Some("connection.reset") {
+            assert_eq!((event.json()["reason"].as_str(), &gap), (Some("gap"), &None));
+            let from = event.json()["from"].as_u64().expect("an offset");
+            assert_eq!(event.offset() + 1, from);
+            gap = Some(from);
+            continue;
+        }
+        let offset = event.offset();
+        if gap.is_some() {
+            behind.push(offset)
+        } else {
+            before.push(offset)
+        }
+        if offset + 1 == count {
+            break;
+        }
+    }
+    let from = u64::try_from(before.len()).expect("a small log");
+    let to = gap.expect("there is a gap");
+    assert!(to > from, "{from}..{to}");
+    assert_eq!(before, (0..from).collect::<Vec<_>>());
+    assert_eq!(behind, (to..count).collect::<Vec<_>>());
+
+    let mut socket = WebSocket::open(address, "topic=**&from=earliest");
+    let reset = socket.json_of("reset");
+    assert_eq!((&reset["reason"], &reset["from"]), (&json!("gap"), &json!(to)));
+    assert_eq!(socket.json_of("event")["offset"], to);
+
+    for order in ["asc", "desc"] {
+        let mut gaps = Vec::new();
+        let mut next = Some(format!("/api/v1/events/history?limit=5000&order={order}"));
+        let mut offsets = Vec::new();
+        while let Some(target) = next {
+            let page = get_json(address, &target);
+            let events = page["events"].as_array().expect("events").iter();
+            offsets.extend(events.map(|event| event["offset"].as_u64().expect("an offset")));
+            gaps.extend(page.get("gap").cloned());
+            next = page["next"].as_str().map(str::to_owned);
+        }
+        assert_eq!(gaps, [json!({"from": from, "to": to})], "{order}");
+        offsets.sort_unstable();
+        assert_eq!(offsets, before.iter().chain(&behind).copied().collect::<Vec<_>>());
+    }
+
+    let mut stream = client::connect(address);
+    let request = "GET /api/v1/events/history HTTP/1.1\r\nHost: localhost\r\n\
+                   Accept: application/x-ndjson\r\n\r\n";
+    std::io::Write::write_all(&mut stream, request.as_bytes()).expect("it leaves");
+    let mut answer = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut answer).expect("it ends");
+    assert!(!answer.ends_with(b"0\r\n\r\n"), "cut without a proper end");
+}
+
+/// An event as large as they come: larger than a chunk, than a view's ring, than a socket's buffer.
+#[test]
+fn large_events_reach_everyone() {
+    let running = Running::start("large", 2);
+    let address = running.address();
+    let mut live = Sse::open(address, "topic=large", "");
+    live.established();
+    let mut socket = WebSocket::open(address, "topic=large");
+    assert_eq!(socket.json()["type"], "subscribed");
+    let data: Vec<String> = (0..6)
+        .map(|n| format!("\"{}\"", char::from(b'a' + n).to_string().repeat((1 << 20) - 2)))
+        .collect();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for data in &data {
+                append_lines(address, "large", data);
+            }
+        });
+        for data in &data {
+            assert_eq!(&live.next().expect("it goes on").data, data);
+            assert_eq!(&socket.json_of("event")["data"].to_string(), data);
+        }
+    });
+    let mut late = Sse::open(address, "topic=large&from=earliest", "");
+    late.established();
+    late.read_bytes = 30_000;
+    for data in &data {
+        assert_eq!(&late.next().expect("it goes on").data, data);
+    }
 }
