@@ -209,11 +209,16 @@ fn a_failed_sync_is_final_and_recovery_does_not_believe_the_page_cache() {
         disk.refuse_direct(true);
         let mut process = filled(&disk, &mut rng, &mut model, 3);
         // The first sync may be that of a file that is prepared or sealed, which may be tried again.
-        while process.log.poisoned().is_none() {
+        for _ in 0..20 {
+            if process.log.poisoned().is_some() {
+                break;
+            }
+            disk.disarm();
             disk.arm(Fault::SyncFails, 0);
             process.append(&mut rng, &mut model, BEGIN);
             process.settle(&mut rng, &mut model, BEGIN);
         }
+        assert!(process.log.poisoned().is_some(), "a sync of a commit fails");
         let batch = model.new_batch(&mut rng, 100);
         let refused = process.log.append(batch, BEGIN).expect_err("poisoned");
         assert!(matches!(refused, AppendError::Poisoned { .. }), "{refused}");
