@@ -6,7 +6,7 @@ use strandline_storage::{
     config::{LogConfig, SyncMode},
     error::{AppendError, OpenError},
     io::{
-        Disk,
+        Access, Disk, DiskFile,
         sim::{Fault, SimDisk, rng::SimRng},
     },
     log::Log,
@@ -196,6 +196,35 @@ fn a_frame_behind_a_hole_never_comes_back() {
             disk = process.disk.power_cut();
         }
     }
+}
+
+/// A file that is used again holds frames of its life before, perhaps just where the next frame would
+/// be, with the right offset: they are of another incarnation.
+#[test]
+fn a_frame_of_an_older_incarnation_is_never_taken() {
+    let fill = |batches| {
+        let mut rng = SimRng::new(7);
+        let mut model = Model::default();
+        let disk = filled(&disk(7), &mut rng, &mut model, batches).disk.kill();
+        (disk, model)
+    };
+    let ((old, _), (disk, mut model)) = (fill(6), fill(4));
+    let path = Path::new(DIR).join("00000000000000000000.1.log");
+    let (old, new) = (old.bytes(&path).expect("a file"), disk.bytes(&path).expect("a file"));
+    let file = disk.open(&path, Access::Write).expect("a file");
+    let blocks = old.chunks(4096).zip(new.chunks(4096));
+    let mut replaced = 0;
+    for (index, (old, new)) in (0..).zip(blocks) {
+        if new.iter().all(|byte| *byte == 0) && old.iter().any(|byte| *byte != 0) {
+            file.write_at(old, Position::new(index * 4096)).expect("written");
+            replaced += 1;
+        }
+    }
+    assert!(replaced > 0, "the longer log has frames where the shorter one has none");
+    let appended = model.events.len();
+    let process = open(&disk, &mut model);
+    assert_eq!(to_usize(process.log.visible()), appended);
+    process.check_reads(&mut SimRng::new(1), &model);
 }
 
 /// After a failed sync the page cache shows what the device does not have. Whoever recovers from
