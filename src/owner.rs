@@ -222,6 +222,8 @@ impl Owner {
             }
         }
         self.refuse_waiters(&AppendError::Closed);
+        // Tasks that wait for ever are not dropped with their runtime, and one may hold the owner.
+        self.log.borrow_mut().release();
         self.shared.store_closed();
         self.tell_ended();
     }

@@ -272,7 +272,8 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
         date: DateCache::default(),
     });
     let committing = owner.as_ref().map(|owner| monoio::spawn(owner.clone().run()));
-    let mail = monoio::spawn(take_mail(shard.clone(), owner.clone(), doorbell.clone()));
+    let mail =
+        monoio::spawn(take_mail(shard.clone(), owner.clone(), doorbell.clone(), control.clone()));
     let accepting = monoio::spawn(listener::accept(shard.clone(), plan.listener));
     let _ = plan.started.send(Ok(()));
 
@@ -296,13 +297,18 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
         control.end();
     }
     shard.drain.ended().await;
+    mail.await;
     doorbell.forget_sleeper();
-    drop(mail);
     Ok(())
 }
 
-/// Looks into the mailboxes each time the doorbell was rung.
-async fn take_mail(shard: Rc<Shard>, owner: Option<Rc<Owner>>, doorbell: Arc<Doorbell>) {
+/// Looks into the mailboxes each time the doorbell was rung, until the server has ended.
+async fn take_mail(
+    shard: Rc<Shard>,
+    owner: Option<Rc<Owner>>,
+    doorbell: Arc<Doorbell>,
+    control: Arc<Control>,
+) {
     let mut seen = (0, 0);
     loop {
         poll_fn(|context| doorbell.poll_rung(context)).await;
@@ -311,5 +317,8 @@ async fn take_mail(shard: Rc<Shard>, owner: Option<Rc<Owner>>, doorbell: Arc<Doo
             owner.take_mail();
         }
         shard.drain.look(&mut seen);
+        if control.has_ended() {
+            return;
+        }
     }
 }

@@ -64,8 +64,8 @@ pub(crate) const NEXT_FILE_NAME: &str = "next.log.tmp";
 pub struct Log<D: Disk> {
     disk: D,
     dir: PathBuf,
-    /// Held as long as the log is open.
-    _lock: D::Lock,
+    /// Held until the log was closed and let go.
+    lock: Option<D::Lock>,
     config: LogConfig,
     tag: Tag,
     start: Offset,
@@ -252,7 +252,7 @@ impl<D: Disk> Log<D> {
         let log = Log {
             disk,
             dir: dir.to_owned(),
-            _lock: lock,
+            lock: Some(lock),
             tag,
             start: recovered.start,
             next: end,
@@ -386,6 +386,12 @@ impl<D: Disk> Log<D> {
             Close::Ending => self.poison.is_some() || self.commit.is_clean(),
         };
         ended && self.outstanding == 0
+    }
+
+    /// Lets others open the directory, though this value may live on: once nothing is under way.
+    pub fn release(&mut self) {
+        assert!(self.is_closed(), "a log is closed before it is let go");
+        self.lock = None;
     }
 
     /// The first offset that is kept.

@@ -1,0 +1,358 @@
+//! The server in this process, spoken to in bytes: pipelining, bodies, deadlines, shards, start and stop.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::TcpStream,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use strandline::{
+    config::{ListenAddress, ServerConfig},
+    runtime::Driver,
+    server::{Server, StartError},
+};
+
+/// A directory that goes with the test.
+struct TestDir(PathBuf);
+
+impl TestDir {
+    fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("strandline-server-{}-{number}", std::process::id());
+        TestDir(std::env::temp_dir().join(name))
+    }
+
+    fn config(&self, shards: usize) -> ServerConfig {
+        let listen = ListenAddress::parse("127.0.0.1:0").expect("an address");
+        let mut config = ServerConfig::new(listen, &self.0);
+        config.shards = NonZeroUsize::new(shards).expect("a shard");
+        config.is_pinned = false;
+        config.log.segment_bytes = 4 << 20;
+        config
+    }
+
+    fn start(&self, shards: usize) -> Server {
+        Server::start(self.config(shards)).expect("a server")
+    }
+}
+
+impl Drop for TestDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.address()).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    stream
+}
+
+fn append_request(topic: &str, data: &str) -> String {
+    format!(
+        "POST /api/v1/topics/{topic}/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{data}",
+        data.len()
+    )
+}
+
+/// One answer: status and body.
+fn read_answer(stream: &mut TcpStream, rest: &mut Vec<u8>) -> (u16, String) {
+    let mut more = |rest: &mut Vec<u8>| {
+        let mut bytes = [0; 16 * 1024];
+        let count = loop {
+            match stream.read(&mut bytes) {
+                // The rings of this process signal its threads.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => break outcome.expect("an answer"),
+            }
+        };
+        assert!(count > 0, "cut after {:?}", String::from_utf8_lossy(rest));
+        rest.extend_from_slice(&bytes[..count]);
+    };
+    let head_end = loop {
+        if let Some(at) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        more(rest);
+    };
+    let head = String::from_utf8(rest[..head_end].to_vec()).expect("a head is text");
+    let status = head[9..12].parse().expect("a status");
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| value.parse::<usize>().expect("a length"))
+    });
+    let end = head_end + length.unwrap_or(0);
+    while rest.len() < end {
+        more(rest);
+    }
+    let body = String::from_utf8(rest[head_end..end].to_vec()).expect("text");
+    rest.drain(..end);
+    (status, body)
+}
+
+fn ask(server: &Server, request: &str) -> (u16, String) {
+    let mut stream = connect(server);
+    stream.write_all(request.as_bytes()).expect("sent");
+    read_answer(&mut stream, &mut Vec::new())
+}
+
+fn get(server: &Server, path: &str) -> (u16, String) {
+    ask(server, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+}
+
+fn append(server: &Server, topic: &str, data: &str) -> u64 {
+    let (status, body) = ask(server, &append_request(topic, data));
+    assert_eq!(status, 201, "{body}");
+    member(&body, "offset")
+}
+
+fn member(body: &str, name: &str) -> u64 {
+    let value: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    value[name].as_u64().unwrap_or_else(|| panic!("no {name} in {body}"))
+}
+
+/// "Many requests in one read are parsed together, their answers leave in order."
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    for shards in [1, 2] {
+        let dir = TestDir::new();
+        let server = dir.start(shards);
+        let mut stream = connect(&server);
+        let mut requests = String::new();
+        for number in 0..300 {
+            requests.push_str(&append_request("a", &number.to_string()));
+            if number % 100 == 50 {
+                requests.push_str("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            }
+        }
+        stream.write_all(requests.as_bytes()).expect("sent");
+        let (mut rest, mut offsets) = (Vec::new(), Vec::new());
+        for number in 0..300 {
+            let (status, body) = read_answer(&mut stream, &mut rest);
+            assert_eq!(status, 201, "{body}");
+            offsets.push(member(&body, "offset"));
+            if number % 100 == 50 {
+                assert_eq!(read_answer(&mut stream, &mut rest).0, 200);
+            }
+        }
+        assert!(offsets.iter().copied().eq(0..300), "{offsets:?}");
+        server.stop().expect("stopped");
+    }
+}
+
+/// "Who got an acknowledgement finds the event everywhere."
+#[test]
+fn an_acknowledged_event_is_found_on_every_shard() {
+    let dir = TestDir::new();
+    let server = dir.start(2);
+    for number in 0..60 {
+        let offset = append(&server, "a", &number.to_string());
+        // A connection of its own: the kernel picks the shard.
+        let (status, body) = get(&server, &format!("/api/v1/events/history?from={offset}"));
+        assert_eq!(status, 200);
+        assert!(body.contains(&format!("\"offset\":{offset},")), "{offset} is not in {body}");
+    }
+}
+
+/// "`100 Continue` only once the head is accepted."
+#[test]
+fn a_body_that_waits_is_asked_for_only_if_it_is_wanted() {
+    let dir = TestDir::new();
+    let server = dir.start(1);
+    let mut stream = connect(&server);
+    let head =
+        "POST /api/v1/topics/a/events HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n";
+    write!(stream, "{head}Content-Length: 5\r\n\r\n").expect("sent");
+    let mut rest = Vec::new();
+    assert_eq!(read_answer(&mut stream, &mut rest).0, 100);
+    stream.write_all(b"hello").expect("sent");
+    assert_eq!(read_answer(&mut stream, &mut rest).0, 201);
+    write!(stream, "{head}Content-Length: 9999999\r\n\r\n").expect("sent");
+    assert_eq!(read_answer(&mut stream, &mut rest).0, 413);
+}
+
+/// "Early refusal answers at once, and drains the body for up to 2 s so that the client can read it."
+#[test]
+fn a_refusal_can_be_read_by_who_is_still_sending() {
+    let dir = TestDir::new();
+    let server = dir.start(1);
+    let mut stream = connect(&server);
+    let bytes = 3 << 20;
+    write!(
+        stream,
+        "POST /api/v1/topics/a/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {bytes}\r\n\r\n"
+    )
+    .expect("sent");
+    stream.write_all(&vec![b'x'; bytes]).expect("everything is taken");
+    let (status, body) = read_answer(&mut stream, &mut Vec::new());
+    assert_eq!(status, 413, "{body}");
+    assert_eq!(stream.read(&mut [0; 1]).expect("a proper end"), 0);
+}
+
+/// "A body cut short appends nothing."
+#[test]
+fn a_body_that_is_cut_appends_nothing() {
+    let dir = TestDir::new();
+    let server = dir.start(1);
+    for request in [
+        "POST /api/v1/topics/a/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello",
+        "POST /api/v1/topics/a/events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    ] {
+        let mut stream = connect(&server);
+        stream.write_all(request.as_bytes()).expect("sent");
+        stream.shutdown(std::net::Shutdown::Write).expect("cut");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("closed");
+        assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+    }
+    assert_eq!(append(&server, "a", "whole"), 0);
+}
+
+/// "10 s for a head": a slow one gets 408, and delays nobody else.
+#[test]
+fn a_slow_head_is_given_up() {
+    let dir = TestDir::new();
+    let mut config = dir.config(1);
+    config.limits.head_ms = 400;
+    let server = Server::start(config).expect("a server");
+    let mut slow = connect(&server);
+    slow.write_all(b"GET /livez HT").expect("sent");
+    let began = Instant::now();
+    append(&server, "a", "meanwhile");
+    let (status, _) = read_answer(&mut slow, &mut Vec::new());
+    assert_eq!(status, 408);
+    assert!(began.elapsed() >= Duration::from_millis(300), "not before its time");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// An idle connection is closed without a word, and one that waits for answers is not idle.
+#[test]
+fn an_idle_connection_is_closed() {
+    let dir = TestDir::new();
+    let mut config = dir.config(1);
+    config.limits.idle_ms = 300;
+    config.limits.linger_ms = 100;
+    let server = Server::start(config).expect("a server");
+    let mut stream = connect(&server);
+    stream.write_all(append_request("a", "1").as_bytes()).expect("sent");
+    assert_eq!(read_answer(&mut stream, &mut Vec::new()).0, 201);
+    assert_eq!(stream.read(&mut [0; 1]).expect("a proper end"), 0);
+}
+
+/// SIGTERM without the signal: idle connections and streams do not hold up the end, nothing is lost,
+/// and the address is free at once.
+#[test]
+fn a_stop_ends_everything_and_a_start_goes_on() {
+    let dir = TestDir::new();
+    let server = dir.start(2);
+    let first_tag = server.tag();
+    let idle = connect(&server);
+    let mut watching = connect(&server);
+    watching
+        .write_all(b"GET /sse?from=earliest HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .expect("sent");
+    for number in 0..20 {
+        append(&server, "a", &number.to_string());
+    }
+    let mut seen = String::new();
+    while !seen.contains("data: 19\n") {
+        let mut bytes = [0; 4096];
+        let count = watching.read(&mut bytes).expect("events");
+        seen.push_str(std::str::from_utf8(&bytes[..count]).expect("text"));
+    }
+    let began = Instant::now();
+    let address = server.address();
+    server.stop().expect("stopped");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    watching.read_to_string(&mut seen).expect("a proper end");
+    assert!(seen.contains("connection.closing"), "{seen}");
+    drop(idle);
+
+    let mut config = dir.config(1);
+    config.listen = ListenAddress::parse(&address.to_string()).expect("an address");
+    let server = Server::start(config).expect("the address is free, and so is the directory");
+    assert_eq!(server.tag(), first_tag, "a clean end keeps the history");
+    assert_eq!(append(&server, "a", "more"), 20);
+}
+
+#[test]
+fn a_second_server_is_told_what_is_in_use() {
+    let dir = TestDir::new();
+    let server = dir.start(1);
+    let mut config = TestDir::new().config(1);
+    config.listen = ListenAddress::parse(&server.address().to_string()).expect("an address");
+    let error = Server::start(config).expect_err("the address is in use");
+    assert!(matches!(error, StartError::Claim(_)), "{error}");
+    assert!(error.to_string().contains("is in use"), "{error}");
+    let error = Server::start(dir.config(1)).expect_err("the directory is in use");
+    assert!(matches!(error, StartError::Open(_)), "{error}");
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+}
+
+/// Where io_uring is refused, everything works by epoll and disk threads.
+#[test]
+fn the_epoll_driver_serves_too() {
+    let dir = TestDir::new();
+    let mut config = dir.config(2);
+    config.driver = Some(Driver::Epoll);
+    let server = Server::start(config).expect("a server");
+    for number in 0..50 {
+        assert_eq!(append(&server, "a", &number.to_string()), number);
+    }
+    let (status, body) = get(&server, "/api/v1/events/history?order=desc&limit=2");
+    assert_eq!(status, 200);
+    assert!(body.contains("\"offset\":49,"), "{body}");
+    server.stop().expect("stopped");
+    assert_eq!(append(&dir.start(1), "a", "more"), 50);
+}
+
+/// Lines are appended while others still come; a line that is none ends the stream, and what was
+/// appended stays.
+#[test]
+fn lines_are_appended_while_the_body_comes() {
+    let dir = TestDir::new();
+    let server = dir.start(1);
+    let mut stream = connect(&server);
+    let head = "POST /api/v1/topics/a/events HTTP/1.1\r\nHost: localhost\r\n\
+                Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).expect("sent");
+    stream.write_all(b"4\r\n1\n2\n\r\n").expect("sent");
+    let until = Instant::now() + Duration::from_secs(10);
+    while get(&server, "/api/v1/topics/a").0 != 200 {
+        assert!(Instant::now() < until, "the first lines are appended before the last has come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    stream.write_all(b"7\r\n\r\n3\nno\n\r\n").expect("sent");
+    let (status, body) = read_answer(&mut stream, &mut Vec::new());
+    assert_eq!(status, 400, "{body}");
+    assert_eq!(
+        (member(&body, "line"), member(&body, "appended"), member(&body, "last")),
+        (5, 3, 2)
+    );
+    assert_eq!(append(&server, "a", "next"), 3);
+}
+
+/// Connections beyond the limit wait their turn.
+#[test]
+fn more_connections_than_places_wait() {
+    let dir = TestDir::new();
+    let mut config = dir.config(1);
+    config.limits.connections_max = 2;
+    let server = Server::start(config).expect("a server");
+    let held = [connect(&server), connect(&server)];
+    std::thread::sleep(Duration::from_millis(100));
+    let mut third = connect(&server);
+    third.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    third.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+    let early = third.read(&mut [0; 1]).map_err(|error| error.kind());
+    assert_eq!(early, Err(io::ErrorKind::WouldBlock), "it waits");
+    drop(held);
+    third.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    assert_eq!(read_answer(&mut third, &mut Vec::new()).0, 200);
+}
