@@ -345,6 +345,9 @@ impl Owner {
             let bytes = frame.frame_bytes();
             if guest.frames.try_send(frame.clone(), bytes).is_err() {
                 self.shared.store_missed(guest.shard, frame.end_offset());
+                // The shard may have emptied its mailbox, and looked for what it missed, between the
+                // two lines above: without this it would learn of the frame with the next one.
+                guest.frames.ring();
             }
         }
         if let Some(handle) = self.handle.get().and_then(Weak::upgrade) {
