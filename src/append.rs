@@ -188,7 +188,7 @@ fn write_result(
                 last: acked.last.get(),
                 count,
                 tag: tag.as_str(),
-                sync: &acked.sync.to_string(),
+                sync: acked.sync.name(),
             };
             response::write_appended(&appended, is_minimal, to, out);
         }

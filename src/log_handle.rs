@@ -167,6 +167,24 @@ pub struct Acked {
     pub sync: SyncMode,
 }
 
+/// Appends that stand in a row, such as the lines of one body: once one of them is refused, all that
+/// were submitted after it are, wherever they were on their way. So what was appended is what stood
+/// before the refusal, and a client can go on from there.
+#[derive(Clone, Debug, Default)]
+pub struct AppendChain(Arc<AtomicBool>);
+
+impl AppendChain {
+    /// Whether an append of the chain was refused.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// An append of the chain was refused.
+    pub(crate) fn break_off(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Resolves once the append is durable, in the order of offsets; dropping it undoes nothing.
 #[must_use = "the append goes on, but nobody learns how it ended"]
 pub struct AckFuture(Acking);
@@ -225,7 +243,7 @@ pub(crate) type CallId = usize;
 
 /// What a shard asks of a log's owner.
 pub(crate) enum LogRequest {
-    Append { events: Vec<NewEvent> },
+    Append { events: Vec<NewEvent>, chain: Option<AppendChain> },
     Unsealed { query: ReadQuery, budget_bytes: usize },
     Topics { prefix: Vec<u8>, after: Option<Vec<u8>>, limit: usize },
     Topic { name: String },
@@ -366,7 +384,7 @@ impl LogRequest {
     /// What it weighs in a mailbox.
     fn weight_bytes(&self) -> usize {
         match self {
-            LogRequest::Append { events } => events.iter().map(frame::encoded_bytes_max).sum(),
+            LogRequest::Append { events, .. } => events.iter().map(frame::encoded_bytes_max).sum(),
             LogRequest::Topics { prefix, .. } => prefix.len(),
             _ => size_of::<Self>(),
         }
@@ -456,15 +474,27 @@ impl LogHandle {
         self.submit(events).await
     }
 
+    /// [`LogHandle::submit`] as the next of a chain: refused if one before it was.
+    pub fn submit_next(&self, chain: &AppendChain, events: Vec<NewEvent>) -> AckFuture {
+        self.submit_in(Some(chain.clone()), events)
+    }
+
     /// The same in two steps: appends happen in the order of the calls. A full mailbox refuses at
     /// once.
     pub fn submit(&self, events: Vec<NewEvent>) -> AckFuture {
+        self.submit_in(None, events)
+    }
+
+    fn submit_in(&self, chain: Option<AppendChain>, events: Vec<NewEvent>) -> AckFuture {
         assert!(!events.is_empty(), "an append has events");
         match &self.seat {
-            Seat::Owner(owner) => owner.append_local(events),
-            Seat::Guest(guest) => match guest.try_call(LogRequest::Append { events }) {
+            Seat::Owner(owner) => owner.append_local(events, chain),
+            Seat::Guest(guest) => match guest.try_call(LogRequest::Append { events, chain }) {
                 Ok(kept) => AckFuture(Acking::There(kept)),
                 Err(request) => {
+                    if let LogRequest::Append { chain: Some(chain), .. } = &request {
+                        chain.break_off();
+                    }
                     let staged_bytes = request.weight_bytes() as u64;
                     let refused = Err(AppendError::Overloaded { staged_bytes });
                     AckFuture::here(Kept::ready(refused))

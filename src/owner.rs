@@ -45,8 +45,8 @@ use strandline_storage::{
 use crate::{
     local::{Promise, Signal, either, promise},
     log_handle::{
-        AckFuture, Acked, Answer, AppendRefused, Call, CallId, LogAnswer, LogHandle, LogRequest,
-        LogShared, UnsealedPart,
+        AckFuture, Acked, Answer, AppendChain, AppendRefused, Call, CallId, LogAnswer, LogHandle,
+        LogRequest, LogShared, UnsealedPart,
     },
     mesh::{Sender, Server},
     runtime::Driver,
@@ -63,6 +63,7 @@ struct Waiter {
     first: Offset,
     end: Offset,
     to: AckTo,
+    chain: Option<AppendChain>,
 }
 
 /// The owner's ends of the mailboxes to one other shard.
@@ -136,22 +137,38 @@ impl Owner {
     }
 
     /// Appends for a task of this shard.
-    pub(crate) fn append_local(&self, events: Vec<NewEvent>) -> AckFuture {
+    pub(crate) fn append_local(
+        &self,
+        events: Vec<NewEvent>,
+        chain: Option<AppendChain>,
+    ) -> AckFuture {
         let (promise, kept) = promise();
-        self.append(events, AckTo::Here(promise));
+        self.append(events, chain, AckTo::Here(promise));
         AckFuture::here(kept)
     }
 
-    fn append(&self, events: Vec<NewEvent>, to: AckTo) {
-        let appended = self.log.borrow_mut().append(events, clock::now());
+    fn append(&self, events: Vec<NewEvent>, chain: Option<AppendChain>, to: AckTo) {
+        let is_broken = chain.as_ref().is_some_and(AppendChain::is_broken);
+        let appended = if is_broken {
+            Err(AppendError::AfterRefused)
+        } else {
+            self.log.borrow_mut().append(events, clock::now())
+        };
         match appended {
             Ok(appended) => {
-                let waiter = Waiter { first: appended.first, end: appended.end, to };
+                let waiter = Waiter { first: appended.first, end: appended.end, to, chain };
                 self.waiters.borrow_mut().push_back(waiter);
                 self.work.raise();
             }
-            Err(error) => self.acknowledge(to, Err(error)),
+            Err(error) => self.refuse(to, chain.as_ref(), error),
         }
+    }
+
+    fn refuse(&self, to: AckTo, chain: Option<&AppendChain>, error: AppendError) {
+        if let Some(chain) = chain {
+            chain.break_off();
+        }
+        self.acknowledge(to, Err(error));
     }
 
     fn acknowledge(&self, to: AckTo, result: Result<Acked, AppendRefused>) {
@@ -169,8 +186,8 @@ impl Owner {
         for (guest, seat) in self.guests.iter().enumerate() {
             while let Some((call, request)) = seat.calls.try_take_request() {
                 match request {
-                    LogRequest::Append { events } => {
-                        self.append(events, AckTo::There { guest, call });
+                    LogRequest::Append { events, chain } => {
+                        self.append(events, chain, AckTo::There { guest, call });
                     }
                     request => {
                         let owner = self.clone();
@@ -187,7 +204,9 @@ impl Owner {
     /// Answers a request of this shard or another.
     pub(crate) async fn answer(self: Rc<Self>, request: LogRequest) -> LogAnswer {
         match request {
-            LogRequest::Append { events } => LogAnswer::Append(self.append_local(events).await),
+            LogRequest::Append { events, chain } => {
+                LogAnswer::Append(self.append_local(events, chain).await)
+            }
             LogRequest::Unsealed { query, budget_bytes } => {
                 LogAnswer::Unsealed(self.unsealed(query, budget_bytes).await)
             }
@@ -318,7 +337,7 @@ impl Owner {
                     _ => None,
                 }
             };
-            let Some(Waiter { first, end, to }) = waiter else { return };
+            let Some(Waiter { first, end, to, .. }) = waiter else { return };
             let last = end.previous().expect("an append has an event");
             self.acknowledge(to, Ok(Acked { first, last, sync: self.shared.sync() }));
         }
@@ -335,7 +354,7 @@ impl Owner {
             waiters.split_off(kept)
         };
         for waiter in refused {
-            self.acknowledge(waiter.to, Err(error.clone()));
+            self.refuse(waiter.to, waiter.chain.as_ref(), error.clone());
         }
     }
 

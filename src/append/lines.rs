@@ -4,9 +4,9 @@
 //! line; what came with one read is submitted before the next, so that a slow writer's line does not
 //! wait. The bytes on their way to the disk are bounded: beyond that no more of the body is read.
 //!
-//! Batches are submitted in the order of their lines, and none after a line that is refused here. A
-//! batch that the log itself refuses (it is overloaded, or read-only) may have others behind it that
-//! it still took; the answer counts what was appended.
+//! Batches are submitted in the order of their lines, as one chain: none after a line that is refused
+//! here, and none that is taken after one that the log refused (overloaded, full, read-only). So what
+//! was appended is exactly what stands before the line that the answer names.
 
 use std::collections::VecDeque;
 
@@ -22,7 +22,7 @@ use crate::{
     config::ServerConfig,
     event_json::{RawAppend, parse_event},
     http::response::{self, AnswerTo, Appended},
-    log_handle::{AckFuture, LogHandle},
+    log_handle::{AckFuture, AppendChain, LogHandle},
     ndjson::{Line, LineError, Lines},
     problem::{Problem, ProblemKind},
 };
@@ -51,6 +51,9 @@ pub(crate) struct LineAppends {
     gathered: Vec<NewEvent>,
     gathered_bytes: usize,
     gathered_line: u64,
+    chain: AppendChain,
+    /// Why the log refused the first batch that it refused.
+    refused: Option<Problem>,
     in_flight: VecDeque<Batch>,
     in_flight_bytes: usize,
     batch_bytes: usize,
@@ -88,6 +91,8 @@ impl LineAppends {
             gathered: Vec::new(),
             gathered_bytes: 0,
             gathered_line: 0,
+            chain: AppendChain::default(),
+            refused: None,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             batch_bytes: config.limits.line_batch_bytes,
@@ -155,7 +160,7 @@ impl LineAppends {
             first_line: self.gathered_line,
             events: events.len() as u64,
             bytes,
-            ack: log.submit(events),
+            ack: log.submit_next(&self.chain, events),
         });
     }
 
@@ -177,7 +182,11 @@ impl LineAppends {
                 self.last = Some(acked.last);
                 Ok(())
             }
-            Err(error) => Err(Problem::from(&error).with("line", batch.first_line)),
+            Err(error) => {
+                let problem = Problem::from(&error).with("line", batch.first_line);
+                self.refused.get_or_insert_with(|| problem.clone());
+                Err(problem)
+            }
         }
     }
 
@@ -190,14 +199,11 @@ impl LineAppends {
         to: &AnswerTo,
         out: &mut Vec<u8>,
     ) {
-        let mut refused = None;
         while !self.in_flight.is_empty() {
-            // It is of an earlier line than what ended the reading.
-            if let Err(problem) = self.next_ack().await {
-                refused.get_or_insert(problem);
-            }
+            let _ = self.next_ack().await; // a refusal is kept in `refused`
         }
-        let outcome = refused.map_or(outcome, Err);
+        // What the log refused first is of an earlier line than whatever ended the reading.
+        let outcome = self.refused.take().map_or(outcome, Err);
         let problem = match (outcome, self.first, self.last) {
             (Ok(()), Some(first), Some(last)) => {
                 let appended = Appended {
@@ -205,7 +211,7 @@ impl LineAppends {
                     last: last.get(),
                     count: self.appended,
                     tag: log.tag().as_str(),
-                    sync: &log.sync().to_string(),
+                    sync: log.sync().name(),
                 };
                 return response::write_appended(&appended, self.is_minimal, to, out);
             }

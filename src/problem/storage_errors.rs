@@ -20,7 +20,9 @@ impl From<&AppendError> for Problem {
             AppendError::BatchTooLarge { .. } => {
                 Self::new(ProblemKind::BodyTooLarge, error.to_string())
             }
-            AppendError::Overloaded { .. } => Self::new(ProblemKind::Overloaded, error.to_string()),
+            AppendError::Overloaded { .. } | AppendError::AfterRefused => {
+                Self::new(ProblemKind::Overloaded, error.to_string())
+            }
             AppendError::Poisoned { first_unsynced, .. } => {
                 let detail = format!(
                     "a write to the disk failed; offsets from {first_unsynced} on are in doubt"

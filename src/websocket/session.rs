@@ -119,7 +119,7 @@ pub async fn serve(
     decoder.push(Bytes::from(early_bytes));
     let now = Instant::now();
     let mut session = Session {
-        sync: live.log().sync().to_string(),
+        sync: live.log().sync().name(),
         live,
         tag,
         outlet: Outlet::new(stream),
@@ -154,7 +154,7 @@ pub async fn serve(
 struct Session {
     live: Rc<LiveLog>,
     tag: Tag,
-    sync: String,
+    sync: &'static str,
     outlet: Outlet,
     /// The socket takes nothing more now.
     is_full: bool,
@@ -486,7 +486,7 @@ impl Session {
         self.publish_bytes -= publish.data_bytes;
         match (result, &publish.id) {
             (Ok(acked), Some(id)) => {
-                let (tag, sync) = (self.tag, &self.sync);
+                let (tag, sync) = (self.tag, self.sync);
                 push_text_frame(&mut self.answers, |out| {
                     message::push_ack(out, id, acked.first, tag, sync);
                 });

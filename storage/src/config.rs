@@ -52,6 +52,17 @@ impl FromStr for SyncMode {
     }
 }
 
+impl SyncMode {
+    /// Its name without its number, as an acknowledgement states which mode held.
+    pub fn name(self) -> &'static str {
+        match self {
+            SyncMode::Commit => "commit",
+            SyncMode::Interval { .. } => "interval",
+            SyncMode::Never => "never",
+        }
+    }
+}
+
 impl fmt::Display for SyncMode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -119,6 +119,9 @@ pub enum AppendError {
     /// The disk has no space for what already waits: free some. The same append may succeed then.
     #[error("the disk is full")]
     DiskFull,
+    /// An append that this one was to follow was refused: mend that one first.
+    #[error("an append before this one was refused")]
+    AfterRefused,
     /// The log is being closed: append after the restart.
     #[error("log is closing")]
     Closed,

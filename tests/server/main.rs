@@ -192,7 +192,7 @@ fn a_refusal_can_be_read_by_who_is_still_sending() {
     stream.write_all(&vec![b'x'; bytes]).expect("everything is taken");
     let (status, body) = read_answer(&mut stream, &mut Vec::new());
     assert_eq!(status, 413, "{body}");
-    assert_eq!(stream.read(&mut [0; 1]).expect("a proper end"), 0);
+    assert_eq!(stream.read_to_end(&mut Vec::new()).expect("a proper end"), 0);
 }
 
 /// "A body cut short appends nothing."
@@ -242,7 +242,8 @@ fn an_idle_connection_is_closed() {
     let mut stream = connect(&server);
     stream.write_all(append_request("a", "1").as_bytes()).expect("sent");
     assert_eq!(read_answer(&mut stream, &mut Vec::new()).0, 201);
-    assert_eq!(stream.read(&mut [0; 1]).expect("a proper end"), 0);
+    // `read_to_end` goes on when the rings of this process signal its threads.
+    assert_eq!(stream.read_to_end(&mut Vec::new()).expect("a proper end"), 0);
 }
 
 /// SIGTERM without the signal: idle connections and streams do not hold up the end, nothing is lost,
@@ -355,4 +356,50 @@ fn more_connections_than_places_wait() {
     drop(held);
     third.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
     assert_eq!(read_answer(&mut third, &mut Vec::new()).0, 200);
+}
+
+/// API §2, half-way failure: "the status and problem of the failing line ...; what was appended stays".
+/// A log with hardly any room refuses some batch of a long body: nothing behind it may be taken, or a
+/// client that goes on from the named line would append those lines twice.
+#[test]
+fn what_a_refused_body_left_is_what_stands_before_the_named_line() {
+    for shards in [1, 2] {
+        let dir = TestDir::new();
+        let mut config = dir.config(shards);
+        config.log.event_bytes_max = 16 << 10;
+        config.log.frame_bytes_target = 64 << 10;
+        config.log.frame_bytes_max = 256 << 10;
+        config.log.staged_bytes_max = 256 << 10;
+        config.limits.line_batch_bytes = 16 << 10;
+        config.limits.lines_in_flight_bytes_max = 4 << 20;
+        let server = Server::start(config).expect("a server");
+        let mut refused = 0;
+        // Which shard takes a connection is the kernel's choice: several bodies meet both.
+        for body in 0..6 {
+            let lines: String = (0..30_000).map(|line| format!("\"{line:0>100}\"\n")).collect();
+            let (status, answer) = ask(
+                &server,
+                &format!(
+                    "POST /api/v1/topics/body/{body}/events HTTP/1.1\r\nHost: localhost\r\n\
+                     Content-Type: application/x-ndjson\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{lines}",
+                    lines.len()
+                ),
+            );
+            let (path, before) = (format!("/api/v1/topics/body/{body}"), 30_000);
+            let stored = match get(&server, &path) {
+                (200, topic) => member(&topic, "count"),
+                _ => 0,
+            };
+            if status == 201 {
+                assert_eq!(stored, before);
+            } else {
+                assert_eq!(status, 503, "{answer}");
+                refused += 1;
+                assert_eq!(member(&answer, "appended"), stored, "{answer}");
+                assert_eq!(member(&answer, "line"), stored + 1, "{answer}");
+            }
+        }
+        assert!(refused > 0, "the room was meant to be too small, with {shards} shards");
+        server.stop().expect("it stops");
+    }
 }
