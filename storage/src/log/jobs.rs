@@ -183,6 +183,9 @@ impl<D: Disk> Log<D> {
         let name = SegmentName::first_generation(header.base_offset);
         let path = self.dir.join(name.log_file_name());
         self.tail = Tail::new(&header, file);
+        // An extension of the old file that found the disk full is of no use any more, and nothing
+        // else would say that what waits has a place now.
+        self.space_is_back();
         // That the segment exists says that the one before was synced to its end.
         self.stated = header.base_offset;
         self.unsealed.push_back(Unsealed::new(

@@ -451,6 +451,45 @@ fn what_a_full_disk_holds_up_can_be_taken_back() {
 }
 
 #[test]
+fn a_new_segment_ends_the_shortage_of_the_old_one() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open_with(&disk, LogConfig { frame_bytes_target: 32 << 10, ..tiny() });
+    let mut held = None;
+    let mut run = |log: &mut Log<SimDisk>, boot_ms: u64| {
+        while let Some(op) = log.next_op(now(boot_ms)) {
+            match &op {
+                Op::Job { job: Job::Extend(job), .. } if job.to == Position::new(64 << 10) => {
+                    held = Some(op);
+                }
+                _ => log.complete(op.run(&disk), now(boot_ms)),
+            }
+        }
+        held.take()
+    };
+    // A frame waits for an extension, and then with more goes into the next segment, which is there.
+    let mut extension = None;
+    for number in 0..9 {
+        append(&mut log, &format!("{number}"));
+        extension = extension.or(run(&mut log, 2));
+    }
+    let visible = log.visible();
+    assert_eq!(visible, Offset::new(8), "the ninth has no room");
+    append(&mut log, &format!("\"{}\"", "x".repeat(28 << 10)));
+    assert!(run(&mut log, 2).is_none());
+    disk.limit_space(Some(disk.space_bytes()));
+    let extension = extension.expect("it is under way");
+    log.complete(extension.run(&disk), now(2));
+    assert!(log.is_disk_full());
+    assert_eq!(log.refuse_staged(), visible);
+    log.run_ops(now(2));
+    assert_eq!(log_files(&disk).len(), 2, "it has rolled");
+    log.run_ops(now(60_000));
+    let appended = log.append(vec![event("a", "y")], now(60_000)).expect("there is a place for it");
+    log.run_ops(now(60_000));
+    assert_eq!((appended.first, log.visible()), (visible, appended.end));
+}
+
+#[test]
 fn a_torn_end_is_cut_and_a_hole_before_synced_frames_is_not() {
     let disk = SimDisk::new(1);
     let mut log = open(&disk);
