@@ -193,7 +193,9 @@ impl<D: Disk> Job<D> {
 pub struct NewFile<D: Disk> {
     /// For frames: `DirectSync`, or buffered.
     pub file: Arc<D::File>,
-    /// For zeroing and the header: `Direct`, or the same.
+    /// For zeroing and the header: `Direct`, or buffered. Always opened for itself: the kernel tells
+    /// a failed write-back once for each open file, so of two syncs of the same one that run side by
+    /// side only the first would fail, and the other would vouch for frames that were lost.
     pub zeroing: Arc<D::File>,
     /// How frames go into `file`.
     pub mode: WriteMode,
@@ -227,7 +229,9 @@ impl<D: Disk> ExtendJob<D> {
     /// Writes zeroes and syncs: when frames are written there, nothing but data changes on the disk.
     fn run(self) -> io::Result<()> {
         write_zeroes(&*self.file, self.from, self.to)?;
-        self.file.sync_data()
+        // A write that finds the disk full can be tried again. A sync cannot, whatever it failed
+        // for: frames may have been among what it lost.
+        self.file.sync_data().map_err(|error| io::Error::other(format!("sync: {error}")))
     }
 }
 
@@ -267,16 +271,21 @@ impl PrepareJob {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let buffered = Arc::new(disk.create(&self.path, Access::Write)?);
-        let (zeroing, file, mode) = match self.mode {
-            WriteMode::Buffered => (Arc::clone(&buffered), buffered, WriteMode::Buffered),
+        let created = disk.create(&self.path, Access::Write)?;
+        let direct = match self.mode {
+            WriteMode::Buffered => None,
             WriteMode::Direct => match direct_files(disk, &self.path) {
-                Ok([zeroing, file]) => (zeroing, file, WriteMode::Direct),
-                Err(error) if is_refusal(&error) => {
-                    (Arc::clone(&buffered), buffered, WriteMode::Buffered)
-                }
+                Ok(files) => Some(files),
+                Err(error) if is_refusal(&error) => None,
                 Err(error) => return Err(error),
             },
+        };
+        let (zeroing, file, mode) = match direct {
+            Some([zeroing, file]) => (zeroing, file, WriteMode::Direct),
+            None => {
+                let zeroing = Arc::new(disk.open(&self.path, Access::Write)?);
+                (zeroing, Arc::new(created), WriteMode::Buffered)
+            }
         };
         write_zeroes(&*zeroing, Position::default(), self.to)?;
         zeroing.sync_data()?;

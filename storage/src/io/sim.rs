@@ -587,7 +587,8 @@ impl PendingSync {
             let State { files, rng, .. } = &mut *state;
             let content = files.get_mut(&self.inode).expect("a file lives while it is open");
             content.fail_sync_to(mark, rng);
-            return Err(io::Error::other("simulated sync error"));
+            // Some file systems only look for space when they write back.
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "simulated sync error"));
         }
         state.file(self.inode).sync_to(mark);
         Ok(())

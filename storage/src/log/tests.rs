@@ -327,6 +327,38 @@ fn a_failed_sync_poisons_and_what_it_left_in_the_page_cache_is_not_trusted() {
 }
 
 #[test]
+fn a_failed_sync_of_an_extension_poisons_whatever_it_failed_for() {
+    let disk = SimDisk::new(1);
+    disk.refuse_direct(true);
+    let mut log = open(&disk);
+    let extension = loop {
+        append(&mut log, "0");
+        let mut held = None;
+        while let Some(op) = log.next_op(now(2)) {
+            match op {
+                Op::Job { job: Job::Extend(_), .. } => held = Some(op),
+                op => log.complete(op.run(&disk), now(2)),
+            }
+        }
+        if let Some(extension) = held {
+            break extension;
+        }
+    };
+    append(&mut log, "1");
+    let write = log.next_op(now(2)).expect("a frame");
+    assert!(matches!(write, Op::Write { .. }));
+    log.complete(write.run(&disk), now(2));
+    let visible = log.visible();
+    assert!(visible < log.next(), "it waits for its sync");
+    // The same file, and so the page that the frame is in.
+    disk.arm(Fault::SyncFails, 0);
+    log.complete(extension.run(&disk), now(2));
+    log.run_ops(now(60_000));
+    assert_eq!(log.poisoned().expect("poisoned").first_unsynced, visible);
+    assert_eq!(log.visible(), visible);
+}
+
+#[test]
 fn interval_lets_readers_run_ahead_and_an_unclean_end_gives_a_new_tag() {
     let config = LogConfig { sync: SyncMode::Interval { interval_ms: 50 }, ..tiny() };
     let disk = SimDisk::new(1);
