@@ -359,6 +359,38 @@ fn a_failed_sync_of_an_extension_poisons_whatever_it_failed_for() {
 }
 
 #[test]
+fn an_empty_frame_that_a_failed_sync_lost_takes_nothing_with_it() {
+    let sync = SyncMode::Interval { interval_ms: 10 };
+    // No extension, whose sync would make it durable.
+    let config = LogConfig { sync, preallocate_bytes_min: 32 << 10, ..tiny() };
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let (mut log, _) = open_with(&disk, config.clone());
+        append_each(&mut log, 1);
+        log.run_ops(now(20));
+        assert_eq!(log.synced(), Offset::new(1));
+        // The empty frame is written, and while it is synced the next frame is.
+        log.run_ops(now(101));
+        let Some(Op::Sync { id, file }) = log.next_op(now(111)) else { panic!("a sync") };
+        let sync = file.begin_sync();
+        append(&mut log, "1");
+        log.run_ops(now(112));
+        disk.arm(Fault::SyncFails, 0);
+        log.complete(OpOutcome::Sync { id, result: sync.complete() }, now(112));
+        assert!(log.poisoned().is_some());
+        drop((log, file));
+
+        let disk = disk.kill();
+        let (log, _) = open_with(&disk, config.clone());
+        assert_eq!(log.visible(), Offset::new(2));
+        drop(log);
+        let disk = disk.power_cut();
+        let (log, _) = open_with(&disk, config.clone());
+        assert_eq!(stored(&disk, log.visible()), ["0", "1"], "seed {seed}");
+    }
+}
+
+#[test]
 fn interval_lets_readers_run_ahead_and_an_unclean_end_gives_a_new_tag() {
     let config = LogConfig { sync: SyncMode::Interval { interval_ms: 50 }, ..tiny() };
     let disk = SimDisk::new(1);

@@ -49,7 +49,7 @@ impl TailScan {
                 break ScanEnd::Content(error);
             }
             end = frames.end();
-            doubt.frame(frame.header().synced_offset, &end);
+            doubt.frame(frame.header().synced_offset, &end, frame.is_empty());
             is_clean = frame.header().flags.has(FrameFlags::CLEAN_END);
         };
         Ok(TailScan { index, end, why, in_doubt_from: doubt.from, is_clean })
@@ -59,8 +59,8 @@ impl TailScan {
 /// Which frames had been synced, as the headers behind them say.
 struct Doubt {
     from: Position,
-    /// The ends of the frames of which none says so yet.
-    frames: VecDeque<SegmentEnd>,
+    /// The ends of the frames of which none says so yet, and the synced offset that says so.
+    frames: VecDeque<(SegmentEnd, Offset)>,
 }
 
 impl Doubt {
@@ -68,10 +68,13 @@ impl Doubt {
         Doubt { from: FIRST_FRAME_POSITION, frames: VecDeque::new() }
     }
 
-    fn frame(&mut self, synced: Offset, end: &SegmentEnd) {
-        while let Some(frame) = self.frames.pop_front_if(|frame| frame.end_offset <= synced) {
-            self.from = frame.end_position;
+    fn frame(&mut self, synced: Offset, end: &SegmentEnd, is_empty: bool) {
+        while let Some((end, _)) = self.frames.pop_front_if(|(_, proof)| *proof <= synced) {
+            self.from = end.end_position;
         }
-        self.frames.push_back(*end);
+        // An empty frame ends where the one before it does: only what was synced behind it shows
+        // that it had been.
+        let proof = end.end_offset.plus(u64::from(is_empty));
+        self.frames.push_back((*end, proof));
     }
 }
