@@ -7,7 +7,7 @@
 //! 1. a lock, held while we run: an abstract unix socket named after the address;
 //! 2. a first bind without `SO_REUSEPORT`, which fails beside *any* other listener.
 //!
-//! Both are tried for [`CLAIM_MS`], since a killed server's ring holds its sockets a little longer.
+//! Both are tried for `CLAIM_MS`, since a killed server's ring holds its sockets a little longer.
 
 use std::{
     io,

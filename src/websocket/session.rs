@@ -11,7 +11,7 @@
 //! that its message brought about.
 //!
 //! Nothing is read while too much is unanswered ([`PUBLISHES_MAX`], [`PUBLISH_BYTES_MAX`]) or while the
-//! answers are not taken ([`ANSWER_BYTES_MAX`]): the client's socket fills, and it waits.
+//! answers are not taken (`ANSWER_BYTES_MAX`): the client's socket fills, and it waits.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};

@@ -1,7 +1,7 @@
 //! The sealed segments of a log, in offset order, and what of each stays in memory.
 //!
 //! A [`SealedSegment`] never changes, so all shards share it. It keeps its two files open and holds
-//! the resident part of its index: where its blocks begin ([`Blocks`]), and which topics are *not* in
+//! the resident part of its index: where its blocks begin (`Blocks`), and which topics are *not* in
 //! it. Everything else is read on demand, by whoever asks, in its own way ([`ReadIo`]).
 
 use std::{

@@ -49,7 +49,7 @@ pub(super) enum Asked {
 
 impl Lookup {
     /// An inquiry after what `selection` wants of `offsets`, some of which are in the segment; `None`
-    /// if that costs more than scanning. Nothing is wanted if [`Lookup::is_empty`].
+    /// if that costs more than scanning. Nothing is wanted if there are no entries.
     pub fn new<D: Disk>(
         segment: &SealedSegment<D>,
         selection: &Selection,
