@@ -307,11 +307,12 @@ mod tests {
     }
 
     /// API §5: "Close codes: 1001 and 4000 drained (reconnect with your cursor), 4001 credentials
-    /// ended, 4008 too much asked (say what)", "binary frames 1003, more than 2 MiB 1009".
+    /// ended, 4008 too much asked (say what)", "binary frames 1003, more than 2 MiB 1009"; 1011 is in
+    /// docs/WIRE_PROTOCOL.md.
     #[test]
     fn close_codes_are_those_of_the_contract() {
         let codes: Vec<u16> = CLOSE_CODES.iter().map(|entry| entry.code).collect();
-        assert_eq!(codes, [1000, 1001, 1002, 1003, 1007, 1009, 4000, 4001, 4008]);
+        assert_eq!(codes, [1000, 1001, 1002, 1003, 1007, 1009, 1011, 4000, 4001, 4008]);
         assert_eq!(CloseCode::Drained.code(), 4000);
         assert!(CLOSE_CODES.iter().all(|entry| entry.reason.len() <= 123));
     }
