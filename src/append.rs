@@ -14,13 +14,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use strandline_storage::{event::NewEvent, segment::Tag, topic::Topic};
+use strandline_storage::{segment::Tag, topic::Topic};
 
 pub(crate) use lines::LineAppends;
 
 use crate::{
     config::ServerConfig,
-    event_json::{EventsForm, RawAppend, parse_events},
+    event_json::{EventsForm, ParsedEvents, RawAppend, parse_events},
     http::{
         body::BodyLimit,
         head::{FieldName, Head},
@@ -111,10 +111,12 @@ impl WholeForm {
     }
 
     /// The events that a whole body holds, at least one.
-    pub(crate) fn events(&self, body: Bytes) -> Result<Vec<NewEvent>, Problem> {
+    pub(crate) fn events(&self, body: Bytes) -> Result<ParsedEvents, Problem> {
         match &self.content {
-            WholeContent::Raw { raw, topic } => Ok(vec![raw.event(topic, body)?]),
-            WholeContent::Objects { topic } => Ok(parse_events(&body, topic.as_ref())?.events),
+            WholeContent::Raw { raw, topic } => {
+                Ok(ParsedEvents { events: vec![raw.event(topic, body)?], is_array: false })
+            }
+            WholeContent::Objects { topic } => parse_events(&body, topic.as_ref()),
         }
     }
 }
@@ -148,6 +150,7 @@ fn prefers_minimal(head: &Head) -> bool {
 pub(crate) struct AckAnswer {
     ack: AckFuture,
     count: u64,
+    is_many: bool,
     is_minimal: bool,
     tag: Tag,
     to: AnswerTo,
@@ -157,41 +160,36 @@ impl AckAnswer {
     /// Submits events, and makes the answer of what becomes of them.
     pub(crate) fn submit(
         log: &LogHandle,
-        events: Vec<NewEvent>,
+        parsed: ParsedEvents,
         is_minimal: bool,
         to: &AnswerTo,
     ) -> Self {
+        let ParsedEvents { events, is_array: is_many } = parsed;
         let (count, tag) = (events.len() as u64, *log.tag());
-        AckAnswer { ack: log.submit(events), count, is_minimal, tag, to: to.clone() }
+        AckAnswer { ack: log.submit(events), count, is_many, is_minimal, tag, to: to.clone() }
     }
 
     /// Appends the answer to `out` when it is known.
     pub(crate) fn poll_into(&mut self, out: &mut Vec<u8>, context: &mut Context<'_>) -> Poll<()> {
         let result = ready!(Pin::new(&mut self.ack).poll(context));
-        write_result(&result, self.count, &self.tag, self.is_minimal, &self.to, out);
+        self.write_result(&result, out);
         Poll::Ready(())
     }
-}
 
-fn write_result(
-    result: &Result<Acked, AppendRefused>,
-    count: u64,
-    tag: &Tag,
-    is_minimal: bool,
-    to: &AnswerTo,
-    out: &mut Vec<u8>,
-) {
-    match result {
-        Ok(acked) => {
-            let appended = Appended {
-                first: acked.first.get(),
-                last: acked.last.get(),
-                count,
-                tag: tag.as_str(),
-                sync: acked.sync.name(),
-            };
-            response::write_appended(&appended, is_minimal, to, out);
+    fn write_result(&self, result: &Result<Acked, AppendRefused>, out: &mut Vec<u8>) {
+        match result {
+            Ok(acked) => {
+                let appended = Appended {
+                    first: acked.first.get(),
+                    last: acked.last.get(),
+                    count: self.count,
+                    is_many: self.is_many,
+                    tag: self.tag.as_str(),
+                    sync: acked.sync.name(),
+                };
+                response::write_appended(&appended, self.is_minimal, &self.to, out);
+            }
+            Err(error) => response::write_problem(&Problem::from(error), &self.to, out),
         }
-        Err(error) => response::write_problem(&Problem::from(error), to, out),
     }
 }

@@ -335,9 +335,9 @@ impl Reader<'_> {
         };
         let is_minimal = form.is_minimal();
         match form.events(body) {
-            Ok(events) => {
-                let event_bytes = events.iter().map(|event| event.data.len()).sum();
-                let answer = AckAnswer::submit(self.shard.log(), events, is_minimal, to);
+            Ok(parsed) => {
+                let event_bytes = parsed.events.iter().map(|event| event.data.len()).sum();
+                let answer = AckAnswer::submit(self.shard.log(), parsed, is_minimal, to);
                 self.outbox.push(Item::Append { answer, event_bytes });
                 follow(to)
             }

@@ -210,6 +210,7 @@ impl LineAppends {
                     first: first.get(),
                     last: last.get(),
                     count: self.appended,
+                    is_many: true,
                     tag: log.tag().as_str(),
                     sync: log.sync().name(),
                 };

@@ -12,6 +12,9 @@ pub struct Appended<'a> {
     pub last: u64,
     /// How many events; others' may lie between them.
     pub count: u64,
+    /// Whether the request could have had many, an array or lines: then the answer has `last`, also
+    /// where it had one.
+    pub is_many: bool,
     /// The tag of the log's history.
     pub tag: &'a str,
     /// What the acknowledgement promises: `commit`, `interval:MS` or `never`.
@@ -36,7 +39,7 @@ pub fn write_appended(appended: &Appended<'_>, minimal: bool, to: &AnswerTo, out
     let body_start = out.len();
     out.extend_from_slice(b"{\"offset\":");
     write_number(appended.first, out);
-    if appended.count != 1 {
+    if appended.is_many {
         out.extend_from_slice(b",\"last\":");
         write_number(appended.last, out);
     }
@@ -56,7 +59,7 @@ pub fn write_appended(appended: &Appended<'_>, minimal: bool, to: &AnswerTo, out
 fn appended_bytes(appended: &Appended<'_>) -> u64 {
     const FIXED: &str = "{\"offset\":,\"cursor\":\".\",\"count\":,\"sync\":\"\"}\n";
     let text_bytes = FIXED.len() + appended.tag.len() + appended.sync.len();
-    let last_bytes = if appended.count == 1 { 0 } else { 8 + digits(appended.last) };
+    let last_bytes = if appended.is_many { 8 + digits(appended.last) } else { 0 };
     let text_bytes = u64::try_from(text_bytes).expect("a length fits into 64 bits");
     let numbers = digits(appended.first) + digits(appended.last) + digits(appended.count);
     text_bytes + numbers + last_bytes
@@ -82,7 +85,7 @@ mod tests {
     }
 
     const ONE: Appended<'_> =
-        Appended { first: 42, last: 42, count: 1, tag: "k3f9q", sync: "commit" };
+        Appended { first: 42, last: 42, count: 1, is_many: false, tag: "k3f9q", sync: "commit" };
 
     /// API §2: "`201`, `Event-Offset: 42`, `{"offset":42,"cursor":"42.k3f9q","count":1,
     /// "sync":"commit"}`".
@@ -99,7 +102,14 @@ mod tests {
     /// API §2: "for many, `offset` is the first and `last` the last (others' events may lie between)".
     #[test]
     fn the_answer_to_an_append_of_many() {
-        let many = Appended { first: 9, last: 1_000_000, count: 10, tag: "a", sync: "interval:50" };
+        let many = Appended {
+            first: 9,
+            last: 1_000_000,
+            count: 10,
+            is_many: true,
+            tag: "a",
+            sync: "interval:50",
+        };
         let text = written(|out| write_appended(&many, false, &modern(), out));
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert_eq!(
@@ -115,8 +125,8 @@ mod tests {
     fn lengths_are_right_at_every_power_of_ten() {
         for power in 0..20 {
             for number in [10_u64.pow(power) - 1, 10_u64.pow(power), u64::MAX] {
-                for count in [1, number] {
-                    let appended = Appended { first: number, last: number, count, ..ONE };
+                for (count, is_many) in [(1, false), (1, true), (number, true)] {
+                    let appended = Appended { first: number, last: number, count, is_many, ..ONE };
                     let text = written(|out| write_appended(&appended, false, &modern(), out));
                     let (head, body) = text.split_once("\r\n\r\n").unwrap();
                     assert!(head.ends_with(&format!("Content-Length: {}", body.len())));

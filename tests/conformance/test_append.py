@@ -143,6 +143,27 @@ def test_array_is_atomic(server, topic):
     assert server.json("GET", f"/api/v1/topics/{topic}")[1]["count"] == 5
 
 
+def test_the_answer_for_many(server, topic):
+    """for many, `offset` is the first and `last` the last; also where the many are one"""
+    for body, kind, count in (([{"topic": topic}], "application/json", 1), ([{"topic": topic}] * 3, "application/json", 3)):
+        status, headers, answer = post(server, "/api/v1/events", json.dumps(body), Content_Type=kind)
+        ack = json.loads(answer)
+        assert status == 201 and ack["count"] == count and ack["last"] == ack["offset"] + count - 1 and headers["Event-Offset"] == str(ack["offset"]), ack
+        assert ack["cursor"].split(".")[0] == str(ack["last"])
+    for target in (path(topic), f"/api/v1/events?topic={topic}"):
+        ack = json.loads(post(server, target, b"{}\n", Content_Type="application/x-ndjson")[2])
+        assert ack["count"] == 1 and ack["last"] == ack["offset"], ack
+    assert "last" not in server.json("POST", "/api/v1/events", {"topic": topic})[1]
+
+
+def test_what_belongs_to_one_event_is_refused_for_lines(server, topic):
+    """On raw NDJSON, type, key and headers apply to every line, an id is 400; `Expected-Offset`: 400 for streams"""
+    for name in ("Event-Id", "Idempotency-Key", "Expected-Offset"):
+        status, _, _ = server.request("POST", path(topic), b"1\n", {"Content-Type": "application/x-ndjson", name: "1"})
+        assert status == 400, name
+    assert server.request("GET", f"/api/v1/topics/{topic}")[0] == 404
+
+
 def test_array_limit(server, topic):
     """An array has at most 10,000 events (413)."""
     one = '{"topic":"%s"}' % topic
