@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from harness import Server
-from wire import Ws, raw_upgrade
+from wire import Ws, raw_upgrade, status_of
 
 
 def frame(opcode, payload=b"", fin=True, masked=True, rsv=0):
@@ -264,6 +264,26 @@ def test_bad_handshakes(server, headers):
     assert status in (400, 426)
     if headers.get("Sec-WebSocket-Version"):
         assert status == 426 and got["sec-websocket-version"] == "13"
+
+
+def test_a_handshake_has_no_body(server):
+    """What is ambiguous is refused and the connection closed: the body of a handshake would be read as frames"""
+    head = (f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
+    for field in ("Content-Length: 3", "Transfer-Encoding: chunked"):
+        answer = server.exchange(f"{head}{field}\r\n\r\n".encode() + b"abc")
+        assert status_of(answer) == 400 and b"connection: close" in answer.lower(), answer
+
+
+def test_frames_right_behind_the_handshake(server, topic):
+    """what comes in one packet with the handshake, and behind other requests, is read"""
+    first = f"POST /api/v1/topics/{topic}/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1"
+    head = ("GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    subscribe = json.dumps({"type": "subscribe", "topics": [topic], "from": "earliest"}).encode()
+    answer = server.exchange((first + head).encode() + frame(1, b'{"type":"ping"}') + frame(1, subscribe), wait_s=1)
+    at = [answer.find(text) for text in (b"HTTP/1.1 201", b"HTTP/1.1 101", b"connection.established", b"pong", b"subscribed", b'"type":"event"')]
+    assert -1 not in at and at == sorted(at), answer
 
 
 def test_foreign_origin(server):

@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tungstenite::handshake::derive_accept_key;
 
 use crate::{
-    http::head::{FieldName, Head},
+    http::head::{BodyLength, FieldName, Head},
     problem::{Problem, ProblemKind},
 };
 
@@ -21,7 +21,8 @@ pub struct Accepted {
 }
 
 /// Checks a handshake. What lacks `Upgrade`, or speaks another version, is 426 (whose answer states
-/// the version that is spoken); a broken key is 400.
+/// the version that is spoken); a broken key is 400, and so is a body, whose bytes would be taken for
+/// frames.
 pub fn accept(head: &Head) -> Result<Accepted, Problem> {
     if !head.asks_for_websocket() {
         let detail =
@@ -31,6 +32,10 @@ pub fn accept(head: &Head) -> Result<Accepted, Problem> {
     if head.text(FieldName::SecWebsocketVersion)? != Some("13") {
         let detail = "Sec-WebSocket-Version is not 13";
         return Err(Problem::new(ProblemKind::UpgradeRequired, detail));
+    }
+    if !matches!(head.body_length(), BodyLength::Unstated | BodyLength::Sized(0)) {
+        let detail = "a WebSocket handshake has no body: frames follow its head";
+        return Err(Problem::new(ProblemKind::InvalidHeader, detail));
     }
     let key = head.text(FieldName::SecWebsocketKey)?.unwrap_or_default();
     if !STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
@@ -88,6 +93,8 @@ mod tests {
         assert_eq!(status(&[KEY, UPGRADE]), 426);
         assert_eq!(status(&[KEY, UPGRADE, "Sec-WebSocket-Version: 8\r\n"]), 426);
         assert_eq!(status(&[KEY, UPGRADE, VERSION, VERSION]), 400);
+        assert_eq!(status(&[KEY, UPGRADE, VERSION, "Content-Length: 3\r\n"]), 400);
+        assert_eq!(status(&[KEY, UPGRADE, VERSION, "Transfer-Encoding: chunked\r\n"]), 400);
         assert_eq!(status(&[VERSION, UPGRADE]), 400);
         assert_eq!(status(&[VERSION, UPGRADE, KEY, KEY]), 400);
         for key in ["", "short", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZSE=", "!!!!"] {
