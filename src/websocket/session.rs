@@ -72,6 +72,9 @@ const RECEIVED_PER_FEED: u32 = 64;
 /// A socket that has been full for so long is stalled: no events are kept for it any more.
 const STALL_MS: u64 = 50;
 
+/// At the end, publishes that were taken have so long to be acknowledged: a commit's time, many times.
+const SETTLE_MS: u64 = 2000;
+
 /// After a close frame the client has so long to end its side.
 const CLOSING_MS: u64 = 1000;
 
@@ -551,9 +554,24 @@ impl Session {
         Ok(())
     }
 
+    /// Answers every publish that was taken. Without its ack, a client would publish once more what is
+    /// in the log already.
+    async fn settle(&mut self) {
+        while let Some(publish) = self.publishes.front_mut() {
+            let result = poll_fn(|context| Pin::new(&mut publish.ack).poll(context)).await;
+            self.answer_publish(result);
+        }
+    }
+
     /// Says goodbye if somebody is there, and waits a while for the client to end its side, so that it
     /// reads what was sent last.
     async fn close(mut self, end: End) -> io::Result<()> {
+        if !matches!(end, End::Lost(_)) {
+            let patience = Duration::from_millis(SETTLE_MS);
+            if monoio::time::timeout(patience, self.settle()).await.is_err() {
+                tracing::warn!(unanswered = self.publishes.len(), "publishes end without an ack");
+            }
+        }
         let mut last = std::mem::take(&mut self.answers);
         match end {
             End::Close(code) => frames::push_close(&mut last, code.code(), code.entry().reason),

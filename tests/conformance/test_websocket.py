@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import struct
 import threading
 import time
@@ -303,6 +304,26 @@ def test_many_events_in_order(server, topic):
         ws.next()
         assert server.request("POST", f"/api/v1/topics/{topic}/events", lines, {"Content-Type": "application/x-ndjson"})[0] == 201
         assert [ws.next()["data"] for _ in range(40_000)] == list(range(20_000)) * 2
+
+
+def test_drain_acknowledges_what_was_taken():
+    """finish commits, tell subscribers: a publish that is in the log was acknowledged before the close"""
+    with Server("--shards", "2") as server:
+        acknowledged = 0
+        for _ in range(3):
+            ws = Ws(server)
+            for at in range(900):
+                ws.send(type="publish", id=at, topic="a", data="x" * 2000)
+            server.process.send_signal(signal.SIGTERM)
+            acks = []
+            with pytest.raises(ConnectionClosed):
+                while True:
+                    acks.append(ws.next())
+            assert [ack["id"] for ack in acks] == list(range(len(acks))) and ws.socket.close_code in (1001, 4000)
+            assert server.process.wait(12) == 0
+            acknowledged += len(acks)
+            server.start()
+            assert server.json("GET", "/api/v1/topics/a")[1].get("count", 0) == acknowledged
 
 
 def test_drain():
