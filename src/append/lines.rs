@@ -71,23 +71,31 @@ impl LineAppends {
         is_minimal: bool,
         config: &ServerConfig,
     ) -> Self {
-        Self::new(LineContent::Data { raw: Box::new(raw), topic }, is_minimal, config)
+        let content = LineContent::Data { raw: Box::new(raw), topic };
+        Self::new(content, config.log.event_bytes_max, is_minimal, config)
     }
 
-    /// Lines that are event objects.
+    /// Lines that are event objects: each may be as long as one that is a body of its own, since what
+    /// is limited is its data.
     pub(super) fn of_objects(
         topic: Option<Topic>,
         is_minimal: bool,
         config: &ServerConfig,
     ) -> Self {
-        Self::new(LineContent::Object { topic }, is_minimal, config)
+        let line_bytes_max = usize::try_from(config.limits.array_bytes_max).unwrap_or(usize::MAX);
+        Self::new(LineContent::Object { topic }, line_bytes_max, is_minimal, config)
     }
 
-    fn new(content: LineContent, is_minimal: bool, config: &ServerConfig) -> Self {
+    fn new(
+        content: LineContent,
+        line_bytes_max: usize,
+        is_minimal: bool,
+        config: &ServerConfig,
+    ) -> Self {
         LineAppends {
             content,
             is_minimal,
-            lines: Lines::new(config.log.event_bytes_max),
+            lines: Lines::new(line_bytes_max),
             gathered: Vec::new(),
             gathered_bytes: 0,
             gathered_line: 0,

@@ -236,6 +236,20 @@ def test_ndjson_line_limit(server, topic):
     assert status == 413 and json.loads(body)["line"] == 2
 
 
+def test_a_line_that_is_an_object(server, topic):
+    """event data 1 MiB, one NDJSON line as one event: what holds for an object that is a body holds for one that is a line"""
+    def line(**event):
+        return json.dumps({"topic": topic, **event}).encode()
+    for extra, status in ((0, 201), (1, 413)):
+        for body in (line(data="x" * (1048576 + extra), content_type="text/plain"), line(data_base64=base64.b64encode(b"x" * (1048576 + extra)).decode()),
+                     line(data="\u00e9" * (524288 + extra), content_type="text/plain")):
+            assert post(server, "/api/v1/events", body, Content_Type="application/json")[0] == status
+            got, _, answer = post(server, "/api/v1/events", b'{"topic":"%s"}\n%s\n' % (topic.encode(), body), Content_Type="application/x-ndjson")
+            assert got == status and (status == 201 or json.loads(answer)["line"] == 2), answer
+    status, _, answer = post(server, "/api/v1/events", b'{"topic":"a"' + b" " * (4 << 20) + b"}\n", Content_Type="application/x-ndjson")
+    assert status == 413 and json.loads(answer)["line"] == 1
+
+
 @pytest.mark.parametrize("head,body", [
     ("Content-Length: 100\r\n", b"half of it"),
     ("Transfer-Encoding: chunked\r\n", b"a\r\nhalf of it\r\n"),
