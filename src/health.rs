@@ -18,6 +18,8 @@ pub(crate) fn write_ready(shard: &Shard, to: &AnswerTo, out: &mut Vec<u8>) {
         (503, "draining", Some("the server is stopping"))
     } else if let Some(reason) = log.poisoned() {
         (200, "read-only", Some(reason))
+    } else if log.is_disk_full() {
+        (200, "disk-full", Some("the disk is full: appends are refused until there is space"))
     } else {
         (200, "ok", None)
     };

@@ -55,6 +55,7 @@ pub struct LogShared {
     earliest: AtomicU64,
     segments: ArcSwap<SegmentSet<RealDisk>>,
     poisoned: OnceLock<String>,
+    disk_full: AtomicBool,
     closed: AtomicBool,
 }
 
@@ -102,6 +103,7 @@ impl LogShared {
             earliest: AtomicU64::new(facts.earliest.get()),
             segments: ArcSwap::new(facts.segments),
             poisoned: OnceLock::new(),
+            disk_full: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
     }
@@ -145,6 +147,11 @@ impl LogShared {
     /// By the owner: the log takes no more writes, and why.
     pub(crate) fn store_poisoned(&self, reason: String) {
         let _ = self.poisoned.set(reason);
+    }
+
+    /// By the owner: appends are refused for want of space, or are taken again.
+    pub(crate) fn store_disk_full(&self, is_full: bool) {
+        self.disk_full.store(is_full, Ordering::Release);
     }
 
     /// By the owner: the log was closed.
@@ -457,6 +464,11 @@ impl LogHandle {
     /// Why the log takes no more writes, if it does not.
     pub fn poisoned(&self) -> Option<&str> {
         self.shared.poisoned.get().map(String::as_str)
+    }
+
+    /// Whether appends are refused until there is space on the disk.
+    pub fn is_disk_full(&self) -> bool {
+        self.shared.disk_full.load(Ordering::Acquire)
     }
 
     /// Whether the log was closed.

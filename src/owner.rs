@@ -393,11 +393,15 @@ impl Owner {
                     "the log is read-only until a restart has looked at what the disk kept"
                 ),
                 Notice::DiskFull => {
+                    self.shared.store_disk_full(true);
                     tracing::error!("the disk is full: appends are refused until there is space");
                     let from = self.log.borrow_mut().refuse_staged();
                     self.refuse_waiters_from(from, &AppendError::DiskFull);
                 }
-                Notice::DiskSpaceBack => tracing::info!("the disk has space again"),
+                Notice::DiskSpaceBack => {
+                    self.shared.store_disk_full(false);
+                    tracing::info!("the disk has space again");
+                }
                 Notice::SealFailed { reason } => {
                     tracing::warn!(reason, "a full segment could not be indexed; tried again");
                 }
