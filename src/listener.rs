@@ -56,7 +56,7 @@ pub enum ClaimError {
         address: SocketAddr,
     },
     /// The system refuses it.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
     Refused {
         /// The address.
         address: SocketAddr,

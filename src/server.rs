@@ -47,7 +47,7 @@ pub enum StartError {
     #[error(transparent)]
     Claim(#[from] ClaimError),
     /// The data directory, or the log in it.
-    #[error(transparent)]
+    #[error("{0}{hint}", hint = hint_of(.0))]
     Open(#[from] OpenError),
     /// `--cors-origin`.
     #[error(transparent)]
@@ -55,6 +55,32 @@ pub enum StartError {
     /// Threads or rings.
     #[error("cannot start a shard: {0}")]
     Shard(io::Error),
+}
+
+/// What to do about a data directory that does not open, where the error itself does not say.
+fn hint_of(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::Locked { .. } => {
+            ": stop the server that has it, or choose another directory with --data"
+        }
+        OpenError::NotOurs { .. } => ": choose another directory with --data, new or empty",
+        OpenError::NewerVersion { .. } => {
+            ": start that version, or choose another directory with --data"
+        }
+        OpenError::MissingSegment { .. } => {
+            ": put it back from a backup; `strandline verify` lists what is wrong"
+        }
+        OpenError::Io { source, .. } => match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                ": make space, or choose another directory with --data"
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                ": it must be writable; --data chooses another directory"
+            }
+            _ => "",
+        },
+        OpenError::Corrupt(_) | OpenError::Config(_) => "",
+    }
 }
 
 /// A server that serves. Dropping it stops it as [`Server::stop`] does.
