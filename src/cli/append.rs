@@ -46,10 +46,10 @@ pub struct AppendArguments {
     #[arg(long)]
     ndjson: bool,
     /// The lines are text, even those that happen to be JSON
-    #[arg(long, requires = "topic")]
+    #[arg(long, conflicts_with = "ndjson")]
     text: bool,
     /// The type of every event
-    #[arg(long = "type", value_name = "TYPE", requires = "topic")]
+    #[arg(long = "type", value_name = "TYPE", conflicts_with = "ndjson")]
     event_type: Option<String>,
     /// The file to append; `-` or none is standard input
     file: Option<PathBuf>,

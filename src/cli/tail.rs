@@ -44,9 +44,9 @@ pub struct TailArguments {
     /// Only these types; may be repeated
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<String>,
-    /// Where to begin: earliest, latest, an offset, a time, or -N for the last N
-    #[arg(long, default_value = "latest", allow_hyphen_values = true)]
-    from: String,
+    /// Where to begin: earliest, latest, an offset, a time, or -N for the last N [default: latest]
+    #[arg(long, allow_hyphen_values = true)]
+    from: Option<String>,
     /// Keeps the cursor in this file, and begins where it says if it is there
     #[arg(long, value_name = "FILE")]
     cursor: Option<PathBuf>,
@@ -132,10 +132,11 @@ impl Tail<'_> {
                 path.push_str(&format!("&{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
             }
         }
-        path.push_str(&format!(
-            "&from={}",
-            utf8_percent_encode(&self.arguments.from, NON_ALPHANUMERIC)
-        ));
+        // Unasked, the server goes on at the earliest event where it cannot go on at the cursor: with
+        // `latest` it would pass over all that came meanwhile.
+        if let Some(from) = &self.arguments.from {
+            path.push_str(&format!("&from={}", utf8_percent_encode(from, NON_ALPHANUMERIC)));
+        }
         let mut headers = vec![("Accept", "text/event-stream")];
         if !self.cursor.is_empty() {
             headers.push(("Last-Event-ID", &self.cursor));
@@ -163,10 +164,16 @@ impl Tail<'_> {
     /// Takes an event of the stream; returns whether it was the last one wanted.
     fn take(&mut self, event: &WireEvent) -> Result<bool, ClientError> {
         match event.event.as_str() {
-            "connection.established" | "connection.reset" => {
-                if event.event == "connection.reset" || event.data.contains("\"state\":\"reset\"") {
-                    eprintln!("note: something was passed over: {}", event.data);
+            "connection.established" => {
+                if event.data.contains("\"state\":\"reset\"") {
+                    eprintln!(
+                        "note: the server cannot go on after cursor {}: {}",
+                        self.cursor, event.data
+                    );
                 }
+            }
+            "connection.reset" => {
+                eprintln!("note: something was passed over: {}", event.data);
             }
             "connection.closing" => eprintln!("the server says goodbye: {}", event.data),
             "ping" => {}

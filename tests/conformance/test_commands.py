@@ -64,6 +64,26 @@ def test_tail_follows_a_cursor_file(server, topic, tmp_path):
     assert second.returncode == 0 and "three" in second.stdout and "two" not in second.stdout, second
 
 
+def test_tail_begins_anew_where_it_cannot_go_on(server, topic, tmp_path):
+    """a run that is killed may print its last events again, and never passes one over: also after a repair gave the log a new tag"""
+    cursor = tmp_path / "cursor"
+    server.append(topic, "one")
+    server.append(topic, "two")
+    cursor.write_text("0.otherlog\n")
+    done = run("tail", "--url", server.base, "--topic", topic, "--limit", 2, "--cursor", cursor)
+    assert done.returncode == 0 and done.stdout.split() == ["one", "two"] and "other_log" in done.stderr, done
+
+
+@pytest.mark.parametrize("arguments", [
+    ["append"], ["append", "--ndjson", "--topic", "a"], ["append", "--ndjson", "--type", "a"], ["append", "--ndjson", "--text"], ["tail", "--limit", "0"], ["verify"], ["dump"], ["dump", "x", "--from", "y"], ["repair"],
+    ["topics", "--colour"],
+])
+def test_usage_errors(arguments):
+    """exit 2 usage: nothing that was asked for is silently left out"""
+    done = run(*arguments, stdin="")
+    assert done.returncode == 2 and done.stderr, done
+
+
 def test_tail_reconnects(fresh):
     """reconnects by itself"""
     tail = subprocess.Popen([binary(), "tail", "--url", fresh.base, "--topic", "a", "--from", "earliest", "--limit", "4"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
