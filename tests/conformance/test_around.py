@@ -3,6 +3,7 @@
 import http.client
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -114,11 +115,76 @@ def test_keep_alive_and_close(server):
     for _ in range(3):
         connection.request("GET", "/livez")
         assert connection.getresponse().read() is not None
-    socket = connection.sock
-    assert socket is not None
+    assert connection.sock is not None
     connection.close()
     assert raw(server, "GET /livez HTTP/1.0", HOST).startswith(b"HTTP/1.")
     assert raw(server, "GET /livez HTTP/1.1", HOST, "Connection: x, close").lower().count(b"connection: close") == 1
+
+
+def test_http_1_0_keeps_alive_when_asked(server):
+    """HTTP/1.0 closes unless asked"""
+    answer = raw(server, "GET /livez HTTP/1.0", HOST, "Connection: keep-alive", body=b"GET /livez HTTP/1.0\r\nHost: localhost\r\n\r\nGET /never HTTP/1.0\r\nHost: localhost\r\n\r\n")
+    assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200", b"200"] and b"connection: keep-alive" in answer.lower() and b"connection: close" in answer.lower()
+
+
+@pytest.mark.parametrize("path", [
+    "/", "/livez", "/readyz", "/healthz", "/problems", "/problems/not-yet", "/assets/app.js", "/nothing", "/metrics", "/sse", "/ws", "/api/v1/events", "/api/v1/events/history", "/api/v1/events/stream", "/api/v1/topics", "/api/v1/topics/none", "/api/v1/logs",
+])
+def test_head_is_get_without_a_body(server, path):
+    """HEAD gives the head alone"""
+    answer = raw(server, f"HEAD {path} HTTP/1.1", HOST, body=b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    first, end, rest = answer.partition(b"\r\n\r\n")
+    if path != "/sse" and path != "/api/v1/events/stream":
+        assert status_of(first) == server.request("GET", path)[0]
+    assert rest.startswith(b"HTTP/1.1 200") and b'{"status":"ok"}' in rest, "the connection goes on behind it"
+
+
+def test_absolute_targets(server):
+    """a target may be a URL, whose host is then the one that counts"""
+    for target, status in (("http://localhost/livez", 200), ("http://localhost:1/livez", 200), ("http://localhost", 200), ("http://localhost?_=1", 200), ("http://evil.example/livez", 421), ("https://localhost/livez", (200, 400)), ("ftp://localhost/", 400)):
+        got = status_of(raw(server, f"GET {target} HTTP/1.1", HOST, "Connection: close"))
+        assert got in (status if isinstance(status, tuple) else (status,)), (target, got)
+
+
+def test_bodies_of_reads(server):
+    """a body that nobody asked for is not taken for the next request; `Expect` waits for nothing there"""
+    answer = raw(server, "GET /livez HTTP/1.1", HOST, "Content-Length: 40", body=b"GET /never HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 ") == 1 and status_of(answer) == 200 and b"connection: close" in answer.lower()
+    answer = raw(server, "GET /livez HTTP/1.1", HOST, "Expect: 100-continue", "Content-Length: 5")
+    assert answer.count(b"HTTP/1.1 ") == 1 and status_of(answer) == 200
+
+
+def test_long_targets(server):
+    """414"""
+    assert status_of(raw(server, "GET /" + "a" * 16384 + " HTTP/1.1", HOST)) == 414
+
+
+def test_every_problem_has_its_page(server):
+    """`type` opens on the server as a page that says what it means and what to do"""
+    slugs = re.findall(r'href="(/problems/[a-z-]+)"', server.request("GET", "/problems")[2].decode())
+    assert len(slugs) > 30
+    for slug in slugs:
+        status, headers, body = server.request("GET", slug)
+        assert status == 200 and headers["content-type"].startswith("text/html") and len(body) > 200, slug
+
+
+@pytest.mark.parametrize("listen,address,hosts", [
+    ("[::1]:0", "::1", {"localhost": 200, "[::1]": 200, "127.0.0.1": 200, "evil.example": 421}), ("127.0.0.2:0", "127.0.0.2", {"127.0.0.2": 200, "localhost": 200, "127.0.0.3": 421}),
+    ("localhost:0", "127.0.0.1", {"localhost": 200, "127.0.0.1": 200, "evil.example": 421}), ("0.0.0.0:0", "127.0.0.1", {"localhost": 200, "any.example": 200}),
+])
+def test_hosts_of_other_listeners(tmp_path, listen, address, hosts):
+    """on a loopback listener a `Host` that is not `localhost`, `127.0.0.1`, `[::1]` or the listen address (by name alone, any port) is 421"""
+    process = subprocess.Popen([binary(), "serve", "--listen", listen, "--data", str(tmp_path / "d"), "--shards", "1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        port = int(re.search(r"http://\S+:(\d+) ", process.stdout.readline())[1])
+        for host, status in hosts.items():
+            with socket.create_connection((address, port), timeout=10) as stream:
+                stream.sendall(f"GET /livez HTTP/1.1\r\nHost: {host}:1\r\nConnection: close\r\n\r\n".encode())
+                assert status_of(stream.recv(1000)) == status, host
+    finally:
+        process.terminate()
+        assert process.wait(12) == 0
+        process.stdout.close()
 
 
 def test_pipelined_mixed(server):

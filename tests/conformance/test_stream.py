@@ -141,6 +141,52 @@ def test_resume(server, topic):
         assert [event["data"] for event in stream.take(2)] == ["3", "4"]
 
 
+def test_the_ends_of_the_offsets(server, topic):
+    """`-1.k3f9q` is before the first; an offset beyond the end waits, a cursor beyond it is `ahead`"""
+    fill(server, topic, 2)
+    most = 2**63 - 1
+    with Sse(server, {"topic": topic}) as stream:
+        tag = stream.established()["tag"]
+    for cursor in ("-1", f"-1.{tag}"):
+        with Sse(server, {"topic": topic, "lastEventId": cursor}) as stream:
+            hello = stream.established()
+            assert hello["state"] == "resumed" and hello["from"] == 0 and hello["id"] == f"-1.{tag}"
+            assert [event["data"] for event in stream.take(2)] == ["0", "1"]
+        assert server.json("GET", f"/api/v1/events/history?topic={topic}&last_event_id={cursor}")[1]["events"][0]["data"] == 0
+    for cursor in (str(most), f"{most}.{tag}"):
+        with Sse(server, {"topic": topic}, {"Last-Event-ID": cursor}) as stream:
+            assert stream.established()["reason"] == "ahead" and stream.next()["data"] == "0"
+        assert server.json("GET", f"/api/v1/events/history?topic={topic}&last_event_id={cursor}")[1]["events"] == []
+    with Sse(server, {"topic": topic, "from": most}) as stream:
+        hello = stream.established()
+        assert hello["state"] == "resumed" and hello["from"] == most and hello["id"] == f"{most - 1}.{tag}"
+        server.append(topic, "x")
+        assert stream.silent()
+
+
+def test_from_a_time_to_come(server, topic):
+    """an RFC 3339 time: one to come is the live edge"""
+    fill(server, topic, 2)
+    with Sse(server, {"topic": topic, "from": "2999-01-01T00:00:00Z"}) as stream:
+        assert stream.established()["state"] == "live"
+        server.append(topic, "live")
+        assert stream.next()["data"] == "live"
+
+
+@pytest.mark.parametrize("sent,data,member", [
+    ("text/plain", b"", '"data":""'), ("image/png", b"", '"data_base64":""'), ("text/html", b"\xff", '"data_base64":"/w=="'), ("text/plain", b"a\r\nb\0\"\\", '"data":"a\\r\\nb\\u0000\\"\\\\"'),
+    ("text/plain", "\u2028é".encode(), '"data":"\u2028é"'), ("application/json", b" [1e400,\r\n-0, 123456789012345678901234567890] ", '"data": [1e400,  -0, 123456789012345678901234567890] '),
+    ("application/ld+json", b'"x\\u0000"', '"data":"x\\u0000"'), (None, b"\xef\xbb\xbf1", '"data":"\ufeff1"'),
+])
+def test_format_event_of_every_form(server, topic, sent, data, member):
+    """§3: `data` (JSON itself for JSON types, a string for text) or `data_base64`; CR and LF between JSON tokens become spaces"""
+    assert server.request("POST", f"/api/v1/topics/{topic}/events", data, {"Content-Type": sent} if sent else {})[0] == 201
+    with Sse(server, {"topic": topic, "from": "earliest", "format": "event"}) as stream:
+        stream.established()
+        event = stream.next()
+        assert event["data"].endswith(f",{member}}}") and event.json["offset"] == int(event["id"].split(".")[0]), event["data"]
+
+
 def test_cursor_strength(server, topic):
     """`Last-Event-ID` header; `lastEventId`, `last_event_id`, `lastEventID`: in this order of strength, all win over `from`; empty is absent"""
     offsets = fill(server, topic, 6)
