@@ -20,6 +20,7 @@ use std::{
     collections::VecDeque,
     future::Future,
     io,
+    ops::Range,
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -460,13 +461,26 @@ impl Owner {
                     hits.push(Hits::of_frame(&frame, &selection, range.clone(), query.order));
                 }
                 UnsealedPiece::Read(read) => {
-                    let mut frames = self.read_frames(&read).await?;
+                    let (mut frames, gap) = self.read_frames(&read).await?;
                     if !is_ascending {
+                        // The gap lies behind the frames, so it comes first.
                         frames.reverse();
+                        if gap.is_some() {
+                            frames.clear();
+                        }
                     }
                     hits.extend(frames.iter().map(|frame| {
                         Hits::of_frame(frame, &selection, range.clone(), query.order)
                     }));
+                    let Some(gap) = gap else { continue };
+                    if hits.is_empty() {
+                        return Err(gap.into());
+                    }
+                    // What was found before the gap goes first: who is told of it goes on behind it.
+                    let considered = if is_ascending { gap.offsets.start } else { gap.offsets.end };
+                    let considered = considered.clamp(range.start, range.end);
+                    hits.push(Hits::none(considered, query.order));
+                    return Ok(UnsealedPart { hits, considered });
                 }
             }
         }
@@ -510,31 +524,49 @@ impl Owner {
         Ok(low)
     }
 
+    /// The frames of a read, up to the first that cannot be had.
     async fn read_frames(
         &self,
         read: &UnsealedRead<RealDisk>,
-    ) -> Result<Vec<Arc<Frame>>, ReadError> {
+    ) -> Result<(Vec<Arc<Frame>>, Option<UnsealedGap>), ReadError> {
         let bytes = self.reads.read(&read.file, read.position, read.len).await;
         let bytes = bytes.map_err(|source| ReadError::Io { file: read.path.clone(), source })?;
         let bytes = Arc::new(bytes);
-        let mut frames = Vec::new();
+        let mut frames: Vec<Arc<Frame>> = Vec::new();
         let mut next = 0;
         while next < read.len {
             // We wrote it, and its checksum tells whether the disk gave back the same.
-            let frame = Frame::parse_at(&bytes, next, read.seed, Trust::Checksum);
-            let frame = frame.map_err(|error| ReadError::Gap {
-                from: read.offsets.start,
-                to: read.offsets.end,
-                corruption: Corruption {
-                    file: read.path.clone(),
-                    position: read.position.plus(next as u64),
-                    what: error.to_string(),
-                },
-            })?;
-            next += frame.frame_bytes();
-            frames.push(Arc::new(frame));
+            match Frame::parse_at(&bytes, next, read.seed, Trust::Checksum) {
+                Ok(frame) => {
+                    next += frame.frame_bytes();
+                    frames.push(Arc::new(frame));
+                }
+                Err(error) => {
+                    let start = frames.last().map_or(read.offsets.start, |last| last.end_offset());
+                    let corruption = Corruption {
+                        file: read.path.clone(),
+                        position: read.position.plus(next as u64),
+                        what: error.to_string(),
+                    };
+                    let offsets = start..read.offsets.end;
+                    return Ok((frames, Some(UnsealedGap { offsets, corruption })));
+                }
+            }
         }
-        Ok(frames)
+        Ok((frames, None))
+    }
+}
+
+/// Frames that were written and cannot be read back.
+struct UnsealedGap {
+    offsets: Range<Offset>,
+    corruption: Corruption,
+}
+
+impl From<UnsealedGap> for ReadError {
+    fn from(gap: UnsealedGap) -> Self {
+        let UnsealedGap { offsets: Range { start: from, end: to }, corruption } = gap;
+        ReadError::Gap { from, to, corruption }
     }
 }
 

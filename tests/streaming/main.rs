@@ -569,6 +569,45 @@ fn a_rotten_part_is_named_and_passed_over_and_never_served() {
     assert!(!answer.ends_with(b"0\r\n\r\n"), "cut without a proper end");
 }
 
+/// The same in a segment that still grows: what stands before the damage is served before it is named.
+#[test]
+fn a_rotten_part_of_the_live_segment_hides_nothing_else() {
+    let running =
+        Running::start_with("gap-live", 1, |config| config.log.recent_frames_bytes_max = 1);
+    let address = running.address();
+    for _ in 0..3 {
+        append_lines(address, "a", "\"yyyy\"\n");
+        // An empty frame records that it is synced, and so the frames are read one by one.
+        thread::sleep(Duration::from_millis(300));
+    }
+    let path = running.dir.join("default/main/00000000000000000000.1.log");
+    let bytes = std::fs::read(&path).expect("the segment");
+    let data: Vec<usize> =
+        (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"yyyy")).collect();
+    assert_eq!(data.len(), 3);
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the segment");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"n", data[1] as u64).expect("written");
+
+    for order in ["asc", "desc"] {
+        let (mut offsets, mut gaps) = (Vec::new(), Vec::new());
+        let mut next = Some(format!("/api/v1/events/history?order={order}"));
+        while let Some(target) = next {
+            let page = get_json(address, &target);
+            let events = page["events"].as_array().expect("events").iter();
+            offsets.extend(events.map(|event| event["offset"].as_u64().expect("an offset")));
+            gaps.extend(page.get("gap").cloned());
+            next = page["next"].as_str().map(str::to_owned);
+        }
+        offsets.sort_unstable();
+        assert_eq!((offsets, gaps), (vec![0, 2], vec![json!({"from": 1, "to": 2})]), "{order}");
+    }
+    let mut sse = Sse::open(address, "topic=**&from=earliest", "");
+    sse.established();
+    assert_eq!(sse.next().expect("what stands before").offset(), 0);
+    assert_eq!(sse.next().expect("the gap").event.as_deref(), Some("connection.reset"));
+    assert_eq!(sse.next().expect("what stands behind").offset(), 2);
+}
+
 /// An event as large as they come: larger than a chunk, than a view's ring, than a socket's buffer.
 #[test]
 fn large_events_reach_everyone() {
