@@ -58,7 +58,7 @@ pub struct ServeArguments {
     /// When an append is answered: `commit` (it is on the device), `interval:MS` or `never`
     #[arg(long, value_name = "MODE", default_value_t = SyncMode::Commit)]
     sync: SyncMode,
-    /// An origin whose web pages may append and read, such as <https://app.example>; `*` is any. May be
+    /// An origin whose web pages may append and read, such as `https://app.example`; `*` is any. May be
     /// repeated
     #[arg(long = "cors-origin", value_name = "ORIGIN", value_parser = parse_origin)]
     cors_origins: Vec<String>,
