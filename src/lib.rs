@@ -2,6 +2,7 @@
 
 pub mod append;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod event_json;

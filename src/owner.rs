@@ -44,6 +44,7 @@ use strandline_storage::{
 };
 
 use crate::{
+    clock,
     local::{Promise, Signal, either, promise},
     log_handle::{
         AckFuture, Acked, Answer, AppendChain, AppendRefused, Call, CallId, LogAnswer, LogHandle,
@@ -51,7 +52,7 @@ use crate::{
     },
     mesh::{Sender, Server},
     runtime::Driver,
-    shard::{GuestLink, clock},
+    shard::GuestLink,
 };
 
 /// Who appended, and is told when it is durable.

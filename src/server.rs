@@ -18,13 +18,14 @@ use strandline_storage::{
 };
 
 use crate::{
+    clock,
     config::ServerConfig,
     http::origin::{OriginError, OriginRules},
     listener::{Claim, ClaimError, ClaimLock},
     log_handle::{Answer, Call, LogFacts, LogShared},
     mesh::{CallLimits, Doorbell, MailboxLimits, call_pair, mailbox},
     runtime::{self, Driver},
-    shard::{self, GuestLink, Plan, Role, clock},
+    shard::{self, GuestLink, Plan, Role},
     shutdown::Control,
 };
 

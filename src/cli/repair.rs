@@ -15,7 +15,7 @@ use strandline_storage::{
 };
 
 use super::directory::{self, DirectoryError};
-use crate::shard::clock;
+use crate::clock;
 
 /// Cuts the last segment of a stopped server's log where its damage begins, so that the server can start
 /// again. Without --yes it only says what it would do.

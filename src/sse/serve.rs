@@ -25,10 +25,10 @@ use strandline_storage::offset::Offset;
 use strandline_storage::segment::Tag;
 
 use super::encode::{self, Established, EventEncoder};
+use crate::clock;
 use crate::http::query::{Format, StreamRequest};
 use crate::http::response::{Answer, AnswerTo, CHUNK_SUFFIX, ChunkPrefix, Framing};
 use crate::problem::CloseCode;
-use crate::shard::clock;
 use crate::shutdown::Drain;
 use crate::stream::chunk::Render;
 use crate::stream::cursor::{self, Cursor, ResetReason, StartPlace, StreamFacts};

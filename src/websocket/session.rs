@@ -32,6 +32,7 @@ use strandline_storage::segment::Tag;
 
 use super::frames::{self, Accepted, Decoder, Received, push_text_frame};
 use super::message::{self, ClientMessage, MessageId, Subscribe, Subscribed};
+use crate::clock;
 use crate::event_json::push_websocket_event;
 use crate::http::query::StreamRequest;
 use crate::http::response::write_switching_protocols;
@@ -39,7 +40,6 @@ use crate::input::{LogName, quoted};
 use crate::log_handle::{AckFuture, Acked, AppendRefused};
 use crate::problem::{CloseCode, Problem, ProblemKind};
 use crate::runtime::Slice;
-use crate::shard::clock;
 use crate::shutdown::Drain;
 use crate::stream::chunk::Render;
 use crate::stream::cursor::{self, Cursor, ResetReason, Start, StreamFacts};
