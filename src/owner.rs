@@ -52,7 +52,6 @@ use crate::{
     },
     mesh::{Sender, Server},
     runtime::Driver,
-    shard::GuestLink,
 };
 
 /// Who appended, and is told when it is durable.
@@ -70,15 +69,9 @@ struct Waiter {
 
 /// The owner's ends of the mailboxes to one other shard.
 pub(crate) struct GuestSeat {
-    shard: usize,
-    calls: Server<Call, Answer>,
-    frames: Sender<Arc<Frame>>,
-}
-
-impl GuestSeat {
-    pub(crate) fn new(link: GuestLink) -> Self {
-        GuestSeat { shard: link.shard, calls: link.calls, frames: link.frames }
-    }
+    pub(crate) shard: usize,
+    pub(crate) calls: Server<Call, Answer>,
+    pub(crate) frames: Sender<Arc<Frame>>,
 }
 
 /// What does the log's operations.

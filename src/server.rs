@@ -24,8 +24,9 @@ use crate::{
     listener::{Claim, ClaimError, ClaimLock},
     log_handle::{Answer, Call, LogFacts, LogShared},
     mesh::{CallLimits, Doorbell, MailboxLimits, call_pair, mailbox},
+    owner::GuestSeat,
     runtime::{self, Driver},
-    shard::{self, GuestLink, Plan, Role},
+    shard::{self, Plan, Role},
     shutdown::Control,
 };
 
@@ -285,7 +286,7 @@ fn roles(log: Log<RealDisk>, disk: RealDisk, doorbells: &[Arc<Doorbell>]) -> Vec
         let (caller, calls) =
             call_pair::<Call, Answer>(CALLS, doorbell.clone(), doorbells[0].clone());
         let (frame_sender, frames) = mailbox(FRAMES, doorbell.clone());
-        links.push(GuestLink { shard: index, calls, frames: frame_sender });
+        links.push(GuestSeat { shard: index, calls, frames: frame_sender });
         guests.push(Role::Guest { caller, frames });
     }
     let mut roles = vec![Role::Owner { log: Box::new(log), disk, guests: links }];

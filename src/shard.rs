@@ -29,7 +29,7 @@ use crate::{
     listener,
     local::{Either, Signal, either},
     log_handle::{Answer, Call, Guest, LogHandle, LogShared, Seat},
-    mesh::{Caller, Doorbell, Receiver, Sender, Server},
+    mesh::{Caller, Doorbell, Receiver},
     owner::{GuestSeat, Owner},
     runtime::{self, Driver},
     shutdown::{Control, Drain},
@@ -56,16 +56,9 @@ pub(crate) struct Plan {
 /// What a shard is to the log.
 pub(crate) enum Role {
     /// It appends.
-    Owner { log: Box<Log<RealDisk>>, disk: RealDisk, guests: Vec<GuestLink> },
+    Owner { log: Box<Log<RealDisk>>, disk: RealDisk, guests: Vec<GuestSeat> },
     /// It asks the owner.
     Guest { caller: Caller<Call, Answer>, frames: Receiver<Arc<Frame>> },
-}
-
-/// The owner's ends of the mailboxes to one other shard.
-pub(crate) struct GuestLink {
-    pub(crate) shard: usize,
-    pub(crate) calls: Server<Call, Answer>,
-    pub(crate) frames: Sender<Arc<Frame>>,
 }
 
 /// What every task of a shard may use.
@@ -217,7 +210,6 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
     let files = Rc::new(UringFiles::new());
     let seat = match plan.role {
         Role::Owner { log, disk, guests } => {
-            let guests = guests.into_iter().map(GuestSeat::new).collect();
             let files = files.clone();
             Seat::Owner(Owner::new(*log, disk, driver, files, shared.clone(), guests)?)
         }
