@@ -12,9 +12,6 @@ use bytes::{Bytes, BytesMut};
 
 use crate::problem::{Problem, ProblemKind};
 
-/// The longest line unless configured otherwise: one event's data, 1 MiB.
-pub const LINE_BYTES_MAX: usize = 1 << 20;
-
 /// A line that is not blank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {

@@ -326,14 +326,6 @@ impl Head {
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.fields.iter().map(|field| (self.text_at(field.name), self.bytes_at(field.value)))
     }
-
-    /// The fields whose names begin with `prefix` (in lower case), with the rest of each name.
-    pub fn fields_with_prefix(&self, prefix: &str) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields().filter_map(move |(name, value)| {
-            let (start, rest) = name.split_at_checked(prefix.len())?;
-            start.eq_ignore_ascii_case(prefix).then_some((rest, value))
-        })
-    }
 }
 
 #[cfg(test)]
@@ -385,12 +377,5 @@ mod tests {
         let tokens: Vec<_> = head.tokens(FieldName::Accept).collect();
         assert_eq!(tokens, [b"a/b", b"c/d", b"e/f"]);
         assert_eq!(head.tokens(FieldName::Upgrade).count(), 0);
-    }
-
-    #[test]
-    fn fields_are_found_by_the_beginning_of_their_names() {
-        let head = head("Event-Header-Trace: 1\r\nEvent-Head: 2\r\nEVENT-HEADER-b: 3\r\n");
-        let found: Vec<_> = head.fields_with_prefix("event-header-").collect();
-        assert_eq!(found, [("Trace", &b"1"[..]), ("b", &b"3"[..])]);
     }
 }

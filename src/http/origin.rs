@@ -65,11 +65,6 @@ impl OriginRules {
         })
     }
 
-    /// Whether pages of any origin may write: worth a loud line at start.
-    pub fn allows_any(&self) -> bool {
-        self.allowed == Allowed::Any
-    }
-
     /// Checks which host the request means.
     ///
     /// Fails with `misdirected-request` on a loopback listener when it is not one of ours, and with
