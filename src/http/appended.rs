@@ -1,7 +1,8 @@
 //! The answer to an append, the one that is written most often: into the buffer at once, without a
 //! body of its own beside it.
 
-use super::response::{Answer, AnswerTo, write_number};
+use super::response::{Answer, AnswerTo};
+use crate::json::write;
 
 /// What was appended, as its answer tells it.
 #[derive(Clone, Copy, Debug)]
@@ -38,17 +39,17 @@ pub fn write_appended(appended: &Appended<'_>, minimal: bool, to: &AnswerTo, out
     let out = answer.end_head(false);
     let body_start = out.len();
     out.extend_from_slice(b"{\"offset\":");
-    write_number(appended.first, out);
+    write::number(out, appended.first);
     if appended.is_many {
         out.extend_from_slice(b",\"last\":");
-        write_number(appended.last, out);
+        write::number(out, appended.last);
     }
     out.extend_from_slice(b",\"cursor\":\"");
-    write_number(appended.last, out);
+    write::number(out, appended.last);
     out.push(b'.');
     out.extend_from_slice(appended.tag.as_bytes());
     out.extend_from_slice(b"\",\"count\":");
-    write_number(appended.count, out);
+    write::number(out, appended.count);
     out.extend_from_slice(b",\"sync\":\"");
     out.extend_from_slice(appended.sync.as_bytes());
     out.extend_from_slice(b"\"}\n");

@@ -7,6 +7,7 @@
 pub use super::appended::{Appended, write_appended};
 use super::cors::Cors;
 use super::head::{Head, Method, Version};
+use crate::json::write;
 use crate::problem::Problem;
 
 /// What an answer depends on in its request.
@@ -137,7 +138,7 @@ impl<'a> Answer<'a> {
     /// Appends the status line and the fields that every answer has.
     pub fn start(status: u16, to: &'a AnswerTo, out: &'a mut Vec<u8>) -> Self {
         out.extend_from_slice(b"HTTP/1.1 ");
-        write_number(status.into(), out);
+        write::number(out, status.into());
         out.push(b' ');
         out.extend_from_slice(reason(status).as_bytes());
         out.extend_from_slice(b"\r\n");
@@ -163,7 +164,7 @@ impl<'a> Answer<'a> {
     pub fn number(self, name: &str, value: u64) -> Self {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");
-        write_number(value, self.out);
+        write::number(self.out, value);
         self.out.extend_from_slice(b"\r\n");
         self
     }
@@ -260,22 +261,6 @@ pub fn write_options(head: &Head, allow: &str, to: &AnswerTo, out: &mut Vec<u8>)
     let answer = Answer::start(204, &plain, out).field("Allow", allow);
     to.cors.write_preflight(head, allow, answer.out);
     answer.no_content();
-}
-
-/// Appends a number in decimal digits, without the formatting machinery: an answer to an append has
-/// five of them.
-pub fn write_number(number: u64, out: &mut Vec<u8>) {
-    let mut bytes = [0_u8; 20];
-    let (mut start, mut left) = (bytes.len(), number);
-    loop {
-        start -= 1;
-        bytes[start] = b"0123456789"[usize::try_from(left % 10).expect("a digit is below 10")];
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&bytes[start..]);
 }
 
 /// Appends `101 Switching Protocols`: `accept` is the answer to the client's key.

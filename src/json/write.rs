@@ -7,7 +7,8 @@ pub fn string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a vector takes every byte");
 }
 
-/// Appends a number in decimal digits.
+/// Appends a number in decimal digits, without the formatting machinery: the answer to an append has
+/// five of them.
 pub fn number(out: &mut Vec<u8>, mut number: u64) {
     const DIGITS_MAX: usize = 20;
     let mut digits = [0; DIGITS_MAX];
