@@ -6,6 +6,7 @@
 //! as text, never as markup.
 
 use crate::http::response::{Answer, AnswerTo};
+use crate::http::route::Asset;
 use crate::problem::{CLOSE_CODES, PROBLEMS, ProblemEntry};
 
 const HOME: &str = include_str!("pages/home.html");
@@ -16,40 +17,13 @@ const ICON: &str = include_str!("pages/icon.svg");
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What the pages are made of, beside themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asset {
-    /// `/assets/style.css`
-    Style,
-    /// `/assets/app.js`
-    Script,
-    /// `/assets/icon.svg`, also `/favicon.ico`, which browsers ask for by themselves.
-    Icon,
-}
-
-impl Asset {
-    /// Returns the asset at this path.
-    pub fn find(path: &str) -> Option<Self> {
-        match path {
-            "/assets/style.css" => Some(Self::Style),
-            "/assets/app.js" => Some(Self::Script),
-            "/assets/icon.svg" | "/favicon.ico" => Some(Self::Icon),
-            _ => None,
-        }
-    }
-
-    fn content(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Style => ("text/css; charset=utf-8", STYLE),
-            Self::Script => ("text/javascript; charset=utf-8", SCRIPT),
-            Self::Icon => ("image/svg+xml", ICON),
-        }
-    }
-}
-
 /// Appends the answer that is an asset.
 pub fn write_asset(asset: Asset, to: &AnswerTo, out: &mut Vec<u8>) {
-    let (content_type, content) = asset.content();
+    let (content_type, content) = match asset {
+        Asset::Style => ("text/css; charset=utf-8", STYLE),
+        Asset::Script => ("text/javascript; charset=utf-8", SCRIPT),
+        Asset::Icon => ("image/svg+xml", ICON),
+    };
     Answer::start(200, to, out)
         .field("Content-Security-Policy", POLICY)
         .body(content_type, content.as_bytes());

@@ -9,7 +9,6 @@ use percent_encoding::percent_decode_str;
 use strandline_storage::topic::Topic;
 
 use super::head::Method;
-use crate::pages::Asset;
 use crate::problem::{self, Problem, ProblemEntry, ProblemKind};
 
 /// Over what a stream is served.
@@ -21,6 +20,29 @@ pub enum StreamForce {
     Sse,
     /// WebSocket, or 426.
     WebSocket,
+}
+
+/// What the built-in pages are made of, beside themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asset {
+    /// `/assets/style.css`
+    Style,
+    /// `/assets/app.js`
+    Script,
+    /// `/assets/icon.svg`, also `/favicon.ico`, which browsers ask for by themselves.
+    Icon,
+}
+
+impl Asset {
+    /// Returns the asset at this path.
+    pub fn find(path: &str) -> Option<Self> {
+        match path {
+            "/assets/style.css" => Some(Self::Style),
+            "/assets/app.js" => Some(Self::Script),
+            "/assets/icon.svg" | "/favicon.ico" => Some(Self::Icon),
+            _ => None,
+        }
+    }
 }
 
 /// What a request asks for. HEAD is GET here: whoever answers leaves the body away.
