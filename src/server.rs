@@ -39,8 +39,15 @@ const CALLS: CallLimits = CallLimits {
 /// Published frames on their way to one shard: beyond it they are read from the log.
 const FRAMES: MailboxLimits = MailboxLimits { messages_max: 1024, bytes_max: 16 << 20 };
 
-/// Files that are no connections: segments, rings, eventfds.
-const FILES_RESERVED: u64 = 512;
+/// Of the files that the process may open, one in so many is no connection: rings, eventfds, and the
+/// segments still to come. A log that cannot open its next segment takes no more writes.
+const FILES_RESERVED_SHARE: usize = 5;
+
+/// What is kept at least.
+const FILES_RESERVED_MIN: usize = 512;
+
+/// A sealed segment and its index are open once, and once more on each shard that has read them.
+const FILES_PER_SEGMENT: usize = 2;
 
 /// Why a server does not start. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +129,7 @@ impl Server {
         let (log, report) = Log::open(disk, &log_dir, config.log.clone(), clock::now())?;
         tell_report(&report);
         let (tag, write_mode) = (*log.tag(), log.write_mode());
+        let segments = log.segments().len();
         let shared = Arc::new(LogShared::new(
             LogFacts {
                 tag,
@@ -138,7 +146,7 @@ impl Server {
         let doorbells: Vec<_> = (0..shards).map(|_| Arc::new(Doorbell::new())).collect();
         let control = Arc::new(Control::new(doorbells.clone()));
         let (listeners, lock) = claim.listen()?;
-        let connections_max = connections_max(&config, files_max) / shards;
+        let connections_max = connections_max(&config, files_max, segments) / shards;
         let cores = if config.is_pinned { runtime::allowed_cores() } else { Vec::new() };
         let roles = roles(log, disk, &doorbells);
         let (config, origins) = (Arc::new(config), Arc::new(origins));
@@ -258,9 +266,12 @@ fn choose_driver(config: &ServerConfig) -> Driver {
     driver
 }
 
-fn connections_max(config: &ServerConfig, files_max: Option<u64>) -> usize {
-    let files = files_max.unwrap_or(u64::MAX).saturating_sub(FILES_RESERVED);
-    config.limits.connections_max.min(usize::try_from(files).unwrap_or(usize::MAX))
+/// How many connections there may be, so that what the process may open lasts for the log as well.
+fn connections_max(config: &ServerConfig, files_max: Option<u64>, segments: usize) -> usize {
+    let files = files_max.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    let sealed = segments.saturating_mul(FILES_PER_SEGMENT * (1 + config.shards.get()));
+    let reserved = (files / FILES_RESERVED_SHARE).max(FILES_RESERVED_MIN).saturating_add(sealed);
+    config.limits.connections_max.min(files.saturating_sub(reserved))
 }
 
 fn tell_report(report: &OpenReport) {
@@ -292,4 +303,24 @@ fn roles(log: Log<RealDisk>, disk: RealDisk, doorbells: &[Arc<Doorbell>]) -> Vec
     let mut roles = vec![Role::Owner { log: Box::new(log), disk, guests: links }];
     roles.append(&mut guests);
     roles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ListenAddress;
+
+    #[test]
+    fn connections_leave_files_for_the_log() {
+        let listen = ListenAddress::parse("127.0.0.1:0").expect("an address");
+        let config = ServerConfig {
+            shards: std::num::NonZeroUsize::new(2).expect("shards"),
+            ..ServerConfig::new(listen, "data")
+        };
+        assert_eq!(connections_max(&config, None, 0), config.limits.connections_max);
+        assert_eq!(connections_max(&config, Some(20_000), 0), 16_000);
+        assert_eq!(connections_max(&config, Some(20_000), 1_000), 10_000);
+        assert_eq!(connections_max(&config, Some(1_024), 0), 512);
+        assert_eq!(connections_max(&config, Some(1_024), 1_000), 0);
+    }
 }
