@@ -1,0 +1,169 @@
+//! What all shards know of a log without asking: a few atomics and one list, into which its owner alone
+//! stores.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use strandline_storage::{
+    config::SyncMode, io::real::RealDisk, log::WriteMode, offset::Offset, segment::Tag,
+    segment_set::SegmentSet,
+};
+
+/// What all shards know of a log. Only its owner stores into it.
+pub struct LogShared {
+    tag: Tag,
+    sync: SyncMode,
+    write_mode: WriteMode,
+    /// One for each shard, each on cache lines of its own.
+    views: Box<[ShardView]>,
+    synced: AtomicU64,
+    earliest: AtomicU64,
+    segments: ArcSwap<SegmentSet<RealDisk>>,
+    poisoned: OnceLock<String>,
+    disk_full: AtomicBool,
+    closed: AtomicBool,
+}
+
+/// What the owner tells one shard without a message.
+#[derive(Debug)]
+#[repr(align(128))]
+struct ShardView {
+    /// The first offset that readers do not see.
+    visible: AtomicU64,
+    /// The end of the last frame whose news found the shard's mailbox full.
+    missed: AtomicU64,
+}
+
+/// What a log says of itself when it is opened, or after a commit.
+pub struct LogFacts {
+    /// The name of this history of the log.
+    pub tag: Tag,
+    /// When an append counts as done.
+    pub sync: SyncMode,
+    /// How frames are written.
+    pub write_mode: WriteMode,
+    /// The first offset that readers do not see.
+    pub visible: Offset,
+    /// The first offset that may not be on the device.
+    pub synced: Offset,
+    /// The first offset still kept.
+    pub earliest: Offset,
+    /// The sealed segments.
+    pub segments: Arc<SegmentSet<RealDisk>>,
+}
+
+impl LogShared {
+    /// The shared part of a log that was opened.
+    pub fn new(facts: LogFacts, shards: usize) -> Self {
+        let view = |_| ShardView {
+            visible: AtomicU64::new(facts.visible.get()),
+            missed: AtomicU64::new(0),
+        };
+        LogShared {
+            tag: facts.tag,
+            sync: facts.sync,
+            write_mode: facts.write_mode,
+            views: (0..shards).map(view).collect(),
+            synced: AtomicU64::new(facts.synced.get()),
+            earliest: AtomicU64::new(facts.earliest.get()),
+            segments: ArcSwap::new(facts.segments),
+            poisoned: OnceLock::new(),
+            disk_full: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The name of this history of the log.
+    pub fn tag(&self) -> &Tag {
+        &self.tag
+    }
+
+    /// When an append counts as done.
+    pub fn sync(&self) -> SyncMode {
+        self.sync
+    }
+
+    /// How frames are written.
+    pub fn write_mode(&self) -> WriteMode {
+        self.write_mode
+    }
+
+    /// The first offset that readers on `shard` do not see.
+    pub fn visible(&self, shard: usize) -> Offset {
+        Offset::new(self.views[shard].visible.load(Ordering::Acquire))
+    }
+
+    /// The end of the last frame whose news found the mailbox of `shard` full.
+    pub fn missed(&self, shard: usize) -> Offset {
+        Offset::new(self.views[shard].missed.load(Ordering::Acquire))
+    }
+
+    /// The first offset that may not be on the device.
+    pub fn synced(&self) -> Offset {
+        Offset::new(self.synced.load(Ordering::Acquire))
+    }
+
+    /// The first offset still kept.
+    pub fn earliest(&self) -> Offset {
+        Offset::new(self.earliest.load(Ordering::Acquire))
+    }
+
+    /// The sealed segments.
+    pub fn segments(&self) -> Arc<SegmentSet<RealDisk>> {
+        self.segments.load_full()
+    }
+
+    /// Why the log takes no more writes, if it does not.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poisoned.get().map(String::as_str)
+    }
+
+    /// Whether the log was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether appends are refused until the disk has space.
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Acquire)
+    }
+
+    /// By the owner, before any acknowledgement or push: every shard sees events up to `visible`.
+    pub(crate) fn store_visible(&self, visible: Offset, synced: Offset) {
+        self.synced.store(synced.get(), Ordering::Release);
+        for view in &self.views {
+            view.visible.store(visible.get(), Ordering::Release);
+        }
+    }
+
+    /// By the owner: a frame that ends here did not fit into the mailbox of `shard`.
+    pub(crate) fn store_missed(&self, shard: usize, end: Offset) {
+        self.views[shard].missed.store(end.get(), Ordering::Release);
+    }
+
+    /// By the owner, when a segment was sealed or retired.
+    pub(crate) fn store_segments(&self, segments: &Arc<SegmentSet<RealDisk>>, earliest: Offset) {
+        if !Arc::ptr_eq(&self.segments.load(), segments) {
+            self.segments.store(segments.clone());
+            self.earliest.store(earliest.get(), Ordering::Release);
+        }
+    }
+
+    /// By the owner: the log takes no more writes, and why.
+    pub(crate) fn store_poisoned(&self, reason: String) {
+        let _ = self.poisoned.set(reason);
+    }
+
+    /// By the owner: appends are refused for want of space, or are taken again.
+    pub(crate) fn store_disk_full(&self, is_full: bool) {
+        self.disk_full.store(is_full, Ordering::Release);
+    }
+
+    /// By the owner: the log was closed.
+    pub(crate) fn store_closed(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}
