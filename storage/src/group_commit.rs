@@ -245,7 +245,7 @@ impl<F> GroupCommit<F> {
 /// How many frames may be in flight: few, and more only while latency and not CPU is the limit.
 ///
 /// A commit costs CPU whatever is in it, so with many publishers more frames in flight mean smaller
-/// frames and fewer events a second (measured with 64 publishers: 94k, 100k, 86k, 73k and 68k
+/// frames and fewer events a second (64 publishers of a prototype: 94k, 100k, 86k, 73k and 68k
 /// appends a second with 1, 2, 3, 4 and 8). On a slow device the processor idles instead, and more
 /// frames in flight shorten the wait for a place. So every [`WINDOW_MS`] the rule estimates what
 /// appending has cost:
