@@ -19,7 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::client::{Client, ClientError, ServerAddress};
+use super::client::{Client, ClientError, Refusal, ServerAddress};
 
 /// A request holds at most so many lines,
 const BATCH_LINES_MAX: usize = 10_000;
@@ -97,22 +97,27 @@ fn append(arguments: &AppendArguments) -> Result<u64, ClientError> {
     while let Ok(first) = lines.recv() {
         body.clear();
         let mut batch_lines: u64 = 0;
-        let (mut input_bytes, mut next) = (0, Some(first));
+        let (mut input_bytes, mut next, mut bad) = (0, Some(first), None);
         while let Some(line) = next {
-            let line = line.map_err(|error| {
-                ClientError::Local(format!(
-                    "input, after line {}: {error}",
-                    lines_done + batch_lines
-                ))
-            })?;
+            let encoded = line.map_err(|error| error.to_string()).and_then(|line| {
+                input_bytes += line.len() as u64;
+                encode_line(arguments, &line, &mut body)
+            });
+            if let Err(why) = encoded {
+                bad = Some(why);
+                break;
+            }
             batch_lines += 1;
-            input_bytes += line.len() as u64;
-            encode_line(arguments, &line, lines_done + batch_lines, &mut body)?;
             let full = body.len() >= BATCH_BYTES || batch_lines >= BATCH_LINES_MAX as u64;
             next = if full { None } else { lines.try_recv().ok() };
         }
         appended += send(&client, &body, lines_done, batch_lines)?;
         lines_done += batch_lines;
+        if let Some(why) = bad {
+            let line = lines_done + 1;
+            let advice = go_on(line, "mend it and");
+            return Err(ClientError::Local(format!("line {line}: {why}; {advice}")));
+        }
         progress.inc(input_bytes);
         progress.set_message(format!("{appended} events"));
     }
@@ -144,45 +149,62 @@ fn send(
                 })?;
             Ok(count)
         }
-        Err(ClientError::Refused(refusal)) => {
-            let line = lines_done + refusal.line.unwrap_or(1);
-            let appended = refusal.appended.unwrap_or(0);
-            Err(ClientError::Local(format!(
-                "line {line}: {} ({}): {}; what stands before that line is appended ({appended} events of the last \
-                 request), the rest is not: mend it and go on with `tail -n +{line}`",
-                refusal.title, refusal.status, refusal.detail
-            )))
+        Err(ClientError::Refused(refusal)) => Err(refused(&refusal, lines_done, batch_lines)),
+        Err(ClientError::Unreachable(what)) if lines_done > 0 => {
+            let advice = go_on(lines_done + 1, "once it is back,");
+            Err(ClientError::Unreachable(format!("{what}; {advice}")))
         }
-        Err(ClientError::Connection(what)) if lines_done > 0 => {
+        Err(ClientError::Connection(what)) => {
             Err(ClientError::Connection(doubt(lines_done, batch_lines, &what)))
         }
         Err(error) => Err(error),
     }
 }
 
+/// A refusal names the line at which it stopped, or says that it took nothing. One that does neither
+/// may come from a proxy, which cannot know.
+fn refused(refusal: &Refusal, lines_done: u64, batch_lines: u64) -> ClientError {
+    let Refusal { status, title, detail, .. } = refusal;
+    let what = format!("{title} ({status}): {detail}");
+    if refusal.line.is_none() && refusal.appended.is_none() && *status >= 500 {
+        return ClientError::Connection(doubt(lines_done, batch_lines, &what));
+    }
+    let line = lines_done + refusal.line.unwrap_or(1);
+    let first =
+        if matches!(status, 408 | 429 | 500..) { "once that is over," } else { "mend it and" };
+    ClientError::Local(format!("line {line}: {what}; {}", go_on(line, first)))
+}
+
+/// What is appended when `line` is the first that is not, and what to do.
+fn go_on(line: u64, first: &str) -> String {
+    match line {
+        1 => format!("nothing is appended: {first} try again"),
+        _ => format!(
+            "lines up to {} are appended, the rest is not: {first} go on with `tail -n +{line}`",
+            line - 1
+        ),
+    }
+}
+
 fn doubt(lines_done: u64, batch_lines: u64, what: &str) -> String {
+    let (from, to) = (lines_done + 1, lines_done + batch_lines);
+    let done = match lines_done {
+        0 => String::new(),
+        _ => format!("lines up to {lines_done} are appended, "),
+    };
     format!(
-        "{what}; lines up to {lines_done} are appended, lines {} to {} may or may not be: look at the end of the topic \
-         before going on",
-        lines_done + 1,
-        lines_done + batch_lines
+        "{what}; {done}lines {from} to {to} may or may not be appended: look at the end of the topic before going on"
     )
 }
 
 /// Writes a line of the input as a line of the request's body, one for one, so that the server's
 /// line numbers are ours.
-fn encode_line(
-    arguments: &AppendArguments,
-    line: &[u8],
-    number: u64,
-    body: &mut Vec<u8>,
-) -> Result<(), ClientError> {
+fn encode_line(arguments: &AppendArguments, line: &[u8], body: &mut Vec<u8>) -> Result<(), String> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     if let Some(topic) = &arguments.topic {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let text = std::str::from_utf8(line).map_err(|_| {
-            ClientError::Local(format!("line {number} is not UTF-8: send binary data with curl"))
-        })?;
+        let text = std::str::from_utf8(line)
+            .map_err(|_| "not UTF-8, and binary data is for curl".to_owned())?;
         if !text.is_empty() {
             let json = if arguments.text { None } else { serde_json::from_str(text).ok() };
             let event = EventLine {
@@ -213,6 +235,9 @@ fn open(arguments: &AppendArguments) -> Result<(Box<dyn Read + Send>, Option<u64
     let local = |error: io::Error| ClientError::Local(format!("{}: {error}", path.display()));
     let file = File::open(path).map_err(local)?;
     let metadata = file.metadata().map_err(local)?;
+    if metadata.is_dir() {
+        return Err(local(io::ErrorKind::IsADirectory.into()));
+    }
     Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
 }
 

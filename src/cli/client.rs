@@ -1,6 +1,10 @@
 //! What the commands that talk to a server share: its address, and what its refusals mean.
 
-use std::{fmt, io::BufRead, time::Duration};
+use std::{
+    fmt,
+    io::{self, BufRead},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use ureq::{Agent, Body, http::Response};
@@ -21,7 +25,9 @@ pub struct ServerAddress {
 /// Why a command ended without having done what it was asked to.
 #[derive(Debug)]
 pub enum ClientError {
-    /// No connection, or one that broke: trying again may help.
+    /// No connection, so that nothing was sent: trying again may help.
+    Unreachable(String),
+    /// A connection that broke, or an answer that makes no sense: what was sent may have been done.
     Connection(String),
     /// The server said no, and why.
     Refused(Refusal),
@@ -50,7 +56,9 @@ pub struct Refusal {
 impl fmt::Display for ClientError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connection(what) | Self::Local(what) => formatter.write_str(what),
+            Self::Unreachable(what) | Self::Connection(what) | Self::Local(what) => {
+                formatter.write_str(what)
+            }
             Self::Refused(refusal) => {
                 write!(formatter, "{} ({}): {}", refusal.title, refusal.status, refusal.detail)
             }
@@ -68,9 +76,14 @@ impl Client {
     /// A client of the server at this address; nothing is sent yet.
     pub fn new(address: &ServerAddress) -> Result<Self, ClientError> {
         let base = address.url.trim_end_matches('/').to_owned();
-        if !base.starts_with("http://") {
+        if base.starts_with("https://") {
             return Err(ClientError::Local(format!(
                 "--url {base}: only http:// is spoken here; for TLS give the address behind the proxy"
+            )));
+        }
+        if !base.starts_with("http://") {
+            return Err(ClientError::Local(format!(
+                "--url {base}: write it as http://HOST:PORT, such as http://127.0.0.1:7400"
             )));
         }
         let config = Agent::config_builder()
@@ -108,10 +121,14 @@ impl Client {
         answer: Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, ClientError> {
         let mut answer = answer.map_err(|error| {
-            ClientError::Connection(format!(
-                "no answer from {}: {error}; is it running? `strandline serve` starts a server, --url names another",
-                self.base
-            ))
+            if is_before_sending(&error) {
+                ClientError::Unreachable(format!(
+                    "cannot connect to {}: {error}; is it running? `strandline serve` starts a server, --url names another",
+                    self.base
+                ))
+            } else {
+                ClientError::Connection(format!("no answer from {}: {error}", self.base))
+            }
         })?;
         if answer.status().is_success() {
             return Ok(answer);
@@ -125,6 +142,25 @@ impl Client {
             refusal.detail = text.chars().take(200).collect();
         }
         Err(ClientError::Refused(refusal))
+    }
+}
+
+/// Whether there was no connection on which anything could have been sent.
+fn is_before_sending(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Io(error) => {
+            let before = [
+                io::ErrorKind::ConnectionRefused,
+                io::ErrorKind::HostUnreachable,
+                io::ErrorKind::NetworkUnreachable,
+            ];
+            // A name that is not found has no kind of its own.
+            before.contains(&error.kind()) || error.to_string().contains("lookup address")
+        }
+        ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve)
+        | ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed => true,
+        _ => false,
     }
 }
 

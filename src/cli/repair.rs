@@ -24,11 +24,11 @@ use crate::clock;
   strandline repair ./strandline-data
   strandline repair ./strandline-data --yes
 
-What is cut off stays beside the segment as a file that ends in `.cut-1`. The log gets a new tag: readers
-that come back with an old cursor are told that the log is another one (`reset`, `other_log`). Damage in
+What is cut off stays beside the segment as a file that ends in `.cut-1`. The log gets a new tag: readers \
+that come back with an old cursor are told that the log is another one (`reset`, `other_log`). Damage in \
 the middle of a log is not repaired: readers are told of the gap and go on behind it.
 
-Exit codes: 0 nothing to do, or done; 1 there is damage that was not repaired, or failure (in use by a
+Exit codes: 0 nothing to do, or done; 1 there is damage that was not repaired, or failure (in use by a \
 server, ...); 2 usage.")]
 pub struct RepairArguments {
     /// A data directory, or the directory of one log in it

@@ -31,7 +31,7 @@ const READ_BYTES: usize = 64 << 10;
   strandline tail --topic 'logs/**' --cursor .cursor    # every run goes on where the last one ended
   strandline tail --from earliest --json | jq .data
 
-The cursor file is written after the events have been printed: a run that is killed may print its last
+The cursor file is written after the events have been printed: a run that is killed may print its last \
 events again, and never passes one over.
 
 Exit codes: 0 done (--limit reached, or the reader of a pipe went away), 1 failure, 2 usage.")]
@@ -104,13 +104,22 @@ fn tail(arguments: &TailArguments) -> Result<(), ClientError> {
                 eprintln!("{why}: connecting again");
             }
             // A first attempt that fails is more likely a wrong address than a restart.
-            Err(ClientError::Connection(what)) if connected => {
-                eprintln!("{what}; trying again in {} ms", pause.as_millis());
+            Err(error) if connected && may_pass(&error) => {
+                eprintln!("{error}; trying again in {} ms", pause.as_millis());
             }
             Err(error) => return Err(error),
         }
         thread::sleep(pause);
         pause = (pause * 2).min(RETRY_LAST);
+    }
+}
+
+/// Whether a server that was there before may be back soon: it restarts, or has too much to do.
+fn may_pass(error: &ClientError) -> bool {
+    match error {
+        ClientError::Unreachable(_) | ClientError::Connection(_) => true,
+        ClientError::Refused(refusal) => matches!(refusal.status, 429 | 502..=504),
+        ClientError::Local(_) => false,
     }
 }
 

@@ -81,5 +81,7 @@ fn print(out: &mut impl Write, topic: &serde_json::Value, json: bool) -> io::Res
     }
     let name = topic["topic"].as_str().unwrap_or_default();
     let time = topic["time"].as_str().unwrap_or_default();
-    writeln!(out, "{:>10}  last {:>10}  {time}  {name}", topic["count"], topic["last"])
+    // A JSON value pays no heed to a width.
+    let (count, last) = (topic["count"].to_string(), topic["last"].to_string());
+    writeln!(out, "{count:>10}  last {last:>10}  {time}  {name}")
 }

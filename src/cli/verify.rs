@@ -17,7 +17,7 @@ use super::directory::{self, DirectoryError};
   strandline verify ./strandline-data
   strandline verify /backup/strandline/default/main
 
-Each finding is one line on standard output: the file, the position in it, what is wrong. A torn end of
+Each finding is one line on standard output: the file, the position in it, what is wrong. A torn end of \
 the last segment that nothing shows to have been synced is what a crash leaves, and no finding.
 
 Exit codes: 0 fine, 1 findings or failure (in use by a server, ...), 2 usage.")]

@@ -1,7 +1,9 @@
 """The command line: append, tail, topics, verify, dump; exit codes; `--help` with an example."""
 
 import json
+import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -46,10 +48,43 @@ def test_append_names_the_bad_line(server, topic):
     assert done.returncode == 1 and "line 2" in done.stderr, done
 
 
+def test_append_says_what_is_appended(server, topic):
+    """says which line: what stands before it is appended, whoever finds the fault"""
+    def count():
+        return server.json("GET", f"/api/v1/topics/{topic}")[1].get("count", 0)
+
+    done = subprocess.run([binary(), "append", "--url", server.base, "--topic", topic], input=b"one\ntwo\n\xff\nthree\n", capture_output=True)
+    assert done.returncode == 1 and b"line 3: not UTF-8" in done.stderr and b"tail -n +3" in done.stderr, done
+    assert count() == 2
+    done = run("append", "--url", server.base, "--ndjson", stdin="{bad\n")
+    assert done.returncode == 1 and "line 1" in done.stderr and "nothing is appended" in done.stderr, done
+    done = run("append", "--url", server.base, "--topic", topic, stdin="x" * (1 << 20) + "x\n")
+    assert done.returncode == 1 and "413" in done.stderr and "nothing is appended" in done.stderr, done
+    assert count() == 2
+
+
+def test_append_in_doubt():
+    """a server that takes a request and is gone: what it may have appended is in doubt, and is said to be"""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def take():
+            stream, _ = listener.accept()
+            with stream:
+                stream.recv(1 << 16)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        done = run("append", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}", "--topic", "a", stdin="x\n")
+        thread.join()
+    assert done.returncode == 1 and "may or may not be" in done.stderr and "is it running" not in done.stderr, done
+
+
 def test_no_server(tmp_path):
     """no server: exit 1 and what to do"""
     done = run("append", "--url", "http://127.0.0.1:9", "--topic", "a", stdin="x\n")
     assert done.returncode == 1 and "strandline serve" in done.stderr, done
+    assert "may or may not" not in done.stderr, "nothing was sent"
+    done = run("topics", "--url", "127.0.0.1:9")
+    assert done.returncode == 1 and "http://HOST:PORT" in done.stderr, done
 
 
 def test_tail_follows_a_cursor_file(server, topic, tmp_path):
@@ -104,6 +139,7 @@ def test_topics(server, topic):
     server.append(topic, "x")
     done = run("topics", "--url", server.base, "--prefix", topic)
     assert done.returncode == 0 and topic in done.stdout
+    assert done.stdout.startswith("         1  last "), "columns stand below each other"
 
 
 def test_verify_and_dump(fresh, tmp_path):
