@@ -54,6 +54,9 @@ fn hint_of(error: &OpenError) -> &'static str {
         OpenError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             ": run this as the user that runs the server"
         }
+        OpenError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            ": give what `strandline serve --data` was given"
+        }
         _ => "",
     }
 }

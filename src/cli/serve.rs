@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
     process::ExitCode,
@@ -15,7 +16,10 @@ use signal_hook::{
     iterator::Signals,
     low_level,
 };
-use strandline_storage::config::{LogConfig, SyncMode};
+use strandline_storage::{
+    config::{LogConfig, SyncMode},
+    error::OpenError,
+};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -52,7 +56,7 @@ pub struct ServeArguments {
     /// How many threads serve, each on a core of its own [default: one for each core]
     #[arg(long, value_name = "N", value_parser = parse_shards)]
     shards: Option<NonZeroUsize>,
-    /// A segment file is full at this many bytes, at least 1048576
+    /// A segment file is full at this many bytes: a multiple of 4096, at least 1048576
     #[arg(long, value_name = "N", default_value_t = LogConfig::default().segment_bytes, value_parser = parse_segment_bytes)]
     segment_bytes: u64,
     /// When an append is answered: `commit` (it is on the device), `interval:MS` or `never`
@@ -113,9 +117,31 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
     match serve(arguments.into_config()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {error}{}", advice(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What to do about it, where the error does not say so itself.
+fn advice(error: &ServeError) -> &'static str {
+    let ServeError::Start(StartError::Open(error)) = error else { return "" };
+    match error {
+        OpenError::Locked { .. } => {
+            ": stop the server that runs there, or name another directory with --data"
+        }
+        OpenError::NotOurs { .. } => ": name an empty or a new directory with --data",
+        OpenError::Io { source, .. } => match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                ": the disk is full, and every start begins a new file: make room first; \
+                 `strandline dump` reads the events without"
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                ": run this as the user that owns it, or name another directory with --data"
+            }
+            _ => "",
+        },
+        _ => "",
     }
 }
 
@@ -137,6 +163,12 @@ fn serve(config: ServerConfig) -> Result<(), ServeError> {
     // Signals that come while the log is recovered stop the server as soon as it runs.
     let signals = Signals::new([SIGINT, SIGTERM])?;
     let server = Server::start(config)?;
+    if !server.address().ip().is_loopback() {
+        tracing::warn!(
+            "there is no authentication yet: whoever reaches {} may append and read",
+            server.address()
+        );
+    }
     stop_on_signals(signals, server.control())?;
     tell_ready(&server)?;
     server.wait()?;
@@ -156,18 +188,29 @@ fn tell_ready(server: &Server) -> io::Result<()> {
         server.write_mode()
     )?;
     out.flush()?;
+    let url = url_from_here(server.address());
     let mut hints = io::stderr().lock();
     let (bold, plain) = if hints.is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     write!(
         hints,
         "
 {bold}Watch{plain}   curl -N '{url}/api/v1/events/stream?from=earliest'
-{bold}Append{plain}  curl -d 'hello' {url}/api/v1/topics/demo/events
+{bold}Append{plain}  curl -d 'hello' '{url}/api/v1/topics/demo/events'
 {bold}Look{plain}    {url}/
 {bold}Stop{plain}    Ctrl-C
 
 "
     )
+}
+
+/// The URL for whoever sits at this machine: every address (`0.0.0.0`) is none to connect to.
+fn url_from_here(mut address: SocketAddr) -> String {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    format!("http://{address}")
 }
 
 fn stop_on_signals(mut signals: Signals, control: Arc<Control>) -> io::Result<()> {

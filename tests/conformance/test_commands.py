@@ -156,3 +156,35 @@ def test_verify_and_dump(fresh, tmp_path):
     assert run("verify", tmp_path / "nothing").returncode in (1, 2)
     fresh.start()
     assert fresh.append("a/0", "20") == 20
+
+
+def test_what_is_printed_can_be_pasted(tmp_path):
+    """`serve` says what to try next: each line works as it stands, also where it listens on every address"""
+    for listen in ("0.0.0.0:0", "[::1]:0"):
+        server = subprocess.Popen([binary(), "serve", "--listen", listen, "--data", tmp_path / "data"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        said = ""
+        while "Stop " not in said:
+            line = server.stderr.readline()
+            assert line, said
+            said += line
+        commands = dict(line.split(maxsplit=1) for line in said.splitlines() if line.startswith(("Watch", "Append", "Look")))
+        assert "//0.0.0.0" not in commands["Append"]
+        done = subprocess.run(["bash", "-O", "failglob", "-c", commands["Append"]], capture_output=True, text=True)
+        assert done.returncode == 0 and '"offset":' in done.stdout, (commands, done)
+        done = subprocess.run(["bash", "-c", "timeout 1 " + commands["Watch"]], capture_output=True, text=True)
+        assert "data: hello" in done.stdout, (commands, done)
+        assert ("no authentication" in said) == (listen == "0.0.0.0:0")
+        server.kill()
+        server.communicate()
+
+
+def test_errors_of_directories_say_what_to_do(fresh, tmp_path):
+    """Errors say what to do"""
+    said = run("serve", "--listen", "127.0.0.1:0", "--data", fresh.data).stderr
+    assert "in use" in said and "--data" in said
+    (tmp_path / "mine").write_text("x")
+    said = run("serve", "--listen", "127.0.0.1:0", "--data", tmp_path).stderr
+    assert "not a data directory" in said and "--data" in said
+    for command in ("verify", "dump", "repair"):
+        done = run(command, tmp_path / "nothing")
+        assert done.returncode == 1 and "serve --data" in done.stderr, done
