@@ -1,5 +1,6 @@
 """Issue: bad input. Nothing here may hurt the server or anyone else on it."""
 
+import contextlib
 import os
 import pathlib
 import random
@@ -358,6 +359,18 @@ def test_a_full_small_disk():
             # `/readyz` (200 as long as reads go on, also on a full disk; says what does not work)
             ready, state = server.json("GET", "/readyz")
             assert ready == 200 and state["reads"] and not state["appends"] and "full" in state["reason"], state
+            server.kill()
+            with contextlib.suppress(OSError), open(directory / "filler", "wb", buffering=0) as filler:
+                while filler.write(bytes(1 << 16)):
+                    pass
+            # A start of this log may find enough of what the killed server had set aside: a new one does not.
+            said = serve_fails(directory / "other")
+            assert "disk is full" in said and "strandline dump" in said, said
+            dumped = subprocess.run([binary(), "dump", server.data], capture_output=True, text=True)
+            assert dumped.returncode == 0 and len(dumped.stdout.splitlines()) == kept
+            (directory / "filler").unlink()
+            server.start()
+            assert server.json("GET", "/api/v1/topics/a")[1]["count"] == kept
     finally:
         subprocess.run(["umount", str(directory)], check=False)
         directory.rmdir()
