@@ -117,7 +117,8 @@ fn describe(cut: &Cut) -> Result<(), DirectoryError> {
     match cut.synced {
         Some(synced) => say(&format!(
             "a repair would cut the log there: it would end at offset {end}. Events from {end} to \
-             {synced}, which had been acknowledged, and any behind them would no longer be read"
+             {synced}, which had been acknowledged, and any behind them would no longer be read: \
+             `strandline dump` writes out before what of them is whole"
         )),
         None => say(&format!(
             "a repair would take the whole file out of the log, which would end at offset {end}"
