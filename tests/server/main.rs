@@ -60,17 +60,21 @@ fn append_request(topic: &str, data: &str) -> String {
     )
 }
 
+/// Reads once, and goes on when the rings of this process signal its threads.
+fn read(stream: &mut TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// One answer: status and body.
 fn read_answer(stream: &mut TcpStream, rest: &mut Vec<u8>) -> (u16, String) {
     let mut more = |rest: &mut Vec<u8>| {
         let mut bytes = [0; 16 * 1024];
-        let count = loop {
-            match stream.read(&mut bytes) {
-                // The rings of this process signal its threads.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => break outcome.expect("an answer"),
-            }
-        };
+        let count = read(stream, &mut bytes).expect("an answer");
         assert!(count > 0, "cut after {:?}", String::from_utf8_lossy(rest));
         rest.extend_from_slice(&bytes[..count]);
     };
@@ -264,7 +268,7 @@ fn a_stop_ends_everything_and_a_start_goes_on() {
     let mut seen = String::new();
     while !seen.contains("data: 19\n") {
         let mut bytes = [0; 4096];
-        let count = watching.read(&mut bytes).expect("events");
+        let count = read(&mut watching, &mut bytes).expect("events");
         seen.push_str(std::str::from_utf8(&bytes[..count]).expect("text"));
     }
     let began = Instant::now();
@@ -351,7 +355,7 @@ fn more_connections_than_places_wait() {
     let mut third = connect(&server);
     third.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
     third.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
-    let early = third.read(&mut [0; 1]).map_err(|error| error.kind());
+    let early = read(&mut third, &mut [0; 1]).map_err(|error| error.kind());
     assert_eq!(early, Err(io::ErrorKind::WouldBlock), "it waits");
     drop(held);
     third.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");

@@ -1,6 +1,6 @@
 //! Clients as plain as can be: sockets and strings.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -136,7 +136,7 @@ impl Sse {
                 break end;
             }
             let mut part = [0; 4096];
-            let count = stream.read(&mut part).expect("a head comes");
+            let count = read(&mut stream, &mut part).expect("a head comes");
             assert!(count > 0, "the stream ended before its head did");
             raw.extend_from_slice(&part[..count]);
         };
@@ -210,9 +210,19 @@ impl Sse {
             }
             std::thread::sleep(self.pause);
             let mut part = vec![0; self.read_bytes];
-            let count = self.stream.read(&mut part).expect("more of the stream");
+            let count = read(&mut self.stream, &mut part).expect("more of the stream");
             assert!(count > 0, "the stream was cut");
             self.raw.extend_from_slice(&part[..count]);
+        }
+    }
+}
+
+/// Reads once, and goes on when the rings of this process signal its threads.
+fn read(stream: &mut TcpStream, part: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(part) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
         }
     }
 }
@@ -249,7 +259,7 @@ impl WebSocket {
                 break end;
             }
             let mut part = [0; 4096];
-            let count = stream.read(&mut part).expect("a head comes");
+            let count = read(&mut stream, &mut part).expect("a head comes");
             assert!(count > 0, "the handshake was cut");
             raw.extend_from_slice(&part[..count]);
         };
@@ -314,7 +324,7 @@ impl WebSocket {
             }
             std::thread::sleep(self.pause);
             let mut part = vec![0; self.read_bytes];
-            let count = self.stream.read(&mut part).expect("more frames");
+            let count = read(&mut self.stream, &mut part).expect("more frames");
             assert!(count > 0, "the socket was cut");
             self.raw.extend_from_slice(&part[..count]);
         }
