@@ -1,0 +1,184 @@
+//! What only the owner can tell readers: of the part of the log that is not sealed, and of its topics.
+
+use std::{ops::Range, sync::Arc};
+
+use strandline_storage::{
+    error::{Corruption, ReadError},
+    frame::{Frame, Trust},
+    io::{ReadIo, real::RealDisk},
+    log::{UnsealedPiece, UnsealedRead},
+    offset::Offset,
+    reader::{Hits, ReadQuery},
+    selection::{Order, Selection},
+    topics::TopicSummary,
+};
+
+use super::Owner;
+use crate::log_handle::UnsealedPart;
+
+impl Owner {
+    /// A page of topics. Prefix and place are bytes and may end within a character, and the table is
+    /// asked in characters: so more than asked for is looked at.
+    pub(super) fn topics(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Vec<TopicSummary> {
+        let log = self.log.borrow();
+        let mut page = Vec::new();
+        let mut place = after.map(|after| whole_characters(after).to_owned());
+        while page.len() < limit {
+            let asked = limit - page.len();
+            let some = log.topics().page(whole_characters(prefix), place.as_deref(), asked);
+            place = some.last().map(|last| last.topic.as_str().to_owned());
+            let is_last = some.len() < asked;
+            page.extend(some.into_iter().filter(|summary| {
+                let name = summary.topic.as_bytes();
+                name.starts_with(prefix) && after.is_none_or(|after| name > after)
+            }));
+            if is_last {
+                break;
+            }
+        }
+        page
+    }
+
+    /// The part of a query that is not sealed: frames in memory, and frames read from the disk.
+    pub(super) async fn unsealed(
+        &self,
+        query: ReadQuery,
+        budget_bytes: usize,
+    ) -> Result<UnsealedPart, ReadError> {
+        let (plan, visible) = {
+            let log = self.log.borrow();
+            (log.plan_unsealed(&query, budget_bytes), log.visible())
+        };
+        let is_ascending = query.order == Order::Ascending;
+        if is_ascending && query.from < plan.start && query.from < query.end {
+            // A segment was sealed since the caller looked: it reads that first.
+            return Ok(UnsealedPart { hits: Vec::new(), considered: query.from });
+        }
+        let selection = Selection::new(&query.topics);
+        let from = query.from.max(plan.start);
+        let range = from..query.end.min(visible).max(from);
+        let mut hits = Vec::with_capacity(plan.pieces.len());
+        for piece in plan.pieces {
+            match piece {
+                UnsealedPiece::Frame(frame) => {
+                    hits.push(Hits::of_frame(&frame, &selection, range.clone(), query.order));
+                }
+                UnsealedPiece::Read(read) => {
+                    let (mut frames, gap) = self.read_frames(&read).await?;
+                    if !is_ascending {
+                        // The gap lies behind the frames, so it comes first.
+                        frames.reverse();
+                        if gap.is_some() {
+                            frames.clear();
+                        }
+                    }
+                    hits.extend(frames.iter().map(|frame| {
+                        Hits::of_frame(frame, &selection, range.clone(), query.order)
+                    }));
+                    let Some(gap) = gap else { continue };
+                    if hits.is_empty() {
+                        return Err(gap.into());
+                    }
+                    // What was found before the gap goes first: who is told of it goes on behind it.
+                    let considered = if is_ascending { gap.offsets.start } else { gap.offsets.end };
+                    let considered = considered.clamp(range.start, range.end);
+                    hits.push(Hits::none(considered, query.order));
+                    return Ok(UnsealedPart { hits, considered });
+                }
+            }
+        }
+        // Behind the last frame there may be more that was considered and holds nothing.
+        hits.push(Hits::none(plan.considered, query.order));
+        Ok(UnsealedPart { hits, considered: plan.considered })
+    }
+
+    /// The offset of the first unsealed event that is not older than `time_ms`, the visible offset if
+    /// there is none: a search that halves what is left by looking at a frame in the middle.
+    pub(super) async fn unsealed_offset_at_time(&self, time_ms: u64) -> Result<Offset, ReadError> {
+        let (mut low, mut high) = {
+            let log = self.log.borrow();
+            (log.unsealed_start(), log.visible())
+        };
+        while low < high {
+            let middle = low.plus(high.since(low) / 2);
+            let query = ReadQuery {
+                topics: Vec::new(),
+                from: middle,
+                end: middle.plus(1),
+                order: Order::Ascending,
+            };
+            let part = self.unsealed(query, 1).await?;
+            let frame = part.hits.into_iter().find_map(|hits| hits.frame);
+            let Some(frame) = frame.filter(|frame| !frame.is_empty()) else {
+                // Nothing is there: compaction took it, or a segment was sealed meanwhile, and its
+                // events are older than those behind it.
+                low = middle.plus(1);
+                continue;
+            };
+            let index = frame.index_at_time(time_ms);
+            if index == frame.len() {
+                low = frame.end_offset();
+            } else if index == 0 {
+                high = frame.base_offset().max(low);
+            } else {
+                return Ok(frame.event(index).offset());
+            }
+        }
+        Ok(low)
+    }
+
+    /// The frames of a read, up to the first that cannot be had.
+    async fn read_frames(
+        &self,
+        read: &UnsealedRead<RealDisk>,
+    ) -> Result<(Vec<Arc<Frame>>, Option<UnsealedGap>), ReadError> {
+        let bytes = self.reads.read(&read.file, read.position, read.len).await;
+        let bytes = bytes.map_err(|source| ReadError::Io { file: read.path.clone(), source })?;
+        let bytes = Arc::new(bytes);
+        let mut frames: Vec<Arc<Frame>> = Vec::new();
+        let mut next = 0;
+        while next < read.len {
+            // We wrote it, and its checksum tells whether the disk gave back the same.
+            match Frame::parse_at(&bytes, next, read.seed, Trust::Checksum) {
+                Ok(frame) => {
+                    next += frame.frame_bytes();
+                    frames.push(Arc::new(frame));
+                }
+                Err(error) => {
+                    let start = frames.last().map_or(read.offsets.start, |last| last.end_offset());
+                    let corruption = Corruption {
+                        file: read.path.clone(),
+                        position: read.position.plus(next as u64),
+                        what: error.to_string(),
+                    };
+                    let offsets = start..read.offsets.end;
+                    return Ok((frames, Some(UnsealedGap { offsets, corruption })));
+                }
+            }
+        }
+        Ok((frames, None))
+    }
+}
+
+/// Frames that were written and cannot be read back.
+struct UnsealedGap {
+    offsets: Range<Offset>,
+    corruption: Corruption,
+}
+
+impl From<UnsealedGap> for ReadError {
+    fn from(gap: UnsealedGap) -> Self {
+        let UnsealedGap { offsets: Range { start: from, end: to }, corruption } = gap;
+        ReadError::Gap { from, to, corruption }
+    }
+}
+
+/// The longest start of `bytes` that is text.
+fn whole_characters(bytes: &[u8]) -> &str {
+    bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid())
+}
