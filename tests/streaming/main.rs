@@ -129,7 +129,7 @@ fn read_sse(address: SocketAddr, query: &str, mut chance: Chance, is_slow: bool)
     let mut sse = Sse::open(address, query, "");
     sse.established();
     if is_slow {
-        sse.read_bytes = 1 + usize::try_from(chance.below(20_000)).expect("small");
+        sse.read_bytes = 256 + usize::try_from(chance.below(20_000)).expect("small");
         sse.pause = Duration::from_micros(chance.below(3000));
     }
     let mut all = Vec::new();
@@ -149,7 +149,7 @@ fn read_websocket(address: SocketAddr, query: &str, mut chance: Chance, is_slow:
     let mut socket = WebSocket::open(address, query);
     assert_eq!(socket.json()["type"], "subscribed");
     if is_slow {
-        socket.read_bytes = 1 + usize::try_from(chance.below(20_000)).expect("small");
+        socket.read_bytes = 256 + usize::try_from(chance.below(20_000)).expect("small");
         socket.pause = Duration::from_micros(chance.below(3000));
     }
     let mut all = Vec::new();
