@@ -66,13 +66,13 @@ struct PageEnd {
     gap: Option<Range<Offset>>,
 }
 
-/// The answer to HEAD: how far the log reaches.
-pub fn write_head(live: &LiveLog, to: &AnswerTo, out: &mut Vec<u8>) {
+/// The answer to HEAD: how far the log reaches. `content_type` is what GET would answer with.
+pub fn write_head(live: &LiveLog, content_type: &str, to: &AnswerTo, out: &mut Vec<u8>) {
     let log = live.log();
     Answer::start(200, to, out)
         .number("Log-Earliest", log.earliest().get())
         .number("Log-Durable", log.synced().get())
-        .field("Content-Type", "application/json")
+        .field("Content-Type", content_type)
         .field("Cache-Control", "no-store")
         .no_content();
 }

@@ -49,7 +49,7 @@ pub fn read(
             check_log(&request.log)?;
             if to.head_only {
                 let mut out = Vec::new();
-                history::write_head(live, to, &mut out);
+                history::write_head(live, forms[form], to, &mut out);
                 return Ok(Reading::Ready(out));
             }
             Ok(match form {

@@ -140,6 +140,8 @@ def test_head(server, topic):
     offset = server.append(topic, "x")
     status, headers, body = server.request("HEAD", HISTORY)
     assert status == 200 and headers["Log-Earliest"] == "0" and int(headers["Log-Durable"]) > offset and body == b""
+    for kind in ("application/json", "application/x-ndjson"):
+        assert server.request("HEAD", HISTORY, headers={"Accept": kind})[1]["content-type"] == server.request("GET", HISTORY + "?limit=1", headers={"Accept": kind})[1]["content-type"] == kind
 
 
 @pytest.mark.parametrize("query", [
