@@ -25,6 +25,7 @@ use rustix::{
     event::{EventfdFlags, eventfd},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
+use strandline_storage::io::uring::check_available;
 
 /// How long a job may hold its shard while others wait.
 pub const SLICE_MS: u64 = 1;
@@ -42,15 +43,10 @@ pub enum Driver {
 }
 
 impl Driver {
-    /// What this machine allows, by building a ring and throwing it away.
+    /// What this machine allows ([`check_available`]), and why it is not io_uring if it is not.
     pub fn detect() -> (Driver, Option<io::Error>) {
-        match io_uring::IoUring::new(8) {
-            Ok(ring)
-                if ring.params().is_feature_nodrop() && ring.params().is_feature_fast_poll() =>
-            {
-                (Driver::IoUring, None)
-            }
-            Ok(_) => (Driver::Epoll, Some(io::ErrorKind::Unsupported.into())),
+        match check_available() {
+            Ok(()) => (Driver::IoUring, None),
             Err(error) => (Driver::Epoll, Some(error)),
         }
     }
