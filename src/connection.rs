@@ -15,6 +15,7 @@ mod outbox;
 use std::{
     future::{Future, poll_fn},
     io,
+    os::fd::AsRawFd,
     pin::pin,
     rc::Rc,
     task::Poll,
@@ -63,6 +64,7 @@ enum Next {
 
 /// Serves a connection until it ends, or hands it over to a stream.
 pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, place: Place) {
+    let socket = stream.as_raw_fd();
     let (read_half, write_half) = stream.into_split();
     let outbox = Outbox::default();
     let stall = Duration::from_millis(shard.config().limits.send_stall_ms);
@@ -72,7 +74,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, place: Place) {
         inbound: Inbound::new(read_half),
         parser: HeadParser::default(),
     };
-    let outcome = both(reader.run(), outbox.write_all(write_half, stall)).await;
+    let outcome = both(reader.run(), outbox.write_all(write_half, socket, stall)).await;
     let Some((next, inbound, write_half)) = outcome else { return };
     drop(outbox);
     let (read_half, early_bytes) = inbound.into_parts();

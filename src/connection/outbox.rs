@@ -5,6 +5,7 @@ use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
     io,
+    os::fd::{BorrowedFd, RawFd},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -15,6 +16,7 @@ use monoio::{
     net::TcpStream,
     time::timeout,
 };
+use rustix::{io::Errno, net::SendFlags};
 
 use crate::{append::AckAnswer, local::Signal};
 
@@ -44,16 +46,37 @@ pub(super) enum Item {
 /// The way out while an answer is sent in parts.
 pub struct BodyWriter {
     half: OwnedWriteHalf<TcpStream>,
+    /// The socket of `half`, which keeps it open.
+    socket: RawFd,
     stall: Duration,
 }
 
 impl BodyWriter {
     /// Sends all of `bytes`. Fails when the client is gone, or takes nothing for the time that it has.
-    pub async fn send(&mut self, bytes: Vec<u8>) -> io::Result<()> {
+    ///
+    /// What the socket takes at once, which is nearly always everything, leaves by a plain `send`: the
+    /// ring would add a completion to each answer, and a timer.
+    pub async fn send(&mut self, mut bytes: Vec<u8>) -> io::Result<()> {
+        let sent = self.send_now(&bytes)?;
+        if sent == bytes.len() {
+            return Ok(());
+        }
+        bytes.drain(..sent);
         match timeout(self.stall, self.half.write_all(bytes)).await {
             Ok((result, _)) => result.map(|_| ()),
             // The write is dropped with the connection: nothing is sent after it.
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Sends as much of `bytes` as there is space for now; returns how many.
+    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        // SAFETY: `half` owns the descriptor and is ours, so it is open.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.socket) };
+        match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(count) => Ok(count),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -121,14 +144,15 @@ impl Outbox {
     }
 
     /// Sends answers until the outbox is closed and empty; returns the socket's half if it is to be
-    /// kept. Fails when the client is gone; then the
-    /// answers that are missing are dropped, which undoes nothing of what they tell of.
+    /// kept. `socket` is the descriptor of `half`. Fails when the client is gone; then the answers that
+    /// are missing are dropped, which undoes nothing of what they tell of.
     pub(super) async fn write_all(
         &self,
         half: OwnedWriteHalf<TcpStream>,
+        socket: RawFd,
         stall: Duration,
     ) -> io::Result<Option<OwnedWriteHalf<TcpStream>>> {
-        let result = self.write_on(BodyWriter { half, stall }).await;
+        let result = self.write_on(BodyWriter { half, socket, stall }).await;
         if result.is_err() {
             self.is_broken.set(true);
             self.items.borrow_mut().clear();
