@@ -136,8 +136,7 @@ pub async fn serve(
         next_fed: 1,
         received_since_fed: 0,
         heartbeat: Alarm::new(heartbeat),
-        silence_max: (heartbeat * 2).max(Duration::from_millis(SILENCE_MS_MIN)),
-        life: Life { seen: now, taken_bytes: 0 },
+        life: Life::new(now, heartbeat),
         draining: Box::pin(async move { drain.begun().await }),
         slice: Slice::begin(),
     };
@@ -175,7 +174,6 @@ struct Session {
     /// Messages that were answered since the feeds were asked.
     received_since_fed: u32,
     heartbeat: Alarm,
-    silence_max: Duration,
     life: Life,
     draining: Pin<Box<dyn Future<Output = ()>>>,
     slice: Slice,
@@ -191,6 +189,29 @@ struct Publish {
 struct Life {
     seen: Instant,
     taken_bytes: u64,
+    /// For so long neither may happen.
+    silence_max: Duration,
+}
+
+impl Life {
+    fn new(now: Instant, heartbeat: Duration) -> Self {
+        let silence_max = (heartbeat * 2).max(Duration::from_millis(SILENCE_MS_MIN));
+        Life { seen: now, taken_bytes: 0, silence_max }
+    }
+
+    /// Something came in.
+    fn heard(&mut self, now: Instant) {
+        self.seen = now;
+    }
+
+    /// Whether the client has gone without a word; `taken_bytes` is what it has taken in all.
+    fn is_over(&mut self, taken_bytes: u64, now: Instant) -> bool {
+        if taken_bytes > self.taken_bytes {
+            self.taken_bytes = taken_bytes;
+            self.seen = now;
+        }
+        now.duration_since(self.seen) >= self.silence_max
+    }
 }
 
 enum Subscriber {
@@ -345,7 +366,7 @@ impl Session {
                 if bytes.is_empty() {
                     return Err(End::Lost(io::ErrorKind::UnexpectedEof.into()));
                 }
-                self.life.seen = Instant::now();
+                self.life.heard(Instant::now());
                 self.decoder.push(bytes);
             }
             Wake::Message(Ok(received)) => {
@@ -530,9 +551,7 @@ impl Session {
     /// Pings, tells silent subscriptions how far they have come, and looks for signs of life.
     fn beat(&mut self) -> Result<(), End> {
         let taken_bytes = self.outlet.taken_bytes()?;
-        if taken_bytes > self.life.taken_bytes {
-            self.life = Life { seen: Instant::now(), taken_bytes };
-        } else if self.life.seen.elapsed() >= self.silence_max {
+        if self.life.is_over(taken_bytes, Instant::now()) {
             return Err(End::Lost(io::ErrorKind::TimedOut.into()));
         }
         if self.is_full {
@@ -588,5 +607,32 @@ impl Session {
             Ok(Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
             Ok(Ok(())) | Ok(Err(_)) | Err(_) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// API §5: "a connection ends for silence only when for the longer of 2 heartbeats and 60 s nothing
+    /// came in *and* none of its queued bytes was taken (a slow reader is not a dead one)".
+    #[test]
+    fn a_connection_ends_after_two_heartbeats_or_a_minute_without_a_sign_of_life() {
+        let began = Instant::now();
+        let after = |seconds| began + Duration::from_secs(seconds);
+        let mut life = Life::new(began, Duration::from_secs(15));
+        assert!(!life.is_over(0, after(59)));
+        assert!(life.is_over(0, after(60)), "a minute is longer than two heartbeats");
+
+        let mut life = Life::new(began, Duration::from_secs(100));
+        assert!(!life.is_over(0, after(199)), "two heartbeats are longer than a minute");
+        assert!(life.is_over(0, after(200)));
+
+        let mut life = Life::new(began, Duration::from_secs(15));
+        life.heard(after(50));
+        assert!(!life.is_over(0, after(109)), "something came in");
+        assert!(!life.is_over(1, after(110)), "a slow reader took a byte");
+        assert!(!life.is_over(1, after(169)));
+        assert!(life.is_over(1, after(170)), "what was taken before is no sign");
     }
 }
