@@ -371,7 +371,7 @@ mod tests {
         );
     }
 
-    /// "An idle subscriber costs no buffer" (DESIGN §6).
+    /// "An idle subscriber costs no buffer".
     #[test]
     fn an_idle_decoder_holds_no_buffer() {
         let large = text(&"x".repeat(MESSAGE_BYTES_MAX));
