@@ -63,7 +63,7 @@ HOST = "Host: localhost"
     (("GET /livez HTTP/1.1", HOST, "Content-Length: 99999999999999999999999"), 400), (("GET /livez HTTP/1.1", HOST, "Content-Length: "), 400),
     (("GET /livez HTTP/1.1", HOST, "X: a", " folded"), 400), (("GET /livez HTTP/1.1", HOST, "X: a", "\tfolded"), 400), (("GET /livez HTTP/1.1", HOST, "X : a"), 400),
     (("GET /livez HTTP/1.1", HOST, "X: a\rb"), 400), (("GET /livez HTTP/1.1", HOST, "X: a\0b"), 400), (("GET /livez HTTP/1.1", HOST, "X: a\x01b"), 400), (("GET /livez HTTP/1.1", HOST, ": a"), 400),
-    (("GET /livez HTTP/1.1", HOST, "no colon"), 400), (("GET /livez HTTP/1.1", HOST, "Transfer-Encoding: gzip, chunked"), (400, 501)), (("GET /livez HTTP/1.1", HOST, "Transfer-Encoding: xchunked"), (400, 501)),
+    (("GET /livez HTTP/1.1", HOST, "no colon"), 400), (("GET /livez HTTP/1.1", HOST, "Transfer-Encoding: gzip, chunked"), 501), (("GET /livez HTTP/1.1", HOST, "Transfer-Encoding: xchunked"), 400),
     (("GET /livez HTTP/1.1", HOST, "Transfer-Encoding: chunked", "Transfer-Encoding: chunked"), 400), (("GET /livez HTTP/1.0", HOST, "Transfer-Encoding: chunked"), 400),
     (("GET  /livez HTTP/1.1", HOST), 400), (("GET /livez HTTP/1.1 ", HOST), 400), (("GET /livez", HOST), 400), (("GET /livez HTTP/2.0", HOST), (400, 505)), (("GET /livez HTTP/1.2", HOST), (400, 505)),
     (("GET livez HTTP/1.1", HOST), 400), (("GET /livez#x HTTP/1.1", HOST), 400), (("G@T /livez HTTP/1.1", HOST), 400), (("get /livez HTTP/1.1", HOST), (400, 405, 501)), (("BREW /livez HTTP/1.1", HOST), (405, 501)),
@@ -73,8 +73,8 @@ def test_ambiguous_heads_are_refused_and_the_connection_closed(server, lines, st
     """What is ambiguous is refused and the connection closed"""
     answer = raw(server, *lines, body=b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert status_of(answer) in (status if isinstance(status, tuple) else (status,)), answer
-    if status == 400:
-        assert answer.count(b"HTTP/1.1 ") == 1 and b"connection: close" in answer.lower()
+    if not lines[0].startswith(("BREW ", "get ")):  # an unknown method is refused, not ambiguous
+        assert len(re.findall(rb"HTTP/1\.1 \d{3} ", answer)) == 1 and b"connection: close" in answer.lower()
         assert b"application/problem+json" in answer
 
 
