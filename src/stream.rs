@@ -13,6 +13,7 @@ pub mod cursor;
 pub mod feed;
 pub mod follow;
 pub mod live;
+pub mod matching;
 pub mod outlet;
 pub mod pulse;
 pub mod search;
