@@ -15,7 +15,7 @@ mod outbox;
 use std::{
     future::{Future, poll_fn},
     io,
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd},
     pin::pin,
     rc::Rc,
     task::Poll,
@@ -79,28 +79,20 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, place: Place) {
     drop(outbox);
     let (read_half, early_bytes) = inbound.into_parts();
     let stream = read_half.reunite(write_half).expect("they are halves of one socket");
-    let (live, drain) = (shard.live().clone(), shard.drain().clone());
-    // A task of its own: a stream may live for days, and needs nothing of what HTTP needed.
-    match next {
-        Next::Sse(request, to) => {
-            let stream = sse::serve::serve(stream, *to, *request, live, drain);
-            monoio::spawn(live_for(place, stream));
-        }
+    // SAFETY: the runtime gives the descriptor up, so that it has no other owner.
+    let socket = unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) };
+    // From here on it is a subscriber, which needs no task, nor anything of what HTTP needed.
+    let (live, guard) = (shard.live(), Box::new(place));
+    let taken_over = match next {
+        Next::Sse(request, to) => sse::serve::serve(socket, &to, *request, live, guard),
         Next::WebSocket(request, accepted) => {
-            let session =
-                websocket::session::serve(stream, accepted, *request, early_bytes, live, drain);
-            monoio::spawn(live_for(place, session));
+            websocket::session::serve(socket, &accepted, *request, &early_bytes, live, guard)
         }
-        Next::Request | Next::Close => {}
+        Next::Request | Next::Close => Ok(()),
+    };
+    if let Err(error) = taken_over {
+        tracing::warn!(%error, "cannot watch a subscriber's socket");
     }
-}
-
-/// A stream, until it ends and gives its place back.
-async fn live_for(place: Place, stream: impl Future<Output = io::Result<()>>) {
-    if let Err(error) = stream.await {
-        tracing::debug!(%error, "a stream has ended");
-    }
-    drop(place);
 }
 
 /// Runs the two sides until both have ended, or the writer has failed: then nobody is there.

@@ -225,14 +225,15 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
     if let Some(owner) = &owner {
         owner.set_handle(&log);
     }
-    let live = LiveLog::start(log.clone());
+    let drain = Drain::new(control.clone());
+    let live = LiveLog::start(log.clone(), drain.clone())?;
     let shard = Rc::new(Shard {
         index,
         driver,
         config,
         origins,
         live,
-        drain: Drain::new(control.clone()),
+        drain,
         connections: Rc::new(Connections::new(plan.connections_max)),
         date: DateCache::default(),
     });

@@ -14,7 +14,8 @@ use strandline_storage::error::ReadError;
 use strandline_storage::offset::Offset;
 use strandline_storage::reader::Hits;
 
-use super::chunk::{Chunk, ChunkBuilder, Render};
+use super::chunk::{ChunkBuilder, PAGE_CHUNK_BYTES, Render};
+use super::pages::Page;
 use super::whole_log::WholeLog;
 use crate::local::{Kept, Promise, promise};
 use crate::runtime::{Slice, end_slice};
@@ -25,8 +26,8 @@ pub const TURNS_MAX: usize = 16;
 /// How many bytes a subscriber sends before others that wait have their turn.
 pub const TURN_BYTES_MAX: usize = 1024 * 1024;
 
-/// How many bytes are read ahead of a socket: one send.
-pub const READ_AHEAD_BYTES: usize = 128 * 1024;
+/// A page ends with the event that reaches this length: one send.
+pub const PAGE_BYTES: usize = 128 * 1024;
 
 /// The turns of one log on one shard.
 #[derive(Clone)]
@@ -74,7 +75,8 @@ impl Turns {
 pub struct Turn(Turns);
 
 impl Turn {
-    fn is_wanted_by_others(&self) -> bool {
+    /// Whether somebody waits for it.
+    pub fn is_wanted_by_others(&self) -> bool {
         !self.0.0.waiting.borrow().is_empty()
     }
 
@@ -96,82 +98,92 @@ impl Drop for Turn {
     }
 }
 
-/// One subscriber's way through a range of the log.
-pub struct CatchUp {
-    turn: Turn,
+/// What a read made of a part of the log.
+pub(super) struct ReadPage {
+    pub(super) page: Page,
+    /// Whether the read can go on behind it: it has not come to the end of its range, and nothing
+    /// went wrong.
+    pub(super) goes_on: bool,
+}
+
+/// A read of the log for one view, that makes pages of what it goes over.
+pub(super) struct Parked {
     walk: WholeLog,
     hits: Option<(Hits, usize)>,
-    sent_bytes: usize,
+    next: Offset,
     scratch: Vec<u8>,
 }
 
-impl CatchUp {
+impl Parked {
     /// Reads what `walk`, which is ascending, goes over.
-    pub fn new(turn: Turn, walk: WholeLog) -> Self {
-        CatchUp { turn, walk, hits: None, sent_bytes: 0, scratch: Vec::new() }
+    pub(super) fn new(walk: WholeLog) -> Self {
+        let next = walk.rest().start;
+        Parked { walk, hits: None, next, scratch: Vec::new() }
     }
 
-    /// Whether it is time to let others read.
-    pub fn is_over(&self) -> bool {
-        self.sent_bytes >= TURN_BYTES_MAX && self.turn.is_wanted_by_others()
+    /// The first offset that has not been considered.
+    pub(super) fn next(&self) -> Offset {
+        self.next
     }
 
-    /// Whether everything in its range has been considered.
-    pub fn is_at_end(&self) -> bool {
-        self.hits.is_none() && self.walk.rest().is_empty()
-    }
-
-    /// Puts the next chunks into `batch`, about [`READ_AHEAD_BYTES`] of them; returns the offset below
-    /// which everything has then been considered. Returns early, perhaps with nothing, when a slice
-    /// is over, so that a long search shows its progress.
-    pub async fn next(
+    /// The next page, about [`PAGE_BYTES`] of it, and not beyond `until` by more than a frame. Returns
+    /// early, perhaps with an empty page, when a slice is over, so that a long search shows its
+    /// progress. An error is of what stands at the place where the page would begin.
+    pub(super) async fn read(
         &mut self,
+        turn: &Turn,
         render: &dyn Render,
-        batch: &mut Vec<Chunk>,
-    ) -> Result<Offset, ReadError> {
-        self.turn.end_slice_if_over().await;
+        until: Offset,
+    ) -> Result<ReadPage, ReadError> {
+        turn.end_slice_if_over().await;
         let slice = Slice::begin();
-        let mut bytes = 0;
-        let mut considered = self.walk.rest().start;
+        let start = self.next;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut builder = ChunkBuilder::new(render, PAGE_CHUNK_BYTES, &mut scratch);
+        let (mut chunks, mut bytes, mut goes_on) = (Vec::new(), 0, true);
         loop {
             if self.hits.is_none() {
                 match self.walk.next().await {
                     Ok(Some(hits)) => self.hits = Some((hits, 0)),
-                    Ok(None) => break,
-                    // What was found before the gap is sent first; the walk reports it but once.
-                    Err(error) => return Err(error),
+                    Ok(None) => {
+                        goes_on = false;
+                        break;
+                    }
+                    Err(error) if self.next == start => return Err(error),
+                    // What stands before it is sent first; whoever comes to it finds it again.
+                    Err(_) => {
+                        goes_on = false;
+                        break;
+                    }
                 }
             }
             let Some((hits, done)) = &mut self.hits else { break };
             let wanted = self.walk.wanted();
-            let mut builder = ChunkBuilder::new(render, &mut self.scratch);
             let mut is_full = false;
             while *done < hits.len() && !is_full {
                 let frame = hits.frame.as_ref().expect("there is a frame if there are picks");
                 let event = frame.event(hits.picks.index(*done));
                 *done += 1;
-                if wanted.takes(&event)
-                    && let Some(chunk) = builder.push(&event)
-                {
-                    bytes += chunk.bytes.len();
-                    considered = chunk.end;
-                    batch.push(chunk);
-                    is_full = bytes >= READ_AHEAD_BYTES;
+                if wanted.takes(&event) {
+                    if let Some(chunk) = builder.push(&event) {
+                        bytes += chunk.bytes.len();
+                        chunks.push(chunk);
+                    }
+                    self.next = event.offset().plus(1);
+                    is_full = bytes + builder.begun_bytes() >= PAGE_BYTES;
                 }
             }
-            if let Some(chunk) = builder.finish() {
-                bytes += chunk.bytes.len();
-                batch.push(chunk);
-            }
             if *done == hits.len() {
-                considered = hits.considered;
+                self.next = hits.considered.max(self.next);
                 self.hits = None;
             }
-            if bytes >= READ_AHEAD_BYTES || slice.is_over() {
+            if is_full || self.next >= until || slice.is_over() {
                 break;
             }
         }
-        self.sent_bytes += bytes;
-        Ok(considered)
+        chunks.extend(builder.finish());
+        self.scratch = scratch;
+        goes_on &= self.hits.is_some() || !self.walk.rest().is_empty();
+        Ok(ReadPage { page: Page { end: self.next, chunks: chunks.into() }, goes_on })
     }
 }

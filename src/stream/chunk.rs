@@ -6,7 +6,8 @@
 //!   offsets  ------[  chunk 40..44  ]......[ chunk 51..52 ][ chunk 52..60 ]..|---->
 //! ```
 //! A chunk spans from its first event to one past its last. What lies between two chunks of a ring,
-//! and behind its last one, was looked at and holds nothing for this view.
+//! and behind its last one, was looked at and holds nothing for this view. A chunk that is not
+//! compressed remembers where its events begin, so that a subscriber can join in its middle.
 //!
 //! Invariants of a [`Ring`]:
 //! 1. Chunks are in offset order and do not overlap.
@@ -14,14 +15,45 @@
 //! 3. `bytes` is the sum of the chunks' lengths.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use strandline_storage::event::EventView;
 use strandline_storage::offset::Offset;
 
-/// A chunk ends behind the event with which it reaches this length: what a send can carry without
-/// costing more, and little enough that a stalled subscriber which holds one holds little.
-pub const CHUNK_BYTES_TARGET: usize = 16 * 1024;
+use super::cursor::ResetReason;
+use crate::problem::CloseCode;
+
+/// A chunk of live events ends behind the event with which it reaches this length: what a send can
+/// carry without costing more, and little enough that a stalled subscriber which holds one holds
+/// little.
+pub const LIVE_CHUNK_BYTES: usize = 16 * 1024;
+
+/// The same for chunks that are made of the log for who is behind: larger ones compress better.
+pub const PAGE_CHUNK_BYTES: usize = 32 * 1024;
+
+/// What a stream says between its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// Somebody is here.
+    Heartbeat,
+    /// The same, and that everything below `next` has been considered.
+    Ping {
+        /// The first offset that has not been considered.
+        next: Offset,
+        /// Milliseconds since 1970.
+        now_ms: u64,
+    },
+    /// Something was passed over; it goes on with `from`.
+    Reset {
+        /// Why.
+        reason: ResetReason,
+        /// The first offset that may follow.
+        from: Offset,
+    },
+    /// This is the end.
+    Closing(CloseCode),
+}
 
 /// How the events of a view become bytes on a wire. The edges implement it; a stream only carries
 /// what comes out.
@@ -36,6 +68,27 @@ pub trait Render {
     fn close(&self, out: &mut Vec<u8>) -> std::ops::Range<usize> {
         0..out.len()
     }
+
+    /// Whether a chunk can be joined at any of its events ([`Render::tail`]).
+    fn is_divisible(&self) -> bool {
+        true
+    }
+
+    /// What is left of a chunk from byte `at` on, where an event begins, as a chunk of its own. Only
+    /// called where chunks are divisible.
+    fn tail(&self, chunk: &Bytes, at: usize) -> Bytes {
+        chunk.slice(at..)
+    }
+
+    /// Puts a word of the stream's own, whole, as it stands on the wire between two chunks.
+    fn say(&self, word: Word, out: &mut Vec<u8>);
+}
+
+/// Where an event of a chunk begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    offset: Offset,
+    at: u32,
 }
 
 /// The bytes of a run of a view's events.
@@ -47,26 +100,53 @@ pub struct Chunk {
     pub end: Offset,
     /// What a subscriber sends.
     pub bytes: Bytes,
+    /// Where its events after the first begin; none if it has but one, or cannot be divided.
+    marks: Option<Rc<[Mark]>>,
 }
 
-/// Gathers events into chunks of about [`CHUNK_BYTES_TARGET`].
+impl Chunk {
+    /// A chunk that cannot be joined in its middle.
+    pub fn whole(start: Offset, end: Offset, bytes: Bytes) -> Self {
+        Chunk { start, end, bytes, marks: None }
+    }
+
+    /// Where in its bytes the first event at or after `offset`, which lies within it, begins; `None`
+    /// where it cannot be divided.
+    pub fn position_of(&self, offset: Offset) -> Option<usize> {
+        if offset <= self.start {
+            return Some(0);
+        }
+        let marks = self.marks.as_deref()?;
+        let mark = marks.get(marks.partition_point(|mark| mark.offset < offset))?;
+        Some(mark.at as usize)
+    }
+}
+
+/// Gathers events into chunks of about a length.
 pub struct ChunkBuilder<'a> {
     render: &'a dyn Render,
     scratch: &'a mut Vec<u8>,
+    target_bytes: usize,
     span: Option<(Offset, Offset)>,
+    marks: Vec<Mark>,
 }
 
 impl<'a> ChunkBuilder<'a> {
     /// A builder that encodes into `scratch`, whose content it discards.
-    pub fn new(render: &'a dyn Render, scratch: &'a mut Vec<u8>) -> Self {
+    pub fn new(render: &'a dyn Render, target_bytes: usize, scratch: &'a mut Vec<u8>) -> Self {
         scratch.clear();
-        ChunkBuilder { render, scratch, span: None }
+        ChunkBuilder { render, scratch, target_bytes, span: None, marks: Vec::new() }
     }
 
     /// Adds an event; returns the chunk that it completed, if it did.
     pub fn push(&mut self, event: &EventView<'_>) -> Option<Chunk> {
         let (offset, render) = (event.offset(), self.render);
         self.put(offset, |out| render.event(event, out))
+    }
+
+    /// How many bytes have been put for the chunk that was begun.
+    pub fn begun_bytes(&self) -> usize {
+        self.scratch.len()
     }
 
     /// Returns the chunk that was begun, if there is one.
@@ -78,6 +158,10 @@ impl<'a> ChunkBuilder<'a> {
         let start = match self.span {
             Some((start, end)) => {
                 assert!(offset >= end, "events come in offset order");
+                // A position beyond 4 GiB cannot be: the chunk would have ended long before.
+                if let Ok(at) = u32::try_from(self.scratch.len()) {
+                    self.marks.push(Mark { offset, at });
+                }
                 start
             }
             None => {
@@ -87,16 +171,24 @@ impl<'a> ChunkBuilder<'a> {
         };
         encode(self.scratch);
         self.span = Some((start, offset.plus(1)));
-        if self.scratch.len() >= CHUNK_BYTES_TARGET { self.take() } else { None }
+        if self.scratch.len() >= self.target_bytes { self.take() } else { None }
     }
 
     fn take(&mut self) -> Option<Chunk> {
         let (start, end) = self.span.take()?;
         let range = self.render.close(self.scratch);
+        let marks = if self.render.is_divisible() && !self.marks.is_empty() {
+            let skipped = u32::try_from(range.start).expect("what goes before a chunk is short");
+            let moved = |mark: &Mark| Mark { at: mark.at - skipped, ..*mark };
+            Some(self.marks.iter().map(moved).collect())
+        } else {
+            None
+        };
+        self.marks.clear();
         // Copied out, so that the chunk holds what it needs and no spare capacity.
         let bytes = Bytes::copy_from_slice(&self.scratch[range]);
         self.scratch.clear();
-        Some(Chunk { start, end, bytes })
+        Some(Chunk { start, end, bytes, marks })
     }
 }
 
@@ -108,11 +200,13 @@ pub struct Ring {
     bytes: usize,
 }
 
-/// What a ring has for a subscriber that has considered everything below `next`.
-#[derive(Debug, PartialEq, Eq)]
-pub enum RingRead {
-    /// Chunks were put into the batch (none, if nothing matched); now everything below is considered.
-    Through(Offset),
+/// What a ring has for a subscriber that has considered everything below an offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingPlace {
+    /// The chunks from this one on; as many as there are, if it has nothing new.
+    Chunks(usize),
+    /// The rest of this chunk from a byte on, and then the chunks behind it.
+    Inside(usize, usize),
     /// The ring cannot serve it: read the log, at least up to this offset if visible, and ask again.
     Behind(Offset),
 }
@@ -156,41 +250,34 @@ impl Ring {
 
     /// Forgets everything, and covers offsets from `start` on; returns the bytes that were held.
     pub fn restart(&mut self, start: Offset) -> usize {
-        self.chunks.clear();
+        self.chunks = VecDeque::new();
         self.start = start;
         std::mem::take(&mut self.bytes)
     }
 
-    /// Puts chunks for a subscriber at `next` into `batch`, until it holds `bytes_max` or
-    /// `chunks_max`; a first chunk is put whatever its length. Offsets below `considered` have been
-    /// looked at for this ring.
-    pub fn read(
-        &self,
-        next: Offset,
-        considered: Offset,
-        batch: &mut Vec<Chunk>,
-        (bytes_max, chunks_max): (usize, usize),
-    ) -> RingRead {
+    /// Where a subscriber at `next` goes on.
+    pub fn place_of(&self, next: Offset) -> RingPlace {
         if next < self.start {
-            return RingRead::Behind(self.start);
+            return RingPlace::Behind(self.start);
         }
-        let first = self.chunks.partition_point(|chunk| chunk.end <= next);
-        if let Some(chunk) = self.chunks.get(first)
-            && chunk.start < next
-        {
-            // It begins inside a chunk, whose bytes cannot be divided.
-            return RingRead::Behind(chunk.end);
+        // Nearly everybody is at the end, or one chunk behind it.
+        let first = match self.chunks.back() {
+            None => 0,
+            Some(last) if last.end <= next => self.chunks.len(),
+            _ => self.chunks.partition_point(|chunk| chunk.end <= next),
+        };
+        match self.chunks.get(first) {
+            Some(chunk) if chunk.start < next => match chunk.position_of(next) {
+                Some(at) => RingPlace::Inside(first, at),
+                None => RingPlace::Behind(chunk.end),
+            },
+            _ => RingPlace::Chunks(first),
         }
-        let mut bytes = 0;
-        for chunk in self.chunks.range(first..) {
-            let full = bytes + chunk.bytes.len() > bytes_max || batch.len() >= chunks_max;
-            if full && !batch.is_empty() {
-                return RingRead::Through(batch[batch.len() - 1].end);
-            }
-            bytes += chunk.bytes.len();
-            batch.push(chunk.clone());
-        }
-        RingRead::Through(considered.max(next))
+    }
+
+    /// The chunks from the `first` on.
+    pub fn chunks_from(&self, first: usize) -> impl ExactSizeIterator<Item = &Chunk> {
+        self.chunks.range(first..)
     }
 }
 
@@ -198,14 +285,12 @@ impl Ring {
 mod tests {
     use super::*;
 
-    const NO_BOUND: (usize, usize) = (usize::MAX, usize::MAX);
-
     fn offset(offset: u64) -> Offset {
         Offset::new(offset)
     }
 
     fn chunk(start: u64, end: u64) -> Chunk {
-        Chunk { start: offset(start), end: offset(end), bytes: Bytes::from(vec![b'x'; 10]) }
+        Chunk::whole(offset(start), offset(end), Bytes::from(vec![b'x'; 10]))
     }
 
     fn ring() -> Ring {
@@ -216,52 +301,23 @@ mod tests {
         ring
     }
 
-    fn read(ring: &Ring, next: u64) -> (Vec<u64>, RingRead) {
-        let mut batch = Vec::new();
-        let read = ring.read(offset(next), offset(65), &mut batch, NO_BOUND);
-        (batch.iter().map(|chunk| chunk.start.get()).collect(), read)
-    }
-
     #[test]
     fn a_subscriber_gets_what_it_has_not_considered() {
         let ring = ring();
-        assert_eq!(read(&ring, 38), (vec![40, 51, 52], RingRead::Through(offset(65))));
-        assert_eq!(read(&ring, 40), (vec![40, 51, 52], RingRead::Through(offset(65))));
-        assert_eq!(read(&ring, 44), (vec![51, 52], RingRead::Through(offset(65))));
-        assert_eq!(read(&ring, 47), (vec![51, 52], RingRead::Through(offset(65))));
-        assert_eq!(read(&ring, 52), (vec![52], RingRead::Through(offset(65))));
-        assert_eq!(read(&ring, 60), (vec![], RingRead::Through(offset(65))));
-        assert_eq!(read(&ring, 70), (vec![], RingRead::Through(offset(70))));
+        for (next, first) in [(38, 0), (40, 0), (44, 1), (47, 1), (52, 2), (60, 3), (70, 3)] {
+            assert_eq!(ring.place_of(offset(next)), RingPlace::Chunks(first), "{next}");
+        }
+        let starts: Vec<u64> = ring.chunks_from(1).map(|chunk| chunk.start.get()).collect();
+        assert_eq!(starts, [51, 52]);
+        assert_eq!(Ring::new(offset(7)).place_of(offset(9)), RingPlace::Chunks(0));
     }
 
     #[test]
-    fn who_is_behind_or_inside_a_chunk_reads_the_log_to_its_end() {
+    fn who_is_behind_or_inside_an_indivisible_chunk_reads_the_log_to_its_end() {
         let ring = ring();
-        assert_eq!(read(&ring, 37), (vec![], RingRead::Behind(offset(38))));
-        assert_eq!(read(&ring, 41), (vec![], RingRead::Behind(offset(44))));
-        assert_eq!(read(&ring, 53), (vec![], RingRead::Behind(offset(60))));
-    }
-
-    #[test]
-    fn a_batch_is_bounded_but_never_empty() {
-        let ring = ring();
-        let mut batch = Vec::new();
-        assert_eq!(
-            ring.read(offset(38), offset(65), &mut batch, (5, 9)),
-            RingRead::Through(offset(44))
-        );
-        assert_eq!(batch.len(), 1);
-        batch.clear();
-        assert_eq!(
-            ring.read(offset(38), offset(65), &mut batch, (20, 9)),
-            RingRead::Through(offset(52))
-        );
-        batch.clear();
-        assert_eq!(
-            ring.read(offset(38), offset(65), &mut batch, (1000, 2)),
-            RingRead::Through(offset(52))
-        );
-        assert_eq!(batch.len(), 2);
+        assert_eq!(ring.place_of(offset(37)), RingPlace::Behind(offset(38)));
+        assert_eq!(ring.place_of(offset(41)), RingPlace::Behind(offset(44)));
+        assert_eq!(ring.place_of(offset(53)), RingPlace::Behind(offset(60)));
     }
 
     #[test]
@@ -270,35 +326,70 @@ mod tests {
         assert_eq!(ring.bytes(), 30);
         assert_eq!(ring.evict_oldest(), 10);
         assert_eq!((ring.start(), ring.bytes()), (offset(44), 20));
-        assert_eq!(read(&ring, 43).1, RingRead::Behind(offset(44)));
+        assert_eq!(ring.place_of(offset(43)), RingPlace::Behind(offset(44)));
         assert_eq!(ring.restart(offset(80)), 20);
         assert!(ring.is_empty());
         assert_eq!(ring.evict_oldest(), 0);
-        assert_eq!(read(&ring, 79).1, RingRead::Behind(offset(80)));
+        assert_eq!(ring.place_of(offset(79)), RingPlace::Behind(offset(80)));
+    }
+
+    struct Bracketed {
+        is_divisible: bool,
+    }
+
+    impl Render for Bracketed {
+        fn open(&self, out: &mut Vec<u8>) {
+            out.extend_from_slice(b"  [");
+        }
+        fn event(&self, _: &EventView<'_>, _: &mut Vec<u8>) {}
+        fn close(&self, out: &mut Vec<u8>) -> std::ops::Range<usize> {
+            out.push(b']');
+            2..out.len()
+        }
+        fn is_divisible(&self) -> bool {
+            self.is_divisible
+        }
+        fn say(&self, _: Word, _: &mut Vec<u8>) {}
     }
 
     #[test]
     fn a_builder_closes_chunks_at_their_target() {
-        struct Bracketed;
-        impl Render for Bracketed {
-            fn open(&self, out: &mut Vec<u8>) {
-                out.push(b'[');
-            }
-            fn event(&self, _: &EventView<'_>, _: &mut Vec<u8>) {}
-            fn close(&self, out: &mut Vec<u8>) -> std::ops::Range<usize> {
-                out.push(b']');
-                0..out.len()
-            }
-        }
         let mut scratch = vec![1, 2, 3];
-        let mut builder = ChunkBuilder::new(&Bracketed, &mut scratch);
+        let render = Bracketed { is_divisible: true };
+        let mut builder = ChunkBuilder::new(&render, LIVE_CHUNK_BYTES, &mut scratch);
         assert_eq!(builder.put(offset(3), |out| out.extend_from_slice(b"a")), None);
-        let big = vec![b'b'; CHUNK_BYTES_TARGET];
+        let big = vec![b'b'; LIVE_CHUNK_BYTES];
         let chunk = builder.put(offset(5), |out| out.extend_from_slice(&big)).expect("complete");
         assert_eq!((chunk.start, chunk.end), (offset(3), offset(6)));
-        assert_eq!(chunk.bytes.len(), CHUNK_BYTES_TARGET + 3);
+        assert_eq!(chunk.bytes.len(), LIVE_CHUNK_BYTES + 3);
         assert_eq!(builder.put(offset(6), |out| out.extend_from_slice(b"c")), None);
         let chunk = builder.finish().expect("begun");
         assert_eq!((chunk.start, &chunk.bytes[..]), (offset(6), &b"[c]"[..]));
+    }
+
+    #[test]
+    fn a_divisible_chunk_is_joined_at_any_event() {
+        for is_divisible in [true, false] {
+            let (render, mut scratch) = (Bracketed { is_divisible }, Vec::new());
+            let mut builder = ChunkBuilder::new(&render, LIVE_CHUNK_BYTES, &mut scratch);
+            for (at, text) in [(3, "a"), (5, "bb"), (9, "c")] {
+                builder.put(offset(at), |out| out.extend_from_slice(text.as_bytes()));
+            }
+            let chunk = builder.finish().expect("begun");
+            let tail = |next| {
+                chunk.position_of(offset(next)).map(|at| render.tail(&chunk.bytes, at).to_vec())
+            };
+            assert_eq!(tail(3), Some(b"[abbc]".to_vec()));
+            let of = |text: &[u8]| is_divisible.then(|| text.to_vec());
+            assert_eq!(
+                (tail(4), tail(5), tail(6), tail(9)),
+                (of(b"bbc]"), of(b"bbc]"), of(b"c]"), of(b"c]"))
+            );
+            let mut ring = Ring::new(offset(0));
+            ring.push(chunk);
+            let inside = RingPlace::Inside(0, 4);
+            let expected = if is_divisible { inside } else { RingPlace::Behind(offset(10)) };
+            assert_eq!(ring.place_of(offset(7)), expected);
+        }
     }
 }

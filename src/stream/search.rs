@@ -6,37 +6,40 @@ use strandline_storage::error::ReadError;
 use strandline_storage::offset::Offset;
 use strandline_storage::selection::Order;
 
+use super::catch_up::Turns;
 use super::cursor::StartPlace;
-use super::live::LiveLog;
 use super::view::Wanted;
 use super::whole_log::WholeLog;
+use crate::log_handle::LogHandle;
 
 /// The offset that `place` stands for, in what is visible below `end`. A part of the log that cannot
 /// be read is passed over: the reader will be told of it on its way.
 pub async fn find(
-    live: Rc<LiveLog>,
+    log: &Rc<LogHandle>,
+    turns: &Turns,
     wanted: Rc<Wanted>,
     place: StartPlace,
     end: Offset,
 ) -> Result<Offset, ReadError> {
     match place {
         StartPlace::Offset(offset) => Ok(offset),
-        StartPlace::Time(time_ms) => live.log().offset_at_time(time_ms).await,
-        StartPlace::Last(count) => find_last(live, wanted, count, end).await,
+        StartPlace::Time(time_ms) => log.offset_at_time(time_ms).await,
+        StartPlace::Last(count) => find_last(log, turns, wanted, count, end).await,
     }
 }
 
 /// The offset of the `count`-th last matching event, of the first one if there are fewer, or `end` if
 /// there are none.
 async fn find_last(
-    live: Rc<LiveLog>,
+    log: &Rc<LogHandle>,
+    turns: &Turns,
     wanted: Rc<Wanted>,
     count: u32,
     end: Offset,
 ) -> Result<Offset, ReadError> {
-    let turn = live.turns().wait().await.expect("turns outlive their waiters");
-    let earliest = live.log().earliest();
-    let mut walk = WholeLog::new(live.log().clone(), wanted, earliest..end, Order::Descending);
+    let turn = turns.wait().await.expect("turns outlive their waiters");
+    let earliest = log.earliest();
+    let mut walk = WholeLog::new(log.clone(), wanted, earliest..end, Order::Descending);
     let mut found = 0;
     let mut first = end;
     loop {

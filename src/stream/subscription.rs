@@ -38,6 +38,12 @@ impl Subscription {
         (self.next, self.told) = (chunk.end, chunk.end);
     }
 
+    /// The part of a chunk that holds what it had not considered has been handed to the socket.
+    pub fn took_rest_of(&mut self, chunk: &Chunk) {
+        assert!(chunk.end > self.next, "an event is never handed out twice");
+        (self.next, self.told) = (chunk.end, chunk.end);
+    }
+
     /// Everything below `end` has been considered, and all that matched was handed to the socket.
     pub fn considered(&mut self, end: Offset) {
         self.next = self.next.max(end);
@@ -67,7 +73,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::chunk::{Ring, RingRead};
+    use super::super::chunk::{Ring, RingPlace};
     use super::*;
 
     #[derive(Clone, Debug)]
@@ -132,13 +138,11 @@ mod tests {
         }
     }
 
-    /// A chunk whose bytes are the offsets of its events.
+    /// A chunk whose bytes are the offsets of its events, which cannot be divided.
     fn chunk(offsets: &[u64]) -> Chunk {
-        Chunk {
-            start: Offset::new(offsets[0]),
-            end: Offset::new(offsets[offsets.len() - 1] + 1),
-            bytes: Bytes::from_iter(offsets.iter().flat_map(|at| at.to_le_bytes())),
-        }
+        let (start, end) = (offsets[0], offsets[offsets.len() - 1] + 1);
+        let bytes = Bytes::from_iter(offsets.iter().flat_map(|at| at.to_le_bytes()));
+        Chunk::whole(Offset::new(start), Offset::new(end), bytes)
     }
 
     fn offsets(chunk: &Chunk) -> Vec<u64> {
@@ -147,20 +151,17 @@ mod tests {
     }
 
     fn take(world: &World, one: &mut Subscription, seen: &mut Vec<u64>, chunks_max: usize) -> bool {
-        let mut batch = Vec::new();
-        let read =
-            world.ring.read(one.next(), world.considered, &mut batch, (usize::MAX, chunks_max));
-        for chunk in &batch {
+        let RingPlace::Chunks(first) = world.ring.place_of(one.next()) else { return false };
+        let chunks = world.ring.chunks_from(first);
+        let is_all = chunks.len() <= chunks_max;
+        for chunk in chunks.take(chunks_max) {
             one.took(chunk);
             seen.extend(offsets(chunk));
         }
-        match read {
-            RingRead::Through(end) => {
-                one.considered(end);
-                true
-            }
-            RingRead::Behind(_) => false,
+        if is_all {
+            one.considered(world.considered);
         }
+        true
     }
 
     fn read(world: &World, one: &mut Subscription, seen: &mut Vec<u64>, count: u64) {
@@ -202,9 +203,7 @@ mod tests {
                     }
                     Step::Read { subscriber, offsets } => {
                         let (one, seen) = &mut ones[subscriber];
-                        let mut ring_can = Vec::new();
-                        let read_ring = world.ring.read(one.next(), world.considered, &mut ring_can, (1, 1));
-                        if matches!(read_ring, RingRead::Behind(_)) {
+                        if matches!(world.ring.place_of(one.next()), RingPlace::Behind(_)) {
                             read(&world, one, seen, offsets);
                         }
                     }

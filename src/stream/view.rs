@@ -2,14 +2,14 @@
 //! already encoded.
 
 use std::rc::Rc;
-use std::task::Waker;
 
 use strandline_storage::event::{EventKind, EventType, EventView};
 use strandline_storage::offset::Offset;
-use strandline_storage::selection::Selection;
 use strandline_storage::topic::TopicPattern;
 
+use super::catch_up::Parked;
 use super::chunk::{Render, Ring};
+use super::pages::Pages;
 
 /// How the bytes of a view's events look; two that differ are two views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,88 +72,106 @@ impl Wanted {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ViewKey {
     /// Which events.
-    pub wanted: Wanted,
+    pub wanted: Rc<Wanted>,
     /// How they look.
     pub rendering: Rendering,
 }
 
-/// The number of a view on its shard; never used again.
+/// The number of a view on its shard, for as long as it has members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ViewId(pub(super) u64);
+pub(super) struct ViewId(pub(super) u32);
 
-/// A view with subscribers.
+/// A subscription of a connection: what a view knows of who gets its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    /// The place of the connection in the slab.
+    pub(super) slot: u32,
+    /// The number of the subscription on it.
+    pub(super) number: u16,
+}
+
+/// A view with members.
 pub(super) struct View {
-    pub(super) key: Rc<ViewKey>,
-    pub(super) selection: Selection,
+    pub(super) key: ViewKey,
     pub(super) render: Rc<dyn Render>,
     pub(super) ring: Ring,
-    pub(super) waiters: Waiters,
+    pub(super) pages: Pages,
+    /// A read of the log that stands where the next page begins.
+    pub(super) parked: Option<Box<Parked>>,
+    pub(super) members: Members,
+    /// Whether it is in the queue of views with something new.
+    pub(super) is_due: bool,
 }
 
 impl View {
-    pub(super) fn new(key: Rc<ViewKey>, render: Rc<dyn Render>, start: Offset) -> Self {
-        let selection = Selection::new(key.wanted.patterns());
-        View { key, selection, render, ring: Ring::new(start), waiters: Waiters::default() }
-    }
-}
-
-/// The subscribers of a view: each has a place, in which it leaves a waker when it has nothing to do.
-#[derive(Default)]
-pub(super) struct Waiters {
-    places: Vec<Place>,
-    free: Vec<usize>,
-}
-
-enum Place {
-    Free,
-    Busy,
-    Waiting(Waker),
-}
-
-impl Waiters {
-    /// Takes a place.
-    pub(super) fn enter(&mut self) -> usize {
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.places.push(Place::Free);
-            self.places.len() - 1
-        });
-        self.places[place] = Place::Busy;
-        place
-    }
-
-    /// Gives a place back. The waker in it is returned and not dropped here: it may be the last thing
-    /// that keeps a task, whose end comes back to the view.
-    pub(super) fn leave(&mut self, place: usize) -> Option<Waker> {
-        let left = std::mem::replace(&mut self.places[place], Place::Free);
-        self.free.push(place);
-        if let Place::Waiting(waker) = left { Some(waker) } else { None }
-    }
-
-    /// Leaves `waker` to be woken once; returns the one it replaces.
-    pub(super) fn wait(&mut self, place: usize, waker: &Waker) -> Option<Waker> {
-        match &self.places[place] {
-            Place::Waiting(old) if old.will_wake(waker) => return None,
-            Place::Free => unreachable!("only who has entered waits"),
-            _ => (),
+    pub(super) fn new(key: ViewKey, render: Rc<dyn Render>, start: Offset) -> Self {
+        View {
+            key,
+            render,
+            ring: Ring::new(start),
+            pages: Pages::default(),
+            parked: None,
+            members: Members::default(),
+            is_due: false,
         }
-        let left = std::mem::replace(&mut self.places[place], Place::Waiting(waker.clone()));
-        if let Place::Waiting(waker) = left { Some(waker) } else { None }
+    }
+}
+
+/// The members of a view, and how far round the last news have gone.
+///
+/// News make one round: the next member to be served is wherever the last round stood, so that under
+/// load nobody is always the last.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    all: Vec<Member>,
+    at: usize,
+    left: usize,
+}
+
+impl Members {
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
     }
 
-    /// Takes out every waker.
-    pub(super) fn take(&mut self, out: &mut impl Extend<Waker>) {
-        out.extend(self.places.iter_mut().filter_map(|place| match place {
-            Place::Waiting(_) => match std::mem::replace(place, Place::Busy) {
-                Place::Waiting(waker) => Some(waker),
-                _ => None,
-            },
-            _ => None,
-        }));
-    }
-
-    /// Whether nobody has a place.
     pub(super) fn is_empty(&self) -> bool {
-        self.free.len() == self.places.len()
+        self.all.is_empty()
+    }
+
+    /// Adds a member; returns its position.
+    pub(super) fn add(&mut self, member: Member) -> u32 {
+        if self.all.is_empty() {
+            self.all.reserve_exact(1);
+        }
+        self.all.push(member);
+        u32::try_from(self.all.len() - 1).expect("connections are numbered by 32 bits")
+    }
+
+    /// Takes the member at `position` out; returns the one that stands there now, if another moved.
+    pub(super) fn remove(&mut self, position: u32) -> Option<Member> {
+        let position = position as usize;
+        self.all.swap_remove(position);
+        // Who moved may be one that the round had not reached, so the round begins anew: a member
+        // that has everything costs next to nothing.
+        if self.left > 0 {
+            self.left = self.all.len();
+        }
+        self.all.get(position).copied()
+    }
+
+    /// There is something new for all of them.
+    pub(super) fn start_round(&mut self) {
+        self.left = self.all.len();
+    }
+
+    /// The next one of the round.
+    pub(super) fn next(&mut self) -> Option<Member> {
+        self.left = self.left.checked_sub(1)?;
+        if self.at >= self.all.len() {
+            self.at = 0;
+        }
+        let member = self.all.get(self.at).copied();
+        self.at += 1;
+        member
     }
 }
 
@@ -174,21 +192,47 @@ mod tests {
         assert_eq!(all, Wanted::new(patterns(&["a", "**"]), vec![]));
     }
 
+    fn member(slot: u32) -> Member {
+        Member { slot, number: 0 }
+    }
+
+    fn round(members: &mut Members) -> Vec<u32> {
+        std::iter::from_fn(|| members.next()).map(|member| member.slot).collect()
+    }
+
     #[test]
-    fn places_are_used_again_and_wake_once() {
-        let mut waiters = Waiters::default();
-        assert!(waiters.is_empty());
-        let (first, second) = (waiters.enter(), waiters.enter());
-        assert!(waiters.wait(first, Waker::noop()).is_none());
-        let mut woken = Vec::new();
-        waiters.take(&mut woken);
-        waiters.take(&mut woken);
-        assert_eq!(woken.len(), 1);
-        assert!(waiters.leave(first).is_none());
-        assert_eq!(waiters.enter(), first);
-        waiters.wait(second, Waker::noop());
-        assert!(waiters.leave(second).is_some());
-        waiters.leave(first);
-        assert!(waiters.is_empty());
+    fn news_go_round_once_and_go_on_where_the_last_stood() {
+        let mut members = Members::default();
+        for slot in 0..4 {
+            assert_eq!(members.add(member(slot)), slot);
+        }
+        assert_eq!(round(&mut members), Vec::<u32>::new());
+        members.start_round();
+        assert_eq!(members.next(), Some(member(0)));
+        assert_eq!(members.next(), Some(member(1)));
+        members.start_round();
+        assert_eq!(round(&mut members), [2, 3, 0, 1]);
+    }
+
+    #[test]
+    fn a_round_reaches_everybody_also_when_some_leave_meanwhile() {
+        let mut members = Members::default();
+        for slot in 0..5 {
+            members.add(member(slot));
+        }
+        members.start_round();
+        assert_eq!((members.next(), members.next()), (Some(member(0)), Some(member(1))));
+        assert_eq!(members.remove(0), Some(member(4)), "it takes the place of who was served");
+        assert_eq!(members.remove(3), None);
+        let mut rest = round(&mut members);
+        rest.sort_unstable();
+        assert_eq!(rest, [1, 2, 4]);
+        assert_eq!(
+            (members.remove(0), members.remove(0), members.remove(0)),
+            (Some(member(2)), Some(member(1)), None)
+        );
+        assert!(members.is_empty());
+        members.start_round();
+        assert_eq!(members.next(), None);
     }
 }

@@ -1,30 +1,28 @@
-//! A WebSocket's life after the handshake: one task, which answers, acknowledges and pushes.
+//! A WebSocket's life after the handshake: it answers, acknowledges and subscribes.
 //!
 //! ```text
 //!   socket --> decoder --> messages --> subscribe, unsubscribe, publish, ping
 //!                                           |                      |
-//!   socket <-- outlet <-- [ answers ] <-----+----- acks, in order <'
-//!                    <--- chunks of each subscription's feed, in turn
+//!   socket <-- [ answers ] <----------------+----- acks, in order <'
+//!          <-- chunks of each subscription's view
 //! ```
-//! Answers gather in one buffer and leave in one write; what the feeds have follows. Both stand in
-//! whole frames, so that any order between them is a valid one; an answer is never behind events
-//! that its message brought about.
+//! It has no task: its shard calls it when something has happened, and pushes for it
+//! ([`Session`]). Answers gather in one buffer and leave before any further event. Both stand in whole
+//! frames, so that any order between them is a valid one; an answer is never behind events that its
+//! message brought about.
 //!
 //! Nothing is read while too much is unanswered ([`PUBLISHES_MAX`], [`PUBLISH_BYTES_MAX`]) or while the
 //! answers are not taken (`ANSWER_BYTES_MAX`): the client's socket fills, and it waits.
 
+use std::any::Any;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
-use std::future::poll_fn;
+use std::collections::VecDeque;
 use std::io;
-use std::pin::Pin;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use monoio::net::TcpStream;
-use monoio::time::Instant;
 use strandline_storage::error::ReadError;
 use strandline_storage::event::{EventView, NewEvent};
 use strandline_storage::offset::Offset;
@@ -39,20 +37,16 @@ use crate::http::response::write_switching_protocols;
 use crate::input::{LogName, quoted};
 use crate::log_handle::{AckFuture, Acked, AppendRefused};
 use crate::problem::{CloseCode, Problem, ProblemKind};
-use crate::runtime::Slice;
-use crate::shutdown::Drain;
-use crate::stream::chunk::Render;
-use crate::stream::cursor::{self, Cursor, ResetReason, Start, StreamFacts};
-use crate::stream::feed::{Fed, Feed};
+use crate::stream::chunk::{Render, Word};
+use crate::stream::cursor::{self, Cursor, Start, StartPlace, StreamFacts};
 use crate::stream::live::LiveLog;
-use crate::stream::outlet::Outlet;
-use crate::stream::pulse::{Alarm, connection_id};
-use crate::stream::search;
+use crate::stream::pulse::connection_id;
+use crate::stream::subscribers::{End, Port, Session};
 use crate::stream::view::{Rendering, ViewKey, Wanted};
 use crate::timestamp::TimeText;
 
 /// Subscriptions of one connection.
-pub const SUBSCRIPTIONS_MAX: u32 = 256;
+pub const SUBSCRIPTIONS_MAX: u16 = 256;
 
 /// Publishes without an answer, beyond which nothing is read.
 pub const PUBLISHES_MAX: usize = 1000;
@@ -63,126 +57,142 @@ pub const PUBLISH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Answers that the socket has not taken, beyond which nothing is read.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
-/// So many bytes of answers leave without waiting for more of them.
-const ANSWER_BYTES_FLUSH: usize = 32 * 1024;
-
-/// A client that never stops sending gets its events all the same: after so many of its messages.
-const RECEIVED_PER_FEED: u32 = 64;
-
-/// A socket that has been full for so long is stalled: no events are kept for it any more.
-const STALL_MS: u64 = 50;
-
-/// At the end, publishes that were taken have so long to be acknowledged: a commit's time, many times.
-const SETTLE_MS: u64 = 2000;
-
-/// After a close frame the client has so long to end its side.
-const CLOSING_MS: u64 = 1000;
-
 /// A connection without a sign of life ends after two heartbeats, but not before.
 const SILENCE_MS_MIN: u64 = 60_000;
 
-const RECEIVE_BYTES: usize = 64 * 1024;
-
-thread_local! {
-    /// What has come in, until it is decoded: one buffer for all connections of a shard.
-    static RECEIVED: RefCell<Box<[u8]>> = RefCell::new(vec![0; RECEIVE_BYTES].into());
-}
-
-/// Events as frames that name a subscription.
+/// Events as frames that name a subscription, and what is said of it between them.
 struct WebSocketRender {
-    subscription: u32,
+    subscription: u16,
+    tag: Tag,
     time: RefCell<TimeText>,
 }
 
 impl Render for WebSocketRender {
     fn event(&self, event: &EventView<'_>, out: &mut Vec<u8>) {
         let time = &mut *self.time.borrow_mut();
-        push_text_frame(out, |out| push_websocket_event(out, event, self.subscription, time));
+        let subscription = self.subscription.into();
+        push_text_frame(out, |out| push_websocket_event(out, event, subscription, time));
+    }
+
+    fn say(&self, word: Word, out: &mut Vec<u8>) {
+        let (subscription, tag) = (self.subscription.into(), self.tag);
+        match word {
+            Word::Ping { next, now_ms } => push_text_frame(out, |out| {
+                message::push_cursor(out, subscription, Cursor::before(next, tag), now_ms);
+            }),
+            Word::Reset { reason, from } => push_text_frame(out, |out| {
+                message::push_reset(out, subscription, reason, from, tag);
+            }),
+            // The session pings and closes for all its subscriptions.
+            Word::Heartbeat | Word::Closing(_) => {}
+        }
     }
 }
 
-/// Speaks WebSocket on `stream` until one side ends it. `early_bytes` came behind the handshake. An
-/// error is the client's hanging up, or what the socket said.
-pub async fn serve(
-    stream: TcpStream,
-    accepted: Accepted,
+/// Speaks WebSocket on `socket` until one side ends it; `guard` is dropped then. `early_bytes` came
+/// behind the handshake.
+pub fn serve(
+    socket: OwnedFd,
+    accepted: &Accepted,
     request: StreamRequest,
-    early_bytes: Vec<u8>,
-    live: Rc<LiveLog>,
-    drain: Drain,
+    early_bytes: &[u8],
+    live: &Rc<LiveLog>,
+    guard: Box<dyn Any>,
 ) -> io::Result<()> {
-    let tag = *live.log().tag();
-    let heartbeat = Duration::from_secs(request.heartbeat_s.into());
+    let log = live.log();
+    let tag = *log.tag();
     let mut answers = Vec::with_capacity(512);
     write_switching_protocols(&accepted.accept, accepted.protocol, &mut answers);
     push_text_frame(&mut answers, |out| {
         message::push_established(out, &connection_id(), tag);
     });
-    let mut decoder = Decoder::default();
-    decoder.push(Bytes::from(early_bytes));
-    let now = Instant::now();
-    let mut session = Session {
-        sync: live.log().sync().name(),
-        live,
-        tag,
-        outlet: Outlet::new(stream),
-        is_full: false,
-        stall: None,
-        decoder,
-        answers,
-        publishes: VecDeque::new(),
-        publish_bytes: 0,
-        subscriptions: BTreeMap::new(),
-        next_fed: 1,
-        received_since_fed: 0,
-        heartbeat: Alarm::new(heartbeat),
-        life: Life::new(now, heartbeat),
-        draining: Box::pin(async move { drain.begun().await }),
-        slice: Slice::begin(),
-    };
-    if request.subscribes {
-        session.subscribe(Subscribe {
+    let heartbeat_s = request.heartbeat_s;
+    let heartbeat = Duration::from_secs(heartbeat_s.into());
+    let first = request.subscribes.then(|| {
+        Box::new(Subscribe {
             id: None,
             log: None,
             topics: request.topics,
             types: request.types,
             from: request.from,
             cursor: request.cursor,
-        });
-    }
-    session.run().await
+        })
+    });
+    let session = WebSocket {
+        tag,
+        sync: log.sync().name(),
+        first,
+        decoder: Decoder::default(),
+        answers,
+        numbers: Numbers::default(),
+        starting: Vec::new(),
+        searches: 0,
+        publishes: VecDeque::new(),
+        publish_bytes: 0,
+        life: Life::new(Instant::now(), heartbeat),
+    };
+    live.subscribers().add_session(socket, Box::new(session), early_bytes, heartbeat_s, guard)?;
+    Ok(())
 }
 
-struct Session {
-    live: Rc<LiveLog>,
+struct WebSocket {
     tag: Tag,
     sync: &'static str,
-    outlet: Outlet,
-    /// The socket takes nothing more now.
-    is_full: bool,
-    /// How long it has been full; none once the feeds have let go of everything for it.
-    stall: Option<Alarm>,
+    /// What the request's query subscribes to, until it is called first.
+    first: Option<Box<Subscribe>>,
     decoder: Decoder,
-    /// Whole frames for the client, before anything that the feeds have.
+    /// Whole frames for the client, before anything that the views have.
     answers: Vec<u8>,
+    numbers: Numbers,
+    /// Subscriptions of which it is still being looked up where they begin.
+    starting: Vec<Starting>,
+    /// Numbers the searches for them.
+    searches: u32,
     /// Publishes without an answer, in the order in which they came.
     publishes: VecDeque<Publish>,
     publish_bytes: usize,
-    subscriptions: BTreeMap<u32, Subscriber>,
-    /// Whose feed is asked first.
-    next_fed: u32,
-    /// Messages that were answered since the feeds were asked.
-    received_since_fed: u32,
-    heartbeat: Alarm,
     life: Life,
-    draining: Pin<Box<dyn Future<Output = ()>>>,
-    slice: Slice,
+}
+
+/// A subscription that has not begun.
+struct Starting {
+    search: u32,
+    number: u16,
+    id: Option<MessageId>,
+    wanted: Rc<Wanted>,
+    start: Start,
 }
 
 struct Publish {
     id: Option<MessageId>,
-    ack: AckFuture,
+    /// Handed out to whoever waits for it.
+    ack: Option<AckFuture>,
     data_bytes: usize,
+}
+
+/// Which numbers the subscriptions of a connection have.
+#[derive(Default)]
+struct Numbers([u64; SUBSCRIPTIONS_MAX as usize / 64]);
+
+impl Numbers {
+    /// Takes the lowest that is free, from 1.
+    fn take(&mut self) -> Option<u16> {
+        let (at, word) = self.0.iter_mut().enumerate().find(|(_, word)| **word != u64::MAX)?;
+        let bit = word.trailing_ones();
+        *word |= 1 << bit;
+        let number = at * 64 + bit as usize + 1;
+        Some(u16::try_from(number).expect("at most 256"))
+    }
+
+    /// Gives one back; false if nobody has it.
+    fn give_back(&mut self, number: u16) -> bool {
+        let Some(index) = number.checked_sub(1).map(usize::from) else { return false };
+        let Some(word) = self.0.get_mut(index / 64) else { return false };
+        let bit = 1 << (index % 64);
+        let was_taken = *word & bit != 0;
+        *word &= !bit;
+        was_taken
+    }
 }
 
 /// The last sign of life from the client: something came in, or it took what was sent.
@@ -214,300 +224,66 @@ impl Life {
     }
 }
 
-enum Subscriber {
-    /// Where it begins is still being looked up.
-    Starting { id: Option<MessageId>, wanted: Wanted, start: Start, search: Search },
-    /// It gets its events; whether any left since the last heartbeat.
-    Live { feed: Box<Feed>, has_sent: bool },
-}
-
-type Search = Pin<Box<dyn Future<Output = Result<Offset, ReadError>>>>;
-
-enum Wake {
-    Draining,
-    Received(io::Result<Bytes>),
-    Message(Result<Received, CloseCode>),
-    Answered(Result<Acked, AppendRefused>),
-    Found(u32, Result<Offset, ReadError>),
-    Space(io::Result<()>),
-    Stalled,
-    AnswersReady,
-    Fed(u32, Fed),
-    Heartbeat,
-}
-
-/// Why a session goes no further.
-enum End {
-    /// With this close frame.
-    Close(CloseCode),
-    /// The client closed, with this code.
-    Closed(Option<u16>),
-    /// Without a word: nobody is there.
-    Lost(io::Error),
-}
-
-impl From<io::Error> for End {
-    fn from(error: io::Error) -> Self {
-        End::Lost(error)
-    }
-}
-
-impl Session {
-    async fn run(mut self) -> io::Result<()> {
-        loop {
-            let mut has_slept = false;
-            let wake = poll_fn(|context| {
-                let wake = self.poll_wake(context);
-                has_slept |= wake.is_pending();
-                wake
-            });
-            let wake = wake.await;
-            if let Err(end) = self.handle(wake) {
-                return self.close(end).await;
-            }
-            if has_slept {
-                self.slice = Slice::begin();
-            } else {
-                self.slice.end_if_over().await;
-            }
-        }
+impl Session for WebSocket {
+    fn receive(&mut self, bytes: &[u8], port: &mut Port<'_>) -> Result<(), End> {
+        self.life.heard(Instant::now());
+        self.decoder.push(Bytes::copy_from_slice(bytes));
+        self.resume(port)
     }
 
-    fn poll_wake(&mut self, context: &mut Context<'_>) -> Poll<Wake> {
-        if self.draining.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Wake::Draining);
+    fn resume(&mut self, port: &mut Port<'_>) -> Result<(), End> {
+        if let Some(subscribe) = self.first.take() {
+            self.subscribe(*subscribe, port);
         }
-        if !self.is_full && self.answers.len() >= ANSWER_BYTES_FLUSH {
-            return Poll::Ready(Wake::AnswersReady);
-        }
-        if let Some(publish) = self.publishes.front_mut()
-            && let Poll::Ready(result) = Pin::new(&mut publish.ack).poll(context)
+        while self.has_room()
+            && let Some(message) = self.decoder.next_message()
         {
-            return Poll::Ready(Wake::Answered(result));
-        }
-        for (number, subscriber) in &mut self.subscriptions {
-            if let Subscriber::Starting { search, .. } = subscriber
-                && let Poll::Ready(found) = search.as_mut().poll(context)
-            {
-                return Poll::Ready(Wake::Found(*number, found));
-            }
-        }
-        let are_feeds_due = self.received_since_fed >= RECEIVED_PER_FEED;
-        if self.may_read() && (self.is_full || !are_feeds_due) {
-            if let Some(message) = self.decoder.next_message() {
-                return Poll::Ready(Wake::Message(message));
-            }
-            if let Poll::Ready(received) = self.poll_receive(context) {
-                return Poll::Ready(Wake::Received(received));
-            }
-        }
-        if self.is_full {
-            if let Poll::Ready(result) = self.outlet.poll_writable(context) {
-                return Poll::Ready(Wake::Space(result));
-            }
-            if let Some(stall) = &mut self.stall
-                && stall.poll(context).is_ready()
-            {
-                return Poll::Ready(Wake::Stalled);
-            }
-        } else {
-            if !self.answers.is_empty() {
-                return Poll::Ready(Wake::AnswersReady);
-            }
-            if let Poll::Ready((number, fed)) = self.poll_feeds(context) {
-                self.received_since_fed = 0;
-                return Poll::Ready(Wake::Fed(number, fed));
-            }
-            if are_feeds_due {
-                self.received_since_fed = 0;
-                return self.poll_wake(context);
-            }
-        }
-        self.heartbeat.poll(context).map(|()| Wake::Heartbeat)
-    }
-
-    fn may_read(&self) -> bool {
-        self.publishes.len() < PUBLISHES_MAX
-            && self.publish_bytes < PUBLISH_BYTES_MAX
-            && self.answers.len() < ANSWER_BYTES_MAX
-    }
-
-    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        RECEIVED.with_borrow_mut(|buffer| {
-            let received = std::task::ready!(self.outlet.poll_receive(context, buffer));
-            Poll::Ready(received.map(|count| Bytes::copy_from_slice(&buffer[..count])))
-        })
-    }
-
-    /// Asks the feeds in turn, beginning behind the one that had something last.
-    fn poll_feeds(&mut self, context: &mut Context<'_>) -> Poll<(u32, Fed)> {
-        let next = self.next_fed;
-        for range in [next..=SUBSCRIPTIONS_MAX, 1..=next.saturating_sub(1)] {
-            if range.is_empty() {
-                continue;
-            }
-            for (number, subscriber) in self.subscriptions.range_mut(range) {
-                if let Subscriber::Live { feed, .. } = subscriber
-                    && let Poll::Ready(fed) = feed.poll_next(context)
-                {
-                    self.next_fed = number % SUBSCRIPTIONS_MAX + 1;
-                    return Poll::Ready((*number, fed));
-                }
-            }
-        }
-        Poll::Pending
-    }
-
-    fn handle(&mut self, wake: Wake) -> Result<(), End> {
-        match wake {
-            Wake::Draining => return Err(End::Close(CloseCode::Drained)),
-            Wake::Received(received) => {
-                let bytes = received?;
-                if bytes.is_empty() {
-                    return Err(End::Lost(io::ErrorKind::UnexpectedEof.into()));
-                }
-                self.life.heard(Instant::now());
-                self.decoder.push(bytes);
-            }
-            Wake::Message(Ok(received)) => {
-                self.received_since_fed += 1;
-                self.receive(received)?;
-            }
-            Wake::Message(Err(code)) => return Err(End::Close(code)),
-            Wake::Answered(result) => self.answer_publish(result),
-            Wake::Found(number, found) => self.begin(number, found)?,
-            Wake::Space(result) => {
-                result?;
-                self.is_full = self.outlet.push(&[])?.is_full;
-            }
-            Wake::Stalled => {
-                self.stall = None;
-                for subscriber in self.subscriptions.values_mut() {
-                    if let Subscriber::Live { feed, .. } = subscriber {
-                        feed.stalled();
-                    }
-                }
-            }
-            Wake::AnswersReady => {
-                let answers = Bytes::from(std::mem::take(&mut self.answers));
-                let is_taken = self.outlet.offer(&answers)?;
-                assert!(is_taken, "only offered where nothing waits");
-                self.note_full(!self.outlet.is_drained());
-            }
-            Wake::Fed(number, fed) => self.feed(number, fed)?,
-            Wake::Heartbeat => self.beat()?,
+            self.take_message(message.map_err(End::Close)?, port)?;
         }
         Ok(())
     }
 
-    fn note_full(&mut self, is_full: bool) {
-        self.is_full = is_full;
-        self.stall = is_full.then(|| Alarm::new(Duration::from_millis(STALL_MS)));
+    fn may_receive(&self) -> bool {
+        self.has_room() && !self.decoder.has_more()
     }
 
-    fn answer(&mut self, render: impl FnOnce(&mut Vec<u8>)) {
-        push_text_frame(&mut self.answers, render);
+    fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
     }
 
-    fn refuse(&mut self, id: Option<&MessageId>, problem: &Problem) {
-        self.answer(|out| message::push_error(out, id, problem));
+    fn take_answers(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.answers)
     }
 
-    fn receive(&mut self, received: Received) -> Result<(), End> {
-        let text = match received {
-            Received::Text(text) => text,
-            Received::Ping(payload) => {
-                frames::push_pong(&mut self.answers, &payload);
-                return Ok(());
-            }
-            Received::Pong => return Ok(()),
-            Received::Close(code) => return Err(End::Closed(code)),
+    fn found(
+        &mut self,
+        search: u32,
+        from: Result<Offset, ReadError>,
+        port: &mut Port<'_>,
+    ) -> Result<(), End> {
+        // It may have been ended meanwhile, and its number may be another's.
+        let Some(at) = self.starting.iter().position(|starting| starting.search == search) else {
+            return Ok(());
         };
-        match message::parse(&text) {
-            Ok(ClientMessage::Subscribe(subscribe)) => self.subscribe(subscribe),
-            Ok(ClientMessage::Unsubscribe { id, subscription }) => {
-                self.unsubscribe(id.as_ref(), subscription);
-            }
-            Ok(ClientMessage::Publish { id, event }) => self.publish(id, *event),
-            Ok(ClientMessage::Ping { id }) => {
-                self.answer(|out| message::push_pong(out, id.as_ref(), clock::unix_ms()));
-            }
-            Err(error) => self.refuse(error.id.as_ref(), &error.problem),
-        }
-        Ok(())
-    }
-
-    fn subscribe(&mut self, subscribe: Subscribe) {
-        let Subscribe { id, log, topics, types, from, cursor } = subscribe;
-        if let Some(name) = log.filter(|name| *name != LogName::default()) {
-            let detail = format!("there is no log {}", quoted(name.as_str()));
-            return self.refuse(id.as_ref(), &Problem::new(ProblemKind::LogNotFound, detail));
-        }
-        let is_free = |number: &u32| !self.subscriptions.contains_key(number);
-        let Some(number) = (1..=SUBSCRIPTIONS_MAX).find(is_free) else {
-            let detail = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
-            return self.refuse(id.as_ref(), &Problem::new(ProblemKind::InvalidMessage, detail));
-        };
-        let log = self.live.log();
-        let (earliest, visible) = (log.earliest(), log.visible());
-        let start =
-            cursor::resolve(cursor, from, &StreamFacts { earliest, visible, tag: self.tag });
-        let wanted = Wanted::new(topics, types);
-        let search = search::find(self.live.clone(), Rc::new(wanted.clone()), start.place, visible);
-        let search = Box::pin(search);
-        self.subscriptions.insert(number, Subscriber::Starting { id, wanted, start, search });
-    }
-
-    /// It is known where a subscription begins: says so, and begins.
-    fn begin(&mut self, number: u32, found: Result<Offset, ReadError>) -> Result<(), End> {
-        let from = found.map_err(|error| {
+        let starting = self.starting.swap_remove(at);
+        let from = from.map_err(|error| {
             tracing::error!(%error, "cannot find where a subscription begins");
             End::Close(CloseCode::CannotRead)
         })?;
-        let Some(Subscriber::Starting { id, wanted, start, .. }) =
-            self.subscriptions.remove(&number)
-        else {
-            unreachable!("what was searched for is still starting");
-        };
-        let log = self.live.log();
-        let from = from.max(log.earliest());
-        let subscribed = Subscribed {
-            id: id.as_ref(),
-            subscription: number,
-            state: start.state,
-            from,
-            earliest: log.earliest(),
-            durable: log.synced(),
-            tag: self.tag,
-        };
-        push_text_frame(&mut self.answers, |out| message::push_subscribed(out, &subscribed));
-        let subscription = u16::try_from(number).expect("at most 256");
-        let key = ViewKey { wanted, rendering: Rendering::WebSocket { subscription } };
-        let time = RefCell::default();
-        let render = Rc::new(WebSocketRender { subscription: number, time });
-        let feed = Box::new(Feed::new(&self.live, key, render, from));
-        self.subscriptions.insert(number, Subscriber::Live { feed, has_sent: false });
+        self.begin(starting, from, port);
         Ok(())
     }
 
-    fn unsubscribe(&mut self, id: Option<&MessageId>, number: u32) {
-        if self.subscriptions.remove(&number).is_none() {
-            let detail = format!("there is no subscription {number}");
-            return self.refuse(id, &Problem::new(ProblemKind::SubscriptionNotFound, detail));
-        }
-        self.answer(|out| message::push_unsubscribed(out, id, number));
+    fn next_append(&mut self) -> Option<AckFuture> {
+        self.publishes.front_mut()?.ack.take()
     }
 
-    fn publish(&mut self, id: Option<MessageId>, event: NewEvent) {
-        let data_bytes = event.data.len();
-        let ack = self.live.log().submit(vec![event]);
-        self.publish_bytes += data_bytes;
-        self.publishes.push_back(Publish { id, ack, data_bytes });
-    }
-
-    fn answer_publish(&mut self, result: Result<Acked, AppendRefused>) {
+    fn acknowledged(&mut self, result: Result<Acked, AppendRefused>) {
         let publish = self.publishes.pop_front().expect("the first one was answered");
         self.publish_bytes -= publish.data_bytes;
+        if self.publishes.is_empty() {
+            self.publishes = VecDeque::new();
+        }
         match (result, &publish.id) {
             (Ok(acked), Some(id)) => {
                 let (tag, sync) = (self.tag, self.sync);
@@ -520,99 +296,159 @@ impl Session {
         }
     }
 
-    fn feed(&mut self, number: u32, fed: Fed) -> Result<(), End> {
-        let Some(Subscriber::Live { feed, has_sent }) = self.subscriptions.get_mut(&number) else {
-            unreachable!("only who has a feed is fed");
-        };
-        let (reason, from) = match fed {
-            Fed::Chunks => {
-                let sent = self.outlet.push(feed.pending())?;
-                feed.taken(sent.chunks);
-                *has_sent = true;
-                self.note_full(sent.is_full);
-                return Ok(());
-            }
-            Fed::Gap { from, to, why } => {
-                tracing::warn!(%from, %to, %why, "a subscriber passes over a gap");
-                (ResetReason::Gap, to)
-            }
-            Fed::Expired { earliest } => (ResetReason::Expired, earliest),
-            Fed::Failed(error) => {
-                tracing::error!(%error, "a subscriber's part of the log cannot be read");
-                return Err(End::Close(CloseCode::CannotRead));
-            }
-        };
-        *has_sent = true;
-        let tag = self.tag;
-        self.answer(|out| message::push_reset(out, number, reason, from, tag));
-        Ok(())
+    fn has_appends(&self) -> bool {
+        !self.publishes.is_empty()
     }
 
     /// Pings, tells silent subscriptions how far they have come, and looks for signs of life.
-    fn beat(&mut self) -> Result<(), End> {
-        let taken_bytes = self.outlet.taken_bytes()?;
+    fn beat(&mut self, port: &mut Port<'_>) -> Result<(), End> {
+        let taken_bytes = port.taken_bytes().ok_or(End::Lost)?;
         if self.life.is_over(taken_bytes, Instant::now()) {
-            return Err(End::Lost(io::ErrorKind::TimedOut.into()));
+            return Err(End::Lost);
         }
-        if self.is_full {
+        if port.is_full() {
             // It has enough to read.
             return Ok(());
         }
         frames::push_ping(&mut self.answers);
         let (now_ms, tag) = (clock::unix_ms(), self.tag);
-        for (number, subscriber) in &mut self.subscriptions {
-            let Subscriber::Live { feed, has_sent } = subscriber else { continue };
-            if !std::mem::take(has_sent) {
-                let cursor = Cursor::before(feed.place().next(), tag);
-                feed.place().told();
-                push_text_frame(&mut self.answers, |out| {
-                    message::push_cursor(out, *number, cursor, now_ms);
-                });
-            }
+        for (number, next) in port.silent() {
+            let cursor = Cursor::before(next, tag);
+            self.answer(|out| message::push_cursor(out, number.into(), cursor, now_ms));
         }
         Ok(())
     }
 
-    /// Answers every publish that was taken. Without its ack, a client would publish once more what is
-    /// in the log already.
-    async fn settle(&mut self) {
-        while let Some(publish) = self.publishes.front_mut() {
-            let result = poll_fn(|context| Pin::new(&mut publish.ack).poll(context)).await;
-            self.answer_publish(result);
+    fn close(&mut self, end: End) {
+        match end {
+            End::Close(code) => {
+                frames::push_close(&mut self.answers, code.code(), code.entry().reason);
+            }
+            End::Closed(code) => frames::push_close_reply(&mut self.answers, code),
+            End::Lost => {}
+        }
+    }
+}
+
+impl WebSocket {
+    fn has_room(&self) -> bool {
+        self.publishes.len() < PUBLISHES_MAX
+            && self.publish_bytes < PUBLISH_BYTES_MAX
+            && self.answers.len() < ANSWER_BYTES_MAX
+    }
+
+    fn answer(&mut self, render: impl FnOnce(&mut Vec<u8>)) {
+        push_text_frame(&mut self.answers, render);
+    }
+
+    fn refuse(&mut self, id: Option<&MessageId>, problem: &Problem) {
+        self.answer(|out| message::push_error(out, id, problem));
+    }
+
+    fn take_message(&mut self, received: Received, port: &mut Port<'_>) -> Result<(), End> {
+        let text = match received {
+            Received::Text(text) => text,
+            Received::Ping(payload) => {
+                frames::push_pong(&mut self.answers, &payload);
+                return Ok(());
+            }
+            Received::Pong => return Ok(()),
+            Received::Close(code) => return Err(End::Closed(code)),
+        };
+        match message::parse(&text) {
+            Ok(ClientMessage::Subscribe(subscribe)) => self.subscribe(subscribe, port),
+            Ok(ClientMessage::Unsubscribe { id, subscription }) => {
+                self.unsubscribe(id.as_ref(), subscription, port);
+            }
+            Ok(ClientMessage::Publish { id, event }) => self.publish(id, *event, port),
+            Ok(ClientMessage::Ping { id }) => {
+                self.answer(|out| message::push_pong(out, id.as_ref(), clock::unix_ms()));
+            }
+            Err(error) => self.refuse(error.id.as_ref(), &error.problem),
+        }
+        Ok(())
+    }
+
+    fn subscribe(&mut self, subscribe: Subscribe, port: &mut Port<'_>) {
+        let Subscribe { id, log, topics, types, from, cursor } = subscribe;
+        if let Some(name) = log.filter(|name| *name != LogName::default()) {
+            let detail = format!("there is no log {}", quoted(name.as_str()));
+            return self.refuse(id.as_ref(), &Problem::new(ProblemKind::LogNotFound, detail));
+        }
+        let Some(number) = self.numbers.take() else {
+            let detail = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
+            return self.refuse(id.as_ref(), &Problem::new(ProblemKind::InvalidMessage, detail));
+        };
+        let log = port.log();
+        let (earliest, visible) = (log.earliest(), log.visible());
+        let start =
+            cursor::resolve(cursor, from, &StreamFacts { earliest, visible, tag: self.tag });
+        let wanted = Rc::new(Wanted::new(topics, types));
+        self.searches = self.searches.wrapping_add(1);
+        let search = self.searches;
+        let starting = Starting { search, number, id, wanted: wanted.clone(), start };
+        match start.place {
+            StartPlace::Offset(from) => self.begin(starting, from, port),
+            place => {
+                self.starting.push(starting);
+                port.search(search, wanted, place, visible);
+            }
         }
     }
 
-    /// Says goodbye if somebody is there, and waits a while for the client to end its side, so that it
-    /// reads what was sent last.
-    async fn close(mut self, end: End) -> io::Result<()> {
-        if !matches!(end, End::Lost(_)) {
-            let patience = Duration::from_millis(SETTLE_MS);
-            if monoio::time::timeout(patience, self.settle()).await.is_err() {
-                tracing::warn!(unanswered = self.publishes.len(), "publishes end without an ack");
-            }
-        }
-        let mut last = std::mem::take(&mut self.answers);
-        match end {
-            End::Close(code) => frames::push_close(&mut last, code.code(), code.entry().reason),
-            End::Closed(code) => frames::push_close_reply(&mut last, code),
-            End::Lost(error) => return Err(error),
-        }
-        let mut outlet = self.outlet;
-        let goodbye = async {
-            outlet.send(Bytes::from(last)).await?;
-            outlet.shut_down()?;
-            Err(poll_fn(|context| outlet.poll_hang_up(context)).await)
+    /// It is known where a subscription begins: says so, and begins.
+    fn begin(&mut self, starting: Starting, from: Offset, port: &mut Port<'_>) {
+        let Starting { number, id, wanted, start, .. } = starting;
+        let log = port.log();
+        let from = from.max(log.earliest());
+        let subscribed = Subscribed {
+            id: id.as_ref(),
+            subscription: number.into(),
+            state: start.state,
+            from,
+            earliest: log.earliest(),
+            durable: log.synced(),
+            tag: self.tag,
         };
-        match monoio::time::timeout(Duration::from_millis(CLOSING_MS), goodbye).await {
-            Ok(Err(error)) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
-            Ok(Ok(())) | Ok(Err(_)) | Err(_) => Ok(()),
-        }
+        push_text_frame(&mut self.answers, |out| message::push_subscribed(out, &subscribed));
+        let key = ViewKey { wanted, rendering: Rendering::WebSocket { subscription: number } };
+        let time = RefCell::default();
+        let render = Rc::new(WebSocketRender { subscription: number, tag: self.tag, time });
+        port.join(number, &key, render, from);
+    }
+
+    fn unsubscribe(&mut self, id: Option<&MessageId>, number: u32, port: &mut Port<'_>) {
+        let known = u16::try_from(number).ok().filter(|number| self.numbers.give_back(*number));
+        let Some(known) = known else {
+            let detail = format!("there is no subscription {number}");
+            return self.refuse(id, &Problem::new(ProblemKind::SubscriptionNotFound, detail));
+        };
+        self.starting.retain(|starting| starting.number != known);
+        port.leave(known);
+        self.answer(|out| message::push_unsubscribed(out, id, number));
+    }
+
+    fn publish(&mut self, id: Option<MessageId>, event: NewEvent, port: &mut Port<'_>) {
+        let data_bytes = event.data.len();
+        let ack = Some(port.log().submit(vec![event]));
+        self.publish_bytes += data_bytes;
+        self.publishes.push_back(Publish { id, ack, data_bytes });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn subscriptions_have_the_lowest_free_number() {
+        let mut numbers = Numbers::default();
+        assert!((1..=SUBSCRIPTIONS_MAX).all(|number| numbers.take() == Some(number)));
+        assert_eq!(numbers.take(), None);
+        assert!(numbers.give_back(200) && numbers.give_back(65) && !numbers.give_back(65));
+        assert!(!numbers.give_back(0) && !numbers.give_back(257));
+        assert_eq!((numbers.take(), numbers.take(), numbers.take()), (Some(65), Some(200), None));
+    }
 
     /// API §5: "a connection ends for silence only when for the longer of 2 heartbeats and 60 s nothing
     /// came in *and* none of its queued bytes was taken (a slow reader is not a dead one)".

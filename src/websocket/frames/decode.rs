@@ -90,6 +90,11 @@ impl Decoder {
         None
     }
 
+    /// Whether bytes were pushed that have not been looked at.
+    pub fn has_more(&self) -> bool {
+        !self.chunk.is_empty()
+    }
+
     /// Whether the client has closed, or has broken the protocol.
     pub fn has_ended(&self) -> bool {
         self.ended

@@ -1,0 +1,144 @@
+//! Parts of the log that a view's laggards have read, encoded: a herd that comes back at once, each
+//! with a cursor of its own, shares them.
+//!
+//! ```text
+//!   offsets  ---[ page: chunk  chunk ]--[ page, nothing matched ]------[ page: chunk ]--->
+//!               ^ start              ^ end
+//! ```
+//! A page covers the offsets from its start to its end: each event of the view in between is in one of
+//! its chunks. Pages may overlap where readers began at different places; each is whole by itself, so
+//! that it makes no difference which one serves a reader.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use strandline_storage::offset::Offset;
+
+use super::chunk::Chunk;
+
+/// What a page costs beside its chunks' bytes, about.
+const PAGE_COST_BYTES: usize = 128;
+
+/// How many pages before a place are looked at for one that covers it: they begin in the order of
+/// offsets, but end in any.
+const LOOK_BACK: usize = 4;
+
+/// A part of the log as a view's subscribers get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    /// Everything from its start up to here has been considered.
+    pub(super) end: Offset,
+    /// In offset order.
+    pub(super) chunks: Rc<[Chunk]>,
+}
+
+impl Page {
+    /// What it holds, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let chunks: usize = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+        chunks + PAGE_COST_BYTES
+    }
+}
+
+/// What pages have for a subscriber that has considered everything below an offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PagePlace {
+    /// A page covers it.
+    Page(Page),
+    /// It stands inside a chunk that cannot be divided: read the log up to this offset.
+    Indivisible(Offset),
+    /// None does; one begins at this offset, if any comes behind.
+    Missing(Option<Offset>),
+}
+
+/// The pages of a view.
+#[derive(Debug, Default)]
+pub(super) struct Pages {
+    by_start: BTreeMap<Offset, Page>,
+}
+
+impl Pages {
+    /// Where a subscriber at `next` goes on.
+    pub(super) fn place_of(&self, next: Offset) -> PagePlace {
+        let mut place = None;
+        for (_, page) in self.by_start.range(..=next).rev().take(LOOK_BACK) {
+            if page.end <= next {
+                continue;
+            }
+            let first = page.chunks.iter().find(|chunk| chunk.end > next);
+            match first {
+                Some(chunk) if chunk.position_of(next).is_none() => {
+                    place.get_or_insert(PagePlace::Indivisible(chunk.end));
+                }
+                _ => return PagePlace::Page(page.clone()),
+            }
+        }
+        place.unwrap_or_else(|| {
+            let behind = self.by_start.range(next..).next();
+            PagePlace::Missing(behind.map(|(start, _)| *start))
+        })
+    }
+
+    /// Adds a page that begins at `start`; returns the bytes of the one it replaces.
+    pub(super) fn insert(&mut self, start: Offset, page: Page) -> usize {
+        assert!(start < page.end, "a page covers something");
+        self.by_start.insert(start, page).map_or(0, |replaced| replaced.bytes())
+    }
+
+    /// Lets the page that begins at `start` go; returns its bytes, 0 if there is none.
+    pub(super) fn remove(&mut self, start: Offset) -> usize {
+        self.by_start.remove(&start).map_or(0, |page| page.bytes())
+    }
+
+    /// What all of them hold, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.by_start.values().map(Page::bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn offset(offset: u64) -> Offset {
+        Offset::new(offset)
+    }
+
+    fn page(end: u64, chunks: &[(u64, u64)]) -> Page {
+        let chunk = |(start, end): &(u64, u64)| {
+            Chunk::whole(offset(*start), offset(*end), Bytes::from_static(b"1234567890"))
+        };
+        Page { end: offset(end), chunks: chunks.iter().map(chunk).collect() }
+    }
+
+    #[test]
+    fn a_reader_is_served_by_any_page_that_covers_its_place() {
+        let mut pages = Pages::default();
+        let (long, short) = (page(100, &[(10, 20), (50, 90)]), page(32, &[]));
+        assert_eq!(pages.insert(offset(10), long.clone()), 0);
+        assert_eq!(pages.insert(offset(30), short.clone()), 0);
+        assert_eq!(pages.place_of(offset(10)), PagePlace::Page(long.clone()));
+        assert_eq!(pages.place_of(offset(20)), PagePlace::Page(long.clone()));
+        assert_eq!(pages.place_of(offset(31)), PagePlace::Page(short));
+        assert_eq!(pages.place_of(offset(32)), PagePlace::Page(long.clone()));
+        assert_eq!(pages.place_of(offset(95)), PagePlace::Page(long));
+        assert_eq!(pages.place_of(offset(15)), PagePlace::Indivisible(offset(20)));
+        assert_eq!(pages.place_of(offset(5)), PagePlace::Missing(Some(offset(10))));
+        assert_eq!(pages.place_of(offset(100)), PagePlace::Missing(None));
+    }
+
+    #[test]
+    fn bytes_are_counted() {
+        let mut pages = Pages::default();
+        let one = page(100, &[(10, 20), (50, 90)]);
+        pages.insert(offset(10), one.clone());
+        pages.insert(offset(30), page(32, &[]));
+        assert_eq!(pages.bytes(), 2 * PAGE_COST_BYTES + 20);
+        assert_eq!(pages.insert(offset(10), page(11, &[])), one.bytes());
+        assert_eq!(pages.remove(offset(10)), PAGE_COST_BYTES);
+        assert_eq!(pages.remove(offset(10)), 0);
+        assert_eq!(pages.bytes(), PAGE_COST_BYTES);
+    }
+}

@@ -1,0 +1,281 @@
+//! Subscriptions that the rings cannot serve, and those who read the log for them.
+//!
+//! At most [`TURNS_MAX`] readers work at once on a shard, first come, first served. A reader takes one
+//! subscription and sends it pages of its view: pages that somebody read before it, or that it reads
+//! now and leaves for the others. It lets go of it when the ring can serve it again, when its socket is
+//! full (so that being slow costs a number), or when it has sent enough while others wait.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::rc::Rc;
+
+use strandline_storage::error::ReadError;
+use strandline_storage::offset::Offset;
+use strandline_storage::selection::Order;
+
+use super::super::catch_up::{Parked, ReadPage, TURN_BYTES_MAX, TURNS_MAX, Turn};
+use super::super::chunk::{Render, RingPlace, Word};
+use super::super::cursor::ResetReason;
+use super::super::pages::{Page, PagePlace};
+use super::super::view::{ViewId, Wanted};
+use super::super::whole_log::WholeLog;
+use super::slot::{Phase, Served, SubState, Subs};
+use super::{End, Inner, SlotId, Subscribers};
+use crate::local::Signal;
+use crate::problem::CloseCode;
+use crate::runtime::end_slice;
+
+/// A subscription that is behind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Job {
+    pub(super) id: SlotId,
+    pub(super) number: u16,
+}
+
+/// Who waits for a reader.
+#[derive(Default)]
+pub(super) struct Behind {
+    waiting: VecDeque<Job>,
+    readers: usize,
+    /// Pages that are being read, by where they begin.
+    loading: HashMap<(ViewId, Offset), Rc<Signal>>,
+}
+
+impl Behind {
+    pub(super) fn push(&mut self, job: Job) {
+        self.waiting.push_back(job);
+    }
+
+    /// Starts a reader for each that waits, up to their number.
+    pub(super) fn start_readers(&mut self, owner: &Subscribers) {
+        while self.readers < TURNS_MAX.min(self.readers + self.waiting.len()) {
+            let Some(owner) = owner.me.upgrade() else { return };
+            self.readers += 1;
+            monoio::spawn(read_on(owner));
+            if self.readers >= self.waiting.len() {
+                return;
+            }
+        }
+    }
+}
+
+/// What a reader does next for a subscription.
+enum Step {
+    /// Nothing more.
+    Over,
+    /// It has sent so many bytes.
+    Sent(usize),
+    /// Somebody reads the very page.
+    Wait(Rc<Signal>),
+    /// A page is missing.
+    Read(Missing),
+}
+
+struct Missing {
+    view_id: ViewId,
+    render: Rc<dyn Render>,
+    wanted: Rc<Wanted>,
+    from: Offset,
+    until: Offset,
+    /// The page must not go beyond `until`.
+    is_exact: bool,
+}
+
+/// Serves who is behind until nobody is.
+async fn read_on(owner: Rc<Subscribers>) {
+    loop {
+        let turn = owner.turns.wait().await.expect("turns outlive their waiters");
+        let job = {
+            let mut inner = owner.inner.borrow_mut();
+            let job = inner.behind.waiting.pop_front();
+            inner.behind.readers -= usize::from(job.is_none());
+            job
+        };
+        let Some(job) = job else { return };
+        owner.catch_up(job, &turn).await;
+    }
+}
+
+impl Subscribers {
+    async fn catch_up(&self, job: Job, turn: &Turn) {
+        let mut sent_bytes = 0;
+        loop {
+            turn.end_slice_if_over().await;
+            let step = self.inner.borrow_mut().step(job);
+            match step {
+                Step::Over => return,
+                Step::Sent(bytes) => {
+                    sent_bytes += bytes;
+                    let mut inner = self.inner.borrow_mut();
+                    let is_wanted = turn.is_wanted_by_others() || !inner.behind.waiting.is_empty();
+                    if sent_bytes >= TURN_BYTES_MAX && is_wanted {
+                        return inner.behind.push(job);
+                    }
+                }
+                Step::Wait(loaded) => loaded.wait().await,
+                Step::Read(missing) => self.read(job, missing, turn).await,
+            }
+        }
+    }
+
+    /// Reads a page, and keeps it for all.
+    async fn read(&self, job: Job, missing: Missing, turn: &Turn) {
+        let Missing { view_id, render, wanted, from, until, is_exact } = missing;
+        let parked =
+            if is_exact { None } else { self.inner.borrow_mut().views.unpark(view_id, from) };
+        let mut reading = parked.unwrap_or_else(|| {
+            let end = if is_exact { until } else { self.log.visible() };
+            let walk = WholeLog::new(self.log.clone(), wanted, from..end, Order::Ascending);
+            Box::new(Parked::new(walk))
+        });
+        let loaded = Rc::new(Signal::new());
+        self.inner.borrow_mut().behind.loading.insert((view_id, from), loaded.clone());
+        let outcome = reading.read(turn, render.as_ref(), until).await;
+        let is_stuck = matches!(&outcome, Ok(read) if read.page.end <= from);
+        {
+            let mut inner = self.inner.borrow_mut();
+            inner.behind.loading.remove(&(view_id, from));
+            // The view may have ended meanwhile, and another may have its number.
+            let slot = inner.slots.get_mut(job.id);
+            let sub = slot.and_then(|slot| slot.sub_mut(job.number)).map(|sub| sub.view);
+            let is_there =
+                sub == Some(view_id) && Rc::ptr_eq(&inner.views.get(view_id).render, &render);
+            if is_there {
+                match outcome {
+                    Ok(ReadPage { page, goes_on }) if page.end > from => {
+                        inner.views.add_page(view_id, from, page);
+                        if goes_on && !is_exact {
+                            inner.views.park(view_id, reading);
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(failure) => inner.fail(job, from, failure),
+                }
+            }
+        }
+        loaded.raise();
+        self.wake();
+        if is_stuck {
+            end_slice().await;
+        }
+    }
+}
+
+impl Inner {
+    /// Sends a subscription that is behind what there is for it.
+    fn step(&mut self, job: Job) -> Step {
+        let Job { id, number } = job;
+        let Some(slot) = self.slots.get_mut(id) else { return Step::Over };
+        if !matches!(slot.phase, Phase::Open) {
+            return Step::Over;
+        }
+        match slot.sub_mut(number) {
+            Some(sub) if sub.state == SubState::Behind => {}
+            _ => return Step::Over,
+        }
+        let stepped = match slot.prepare() {
+            Ok(true) => self.step_prepared(job),
+            Ok(false) => Ok(self.stall(job)),
+            Err(error) => Err(error),
+        };
+        stepped.unwrap_or_else(|_| {
+            self.remove(id);
+            Step::Over
+        })
+    }
+
+    fn stall(&mut self, Job { id, number }: Job) -> Step {
+        if let Some(sub) = self.slots.get_mut(id).and_then(|slot| slot.sub_mut(number)) {
+            sub.state = SubState::Stalled;
+        }
+        Step::Over
+    }
+
+    fn step_prepared(&mut self, job: Job) -> io::Result<Step> {
+        let Job { id, number } = job;
+        let slot = self.slots.get_mut(id).expect("it was looked at");
+        if slot.serve(number, &self.views, self.tick)? != Served::Behind {
+            // Whatever the ring has that its socket did not take is found when it has space.
+            slot.sub_mut(number).expect("it was looked at").state = SubState::Live;
+            return Ok(Step::Over);
+        }
+        let sub = slot.sub_mut(number).expect("it was looked at");
+        let (view_id, from) = (sub.view, sub.place.next());
+        let view = self.views.get(view_id);
+        let RingPlace::Behind(ring) = view.ring.place_of(from) else {
+            unreachable!("the ring could not serve it");
+        };
+        let is_divisible = view.render.is_divisible();
+        // Inside a chunk of the ring it must meet that chunk's end.
+        let is_inside_ring = from >= view.ring.start();
+        let (until, is_exact) = match view.pages.place_of(from) {
+            PagePlace::Page(page) => return self.send_page(job, &page),
+            PagePlace::Indivisible(end) => (end, true),
+            PagePlace::Missing(Some(next)) if next < ring => (next, !is_divisible),
+            PagePlace::Missing(_) => (ring, is_inside_ring || !is_divisible),
+        };
+        if let Some(loaded) = self.behind.loading.get(&(view_id, from)) {
+            return Ok(Step::Wait(loaded.clone()));
+        }
+        let (render, wanted) = (view.render.clone(), view.key.wanted.clone());
+        Ok(Step::Read(Missing { view_id, render, wanted, from, until, is_exact }))
+    }
+
+    fn send_page(&mut self, job: Job, page: &Page) -> io::Result<Step> {
+        let Job { id, number } = job;
+        let slot = self.slots.get_mut(id).expect("it was looked at");
+        let super::Slot { wire, subs, beat_tick, .. } = slot;
+        let sub = match subs {
+            Subs::One { sub, .. } => {
+                *beat_tick = self.tick;
+                sub
+            }
+            Subs::Many(many) => {
+                let sub = many.subs.iter_mut().find(|sub| sub.number == number);
+                sub.expect("it was looked at")
+            }
+        };
+        let next = sub.place.next();
+        let first = page.chunks.partition_point(|chunk| chunk.end <= next);
+        let chunks = &page.chunks[first..];
+        let inside = chunks.first().and_then(|chunk| chunk.position_of(next));
+        let bytes = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
+        let render = self.views.get(sub.view).render.as_ref();
+        let is_taken =
+            chunks.is_empty() || wire.push(&mut sub.place, render, inside, chunks.iter())?;
+        sub.has_sent |= sub.place.next() > next;
+        if !is_taken {
+            return Ok(self.stall(job));
+        }
+        sub.place.considered(page.end);
+        Ok(Step::Sent(bytes))
+    }
+
+    /// The log could not be read from `from` on.
+    fn fail(&mut self, job: Job, from: Offset, failure: ReadError) {
+        let Job { id, number } = job;
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let Some(sub) = slot.sub_mut(number) else { return };
+        if sub.place.next() != from || sub.state != SubState::Behind {
+            return;
+        }
+        let (reason, to) = match failure {
+            ReadError::Gap { to, .. } => {
+                tracing::warn!(%from, %to, why = %failure, "a subscriber passes over a gap");
+                (ResetReason::Gap, to.max(from))
+            }
+            ReadError::Expired { earliest } => (ResetReason::Expired, earliest.max(from)),
+            ReadError::Io { .. } => {
+                tracing::error!(error = %failure, "a subscriber's part of the log cannot be read");
+                return self.end(id, End::Close(CloseCode::CannotRead));
+            }
+        };
+        sub.place.jumped(to);
+        sub.has_sent = true;
+        let mut text = Vec::new();
+        self.views.get(sub.view).render.say(Word::Reset { reason, from: to }, &mut text);
+        if slot.wire.append(&text).is_err() {
+            self.remove(id);
+        }
+    }
+}

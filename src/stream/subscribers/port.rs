@@ -1,0 +1,95 @@
+//! What a session may do with its connection while it is called.
+
+use std::rc::Rc;
+
+use strandline_storage::offset::Offset;
+
+use super::slot::{Sub, SubState, Subs};
+use super::{Inner, SlotId, Subscribers, look_ahead};
+use crate::log_handle::LogHandle;
+use crate::stream::chunk::Render;
+use crate::stream::cursor::StartPlace;
+use crate::stream::search;
+use crate::stream::subscription::Subscription;
+use crate::stream::view::{Member, ViewKey, Wanted};
+
+/// A session's hands.
+pub struct Port<'a> {
+    pub(super) inner: &'a mut Inner,
+    pub(super) owner: &'a Subscribers,
+    pub(super) id: SlotId,
+}
+
+impl Port<'_> {
+    /// The log.
+    pub fn log(&self) -> &Rc<LogHandle> {
+        &self.owner.log
+    }
+
+    /// Looks up where `place` is, in what is visible below `end`;
+    /// [`Session::found`](super::Session::found) is called with it, and with the search's number.
+    pub fn search(&self, search: u32, wanted: Rc<Wanted>, place: StartPlace, end: Offset) {
+        let Some(owner) = self.owner.me.upgrade() else { return };
+        let (id, log, turns) = (self.id, owner.log.clone(), owner.turns.clone());
+        monoio::spawn(async move {
+            let found = search::find(&log, &turns, wanted, place, end).await;
+            owner.found(id, search, found);
+        });
+    }
+
+    /// Begins a subscription, from an offset on.
+    pub fn join(&mut self, number: u16, key: &ViewKey, render: Rc<dyn Render>, from: Offset) {
+        let member = Member { slot: self.id.index, number };
+        let (view, position) = self.inner.views.join(key, member, || render);
+        let place = Subscription::new(from);
+        let state = SubState::Live;
+        let sub = Sub { number, state, has_sent: false, view, position, place };
+        let Some(Subs::Many(many)) = self.inner.slots.get_mut(self.id).map(|slot| &mut slot.subs)
+        else {
+            unreachable!("a session is called while it is there");
+        };
+        many.subs.reserve_exact(1);
+        many.subs.push(sub);
+        self.inner.queue(self.id);
+    }
+
+    /// Ends a subscription; false if there is none of this number.
+    pub fn leave(&mut self, number: u16) -> bool {
+        let Some(Subs::Many(many)) = self.inner.slots.get_mut(self.id).map(|slot| &mut slot.subs)
+        else {
+            unreachable!("a session is called while it is there");
+        };
+        let Some(at) = many.subs.iter().position(|sub| sub.number == number) else { return false };
+        let sub = many.subs.swap_remove(at);
+        self.inner.quit(&sub);
+        true
+    }
+
+    /// The subscriptions of which nothing left since this was asked last, each with how far it has
+    /// come; the session tells its client.
+    pub fn silent(&mut self) -> Vec<(u16, Offset)> {
+        let Inner { slots, views, .. } = &mut *self.inner;
+        let Some(slot) = slots.get_mut(self.id) else { return Vec::new() };
+        let mut silent = Vec::new();
+        for sub in slot.all_subs_mut() {
+            if std::mem::take(&mut sub.has_sent) {
+                continue;
+            }
+            if let Some(next) = look_ahead(sub, views) {
+                sub.place.told();
+                silent.push((sub.number, next));
+            }
+        }
+        silent
+    }
+
+    /// Whether its socket takes nothing more now.
+    pub fn is_full(&mut self) -> bool {
+        self.inner.slots.get_mut(self.id).is_none_or(|slot| slot.wire.is_full)
+    }
+
+    /// How many bytes the client has acknowledged; `None` if nobody can tell.
+    pub fn taken_bytes(&mut self) -> Option<u64> {
+        self.inner.slots.get_mut(self.id)?.wire.taken_bytes().ok()
+    }
+}

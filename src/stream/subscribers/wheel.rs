@@ -1,0 +1,54 @@
+//! When connections want to be looked at: heartbeats and last deadlines, thousands for one timer.
+//!
+//! Time goes in ticks of [`TICK_MS`]. A connection has one alarm; putting it off costs nothing: when
+//! it rings, its owner says for when it is set anew. An alarm that was set earlier leaves its old
+//! entry behind, which its owner does not recognise any more.
+
+use std::collections::BTreeMap;
+
+use super::slab::SlotId;
+
+/// How fine time is.
+pub(super) const TICK_MS: u64 = 100;
+
+/// Alarms by tick.
+#[derive(Debug, Default)]
+pub(super) struct Wheel {
+    by_tick: BTreeMap<u32, Vec<SlotId>>,
+}
+
+impl Wheel {
+    /// Sets an alarm.
+    pub(super) fn set(&mut self, tick: u32, id: SlotId) {
+        self.by_tick.entry(tick).or_default().push(id);
+    }
+
+    /// The next tick with an alarm.
+    pub(super) fn next_tick(&self) -> Option<u32> {
+        self.by_tick.first_key_value().map(|(tick, _)| *tick)
+    }
+
+    /// Takes the alarms of the earliest tick, if that is not behind `now`.
+    pub(super) fn take_due(&mut self, now: u32) -> Option<(u32, Vec<SlotId>)> {
+        let first = self.by_tick.first_entry().filter(|first| *first.key() <= now)?;
+        Some(first.remove_entry())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarms_ring_in_order_and_not_before_their_time() {
+        let mut wheel = Wheel::default();
+        let id = |index| SlotId { index, generation: 0 };
+        wheel.set(7, id(1));
+        wheel.set(3, id(2));
+        wheel.set(7, id(3));
+        assert_eq!((wheel.next_tick(), wheel.take_due(2)), (Some(3), None));
+        assert_eq!(wheel.take_due(9), Some((3, vec![id(2)])));
+        assert_eq!(wheel.take_due(9), Some((7, vec![id(1), id(3)])));
+        assert_eq!((wheel.take_due(9), wheel.next_tick()), (None, None));
+    }
+}
