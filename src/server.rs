@@ -1,5 +1,7 @@
 //! A whole server in this process: started, found at its address, stopped.
 
+mod thread;
+
 use std::{
     io,
     net::SocketAddr,
@@ -26,9 +28,9 @@ use crate::{
     mesh::{CallLimits, Doorbell, MailboxLimits, call_pair, mailbox},
     owner::GuestSeat,
     runtime::{self, Driver},
-    shard::{self, Plan, Role},
     shutdown::Control,
 };
+use thread::{Plan, Role};
 
 /// Requests from one shard to the owner of a log that were not looked at yet, and all without answer.
 const CALLS: CallLimits = CallLimits {
@@ -178,7 +180,9 @@ impl Server {
                 started: started.clone(),
             };
             let thread = std::thread::Builder::new().name(format!("shard-{index}"));
-            server.threads.push(thread.spawn(move || shard::run(plan)).map_err(StartError::Shard)?);
+            server
+                .threads
+                .push(thread.spawn(move || thread::run(plan)).map_err(StartError::Shard)?);
         }
         drop(started);
         for _ in 0..shards {
