@@ -1,7 +1,8 @@
-//! How connections come in: the claim to an address, and accepting.
+//! How connections come in: the claim to an address, accepting, and refusing where there is no place.
 
 mod accept;
 mod claim;
+mod refuse;
 
 pub(crate) use accept::accept;
 pub use claim::{Claim, ClaimError, ClaimLock};

@@ -16,7 +16,7 @@ use crate::{
     stream::live::LiveLog,
 };
 
-pub use connections::{Connections, Place};
+pub use connections::{ConnectionLimit, Connections, Place};
 
 /// What every task of a shard may use.
 pub struct Shard {

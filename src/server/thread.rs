@@ -30,7 +30,7 @@ use crate::{
     mesh::{Caller, Doorbell, Receiver},
     owner::{GuestSeat, Owner},
     runtime::{self, Driver},
-    shard::{Connections, Shard},
+    shard::{ConnectionLimit, Connections, Shard},
     shutdown::{Control, Drain},
     stream::live::LiveLog,
 };
@@ -45,7 +45,7 @@ pub(super) struct Plan {
     pub(super) control: Arc<Control>,
     pub(super) doorbell: Arc<Doorbell>,
     pub(super) listener: TcpListener,
-    pub(super) connections_max: usize,
+    pub(super) connections: Arc<ConnectionLimit>,
     pub(super) shared: Arc<LogShared>,
     pub(super) role: Role,
     /// Told once the shard serves, or why it does not.
@@ -101,7 +101,7 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
     }
     let live = LiveLog::start(log.clone());
     let drain = Drain::new(control.clone());
-    let connections = Connections::new(plan.connections_max);
+    let connections = Connections::new(plan.connections);
     let shard =
         Rc::new(Shard::new(index, driver, config.clone(), origins, live, drain, connections));
     let committing = owner.as_ref().map(|owner| monoio::spawn(owner.clone().run()));
