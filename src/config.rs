@@ -65,8 +65,15 @@ pub struct Limits {
     pub lines_in_flight_bytes_max: usize,
     /// Lines of a stream are appended in batches of about so many bytes.
     pub line_batch_bytes: usize,
-    /// Connections of the whole server, if the number of open files allows it.
-    pub connections_max: usize,
+    /// Connections of the whole server; without a number, as many as the limit of open files leaves
+    /// when the log has its share, and never more. Others are refused.
+    pub connections_max: Option<NonZeroUsize>,
+    /// Connections that a shard is refusing at a time, at least 1: each costs a file and nothing else.
+    /// Others wait in the kernel's backlog. Fewer where there are few files.
+    pub refusals_max: usize,
+    /// A connection that is refused has so long to send its head. Less than one that is served, since
+    /// it keeps others from being refused; a lost packet is sent again within it.
+    pub refused_head_ms: u64,
     /// After the signal to stop, connections have so long to end by themselves.
     pub drain_ms: u64,
 }
@@ -84,7 +91,9 @@ impl Default for Limits {
             array_bytes_max: 4 << 20,
             lines_in_flight_bytes_max: 4 << 20,
             line_batch_bytes: 64 << 10,
-            connections_max: 100_000,
+            connections_max: None,
+            refusals_max: 256,
+            refused_head_ms: 3_000,
             drain_ms: 7_000,
         }
     }

@@ -32,12 +32,13 @@ use crate::{
     append::{AckAnswer, AppendForm, LineAppends, WholeForm},
     health, history,
     http::{
+        admission,
         body::{BodyDecoder, BodyPiece},
         head::{BodyLength, Head},
         query::{HistoryRequest, StreamRequest},
         request::{HeadParser, Parsed},
         response::{self, AnswerTo},
-        route::{self, Operation, StreamForce},
+        route::Operation,
     },
     pages,
     problem::{Problem, ProblemKind},
@@ -241,18 +242,7 @@ impl Reader<'_> {
 
     /// Checks who asks, and what for. CORS fields are in `to` even if it is refused.
     fn accept(&self, head: &Head, to: &mut AnswerTo) -> Result<Operation, Problem> {
-        let origins = self.shard.origins();
-        origins.check_host(head)?;
-        let routed = route::route(head.method(), head.path());
-        let writes = match &routed {
-            Ok(Operation::AppendRaw { .. } | Operation::AppendEvents) => true,
-            Ok(Operation::Stream { force }) => {
-                *force != StreamForce::Sse && head.asks_for_websocket()
-            }
-            _ => false,
-        };
-        to.cors = origins.check_origin(head, writes)?;
-        routed
+        admission::admit(head, self.shard.origins(), to)
     }
 
     /// Answers everything but an append.

@@ -13,7 +13,7 @@ pub(crate) fn write_live(to: &AnswerTo, out: &mut Vec<u8>) {
 /// `/readyz` and `/healthz`: 200 as long as reads go on, saying what does not work; 503 while the
 /// server stops.
 pub(crate) fn write_ready(shard: &Shard, to: &AnswerTo, out: &mut Vec<u8>) {
-    let log = shard.log();
+    let (log, connections) = (shard.log(), shard.connections().limit());
     let (status, state, why) = if shard.drain().is_on() {
         (503, "draining", Some("the server is stopping"))
     } else if let Some(reason) = log.poisoned() {
@@ -29,6 +29,7 @@ pub(crate) fn write_ready(shard: &Shard, to: &AnswerTo, out: &mut Vec<u8>) {
         "appends": state == "ok",
         "durable": log.synced().get(),
         "write": log.write_mode().to_string(),
+        "connections": { "open": connections.taken(), "max": connections.max() },
     });
     if let Some(why) = why {
         body["reason"] = why.into();

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod accept;
+pub mod admission;
 mod appended;
 pub mod authority;
 pub mod body;

@@ -20,6 +20,7 @@ pub mod owner;
 pub mod pages;
 pub mod problem;
 pub mod reading;
+mod refusal;
 pub mod runtime;
 pub mod server;
 pub mod shard;

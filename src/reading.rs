@@ -83,15 +83,7 @@ fn stream(
 ) -> Result<Reading, Problem> {
     let query = head.query().unwrap_or_default().as_bytes();
     let last_event_id = head.value(FieldName::LastEventId);
-    let wants_websocket = match force {
-        StreamForce::Sse => false,
-        StreamForce::WebSocket => true,
-        // A key without `Upgrade` is what is left of a WebSocket behind a proxy that lost the rest.
-        StreamForce::Any => {
-            head.asks_for_websocket() || head.value(FieldName::SecWebsocketKey).is_some()
-        }
-    };
-    if wants_websocket {
+    if force.is_websocket(head) {
         let accepted = frames::accept(head)?;
         let request = StreamRequest::parse(query, last_event_id, Transport::WebSocket)?;
         check_log(&request.log)?;

@@ -1,8 +1,11 @@
 //! A whole server in this process: started, found at its address, stopped.
 
+mod thread;
+
 use std::{
     io,
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
     thread::JoinHandle,
@@ -26,9 +29,10 @@ use crate::{
     mesh::{CallLimits, Doorbell, MailboxLimits, call_pair, mailbox},
     owner::GuestSeat,
     runtime::{self, Driver},
-    shard::{self, Plan, Role},
+    shard::ConnectionLimit,
     shutdown::Control,
 };
+use thread::{Plan, Role};
 
 /// Requests from one shard to the owner of a log that were not looked at yet, and all without answer.
 const CALLS: CallLimits = CallLimits {
@@ -45,6 +49,9 @@ const FILES_RESERVED_SHARE: usize = 5;
 
 /// What is kept at least.
 const FILES_RESERVED_MIN: usize = 512;
+
+/// Of what is kept, one in so many is for connections that are being refused.
+const FILES_REFUSED_SHARE: usize = 8;
 
 /// A sealed segment and its index are open once, and once more on each shard that has read them.
 const FILES_PER_SEGMENT: usize = 2;
@@ -146,7 +153,7 @@ impl Server {
         let doorbells: Vec<_> = (0..shards).map(|_| Arc::new(Doorbell::new())).collect();
         let control = Arc::new(Control::new(doorbells.clone()));
         let (listeners, lock) = claim.listen()?;
-        let connections_max = connections_max(&config, files_max, segments) / shards;
+        let connections = Arc::new(connection_limit(&config, files_max, segments));
         let cores = if config.is_pinned { runtime::allowed_cores() } else { Vec::new() };
         let roles = roles(log, disk, &doorbells);
         let (config, origins) = (Arc::new(config), Arc::new(origins));
@@ -172,13 +179,15 @@ impl Server {
                 control: control.clone(),
                 doorbell: doorbells[index].clone(),
                 listener,
-                connections_max: connections_max.max(1),
+                connections: connections.clone(),
                 shared: shared.clone(),
                 role,
                 started: started.clone(),
             };
             let thread = std::thread::Builder::new().name(format!("shard-{index}"));
-            server.threads.push(thread.spawn(move || shard::run(plan)).map_err(StartError::Shard)?);
+            server
+                .threads
+                .push(thread.spawn(move || thread::run(plan)).map_err(StartError::Shard)?);
         }
         drop(started);
         for _ in 0..shards {
@@ -266,12 +275,29 @@ fn choose_driver(config: &ServerConfig) -> Driver {
     driver
 }
 
-/// How many connections there may be, so that what the process may open lasts for the log as well.
-fn connections_max(config: &ServerConfig, files_max: Option<u64>, segments: usize) -> usize {
+/// How many connections there may be, and be refused, so that what the process may open lasts for the
+/// log as well.
+fn connection_limit(
+    config: &ServerConfig,
+    files_max: Option<u64>,
+    segments: usize,
+) -> ConnectionLimit {
+    let shards = config.shards.get();
     let files = files_max.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
-    let sealed = segments.saturating_mul(FILES_PER_SEGMENT * (1 + config.shards.get()));
-    let reserved = (files / FILES_RESERVED_SHARE).max(FILES_RESERVED_MIN).saturating_add(sealed);
-    config.limits.connections_max.min(files.saturating_sub(reserved))
+    let sealed = segments.saturating_mul(FILES_PER_SEGMENT * (1 + shards));
+    let spare = (files / FILES_RESERVED_SHARE).max(FILES_RESERVED_MIN);
+    let allowed = files.saturating_sub(spare.saturating_add(sealed)).max(1);
+    let wanted = config.limits.connections_max.map_or(allowed, NonZeroUsize::get);
+    if wanted > allowed {
+        tracing::warn!(
+            wanted,
+            allowed,
+            files,
+            "fewer connections than asked for: raise the limit of open files (ulimit -Hn)"
+        );
+    }
+    let refused = (spare / FILES_REFUSED_SHARE / shards).min(config.limits.refusals_max).max(1);
+    ConnectionLimit::new(wanted.min(allowed), refused)
 }
 
 fn tell_report(report: &OpenReport) {
@@ -314,13 +340,22 @@ mod tests {
     fn connections_leave_files_for_the_log() {
         let listen = ListenAddress::parse("127.0.0.1:0").expect("an address");
         let config = ServerConfig {
-            shards: std::num::NonZeroUsize::new(2).expect("shards"),
+            shards: NonZeroUsize::new(2).expect("shards"),
             ..ServerConfig::new(listen, "data")
         };
-        assert_eq!(connections_max(&config, None, 0), config.limits.connections_max);
-        assert_eq!(connections_max(&config, Some(20_000), 0), 16_000);
-        assert_eq!(connections_max(&config, Some(20_000), 1_000), 10_000);
-        assert_eq!(connections_max(&config, Some(1_024), 0), 512);
-        assert_eq!(connections_max(&config, Some(1_024), 1_000), 0);
+        let limit = |config: &ServerConfig, files, segments| {
+            let limit = connection_limit(config, files, segments);
+            (limit.max(), limit.refusals_max())
+        };
+        assert_eq!(limit(&config, None, 0).1, config.limits.refusals_max);
+        assert_eq!(limit(&config, Some(20_000), 0), (16_000, 250));
+        assert_eq!(limit(&config, Some(20_000), 1_000), (10_000, 250));
+        assert_eq!(limit(&config, Some(1_024), 0), (512, 32));
+        assert_eq!(limit(&config, Some(1_024), 1_000), (1, 32));
+        let mut asked = config;
+        for (connections_max, granted) in [(7, 7), (16_000, 16_000), (16_001, 16_000)] {
+            asked.limits.connections_max = NonZeroUsize::new(connections_max);
+            assert_eq!(limit(&asked, Some(20_000), 0).0, granted);
+        }
     }
 }

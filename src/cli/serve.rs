@@ -56,6 +56,10 @@ pub struct ServeArguments {
     /// How many threads serve, each on a core of its own [default: one for each core]
     #[arg(long, value_name = "N", value_parser = parse_shards)]
     shards: Option<NonZeroUsize>,
+    /// How many connections there may be at a time; more are told to come back [default: what the limit
+    /// of open files leaves, once it is raised to its hard limit and the log has its share]
+    #[arg(long, value_name = "N", value_parser = parse_connections_max)]
+    connections_max: Option<NonZeroUsize>,
     /// A segment file is full at this many bytes: a multiple of 4096, at least 1048576
     #[arg(long, value_name = "N", default_value_t = LogConfig::default().segment_bytes, value_parser = parse_segment_bytes)]
     segment_bytes: u64,
@@ -71,6 +75,9 @@ pub struct ServeArguments {
 /// More shards than any machine has cores are a typing error.
 const SHARDS_MAX: usize = 1024;
 
+/// And so are more connections than one machine has memory for.
+const CONNECTIONS_MAX: usize = 10_000_000;
+
 fn parse_listen(text: &str) -> Result<ListenAddress, String> {
     ListenAddress::parse(text).map_err(|error| {
         format!("{error}; give an address and a port, such as {}", ServerConfig::LISTEN)
@@ -81,6 +88,13 @@ fn parse_shards(text: &str) -> Result<NonZeroUsize, String> {
     match text.parse::<NonZeroUsize>() {
         Ok(shards) if shards.get() <= SHARDS_MAX => Ok(shards),
         _ => Err(format!("give a number from 1 to {SHARDS_MAX}")),
+    }
+}
+
+fn parse_connections_max(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(connections) if connections.get() <= CONNECTIONS_MAX => Ok(connections),
+        _ => Err(format!("give a number from 1 to {CONNECTIONS_MAX}")),
     }
 }
 
@@ -106,6 +120,7 @@ impl ServeArguments {
         config.shards = self.shards.unwrap_or(config.shards);
         config.log.segment_bytes = self.segment_bytes;
         config.log.sync = self.sync;
+        config.limits.connections_max = self.connections_max;
         config.cors_origins = self.cors_origins;
         config
     }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use strandline_storage::topic::Topic;
 
-use super::head::Method;
+use super::head::{FieldName, Head, Method};
 use crate::problem::{self, Problem, ProblemEntry, ProblemKind};
 
 /// Over what a stream is served.
@@ -20,6 +20,20 @@ pub enum StreamForce {
     Sse,
     /// WebSocket, or 426.
     WebSocket,
+}
+
+impl StreamForce {
+    /// Whether this request is to be answered as one for a WebSocket, be it by a refusal.
+    pub fn is_websocket(self, head: &Head) -> bool {
+        match self {
+            Self::Sse => false,
+            Self::WebSocket => true,
+            // A key without `Upgrade` is what is left of a WebSocket behind a proxy that lost the rest.
+            Self::Any => {
+                head.asks_for_websocket() || head.value(FieldName::SecWebsocketKey).is_some()
+            }
+        }
+    }
 }
 
 /// What the built-in pages are made of, beside themselves.

@@ -188,7 +188,7 @@ problems! {
         means "Of transfer codings the server knows `chunked`, alone."
         advice "Send the body chunked or with a Content-Length."
     Overloaded 503 "overloaded" "The server is busy"
-        means "More waits to be written, or to be read, than the server takes on. What was refused has not been appended."
+        means "More waits to be written, or to be read, than the server takes on, or all its places for connections are taken. What was refused has not been appended."
         advice "Send it again after Retry-After."
     Draining 503 "draining" "The server is stopping"
         means "The server was told to stop, finishes what it began and takes nothing new."
@@ -258,6 +258,8 @@ close_codes! {
         advice "Send smaller messages, or append large events by POST."
     CannotRead 1011 "the log cannot be read now"
         advice "Connect again with your cursor, after a pause. The server's own log says what is wrong."
+    Overloaded 1013 "all places for connections are taken"
+        advice "Connect again with your cursor, after the pause that `retry:` states."
     Drained 4000 "the server is stopping: reconnect with your cursor"
         advice "Connect again with your cursor, after a random pause."
     CredentialsEnded 4001 "credentials ended"
@@ -307,12 +309,12 @@ mod tests {
     }
 
     /// API §5: "Close codes: 1001 and 4000 drained (reconnect with your cursor), 4001 credentials
-    /// ended, 4008 too much asked (say what)", "binary frames 1003, more than 2 MiB 1009"; 1011 is in
-    /// docs/WIRE_PROTOCOL.md.
+    /// ended, 4008 too much asked (say what)", "binary frames 1003, more than 2 MiB 1009"; 1011 and
+    /// 1013 are in docs/WIRE_PROTOCOL.md.
     #[test]
     fn close_codes_are_those_of_the_contract() {
         let codes: Vec<u16> = CLOSE_CODES.iter().map(|entry| entry.code).collect();
-        assert_eq!(codes, [1000, 1001, 1002, 1003, 1007, 1009, 1011, 4000, 4001, 4008]);
+        assert_eq!(codes, [1000, 1001, 1002, 1003, 1007, 1009, 1011, 1013, 4000, 4001, 4008]);
         assert_eq!(CloseCode::Drained.code(), 4000);
         assert!(CLOSE_CODES.iter().all(|entry| entry.reason.len() <= 123));
     }

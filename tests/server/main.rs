@@ -1,5 +1,7 @@
 //! The server in this process, spoken to in bytes: pipelining, bodies, deadlines, shards, start and stop.
 
+mod places;
+
 use std::{
     fs,
     io::{self, Read, Write},
@@ -341,25 +343,6 @@ fn lines_are_appended_while_the_body_comes() {
         (5, 3, 2)
     );
     assert_eq!(append(&server, "a", "next"), 3);
-}
-
-/// Connections beyond the limit wait their turn.
-#[test]
-fn more_connections_than_places_wait() {
-    let dir = TestDir::new();
-    let mut config = dir.config(1);
-    config.limits.connections_max = 2;
-    let server = Server::start(config).expect("a server");
-    let held = [connect(&server), connect(&server)];
-    std::thread::sleep(Duration::from_millis(100));
-    let mut third = connect(&server);
-    third.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
-    third.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
-    let early = read(&mut third, &mut [0; 1]).map_err(|error| error.kind());
-    assert_eq!(early, Err(io::ErrorKind::WouldBlock), "it waits");
-    drop(held);
-    third.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-    assert_eq!(read_answer(&mut third, &mut Vec::new()).0, 200);
 }
 
 /// API §2, half-way failure: "the status and problem of the failing line ...; what was appended stays".

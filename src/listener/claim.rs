@@ -1,0 +1,183 @@
+//! The claim to an address.
+//!
+//! Every shard has a listening socket of its own on the same address (`SO_REUSEPORT`), among which the
+//! kernel spreads the connections. It would do the same with those of a second server, and half of the
+//! requests would go astray. So a claim proves that we are alone:
+//!
+//! 1. a lock, held while we run: an abstract unix socket named after the address;
+//! 2. a first bind without `SO_REUSEPORT`, which fails beside *any* other listener.
+//!
+//! Both are tried for `CLAIM_MS`, since a killed server's ring holds its sockets a little longer.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::{
+        fd::OwnedFd,
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr as UnixAddress, UnixListener},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, getsockname, ipproto, listen, socket_with,
+    sockopt,
+};
+
+/// How long a claim waits for a server that was just killed.
+const CLAIM_MS: u64 = 2_000;
+
+/// Connections that the kernel keeps for a shard that is busy; the kernel has a limit of its own
+/// (`net.core.somaxconn`).
+const BACKLOG: i32 = 4_096;
+
+/// Why an address is not ours.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Somebody listens there.
+    #[error(
+        "{address} is in use: stop the server that listens there, or choose another address with --listen"
+    )]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The system refuses it.
+    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    Refused {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// An address that is ours alone.
+pub struct Claim {
+    address: SocketAddr,
+    sockets: Vec<OwnedFd>,
+    lock: UnixListener,
+}
+
+/// Keeps other servers from the address for as long as it lives.
+#[derive(Debug)]
+pub struct ClaimLock {
+    _socket: UnixListener,
+}
+
+impl Claim {
+    /// Claims `address` with a socket for each shard. Nobody can connect before [`Claim::listen`].
+    pub fn new(address: SocketAddr, shards: usize) -> Result<Claim, ClaimError> {
+        let give_up = Instant::now() + Duration::from_millis(CLAIM_MS);
+        loop {
+            match Self::try_new(address, shards) {
+                Ok(claim) => return Ok(claim),
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                    return Err(ClaimError::Refused { address, source: error });
+                }
+                Err(_) if Instant::now() >= give_up => return Err(ClaimError::InUse { address }),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    fn try_new(mut address: SocketAddr, shards: usize) -> io::Result<Claim> {
+        let mut sockets = Vec::with_capacity(shards);
+        let lock = if address.port() == 0 {
+            // The system picks a port that nobody has; what the others bind is then that port.
+            let first = bound(address, true)?;
+            address = SocketAddr::try_from(getsockname(&first)?)?;
+            sockets.push(first);
+            lock(address)?
+        } else {
+            let lock = lock(address)?;
+            drop(bound(address, false)?);
+            lock
+        };
+        while sockets.len() < shards {
+            sockets.push(bound(address, true)?);
+        }
+        Ok(Claim { address, sockets, lock })
+    }
+
+    /// The address, with the port that the system picked if it was to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Lets clients connect: a listener for each shard, and the lock to hold.
+    pub fn listen(self) -> Result<(Vec<TcpListener>, ClaimLock), ClaimError> {
+        let mut listeners = Vec::with_capacity(self.sockets.len());
+        for socket in self.sockets {
+            listen(&socket, BACKLOG).map_err(|error| match error {
+                rustix::io::Errno::ADDRINUSE => ClaimError::InUse { address: self.address },
+                error => ClaimError::Refused { address: self.address, source: error.into() },
+            })?;
+            listeners.push(TcpListener::from(socket));
+        }
+        Ok((listeners, ClaimLock { _socket: self.lock }))
+    }
+}
+
+/// A socket that is bound and does not listen.
+fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if reuse_port {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    Ok(socket)
+}
+
+fn lock(address: SocketAddr) -> io::Result<UnixListener> {
+    let name = format!("strandline-listens-on-{address}");
+    UnixListener::bind_addr(&UnixAddress::from_abstract_name(name)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any_port() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    #[test]
+    fn port_0_gives_all_shards_the_same_port() {
+        let claim = Claim::new(any_port(), 3).unwrap();
+        assert_ne!(claim.address().port(), 0);
+        let address = claim.address();
+        let (listeners, _lock) = claim.listen().unwrap();
+        assert_eq!(listeners.len(), 3);
+        assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+    }
+
+    #[test]
+    fn a_second_server_is_refused_beside_ours_and_beside_a_stranger() {
+        let claim = Claim::new(any_port(), 2).unwrap();
+        let address = claim.address();
+        let running = claim.listen().unwrap();
+        assert!(matches!(Claim::new(address, 2), Err(ClaimError::InUse { .. })));
+        drop(running);
+        let stranger = TcpListener::bind(address).unwrap();
+        assert!(matches!(Claim::new(address, 2), Err(ClaimError::InUse { .. })));
+        drop(stranger);
+        Claim::new(address, 2).unwrap();
+    }
+
+    #[test]
+    fn a_claim_waits_for_a_server_that_is_ending() {
+        let claim = Claim::new(any_port(), 1).unwrap();
+        let address = claim.address();
+        let running = claim.listen().unwrap();
+        let ending = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            drop(running);
+        });
+        Claim::new(address, 1).unwrap();
+        ending.join().unwrap();
+    }
+}

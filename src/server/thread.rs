@@ -1,0 +1,157 @@
+//! One shard's thread, from its plan to its end.
+//!
+//! Everything here belongs to that thread. What reaches it from others comes by the mesh, and the
+//! doorbell's task looks into every mailbox when it was rung.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::TcpListener,
+    rc::Rc,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use strandline_storage::{
+    frame::Frame,
+    io::{
+        real::RealDisk,
+        uring::{UringFiles, UringReads},
+    },
+    log::Log,
+};
+
+use crate::{
+    config::ServerConfig,
+    http::origin::OriginRules,
+    listener,
+    local::{Either, either},
+    log_handle::{Answer, Call, Guest, LogHandle, LogShared, Seat},
+    mesh::{Caller, Doorbell, Receiver},
+    owner::{GuestSeat, Owner},
+    runtime::{self, Driver},
+    shard::{ConnectionLimit, Connections, Shard},
+    shutdown::{Control, Drain},
+    stream::live::LiveLog,
+};
+
+/// What a shard's thread is started with.
+pub(super) struct Plan {
+    pub(super) index: usize,
+    pub(super) core: Option<usize>,
+    pub(super) driver: Driver,
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) origins: Arc<OriginRules>,
+    pub(super) control: Arc<Control>,
+    pub(super) doorbell: Arc<Doorbell>,
+    pub(super) listener: TcpListener,
+    pub(super) connections: Arc<ConnectionLimit>,
+    pub(super) shared: Arc<LogShared>,
+    pub(super) role: Role,
+    /// Told once the shard serves, or why it does not.
+    pub(super) started: mpsc::Sender<io::Result<()>>,
+}
+
+/// What a shard is to the log.
+pub(super) enum Role {
+    /// It appends.
+    Owner { log: Box<Log<RealDisk>>, disk: RealDisk, guests: Vec<GuestSeat> },
+    /// It asks the owner.
+    Guest { caller: Caller<Call, Answer>, frames: Receiver<Arc<Frame>> },
+}
+
+/// The body of a shard's thread: returns when the server has ended.
+pub(super) fn run(plan: Plan) -> io::Result<()> {
+    if let Some(core) = plan.core
+        && let Err(error) = runtime::pin_to(core)
+    {
+        tracing::warn!(%error, core, "cannot pin a shard to its core");
+    }
+    let (driver, started) = (plan.driver, plan.started.clone());
+    let outcome = runtime::block_on(driver, run_shard(plan));
+    match outcome {
+        Ok(result) => result,
+        Err(error) => {
+            // The runtime could not be made; whoever waits for the start is told.
+            let _ = started.send(Err(io::Error::new(error.kind(), error.to_string())));
+            Err(error)
+        }
+    }
+}
+
+async fn run_shard(plan: Plan) -> io::Result<()> {
+    let Plan { index, driver, config, origins, control, doorbell, shared, .. } = plan;
+    let files = Rc::new(UringFiles::new());
+    let seat = match plan.role {
+        Role::Owner { log, disk, guests } => {
+            let files = files.clone();
+            Seat::Owner(Owner::new(*log, disk, driver, files, shared.clone(), guests)?)
+        }
+        Role::Guest { caller, frames } => Seat::Guest(Guest::new(caller, frames)),
+    };
+    let owner = match &seat {
+        Seat::Owner(owner) => Some(owner.clone()),
+        Seat::Guest(_) => None,
+    };
+    let recent_bytes_max = config.log.recent_frames_bytes_max;
+    let log = LogHandle::new(index, shared, seat, recent_bytes_max, UringReads::new(files));
+    let log = Rc::new(log);
+    if let Some(owner) = &owner {
+        owner.set_handle(&log);
+    }
+    let drain = Drain::new(control.clone());
+    let live = LiveLog::start(log.clone(), drain.clone())?;
+    let connections = Connections::new(plan.connections);
+    let shard =
+        Rc::new(Shard::new(index, driver, config.clone(), origins, live, drain, connections));
+    let committing = owner.as_ref().map(|owner| monoio::spawn(owner.clone().run()));
+    let mail =
+        monoio::spawn(take_mail(shard.clone(), owner.clone(), doorbell.clone(), control.clone()));
+    let accepting = monoio::spawn(listener::accept(shard.clone(), plan.listener));
+    let _ = plan.started.send(Ok(()));
+
+    shard.drain().begun().await;
+    accepting.await?;
+    let patience = Duration::from_millis(config.limits.drain_ms);
+    let quiet = either(shard.connections().none_left(), monoio::time::sleep(patience)).await;
+    if let Either::Right(()) = quiet {
+        let open = shard.connections().open();
+        tracing::warn!(
+            shard = index,
+            open,
+            "ending with connections that did not end by themselves"
+        );
+    }
+    control.shard_is_quiet();
+    if let (Some(owner), Some(committing)) = (owner, committing) {
+        shard.drain().all_quiet().await;
+        owner.close();
+        committing.await;
+        control.end();
+    }
+    shard.drain().ended().await;
+    mail.await;
+    doorbell.forget_sleeper();
+    Ok(())
+}
+
+/// Looks into the mailboxes each time the doorbell was rung, until the server has ended.
+async fn take_mail(
+    shard: Rc<Shard>,
+    owner: Option<Rc<Owner>>,
+    doorbell: Arc<Doorbell>,
+    control: Arc<Control>,
+) {
+    let mut seen = (0, 0);
+    loop {
+        poll_fn(|context| doorbell.poll_rung(context)).await;
+        shard.log().take_mail();
+        if let Some(owner) = &owner {
+            owner.take_mail();
+        }
+        shard.drain().look(&mut seen);
+        if control.has_ended() {
+            return;
+        }
+    }
+}
