@@ -143,6 +143,8 @@ impl Members {
             self.all.reserve_exact(1);
         }
         self.all.push(member);
+        // It lies on the way of a round that is under way, which must not end before its last member.
+        self.left += usize::from(self.left > 0);
         u32::try_from(self.all.len() - 1).expect("connections are numbered by 32 bits")
     }
 
@@ -212,6 +214,22 @@ mod tests {
         assert_eq!(members.next(), Some(member(1)));
         members.start_round();
         assert_eq!(round(&mut members), [2, 3, 0, 1]);
+    }
+
+    /// A round that counted its members at its start ended one too early.
+    #[test]
+    fn a_round_reaches_everybody_also_when_some_join_meanwhile() {
+        let mut members = Members::default();
+        for slot in 0..3 {
+            members.add(member(slot));
+        }
+        members.start_round();
+        assert_eq!((members.next(), members.next()), (Some(member(0)), Some(member(1))));
+        members.start_round();
+        members.add(member(3));
+        let mut rest = round(&mut members);
+        rest.sort_unstable();
+        assert_eq!(rest, [0, 1, 2, 3]);
     }
 
     #[test]
