@@ -1,0 +1,129 @@
+"""API §4 "Not now" and §9: what a server tells whom, when all its places for connections are taken."""
+
+import contextlib
+import http.client
+import json
+import subprocess
+import time
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from harness import Server, binary
+from wire import Sse, Ws, problem
+
+APPEND = "/api/v1/topics/places/events"
+
+
+@pytest.fixture(scope="module", params=["1", "2"], ids=["one-shard", "two-shards"])
+def full(request):
+    """A server with four places, all taken: three subscribers, and a publisher that keeps its connection."""
+    options = ("--shards", request.param, "--connections-max", "4", "--cors-origin", "https://app.example")
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Server(*options))
+        server.subscribers = [stack.enter_context(Sse(server, "topic=places")) for _ in range(3)]
+        for subscriber in server.subscribers:
+            subscriber.established()
+        server.publisher = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        stack.callback(server.publisher.close)
+        publish(server, b"first")
+        yield server
+
+
+def publish(server, data):
+    server.publisher.request("POST", APPEND, body=data)
+    answer = server.publisher.getresponse()
+    assert answer.status == 201, answer.read()
+    return json.loads(answer.read())["offset"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"Accept": "text/event-stream"}, {"Accept": "*/*", "Last-Event-ID": "0"}])
+def test_a_stream_is_told_to_come_back(full, headers):
+    """where the request accepts `text/event-stream`, overload [...] answer `200`, `retry: <ms>`, `connection.closing`, end"""
+    with Sse(full, "topic=places", headers=headers) as refused:
+        assert refused.status == 200 and refused.headers["content-type"] == "text/event-stream"
+        closing = refused.next()
+        assert closing["event"] == "connection.closing" and 1000 <= int(closing["retry"]) <= 5000
+        assert closing.json["code"] == 1013 and closing.json["reason"]
+        assert refused.next() is None, "a proper end: http.client raises otherwise"
+
+
+def test_a_page_of_an_allowed_origin_can_read_the_refusal(full):
+    """an `EventSource` gives up for ever where an answer lacks its CORS fields"""
+    with Sse(full, headers={"Origin": "https://app.example"}) as refused:
+        assert refused.status == 200 and refused.headers["access-control-allow-origin"] == "https://app.example"
+
+
+@pytest.mark.parametrize("method,path,body", [
+    ("POST", APPEND, b"x"), ("POST", "/api/v1/events", b"[]"), ("POST", APPEND, b"x" * (2 << 20)),
+    ("GET", "/api/v1/events/history", None), ("GET", "/api/v1/topics", None), ("GET", "/", None),
+])
+def test_the_rest_is_503(full, method, path, body):
+    """429 and 503 with `Retry-After`; `application/problem+json`; also for who is still sending a body"""
+    answer = full.request(method, path, body)
+    problem(answer, "overloaded", 503)
+    assert 1 <= int(answer[1]["retry-after"]) <= 60
+    assert answer[1]["connection"] == "close"
+
+
+def test_a_websocket_is_503(full):
+    with pytest.raises(InvalidStatus) as refused, Ws(full):
+        pass
+    assert refused.value.response.status_code == 503
+    assert "retry-after" in refused.value.response.headers
+
+
+def test_a_full_server_lives_and_is_ready(full):
+    """`/livez`, `/readyz` (200 as long as reads go on; says what does not work), `/healthz`"""
+    assert full.request("GET", "/livez")[0] == 200
+    for path in ("/readyz", "/healthz"):
+        status, _, body = full.request("GET", path)
+        assert status == 200 and json.loads(body)["connections"] == {"open": 4, "max": 4}
+
+
+def test_4xx_stays_where_a_retry_cannot_mend_it(full):
+    """4xx only where a retry cannot mend it"""
+    assert full.request("GET", "/nothing")[0] == 404
+    assert full.request("DELETE", "/api/v1/events")[0] == 405
+    assert full.request("GET", "/livez", headers={"Host": "evil.example"})[0] == 421
+
+
+def test_who_has_a_place_is_served_as_ever(full):
+    """appends over connections that are there go on, and reach who is there"""
+    for number in range(3):
+        with Sse(full) as refused:
+            assert refused.next()["event"] == "connection.closing"
+        publish(full, b"%d" % number)
+    for subscriber in full.subscribers:
+        assert [subscriber.next()["data"] for _ in range(4)] == ["first", "0", "1", "2"]
+
+
+def test_a_place_is_given_back():
+    with Server("--shards", "1", "--connections-max", "1") as server:
+        with Sse(server) as first:
+            first.established()
+            with Sse(server) as refused:
+                assert refused.next()["event"] == "connection.closing"
+        deadline = time.monotonic() + 5
+        while True:
+            with Sse(server) as again:
+                if again.next()["event"] == "connection.established":
+                    return
+            assert time.monotonic() < deadline, "a hang-up was not noticed"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1e3", "99999999999"])
+def test_a_number_that_is_none(value, tmp_path):
+    """exit 2 usage, and what to give"""
+    done = subprocess.run([binary(), "serve", "--data", str(tmp_path), f"--connections-max={value}"],
+                          capture_output=True, text=True, timeout=10)
+    assert done.returncode == 2 and "connections-max" in done.stderr, done
+
+
+def test_more_than_there_are_files_is_said():
+    """a limit that cannot be kept is lowered, and said on stderr"""
+    with Server("--shards", "1", "--connections-max", "9999999") as server:
+        status, _, body = server.request("GET", "/readyz")
+        assert status == 200 and json.loads(body)["connections"]["max"] < 9999999
+        with open(server.log.name) as log:
+            assert "fewer connections than asked for" in log.read()
