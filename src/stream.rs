@@ -9,6 +9,7 @@
 
 pub mod catch_up;
 pub mod chunk;
+pub mod compression;
 pub mod cursor;
 pub mod live;
 pub mod matching;

@@ -1,6 +1,7 @@
-//! Which form of an answer a request accepts (RFC 9110 §12.5.1).
+//! Which form of an answer a request accepts (RFC 9110 §12.5.1), and in which coding (§12.5.3).
 
 use super::head::{FieldName, Head};
+use crate::stream::compression::Encoding;
 
 /// Returns which of `offered` (media types in lower case, the best first) the request's `Accept` likes
 /// most, the first of equals; `None` if it accepts none of them. Without `Accept` it is the first. What
@@ -18,6 +19,46 @@ pub fn choose(head: &Head, offered: &[&str]) -> Option<usize> {
     let best = offered.iter().map(|offer| liking(offer)).max()?;
     let place = offered.iter().position(|offer| liking(offer) == best);
     place.filter(|_| best > 0)
+}
+
+/// Returns the coding of an event stream for this request: of those that its `Accept-Encoding` likes
+/// most the best one, zstd, then gzip, then none; none if it has no such field. `*` stands for gzip,
+/// which everyone knows, not for zstd. None is also what a request gets that excludes all there is.
+pub fn choose_encoding(head: &Head) -> Encoding {
+    // Weights in thousandths. What is not named is not liked; no coding always is, a little.
+    let (mut zstd, mut gzip, mut identity, mut any) = (None, None, None, None);
+    for token in head.tokens(FieldName::AcceptEncoding) {
+        let Some((name, weight)) = coding(token) else { continue };
+        let known = match name.to_ascii_lowercase().as_str() {
+            "zstd" => &mut zstd,
+            "gzip" | "x-gzip" => &mut gzip,
+            "identity" => &mut identity,
+            "*" => &mut any,
+            _ => continue,
+        };
+        // Named twice, it is as good as the better one says.
+        *known = (*known).max(Some(weight));
+    }
+    let (zstd, gzip) = (zstd.unwrap_or(0), gzip.or(any).unwrap_or(0));
+    let best = zstd.max(gzip);
+    if best == 0 || identity.is_some_and(|weight| weight > best) {
+        Encoding::Identity
+    } else if zstd == best {
+        Encoding::Zstd
+    } else {
+        Encoding::Gzip
+    }
+}
+
+/// The name of a coding and its weight in thousandths.
+fn coding(token: &[u8]) -> Option<(&str, u16)> {
+    let text = std::str::from_utf8(token).ok()?;
+    let Some((name, parameter)) = text.split_once(';') else { return Some((text, 1000)) };
+    let (key, value) = parameter.split_once('=')?;
+    if !key.trim().eq_ignore_ascii_case("q") {
+        return None;
+    }
+    Some((name.trim(), thousandths(value.trim())?))
 }
 
 /// One media range and its weight in thousandths.
@@ -103,6 +144,50 @@ mod tests {
         ] {
             assert_eq!(chosen(accept, sse), None, "{accept}");
         }
+    }
+
+    fn encoding(fields: &str) -> Encoding {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let Parsed::Request { head, .. } = HeadParser::default().parse(request.as_bytes()) else {
+            panic!("a request")
+        };
+        choose_encoding(&head)
+    }
+
+    /// API §4: "what `Accept-Encoding` allows of zstd and gzip (whoever offers br offers gzip)";
+    /// issue 4 §2: "zstd, then gzip, else none".
+    #[test]
+    fn an_encoding_is_what_the_client_likes_and_we_have() {
+        for (value, wanted) in [
+            ("gzip, deflate, br, zstd", Encoding::Zstd), // Chromium, Firefox
+            ("gzip, deflate, br", Encoding::Gzip),       // Safari, curl, httpx
+            ("gzip, deflate", Encoding::Gzip),           // requests
+            ("GZip", Encoding::Gzip),
+            ("x-gzip", Encoding::Gzip),
+            ("Zstd;q=0.001", Encoding::Zstd),
+            ("gzip;q=1.0, zstd;q=0.5", Encoding::Gzip),
+            ("gzip;q=0.5, zstd; q=0.5", Encoding::Zstd),
+            ("zstd;q=0, gzip", Encoding::Gzip),
+            ("*", Encoding::Gzip),
+            ("*;q=0.5, zstd;q=0.1", Encoding::Gzip),
+            ("gzip;q=0, *", Encoding::Identity),
+            ("identity", Encoding::Identity),
+            ("identity;q=0.5, gzip;q=0.1", Encoding::Identity),
+            ("identity, gzip", Encoding::Gzip),
+            ("identity;q=0, gzip;q=0.1", Encoding::Gzip),
+            ("identity;q=0", Encoding::Identity),
+            ("*;q=0", Encoding::Identity),
+            ("gzip;q=0", Encoding::Identity),
+            ("gzip;q=0.000, zstd;q=0.0", Encoding::Identity),
+            ("br, deflate, compress", Encoding::Identity),
+            ("", Encoding::Identity),
+            ("gzip;q=2, zstd;q=x, zstd;level=3, gz\u{e9}p", Encoding::Identity),
+        ] {
+            assert_eq!(encoding(&format!("Accept-Encoding: {value}\r\n")), wanted, "{value}");
+        }
+        assert_eq!(encoding(""), Encoding::Identity, "who says nothing may know nothing");
+        let two = "Accept-Encoding: gzip\r\nAccept: */*\r\nAccept-Encoding: zstd\r\n";
+        assert_eq!(encoding(two), Encoding::Zstd);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::cors::Cors;
 use super::head::{Head, Method, Version};
 use crate::json::write;
 use crate::problem::Problem;
+use crate::stream::compression::Encoding;
 
 /// What an answer depends on in its request.
 #[derive(Clone, Debug)]
@@ -198,14 +199,19 @@ impl<'a> Answer<'a> {
         self.end_head(false);
     }
 
-    /// Ends the head of an event stream, and says how its bytes are framed. After the head of an
-    /// answer to HEAD nothing may follow.
-    pub fn event_stream(self) -> Framing {
-        self.field("Content-Type", "text/event-stream")
+    /// Ends the head of an event stream, and says how its bytes, coded in `encoding`, are framed.
+    /// After the head of an answer to HEAD nothing may follow.
+    pub fn event_stream(self, encoding: Encoding) -> Framing {
+        let answer = self
+            .field("Content-Type", "text/event-stream")
             .field("Cache-Control", "no-store, no-transform")
             .field("X-Accel-Buffering", "no")
             .field("X-Content-Type-Options", "nosniff")
-            .unsized_body()
+            .field("Vary", "Accept-Encoding");
+        match encoding.content_coding() {
+            Some(coding) => answer.field("Content-Encoding", coding).unsized_body(),
+            None => answer.unsized_body(),
+        }
     }
 
     /// Ends the head of a stream of JSON lines; else like [`Answer::event_stream`].
@@ -383,17 +389,25 @@ mod tests {
     #[test]
     fn the_head_of_an_event_stream() {
         let mut out = Vec::new();
-        let framing = Answer::start(200, &modern(), &mut out).event_stream();
+        let framing = Answer::start(200, &modern(), &mut out).event_stream(Encoding::Identity);
         assert_eq!(framing, Framing::Chunked);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
              Cache-Control: no-store, no-transform\r\nX-Accel-Buffering: no\r\n\
-             X-Content-Type-Options: nosniff\r\nTransfer-Encoding: chunked\r\n\r\n"
+             X-Content-Type-Options: nosniff\r\nVary: Accept-Encoding\r\n\
+             Transfer-Encoding: chunked\r\n\r\n"
         );
+        for (encoding, coding) in [(Encoding::Gzip, "gzip"), (Encoding::Zstd, "zstd")] {
+            let text = written(|out| {
+                Answer::start(200, &modern(), out).event_stream(encoding);
+            });
+            assert!(text.contains(&format!("\r\nContent-Encoding: {coding}\r\n")));
+            assert!(text.contains("\r\nVary: Accept-Encoding\r\n"));
+        }
         let mut out = Vec::new();
         let old = to("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
-        let framing = Answer::start(200, &old, &mut out).event_stream();
+        let framing = Answer::start(200, &old, &mut out).event_stream(Encoding::Identity);
         assert_eq!(framing, Framing::UntilClose);
         let text = String::from_utf8(out).unwrap();
         assert!(text.ends_with("Connection: close\r\n\r\n") && !text.contains("chunked"));

@@ -26,6 +26,7 @@ use crate::http::query::{Format, StreamRequest};
 use crate::http::response::{Answer, AnswerTo, CHUNK_SUFFIX, ChunkPrefix, Framing};
 use crate::problem::CloseCode;
 use crate::stream::chunk::{Render, Word};
+use crate::stream::compression::Encoding;
 use crate::stream::cursor::{self, Cursor, StartPlace, StartState, StreamFacts};
 use crate::stream::live::LiveLog;
 use crate::stream::pulse::{connection_id, random};
@@ -41,7 +42,7 @@ const RETRY_LATER_MS: Range<u64> = 1000..5000;
 
 /// Appends the head of an event stream; for HEAD that is the whole answer.
 pub fn write_head(to: &AnswerTo, out: &mut Vec<u8>) -> Framing {
-    Answer::start(200, to, out).event_stream()
+    Answer::start(200, to, out).event_stream(Encoding::Identity)
 }
 
 /// Appends the whole answer to a request for an event stream that cannot be served now. An
