@@ -45,7 +45,7 @@ use crate::{
     reading::{self, Reading},
     shard::{Place, Shard},
     sse,
-    stream::live::LiveLog,
+    stream::{compression::Encoding, live::LiveLog},
     websocket::{self, frames::Accepted},
 };
 use inbound::{BodyFault, Came, Inbound};
@@ -58,7 +58,7 @@ enum Next {
     /// The end, once all answers have left.
     Close,
     /// An event stream, whose answer's head has not been sent.
-    Sse(Box<StreamRequest>, Box<AnswerTo>),
+    Sse(Box<StreamRequest>, Encoding, Box<AnswerTo>),
     /// A WebSocket, whose handshake was accepted and is not answered yet.
     WebSocket(Box<StreamRequest>, Accepted),
 }
@@ -85,7 +85,9 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, place: Place) {
     // From here on it is a subscriber, which needs no task, nor anything of what HTTP needed.
     let (live, guard) = (shard.live(), Box::new(place));
     let taken_over = match next {
-        Next::Sse(request, to) => sse::serve::serve(socket, &to, *request, live, guard),
+        Next::Sse(request, encoding, to) => {
+            sse::serve::serve(socket, &to, *request, encoding, live, guard)
+        }
         Next::WebSocket(request, accepted) => {
             websocket::session::serve(socket, &accepted, *request, &early_bytes, live, guard)
         }
@@ -270,8 +272,8 @@ impl Reader<'_> {
                     Reading::Lines(request) => {
                         Item::Streamed(lines_of_history(live.clone(), *request, to.clone()))
                     }
-                    Reading::Sse(request) => {
-                        return Ok(Reply::Next(Next::Sse(request, Box::new(to.clone()))));
+                    Reading::Sse(request, encoding) => {
+                        return Ok(Reply::Next(Next::Sse(request, encoding, Box::new(to.clone()))));
                     }
                     Reading::WebSocket(request, accepted) => {
                         return Ok(Reply::Next(Next::WebSocket(request, accepted)));

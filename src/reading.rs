@@ -12,6 +12,7 @@ use crate::http::route::{Operation, StreamForce};
 use crate::input::{LogName, quoted};
 use crate::problem::{CloseCode, Problem, ProblemKind};
 use crate::sse;
+use crate::stream::compression::Encoding;
 use crate::stream::live::LiveLog;
 use crate::topics;
 use crate::websocket::frames::{self, Accepted};
@@ -25,7 +26,7 @@ pub enum Reading {
     /// With history as lines.
     Lines(Box<HistoryRequest>),
     /// With Server-Sent Events, which take the socket over.
-    Sse(Box<StreamRequest>),
+    Sse(Box<StreamRequest>, Encoding),
     /// With a WebSocket, which takes the socket over.
     WebSocket(Box<StreamRequest>, Accepted),
 }
@@ -96,16 +97,18 @@ fn stream(
     accept::choose(head, &forms).ok_or_else(|| not_acceptable(&forms))?;
     let request = StreamRequest::parse(query, last_event_id, Transport::Sse)?;
     check_log(&request.log)?;
+    let encoding =
+        if request.compression { accept::choose_encoding(head) } else { Encoding::Identity };
     let mut out = Vec::new();
     if to.head_only {
-        sse::serve::write_head(to, &mut out);
+        sse::serve::write_head(to, encoding, &mut out);
         return Ok(Reading::Ready(out));
     }
     if is_stopping {
         sse::serve::write_not_now(CloseCode::Drained, to, &mut out);
         return Ok(Reading::Ready(out));
     }
-    Ok(Reading::Sse(Box::new(request)))
+    Ok(Reading::Sse(Box::new(request), encoding))
 }
 
 fn not_acceptable(forms: &[&str]) -> Problem {

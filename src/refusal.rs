@@ -21,6 +21,7 @@ use crate::{
     problem::{CloseCode, Problem, ProblemKind},
     shard::Shard,
     sse,
+    stream::compression::Encoding,
 };
 
 /// Places come free as others leave, which takes longer than a queue for the disk does.
@@ -71,7 +72,7 @@ fn is_for_events(force: StreamForce, head: &Head) -> bool {
 
 fn write_stream(to: &AnswerTo, out: &mut Vec<u8>) {
     if to.head_only {
-        sse::serve::write_head(to, out);
+        sse::serve::write_head(to, Encoding::Identity, out);
     } else {
         sse::serve::write_not_now(CloseCode::Overloaded, to, out);
     }

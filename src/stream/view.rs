@@ -9,6 +9,7 @@ use strandline_storage::topic::TopicPattern;
 
 use super::catch_up::Parked;
 use super::chunk::{Render, Ring};
+use super::compression::Encoding;
 use super::pages::Pages;
 
 /// How the bytes of a view's events look; two that differ are two views.
@@ -20,6 +21,8 @@ pub enum Rendering {
         is_object: bool,
         /// Whether each chunk is an HTTP/1.1 chunk too.
         is_chunked: bool,
+        /// How each chunk is compressed, if it is.
+        encoding: Encoding,
     },
     /// WebSocket text frames, which name the subscription.
     WebSocket {

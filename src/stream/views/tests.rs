@@ -6,10 +6,12 @@ use strandline_storage::segment::Incarnation;
 use strandline_storage::topic::{Topic, TopicNumber, TopicPattern};
 
 use super::super::chunk::{RingPlace, Word};
+use super::super::compression::Encoding;
 use super::super::view::{Rendering, Wanted};
 use super::*;
 
-const SSE: Rendering = Rendering::Sse { is_object: false, is_chunked: false };
+const SSE: Rendering =
+    Rendering::Sse { is_object: false, is_chunked: false, encoding: Encoding::Identity };
 
 /// A frame of one event a topic, from `base` on; a topic may be followed by ` type`.
 fn frame(base: u64, topics: &[&str]) -> Frame {
