@@ -10,6 +10,7 @@
 pub mod catch_up;
 pub mod chunk;
 pub mod cursor;
+pub mod filter;
 pub mod live;
 pub mod matching;
 mod pages;

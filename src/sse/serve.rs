@@ -142,7 +142,8 @@ pub fn serve(
     let start = cursor::resolve(request.cursor, request.from, &facts);
     let mut text = Vec::with_capacity(512);
     let framing = write_head(to, &mut text);
-    let wanted = Rc::new(Wanted::new(request.topics, request.types));
+    let wanted = Wanted::new(request.topics, request.types).filtered(request.filter);
+    let wanted = Rc::new(wanted);
     let rendering = Rendering::Sse {
         is_object: request.format == Format::Event,
         is_chunked: framing == Framing::Chunked,
