@@ -102,20 +102,20 @@ fn by_walk(json: &str) -> Option<(&[u8], &[u8])> {
     let (mut price, mut name) = (None, None);
     let mut walk = Walk::new(json.as_bytes());
     walk.object(|walk, member| {
-        match &*member.characters() {
-            b"price" => price = walk.value(),
-            b"venue" => walk.object(|walk, member| {
-                let value = walk.value();
-                if *member.characters() == *b"name" {
-                    name = value;
-                }
-                Some(())
-            })?,
-            _ => {
-                walk.value()?;
-            }
+        if member.is("price") {
+            price = walk.value();
+            return Some(());
         }
-        Some(())
+        if !member.is("venue") {
+            return walk.value().map(|_| ());
+        }
+        walk.object(|walk, member| {
+            let value = walk.value();
+            if member.is("name") {
+                name = value;
+            }
+            Some(())
+        })
     })?;
     price.zip(name)
 }

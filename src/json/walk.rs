@@ -60,6 +60,14 @@ impl<'a> Inside<'a> {
         Some(Inside { bytes, is_escaped: memchr::memchr(b'\\', bytes).is_some() })
     }
 
+    /// Whether its characters are these.
+    pub fn is(self, text: &str) -> bool {
+        match self.is_escaped {
+            false => self.bytes == text.as_bytes(),
+            true => *self.characters() == *text.as_bytes(),
+        }
+    }
+
     /// Its characters in UTF-8. Half a surrogate pair becomes the three bytes that it would have if it
     /// were a character: they equal no text, and keep its place in the order.
     pub fn characters(self) -> Cow<'a, [u8]> {
@@ -112,6 +120,7 @@ impl<'a> Walk<'a> {
 
     /// Calls `each` with the name of every member of the object that comes next; `each` must pass over
     /// the member's value.
+    #[inline]
     pub fn object(
         &mut self,
         mut each: impl FnMut(&mut Self, Inside<'a>) -> Option<()>,
@@ -180,14 +189,16 @@ impl<'a> Walk<'a> {
     fn pass_rest(&mut self) -> Option<()> {
         let mut depth = 1;
         loop {
-            match *self.json.get(self.at)? {
+            let rest = self.json.get(self.at..)?;
+            let is_of_structure = |byte: &u8| matches!(byte, b'"' | b'[' | b']' | b'{' | b'}');
+            self.at += rest.iter().position(is_of_structure)?;
+            match self.json[self.at] {
                 b'"' => {
                     self.string()?;
                     continue;
                 }
                 b'{' | b'[' => depth += 1,
-                b'}' | b']' => depth -= 1,
-                _ => {}
+                _ => depth -= 1,
             }
             self.at += 1;
             if depth == 0 {
@@ -204,7 +215,7 @@ impl<'a> Walk<'a> {
         let start = self.at + 1;
         let (mut end, mut is_escaped) = (start, false);
         loop {
-            end += memchr::memchr2(b'"', b'\\', self.json.get(end..)?)?;
+            end += quote_or_escape(self.json.get(end..)?)?;
             if self.json[end] == b'"' {
                 self.at = end + 1;
                 return Some(Inside { bytes: &self.json[start..end], is_escaped });
@@ -214,11 +225,37 @@ impl<'a> Walk<'a> {
         }
     }
 
+    #[inline]
     fn pass_space(&mut self) {
         while self.json.get(self.at).is_some_and(|byte| is_space(*byte)) {
             self.at += 1;
         }
     }
+}
+
+/// Where the next `"` or `\` is. Most strings are short, names above all, and over before a search by wide
+/// registers has begun: the first bytes are looked at eight at a time, in one register.
+fn quote_or_escape(text: &[u8]) -> Option<usize> {
+    const SHORT_BYTES: usize = 32;
+    let mut at = 0;
+    while at < SHORT_BYTES
+        && let Some(eight) = text[at..].first_chunk::<8>()
+    {
+        let eight = u64::from_le_bytes(*eight);
+        let found = zero_bytes(eight ^ ONES * 0x22) | zero_bytes(eight ^ ONES * 0x5c);
+        if found != 0 {
+            return Some(at + (found.trailing_zeros() / u8::BITS) as usize);
+        }
+        at += 8;
+    }
+    Some(at + memchr::memchr2(b'"', b'\\', &text[at..])?)
+}
+
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+
+/// The highest bit of each byte that is 0; bytes above the first of them may be marked too.
+fn zero_bytes(eight: u64) -> u64 {
+    eight.wrapping_sub(ONES) & !eight & ONES << 7
 }
 
 fn is_space(byte: u8) -> bool {

@@ -390,8 +390,7 @@ impl PathNode {
     }
 
     fn child_named(&self, name: Inside<'_>) -> Option<&PathNode> {
-        let name = name.characters();
-        let step = self.children.iter().find(|step| step.name.as_bytes() == &*name);
+        let step = self.children.iter().find(|step| name.is(&step.name));
         step.map(|step| &step.node)
     }
 }
