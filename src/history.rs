@@ -106,7 +106,8 @@ async fn page_body(
     let mut asked = resolve(live, &request).await?;
     asked.limit = asked.limit.or(Some(HistoryRequest::LIMIT_DEFAULT));
     let mut body = Vec::from(&b"{\"events\":["[..]);
-    let end = fill(live, Wanted::new(request.topics, request.types), &asked, &mut body).await?;
+    let wanted = Wanted::new(request.topics, request.types).filtered(request.filter);
+    let end = fill(live, wanted, &asked, &mut body).await?;
     body.push(b']');
     if let Some(gap) = &end.gap {
         write::name(&mut body, "gap");
@@ -232,7 +233,7 @@ pub async fn lines(
     if send(out).await.is_err() {
         return false;
     }
-    let wanted = Rc::new(Wanted::new(request.topics, request.types));
+    let wanted = Rc::new(Wanted::new(request.topics, request.types).filtered(request.filter));
     let mut rest = Lines {
         live,
         wanted,
@@ -398,6 +399,10 @@ mod tests {
         assert_eq!(
             next("last_event_id=41.k3f9q&order=asc", Order::Ascending, 0),
             "/api/v1/events/history?order=asc&from=620"
+        );
+        assert_eq!(
+            next("where=data.a+%3E%3D+%22%2B%22&filter=%7B%7D", Order::Ascending, 0),
+            "/api/v1/events/history?where=data.a%20%3E%3D%20%22%2B%22&filter=%7B%7D&from=620"
         );
         assert_eq!(
             next("order=desc&from=600&before=1000&offset=7", Order::Descending, 0),

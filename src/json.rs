@@ -2,4 +2,5 @@
 
 pub mod check;
 pub mod members;
+pub mod walk;
 pub mod write;

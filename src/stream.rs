@@ -11,6 +11,7 @@ pub mod catch_up;
 pub mod chunk;
 pub mod compression;
 pub mod cursor;
+pub mod filter;
 pub mod live;
 pub mod matching;
 mod pages;

@@ -84,32 +84,61 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + day_of_era - 719_468
 }
 
-/// Parses an RFC 3339 time strictly (date, `T`, time, offset; any fraction) into milliseconds.
+/// A moment as RFC 3339 can name it, for comparison with the times of events, which are whole
+/// milliseconds: of what is finer only is kept that it lies between two of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant {
+    /// Milliseconds since 1970, rounded down; negative before it.
+    pub ms: i64,
+    /// Whether it is later than that, by less than a millisecond.
+    pub is_later: bool,
+}
+
+impl Instant {
+    /// The time of an event.
+    pub fn of_ms(time_ms: u64) -> Instant {
+        Instant { ms: i64::try_from(time_ms).unwrap_or(i64::MAX), is_later: false }
+    }
+
+    /// Parses an RFC 3339 time strictly (date, `T`, time, offset; any fraction). A leap second (`:60`)
+    /// is the first moment of the next minute. `None` if it is not such a time.
+    pub fn parse(text: &str) -> Option<Instant> {
+        let text = text.as_bytes();
+        let separator =
+            |index: usize, wanted: &[u8]| text.get(index).filter(|b| wanted.contains(b));
+        let (year, month, day) = (digits(text, 0, 4)?, digits(text, 5, 2)?, digits(text, 8, 2)?);
+        let (hour, minute) = (digits(text, 11, 2)?, digits(text, 14, 2)?);
+        let second = digits(text, 17, 2)?;
+        separator(4, b"-")?;
+        separator(7, b"-")?;
+        separator(10, b"Tt")?;
+        separator(13, b":")?;
+        separator(16, b":")?;
+        if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
+            return None;
+        }
+        if hour > 23 || minute > 59 || second > 60 {
+            return None;
+        }
+        let (fraction_ms, is_later, zone_at) = fraction_ms(text)?;
+        let offset_minutes = zone_minutes(text.get(zone_at..)?)?;
+        let days = days_from_civil(year, month, day);
+        let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset_minutes * 60;
+        Some(Instant { ms: seconds * 1000 + fraction_ms, is_later })
+    }
+
+    /// The first whole millisecond since 1970 that is not before it.
+    fn ms_rounded_up(self) -> u64 {
+        u64::try_from(self.ms + i64::from(self.is_later)).unwrap_or(0)
+    }
+}
+
+/// Parses an RFC 3339 time as [`Instant::parse`] does into milliseconds.
 ///
 /// A part of a millisecond rounds up: events have whole milliseconds, so "at or after" and "before"
-/// then mean the same as they did with the exact time. What lies before 1970 is 0. A leap second
-/// (`:60`) is the first moment of the next minute. `None` if it is not such a time.
+/// then mean the same as they did with the exact time. What lies before 1970 is 0.
 pub fn parse_ms(text: &str) -> Option<u64> {
-    let text = text.as_bytes();
-    let separator = |index: usize, wanted: &[u8]| text.get(index).filter(|b| wanted.contains(b));
-    let (year, month, day) = (digits(text, 0, 4)?, digits(text, 5, 2)?, digits(text, 8, 2)?);
-    let (hour, minute, second) = (digits(text, 11, 2)?, digits(text, 14, 2)?, digits(text, 17, 2)?);
-    separator(4, b"-")?;
-    separator(7, b"-")?;
-    separator(10, b"Tt")?;
-    separator(13, b":")?;
-    separator(16, b":")?;
-    if !(1..=12).contains(&month) || day < 1 || day > days_in_month(year, month) {
-        return None;
-    }
-    if hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let (fraction_ms, zone_at) = fraction_ms(text)?;
-    let offset_minutes = zone_minutes(text.get(zone_at..)?)?;
-    let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second
-        - offset_minutes * 60;
-    Some(u64::try_from(seconds * 1000 + fraction_ms).unwrap_or(0))
+    Instant::parse(text).map(Instant::ms_rounded_up)
 }
 
 /// `count` ASCII digits at `start`.
@@ -119,11 +148,12 @@ fn digits(text: &[u8], start: usize, count: usize) -> Option<i64> {
     })
 }
 
-/// The fraction of a second behind the seconds in milliseconds, rounded up, and where it ends.
-fn fraction_ms(text: &[u8]) -> Option<(i64, usize)> {
+/// The fraction of a second behind the seconds in milliseconds, rounded down, whether there was something
+/// to round, and where it ends.
+fn fraction_ms(text: &[u8]) -> Option<(i64, bool, usize)> {
     const START: usize = 19;
     if text.get(START) != Some(&b'.') {
-        return Some((0, START));
+        return Some((0, false, START));
     }
     let fraction = &text[START + 1..];
     let count = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -132,7 +162,7 @@ fn fraction_ms(text: &[u8]) -> Option<(i64, usize)> {
     }
     let digit = |index: usize| if index < count { i64::from(fraction[index] - b'0') } else { 0 };
     let rest = fraction[..count].iter().skip(3).any(|byte| *byte != b'0');
-    Some((digit(0) * 100 + digit(1) * 10 + digit(2) + i64::from(rest), START + 1 + count))
+    Some((digit(0) * 100 + digit(1) * 10 + digit(2), rest, START + 1 + count))
 }
 
 /// `Z` or `+hh:mm` or `-hh:mm`, to the end of the text, in minutes east of UTC.
@@ -191,6 +221,19 @@ mod tests {
         assert_eq!(parse_ms("1970-01-01T00:00:00.0010001Z"), Some(2));
         assert_eq!(parse_ms("0000-01-01T00:00:00Z"), Some(0));
         assert_eq!(parse_ms("2016-12-31T23:59:60Z"), parse_ms("2017-01-01T00:00:00Z"));
+    }
+
+    /// API §6: "`time` compares as an instant".
+    #[test]
+    fn instants_compare_exactly() {
+        let instant = |text: &str| Instant::parse(text).unwrap();
+        let event = Instant::of_ms(1);
+        assert_eq!(instant("1970-01-01T01:00:00.001+01:00"), event);
+        assert_eq!(instant("1970-01-01T00:00:00.00100Z"), event);
+        assert!(instant("1970-01-01T00:00:00.0009Z") < event);
+        assert!(instant("1970-01-01T00:00:00.0011Z") > event);
+        assert!(instant("1970-01-01T00:00:00.0011Z") < Instant::of_ms(2));
+        assert!(instant("1969-12-31T23:59:59.9999Z") < Instant::of_ms(0));
     }
 
     #[test]

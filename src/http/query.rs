@@ -6,10 +6,15 @@
 //! number, a truth value or a time is 400, never a default.
 
 pub mod form;
+mod history;
 mod requests;
+mod selection;
+mod stream;
+mod values;
 
 pub use form::{Form, Parameter};
-pub use requests::{
-    AppendRequest, AppendTarget, CHOICES_MAX, Format, HISTORY_EVENTS_MAX, HistoryRequest, Order,
-    PlainRequest, StreamRequest, TopicsRequest, Transport,
-};
+pub use history::{HistoryRequest, Order};
+pub use requests::{AppendRequest, AppendTarget, PlainRequest, TopicsRequest};
+pub use selection::CHOICES_MAX;
+pub use stream::{Format, StreamRequest, Transport};
+pub use values::HISTORY_EVENTS_MAX;

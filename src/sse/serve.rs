@@ -77,7 +77,8 @@ pub fn serve(
     let mut text = Vec::with_capacity(512);
     let framing = write_head(to, encoding, &mut text);
     let wrapping = Wrapping { framing, encoding };
-    let wanted = Rc::new(Wanted::new(request.topics, request.types));
+    let wanted = Wanted::new(request.topics, request.types).filtered(request.filter);
+    let wanted = Rc::new(wanted);
     let rendering = Rendering::Sse {
         is_object: request.format == Format::Event,
         is_chunked: framing == Framing::Chunked,

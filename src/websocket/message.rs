@@ -1,7 +1,7 @@
 //! What clients and server say to each other over a WebSocket: one JSON object a text frame.
 //!
 //! ```text
-//! -> subscribe    id topics types from last_event_id log          (filter, where: later)
+//! -> subscribe    id topics types filter where from last_event_id log
 //! -> unsubscribe  id subscription
 //! -> publish      id topic event data | data_base64 key headers content_type
 //!                                                                 (event_id, expected_offset: later)

@@ -114,6 +114,7 @@ pub fn serve(
             log: None,
             topics: request.topics,
             types: request.types,
+            filter: request.filter,
             from: request.from,
             cursor: request.cursor,
         })
@@ -370,7 +371,7 @@ impl WebSocket {
     }
 
     fn subscribe(&mut self, subscribe: Subscribe, port: &mut Port<'_>) {
-        let Subscribe { id, log, topics, types, from, cursor } = subscribe;
+        let Subscribe { id, log, topics, types, filter, from, cursor } = subscribe;
         if let Some(name) = log.filter(|name| *name != LogName::default()) {
             let detail = format!("there is no log {}", quoted(name.as_str()));
             return self.refuse(id.as_ref(), &Problem::new(ProblemKind::LogNotFound, detail));
@@ -383,7 +384,7 @@ impl WebSocket {
         let (earliest, visible) = (log.earliest(), log.visible());
         let start =
             cursor::resolve(cursor, from, &StreamFacts { earliest, visible, tag: self.tag });
-        let wanted = Rc::new(Wanted::new(topics, types));
+        let wanted = Rc::new(Wanted::new(topics, types).filtered(filter));
         self.searches = self.searches.wrapping_add(1);
         let search = self.searches;
         let starting = Starting { search, number, id, wanted: wanted.clone(), start };

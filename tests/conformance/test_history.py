@@ -154,12 +154,6 @@ def test_bad_parameters(server, query):
     assert server.request("GET", f"{HISTORY}?{query}")[0] == 400
 
 
-def test_what_comes_later(server):
-    """filters come later: 501"""
-    problem(server.request("GET", f"{HISTORY}?where=true"), "not-yet", 501)
-    problem(server.request("GET", f"{HISTORY}?filter=%7B%7D"), "not-yet", 501)
-
-
 def test_not_acceptable(server):
     """406 for something else only"""
     assert server.request("GET", HISTORY, headers={"Accept": "text/html"})[0] == 406

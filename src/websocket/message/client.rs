@@ -16,7 +16,10 @@ use crate::{
         members::{self, Members},
     },
     problem::{Problem, ProblemKind},
-    stream::cursor::{Cursor, GivenCursor, StartFrom},
+    stream::{
+        cursor::{Cursor, GivenCursor, StartFrom},
+        filter::{self, Filter},
+    },
 };
 
 static NAMES: [&str; 19] = [
@@ -80,6 +83,8 @@ pub struct Subscribe {
     pub topics: Vec<TopicPattern>,
     /// Events of any of these types; all types if empty.
     pub types: Vec<EventType>,
+    /// Events that this matches; all if absent.
+    pub filter: Option<Filter>,
     /// Where to begin without a cursor; `latest` if absent.
     pub from: Option<StartFrom>,
     /// What to resume from.
@@ -192,7 +197,6 @@ fn message(
 }
 
 fn subscribe(members: &MessageMembers<'_>, id: Option<MessageId>) -> Result<Subscribe, Problem> {
-    refuse_later(members, &["filter", "where"])?;
     let log = match members.get("log") {
         Some(value) => Some(LogName::parse(&text_of("log", value)?)?),
         None => None,
@@ -209,6 +213,7 @@ fn subscribe(members: &MessageMembers<'_>, id: Option<MessageId>) -> Result<Subs
             Problem::new(ProblemKind::InvalidName, detail)
         })
     })?;
+    let filter = filter(members)?;
     let from =
         match members.get("from") {
             Some(value) => {
@@ -235,7 +240,21 @@ fn subscribe(members: &MessageMembers<'_>, id: Option<MessageId>) -> Result<Subs
         None => GivenCursor::None,
     };
     let topics = topics.unwrap_or_else(|| vec![TopicPattern::all()]);
-    Ok(Subscribe { id, log, topics, types: types.unwrap_or_default(), from, cursor })
+    Ok(Subscribe { id, log, topics, types: types.unwrap_or_default(), filter, from, cursor })
+}
+
+/// What `filter`, an object, and `where`, a text, say together.
+fn filter(members: &MessageMembers<'_>) -> Result<Option<Filter>, Problem> {
+    let mut conditions = Vec::new();
+    if let Some(value) = members.get("filter") {
+        let condition = filter::parse_json(value.get());
+        conditions.push(condition.map_err(|error| error.problem("member \"filter\""))?);
+    }
+    if let Some(value) = members.get("where") {
+        let condition = filter::parse_text(&text_of("where", value)?);
+        conditions.push(condition.map_err(|error| error.problem("member \"where\""))?);
+    }
+    Filter::new(conditions).map_err(|error| error.problem("members \"filter\" and \"where\""))
 }
 
 fn publish(members: &MessageMembers<'_>, text: &Bytes) -> Result<NewEvent, Problem> {
@@ -374,6 +393,21 @@ mod tests {
         assert_eq!(cursor("41"), GivenCursor::Cursor(Cursor::parse("41").unwrap()));
     }
 
+    /// API §4: "`filter`, `where`: both given: both must hold"; API §6: "An error names the place."
+    #[test]
+    fn subscribe_messages_with_filters() {
+        let filter =
+            |members: &str| subscribe(&format!(r#"{{"type":"subscribe",{members}}}"#)).filter;
+        let text = filter(r#""where":"data.price > 100 and type == \"trade\"""#);
+        let both =
+            r#""where":"type == \"trade\"","filter":{"field":"data.price","op":"gt","value":1e2}"#;
+        assert!(text.is_some());
+        assert_eq!(filter(both), text);
+        assert_eq!(filter(r#""filter":{}"#), None);
+        let (_, _, detail) = refused(r#"{"type":"subscribe","where":"data.a = 1"}"#);
+        assert_eq!(detail, "member \"where\": column 8: write == for =");
+    }
+
     #[test]
     fn subscribe_messages_that_are_refused() {
         let many = format!(r#""topics":[{}]"#, vec!["\"a\""; 65].join(","));
@@ -393,8 +427,10 @@ mod tests {
             (r#""last_event_id":"?""#, ProblemKind::InvalidCursor),
             (r#""last_event_id":41.5"#, ProblemKind::InvalidMessage),
             (r#""log":"A""#, ProblemKind::InvalidName),
-            (r#""filter":{}"#, ProblemKind::NotYet),
-            (r#""where":"a""#, ProblemKind::NotYet),
+            (r#""filter":"{}""#, ProblemKind::InvalidFilter),
+            (r#""filter":{"all":1}"#, ProblemKind::InvalidFilter),
+            (r#""where":"data.a = 1""#, ProblemKind::InvalidFilter),
+            (r#""where":{}"#, ProblemKind::InvalidMessage),
             (r#""topic":"a""#, ProblemKind::InvalidMessage),
         ] {
             let (id, got, _) = refused(&format!(r#"{{"type":"subscribe","id":1,{members}}}"#));
