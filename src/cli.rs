@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod append;
+pub mod bench;
 pub mod client;
 pub mod directory;
 pub mod dump;
@@ -37,6 +38,7 @@ enum Command {
     Verify(verify::VerifyArguments),
     Dump(dump::DumpArguments),
     Repair(repair::RepairArguments),
+    Bench(bench::BenchArguments),
 }
 
 /// Parses this process's arguments and does what they say.
@@ -49,5 +51,6 @@ pub fn run() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -1,6 +1,7 @@
 //! Strandline: a durable event log that pushes. This library is the server; the binary is a thin shell.
 
 pub mod append;
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -1,0 +1,405 @@
+//! The loop: one thread that sleeps until a socket is ready or an event is due.
+//!
+//! ```text
+//! poll ----- subscribers
+//!   \------- control ----- publishers, timer      looked at between subscribers too: an acknowledgement
+//!                                                 does not wait behind ten thousand deliveries
+//! ```
+//! It never spins: on a machine where server and client share a core's siblings, or a disk's interrupts,
+//! a client that spins slows what it measures.
+
+use std::io;
+
+use super::{
+    check::{Checker, Violation},
+    link::{BUFFER_BYTES, Link},
+    load::{Load, Publisher},
+    net::{self, Interest, Poll, Ready, Timer, now_ns},
+    payload::Payloads,
+    record::Meter,
+    target::{From, PublisherWire, SubscriberWire, Target},
+};
+
+/// Between so many subscribers the control poll is looked at.
+const SUBSCRIBERS_PER_LOOK: usize = 16;
+const TOKEN_CONTROL: u64 = u64::MAX;
+const TOKEN_TIMER: u64 = u64::MAX - 1;
+
+/// Why a run cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// Our side, or the machine.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The server refused, or broke a connection that appends.
+    #[error("publisher {publisher}: {reason}")]
+    Publisher {
+        /// Whose.
+        publisher: u32,
+        /// In whose words.
+        reason: String,
+    },
+    /// What was waited for did not come.
+    #[error("{0}")]
+    Patience(String),
+}
+
+/// One connection that receives.
+#[derive(Debug)]
+pub struct Subscriber<W> {
+    link: Link,
+    wire: W,
+    ready: bool,
+    /// How many events it has got.
+    pub received: u64,
+}
+
+/// All connections of a run.
+pub struct Engine<'t, T: Target> {
+    target: &'t T,
+    poll: Poll,
+    control: Poll,
+    timer: Timer,
+    /// A place for each subscriber; empty where it has hung up or was closed.
+    subscribers: Vec<Option<Subscriber<T::Subscriber>>>,
+    publishers: Vec<Publisher<T::Publisher>>,
+    /// Subscribers that are not ready yet.
+    connecting: usize,
+    /// How many connections were begun.
+    connections: u64,
+    /// Where all receive into.
+    buffer: Vec<u8>,
+    ready: Vec<Ready>,
+    control_ready: Vec<Ready>,
+    /// What payloads are made of.
+    pub payloads: Payloads,
+    /// What has come, and what should not have.
+    pub checker: Checker,
+    /// Acknowledgements.
+    pub acks: Meter,
+    /// Deliveries.
+    pub receipts: Meter,
+    /// Deliveries since the beginning.
+    pub delivered: u64,
+    /// Subscribers that were hung up on.
+    pub hang_ups: u64,
+    /// How events are sent.
+    load: Load,
+    /// When the last thing happened: a delivery, an answer, a subscriber that became ready.
+    pub last_news_ns: u64,
+    /// Set to keep the cursor of each delivery.
+    keep_cursors: bool,
+    cursors: Vec<Box<[u8]>>,
+}
+
+impl<'t, T: Target> Engine<'t, T> {
+    /// Without a connection yet; with places for `subscribers` and `publishers`.
+    pub fn new(
+        target: &'t T,
+        payload_bytes: usize,
+        subscribers: usize,
+        publishers: usize,
+    ) -> io::Result<Engine<'t, T>> {
+        let (poll, control, timer) = (Poll::new()?, Poll::new()?, Timer::new()?);
+        poll.add(&control, TOKEN_CONTROL, Interest::Read)?;
+        control.add(&timer, TOKEN_TIMER, Interest::Read)?;
+        Ok(Engine {
+            target,
+            poll,
+            control,
+            timer,
+            subscribers: (0..subscribers).map(|_| None).collect(),
+            publishers: Vec::with_capacity(publishers),
+            connecting: 0,
+            connections: 0,
+            buffer: vec![0; BUFFER_BYTES],
+            ready: Vec::new(),
+            control_ready: Vec::new(),
+            payloads: Payloads::new(payload_bytes),
+            checker: Checker::new(subscribers, publishers),
+            acks: Meter::default(),
+            receipts: Meter::default(),
+            delivered: 0,
+            hang_ups: 0,
+            load: Load::Still,
+            last_news_ns: now_ns(),
+            keep_cursors: false,
+            cursors: Vec::new(),
+        })
+    }
+
+    /// Begins the connection of the next publisher.
+    pub fn add_publisher(&mut self) -> io::Result<()> {
+        let index = u32::try_from(self.publishers.len()).expect("there are few publishers");
+        let mut wire = self.target.publisher(index);
+        let mut out = Vec::new();
+        wire.hello(&mut out);
+        let socket = net::connect(self.target.address(), self.connections, None)?;
+        self.connections += 1;
+        let link = Link::new(socket, u64::from(index), &self.control, out)?;
+        self.publishers.push(Publisher::new(index, link, wire));
+        Ok(())
+    }
+
+    /// Begins the connection of subscriber `index`, whose place is empty. `receive_buffer_bytes` bounds
+    /// what the kernel keeps for it.
+    pub fn add_subscriber(
+        &mut self,
+        index: u32,
+        start: &From,
+        receive_buffer_bytes: Option<usize>,
+    ) -> io::Result<()> {
+        let mut wire = self.target.subscriber(index, start);
+        let mut out = Vec::new();
+        wire.hello(&mut out);
+        let address = self.target.address();
+        let socket = net::connect(address, self.connections, receive_buffer_bytes)?;
+        self.connections += 1;
+        let link = Link::new(socket, u64::from(index), &self.poll, out)?;
+        let place = &mut self.subscribers[place(index)];
+        assert!(place.is_none(), "a place is given once");
+        *place = Some(Subscriber { link, wire, ready: false, received: 0 });
+        self.connecting += 1;
+        Ok(())
+    }
+
+    /// Closes a subscriber's connection.
+    pub fn close_subscriber(&mut self, index: u32) {
+        if let Some(subscriber) = self.subscribers[place(index)].take() {
+            self.connecting -= usize::from(!subscriber.ready);
+        }
+    }
+
+    /// Subscribers whose subscription does not hold yet.
+    pub fn connecting(&self) -> usize {
+        self.connecting
+    }
+
+    /// Whether the subscriber is connected, and its subscription holds.
+    pub fn is_ready(&self, index: u32) -> bool {
+        self.subscriber(index).is_some_and(|subscriber| subscriber.ready)
+    }
+
+    /// The subscriber, if it is connected.
+    pub fn subscriber(&self, index: u32) -> Option<&Subscriber<T::Subscriber>> {
+        self.subscribers[place(index)].as_ref()
+    }
+
+    /// Whether all publishers may send.
+    pub fn publishers_ready(&self) -> bool {
+        self.publishers.iter().all(Publisher::is_ready)
+    }
+
+    /// Whether everything that was sent is answered.
+    pub fn publishers_done(&self) -> bool {
+        self.publishers.iter().all(Publisher::is_done)
+    }
+
+    /// How many events each publisher has sent.
+    pub fn published(&self) -> Vec<u32> {
+        self.publishers.iter().map(Publisher::sent).collect()
+    }
+
+    /// How many events of each publisher are acknowledged.
+    pub fn acknowledged(&self) -> Vec<u32> {
+        self.publishers.iter().map(Publisher::acknowledged).collect()
+    }
+
+    /// Keeps the cursor of each delivery from now on; returns those kept so far.
+    pub fn keep_cursors(&mut self, keep: bool) -> Vec<Box<[u8]>> {
+        self.keep_cursors = keep;
+        std::mem::take(&mut self.cursors)
+    }
+
+    /// Sends as `load` says from now on.
+    pub fn set_load(&mut self, load: Load) -> Result<(), BenchError> {
+        self.load = load;
+        let now = now_ns();
+        for index in 0..self.publishers.len() {
+            self.refill(index, now)?;
+        }
+        Ok(())
+    }
+
+    /// A subscriber reads nothing from now on.
+    pub fn pause(&mut self, index: u32) -> io::Result<()> {
+        match &self.subscribers[place(index)] {
+            Some(subscriber) => subscriber.link.pause(&self.poll),
+            None => Ok(()),
+        }
+    }
+
+    /// It reads again.
+    pub fn resume(&mut self, index: u32) -> io::Result<()> {
+        match &self.subscribers[place(index)] {
+            Some(subscriber) => subscriber.link.resume(&self.poll),
+            None => Ok(()),
+        }
+    }
+
+    /// Sleeps until something is ready or due, at most until `until_ns`, and does what is to be done.
+    pub fn turn(&mut self, until_ns: u64) -> Result<(), BenchError> {
+        let due_ns = self.send_due()?;
+        self.timer.arm(due_ns.unwrap_or(u64::MAX).min(until_ns))?;
+        let mut ready = std::mem::take(&mut self.ready);
+        self.poll.wait(&mut ready, true)?;
+        for (number, one) in ready.iter().enumerate() {
+            if number % SUBSCRIBERS_PER_LOOK == 0 {
+                self.control()?;
+                self.send_due()?;
+            }
+            if one.token != TOKEN_CONTROL {
+                let index = u32::try_from(one.token).expect("a subscriber's index");
+                self.serve_subscriber(index, *one)?;
+            }
+        }
+        self.ready = ready;
+        Ok(())
+    }
+
+    /// Serves publishers that are ready.
+    fn control(&mut self) -> Result<(), BenchError> {
+        let mut ready = std::mem::take(&mut self.control_ready);
+        self.control.wait(&mut ready, false)?;
+        for one in &ready {
+            if one.token == TOKEN_TIMER {
+                self.timer.take()?;
+            } else {
+                let index = usize::try_from(one.token).expect("a publisher's index");
+                self.serve_publisher(index, *one)?;
+            }
+        }
+        self.control_ready = ready;
+        Ok(())
+    }
+
+    /// Sends what is due in an open loop; returns when the next is due, unless its publisher has to wait
+    /// for an answer first.
+    fn send_due(&mut self) -> Result<Option<u64>, BenchError> {
+        let Load::Open(mut schedule) = self.load else { return Ok(None) };
+        let now = now_ns();
+        let mut next = None;
+        loop {
+            let due_ns = schedule.due_ns();
+            if due_ns > now {
+                next = Some(due_ns);
+                break;
+            }
+            let publisher = &mut self.publishers[place(schedule.publisher())];
+            if !publisher.has_room(schedule.window) {
+                break;
+            }
+            publisher.push(&self.payloads, due_ns);
+            let flushed = publisher.link.flush(&self.control);
+            flushed.map_err(|error| publisher_error(publisher.index, &error))?;
+            schedule.advance();
+        }
+        self.load = Load::Open(schedule);
+        Ok(next)
+    }
+
+    /// Makes and sends what the load allows now.
+    fn refill(&mut self, index: usize, now: u64) -> Result<(), BenchError> {
+        let publisher = &mut self.publishers[index];
+        loop {
+            let before = publisher.sent();
+            match self.load {
+                Load::Still => publisher.fill(&self.payloads, 0, now),
+                Load::Closed { window } => publisher.fill(&self.payloads, window, now),
+                Load::Open(_) => {}
+            }
+            let flushed = publisher.link.flush(&self.control);
+            flushed.map_err(|error| publisher_error(publisher.index, &error))?;
+            // A socket that took everything tells nobody: more may be allowed at once.
+            if publisher.link.unsent_bytes() > 0 || publisher.sent() == before {
+                return Ok(());
+            }
+        }
+    }
+
+    fn serve_publisher(&mut self, index: usize, ready: Ready) -> Result<(), BenchError> {
+        let publisher = &mut self.publishers[index];
+        let number = publisher.index;
+        if ready.writable {
+            let done = publisher.link.on_writable(&self.control);
+            done.map_err(|error| publisher_error(number, &error))?;
+            publisher.connected();
+        }
+        let mut now = now_ns();
+        if ready.readable {
+            let received = publisher.link.receive(&mut self.buffer);
+            let Some(bytes) = received.map_err(|error| publisher_error(number, &error))? else {
+                return Ok(());
+            };
+            now = now_ns();
+            let acks = &mut self.acks;
+            let taken = publisher.take(&self.buffer[..bytes], |due_ns| acks.record(due_ns, now));
+            let taken =
+                taken.map_err(|reason| BenchError::Publisher { publisher: number, reason })?;
+            publisher.link.keep(&self.buffer[taken..bytes]);
+            self.last_news_ns = now;
+        }
+        self.refill(index, now)
+    }
+
+    fn serve_subscriber(&mut self, index: u32, ready: Ready) -> io::Result<()> {
+        // It may have been closed by an earlier event of this turn.
+        let Some(subscriber) = &mut self.subscribers[place(index)] else { return Ok(()) };
+        let served = (|| -> Result<(), String> {
+            if ready.writable {
+                subscriber.link.on_writable(&self.poll).map_err(|error| error.to_string())?;
+            }
+            if !ready.readable {
+                return Ok(());
+            }
+            let received = subscriber.link.receive(&mut self.buffer);
+            let Some(bytes) = received.map_err(|error| error.to_string())? else { return Ok(()) };
+            let now = now_ns();
+            self.last_news_ns = now;
+            let (payloads, checker, receipts) =
+                (&self.payloads, &mut self.checker, &mut self.receipts);
+            let before = self.delivered;
+            let (delivered, cursors) = (&mut self.delivered, &mut self.cursors);
+            let keep_cursors = self.keep_cursors;
+            let input = &self.buffer[..bytes];
+            let taken = subscriber.wire.take(input, &mut subscriber.link.out, |delivery| {
+                *delivered += 1;
+                if keep_cursors {
+                    cursors.push(delivery.cursor.into());
+                }
+                match payloads.read(delivery.payload) {
+                    Some(stamp) => {
+                        checker.deliver(index, stamp);
+                        receipts.record(stamp.due_ns, now);
+                    }
+                    None => checker.foreign(index, delivery.payload),
+                }
+            });
+            subscriber.received += self.delivered - before;
+            let taken = taken?;
+            subscriber.link.keep(&self.buffer[taken..bytes]);
+            if !subscriber.ready && subscriber.wire.is_ready() {
+                subscriber.ready = true;
+                self.connecting -= 1;
+            }
+            if subscriber.link.unsent_bytes() > 0 {
+                subscriber.link.flush(&self.poll).map_err(|error| error.to_string())?;
+            }
+            Ok(())
+        })();
+        if let Err(reason) = served {
+            self.hang_ups += 1;
+            self.checker.report(Violation::HangUp { subscriber: index, reason });
+            self.close_subscriber(index);
+        }
+        Ok(())
+    }
+}
+
+fn publisher_error(publisher: u32, error: &io::Error) -> BenchError {
+    BenchError::Publisher { publisher, reason: error.to_string() }
+}
+
+fn place(index: u32) -> usize {
+    usize::try_from(index).expect("usize has at least 32 bits")
+}

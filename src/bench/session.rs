@@ -1,0 +1,465 @@
+//! What all benches do: connect, load for a while, look at the server, wait until all is there.
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use super::{
+    engine::{BenchError, Engine},
+    load::{Load, Schedule},
+    net::{nanoseconds, now_ns},
+    outcome::{Outcome, Point, ServerUse, Tick, grouped},
+    process::{Usage, usage},
+    progress::Progress,
+    record::as_f64,
+    target::{From, Target},
+};
+
+/// How a run is done, whatever it measures.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long is measured.
+    pub seconds: Duration,
+    /// How long the load runs before.
+    pub warmup: Duration,
+    /// The length of a payload.
+    pub payload_bytes: usize,
+    /// How often progress is shown, and the width of the intervals of a report.
+    pub interval: Duration,
+    /// Connections that are being made at the same time, at most.
+    pub connecting_max: usize,
+    /// How long nothing may happen before a run is given up.
+    pub patience: Duration,
+    /// Whether progress goes to standard error.
+    pub progress: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            seconds: Duration::from_secs(10),
+            warmup: Duration::from_secs(2),
+            payload_bytes: 256,
+            interval: Duration::from_secs(1),
+            connecting_max: 500,
+            patience: Duration::from_secs(10),
+            progress: false,
+        }
+    }
+}
+
+impl Options {
+    /// What a report says of them.
+    pub fn said(&self) -> BTreeMap<&'static str, String> {
+        BTreeMap::from([
+            ("seconds", self.seconds.as_secs_f64().to_string()),
+            ("warmup", self.warmup.as_secs_f64().to_string()),
+            ("bytes", self.payload_bytes.to_string()),
+        ])
+    }
+}
+
+/// After connecting, the server has so long to come to rest before its memory is read.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// A load by its rate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rate {
+    /// As fast as acknowledged, with so many events of each publisher in flight.
+    Closed {
+        /// Requests in flight.
+        window: u32,
+    },
+    /// So many events a second in all.
+    Open {
+        /// Events a second.
+        per_s: f64,
+        /// At most so many events of each publisher in flight.
+        window: u32,
+    },
+}
+
+impl Rate {
+    /// The rate that was asked for, if one was.
+    pub fn per_s(self) -> Option<f64> {
+        match self {
+            Rate::Open { per_s, .. } => Some(per_s),
+            Rate::Closed { .. } => None,
+        }
+    }
+
+    /// What so many publishers send, in words.
+    pub fn label(self, publishers: u32) -> String {
+        let who = if publishers == 1 { "publisher" } else { "publishers" };
+        match self {
+            Rate::Open { per_s, .. } => format!("{publishers} {who}, {}/s", grouped(per_s)),
+            Rate::Closed { window: 1 } => format!("{publishers} {who}, one event in flight each"),
+            Rate::Closed { window } => {
+                format!("{publishers} {who}, {} in flight each", grouped(f64::from(window)))
+            }
+        }
+    }
+}
+
+/// One run under way.
+pub struct Session<'t, T: Target> {
+    /// Its connections.
+    pub engine: Engine<'t, T>,
+    /// How it is done.
+    pub options: &'t Options,
+    target: &'t T,
+    progress: Progress,
+    processes: Vec<u32>,
+    publishers: u32,
+    /// Before anything was connected.
+    start: Usage,
+    /// With everything connected.
+    idle: Usage,
+    phase: &'static str,
+    phase_begin_ns: u64,
+    last_tick: (u64, Usage),
+    next_tick_ns: u64,
+    resident_kib_max: u64,
+    series: Vec<Tick>,
+}
+
+impl<'t, T: Target> Session<'t, T> {
+    /// Prepares the target; nothing is connected yet.
+    pub fn new(
+        target: &'t T,
+        options: &'t Options,
+        subscribers: u32,
+        publishers: u32,
+    ) -> Result<Session<'t, T>, BenchError> {
+        target.prepare()?;
+        let count = |number: u32| usize::try_from(number).expect("usize has at least 32 bits");
+        let engine =
+            Engine::new(target, options.payload_bytes, count(subscribers), count(publishers))?;
+        let processes = target.processes();
+        let start = usage(&processes).unwrap_or_default();
+        let now = now_ns();
+        Ok(Session {
+            engine,
+            options,
+            target,
+            progress: if options.progress { Progress::to_stderr() } else { Progress::Silent },
+            processes,
+            publishers,
+            start,
+            idle: start,
+            phase: "connect",
+            phase_begin_ns: now,
+            last_tick: (now, start),
+            next_tick_ns: now + nanoseconds(options.interval),
+            resident_kib_max: 0,
+            series: Vec::new(),
+        })
+    }
+
+    /// Runs until `done` or for `duration`; returns whether it is done.
+    pub fn run(
+        &mut self,
+        duration: Duration,
+        mut done: impl FnMut(&mut Engine<'t, T>) -> bool,
+    ) -> Result<bool, BenchError> {
+        let until_ns = now_ns() + nanoseconds(duration);
+        loop {
+            if done(&mut self.engine) {
+                return Ok(true);
+            }
+            let now = now_ns();
+            if now >= until_ns {
+                return Ok(false);
+            }
+            if now >= self.next_tick_ns {
+                self.tick(now);
+            }
+            self.engine.turn(until_ns.min(self.next_tick_ns))?;
+        }
+    }
+
+    /// Runs until `done`, or until nothing has happened for as long as patience lasts.
+    pub fn run_until(
+        &mut self,
+        mut done: impl FnMut(&mut Engine<'t, T>) -> bool,
+    ) -> Result<bool, BenchError> {
+        self.engine.last_news_ns = now_ns();
+        loop {
+            let patience_ns = nanoseconds(self.options.patience);
+            let left_ns = (self.engine.last_news_ns + patience_ns).saturating_sub(now_ns());
+            if left_ns == 0 {
+                return Ok(false);
+            }
+            if self.run(Duration::from_nanos(left_ns), &mut done)? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// From now on ticks are those of this phase.
+    pub fn begin_phase(&mut self, phase: &'static str) {
+        let now = now_ns();
+        self.engine.acks.end_interval();
+        self.engine.receipts.end_interval();
+        self.phase = phase;
+        self.phase_begin_ns = now;
+        self.last_tick = (now, usage(&self.processes).unwrap_or_default());
+        self.next_tick_ns = now + nanoseconds(self.options.interval);
+        self.series.clear();
+    }
+
+    fn tick(&mut self, now: u64) {
+        let used = self.look();
+        let (before_ns, before) = self.last_tick;
+        let seconds = as_f64(now - before_ns) / 1e9;
+        let tick = Tick {
+            at_s: as_f64(now - self.phase_begin_ns) / 1e9,
+            seconds,
+            ack: self.engine.acks.end_interval(),
+            receipt: self.engine.receipts.end_interval(),
+            cpu_cores: (used.cpu_s - before.cpu_s) / seconds.max(1e-9),
+            resident_kib: used.resident_kib,
+        };
+        self.progress.tick(self.phase, &tick);
+        self.series.push(tick);
+        self.last_tick = (now, used);
+        self.next_tick_ns = now + nanoseconds(self.options.interval);
+    }
+
+    /// What the server uses; takes note of its memory.
+    pub fn look(&mut self) -> Usage {
+        let used = usage(&self.processes).unwrap_or_default();
+        self.resident_kib_max = self.resident_kib_max.max(used.resident_kib);
+        used
+    }
+
+    /// The server's processes.
+    pub fn processes(&self) -> &[u32] {
+        &self.processes
+    }
+
+    /// What the server used before anything was connected.
+    pub fn start_usage(&self) -> Usage {
+        self.start
+    }
+
+    /// Connects all publishers.
+    pub fn connect_publishers(&mut self) -> Result<(), BenchError> {
+        for _ in 0..self.publishers {
+            self.engine.add_publisher()?;
+        }
+        match self.run_until(|engine| engine.publishers_ready())? {
+            true => Ok(()),
+            false => {
+                Err(BenchError::Patience("the publishers' connections are not made".to_owned()))
+            }
+        }
+    }
+
+    /// Connects subscribers, a few at a time, and waits until each subscription holds. `start` and
+    /// `receive_buffer_bytes` are those of each.
+    pub fn connect_subscribers(
+        &mut self,
+        subscribers: Range<u32>,
+        start: impl Fn(u32) -> From,
+        receive_buffer_bytes: impl Fn(u32) -> Option<usize>,
+    ) -> Result<(), BenchError> {
+        let connecting_max = self.options.connecting_max;
+        let mut next = subscribers.start;
+        let mut failed = None;
+        let hang_ups = self.engine.hang_ups;
+        let done = self.run_until(|engine| {
+            while next < subscribers.end && engine.connecting() < connecting_max {
+                if let Err(error) =
+                    engine.add_subscriber(next, &start(next), receive_buffer_bytes(next))
+                {
+                    failed = Some(error);
+                    return true;
+                }
+                next += 1;
+            }
+            next == subscribers.end && engine.connecting() == 0
+        })?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        let refused = self.engine.hang_ups - hang_ups;
+        if refused > 0 {
+            let violations = self.engine.checker.violations();
+            let first = violations.last().map_or("", String::as_str);
+            return Err(BenchError::Patience(format!(
+                "{refused} of {} subscribers were not taken: {first}",
+                subscribers.len()
+            )));
+        }
+        if !done {
+            return Err(BenchError::Patience(format!(
+                "{} of {} subscribers are still not subscribed",
+                self.engine.connecting(),
+                subscribers.len()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Everything is connected: reads what that costs the server.
+    pub fn settle(&mut self) -> Result<(), BenchError> {
+        self.run(SETTLE, |_| false)?;
+        self.idle = self.look();
+        Ok(())
+    }
+
+    /// The load that a rate means from now on.
+    pub fn load(&self, rate: Rate) -> Load {
+        match rate {
+            Rate::Closed { window } => Load::Closed { window },
+            Rate::Open { per_s, window } => {
+                // A little ahead, so that the first event is not late.
+                let begin_ns = now_ns() + 1_000_000;
+                Load::Open(Schedule::new(per_s, self.publishers, window, begin_ns))
+            }
+        }
+    }
+
+    /// Sends at `rate`, first to warm up, then to be measured; what is measured begins there.
+    pub fn begin_measuring(&mut self, rate: Rate) -> Result<Measured, BenchError> {
+        let load = self.load(rate);
+        self.begin_phase("warm-up");
+        self.engine.set_load(load)?;
+        self.run(self.options.warmup, |_| false)?;
+        Ok(self.measure_from_here("measure"))
+    }
+
+    /// Forgets what was counted so far.
+    pub fn measure_from_here(&mut self, phase: &'static str) -> Measured {
+        self.begin_phase(phase);
+        let now = now_ns();
+        self.engine.acks.reset(now);
+        self.engine.receipts.reset(now);
+        self.resident_kib_max = 0;
+        let begin = self.look();
+        let client_cpu_s = client_cpu_s();
+        Measured { begin_ns: now, begin, client_cpu_s }
+    }
+
+    /// Counts what happened since `measured`. Latencies are still missing: what was sent is to arrive
+    /// first ([`finish_point`](Self::finish_point)).
+    pub fn count(&mut self, measured: &Measured, label: String) -> Point {
+        let now = now_ns();
+        if now > self.last_tick.0 + nanoseconds(self.options.interval) / 2 {
+            self.tick(now);
+        }
+        let used = self.look();
+        if used.resident_kib_max > measured.begin.resident_kib_max {
+            self.resident_kib_max = used.resident_kib_max;
+        }
+        let seconds = as_f64(now - measured.begin_ns) / 1e9;
+        let (appends, deliveries) = (self.engine.acks.count(), self.engine.receipts.count());
+        let cpu_s = used.cpu_s - measured.begin.cpu_s;
+        let each = |count: u64| (count > 0).then(|| cpu_s * 1e6 / as_f64(count));
+        Point {
+            label,
+            seconds,
+            appends,
+            appends_per_s: as_f64(appends) / seconds,
+            deliveries,
+            deliveries_per_s: as_f64(deliveries) / seconds,
+            client_cpu_cores: (client_cpu_s() - measured.client_cpu_s) / seconds,
+            server: (!self.processes.is_empty()).then(|| ServerUse {
+                cpu_cores: cpu_s / seconds,
+                cpu_us_per_append: each(appends),
+                cpu_us_per_delivery: each(deliveries),
+                resident_start_kib: self.start.resident_kib,
+                resident_idle_kib: self.idle.resident_kib,
+                resident_max_kib: self.resident_kib_max,
+                resident_end_kib: used.resident_kib,
+            }),
+            series: std::mem::take(&mut self.series),
+            ..Point::default()
+        }
+    }
+
+    /// Stops the load and waits until every event is acknowledged and each of `subscribers` that is
+    /// connected has got it; the latencies go to `point`. Returns whether all came.
+    pub fn finish_point(
+        &mut self,
+        point: &mut Point,
+        subscribers: Range<u32>,
+    ) -> Result<bool, BenchError> {
+        let all = self.drain(subscribers)?;
+        point.ack = self.engine.acks.latency();
+        point.receipt = self.engine.receipts.latency();
+        if let Some(server) = &mut point.server {
+            server.resident_end_kib = self.look().resident_kib;
+        }
+        Ok(all)
+    }
+
+    /// Stops the load and waits until all that was sent has come.
+    pub fn drain(&mut self, subscribers: Range<u32>) -> Result<bool, BenchError> {
+        // What the ticks of this phase take off the meters stays in their totals.
+        self.begin_phase("drain");
+        self.engine.set_load(Load::Still)?;
+        if !self.run_until(|engine| engine.publishers_done())? {
+            return Err(BenchError::Patience(format!(
+                "appends got no answer for {} s",
+                self.options.patience.as_secs()
+            )));
+        }
+        self.wait_for_all(subscribers)
+    }
+
+    /// Waits until each of `subscribers` that is connected has got all that was sent.
+    pub fn wait_for_all(&mut self, subscribers: Range<u32>) -> Result<bool, BenchError> {
+        let published = self.engine.published();
+        let mut next = subscribers.start;
+        self.run_until(|engine| {
+            while next < subscribers.end
+                && (engine.subscriber(next).is_none() || engine.checker.has_all(next, &published))
+            {
+                next += 1;
+            }
+            next == subscribers.end
+        })
+    }
+
+    /// Says one thing to whoever watches.
+    pub fn say(&self, text: &str) {
+        self.progress.say(text);
+    }
+
+    /// Ends the run: checks that each of `complete` has got everything.
+    pub fn finish(
+        mut self,
+        bench: &'static str,
+        options: BTreeMap<&'static str, String>,
+        points: Vec<Point>,
+        complete: Range<u32>,
+    ) -> Outcome {
+        self.progress.finish();
+        let published = self.engine.published();
+        self.engine.checker.finish(complete, &published);
+        Outcome {
+            bench,
+            target: self.target.name().to_owned(),
+            options,
+            points,
+            violation_count: self.engine.checker.violation_count(),
+            violations: self.engine.checker.violations(),
+        }
+    }
+}
+
+/// Where measuring began.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// When.
+    pub begin_ns: u64,
+    /// What the server had used by then.
+    pub begin: Usage,
+    /// What we had used.
+    client_cpu_s: f64,
+}
+
+/// CPU time of this process.
+fn client_cpu_s() -> f64 {
+    usage(&[std::process::id()]).map_or(0.0, |usage| usage.cpu_s)
+}

@@ -1,0 +1,281 @@
+//! `strandline bench` against a real server, every mode for a moment; and against a server that lies,
+//! which it must notice.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Command, Output},
+    thread,
+};
+
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_strandline");
+
+/// A run of so little that it is over within a second or two.
+const SHORT: [&str; 6] = ["--seconds", "0.4", "--warmup", "0.1", "--interval", "0.1"];
+
+fn bench(arguments: &[&str]) -> Output {
+    Command::new(BINARY).arg("bench").args(arguments).output().expect("it runs")
+}
+
+/// What a run says as JSON; it must have ended well.
+fn outcome(arguments: &[&str]) -> Value {
+    let output = bench(&[arguments, &SHORT, &["--json"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    let outcome: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(outcome["violation_count"], 0, "{outcome}");
+    outcome
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("a number: {value}"))
+}
+
+#[test]
+fn append_counts_acknowledgements() {
+    let closed = outcome(&["append", "--publishers", "4", "--pipeline", "2"]);
+    let point = &closed["points"][0];
+    assert!(number(&point["appends"]) > 10.0, "{closed}");
+    assert!(number(&point["ack"]["p99_ms"]) > 0.0);
+    assert!(number(&point["server"]["resident_max_kib"]) > 1000.0);
+    assert!(!point["series"].as_array().expect("a list").is_empty());
+
+    // Bodies that fit a buffer, and some that do not.
+    for body in [50.0, 3000.0] {
+        let lines = outcome(&["append", "--publishers", "2", "--ndjson", &body.to_string()]);
+        let appends = number(&lines["points"][0]["appends"]);
+        assert!(appends >= body && appends % body == 0.0, "whole bodies of {body}: {appends}");
+    }
+
+    let open = outcome(&["append", "--publishers", "3", "--rates", "200,400"]);
+    for (point, rate) in open["points"].as_array().expect("a list").iter().zip([200.0, 400.0]) {
+        assert_eq!(number(&point["rate_per_s"]), rate);
+        let acks = number(&point["ack"]["count"]);
+        assert!((acks - rate * 0.4).abs() < rate * 0.2, "{acks} at {rate}/s in 0.4 s");
+    }
+}
+
+#[test]
+fn fanout_delivers_everything_to_everybody() {
+    for transport in ["sse", "ws"] {
+        let fan_out =
+            outcome(&["fanout", "--subscribers", "20", "--rate", "200", "--transport", transport]);
+        let point = &fan_out["points"][0];
+        let (acks, receipts) = (number(&point["ack"]["count"]), number(&point["receipt"]["count"]));
+        assert!(acks > 10.0, "{point}");
+        assert_eq!(receipts, acks * 20.0, "over {transport}");
+    }
+    let unthrottled = outcome(&["fanout", "--subscribers", "10", "--publishers", "4"]);
+    assert!(number(&unthrottled["points"][0]["deliveries"]) > 100.0);
+}
+
+#[test]
+fn the_stalled_get_everything_in_the_end() {
+    let stalled = outcome(&[
+        "fanout",
+        "--subscribers",
+        "6",
+        "--stall",
+        "3",
+        "--publishers",
+        "2",
+        "--bytes",
+        "20000",
+    ]);
+    let extra = &stalled["points"][0]["extra"];
+    assert!(number(&extra["caught_up_deliveries"]) > 0.0, "{extra}");
+    assert!(number(&extra["others_p99_after_ms"]) > 0.0, "{extra}");
+}
+
+#[test]
+fn replay_reads_the_whole_history() {
+    let replay = outcome(&["replay", "--events", "20000", "--readers", "3"]);
+    let point = &replay["points"][0];
+    let deliveries = number(&point["deliveries"]);
+    assert!(deliveries >= 60_000.0 && deliveries % 3.0 == 0.0, "{point}");
+    assert!(number(&point["deliveries_per_s"]) > 1000.0);
+}
+
+#[test]
+fn idle_subscribers_are_weighed_and_missed() {
+    for transport in ["sse", "ws"] {
+        let idle = outcome(&[
+            "idle",
+            "--subscribers",
+            "100",
+            "--hang-ups",
+            "30",
+            "--transport",
+            transport,
+        ]);
+        let extra = &idle["points"][0]["extra"];
+        assert!(number(&extra["held_kib_each"]).is_finite(), "{extra}");
+        assert!(number(&extra["hang_ups_noticed_in_ms"]) > 0.0, "{extra}");
+        assert_eq!(number(&extra["hung_up_on_by_server"]), 0.0);
+    }
+}
+
+#[test]
+fn storms_end_with_everybody_live() {
+    for transport in ["sse", "ws"] {
+        let storm = outcome(&[
+            "storm",
+            "--subscribers",
+            "50",
+            "--history",
+            "200",
+            "--transport",
+            transport,
+        ]);
+        let point = &storm["points"][0];
+        assert!(number(&point["extra"]["all_live_in_s"]) > 0.0, "{point}");
+        // Spread evenly over 200 events, they miss about half of them each.
+        assert!(number(&point["deliveries"]) >= 50.0 * 99.0, "{point}");
+    }
+    let churn = outcome(&["storm", "--subscribers", "20", "--churn", "200"]);
+    let extra = &churn["points"][0]["extra"];
+    assert!(number(&extra["connects"]) >= 60.0, "{extra}");
+    assert!(number(&extra["resident_after_mib"]) > 0.0, "{extra}");
+}
+
+#[test]
+fn a_report_is_one_page_and_the_table_is_for_people() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("report-{}.html", std::process::id()));
+    let path_text = path.to_str().expect("UTF-8");
+    let arguments = ["fanout", "--subscribers", "5", "--rates", "100,200", "--report", path_text];
+    let output = bench(&[&arguments[..], &SHORT].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("publish to receipt") && table.contains("no gap, no repeat"), "{table}");
+    let progress = String::from_utf8_lossy(&output.stderr);
+    assert!(progress.contains("measure") && progress.contains("deliveries/s"), "{progress}");
+    let page = fs::read_to_string(&path).expect("the page is there");
+    fs::remove_file(&path).expect("it is ours");
+    assert!(page.contains("Latency against rate") && page.contains("<svg"));
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    for arguments in [
+        &["fanout", "--subscribers", "0"][..],
+        &["fanout", "--subscribers", "5", "--stall", "5"],
+        &["append", "--rate", "10", "--rates", "10,20"],
+        &["append", "--bytes", "10"],
+        &["append", "--url", "ftp://localhost"],
+        &["fanout", "--transport", "ws", "--compression", "gzip"],
+        &["idle", "--subscribers", "5", "--hang-ups", "6"],
+        &[],
+    ] {
+        let output = bench(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(!errors.is_empty(), "{arguments:?} says why");
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_is_a_failure() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let output = bench(&["append", "--url", &format!("http://{free}")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("refused"));
+}
+
+/// What a [`Liar`] does to one event of the stream.
+#[derive(Clone, Copy, Debug)]
+enum Lie {
+    LeaveOut,
+    SendTwice,
+    Swap,
+    ChangeByte,
+}
+
+/// A server that takes every append and streams them to one subscriber, but for one lie.
+struct Liar {
+    address: SocketAddr,
+}
+
+impl Liar {
+    fn start(lie: Lie) -> Liar {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        thread::spawn(move || {
+            let (mut subscriber, _) = listener.accept().expect("a subscriber");
+            read_head(&mut subscriber);
+            subscriber
+                .write_all(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n\
+                      event: connection.established\ndata: {\"state\":\"live\"}\n\n",
+                )
+                .expect("it reads");
+            let (mut publisher, _) = listener.accept().expect("a publisher");
+            let mut held = Vec::new();
+            for number in 0.. {
+                let Some(payload) = read_append(&mut publisher) else { return };
+                let answer = "{\"offset\":1,\"count\":1}";
+                let answer = format!(
+                    "HTTP/1.1 201 Created\r\nContent-Length: {}\r\n\r\n{answer}",
+                    answer.len()
+                );
+                let mut event = [b"data: ", &payload[..], b"\n\n"].concat();
+                if number == 5 {
+                    match lie {
+                        Lie::LeaveOut => event.clear(),
+                        Lie::SendTwice => event = event.repeat(2),
+                        Lie::Swap => held = std::mem::take(&mut event),
+                        Lie::ChangeByte => event[100] = b'~',
+                    }
+                } else {
+                    event.append(&mut held);
+                }
+                if subscriber.write_all(&event).is_err()
+                    || publisher.write_all(answer.as_bytes()).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Liar { address }
+    }
+}
+
+fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).ok()
+}
+
+fn read_append(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    let head = read_head(stream)?;
+    let length = head.split("Content-Length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some(body)
+}
+
+#[test]
+fn a_server_that_lies_is_found_out() {
+    for (lie, word) in [
+        (Lie::LeaveOut, "gap"),
+        (Lie::SendTwice, "repeat"),
+        (Lie::Swap, "gap"),
+        (Lie::ChangeByte, "changed"),
+    ] {
+        let url = format!("http://{}", Liar::start(lie).address);
+        let arguments = ["fanout", "--url", &url, "--subscribers", "1", "--rate", "100"];
+        let output = bench(&[&arguments[..], &SHORT, &["--patience", "1"]].concat());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{lie:?}: {errors}");
+        let last = errors.lines().last().unwrap_or_default();
+        assert!(last.contains(word), "{lie:?}: {last}");
+    }
+}
