@@ -83,7 +83,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, place: Place) {
     // SAFETY: the runtime gives the descriptor up, so that it has no other owner.
     let socket = unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) };
     // From here on it is a subscriber, which needs no task, nor anything of what HTTP needed.
-    let (live, guard) = (shard.live(), Box::new(place));
+    let (live, guard) = (shard.live(), place);
     let taken_over = match next {
         Next::Sse(request, encoding, to) => {
             sse::serve::serve(socket, &to, *request, encoding, live, guard)

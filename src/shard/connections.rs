@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use crate::local::{Signal, SignalWait};
+use crate::local::{Guard, Leave, Signal, SignalWait};
 
 /// The places of the whole server; shared by its shards. It guards no other memory: relaxed will do.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Connections {
     pub(crate) fn admit(self: &Rc<Self>) -> Option<Place> {
         self.limit.take().then(|| {
             self.open.set(self.open.get() + 1);
-            Place(self.clone())
+            Guard::new(self.clone())
         })
     }
 
@@ -105,12 +105,11 @@ impl Connections {
 }
 
 /// A connection's place, for as long as it is open.
-#[derive(Debug)]
-pub struct Place(Rc<Connections>);
+pub type Place = Guard;
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Connections { limit, open, changed } = &*self.0;
+impl Leave for Connections {
+    fn left(&self) {
+        let Connections { limit, open, changed } = self;
         limit.taken.fetch_sub(1, Ordering::Relaxed);
         open.set(open.get() - 1);
         changed.raise();

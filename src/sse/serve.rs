@@ -9,7 +9,6 @@
 //! ([`Subscribers`](crate::stream::subscribers::Subscribers)), which needs no task of its own. Heartbeats
 //! run from then on, also while the beginning is still being found.
 
-use std::any::Any;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -21,6 +20,7 @@ use super::encode::{self, Established};
 use super::render::{SseRender, Wrapping};
 use crate::http::query::{Format, StreamRequest};
 use crate::http::response::{Answer, AnswerTo, Framing};
+use crate::local::Guard;
 use crate::problem::CloseCode;
 use crate::stream::compression::Encoding;
 use crate::stream::cursor::{self, StartPlace, StartState, StreamFacts};
@@ -68,7 +68,7 @@ pub fn serve(
     request: StreamRequest,
     encoding: Encoding,
     live: &Rc<LiveLog>,
-    guard: Box<dyn Any>,
+    guard: Guard,
 ) -> io::Result<()> {
     let log = live.log();
     let (tag, visible) = (*log.tag(), log.visible());

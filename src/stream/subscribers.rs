@@ -29,7 +29,6 @@ mod watch;
 mod wheel;
 mod wire;
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -42,6 +41,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use monoio::time::Sleep;
+use smallvec::SmallVec;
 use strandline_storage::error::ReadError;
 use strandline_storage::frame::Frame;
 use strandline_storage::offset::Offset;
@@ -60,6 +60,7 @@ use super::subscription::Subscription;
 use super::view::{Member, ViewKey};
 use super::views::Views;
 use crate::clock;
+use crate::local::Guard;
 use crate::log_handle::LogHandle;
 use crate::problem::CloseCode;
 use crate::runtime::{Slice, end_slice};
@@ -90,6 +91,8 @@ pub struct Subscribers {
     /// Of the task that serves them, while it sleeps.
     waker: Cell<Option<Waker>>,
     began: Instant,
+    /// Numbers the searches of sessions.
+    searches: Cell<u32>,
     me: Weak<Subscribers>,
 }
 
@@ -144,6 +147,7 @@ impl Subscribers {
             turns,
             waker: Cell::new(None),
             began: Instant::now(),
+            searches: Cell::new(0),
             me: me.clone(),
         });
         monoio::spawn(serve_all(Rc::downgrade(&subscribers), drain));
@@ -187,7 +191,7 @@ impl Subscribers {
         &self,
         socket: OwnedFd,
         start: StreamStart,
-        guard: Box<dyn Any>,
+        guard: Guard,
     ) -> io::Result<SlotId> {
         let StreamStart { key, render, from, text, heartbeat_s, is_pinging } = start;
         let mut inner = self.inner.borrow_mut();
@@ -242,11 +246,11 @@ impl Subscribers {
         session: Box<dyn Session>,
         early: &[u8],
         heartbeat_s: u16,
-        guard: Box<dyn Any>,
+        guard: Guard,
     ) -> io::Result<SlotId> {
         let mut inner = self.inner.borrow_mut();
         inner.tick = self.tick();
-        let many = Many { session: Some(session), subs: Vec::new(), is_settling: false };
+        let many = Many { session: Some(session), subs: SmallVec::new(), is_settling: false };
         let subs = Subs::Many(Box::new(many));
         let id = inner.add(&self.watch.borrow(), socket, subs, heartbeat_s, guard)?;
         inner.call(self, id, |session, port| {
@@ -420,7 +424,7 @@ impl Inner {
         socket: OwnedFd,
         subs: Subs,
         heartbeat_s: u16,
-        guard: Box<dyn Any>,
+        guard: Guard,
     ) -> io::Result<SlotId> {
         let heartbeat_ticks = ticks(u64::from(heartbeat_s) * 1000);
         let id = self.slots.insert(Slot::new(socket, subs, heartbeat_ticks, self.tick, guard));

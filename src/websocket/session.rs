@@ -14,7 +14,6 @@
 //! Nothing is read while too much is unanswered ([`PUBLISHES_MAX`], [`PUBLISH_BYTES_MAX`]) or while the
 //! answers are not taken (`ANSWER_BYTES_MAX`): the client's socket fills, and it waits.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
@@ -35,7 +34,8 @@ use crate::event_json::push_websocket_event;
 use crate::http::query::StreamRequest;
 use crate::http::response::write_switching_protocols;
 use crate::input::{LogName, quoted};
-use crate::log_handle::{AckFuture, Acked, AppendRefused};
+use crate::local::Guard;
+use crate::log_handle::{AckFuture, Acked, AppendRefused, LogHandle};
 use crate::problem::{CloseCode, Problem, ProblemKind};
 use crate::stream::chunk::{Render, Word};
 use crate::stream::cursor::{self, Cursor, Start, StartPlace, StreamFacts};
@@ -97,7 +97,7 @@ pub fn serve(
     request: StreamRequest,
     early_bytes: &[u8],
     live: &Rc<LiveLog>,
-    guard: Box<dyn Any>,
+    guard: Guard,
 ) -> io::Result<()> {
     let log = live.log();
     let tag = *log.tag();
@@ -108,51 +108,57 @@ pub fn serve(
     });
     let heartbeat_s = request.heartbeat_s;
     let heartbeat = Duration::from_secs(heartbeat_s.into());
-    let first = request.subscribes.then(|| {
-        Box::new(Subscribe {
-            id: None,
-            log: None,
-            topics: request.topics,
-            types: request.types,
-            filter: request.filter,
-            from: request.from,
-            cursor: request.cursor,
-        })
+    let first = request.subscribes.then(|| Subscribe {
+        id: None,
+        log: None,
+        topics: request.topics,
+        types: request.types,
+        filter: request.filter,
+        from: request.from,
+        cursor: request.cursor,
     });
     let session = WebSocket {
-        tag,
-        sync: log.sync().name(),
-        first,
-        decoder: Decoder::default(),
+        log: log.clone(),
+        decoder: None,
         answers,
         numbers: Numbers::default(),
-        starting: Vec::new(),
-        searches: 0,
-        publishes: VecDeque::new(),
-        publish_bytes: 0,
+        business: first
+            .map(|first| Box::new(Business { first: Some(first), ..Business::default() })),
         life: Life::new(Instant::now(), heartbeat),
     };
     live.subscribers().add_session(socket, Box::new(session), early_bytes, heartbeat_s, guard)?;
     Ok(())
 }
 
+/// What is kept of an idle one is small: thousands are.
 struct WebSocket {
-    tag: Tag,
-    sync: &'static str,
-    /// What the request's query subscribes to, until it is called first.
-    first: Option<Box<Subscribe>>,
-    decoder: Decoder,
+    log: Rc<LogHandle>,
+    /// Absent while nothing is unfinished.
+    decoder: Option<Box<Decoder>>,
     /// Whole frames for the client, before anything that the views have.
     answers: Vec<u8>,
     numbers: Numbers,
+    /// Absent while there is none.
+    business: Option<Box<Business>>,
+    life: Life,
+}
+
+/// What a session waits for.
+#[derive(Default)]
+struct Business {
+    /// What the request's query subscribes to, until it is called first.
+    first: Option<Subscribe>,
     /// Subscriptions of which it is still being looked up where they begin.
     starting: Vec<Starting>,
-    /// Numbers the searches for them.
-    searches: u32,
     /// Publishes without an answer, in the order in which they came.
     publishes: VecDeque<Publish>,
     publish_bytes: usize,
-    life: Life,
+}
+
+impl Business {
+    fn is_done(&self) -> bool {
+        self.first.is_none() && self.starting.is_empty() && self.publishes.is_empty()
+    }
 }
 
 /// A subscription that has not begun.
@@ -228,24 +234,26 @@ impl Life {
 impl Session for WebSocket {
     fn receive(&mut self, bytes: &[u8], port: &mut Port<'_>) -> Result<(), End> {
         self.life.heard(Instant::now());
-        self.decoder.push(Bytes::copy_from_slice(bytes));
+        self.decoder.get_or_insert_default().push(Bytes::copy_from_slice(bytes));
         self.resume(port)
     }
 
     fn resume(&mut self, port: &mut Port<'_>) -> Result<(), End> {
-        if let Some(subscribe) = self.first.take() {
-            self.subscribe(*subscribe, port);
+        if let Some(first) = self.business.as_mut().and_then(|business| business.first.take()) {
+            self.subscribe(first, port);
+            self.rest();
         }
         while self.has_room()
-            && let Some(message) = self.decoder.next_message()
+            && let Some(message) = self.decoder.as_mut().and_then(|decoder| decoder.next_message())
         {
             self.take_message(message.map_err(End::Close)?, port)?;
         }
+        self.decoder.take_if(|decoder| decoder.is_between_messages());
         Ok(())
     }
 
     fn may_receive(&self) -> bool {
-        self.has_room() && !self.decoder.has_more()
+        self.has_room() && !self.decoder.as_ref().is_some_and(|decoder| decoder.has_more())
     }
 
     fn has_answers(&self) -> bool {
@@ -263,10 +271,11 @@ impl Session for WebSocket {
         port: &mut Port<'_>,
     ) -> Result<(), End> {
         // It may have been ended meanwhile, and its number may be another's.
-        let Some(at) = self.starting.iter().position(|starting| starting.search == search) else {
-            return Ok(());
-        };
-        let starting = self.starting.swap_remove(at);
+        let Some(business) = &mut self.business else { return Ok(()) };
+        let at = business.starting.iter().position(|starting| starting.search == search);
+        let Some(at) = at else { return Ok(()) };
+        let starting = business.starting.swap_remove(at);
+        self.rest();
         let from = from.map_err(|error| {
             tracing::error!(%error, "cannot find where a subscription begins");
             End::Close(CloseCode::CannotRead)
@@ -276,18 +285,17 @@ impl Session for WebSocket {
     }
 
     fn next_append(&mut self) -> Option<AckFuture> {
-        self.publishes.front_mut()?.ack.take()
+        self.business.as_mut()?.publishes.front_mut()?.ack.take()
     }
 
     fn acknowledged(&mut self, result: Result<Acked, AppendRefused>) {
-        let publish = self.publishes.pop_front().expect("the first one was answered");
-        self.publish_bytes -= publish.data_bytes;
-        if self.publishes.is_empty() {
-            self.publishes = VecDeque::new();
-        }
+        let business = self.business.as_mut().expect("it waits for an answer");
+        let publish = business.publishes.pop_front().expect("the first one was answered");
+        business.publish_bytes -= publish.data_bytes;
+        self.rest();
         match (result, &publish.id) {
             (Ok(acked), Some(id)) => {
-                let (tag, sync) = (self.tag, self.sync);
+                let (tag, sync) = (*self.log.tag(), self.log.sync().name());
                 push_text_frame(&mut self.answers, |out| {
                     message::push_ack(out, id, acked.first, tag, sync);
                 });
@@ -298,7 +306,7 @@ impl Session for WebSocket {
     }
 
     fn has_appends(&self) -> bool {
-        !self.publishes.is_empty()
+        self.business.as_ref().is_some_and(|business| !business.publishes.is_empty())
     }
 
     /// Pings, tells silent subscriptions how far they have come, and looks for signs of life.
@@ -312,7 +320,7 @@ impl Session for WebSocket {
             return Ok(());
         }
         frames::push_ping(&mut self.answers);
-        let (now_ms, tag) = (clock::unix_ms(), self.tag);
+        let (now_ms, tag) = (clock::unix_ms(), *self.log.tag());
         for (number, next) in port.silent() {
             let cursor = Cursor::before(next, tag);
             self.answer(|out| message::push_cursor(out, number.into(), cursor, now_ms));
@@ -333,9 +341,15 @@ impl Session for WebSocket {
 
 impl WebSocket {
     fn has_room(&self) -> bool {
-        self.publishes.len() < PUBLISHES_MAX
-            && self.publish_bytes < PUBLISH_BYTES_MAX
-            && self.answers.len() < ANSWER_BYTES_MAX
+        let has_room = |business: &Business| {
+            business.publishes.len() < PUBLISHES_MAX && business.publish_bytes < PUBLISH_BYTES_MAX
+        };
+        self.business.as_deref().is_none_or(has_room) && self.answers.len() < ANSWER_BYTES_MAX
+    }
+
+    /// Keeps nothing for business that is done.
+    fn rest(&mut self) {
+        self.business.take_if(|business| business.is_done());
     }
 
     fn answer(&mut self, render: impl FnOnce(&mut Vec<u8>)) {
@@ -361,7 +375,7 @@ impl WebSocket {
             Ok(ClientMessage::Unsubscribe { id, subscription }) => {
                 self.unsubscribe(id.as_ref(), subscription, port);
             }
-            Ok(ClientMessage::Publish { id, event }) => self.publish(id, *event, port),
+            Ok(ClientMessage::Publish { id, event }) => self.publish(id, *event),
             Ok(ClientMessage::Ping { id }) => {
                 self.answer(|out| message::push_pong(out, id.as_ref(), clock::unix_ms()));
             }
@@ -380,19 +394,15 @@ impl WebSocket {
             let detail = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return self.refuse(id.as_ref(), &Problem::new(ProblemKind::InvalidMessage, detail));
         };
-        let log = port.log();
-        let (earliest, visible) = (log.earliest(), log.visible());
-        let start =
-            cursor::resolve(cursor, from, &StreamFacts { earliest, visible, tag: self.tag });
+        let (earliest, visible, tag) = (self.log.earliest(), self.log.visible(), *self.log.tag());
+        let start = cursor::resolve(cursor, from, &StreamFacts { earliest, visible, tag });
         let wanted = Rc::new(Wanted::new(topics, types).filtered(filter));
-        self.searches = self.searches.wrapping_add(1);
-        let search = self.searches;
-        let starting = Starting { search, number, id, wanted: wanted.clone(), start };
+        let mut starting = Starting { search: 0, number, id, wanted: wanted.clone(), start };
         match start.place {
             StartPlace::Offset(from) => self.begin(starting, from, port),
             place => {
-                self.starting.push(starting);
-                port.search(search, wanted, place, visible);
+                starting.search = port.search(wanted, place, visible);
+                self.business.get_or_insert_default().starting.push(starting);
             }
         }
     }
@@ -400,7 +410,7 @@ impl WebSocket {
     /// It is known where a subscription begins: says so, and begins.
     fn begin(&mut self, starting: Starting, from: Offset, port: &mut Port<'_>) {
         let Starting { number, id, wanted, start, .. } = starting;
-        let log = port.log();
+        let (log, tag) = (&self.log, *self.log.tag());
         let from = from.max(log.earliest());
         let subscribed = Subscribed {
             id: id.as_ref(),
@@ -409,12 +419,12 @@ impl WebSocket {
             from,
             earliest: log.earliest(),
             durable: log.synced(),
-            tag: self.tag,
+            tag,
         };
         push_text_frame(&mut self.answers, |out| message::push_subscribed(out, &subscribed));
         let key = ViewKey { wanted, rendering: Rendering::WebSocket { subscription: number } };
         let time = RefCell::default();
-        let render = Rc::new(WebSocketRender { subscription: number, tag: self.tag, time });
+        let render = Rc::new(WebSocketRender { subscription: number, tag, time });
         port.join(number, &key, render, from);
     }
 
@@ -424,16 +434,20 @@ impl WebSocket {
             let detail = format!("there is no subscription {number}");
             return self.refuse(id, &Problem::new(ProblemKind::SubscriptionNotFound, detail));
         };
-        self.starting.retain(|starting| starting.number != known);
+        if let Some(business) = &mut self.business {
+            business.starting.retain(|starting| starting.number != known);
+        }
+        self.rest();
         port.leave(known);
         self.answer(|out| message::push_unsubscribed(out, id, number));
     }
 
-    fn publish(&mut self, id: Option<MessageId>, event: NewEvent, port: &mut Port<'_>) {
+    fn publish(&mut self, id: Option<MessageId>, event: NewEvent) {
         let data_bytes = event.data.len();
-        let ack = Some(port.log().submit(vec![event]));
-        self.publish_bytes += data_bytes;
-        self.publishes.push_back(Publish { id, ack, data_bytes });
+        let ack = Some(self.log.submit(vec![event]));
+        let business = self.business.get_or_insert_default();
+        business.publish_bytes += data_bytes;
+        business.publishes.push_back(Publish { id, ack, data_bytes });
     }
 }
 

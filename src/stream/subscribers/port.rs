@@ -6,7 +6,6 @@ use strandline_storage::offset::Offset;
 
 use super::slot::{Sub, SubState, Subs};
 use super::{Inner, SlotId, Subscribers, look_ahead};
-use crate::log_handle::LogHandle;
 use crate::stream::chunk::Render;
 use crate::stream::cursor::StartPlace;
 use crate::stream::search;
@@ -21,20 +20,19 @@ pub struct Port<'a> {
 }
 
 impl Port<'_> {
-    /// The log.
-    pub fn log(&self) -> &Rc<LogHandle> {
-        &self.owner.log
-    }
-
     /// Looks up where `place` is, in what is visible below `end`;
-    /// [`Session::found`](super::Session::found) is called with it, and with the search's number.
-    pub fn search(&self, search: u32, wanted: Rc<Wanted>, place: StartPlace, end: Offset) {
-        let Some(owner) = self.owner.me.upgrade() else { return };
+    /// [`Session::found`](super::Session::found) is called with it, and with the search's number, which
+    /// is returned.
+    pub fn search(&self, wanted: Rc<Wanted>, place: StartPlace, end: Offset) -> u32 {
+        let search = self.owner.searches.get().wrapping_add(1);
+        self.owner.searches.set(search);
+        let Some(owner) = self.owner.me.upgrade() else { return search };
         let (id, log, turns) = (self.id, owner.log.clone(), owner.turns.clone());
         monoio::spawn(async move {
             let found = search::find(&log, &turns, wanted, place, end).await;
             owner.found(id, search, found);
         });
+        search
     }
 
     /// Begins a subscription, from an offset on.
@@ -48,7 +46,6 @@ impl Port<'_> {
         else {
             unreachable!("a session is called while it is there");
         };
-        many.subs.reserve_exact(1);
         many.subs.push(sub);
         self.inner.queue(self.id);
     }

@@ -1,11 +1,11 @@
 //! What a shard keeps of one connection that streams: its socket, and where each of its subscriptions
 //! stands. An idle one is this and nothing else: no task, no timer, no buffer.
 
-use std::any::Any;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::super::chunk::RingPlace;
 use super::super::subscription::Subscription;
@@ -13,6 +13,7 @@ use super::super::view::ViewId;
 use super::super::views::Views;
 use super::session::{End, Session};
 use super::wire::Wire;
+use crate::local::Guard;
 
 /// One connection.
 pub(super) struct Slot {
@@ -33,7 +34,7 @@ pub(super) struct Slot {
     /// What it has said though nobody asked it.
     pub(super) thrown_away_bytes: u32,
     /// Dropped with the connection.
-    _guard: Box<dyn Any>,
+    _guard: Guard,
 }
 
 /// How far a connection has come.
@@ -65,7 +66,7 @@ pub(super) enum Subs {
 pub(super) struct Many {
     /// Absent only while it is called.
     pub(super) session: Option<Box<dyn Session>>,
-    pub(super) subs: Vec<Sub>,
+    pub(super) subs: SmallVec<[Sub; 1]>,
     /// A task waits for the acknowledgements of what it published.
     pub(super) is_settling: bool,
 }
@@ -118,7 +119,7 @@ impl Slot {
         subs: Subs,
         heartbeat_ticks: u32,
         beat_tick: u32,
-        guard: Box<dyn Any>,
+        guard: Guard,
     ) -> Self {
         Slot {
             wire: Wire::new(socket),

@@ -95,6 +95,14 @@ impl Decoder {
         !self.chunk.is_empty()
     }
 
+    /// Whether nothing is unfinished, so that a new decoder would go on as well.
+    pub fn is_between_messages(&self) -> bool {
+        self.chunk.is_empty()
+            && self.context.is_none()
+            && self.scanner.is_between_messages()
+            && !self.ended
+    }
+
     /// Whether the client has closed, or has broken the protocol.
     pub fn has_ended(&self) -> bool {
         self.ended
