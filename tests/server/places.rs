@@ -260,9 +260,18 @@ impl Apart {
         Apart { process, address, _dir: dir }
     }
 
+    /// The files that it has open when nothing happens: a client may read the end of an answer just
+    /// before the server closes the socket.
     fn files(&self) -> usize {
         let path = format!("/proc/{}/fd", self.process.id());
-        fs::read_dir(path).expect("it runs").count()
+        let count = || fs::read_dir(&path).expect("it runs").count();
+        loop {
+            let before = count();
+            std::thread::sleep(Duration::from_millis(100));
+            if count() == before {
+                return before;
+            }
+        }
     }
 
     fn resident_kib(&self) -> u64 {
