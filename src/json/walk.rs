@@ -242,7 +242,7 @@ fn quote_or_escape(text: &[u8]) -> Option<usize> {
         && let Some(eight) = text[at..].first_chunk::<8>()
     {
         let eight = u64::from_le_bytes(*eight);
-        let found = zero_bytes(eight ^ ONES * 0x22) | zero_bytes(eight ^ ONES * 0x5c);
+        let found = zero_bytes(eight ^ (ONES * 0x22)) | zero_bytes(eight ^ (ONES * 0x5c));
         if found != 0 {
             return Some(at + (found.trailing_zeros() / u8::BITS) as usize);
         }
@@ -255,7 +255,7 @@ const ONES: u64 = u64::from_le_bytes([1; 8]);
 
 /// The highest bit of each byte that is 0; bytes above the first of them may be marked too.
 fn zero_bytes(eight: u64) -> u64 {
-    eight.wrapping_sub(ONES) & !eight & ONES << 7
+    eight.wrapping_sub(ONES) & !eight & (ONES << 7)
 }
 
 fn is_space(byte: u8) -> bool {

@@ -289,10 +289,18 @@ def test_what_comes_later(server):
 
 
 def test_accept_encoding_is_never_refused(server):
-    """`Accept-Encoding` is never refused: identity until then"""
-    with Sse(server, "compression=true", {"Accept-Encoding": "br, zstd, gzip;q=0, identity;q=0"}) as stream:
-        assert stream.status == 200 and "content-encoding" not in stream.headers
+    """`compression`: what `Accept-Encoding` allows of zstd and gzip, none where it allows neither"""
+    for accepted in ("br", "gzip;q=0, identity;q=0", "identity, gzip;q=0.5", ""):
+        with Sse(server, "compression=true", {"Accept-Encoding": accepted}) as stream:
+            assert stream.status == 200 and "content-encoding" not in stream.headers
+            stream.established()
+    with Sse(server, "compression=false", {"Accept-Encoding": "zstd, gzip"}) as stream:
+        assert "content-encoding" not in stream.headers
         stream.established()
+    for accepted, coding in (("gzip, deflate, br, zstd", "zstd"), ("zstd;q=0.2, gzip", "gzip"), ("*", "gzip")):
+        with Sse(server, "", {"Accept-Encoding": accepted}) as stream:
+            assert stream.status == 200 and stream.headers["content-encoding"] == coding
+            assert stream.headers["vary"] == "Accept-Encoding"
 
 
 def test_accept(server):
