@@ -48,7 +48,7 @@ pub(crate) struct WholeForm {
 
 enum WholeContent {
     /// The body is an event's data.
-    Raw { raw: Box<RawAppend>, topic: Topic },
+    Raw { raw: RawAppend, topic: Topic },
     /// The body is an event object or an array of them; this topic is for those that name none.
     Objects { topic: Option<Topic> },
 }
@@ -68,7 +68,7 @@ impl AppendForm {
             ))));
         }
         Ok(AppendForm::Whole(WholeForm {
-            content: WholeContent::Raw { raw: Box::new(raw), topic },
+            content: WholeContent::Raw { raw, topic },
             bytes_max: config.log.event_bytes_max as u64,
             is_minimal,
         }))

@@ -6,27 +6,28 @@
 //!            +-- writer: answers in the order of their requests, as many as are ready --+
 //! ```
 //! The reader does not wait for an answer: while appends are on their way to the disk it reads on, so
-//! that pipelined requests share a frame, within limits. Both sides are one task; the read that waits
-//! for the client stays the same operation all the while.
+//! that pipelined requests share a frame, within limits. Both sides are one task.
+//!
+//! What comes is read into memory that all connections of the shard share, and served from there:
+//! nearly all requests come whole. What does not, or cannot be served without waiting, is kept in the
+//! connection's own buffer and goes on from there. So a connection that waits holds no buffer.
 
+mod deadline;
 mod inbound;
 mod outbox;
 
 use std::{
     future::{Future, poll_fn},
     io,
-    os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd},
+    os::fd::OwnedFd,
     pin::pin,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use monoio::{
-    io::{OwnedWriteHalf, Splitable},
-    net::TcpStream,
-    time::Instant,
-};
+use bytes::Bytes;
+use monoio::time::Instant;
 
 use crate::{
     append::{AckAnswer, AppendForm, LineAppends, WholeForm},
@@ -36,7 +37,7 @@ use crate::{
         body::{BodyDecoder, BodyPiece},
         head::{BodyLength, Head},
         query::{HistoryRequest, StreamRequest},
-        request::{HeadParser, Parsed},
+        request::HeadParser,
         response::{self, AnswerTo},
         route::Operation,
     },
@@ -63,34 +64,45 @@ enum Next {
     WebSocket(Box<StreamRequest>, Accepted),
 }
 
+/// A request whose head has been judged.
+enum Begun {
+    /// It is answered, or refused.
+    Answered(Next),
+    /// Something takes the socket over, once all answers before have left.
+    TakenOver(Next),
+    /// An append, whose body is to be read.
+    Append { form: AppendForm, decoder: BodyDecoder, to: AnswerTo },
+}
+
 /// Serves a connection until it ends, or hands it over to a stream.
-pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, place: Place) {
-    let socket = stream.as_raw_fd();
-    let (read_half, write_half) = stream.into_split();
+pub(crate) async fn serve(shard: Rc<Shard>, socket: OwnedFd, place: Place) {
+    let socket = match shard.sockets().add(socket) {
+        Ok(socket) => Rc::new(socket),
+        Err(error) => return tracing::warn!(%error, "cannot watch a connection's socket"),
+    };
     let outbox = Outbox::default();
     let stall = Duration::from_millis(shard.config().limits.send_stall_ms);
     let reader = Reader {
         shard: &shard,
         outbox: &outbox,
-        inbound: Inbound::new(read_half),
+        inbound: Inbound::new(socket.clone(), shard.drain()),
         parser: HeadParser::default(),
+        begun: None,
     };
-    let outcome = both(reader.run(), outbox.write_all(write_half, socket, stall)).await;
-    let Some((next, inbound, write_half)) = outcome else { return };
+    let writing = outbox.write_all(&socket, shard.workspace(), stall);
+    let outcome = both(reader.run(), writing).await;
+    let Some((next, early_bytes)) = outcome else { return };
     drop(outbox);
-    let (read_half, early_bytes) = inbound.into_parts();
-    let stream = read_half.reunite(write_half).expect("they are halves of one socket");
-    // SAFETY: the runtime gives the descriptor up, so that it has no other owner.
-    let socket = unsafe { OwnedFd::from_raw_fd(stream.into_raw_fd()) };
+    let socket = Rc::into_inner(socket).expect("neither side has it any more");
     // From here on it is a subscriber, which needs no task, nor anything of what HTTP needed.
     let (live, guard) = (shard.live(), place);
     let taken_over = match next {
-        Next::Sse(request, encoding, to) => {
-            sse::serve::serve(socket, &to, *request, encoding, live, guard)
-        }
-        Next::WebSocket(request, accepted) => {
+        Next::Sse(request, encoding, to) => socket
+            .into_fd()
+            .and_then(|socket| sse::serve::serve(socket, &to, *request, encoding, live, guard)),
+        Next::WebSocket(request, accepted) => socket.into_fd().and_then(|socket| {
             websocket::session::serve(socket, &accepted, *request, &early_bytes, live, guard)
-        }
+        }),
         Next::Request | Next::Close => Ok(()),
     };
     if let Err(error) = taken_over {
@@ -100,43 +112,42 @@ pub(crate) async fn serve(shard: Rc<Shard>, stream: TcpStream, place: Place) {
 
 /// Runs the two sides until both have ended, or the writer has failed: then nobody is there.
 /// The reader is polled first: what it pushes is seen by the writer in the same turn.
-async fn both(
-    reading: impl Future<Output = (Next, Inbound)>,
-    writing: impl Future<Output = io::Result<Option<OwnedWriteHalf<TcpStream>>>>,
-) -> Option<(Next, Inbound, OwnedWriteHalf<TcpStream>)> {
+async fn both<T>(
+    reading: impl Future<Output = T>,
+    writing: impl Future<Output = io::Result<()>>,
+) -> Option<T> {
     let (mut reading, mut writing) = (pin!(reading), pin!(writing));
-    let (mut read, mut written) = (None, None);
+    let (mut read, mut is_written) = (None, false);
     poll_fn(|context| {
         if read.is_none()
             && let Poll::Ready(outcome) = reading.as_mut().poll(context)
         {
             read = Some(outcome);
         }
-        if written.is_none()
-            && let Poll::Ready(outcome) = writing.as_mut().poll(context)
-        {
-            match outcome {
-                Ok(half) => written = Some(half),
-                Err(_) => return Poll::Ready(()),
+        if !is_written && let Poll::Ready(outcome) = writing.as_mut().poll(context) {
+            if outcome.is_err() {
+                return Poll::Ready(None);
             }
+            is_written = true;
         }
-        if read.is_some() && written.is_some() { Poll::Ready(()) } else { Poll::Pending }
+        if is_written && read.is_some() { Poll::Ready(read.take()) } else { Poll::Pending }
     })
-    .await;
-    let (next, inbound) = read?;
-    Some((next, inbound, written??))
+    .await
 }
 
 /// The side that reads requests.
 struct Reader<'a> {
     shard: &'a Rc<Shard>,
     outbox: &'a Outbox,
-    inbound: Inbound,
+    inbound: Inbound<'a>,
     parser: HeadParser,
+    /// What goes on behind the requests that came with it and were served in one go.
+    begun: Option<Begun>,
 }
 
 impl Reader<'_> {
-    async fn run(mut self) -> (Next, Inbound) {
+    /// What follows, and what has come of it already.
+    async fn run(mut self) -> (Next, Vec<u8>) {
         let next = self.read_requests().await;
         match next {
             Next::Sse(..) | Next::WebSocket(..) => self.outbox.close(Ending::KeepSocket),
@@ -146,55 +157,65 @@ impl Reader<'_> {
                 self.inbound.linger(linger_ms, || self.outbox.is_flushed()).await;
             }
         }
-        (next, self.inbound)
+        (next, self.inbound.into_rest())
     }
 
     async fn read_requests(&mut self) -> Next {
         let limits = &self.shard.config().limits;
-        let (requests_max, bytes_max) = (limits.pipelined_requests_max, limits.pipelined_bytes_max);
         let mut head_began = None;
         loop {
-            if !self.outbox.room(requests_max, bytes_max).await {
+            if !self.outbox.room(limits).await {
                 return Next::Close;
             }
-            match self.parser.parse(self.inbound.bytes()) {
-                Parsed::Incomplete => {
-                    if let Some(next) = self.fill_head(&mut head_began).await {
-                        return next;
-                    }
+            let Some(begun) = self.begun.take().or_else(|| self.begin_next()) else {
+                match self.fill_head(&mut head_began).await {
+                    Some(next) => return next,
+                    None => continue,
                 }
-                Parsed::Refused(problem) => {
-                    self.push_problem(&problem, &AnswerTo::unreadable());
-                    return Next::Close;
+            };
+            head_began = None;
+            let next = match begun {
+                Begun::Answered(next) => next,
+                Begun::TakenOver(next) if self.outbox.flushed().await => next,
+                Begun::TakenOver(_) => Next::Close,
+                Begun::Append { form: AppendForm::Whole(form), decoder, to } => {
+                    self.append_whole(form, decoder, &to).await
                 }
-                Parsed::Request { head, bytes } => {
-                    head_began = None;
-                    self.inbound.take(bytes);
-                    match self.serve_request(head).await {
-                        Next::Request => {}
-                        next => return next,
-                    }
+                Begun::Append { form: AppendForm::Lines(lines), decoder, to } => {
+                    self.append_lines(*lines, decoder, &to).await
                 }
+            };
+            match next {
+                Next::Request => {}
+                next => return next,
             }
+        }
+    }
+
+    /// Begins the next request of those that are kept; None if its head has not come whole.
+    fn begin_next(&mut self) -> Option<Begun> {
+        let mut head = self.shard.workspace().head();
+        match self.parser.parse_into(&mut head, self.inbound.bytes()) {
+            Ok(None) => None,
+            Ok(Some(bytes)) => {
+                self.inbound.take(bytes);
+                Some(self.begin(&head, !self.inbound.bytes().is_empty()))
+            }
+            Err(problem) => Some(self.refuse_unreadable(&problem)),
         }
     }
 
     /// Waits for more of a head, or for the first byte of one.
     async fn fill_head(&mut self, head_began: &mut Option<Instant>) -> Option<Next> {
         let limits = &self.shard.config().limits;
-        let (outbox, now) = (self.outbox, Instant::now());
-        let idle = Duration::from_millis(limits.idle_ms);
         let is_amid = !self.inbound.bytes().is_empty();
         let came = if is_amid {
-            let began = *head_began.get_or_insert(now);
+            let began = *head_began.get_or_insert_with(Instant::now);
             let deadline = began + Duration::from_millis(limits.head_ms);
-            self.inbound.fill(deadline, None, || None).await
-        } else if self.shard.drain().is_on() {
-            return Some(Next::Close);
+            self.inbound.fill(deadline, || None).await
         } else {
-            // Who waits for answers is not idle.
-            let extend = || (!outbox.is_flushed()).then(|| Instant::now() + idle);
-            self.inbound.fill(now + idle, Some(self.shard.drain()), extend).await
+            self.inbound.rest();
+            poll_fn(|context| self.poll_requests(context)).await
         };
         match came {
             Ok(Came::Bytes) => None,
@@ -208,38 +229,128 @@ impl Reader<'_> {
         }
     }
 
-    async fn serve_request(&mut self, head: Head) -> Next {
-        let mut to = AnswerTo::new(&head);
+    /// Serves requests as they come, while none of them needs anything but its own bytes. Ready when
+    /// something is kept or begun, or at the end.
+    fn poll_requests(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Came>> {
+        let (shard, outbox) = (self.shard, self.outbox);
+        let limits = &shard.config().limits;
+        while outbox.has_room(limits) {
+            let mut input = shard.workspace().input();
+            match self.inbound.poll_into(&mut input, context) {
+                Poll::Pending => {
+                    drop(input);
+                    if self.inbound.poll_drain(context).is_ready() {
+                        return Poll::Ready(Ok(Came::Draining));
+                    }
+                    // Who waits for answers is not idle.
+                    let idle = Duration::from_millis(limits.idle_ms);
+                    ready!(self.inbound.poll_idle(idle, || !outbox.is_flushed(), context));
+                    return Poll::Ready(Ok(Came::Late));
+                }
+                Poll::Ready(Ok(Came::Bytes)) => {}
+                Poll::Ready(ended) => return Poll::Ready(ended),
+            }
+            let taken = self.serve_at_once(&input);
+            self.inbound.keep(&input[taken..]);
+            if self.begun.is_some() || taken < input.len() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(Came::Bytes))
+    }
+
+    /// Serves the requests in `bytes` that came whole and do not have to wait for anything; returns how
+    /// many bytes they took.
+    fn serve_at_once(&mut self, bytes: &[u8]) -> usize {
+        let limits = &self.shard.config().limits;
+        let mut rest = bytes;
+        while !rest.is_empty() && self.begun.is_none() && self.outbox.has_room(limits) {
+            let mut head = self.shard.workspace().head();
+            let begun = match self.parser.parse_into(&mut head, rest) {
+                Ok(None) => break,
+                Ok(Some(head_bytes)) => {
+                    rest = &rest[head_bytes..];
+                    self.begin(&head, !rest.is_empty())
+                }
+                Err(problem) => self.refuse_unreadable(&problem),
+            };
+            drop(head);
+            let begun = match begun {
+                Begun::Append { form: AppendForm::Whole(form), decoder, to } => {
+                    match decoder.sized_bytes_left().map(usize::try_from) {
+                        Some(Ok(body_bytes)) if body_bytes <= rest.len() => {
+                            let (body, behind) = rest.split_at(body_bytes);
+                            rest = behind;
+                            let body = Bytes::copy_from_slice(body);
+                            Begun::Answered(self.append_body(&form, body, &to))
+                        }
+                        _ => Begun::Append { form: AppendForm::Whole(form), decoder, to },
+                    }
+                }
+                begun => begun,
+            };
+            if !matches!(begun, Begun::Answered(Next::Request)) {
+                self.begun = Some(begun);
+            }
+        }
+        bytes.len() - rest.len()
+    }
+
+    /// Judges a head, and does everything that needs no body and no waiting. `body_has_come` says that
+    /// something follows the head already.
+    fn begin(&self, head: &Head, body_has_come: bool) -> Begun {
+        let mut to = AnswerTo::new(head);
         to.date = self.shard.date();
         to.keep_alive &= !self.shard.drain().is_on();
-        let next = match self.accept(&head, &mut to) {
+        let config = self.shard.config();
+        match self.accept(head, &mut to) {
             Ok(Operation::AppendRaw { topic }) => {
-                let form = AppendForm::of_topic(&head, topic, self.shard.config());
-                self.append(&head, &to, form).await
+                let form = AppendForm::of_topic(head, topic, config);
+                self.begin_append(head, to, form, body_has_come)
             }
             Ok(Operation::AppendEvents) => {
-                let form = AppendForm::of_events(&head, self.shard.config());
-                self.append(&head, &to, form).await
+                self.begin_append(head, to, AppendForm::of_events(head, config), body_has_come)
             }
             Ok(operation) => {
                 // A body that nobody asked for is not read: nobody can tell then where the next
                 // request begins.
-                to.keep_alive &= is_without_body(&head);
-                match self.read(operation, &head, &to) {
+                to.keep_alive &= is_without_body(head);
+                match self.read(operation, head, &to) {
                     Ok(Reply::Item(item)) => {
                         self.outbox.push(item);
-                        follow(&to)
+                        Begun::Answered(follow(&to))
                     }
-                    // What takes the socket over begins behind all answers.
-                    Ok(Reply::Next(next)) if self.outbox.flushed().await => next,
-                    Ok(Reply::Next(_)) => Next::Close,
-                    Err(problem) => self.refuse(problem, &head, &to),
+                    Ok(Reply::Next(next)) => Begun::TakenOver(next),
+                    Err(problem) => self.refuse(problem, head, &to),
                 }
             }
-            Err(problem) => self.refuse(problem, &head, &to),
+            Err(problem) => self.refuse(problem, head, &to),
+        }
+    }
+
+    fn begin_append(
+        &self,
+        head: &Head,
+        to: AnswerTo,
+        form: Result<AppendForm, Problem>,
+        body_has_come: bool,
+    ) -> Begun {
+        let form = form.and_then(|form| {
+            if head.body_length() == BodyLength::Unstated {
+                let detail = "an append states Content-Length, or is sent in chunks";
+                return Err(Problem::new(ProblemKind::LengthRequired, detail));
+            }
+            let decoder = BodyDecoder::new(head.body_length(), form.body_limit())?;
+            Ok((form, decoder))
+        });
+        let (form, decoder) = match form {
+            Ok(form) => form,
+            Err(problem) => return self.refuse(problem, head, &to),
         };
-        self.parser.recycle(head);
-        next
+        if head.expects_continue() && !body_has_come {
+            self.outbox.push(Item::Ready(response::CONTINUE.to_vec()));
+        }
+        Begun::Append { form, decoder, to }
     }
 
     /// Checks who asks, and what for. CORS fields are in `to` even if it is refused.
@@ -285,45 +396,20 @@ impl Reader<'_> {
         Ok(Reply::Item(Item::Ready(out)))
     }
 
-    async fn append(
-        &mut self,
-        head: &Head,
-        to: &AnswerTo,
-        form: Result<AppendForm, Problem>,
-    ) -> Next {
-        let form = form.and_then(|form| {
-            if head.body_length() == BodyLength::Unstated {
-                let detail = "an append states Content-Length, or is sent in chunks";
-                return Err(Problem::new(ProblemKind::LengthRequired, detail));
-            }
-            let decoder = BodyDecoder::new(head.body_length(), form.body_limit())?;
-            Ok((form, decoder))
-        });
-        let (form, decoder) = match form {
-            Ok(form) => form,
-            Err(problem) => return self.refuse(problem, head, to),
-        };
-        if head.expects_continue() && self.inbound.bytes().is_empty() {
-            self.outbox.push(Item::Ready(response::CONTINUE.to_vec()));
-        }
-        match form {
-            AppendForm::Whole(form) => self.append_whole(form, decoder, to).await,
-            AppendForm::Lines(lines) => self.append_lines(*lines, decoder, to).await,
-        }
-    }
-
     /// The body is one append.
     async fn append_whole(&mut self, form: WholeForm, decoder: BodyDecoder, to: &AnswerTo) -> Next {
         let stall_ms = self.shard.config().limits.body_stall_ms;
-        let body = match self.inbound.body(decoder, stall_ms).await {
-            Ok(body) => body,
-            Err(fault) => return self.fault(fault, to),
-        };
-        let is_minimal = form.is_minimal();
+        match self.inbound.body(decoder, stall_ms).await {
+            Ok(body) => self.append_body(&form, body, to),
+            Err(fault) => self.fault(fault, to),
+        }
+    }
+
+    fn append_body(&self, form: &WholeForm, body: Bytes, to: &AnswerTo) -> Next {
         match form.events(body) {
             Ok(parsed) => {
                 let event_bytes = parsed.events.iter().map(|event| event.data.len()).sum();
-                let answer = AckAnswer::submit(self.shard.log(), parsed, is_minimal, to);
+                let answer = AckAnswer::submit(self.shard.log(), parsed, form.is_minimal(), to);
                 self.outbox.push(Item::Append { answer, event_bytes });
                 follow(to)
             }
@@ -392,10 +478,16 @@ impl Reader<'_> {
     }
 
     /// Refuses a request whose body, if it has one, was not read.
-    fn refuse(&self, problem: Problem, head: &Head, to: &AnswerTo) -> Next {
+    fn refuse(&self, problem: Problem, head: &Head, to: &AnswerTo) -> Begun {
         let problem = if is_without_body(head) { problem } else { problem.closing() };
         self.push_problem(&problem, to);
-        if problem.closes() { Next::Close } else { follow(to) }
+        Begun::Answered(if problem.closes() { Next::Close } else { follow(to) })
+    }
+
+    /// Refuses what is no request: nobody can tell where another would begin.
+    fn refuse_unreadable(&self, problem: &Problem) -> Begun {
+        self.push_problem(problem, &AnswerTo::unreadable());
+        Begun::Answered(Next::Close)
     }
 
     fn push_problem(&self, problem: &Problem, to: &AnswerTo) {
@@ -418,7 +510,7 @@ fn lines_of_history(
 ) -> outbox::StreamedAnswer {
     Box::new(move |mut writer| {
         Box::pin(async move {
-            let send = async |bytes| writer.send(bytes).await;
+            let send = async |bytes: Vec<u8>| writer.send(&bytes).await;
             let is_whole = history::lines(live, request, to, send).await;
             (writer, is_whole)
         })

@@ -1,11 +1,13 @@
 //! Small things that every codec of input shares: how a piece of input is shown in an error, and
 //! the names that requests carry beside topics.
 
+use std::borrow::Cow;
+
 use crate::problem::{Problem, ProblemKind};
 
 /// The name of a log, as `?log=` has it: `[a-z0-9][a-z0-9_-]{0,63}`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct LogName(Box<str>);
+pub struct LogName(Cow<'static, str>);
 
 impl LogName {
     /// The longest name.
@@ -22,7 +24,7 @@ impl LogName {
             let detail = format!("log {} is not [a-z0-9][a-z0-9_-]{{0,63}}", quoted(text));
             return Err(Problem::new(ProblemKind::InvalidName, detail));
         }
-        Ok(LogName(text.into()))
+        Ok(LogName(Cow::Owned(text.to_owned())))
     }
 
     /// The name.
@@ -34,7 +36,7 @@ impl LogName {
 impl Default for LogName {
     /// The log that every tenant has: `main`.
     fn default() -> Self {
-        LogName("main".into())
+        LogName(Cow::Borrowed("main"))
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod connections;
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{cell::Cell, io, rc::Rc, sync::Arc};
 
 use crate::{
     clock,
@@ -13,7 +13,9 @@ use crate::{
     log_handle::LogHandle,
     runtime::Driver,
     shutdown::Drain,
+    socket::Sockets,
     stream::live::LiveLog,
+    workspace::Workspace,
 };
 
 pub use connections::{ConnectionLimit, Connections, Place};
@@ -26,12 +28,14 @@ pub struct Shard {
     origins: Arc<OriginRules>,
     live: Rc<LiveLog>,
     drain: Drain,
+    sockets: Rc<Sockets>,
     connections: Rc<Connections>,
+    workspace: Workspace,
     date: DateCache,
 }
 
 impl Shard {
-    /// A shard that has no connection yet.
+    /// A shard that has no connection yet. To be made on its thread.
     pub(crate) fn new(
         index: usize,
         driver: Driver,
@@ -40,9 +44,22 @@ impl Shard {
         live: Rc<LiveLog>,
         drain: Drain,
         connections: Connections,
-    ) -> Self {
+    ) -> io::Result<Self> {
+        let sockets = Sockets::start(drain.clone())?;
         let (connections, date) = (Rc::new(connections), DateCache::default());
-        Shard { index, driver, config, origins, live, drain, connections, date }
+        let workspace = Workspace::default();
+        Ok(Shard {
+            index,
+            driver,
+            config,
+            origins,
+            live,
+            drain,
+            sockets,
+            connections,
+            workspace,
+            date,
+        })
     }
 
     /// Its number, from 0.
@@ -80,9 +97,19 @@ impl Shard {
         &self.drain
     }
 
+    /// The sockets of its HTTP connections.
+    pub fn sockets(&self) -> &Rc<Sockets> {
+        &self.sockets
+    }
+
     /// The connections of this shard.
     pub fn connections(&self) -> &Rc<Connections> {
         &self.connections
+    }
+
+    /// Memory for whoever has its turn.
+    pub fn workspace(&self) -> &Workspace {
+        &self.workspace
     }
 
     /// The Date of an answer that is written now.
@@ -97,7 +124,7 @@ struct DateCache(Cell<(u64, Option<HttpDate>)>);
 
 impl DateCache {
     fn now(&self) -> Option<HttpDate> {
-        let second = clock::unix_ms() / 1000;
+        let second = clock::unix_s();
         let (known, date) = self.0.get();
         if known == second {
             return date;

@@ -1,23 +1,28 @@
-//! What comes in on a connection: a buffer that grows only while much comes, and bodies out of it.
+//! What comes in on a connection: a buffer of its own only while there is something to keep, and bodies
+//! out of it.
 
-use std::{io, pin::pin, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use monoio::{
-    buf::IoBufMut,
-    io::{AsyncReadRent, OwnedReadHalf},
-    net::TcpStream,
-    time::{Instant, sleep_until},
-};
+use monoio::time::Instant;
 
+use super::deadline::Deadline;
 use crate::{
     http::body::{BodyDecoder, BodyPiece},
-    local::{Either, either},
+    local::SignalWait,
     problem::{Problem, ProblemKind},
     shutdown::Drain,
+    socket::Socket,
 };
 
-/// What an idle connection holds: most requests with their small events fit.
+/// What is read at first of a request that did not come whole.
 const BUFFER_BYTES_MIN: usize = 2 * 1024;
 
 /// The buffer of a connection on which much comes: a read's fixed cost vanishes.
@@ -26,8 +31,14 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Bytes that have come and were not taken yet.
 ///
 /// Invariant: `start <= buffer.len()`; what is before `start` was taken.
-pub(super) struct Inbound {
-    half: OwnedReadHalf<TcpStream>,
+pub(super) struct Inbound<'a> {
+    socket: Rc<Socket>,
+    drain: &'a Drain,
+    /// The wait for the drain to begin, for as long as the connection lives.
+    drain_moved: Option<SignalWait<'a>>,
+    deadline: Deadline,
+    /// When something came last.
+    last_came: Instant,
     buffer: Vec<u8>,
     start: usize,
     /// How much the next read asks for at least.
@@ -63,11 +74,15 @@ impl From<Problem> for BodyFault {
     }
 }
 
-impl Inbound {
-    pub(super) fn new(half: OwnedReadHalf<TcpStream>) -> Self {
+impl<'a> Inbound<'a> {
+    pub(super) fn new(socket: Rc<Socket>, drain: &'a Drain) -> Self {
         Inbound {
-            half,
-            buffer: Vec::with_capacity(BUFFER_BYTES_MIN),
+            socket,
+            drain,
+            drain_moved: None,
+            deadline: Deadline::default(),
+            last_came: Instant::now(),
+            buffer: Vec::new(),
             start: 0,
             read_bytes: BUFFER_BYTES_MIN,
             is_ended: false,
@@ -89,58 +104,104 @@ impl Inbound {
         }
     }
 
-    /// The socket's half, and what has come beyond the last request.
-    pub(super) fn into_parts(mut self) -> (OwnedReadHalf<TcpStream>, Vec<u8>) {
-        self.buffer.drain(..self.start);
-        (self.half, self.buffer)
+    /// Gives back the memory of a connection that waits for its next request.
+    pub(super) fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = Vec::new();
+        }
     }
 
-    /// Waits for more bytes until `deadline`. When that has passed, `extend` may give a later one. With
-    /// `drain`, the begin of the drain ends the wait too.
+    /// What has come beyond the last request.
+    pub(super) fn into_rest(mut self) -> Vec<u8> {
+        self.buffer.drain(..self.start);
+        self.buffer
+    }
+
+    /// Keeps what came by [`Inbound::poll_into`] and was not taken.
+    pub(super) fn keep(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Reads into a buffer that is not this connection's own, while that is empty.
+    pub(super) fn poll_into(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        context: &Context<'_>,
+    ) -> Poll<io::Result<Came>> {
+        assert!(self.buffer.is_empty(), "what came first is served first");
+        if self.is_ended {
+            return Poll::Ready(Ok(Came::End));
+        }
+        let read_bytes = ready!(self.socket.poll_recv(buffer, context))?;
+        self.last_came = Instant::now();
+        self.is_ended = read_bytes == 0;
+        Poll::Ready(Ok(if self.is_ended { Came::End } else { Came::Bytes }))
+    }
+
+    /// Ready when nothing has come for `idle`, unless that is the connection's own doing.
+    pub(super) fn poll_idle(
+        &mut self,
+        idle: Duration,
+        is_busy: impl Fn() -> bool,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        loop {
+            ready!(self.deadline.poll(self.last_came + idle, context));
+            if !is_busy() {
+                return Poll::Ready(());
+            }
+            self.last_came = Instant::now();
+        }
+    }
+
+    /// Ready once the server drains.
+    pub(super) fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.drain.is_on() {
+                return Poll::Ready(());
+            }
+            let moved = self.drain_moved.get_or_insert_with(|| self.drain.moved());
+            ready!(Pin::new(moved).poll(context));
+            self.drain_moved = None;
+        }
+    }
+
+    /// Waits for more bytes until `deadline`. When that has passed, `extend` may give a later one.
     pub(super) async fn fill(
         &mut self,
         mut deadline: Instant,
-        drain: Option<&Drain>,
         extend: impl Fn() -> Option<Instant>,
     ) -> io::Result<Came> {
         if self.is_ended {
             return Ok(Came::End);
         }
         self.make_room();
-        let (from, buffer) = (self.buffer.len(), std::mem::take(&mut self.buffer));
-        let to = buffer.capacity();
-        let outcome = {
-            // The operation stays the same until it ends. It is dropped, and so perhaps cancelled,
-            // only where nothing more is read from this connection.
-            let mut read = pin!(self.half.read(buffer.slice_mut(from..to)));
-            loop {
-                let moved = async {
-                    match drain {
-                        Some(drain) => drain.begun().await,
-                        None => std::future::pending().await,
-                    }
-                };
-                match either(read.as_mut(), either(sleep_until(deadline), moved)).await {
-                    Either::Left(outcome) => break outcome,
-                    Either::Right(Either::Left(())) => match extend() {
-                        Some(later) => deadline = later,
-                        None => return Ok(Came::Late),
-                    },
-                    Either::Right(Either::Right(())) => return Ok(Came::Draining),
+        poll_fn(|context| {
+            if let Poll::Ready(outcome) = self.poll_read(context) {
+                return Poll::Ready(outcome);
+            }
+            while self.deadline.poll(deadline, context).is_ready() {
+                match extend() {
+                    Some(later) => deadline = later,
+                    None => return Poll::Ready(Ok(Came::Late)),
                 }
             }
-        };
-        let (result, slice) = outcome;
-        self.buffer = slice.into_inner();
-        let read_bytes = result?;
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn poll_read(&mut self, context: &Context<'_>) -> Poll<io::Result<Came>> {
+        let space = self.buffer.capacity() - self.buffer.len();
+        let read_bytes = ready!(self.socket.poll_recv(&mut self.buffer, context))?;
         // Asks for more after a read that was filled, and for less when little comes.
         self.read_bytes = match read_bytes {
-            _ if read_bytes == to - from => (self.read_bytes * 4).min(BUFFER_BYTES_MAX),
+            _ if read_bytes == space => (self.read_bytes * 4).min(BUFFER_BYTES_MAX),
             _ if read_bytes < self.read_bytes / 4 => (self.read_bytes / 4).max(BUFFER_BYTES_MIN),
             _ => self.read_bytes,
         };
         self.is_ended = read_bytes == 0;
-        Ok(if self.is_ended { Came::End } else { Came::Bytes })
+        Poll::Ready(Ok(if self.is_ended { Came::End } else { Came::Bytes }))
     }
 
     /// Makes room for a read, and gives back a large buffer of which little is used.
@@ -164,7 +225,7 @@ impl Inbound {
     /// Reads on until more of a body has come.
     pub(super) async fn fill_body(&mut self, stall_ms: u64) -> Result<(), BodyFault> {
         let deadline = Instant::now() + Duration::from_millis(stall_ms);
-        match self.fill(deadline, None, || None).await {
+        match self.fill(deadline, || None).await {
             Ok(Came::Bytes) => Ok(()),
             Ok(Came::Late) => {
                 let detail = format!("nothing of the body came for {stall_ms} ms");
@@ -223,7 +284,7 @@ impl Inbound {
                 again.then(|| Instant::now() + linger)
             };
             flushed_before.set(is_flushed());
-            match self.fill(Instant::now() + linger, None, extend).await {
+            match self.fill(Instant::now() + linger, extend).await {
                 Ok(Came::Bytes) => {}
                 _ => return,
             }

@@ -5,20 +5,17 @@ use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
     io,
-    os::fd::{BorrowedFd, RawFd},
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use monoio::{
-    io::{AsyncWriteRent, AsyncWriteRentExt, OwnedWriteHalf},
-    net::TcpStream,
-    time::timeout,
-};
-use rustix::{io::Errno, net::SendFlags};
+use monoio::time::timeout;
 
-use crate::{append::AckAnswer, local::Signal};
+use crate::{
+    append::AckAnswer, config::Limits, local::Signal, socket::Socket, workspace::Workspace,
+};
 
 /// A write carries about so much: what is ready beyond it goes with the next one.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -45,38 +42,22 @@ pub(super) enum Item {
 
 /// The way out while an answer is sent in parts.
 pub struct BodyWriter {
-    half: OwnedWriteHalf<TcpStream>,
-    /// The socket of `half`, which keeps it open.
-    socket: RawFd,
+    socket: Rc<Socket>,
     stall: Duration,
 }
 
 impl BodyWriter {
     /// Sends all of `bytes`. Fails when the client is gone, or takes nothing for the time that it has.
-    ///
-    /// What the socket takes at once, which is nearly always everything, leaves by a plain `send`: the
-    /// ring would add a completion to each answer, and a timer.
-    pub async fn send(&mut self, mut bytes: Vec<u8>) -> io::Result<()> {
-        let sent = self.send_now(&bytes)?;
-        if sent == bytes.len() {
-            return Ok(());
-        }
-        bytes.drain(..sent);
-        match timeout(self.stall, self.half.write_all(bytes)).await {
-            Ok((result, _)) => result.map(|_| ()),
-            // The write is dropped with the connection: nothing is sent after it.
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
-
-    /// Sends as much of `bytes` as there is space for now; returns how many.
-    fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        // SAFETY: `half` owns the descriptor and is ours, so it is open.
-        let socket = unsafe { BorrowedFd::borrow_raw(self.socket) };
-        match rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(count) => Ok(count),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
-            Err(error) => Err(error.into()),
+    pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        loop {
+            rest = &rest[self.socket.send_now(rest)?..];
+            // The socket takes nearly always everything at once.
+            if rest.is_empty() {
+                return Ok(());
+            }
+            let writable = poll_fn(|context| self.socket.poll_writable(context));
+            timeout(self.stall, writable).await.map_err(|_| io::ErrorKind::TimedOut)?;
         }
     }
 }
@@ -132,52 +113,53 @@ impl Outbox {
         !self.is_broken.get()
     }
 
-    /// Resolves once there are fewer requests and bytes without an answer; false if the client is gone.
-    pub(super) async fn room(&self, requests_max: usize, bytes_max: usize) -> bool {
-        while self.unanswered.get() >= requests_max || self.unanswered_bytes.get() >= bytes_max {
-            if self.is_broken.get() {
-                break;
-            }
+    /// Whether there are fewer requests and bytes without an answer than these limits.
+    pub(super) fn has_room(&self, limits: &Limits) -> bool {
+        self.unanswered.get() < limits.pipelined_requests_max
+            && self.unanswered_bytes.get() < limits.pipelined_bytes_max
+    }
+
+    /// Resolves once [`Outbox::has_room`]; false if the client is gone.
+    pub(super) async fn room(&self, limits: &Limits) -> bool {
+        while !self.has_room(limits) && !self.is_broken.get() {
             self.progress.wait().await;
         }
         !self.is_broken.get()
     }
 
-    /// Sends answers until the outbox is closed and empty; returns the socket's half if it is to be
-    /// kept. `socket` is the descriptor of `half`. Fails when the client is gone; then the answers that
-    /// are missing are dropped, which undoes nothing of what they tell of.
+    /// Sends answers until the outbox is closed and empty. Fails when the client is gone; then the answers
+    /// that are missing are dropped, which undoes nothing of what they tell of.
     pub(super) async fn write_all(
         &self,
-        half: OwnedWriteHalf<TcpStream>,
-        socket: RawFd,
+        socket: &Rc<Socket>,
+        workspace: &Workspace,
         stall: Duration,
-    ) -> io::Result<Option<OwnedWriteHalf<TcpStream>>> {
-        let result = self.write_on(BodyWriter { half, socket, stall }).await;
+    ) -> io::Result<()> {
+        let result = self.write_on(BodyWriter { socket: socket.clone(), stall }, workspace).await;
         if result.is_err() {
             self.is_broken.set(true);
             self.items.borrow_mut().clear();
         }
         self.progress.raise();
-        let mut half = result?.half;
-        if self.ending.get() == Some(Ending::KeepSocket) {
-            return Ok(Some(half));
+        result?;
+        match self.ending.get() {
+            Some(Ending::KeepSocket) => Ok(()),
+            _ => socket.shut_down_writing(),
         }
-        half.shutdown().await?;
-        Ok(None)
     }
 
-    async fn write_on(&self, mut writer: BodyWriter) -> io::Result<BodyWriter> {
+    async fn write_on(&self, mut writer: BodyWriter, workspace: &Workspace) -> io::Result<()> {
         let mut waiting = None;
         loop {
-            let batch = poll_fn(|context| self.poll_batch(&mut waiting, context)).await;
-            if batch.answers == 0 && batch.streamed.is_none() {
-                return Ok(writer);
+            let send = |context: &mut Context<'_>| {
+                self.poll_send(&mut waiting, &writer.socket, workspace, context)
+            };
+            let Some(sent) = poll_fn(send).await? else { return Ok(()) };
+            if !sent.unsent.is_empty() {
+                writer.send(&sent.unsent).await?;
             }
-            if !batch.bytes.is_empty() {
-                writer.send(batch.bytes).await?;
-            }
-            let mut answers = batch.answers;
-            if let Some(streamed) = batch.streamed {
+            let mut answers = sent.answers;
+            if let Some(streamed) = sent.streamed {
                 let (back, is_whole) = streamed(writer).await;
                 writer = back;
                 answers += 1;
@@ -186,21 +168,30 @@ impl Outbox {
                 }
             }
             self.unanswered.set(self.unanswered.get() - answers);
-            self.unanswered_bytes.set(self.unanswered_bytes.get() - batch.event_bytes);
+            self.unanswered_bytes.set(self.unanswered_bytes.get() - sent.event_bytes);
             self.progress.raise();
         }
     }
 
-    /// Ready with what can be sent: all answers up to the first that is not there yet. Without any, the
-    /// outbox is closed and empty.
-    fn poll_batch(&self, waiting: &mut Option<Item>, context: &mut Context<'_>) -> Poll<Batch> {
-        let mut batch = Batch::default();
-        while batch.bytes.len() < WRITE_BYTES {
+    /// Ready when answers were sent: all up to the first that is not there yet. With none, the outbox is
+    /// closed and empty.
+    fn poll_send(
+        &self,
+        waiting: &mut Option<Item>,
+        socket: &Socket,
+        workspace: &Workspace,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Sent>>> {
+        if waiting.is_none() && self.items.borrow().is_empty() && self.ending.get().is_none() {
+            return Poll::Pending;
+        }
+        let (mut sent, mut bytes) = (Sent::default(), workspace.take_output());
+        while bytes.len() < WRITE_BYTES {
             // The item is out of the queue while it is polled: it may do anything.
             let next = waiting.take().or_else(|| self.items.borrow_mut().pop_front());
             let Some(mut item) = next else { break };
-            match item.poll_into(&mut batch, context) {
-                Poll::Ready(()) if batch.streamed.is_some() => break,
+            match item.poll_into(&mut bytes, &mut sent, context) {
+                Poll::Ready(()) if sent.streamed.is_some() => break,
                 Poll::Ready(()) => {}
                 Poll::Pending => {
                     *waiting = Some(item);
@@ -208,47 +199,60 @@ impl Outbox {
                 }
             }
         }
-        let is_empty = batch.answers == 0 && batch.streamed.is_none();
-        if is_empty && !(self.ending.get().is_some() && waiting.is_none()) {
-            return Poll::Pending;
+        if sent.answers > 0 {
+            let count = socket.send_now(&bytes)?;
+            if count < bytes.len() {
+                sent.unsent = bytes[count..].to_vec();
+            }
         }
-        Poll::Ready(batch)
+        workspace.give_output(bytes);
+        if sent.answers > 0 || sent.streamed.is_some() {
+            return Poll::Ready(Ok(Some(sent)));
+        }
+        let is_over = self.ending.get().is_some() && waiting.is_none();
+        if is_over { Poll::Ready(Ok(None)) } else { Poll::Pending }
     }
 }
 
-/// What one write carries.
+/// What one write carried.
 #[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
+struct Sent {
     answers: usize,
     event_bytes: usize,
+    /// For what the socket had no space.
+    unsent: Vec<u8>,
     /// Then this takes over.
     streamed: Option<StreamedAnswer>,
 }
 
 impl Item {
-    fn poll_into(&mut self, batch: &mut Batch, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the answer has been appended to `bytes`, and counted.
+    fn poll_into(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        sent: &mut Sent,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
         match self {
-            Item::Ready(bytes) if batch.bytes.is_empty() => batch.bytes = std::mem::take(bytes),
-            Item::Ready(bytes) => batch.bytes.extend_from_slice(bytes),
+            Item::Ready(answer) => bytes.extend_from_slice(answer),
             Item::Append { answer, event_bytes } => {
-                std::task::ready!(answer.poll_into(&mut batch.bytes, context));
-                batch.event_bytes += *event_bytes;
+                std::task::ready!(answer.poll_into(bytes, context));
+                sent.event_bytes += *event_bytes;
             }
             Item::Pending(answer) => {
-                let bytes = std::task::ready!(answer.as_mut().poll(context));
-                batch.bytes.extend_from_slice(&bytes);
+                let answer = std::task::ready!(answer.as_mut().poll(context));
+                bytes.extend_from_slice(&answer);
             }
             Item::Streamed(_) => {
                 let placeholder = Item::Ready(Vec::new());
                 let Item::Streamed(streamed) = std::mem::replace(self, placeholder) else {
                     unreachable!("it was matched")
                 };
-                batch.streamed = Some(streamed);
+                sent.streamed = Some(streamed);
                 return Poll::Ready(());
             }
         }
-        batch.answers += 1;
+        sent.answers += 1;
         Poll::Ready(())
     }
 }

@@ -23,7 +23,7 @@ use strandline_storage::{
 use super::{
     headers::{HeaderList, Headers},
     media_type::{MediaClass, MediaType},
-    raw::{Field, check_encoding, name_problem, text_form},
+    raw::{Field, check_encoding, name_problem, stored, text_form},
 };
 use crate::{
     input::{not_yet, quoted},
@@ -234,7 +234,7 @@ pub fn new_event(
         id: None,
         key,
         headers,
-        content_type: content_type.into(),
+        content_type: stored(content_type),
         form,
         kind,
         data,
@@ -414,7 +414,7 @@ mod tests {
     fn data_in_all_its_forms() {
         let kept = |text: &str| {
             let event = parse(text).unwrap();
-            (String::from(event.content_type), event.form, event.data)
+            (event.content_type.into_owned(), event.form, event.data)
         };
         let is = |content_type: &str, form, data: &'static [u8]| {
             (content_type.to_owned(), form, Bytes::from_static(data))

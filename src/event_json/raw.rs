@@ -48,9 +48,9 @@ enum Content {
     Guess,
     /// Each line is JSON.
     Lines,
-    Json(Box<str>),
-    Text(Box<str>),
-    Binary(Box<str>),
+    Json(Cow<'static, str>),
+    Text(Cow<'static, str>),
+    Binary(Cow<'static, str>),
 }
 
 impl RawAppend {
@@ -102,22 +102,22 @@ impl RawAppend {
     /// The event whose data is `data`: the whole body, or one line of it.
     pub fn event(&self, topic: &Topic, data: Bytes) -> Result<NewEvent, Problem> {
         let not_json = |error| Problem::new(ProblemKind::InvalidJson, format!("the data {error}"));
-        let (content_type, form): (&str, _) = match &self.content {
+        let (content_type, form) = match &self.content {
             Content::Guess => match (check::check(&data), std::str::from_utf8(&data)) {
-                (Ok(_), _) => ("", DataForm::Json),
-                (Err(_), Ok(_)) => ("text/plain", DataForm::Text),
-                (Err(_), Err(_)) => ("application/octet-stream", DataForm::Binary),
+                (Ok(_), _) => (Cow::Borrowed(""), DataForm::Json),
+                (Err(_), Ok(_)) => (Cow::Borrowed("text/plain"), DataForm::Text),
+                (Err(_), Err(_)) => (Cow::Borrowed("application/octet-stream"), DataForm::Binary),
             },
             Content::Lines => {
                 check::check(&data).map_err(not_json)?;
-                ("", DataForm::Json)
+                (Cow::Borrowed(""), DataForm::Json)
             }
             Content::Json(content_type) => {
                 check::check(&data).map_err(not_json)?;
-                (content_type, DataForm::Json)
+                (content_type.clone(), DataForm::Json)
             }
-            Content::Text(content_type) => (content_type, text_form(&data)),
-            Content::Binary(content_type) => (content_type, DataForm::Binary),
+            Content::Text(content_type) => (content_type.clone(), text_form(&data)),
+            Content::Binary(content_type) => (content_type.clone(), DataForm::Binary),
         };
         Ok(NewEvent {
             topic: topic.clone(),
@@ -125,7 +125,7 @@ impl RawAppend {
             id: None,
             key: self.key.clone(),
             headers: self.headers.clone(),
-            content_type: content_type.into(),
+            content_type,
             form,
             kind: EventKind::Data,
             data,
@@ -211,15 +211,24 @@ fn parse_content_type(name: &str, value: &[u8]) -> Result<Content, Problem> {
     let media =
         MediaType::parse(text).map_err(|what| invalid(name, &format!("cannot be used: {what}")))?;
     Ok(match media.class {
-        MediaClass::Json => Content::Json(media.stored.into()),
+        MediaClass::Json => Content::Json(stored(media.stored)),
         MediaClass::Lines => Content::Lines,
         MediaClass::Form => Content::Guess,
         MediaClass::CloudEvents => {
             return Err(not_yet(&format!("the content type {}", quoted(text))));
         }
-        MediaClass::Text => Content::Text(media.stored.into()),
-        MediaClass::Other => Content::Binary(media.stored.into()),
+        MediaClass::Text => Content::Text(stored(media.stored)),
+        MediaClass::Other => Content::Binary(stored(media.stored)),
     })
+}
+
+/// A content type as an event keeps it: the usual ones cost no memory.
+pub fn stored(content_type: &str) -> Cow<'static, str> {
+    const USUAL: [&str; 3] = ["", "text/plain", "application/octet-stream"];
+    match USUAL.iter().find(|usual| **usual == content_type) {
+        Some(usual) => Cow::Borrowed(usual),
+        None => Cow::Owned(content_type.to_owned()),
+    }
 }
 
 /// Refuses every content coding but the one that changes nothing.

@@ -119,7 +119,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn of(form: DataForm, content_type: &str, data: &'static [u8]) -> NewEvent {
+    fn of(form: DataForm, content_type: &'static str, data: &'static [u8]) -> NewEvent {
         let content_type = content_type.into();
         NewEvent { form, content_type, ..sample::json("a/b", Bytes::from_static(data)) }
     }

@@ -107,10 +107,30 @@ field_names! {
     Authorization "authorization"
 }
 
+/// For each length of a name, the places in [`FIELD_NAMES`] of those that have it, as bits: most fields
+/// of a request are told from all known ones by that alone.
+static PLACES_BY_BYTES: [u64; 64] = {
+    assert!(FIELD_NAMES.len() <= 64, "a place is a bit");
+    let mut places_by_bytes = [0; 64];
+    let mut place = 0;
+    while place < FIELD_NAMES.len() {
+        places_by_bytes[FIELD_NAMES[place].1.len()] |= 1 << place;
+        place += 1;
+    }
+    places_by_bytes
+};
+
 impl FieldName {
     fn find(name: &str) -> Option<Self> {
-        let same = |(_, text): &&(_, &str)| text.eq_ignore_ascii_case(name);
-        FIELD_NAMES.iter().find(same).map(|(field, _)| *field)
+        let mut places = *PLACES_BY_BYTES.get(name.len())?;
+        while places != 0 {
+            let (field, text) = FIELD_NAMES[places.trailing_zeros() as usize];
+            if text.eq_ignore_ascii_case(name) {
+                return Some(field);
+            }
+            places &= places - 1;
+        }
+        None
     }
 
     /// The field's name in lower case.
@@ -142,6 +162,7 @@ impl Span {
 struct Field {
     name: Span,
     value: Span,
+    known: Option<FieldName>,
 }
 
 /// What the Connection field says.
@@ -202,8 +223,9 @@ impl Head {
     }
 
     pub(super) fn push_field(&mut self, name: Span, value: Span) {
-        self.fields.push(Field { name, value });
-        if let Some(known) = FieldName::find(self.text_at(name)) {
+        let known = FieldName::find(self.text_at(name));
+        self.fields.push(Field { name, value, known });
+        if let Some(known) = known {
             let first = &mut self.first[known as usize];
             if *first == 0 {
                 *first = u8::try_from(self.fields.len()).expect("a head has at most 64 fields");
@@ -291,7 +313,7 @@ impl Head {
         };
         self.fields[first..]
             .iter()
-            .filter(move |field| self.text_at(field.name).eq_ignore_ascii_case(name.text()))
+            .filter(move |field| field.known == Some(name))
             .map(|field| self.bytes_at(field.value))
     }
 

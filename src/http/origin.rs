@@ -75,12 +75,12 @@ impl OriginRules {
             let detail = "the Host field is missing";
             return Err(Problem::new(ProblemKind::InvalidHost, detail).closing());
         };
-        let is_listen_ip = match listen_ip {
+        let is_listen_ip = || match listen_ip {
             IpAddr::V4(address) => host.ipv4() == Some(address),
             IpAddr::V6(address) => host.ipv6() == Some(address),
         };
-        let is_ours = is_listen_ip
-            || ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| host.same_name(name))
+        let is_ours = ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| host.same_name(name))
+            || is_listen_ip()
             || self.listen_name.as_deref().is_some_and(|name| host.same_name(name));
         if is_ours {
             return Ok(());

@@ -36,7 +36,7 @@ pub enum Parsed {
     Incomplete,
     /// A head, in the first `bytes` bytes. Its body, and then the next head, follow.
     Request {
-        /// The head. Hand it to [`HeadParser::recycle`] when done.
+        /// The head.
         head: Head,
         /// How many bytes of the input it took.
         bytes: usize,
@@ -55,7 +55,6 @@ pub struct HeadParser {
     line_start: usize,
     /// Where the head begins: 2 if an empty line came before it.
     head_start: usize,
-    spare: Option<Head>,
 }
 
 impl HeadParser {
@@ -64,22 +63,24 @@ impl HeadParser {
     /// After `Incomplete`, the next input must begin with the same bytes. After `Request`, the next
     /// must begin behind the request's body.
     pub fn parse(&mut self, input: &[u8]) -> Parsed {
+        let mut head = Head::default();
+        match self.parse_into(&mut head, input) {
+            Ok(None) => Parsed::Incomplete,
+            Ok(Some(bytes)) => Parsed::Request { head, bytes },
+            Err(problem) => Parsed::Refused(problem),
+        }
+    }
+
+    /// The same with the memory of a head that is no longer needed: returns how many bytes the head
+    /// took, None if it has not come whole. Without a number, what is in `head` says nothing.
+    pub fn parse_into(&mut self, head: &mut Head, input: &[u8]) -> Result<Option<usize>, Problem> {
         let outcome = match self.find_end(input) {
-            Ok(None) => return Parsed::Incomplete,
-            Ok(Some(end)) => {
-                let mut head = self.spare.take().unwrap_or_default();
-                read(&mut head, &input[self.head_start..end])
-                    .map(|()| Parsed::Request { head, bytes: end })
-            }
+            Ok(None) => return Ok(None),
+            Ok(Some(end)) => read(head, &input[self.head_start..end]).map(|()| Some(end)),
             Err(problem) => Err(problem),
         };
         (self.scanned, self.line_start, self.head_start) = (0, 0, 0);
-        outcome.unwrap_or_else(|problem| Parsed::Refused(problem.closing()))
-    }
-
-    /// Takes back a head that is no longer needed, so that the next one uses its memory.
-    pub fn recycle(&mut self, head: Head) {
-        self.spare = Some(head);
+        outcome.map_err(Problem::closing)
     }
 
     /// Whether a part of a head has come: then a deadline runs, and an end of the connection cuts it.
@@ -431,11 +432,11 @@ mod tests {
 
     #[test]
     fn a_recycled_head_keeps_its_memory_and_nothing_else() {
-        let mut parser = HeadParser::default();
-        let Parsed::Request { head, .. } = parser.parse(APPEND) else { panic!("not accepted") };
-        parser.recycle(head);
+        let (mut parser, mut head) = (HeadParser::default(), Head::default());
         let next = b"GET / HTTP/1.0\r\n\r\n";
-        let Parsed::Request { head, .. } = parser.parse(next) else { panic!("not accepted") };
+        for input in [APPEND, next] {
+            assert_eq!(parser.parse_into(&mut head, input), Ok(Some(input.len())));
+        }
         assert_eq!(head, accepted(next));
     }
 

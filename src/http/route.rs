@@ -210,6 +210,9 @@ fn topic(path: &str) -> Result<Topic, Problem> {
 /// Decodes percent-encoded UTF-8; None when a `%` is not followed by two hexadecimal digits, or when
 /// the result is not UTF-8.
 fn decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
     let mut after_percent = text.split('%');
     after_percent.next();
     let is_hex = |part: &str| {

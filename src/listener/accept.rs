@@ -10,7 +10,7 @@ use std::{
     cell::Cell,
     convert::Infallible,
     io,
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     os::fd::OwnedFd,
     rc::Rc,
     time::{Duration, Instant},
@@ -135,8 +135,7 @@ impl Door {
 
     fn serve(&self, socket: OwnedFd, place: Place) -> io::Result<()> {
         sockopt::set_tcp_nodelay(&socket, true)?;
-        let stream = monoio::net::TcpStream::from_std(TcpStream::from(socket))?;
-        monoio::spawn(connection::serve(self.shard.clone(), stream, place));
+        monoio::spawn(connection::serve(self.shard.clone(), socket, place));
         Ok(())
     }
 

@@ -103,7 +103,7 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
     let live = LiveLog::start(log.clone(), drain.clone())?;
     let connections = Connections::new(plan.connections);
     let shard =
-        Rc::new(Shard::new(index, driver, config.clone(), origins, live, drain, connections));
+        Rc::new(Shard::new(index, driver, config.clone(), origins, live, drain, connections)?);
     let committing = owner.as_ref().map(|owner| monoio::spawn(owner.clone().run()));
     let mail =
         monoio::spawn(take_mail(shard.clone(), owner.clone(), doorbell.clone(), control.clone()));

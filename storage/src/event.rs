@@ -3,7 +3,7 @@
 //! A name is parsed once, at the edge, into a type that cannot be wrong. How events lie inside a
 //! frame is in [`archive`], which alone knows rkyv.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{borrow::Cow, fmt, ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 
@@ -188,7 +188,7 @@ pub struct NewEvent {
     /// Names and values, in this order.
     pub headers: Vec<(Box<str>, Box<str>)>,
     /// The media type of the data; empty is `application/json`.
-    pub content_type: Box<str>,
+    pub content_type: Cow<'static, str>,
     /// How the data is shown inside JSON.
     pub form: DataForm,
     /// What it is for.
@@ -209,7 +209,7 @@ impl NewEvent {
             id: None,
             key: None,
             headers: Vec::new(),
-            content_type: Box::default(),
+            content_type: Cow::Borrowed(""),
             form: DataForm::Json,
             kind: EventKind::Data,
             data,
