@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""One reader, through curl, httpx-sse or websockets; the same contract as node_client.mjs.
+"""One reader, through curl, httpx-sse, requests or websockets; the same contract as node_client.mjs.
 
 Prints `offset<TAB>data` for each event, in the order of arrival, and ends after the event of type `end`
 or after `--count` events. It resumes by itself: after a lost connection, and after each cut of its own
-(`--cut-every N`: at a random event, about every N).
+(`--cut-every N`: at a random event, about every N). With `--accept ENCODINGS` each event is printed at once,
+and standard error says how each event stream came: `encoding=zstd`, when its first block has been read.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import urllib.parse
 
 import httpx
 import httpx_sse
+import requests
+import urllib3
 import websockets
 
 from dataset import compact
@@ -43,12 +46,23 @@ class Reader:
         return self.seen + self.random.randint(1, 2 * every) if every else float("inf")
 
     def query(self) -> str:
-        return urllib.parse.urlencode({"topic": self.options.topic, "from": "earliest"})
+        return urllib.parse.urlencode({"topic": self.options.topic, "from": self.options.start})
+
+    def headers(self) -> dict[str, str]:
+        accept = {"Accept-Encoding": self.options.accept} if self.options.accept else {}
+        return accept | ({"Last-Event-ID": self.cursor} if self.cursor else {})
+
+    def opened(self, encoding: str | None) -> None:
+        """Says how the stream comes whose first block has been read."""
+        if self.options.accept:
+            print(f"encoding={encoding or 'identity'}", file=sys.stderr, flush=True)
 
     def event(self, cursor: str, kind: str, data: str) -> bool:
         """Takes one event; returns whether to cut the connection now."""
         self.cursor = cursor
         sys.stdout.write(f"{cursor.split('.')[0]}\t{data}\n")
+        if self.options.accept:
+            sys.stdout.flush()
         self.seen += 1
         if kind == "end" or self.seen == self.options.count:
             sys.stdout.flush()
@@ -63,13 +77,14 @@ class Reader:
 
 async def httpx_reader(reader: Reader) -> None:
     """One connection of httpx-sse."""
-    headers = {"Last-Event-ID": reader.cursor} if reader.cursor else {}
     async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=60)) as client:
         url = f"{reader.options.base}/api/v1/events/stream?{reader.query()}"
-        async with httpx_sse.aconnect_sse(client, "GET", url, headers=headers) as source:
+        async with httpx_sse.aconnect_sse(client, "GET", url, headers=reader.headers()) as source:
             async for event in source.aiter_sse():
                 if event.event.startswith("connection.") or event.event == "ping":
                     assert event.event != "connection.reset", event.data
+                    if event.event == "connection.established":
+                        reader.opened(source.response.headers.get("Content-Encoding"))
                     reader.cursor = event.id or reader.cursor
                 elif event.event and reader.event(event.id, event.event, event.data):
                     return
@@ -100,41 +115,76 @@ async def websockets_reader(reader: Reader) -> None:
                     raise RuntimeError(message)
 
 
+def take_lines(reader: Reader, lines, encoding) -> None:
+    """Parses the lines of one event stream, each with its LF, as the SSE specification says."""
+    kind, data, last_id = "", [], reader.cursor
+    for line in lines:
+        if not line.endswith("\n"):
+            return  # cut in the middle of a line: an unfinished event counts for nothing
+        line = line[:-1]
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if line == "":
+            if data and not kind.startswith("connection.") and kind != "ping":
+                if reader.event(last_id, kind, "\n".join(data)):
+                    return
+            elif data:
+                assert kind != "connection.reset", data
+                reader.cursor = last_id
+                if kind == "connection.established":
+                    reader.opened(encoding)
+            kind, data = "", []
+        elif name == "id":
+            last_id = value
+        elif name == "event":
+            kind = value
+        elif name == "data":
+            data.append(value)
+
+
 async def curl_reader(reader: Reader) -> None:
-    """One `curl -N`, its output parsed as the SSE specification says."""
-    command = ["curl", "-sS", "-N", f"{reader.options.base}/api/v1/events/stream?{reader.query()}"]
-    if reader.cursor:
-        command += ["-H", f"Last-Event-ID: {reader.cursor}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    """One `curl -N -i`."""
+    command = ["curl", "-sS", "-N", "-i", f"{reader.options.base}/api/v1/events/stream?{reader.query()}"]
+    for name, value in reader.headers().items():
+        command += ["-H", f"{name}: {value}"]
+    if reader.options.accept:
+        command.append("--compressed")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        kind, data, last_id = "", [], reader.cursor
-        for line in process.stdout:
-            if not line.endswith("\n"):
-                return  # cut in the middle of a line: an unfinished event counts for nothing
-            line = line[:-1]
-            name, _, value = line.partition(":")
-            value = value.removeprefix(" ")
-            if line == "":
-                if data and not kind.startswith("connection.") and kind != "ping":
-                    if reader.event(last_id, kind, "\n".join(data)):
-                        return
-                elif data:
-                    assert kind != "connection.reset", data
-                    reader.cursor = last_id
-                kind, data = "", []
-            elif name == "id":
-                last_id = value
-            elif name == "event":
-                kind = value
-            elif name == "data":
-                data.append(value)
+        encoding = None
+        for field in process.stdout:
+            name, _, value = field.decode("latin-1").partition(":")
+            if name.lower() == "content-encoding":
+                encoding = value.strip()
+            if field == b"\r\n":
+                break
+        take_lines(reader, map(bytes.decode, process.stdout), encoding)
     finally:
         process.kill()
         process.wait()
 
 
-READERS = {"curl": curl_reader, "httpx-sse": httpx_reader, "websockets": websockets_reader}
-LOST = (httpx.HTTPError, OSError, websockets.WebSocketException, TimeoutError, EOFError)
+def text_lines(pieces):
+    """Cuts text that comes in pieces of bytes into lines with their LF."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode() + "\n"
+    yield rest.decode()
+
+
+async def requests_reader(reader: Reader) -> None:
+    """One streamed answer of requests; read from urllib3 itself, whose pieces come as they arrive."""
+    url = f"{reader.options.base}/api/v1/events/stream?{reader.query()}"
+    with requests.get(url, headers=reader.headers(), stream=True, timeout=(10, 60)) as answer:
+        pieces = answer.raw.stream(65536, decode_content=True)
+        take_lines(reader, text_lines(pieces), answer.headers.get("Content-Encoding"))
+
+
+READERS = {"curl": curl_reader, "httpx-sse": httpx_reader, "requests": requests_reader,
+           "websockets": websockets_reader}
+LOST = (httpx.HTTPError, requests.RequestException, urllib3.exceptions.HTTPError, OSError, websockets.WebSocketException, TimeoutError, EOFError)
 
 
 async def main() -> None:
@@ -142,6 +192,8 @@ async def main() -> None:
     parser.add_argument("client", choices=READERS)
     parser.add_argument("--base", required=True)
     parser.add_argument("--topic", default="**")
+    parser.add_argument("--start", default="earliest", help="an offset, earliest or latest")
+    parser.add_argument("--accept", help="what Accept-Encoding says")
     parser.add_argument("--count", type=int, default=-1)
     parser.add_argument("--cut-every", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)

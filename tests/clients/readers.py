@@ -9,16 +9,18 @@ HERE = pathlib.Path(__file__).resolve().parent
 PYTHON_CLIENTS = ("curl", "httpx-sse", "websockets")
 NODE_CLIENTS = ("eventsource", "ws", "chromium-sse", "chromium-ws")
 CLIENTS = PYTHON_CLIENTS + NODE_CLIENTS
+# Read event streams alone, for the sake of what they decode.
+DECODING_CLIENTS = ("curl", "httpx-sse", "requests", "eventsource", "node-fetch", "chromium-sse", "chromium-fetch")
 
 
 class ReaderProcess:
     """A reader that writes what it sees into a file."""
 
     def __init__(self, client: str, base: str, out: pathlib.Path, topic: str = "**", count: int = -1,
-                 cut_every: int = 0, seed: int = 1):
+                 cut_every: int = 0, seed: int = 1, start: str = "earliest", accept: str | None = None):
         program = [sys.executable, str(HERE / "py_client.py")]
         environment = dict(os.environ)
-        if client in NODE_CLIENTS:
+        if client in NODE_CLIENTS or client in ("node-fetch", "chromium-fetch"):
             # The npm packages live outside the checkout (tests/run installs them there).
             modules = os.environ.get("STRANDLINE_NODE_DIR")
             program = ["node", str(pathlib.Path(modules or HERE) / "node_client.mjs")]
@@ -27,7 +29,8 @@ class ReaderProcess:
         with open(out, "wb") as stdout, open(self.errors, "wb") as stderr:
             self.process = subprocess.Popen(
                 [*program, client, f"--base={base}", f"--topic={topic}", f"--count={count}",
-                 f"--cut-every={cut_every}", f"--seed={seed}"],
+                 f"--cut-every={cut_every}", f"--seed={seed}", f"--start={start}",
+                 *([f"--accept={accept}"] if accept else [])],
                 stdout=stdout, stderr=stderr, env=environment)
 
     def wait(self, timeout_s: float) -> list[tuple[int, str]]:
@@ -52,6 +55,11 @@ class ReaderProcess:
             if line.startswith("cuts="):
                 return int(line.removeprefix("cuts="))
         return 0
+
+    def encodings(self) -> list[str]:
+        """How the event streams came that have begun so far; only said with `accept`."""
+        lines = self.errors.read_text().splitlines()
+        return [line.removeprefix("encoding=") for line in lines if line.startswith("encoding=")]
 
     def stop(self) -> None:
         """Ends it, if it has not ended."""
