@@ -4,7 +4,7 @@
     benches/figures.py append     beside durable-streams-server, 1 to 256 publishers, one request in flight each
     benches/figures.py recovery   start on an unsealed tail of 1 GiB, killed with SIGKILL
     benches/figures.py replay     one topic of 100 events out of a log of 5 million
-    benches/figures.py fan-out    1,000 SSE subscribers at 100 events a second (cargo bench --bench fan_out)
+    benches/figures.py fan-out    1,000 SSE subscribers at 100 events a second (strandline bench fanout)
 
 Servers run with one shard on one core, the load (wrk, which sleeps in epoll) on the other. Peers take turns within
 a round, so that both see the same weather; the median over rounds is shown with the lowest and the highest.
@@ -217,7 +217,8 @@ def replay():
 
 
 def fan_out():
-    subprocess.run(["cargo", "bench", "--quiet", "--bench", "fan_out"], check=True, cwd=ROOT)
+    run = [binary(), "bench", "fanout", "--subscribers", "1000", "--rate", "100", "--seconds", "20"]
+    subprocess.run([*run, "--server-core", SERVER_CORE, "--client-core", CLIENT_CORE], check=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ pub mod idle;
 pub mod link;
 pub mod load;
 pub mod net;
+pub mod options;
 pub mod outcome;
 pub mod page;
 pub mod payload;

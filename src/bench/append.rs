@@ -2,8 +2,9 @@
 
 use super::{
     engine::BenchError,
+    options::{Options, Rate},
     outcome::Outcome,
-    session::{Options, Rate, Session},
+    session::Session,
     target::Target,
 };
 

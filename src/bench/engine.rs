@@ -42,6 +42,9 @@ pub enum BenchError {
     /// What was waited for did not come.
     #[error("{0}")]
     Patience(String),
+    /// Somebody wants no outcome any more.
+    #[error("stopped")]
+    Stopped,
 }
 
 /// One connection that receives.
@@ -81,6 +84,8 @@ pub struct Engine<'t, T: Target> {
     pub receipts: Meter,
     /// Deliveries since the beginning.
     pub delivered: u64,
+    /// Bytes that subscribers received since the beginning, as they came: in chunks, compressed.
+    pub received_bytes: u64,
     /// Subscribers that were hung up on.
     pub hang_ups: u64,
     /// How events are sent.
@@ -120,6 +125,7 @@ impl<'t, T: Target> Engine<'t, T> {
             acks: Meter::default(),
             receipts: Meter::default(),
             delivered: 0,
+            received_bytes: 0,
             hang_ups: 0,
             load: Load::Still,
             last_news_ns: now_ns(),
@@ -352,8 +358,10 @@ impl<'t, T: Target> Engine<'t, T> {
             if !ready.readable {
                 return Ok(());
             }
+            let kept_bytes = subscriber.link.kept_bytes();
             let received = subscriber.link.receive(&mut self.buffer);
             let Some(bytes) = received.map_err(|error| error.to_string())? else { return Ok(()) };
+            self.received_bytes += u64::try_from(bytes - kept_bytes).expect("the buffer's size");
             let now = now_ns();
             self.last_news_ns = now;
             let (payloads, checker, receipts) =

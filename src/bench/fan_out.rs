@@ -6,9 +6,10 @@
 use super::{
     engine::BenchError,
     net::now_ns,
+    options::{Options, Rate},
     outcome::{Outcome, Point},
     record::{Latency, as_f64},
-    session::{Options, Rate, Session},
+    session::Session,
     target::{From, Target},
 };
 

@@ -5,9 +5,10 @@ use std::{fs, time::Duration};
 use super::{
     engine::BenchError,
     net::now_ns,
+    options::Options,
     outcome::{Outcome, grouped},
     record::as_f64,
-    session::{Options, Session},
+    session::Session,
     target::{From, Target},
 };
 

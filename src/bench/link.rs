@@ -96,6 +96,11 @@ impl Link {
         }
     }
 
+    /// How many bytes wait for more.
+    pub fn kept_bytes(&self) -> usize {
+        self.tail.len()
+    }
+
     /// Keeps what was not done with for the next [`receive`](Self::receive).
     pub fn keep(&mut self, rest: &[u8]) {
         self.tail.clear();

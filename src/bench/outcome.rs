@@ -40,6 +40,8 @@ pub struct Point {
     pub deliveries: u64,
     /// The same for each second.
     pub deliveries_per_s: f64,
+    /// Bytes on the wire for each of them, framing and compression included.
+    pub wire_bytes_per_delivery: Option<f64>,
     /// CPU time of the load generator, in cores: near one it is the limit, and not the server.
     pub client_cpu_cores: f64,
     /// From when an event was due to its acknowledgement.
@@ -109,7 +111,10 @@ impl Point {
         }
         if self.deliveries > 0 {
             let (count, rate) = (grouped(as_f64(self.deliveries)), grouped(self.deliveries_per_s));
-            push("deliveries", format!("{rate}/s ({count} in {:.1} s)", self.seconds));
+            let bytes = self
+                .wire_bytes_per_delivery
+                .map_or(String::new(), |bytes| format!(", {bytes:.0} bytes each on the wire"));
+            push("deliveries", format!("{rate}/s ({count} in {:.1} s){bytes}", self.seconds));
         }
         if let Some(receipt) = &self.receipt {
             push("publish to receipt", latency(receipt));

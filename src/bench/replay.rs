@@ -4,9 +4,10 @@ use super::{
     engine::BenchError,
     load::Load,
     net::now_ns,
+    options::Options,
     outcome::{Outcome, grouped},
     record::as_f64,
-    session::{Options, Session},
+    session::Session,
     target::{From, Target},
 };
 

@@ -1,103 +1,21 @@
 //! What all benches do: connect, load for a while, look at the server, wait until all is there.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::atomic::Ordering, time::Duration};
 
 use super::{
     engine::{BenchError, Engine},
     load::{Load, Schedule},
     net::{nanoseconds, now_ns},
-    outcome::{Outcome, Point, ServerUse, Tick, grouped},
+    options::{Options, Rate},
+    outcome::{Outcome, Point, ServerUse, Tick},
     process::{Usage, usage},
     progress::Progress,
     record::as_f64,
     target::{From, Target},
 };
 
-/// How a run is done, whatever it measures.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// How long is measured.
-    pub seconds: Duration,
-    /// How long the load runs before.
-    pub warmup: Duration,
-    /// The length of a payload.
-    pub payload_bytes: usize,
-    /// How often progress is shown, and the width of the intervals of a report.
-    pub interval: Duration,
-    /// Connections that are being made at the same time, at most.
-    pub connecting_max: usize,
-    /// How long nothing may happen before a run is given up.
-    pub patience: Duration,
-    /// Whether progress goes to standard error.
-    pub progress: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            seconds: Duration::from_secs(10),
-            warmup: Duration::from_secs(2),
-            payload_bytes: 256,
-            interval: Duration::from_secs(1),
-            connecting_max: 500,
-            patience: Duration::from_secs(10),
-            progress: false,
-        }
-    }
-}
-
-impl Options {
-    /// What a report says of them.
-    pub fn said(&self) -> BTreeMap<&'static str, String> {
-        BTreeMap::from([
-            ("seconds", self.seconds.as_secs_f64().to_string()),
-            ("warmup", self.warmup.as_secs_f64().to_string()),
-            ("bytes", self.payload_bytes.to_string()),
-        ])
-    }
-}
-
 /// After connecting, the server has so long to come to rest before its memory is read.
 const SETTLE: Duration = Duration::from_millis(500);
-
-/// A load by its rate.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Rate {
-    /// As fast as acknowledged, with so many events of each publisher in flight.
-    Closed {
-        /// Requests in flight.
-        window: u32,
-    },
-    /// So many events a second in all.
-    Open {
-        /// Events a second.
-        per_s: f64,
-        /// At most so many events of each publisher in flight.
-        window: u32,
-    },
-}
-
-impl Rate {
-    /// The rate that was asked for, if one was.
-    pub fn per_s(self) -> Option<f64> {
-        match self {
-            Rate::Open { per_s, .. } => Some(per_s),
-            Rate::Closed { .. } => None,
-        }
-    }
-
-    /// What so many publishers send, in words.
-    pub fn label(self, publishers: u32) -> String {
-        let who = if publishers == 1 { "publisher" } else { "publishers" };
-        match self {
-            Rate::Open { per_s, .. } => format!("{publishers} {who}, {}/s", grouped(per_s)),
-            Rate::Closed { window: 1 } => format!("{publishers} {who}, one event in flight each"),
-            Rate::Closed { window } => {
-                format!("{publishers} {who}, {} in flight each", grouped(f64::from(window)))
-            }
-        }
-    }
-}
 
 /// One run under way.
 pub struct Session<'t, T: Target> {
@@ -162,6 +80,10 @@ impl<'t, T: Target> Session<'t, T> {
     ) -> Result<bool, BenchError> {
         let until_ns = now_ns() + nanoseconds(duration);
         loop {
+            if self.options.stop.load(Ordering::Relaxed) {
+                self.progress.finish();
+                return Err(BenchError::Stopped);
+            }
             if done(&mut self.engine) {
                 return Ok(true);
             }
@@ -336,8 +258,8 @@ impl<'t, T: Target> Session<'t, T> {
         self.engine.receipts.reset(now);
         self.resident_kib_max = 0;
         let begin = self.look();
-        let client_cpu_s = client_cpu_s();
-        Measured { begin_ns: now, begin, client_cpu_s }
+        let received_bytes = self.engine.received_bytes;
+        Measured { begin_ns: now, begin, received_bytes, client_cpu_s: client_cpu_s() }
     }
 
     /// Counts what happened since `measured`. Latencies are still missing: what was sent is to arrive
@@ -362,6 +284,9 @@ impl<'t, T: Target> Session<'t, T> {
             appends_per_s: as_f64(appends) / seconds,
             deliveries,
             deliveries_per_s: as_f64(deliveries) / seconds,
+            wire_bytes_per_delivery: (deliveries > 0).then(|| {
+                as_f64(self.engine.received_bytes - measured.received_bytes) / as_f64(deliveries)
+            }),
             client_cpu_cores: (client_cpu_s() - measured.client_cpu_s) / seconds,
             server: (!self.processes.is_empty()).then(|| ServerUse {
                 cpu_cores: cpu_s / seconds,
@@ -455,6 +380,8 @@ pub struct Measured {
     pub begin_ns: u64,
     /// What the server had used by then.
     pub begin: Usage,
+    /// What subscribers had received.
+    received_bytes: u64,
     /// What we had used.
     client_cpu_s: f64,
 }

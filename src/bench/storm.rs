@@ -10,9 +10,10 @@ use super::{
     engine::BenchError,
     load::Load,
     net::{nanoseconds, now_ns},
+    options::{Options, Rate},
     outcome::{Outcome, grouped},
     record::as_f64,
-    session::{Options, Rate, Session},
+    session::Session,
     target::{From, Target},
 };
 

@@ -61,14 +61,24 @@ fn append_counts_acknowledgements() {
 
 #[test]
 fn fanout_delivers_everything_to_everybody() {
-    for transport in ["sse", "ws"] {
-        let fan_out =
-            outcome(&["fanout", "--subscribers", "20", "--rate", "200", "--transport", transport]);
+    let mut wire_bytes = Vec::new();
+    for how in [
+        &["--transport", "ws"][..],
+        &["--transport", "sse"],
+        &["--compression", "gzip"],
+        &["--compression", "zstd"],
+    ] {
+        let load = ["fanout", "--subscribers", "20", "--rate", "200"];
+        let fan_out = outcome(&[&load[..], how].concat());
         let point = &fan_out["points"][0];
         let (acks, receipts) = (number(&point["ack"]["count"]), number(&point["receipt"]["count"]));
         assert!(acks > 10.0, "{point}");
-        assert_eq!(receipts, acks * 20.0, "over {transport}");
+        assert_eq!(receipts, acks * 20.0, "{how:?}");
+        wire_bytes.push(number(&point["wire_bytes_per_delivery"]));
     }
+    let [socket, plain, gzip, zstd] = wire_bytes[..] else { panic!("four runs") };
+    assert!(socket > plain && plain > 256.0, "{wire_bytes:?}");
+    assert!(gzip < plain && zstd < plain, "compressed: {wire_bytes:?}");
     let unthrottled = outcome(&["fanout", "--subscribers", "10", "--publishers", "4"]);
     assert!(number(&unthrottled["points"][0]["deliveries"]) > 100.0);
 }
