@@ -1,14 +1,12 @@
 #!/usr/bin/env python3
 """The figures of docs/PERFORMANCE.md that need whole processes: who measures what is printed with each.
 
-    benches/figures.py append     beside durable-streams-server, 1 to 256 publishers, one request in flight each
     benches/figures.py recovery   start on an unsealed tail of 1 GiB, killed with SIGKILL
     benches/figures.py replay     one topic of 100 events out of a log of 5 million
     benches/figures.py fan-out    1,000 SSE subscribers at 100 events a second (strandline bench fanout)
 
-Servers run with one shard on one core, the load (wrk, which sleeps in epoll) on the other. Peers take turns within
-a round, so that both see the same weather; the median over rounds is shown with the lowest and the highest.
-Needs: `cargo build --release`, wrk (Debian), durable-streams-server (`cargo install durable-streams`).
+Servers run with one shard on one core, the load on the other. Needs: `cargo build --release`. The comparison with other
+servers is benches/peers/run.py.
 `STRANDLINE_BENCH_DIR` names the directory for data: put it on the disk that is to be measured.
 """
 
@@ -16,7 +14,6 @@ import http.client
 import json
 import os
 import pathlib
-import re
 import shutil
 import signal
 import statistics
@@ -29,9 +26,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "clients"))
 from harness import binary, free_port  # noqa: E402
 
-SERVER_CORE, CLIENT_CORE = "0", "1"
+SERVER_CORE = "0"
 ROUNDS = int(os.environ.get("STRANDLINE_ROUNDS", "5"))
-SECONDS = int(os.environ.get("STRANDLINE_SECONDS", "5"))
 EVENT_BYTES = 256
 
 
@@ -55,18 +51,6 @@ class Process:
                 assert time.monotonic() < deadline and self.process.poll() is None, f"{command} did not start"
                 time.sleep(0.01)
 
-    def cpu_s(self) -> float:
-        """CPU seconds used so far."""
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def resident_mib(self) -> float:
-        """Resident memory."""
-        for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        return 0
-
     def end(self, number=signal.SIGKILL, keep=False):
         self.process.send_signal(number)
         self.process.wait()
@@ -77,50 +61,6 @@ class Process:
 def strandline(data=None, *arguments):
     port, data = free_port(), data or scratch()
     return Process([binary(), "serve", "--shards", "1", "--listen", f"127.0.0.1:{port}", "--data", data, *arguments], port, data)
-
-
-def durable_streams():
-    port, data = free_port(), scratch()
-    server = Process(["durable-streams-server", "--port", str(port), "--data-dir", data, "--durability", "wal", "--worker-threads", "1", "--wal-shards", "1"], port, data)
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("PUT", "/bench", headers={"Content-Type": "application/octet-stream"})
-    assert connection.getresponse().status in (200, 201)
-    return server
-
-
-def wrk(port, path, publishers, content_type):
-    """One load: (events/s, p50 ms, p99 ms)."""
-    script = f'wrk.method="POST"\nwrk.body=string.rep("x",{EVENT_BYTES})\nwrk.headers["Content-Type"]="{content_type}"\n'
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as lua:
-        lua.write(script)
-        lua.flush()
-        out = subprocess.run(["taskset", "-c", CLIENT_CORE, "wrk", "-t1", f"-c{publishers}", f"-d{SECONDS}s", "--latency", "-s", lua.name, f"http://127.0.0.1:{port}{path}"],
-                             capture_output=True, text=True, check=True).stdout
-    assert "Non-2xx" not in out and "Socket errors" not in out, out
-    to_ms = {"us": 1e-3, "ms": 1, "s": 1e3}
-    quantile = lambda name: (lambda found: float(found[1]) * to_ms[found[2]])(re.search(rf"{name}%\s+([\d.]+)(us|ms|s)\b", out))
-    return float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1]), quantile("50"), quantile("99")
-
-
-def append():
-    peers = {"strandline": (strandline, "/api/v1/topics/bench/append/events", "text/plain"), "durable-streams": (durable_streams, "/bench", "application/octet-stream")}
-    print(f"{EVENT_BYTES}-byte events, synced before the answer, one in flight a publisher; {ROUNDS} rounds of {SECONDS} s, median (lowest to highest)")
-    for publishers in (1, 16, 64, 256):
-        results = {name: [] for name in peers}
-        for _ in range(ROUNDS):
-            for name, (start, path, content_type) in peers.items():
-                server = start()
-                try:
-                    before = server.cpu_s()
-                    rate, p50, p99 = wrk(server.port, path, publishers, content_type)
-                    results[name].append((rate, p50, p99, (server.cpu_s() - before) * 1e6 / (rate * SECONDS), server.resident_mib()))
-                finally:
-                    server.end()
-        for name, rows in results.items():
-            column = lambda at: statistics.median(row[at] for row in rows)
-            rates = [row[0] for row in rows]
-            print(f"{publishers:4} publishers  {name:16} {column(0):9.0f}/s ({min(rates):.0f} to {max(rates):.0f})  p50 {column(1):6.2f}  p99 {column(2):6.2f} ms  {column(3):5.1f} us CPU each  {column(4):5.0f} MiB", flush=True)
-        print(f"{'':17} ratio {statistics.median(row[0] for row in results['strandline']) / statistics.median(row[0] for row in results['durable-streams']):.2f}", flush=True)
 
 
 def fill(port, lines, parts_bytes=4 << 20):
@@ -222,7 +162,7 @@ def fan_out():
 
 
 if __name__ == "__main__":
-    figures = {"append": append, "recovery": recovery, "replay": replay, "fan-out": fan_out}
+    figures = {"recovery": recovery, "replay": replay, "fan-out": fan_out}
     if len(sys.argv) < 2 or any(name not in figures for name in sys.argv[1:]):
         raise SystemExit(__doc__)
     for name in sys.argv[1:]:

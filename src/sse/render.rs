@@ -219,7 +219,7 @@ mod tests {
         render.say(Word::Heartbeat, &mut stream);
         stream.extend_from_slice(&chunk(&render, b"more events, "));
         wrapping.end(&mut stream);
-        let mut plain = vec![0; 100];
+        let mut plain = [0; 100];
         let count = zstd_safe::decompress(&mut plain[..], &stream).expect("whole frames");
         assert_eq!(plain[..count], *b"established, events, :\nmore events, ");
     }

@@ -7,7 +7,7 @@
 //!                                 ^         |
 //!   wheel --> heartbeats ---------'         '--> behind --> up to `TURNS_MAX` readers of the log
 //! ```
-//! A connection is a [`slot::Slot`], its socket is watched in bulk, its heartbeat is an entry in a wheel: an
+//! A connection is a `slot::Slot`, its socket is watched in bulk, its heartbeat is an entry in a wheel: an
 //! idle one has no task, no timer and no buffer. When a view has something new its members are served
 //! one after the other, each with everything that came since its last send, in one vectored send; so
 //! at low load an event leaves at once, and under load sends grow by themselves. The work goes in
