@@ -1,4 +1,4 @@
-//! The two clocks, read when they are needed: the only file of the server that does so.
+//! The clocks, read when they are needed: the only file of the server that does so.
 
 use rustix::time::{ClockId, clock_gettime};
 use strandline_storage::clock::Now;
@@ -22,6 +22,11 @@ pub fn unix_s() -> u64 {
 /// Milliseconds since the machine started, also while it slept.
 pub fn boot_ms() -> u64 {
     read_ms(ClockId::Boottime)
+}
+
+/// Milliseconds that this thread has run for. A system call, unlike the others.
+pub fn busy_ms() -> u64 {
+    read_ms(ClockId::ThreadCPUTime)
 }
 
 fn read_ms(clock: ClockId) -> u64 {

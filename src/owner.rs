@@ -7,7 +7,8 @@
 //! complete --> visible offset stored for all shards --> acknowledgements, in order --> frames published
 //! ```
 //! Commits are started by one task that appends wake: it runs behind all that is already in the run
-//! queue, so that whatever arrives in the same turn of the loop goes into the same frame.
+//! queue, so that whatever arrives in the same turn of the loop goes into the same frame. And by the end
+//! of another: what waits is handed to the disk before the answers to what is durable are sent.
 //!
 //! Invariants:
 //! 1. A write's task is never raced or dropped: the kernel would keep the buffer, and nobody would
@@ -31,6 +32,7 @@ use strandline_storage::{
     error::AppendError,
     event::NewEvent,
     frame::Frame,
+    group_commit::WINDOW_MS,
     io::{
         real::RealDisk,
         thread::DiskThread,
@@ -48,7 +50,7 @@ use crate::{
         LogRequest, LogShared,
     },
     mesh::{Sender, Server},
-    runtime::Driver,
+    runtime::{Driver, end_slice},
 };
 
 /// Who appended, and is told when it is durable.
@@ -96,6 +98,8 @@ pub struct Owner {
     /// What was told to all shards last.
     told_visible: Cell<Offset>,
     told_synced: Cell<Offset>,
+    /// When it was last told how busy the shard is.
+    looked_boot_ms: Cell<u64>,
     handle: OnceCell<Weak<LogHandle>>,
 }
 
@@ -124,6 +128,7 @@ impl Owner {
             guests,
             waiters: RefCell::default(),
             work: Signal::new(),
+            looked_boot_ms: Cell::new(0),
             handle: OnceCell::new(),
         }))
     }
@@ -232,6 +237,7 @@ impl Owner {
                 None => work.await,
             }
         }
+        self.tell();
         self.refuse_waiters(&AppendError::Closed);
         // Tasks that wait for ever are not dropped with their runtime, and one may hold the owner.
         self.log.borrow_mut().release();
@@ -250,13 +256,22 @@ impl Owner {
         self.work.raise();
     }
 
-    fn start_operations(self: &Rc<Self>) {
+    /// Starts what the log wants to do; whether a write was among it.
+    fn start_operations(self: &Rc<Self>) -> bool {
+        let mut has_started = false;
+        let now = clock::now();
+        if now.boot_ms >= self.looked_boot_ms.get() + WINDOW_MS {
+            self.looked_boot_ms.set(now.boot_ms);
+            self.log.borrow_mut().note_busy(clock::busy_ms(), now);
+        }
         loop {
-            let operation = self.log.borrow_mut().next_op(clock::now());
+            let operation = self.log.borrow_mut().next_op(now);
             let Some(operation) = operation else { break };
+            has_started |= matches!(operation, Op::Write { .. });
             self.start(operation);
         }
         self.report_notices();
+        has_started
     }
 
     /// Starts an operation as a task that nobody can drop.
@@ -288,24 +303,39 @@ impl Owner {
         monoio::spawn(async move {
             let outcome = outcome.await;
             owner.complete(outcome);
+            let has_started = owner.start_operations();
+            let is_alone = has_started && owner.log.borrow().frames_in_flight() == 1;
+            if is_alone && owner.hands.driver == Driver::IoUring {
+                // The ring hands this frame to the kernel when the turn of the loop ends: the disk then
+                // works on it while the answers to the last one are sent, a system call each.
+                end_slice().await;
+            }
+            owner.tell();
         });
     }
 
-    /// Takes an outcome, and tells everyone of what became visible by it.
+    /// Takes an outcome, and stores what became visible by it for all shards.
     fn complete(&self, outcome: OpOutcome<RealDisk>) {
-        let (frames, visible, synced, poison) = {
+        let (visible, synced) = {
             let mut log = self.log.borrow_mut();
             log.complete(outcome, clock::now());
-            let poison = log.poisoned().cloned();
             self.shared.store_segments(log.segments(), log.start());
-            (log.take_published(), log.visible(), log.synced(), poison)
+            (log.visible(), log.synced())
         };
         if visible != self.told_visible.get() || synced != self.told_synced.get() {
             self.told_visible.set(visible);
             self.told_synced.set(synced);
             self.shared.store_visible(visible, synced);
         }
-        self.acknowledge_up_to(visible);
+    }
+
+    /// Tells everyone of what has become visible: whose append it was first.
+    fn tell(&self) {
+        self.acknowledge_up_to(self.told_visible.get());
+        let (frames, poison) = {
+            let mut log = self.log.borrow_mut();
+            (log.take_published(), log.poisoned().cloned())
+        };
         for frame in frames {
             self.publish(frame);
         }

@@ -242,52 +242,45 @@ impl<F> GroupCommit<F> {
     }
 }
 
-/// How many frames may be in flight: few, and more only while latency and not CPU is the limit.
+/// How many frames may be in flight: few, and more only while latency and not the processor is the
+/// limit.
 ///
-/// A commit costs CPU whatever is in it, so with many publishers more frames in flight mean smaller
-/// frames and fewer events a second (64 publishers of a prototype: 94k, 100k, 86k, 73k and 68k
-/// appends a second with 1, 2, 3, 4 and 8). On a slow device the processor idles instead, and more
-/// frames in flight shorten the wait for a place. So every [`WINDOW_MS`] the rule estimates what
-/// appending has cost:
+/// A commit costs processor time whatever is in it (about 20 us: the doorbell of the disk alone leaves
+/// the virtual machine), so on a busy shard more frames in flight mean smaller frames and fewer events a
+/// second. 256 publishers, one in flight each: 121k appends a second with 1, 112k with 2. On a shard
+/// that has time, or before a slow device, more frames in flight shorten the wait for a place: 64
+/// publishers: 79k with 1, 85k with 2. So every [`WINDOW_MS`] the rule looks how much of that time the
+/// shard's thread was busy, whatever with:
 ///
 /// ```text
-/// load = events * EVENT_CPU_US + frames * COMMIT_CPU_US, in shares of one core
-/// load < 50 %, and appends have waited for a place  ->  one more
-/// load > 70 %                                       ->  one fewer, down to 2
+/// busy < 50 %, and appends have waited for a place  ->  one more
+/// busy < 70 %                                       ->  at least 2
+/// busy > 70 %                                       ->  one fewer, down to 2
+/// busy > 85 %                                       ->  one fewer, down to 1
 /// ```
 #[derive(Clone, Debug)]
 pub struct CommitDepth {
     depth: usize,
     depth_max: usize,
-    window_began_boot_ms: Option<u64>,
+    /// When the window began, and how long the thread had been busy by then; None until it was told.
+    window: Option<(u64, u64)>,
     frames: u64,
-    events: u64,
     /// How many of the frames were started late: appends had waited for a place.
     late: u64,
 }
 
 /// The rule looks this often.
 pub const WINDOW_MS: u64 = 50;
-/// What one event costs, from its request to its acknowledgement.
-pub const EVENT_CPU_US: u64 = 8;
-/// What one commit costs beside its events.
-pub const COMMIT_CPU_US: u64 = 20;
 
-/// Where the rule begins, and goes back to under load.
-const DEPTH_BUSY: usize = 2;
+/// Where the rule begins.
+const DEPTH_FIRST: usize = 2;
 
 impl CommitDepth {
-    /// Begins at 2, and never goes beyond `depth_max`.
+    /// Begins at 2, stays there unless it is told the time, and never goes beyond `depth_max`.
     pub fn new(depth_max: usize) -> Self {
         assert!(depth_max > 0, "at least one frame must be in flight");
-        CommitDepth {
-            depth: DEPTH_BUSY.min(depth_max),
-            depth_max,
-            window_began_boot_ms: None,
-            frames: 0,
-            events: 0,
-            late: 0,
-        }
+        let depth = DEPTH_FIRST.min(depth_max);
+        CommitDepth { depth, depth_max, window: None, frames: 0, late: 0 }
     }
 
     /// How many frames may be in flight now.
@@ -295,28 +288,35 @@ impl CommitDepth {
         self.depth
     }
 
-    /// A frame of `events` was started; `late` says that they had waited for a place.
-    pub fn frame_started(&mut self, events: usize, late: bool, now_boot_ms: u64) {
-        let began_ms = *self.window_began_boot_ms.get_or_insert(now_boot_ms);
-        let window_ms = now_boot_ms.saturating_sub(began_ms);
-        if window_ms >= WINDOW_MS {
-            self.decide(window_ms);
-            self.window_began_boot_ms = Some(now_boot_ms);
-            (self.frames, self.events, self.late) = (0, 0, 0);
-        }
+    /// A frame was started; `late` says that its events had waited for a place.
+    pub fn frame_started(&mut self, late: bool) {
         self.frames += 1;
-        self.events += events as u64;
         self.late += u64::from(late);
     }
 
-    fn decide(&mut self, window_ms: u64) {
-        let load_us = self.events * EVENT_CPU_US + self.frames * COMMIT_CPU_US;
-        let load_percent = load_us / (window_ms * 10);
-        if load_percent > 70 {
-            self.depth = (self.depth - 1).max(DEPTH_BUSY.min(self.depth_max));
-        } else if load_percent < 50 && self.late * 2 > self.frames {
-            self.depth = (self.depth + 1).min(self.depth_max);
+    /// By the boot clock it is `now_boot_ms`, and the thread that commits has been busy for `busy_ms` in
+    /// all its life.
+    pub fn note_time(&mut self, now_boot_ms: u64, busy_ms: u64) {
+        if let Some((began_boot_ms, busy_before_ms)) = self.window {
+            let window_ms = now_boot_ms.saturating_sub(began_boot_ms);
+            if window_ms < WINDOW_MS {
+                return;
+            }
+            self.decide(busy_ms.saturating_sub(busy_before_ms) * 100 / window_ms);
         }
+        self.window = Some((now_boot_ms, busy_ms));
+        (self.frames, self.late) = (0, 0);
+    }
+
+    fn decide(&mut self, busy_percent: u64) {
+        let depth = match busy_percent {
+            0..50 if self.late * 2 > self.frames => self.depth + 1,
+            0..70 => self.depth.max(DEPTH_FIRST),
+            70..=85 if self.depth > DEPTH_FIRST => self.depth - 1,
+            70..=85 => self.depth,
+            _ => self.depth - 1,
+        };
+        self.depth = depth.clamp(1, self.depth_max);
     }
 }
 
@@ -407,33 +407,41 @@ mod tests {
         assert!(!commit.wants_sync(u64::MAX, false) && commit.wants_sync(0, true));
     }
 
-    /// Runs the rule for a while at `frames` of `events` each a second.
-    fn depth_at(frames: u64, events: usize, late: bool) -> usize {
-        let mut depth = CommitDepth::new(8);
-        for frame in 0..frames * 2 {
-            depth.frame_started(events, late, frame * 1_000 / frames);
+    /// Runs the rule for `windows`, each busy for so many percent.
+    fn run(depth: &mut CommitDepth, windows: u64, busy_percent: u64, late: bool) -> usize {
+        let (mut now_ms, mut busy_ms) = depth.window.unwrap_or_default();
+        for _ in 0..windows {
+            for _ in 0..10 {
+                depth.frame_started(late);
+            }
+            now_ms += WINDOW_MS;
+            busy_ms += WINDOW_MS * busy_percent / 100;
+            depth.note_time(now_ms, busy_ms);
         }
         depth.get()
     }
 
     #[test]
     fn depth_grows_only_while_the_processor_idles_and_appends_wait() {
-        assert_eq!(depth_at(3_000, 32, true), 2, "the processor is the limit");
-        assert_eq!(depth_at(200, 32, true), 8, "the device is the limit");
-        assert_eq!(depth_at(200, 1, false), 2, "nobody waits");
+        let run = |busy_percent, late| run(&mut CommitDepth::new(8), 20, busy_percent, late);
+        assert_eq!(run(100, true), 1, "the processor is the limit");
+        assert_eq!(run(75, true), 2, "it has some time left");
+        assert_eq!(run(10, true), 8, "the device is the limit");
+        assert_eq!(run(10, false), 2, "nobody waits");
         assert_eq!(CommitDepth::new(1).get(), 1);
     }
 
     #[test]
-    fn depth_comes_back_under_load() {
+    fn depth_follows_the_load() {
         let mut depth = CommitDepth::new(8);
-        for frame in 0..400 {
-            depth.frame_started(32, true, frame * 5);
-        }
-        assert_eq!(depth.get(), 8);
-        for frame in 0..2_000 {
-            depth.frame_started(32, true, 2_000 + frame / 3);
-        }
-        assert_eq!(depth.get(), 2);
+        assert_eq!(run(&mut depth, 1, 0, true), 2, "the first look begins a window");
+        assert_eq!(run(&mut depth, 9, 10, true), 8);
+        assert_eq!(run(&mut depth, 9, 80, true), 2);
+        assert_eq!(run(&mut depth, 9, 95, true), 1);
+        assert_eq!(run(&mut depth, 9, 80, true), 1, "it does not swing to and fro");
+        assert_eq!(run(&mut depth, 1, 60, false), 2);
+        let now_ms = depth.window.expect("it was told the time").0;
+        depth.note_time(now_ms + WINDOW_MS - 1, u64::MAX);
+        assert_eq!(depth.get(), 2, "the window is not over");
     }
 }

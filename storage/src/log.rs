@@ -357,6 +357,17 @@ impl<D: Disk> Log<D> {
         self.next
     }
 
+    /// Tells how long the thread that commits has been busy in all its life: on a busy one fewer frames
+    /// are in flight at a time. Whoever does not tell has the usual two.
+    pub fn note_busy(&mut self, busy_ms: u64, now: Now) {
+        self.depth.note_time(now.boot_ms, busy_ms);
+    }
+
+    /// How many frames are on their way to the device.
+    pub fn frames_in_flight(&self) -> usize {
+        self.commit.in_flight()
+    }
+
     /// The frames with events that became visible since the last call, in order.
     pub fn take_published(&mut self) -> Vec<Arc<Frame>> {
         std::mem::take(&mut self.published)

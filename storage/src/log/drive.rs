@@ -151,7 +151,7 @@ impl<D: Disk> Log<D> {
         let gathered = self.staging.gather(self.config.frame_bytes_target, EVENTS_MAX);
         match self.room_for(frame::frame_bytes_max(gathered.bytes)) {
             Room::Ready => {
-                self.depth.frame_started(gathered.events, self.has_waited, now.boot_ms);
+                self.depth.frame_started(self.has_waited);
                 self.has_waited = false;
                 Some(self.start_frame(gathered, FrameFlags::NONE, now))
             }
