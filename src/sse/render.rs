@@ -14,15 +14,37 @@ use strandline_storage::event::EventView;
 use strandline_storage::segment::Tag;
 
 use super::encode::{self, EventEncoder};
-use super::serve::push_closing;
 use crate::http::query::Format;
 use crate::http::response::{CHUNK_SUFFIX, ChunkPrefix, Framing};
+use crate::problem::CloseCode;
 use crate::stream::chunk::{Render, Word};
 use crate::stream::compression::{Compressor, Encoding};
 use crate::stream::cursor::Cursor;
+use crate::stream::pulse::random;
+
+/// Reconnections spread over these milliseconds, so that a restart is no storm.
+const RETRY_MS: Range<u64> = 1000..3000;
+
+/// A server that stops, or has too much to do, needs a while longer.
+const RETRY_LATER_MS: Range<u64> = 1000..5000;
 
 /// Room for the prefix of a chunk of less than 4 GiB.
 const PREFIX_ROOM: &[u8; 10] = b"        \r\n";
+
+/// When a client is to come back whose connection is lost, in milliseconds: each in a time of its own.
+pub(super) fn retry_ms() -> u32 {
+    random_ms(RETRY_MS)
+}
+
+/// Ends a stream in words.
+pub(super) fn push_closing(out: &mut Vec<u8>, code: CloseCode) {
+    let retry_ms = if code == CloseCode::CannotRead { RETRY_MS } else { RETRY_LATER_MS };
+    encode::push_closing(out, Some(random_ms(retry_ms)), code.code(), code.entry().reason);
+}
+
+fn random_ms(range: Range<u64>) -> u32 {
+    u32::try_from(random(range)).expect("a few seconds")
+}
 
 /// What makes chunks of a shard, one for each encoding, and what they are made in.
 struct Presses {
@@ -171,7 +193,6 @@ impl Render for SseRender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::CloseCode;
 
     fn render(framing: Framing, encoding: Encoding) -> SseRender {
         let tag = Tag::parse("k3f9q").expect("a tag");

@@ -10,14 +10,13 @@
 //! run from then on, also while the beginning is still being found.
 
 use std::io;
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use strandline_storage::offset::Offset;
 
 use super::encode::{self, Established};
-use super::render::{SseRender, Wrapping};
+use super::render::{SseRender, Wrapping, push_closing, retry_ms};
 use crate::http::query::{Format, StreamRequest};
 use crate::http::response::{Answer, AnswerTo, Framing};
 use crate::local::Guard;
@@ -25,16 +24,10 @@ use crate::problem::CloseCode;
 use crate::stream::compression::Encoding;
 use crate::stream::cursor::{self, StartPlace, StartState, StreamFacts};
 use crate::stream::live::LiveLog;
-use crate::stream::pulse::{connection_id, random};
+use crate::stream::pulse::connection_id;
 use crate::stream::search;
 use crate::stream::subscribers::StreamStart;
 use crate::stream::view::{Rendering, ViewKey, Wanted};
-
-/// Reconnections spread over these milliseconds, so that a restart is no storm.
-const RETRY_MS: Range<u64> = 1000..3000;
-
-/// A server that stops, or has too much to do, needs a while longer.
-const RETRY_LATER_MS: Range<u64> = 1000..5000;
 
 /// Appends the head of an event stream; for HEAD that is the whole answer.
 pub fn write_head(to: &AnswerTo, encoding: Encoding, out: &mut Vec<u8>) -> Framing {
@@ -49,16 +42,6 @@ pub fn write_not_now(code: CloseCode, to: &AnswerTo, out: &mut Vec<u8>) {
     push_closing(&mut body, code);
     framing.write(&body, out);
     out.extend_from_slice(framing.end());
-}
-
-/// Ends a stream in words; the client comes back in a time of its own.
-pub(super) fn push_closing(out: &mut Vec<u8>, code: CloseCode) {
-    let retry_ms = if code == CloseCode::CannotRead { RETRY_MS } else { RETRY_LATER_MS };
-    encode::push_closing(out, Some(random_ms(retry_ms)), code.code(), code.entry().reason);
-}
-
-fn random_ms(range: Range<u64>) -> u32 {
-    u32::try_from(random(range)).expect("a few seconds")
 }
 
 /// Serves `request` on `socket` from now on, in `encoding`; `guard` is dropped when the stream ends.
@@ -105,8 +88,9 @@ pub fn serve(
     if from.is_none() {
         let live = live.clone();
         monoio::spawn(async move {
-            let found = search::find(live.log(), live.turns(), wanted, start.place, visible);
-            match found.await {
+            let is_there = || live.subscribers().has(id);
+            let (log, turns) = (live.log(), live.turns());
+            match search::find(log, turns, wanted, start.place, visible, is_there).await {
                 Ok(from) => {
                     let (from, mut text) = (from.max(facts.earliest), Vec::new());
                     push_established(&live, wrapping, start.state, from, &facts, &mut text);
@@ -131,7 +115,7 @@ fn push_established(
     out: &mut Vec<u8>,
 ) {
     let established = Established {
-        retry_ms: random_ms(RETRY_MS),
+        retry_ms: retry_ms(),
         connection_id: &connection_id(),
         state,
         from,

@@ -146,6 +146,8 @@ impl Parked {
                 match self.walk.next().await {
                     Ok(Some(hits)) => self.hits = Some((hits, 0)),
                     Ok(None) => {
+                        // What was passed over by its index alone gave no hits.
+                        self.next = self.next.max(self.walk.rest().start);
                         goes_on = false;
                         break;
                     }

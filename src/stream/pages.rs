@@ -90,6 +90,11 @@ impl Pages {
         self.by_start.remove(&start).map_or(0, |page| page.bytes())
     }
 
+    /// Whether a page begins there.
+    pub(super) fn begins_at(&self, start: Offset) -> bool {
+        self.by_start.contains_key(&start)
+    }
+
     /// What all of them hold, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.by_start.values().map(Page::bytes).sum()

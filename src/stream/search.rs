@@ -13,18 +13,20 @@ use super::whole_log::WholeLog;
 use crate::log_handle::LogHandle;
 
 /// The offset that `place` stands for, in what is visible below `end`. A part of the log that cannot
-/// be read is passed over: the reader will be told of it on its way.
+/// be read is passed over: the reader will be told of it on its way. Once `is_wanted` says no, nobody is
+/// there for the answer, and the search ends with any.
 pub async fn find(
     log: &Rc<LogHandle>,
     turns: &Turns,
     wanted: Rc<Wanted>,
     place: StartPlace,
     end: Offset,
+    is_wanted: impl Fn() -> bool,
 ) -> Result<Offset, ReadError> {
     match place {
         StartPlace::Offset(offset) => Ok(offset),
         StartPlace::Time(time_ms) => log.offset_at_time(time_ms).await,
-        StartPlace::Last(count) => find_last(log, turns, wanted, count, end).await,
+        StartPlace::Last(count) => find_last(log, turns, wanted, count, end, is_wanted).await,
     }
 }
 
@@ -36,6 +38,7 @@ async fn find_last(
     wanted: Rc<Wanted>,
     count: u32,
     end: Offset,
+    is_wanted: impl Fn() -> bool,
 ) -> Result<Offset, ReadError> {
     let turn = turns.wait().await.expect("turns outlive their waiters");
     let earliest = log.earliest();
@@ -44,6 +47,9 @@ async fn find_last(
     let mut first = end;
     loop {
         turn.end_slice_if_over().await;
+        if !is_wanted() {
+            return Ok(first);
+        }
         let hits = match walk.next().await {
             Ok(Some(hits)) => hits,
             Ok(None) => return Ok(first),

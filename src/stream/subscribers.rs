@@ -21,6 +21,7 @@
 //! 3. A subscription that is `Behind` is in `behind`, or in the hands of a reader.
 
 mod behind;
+mod ending;
 mod port;
 mod session;
 mod slab;
@@ -88,6 +89,7 @@ pub struct Subscribers {
     watch: RefCell<Watch>,
     log: Rc<LogHandle>,
     turns: Turns,
+    drain: Drain,
     /// Of the task that serves them, while it sleeps.
     waker: Cell<Option<Waker>>,
     began: Instant,
@@ -101,6 +103,8 @@ struct Inner {
     slots: Slab<Slot>,
     wheel: Wheel,
     ready: VecDeque<SlotId>,
+    /// Connections whose alarm has rung.
+    rung: Vec<SlotId>,
     behind: Behind,
     /// Connections that are still to be told of the drain.
     to_drain: Vec<SlotId>,
@@ -133,6 +137,7 @@ impl Subscribers {
             slots: Slab::default(),
             wheel: Wheel::default(),
             ready: VecDeque::new(),
+            rung: Vec::new(),
             behind: Behind::default(),
             to_drain: Vec::new(),
             is_draining: false,
@@ -145,6 +150,7 @@ impl Subscribers {
             watch: RefCell::new(watch),
             log,
             turns,
+            drain: drain.clone(),
             waker: Cell::new(None),
             began: Instant::now(),
             searches: Cell::new(0),
@@ -162,6 +168,11 @@ impl Subscribers {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether a connection is still there.
+    pub fn has(&self, id: SlotId) -> bool {
+        self.inner.borrow_mut().slots.get_mut(id).is_some()
     }
 
     /// How many views there are.
@@ -287,9 +298,12 @@ impl Subscribers {
             let Some(append) = append else { return };
             let result = append.await;
             let mut inner = self.inner.borrow_mut();
-            let Some(Subs::Many(many)) = inner.slots.get_mut(id).map(|slot| &mut slot.subs) else {
+            let Some(slot) = inner.slots.get_mut(id) else { return };
+            // Nothing follows a goodbye.
+            if matches!(slot.phase, Phase::Leaving { .. }) {
                 return;
-            };
+            }
+            let Subs::Many(many) = &mut slot.subs else { return };
             many.session.as_mut().expect("it is not called now").acknowledged(result);
             inner.queue(id);
             drop(inner);
@@ -331,7 +345,10 @@ impl Subscribers {
             tracing::error!(%error, "cannot wait for sockets");
             false
         });
-        inner.ring_alarms(self);
+        if self.drain.is_on() && !inner.is_draining {
+            inner.begin_drain();
+        }
+        inner.take_alarms();
         let mut sends = 0;
         loop {
             let mut is_idle = true;
@@ -339,12 +356,16 @@ impl Subscribers {
                 inner.run(self, id);
                 (is_idle, sends) = (false, sends + 1);
             }
+            if let Some(id) = inner.rung.pop() {
+                inner.ring(self, id);
+                (is_idle, sends) = (false, sends + 1);
+            }
+            if let Some(id) = inner.to_drain.pop() {
+                inner.end(id, End::Close(CloseCode::Drained));
+                (is_idle, sends) = (false, sends + 1);
+            }
             if inner.views.has_due() {
                 sends += inner.serve_due(&slice);
-                is_idle = false;
-            }
-            if is_idle && let Some(id) = inner.to_drain.pop() {
-                inner.end(id, End::Close(CloseCode::Drained));
                 is_idle = false;
             }
             inner.behind.start_readers(self);
@@ -362,7 +383,10 @@ impl Subscribers {
 
     fn has_work(&self) -> bool {
         let inner = self.inner.borrow();
-        !inner.ready.is_empty() || inner.views.has_due() || !inner.to_drain.is_empty()
+        !inner.ready.is_empty()
+            || !inner.rung.is_empty()
+            || !inner.to_drain.is_empty()
+            || inner.views.has_due()
     }
 }
 
@@ -378,7 +402,7 @@ async fn serve_all(subscribers: Weak<Subscribers>, drain: Drain) {
                 && drain.as_mut().poll(context).is_ready()
             {
                 draining = None;
-                subscribers.inner.borrow_mut().begin_drain();
+                return Poll::Ready(true);
             }
             if subscribers.has_work() {
                 return Poll::Ready(true);
@@ -495,7 +519,8 @@ impl Inner {
                 break;
             }
             if sends >= SENDS_PER_LOOK {
-                if slice.is_over() {
+                // Who has something to do by itself waits for a few sends, not for a whole round.
+                if !self.ready.is_empty() || slice.is_over() {
                     self.views.served(false);
                     return sends;
                 }
@@ -510,7 +535,8 @@ impl Inner {
     fn serve(&mut self, member: Member) -> bool {
         let Some((id, slot)) = self.slots.at_mut(member.slot) else { return false };
         let Some(sub) = slot.sub_mut(member.number) else { return false };
-        if sub.state != SubState::Live || slot.wire.is_full {
+        let is_open = sub.state == SubState::Live && matches!(slot.phase, Phase::Open);
+        if !is_open || slot.wire.is_full {
             return false;
         }
         let served = match slot.prepare() {
@@ -518,9 +544,11 @@ impl Inner {
             Ok(false) => return true,
             Err(error) => Err(error),
         };
+        let is_full = slot.wire.is_full;
+        self.go_on_reading(id);
         match served {
             Ok(Served::Sent) => true,
-            Ok(Served::Done) => slot.wire.is_full,
+            Ok(Served::Done) => is_full,
             Ok(Served::Behind) => {
                 self.fall_behind(id, member.number);
                 false
@@ -529,6 +557,15 @@ impl Inner {
                 self.remove(id);
                 true
             }
+        }
+    }
+
+    /// A session whose answers have left takes up what came in meanwhile.
+    fn go_on_reading(&mut self, id: SlotId) {
+        if let Some(slot) = self.slots.get_mut(id)
+            && std::mem::take(&mut slot.has_room_again)
+        {
+            self.queue(id);
         }
     }
 
@@ -547,17 +584,25 @@ impl Inner {
             return self.remove(id);
         }
         let Some(slot) = self.slots.get_mut(id) else { return };
-        match slot.prepare() {
+        let prepared = slot.prepare();
+        self.go_on_reading(id);
+        match prepared {
             Ok(true) => {}
             Ok(false) => return,
             Err(_) => return self.remove(id),
         }
+        let Some(slot) = self.slots.get_mut(id) else { return };
         match slot.phase {
             Phase::Open => {}
             Phase::Settling(_) => return self.settle_or_leave(id),
             Phase::Leaving { .. } => return self.leave(id),
         }
-        let numbers = slot.all_subs_mut().len();
+        // Another begins each time: the first one may have more than the socket takes.
+        let subs = slot.all_subs_mut();
+        let numbers = subs.len();
+        if numbers > 1 {
+            subs.rotate_left(1);
+        }
         for at in 0..numbers {
             let Some(slot) = self.slots.get_mut(id) else { return };
             let Some(sub) = slot.all_subs_mut().get_mut(at) else { break };
@@ -652,114 +697,29 @@ impl Inner {
         append
     }
 
-    /// Begins the end of a connection.
-    fn end(&mut self, id: SlotId, end: End) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
-        if end == End::Lost {
-            return self.remove(id);
-        }
-        if !matches!(slot.phase, Phase::Open) {
-            return;
-        }
-        if let Subs::Many(_) = slot.subs {
-            slot.phase = Phase::Settling(end);
-            self.set_alarm(id, self.tick + ticks(SETTLE_MS));
-            return self.settle_or_leave(id);
-        }
-        let Subs::One { sub, .. } = &slot.subs else { return };
-        let mut text = Vec::new();
-        if let End::Close(code) = end {
-            self.views.get(sub.view).render.say(Word::Closing(code), &mut text);
-        }
-        slot.phase = Phase::Leaving { is_shut: false };
-        self.set_alarm(id, self.tick + ticks(LEAVING_MS));
-        let slot = self.slots.get_mut(id).expect("it is there");
-        match slot.wire.append(&text) {
-            Ok(_) => self.leave(id),
-            Err(_) => self.remove(id),
-        }
-    }
-
-    /// A session that ends says goodbye once everything it appended has its answer.
-    fn settle_or_leave(&mut self, id: SlotId) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
-        if let Subs::Many(many) = &slot.subs
-            && !many.session.as_ref().expect("it is not called now").has_appends()
-        {
-            self.say_goodbye(id);
-        }
-    }
-
-    fn say_goodbye(&mut self, id: SlotId) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
-        let Phase::Settling(end) = slot.phase else { return };
-        slot.phase = Phase::Leaving { is_shut: false };
-        let Subs::Many(many) = &mut slot.subs else { return };
-        let session = many.session.as_mut().expect("it is not called now");
-        session.close(end);
-        let answers = session.take_answers();
-        let is_sent = slot.wire.append(&answers).is_ok();
-        for sub in std::mem::take(&mut many.subs) {
-            self.quit(&sub);
-        }
-        self.set_alarm(id, self.tick + ticks(LEAVING_MS));
-        if is_sent { self.leave(id) } else { self.remove(id) }
-    }
-
-    /// Ends our side once everything has been taken; a session's client is waited for.
-    fn leave(&mut self, id: SlotId) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
-        let Phase::Leaving { is_shut } = &mut slot.phase else { return };
-        if *is_shut || !slot.wire.is_drained() {
-            return;
-        }
-        *is_shut = true;
-        let is_shut = slot.wire.shut_down().is_ok();
-        if !is_shut || matches!(slot.subs, Subs::One { .. }) {
-            self.remove(id);
-        }
-    }
-
-    /// Drops a connection as it stands.
-    fn remove(&mut self, id: SlotId) {
-        let Some(mut slot) = self.slots.remove(id) else { return };
-        match &mut slot.subs {
-            Subs::One { sub, .. } => self.quit(sub),
-            Subs::Many(many) => {
-                for sub in std::mem::take(&mut many.subs) {
-                    self.quit(&sub);
-                }
-            }
-        }
-    }
-
-    /// Takes a subscription, which its connection has let go of, out of its view.
-    fn quit(&mut self, sub: &Sub) {
-        if let Some(moved) = self.views.leave(sub.view, sub.position)
-            && let Some((_, slot)) = self.slots.at_mut(moved.slot)
-            && let Some(other) = slot.sub_mut(moved.number)
-        {
-            other.position = sub.position;
-        }
-    }
-
-    fn ring_alarms(&mut self, owner: &Subscribers) {
+    /// Takes the alarms that are due; thousands may be, so they ring one after the other.
+    fn take_alarms(&mut self) {
         while let Some((tick, ids)) = self.wheel.take_due(self.tick) {
             for id in ids {
-                let Some(slot) = self.slots.get_mut(id) else { continue };
-                if slot.alarm_tick != tick {
-                    continue;
-                }
-                slot.alarm_tick = 0;
-                match slot.phase {
-                    Phase::Settling(_) => {
-                        tracing::warn!("publishes of a connection end without an acknowledgement");
-                        self.say_goodbye(id);
-                    }
-                    Phase::Leaving { .. } => self.remove(id),
-                    Phase::Open => self.beat_if_due(owner, id),
+                if let Some(slot) = self.slots.get_mut(id)
+                    && slot.alarm_tick == tick
+                {
+                    slot.alarm_tick = 0;
+                    self.rung.push(id);
                 }
             }
+        }
+    }
+
+    fn ring(&mut self, owner: &Subscribers, id: SlotId) {
+        match self.slots.get_mut(id).map(|slot| &slot.phase) {
+            None => {}
+            Some(Phase::Settling(_)) => {
+                tracing::warn!("publishes of a connection end without an acknowledgement");
+                self.say_goodbye(id);
+            }
+            Some(Phase::Leaving { .. }) => self.remove(id),
+            Some(Phase::Open) => self.beat_if_due(owner, id),
         }
     }
 

@@ -38,6 +38,9 @@ pub const SHARD_RING_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// All pages of a log on a shard keep at most this many bytes together; the oldest go first.
 pub const SHARD_PAGES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Entries of pages below which no sweep is worth it.
+const PAGES_SWEEP_MIN: usize = 1024;
+
 /// So many reads of the log stand ready to go on where the last page ended.
 const PARKED_MAX: usize = 16;
 
@@ -55,6 +58,8 @@ pub(super) struct Views {
     /// In the order in which they were made. The view may have gone since.
     pages: VecDeque<(ViewId, Offset)>,
     page_bytes: usize,
+    /// At so many entries those that are left behind are swept out.
+    pages_sweep: usize,
     parked: VecDeque<ViewId>,
     scratch: Scratch,
 }
@@ -89,6 +94,7 @@ impl Views {
             ring_bytes_max,
             pages: VecDeque::new(),
             page_bytes: 0,
+            pages_sweep: PAGES_SWEEP_MIN,
             parked: VecDeque::new(),
             scratch: Scratch::default(),
         }
@@ -212,15 +218,21 @@ impl Views {
         self.page_bytes += page.bytes();
         self.page_bytes -= self.get_mut(view_id).pages.insert(start, page);
         self.pages.push_back((view_id, start));
-        while self.page_bytes > SHARD_PAGES_BYTES_MAX {
+        // The newest stays in any case: somebody is about to send it.
+        while self.page_bytes > SHARD_PAGES_BYTES_MAX && self.pages.len() > 1 {
             let Some((view_id, start)) = self.pages.pop_front() else { break };
             if let Some(view) = &mut self.views[view_id.0 as usize] {
                 self.page_bytes -= view.pages.remove(start);
             }
         }
         // Views that ended have left entries behind.
-        if self.pages.len() > 1024 && self.page_bytes == 0 {
-            self.pages = VecDeque::new();
+        if self.pages.len() >= self.pages_sweep {
+            let views = &self.views;
+            self.pages.retain(|(view_id, start)| {
+                let view = views[view_id.0 as usize].as_ref();
+                view.is_some_and(|view| view.pages.begins_at(*start))
+            });
+            self.pages_sweep = (2 * self.pages.len()).max(PAGES_SWEEP_MIN);
         }
     }
 

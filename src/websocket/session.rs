@@ -168,6 +168,8 @@ struct Starting {
     id: Option<MessageId>,
     wanted: Rc<Wanted>,
     start: Start,
+    /// The client has ended it meanwhile.
+    is_ended: bool,
 }
 
 struct Publish {
@@ -253,7 +255,11 @@ impl Session for WebSocket {
     }
 
     fn may_receive(&self) -> bool {
-        self.has_room() && !self.decoder.as_ref().is_some_and(|decoder| decoder.has_more())
+        self.has_room() && !self.has_input()
+    }
+
+    fn has_input(&self) -> bool {
+        self.decoder.as_ref().is_some_and(|decoder| decoder.has_more())
     }
 
     fn has_answers(&self) -> bool {
@@ -276,6 +282,10 @@ impl Session for WebSocket {
         let Some(at) = at else { return Ok(()) };
         let starting = business.starting.swap_remove(at);
         self.rest();
+        if starting.is_ended {
+            self.numbers.give_back(starting.number);
+            return Ok(());
+        }
         let from = from.map_err(|error| {
             tracing::error!(%error, "cannot find where a subscription begins");
             End::Close(CloseCode::CannotRead)
@@ -397,7 +407,9 @@ impl WebSocket {
         let (earliest, visible, tag) = (self.log.earliest(), self.log.visible(), *self.log.tag());
         let start = cursor::resolve(cursor, from, &StreamFacts { earliest, visible, tag });
         let wanted = Rc::new(Wanted::new(topics, types).filtered(filter));
-        let mut starting = Starting { search: 0, number, id, wanted: wanted.clone(), start };
+        let wanted_too = wanted.clone();
+        let mut starting =
+            Starting { search: 0, number, id, wanted: wanted_too, start, is_ended: false };
         match start.place {
             StartPlace::Offset(from) => self.begin(starting, from, port),
             place => {
@@ -429,16 +441,24 @@ impl WebSocket {
     }
 
     fn unsubscribe(&mut self, id: Option<&MessageId>, number: u32, port: &mut Port<'_>) {
-        let known = u16::try_from(number).ok().filter(|number| self.numbers.give_back(*number));
-        let Some(known) = known else {
+        // One whose beginning is still looked for keeps its number until that has ended: so a
+        // connection has no more searches than subscriptions.
+        let starting = self.business.as_mut().and_then(|business| {
+            let mut starting = business.starting.iter_mut();
+            starting.find(|starting| u32::from(starting.number) == number && !starting.is_ended)
+        });
+        let is_known = match (starting, u16::try_from(number)) {
+            (Some(starting), _) => {
+                starting.is_ended = true;
+                true
+            }
+            (None, Ok(number)) => port.leave(number) && self.numbers.give_back(number),
+            (None, Err(_)) => false,
+        };
+        if !is_known {
             let detail = format!("there is no subscription {number}");
             return self.refuse(id, &Problem::new(ProblemKind::SubscriptionNotFound, detail));
-        };
-        if let Some(business) = &mut self.business {
-            business.starting.retain(|starting| starting.number != known);
         }
-        self.rest();
-        port.leave(known);
         self.answer(|out| message::push_unsubscribed(out, id, number));
     }
 

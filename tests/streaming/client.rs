@@ -115,6 +115,8 @@ pub struct Sse {
     text: Vec<u8>,
     at: usize,
     chunks: Chunks,
+    /// Where the stream is compressed.
+    zstd: Option<zstd_safe::DCtx<'static>>,
     /// Bytes taken by one read; small for a slow reader.
     pub read_bytes: usize,
     /// A pause before each read.
@@ -149,6 +151,7 @@ impl Sse {
             text: Vec::new(),
             at: 0,
             chunks: Chunks::default(),
+            zstd: head.contains("Content-Encoding: zstd").then(zstd_safe::DCtx::create),
             read_bytes: 64 * 1024,
             pause: Duration::ZERO,
             comments: 0,
@@ -202,7 +205,16 @@ impl Sse {
             }
             self.text.drain(..self.at);
             self.at = 0;
-            if self.chunks.decode(&mut self.raw, &mut self.text) && self.text.is_empty() {
+            let has_ended = match &mut self.zstd {
+                None => self.chunks.decode(&mut self.raw, &mut self.text),
+                Some(zstd) => {
+                    let mut packed = Vec::new();
+                    let has_ended = self.chunks.decode(&mut self.raw, &mut packed);
+                    decompress(zstd, &packed, &mut self.text);
+                    has_ended
+                }
+            };
+            if has_ended && self.text.is_empty() {
                 return None;
             }
             if !self.text.is_empty() && self.text.contains(&b'\n') {
@@ -213,6 +225,19 @@ impl Sse {
             let count = read(&mut self.stream, &mut part).expect("more of the stream");
             assert!(count > 0, "the stream was cut");
             self.raw.extend_from_slice(&part[..count]);
+        }
+    }
+}
+
+fn decompress(zstd: &mut zstd_safe::DCtx<'_>, packed: &[u8], text: &mut Vec<u8>) {
+    let mut input = zstd_safe::InBuffer::around(packed);
+    let mut part = vec![0; 64 * 1024];
+    loop {
+        let mut output = zstd_safe::OutBuffer::around(&mut part[..]);
+        zstd.decompress_stream(&mut output, &mut input).expect("zstd");
+        text.extend_from_slice(output.as_slice());
+        if input.pos() == packed.len() && output.as_slice().len() < 64 * 1024 {
+            return;
         }
     }
 }

@@ -638,3 +638,35 @@ fn large_events_reach_everyone() {
         assert_eq!(&late.next().expect("it goes on").data, data);
     }
 }
+
+/// What a topic's index lets a reader pass over gives no frame: catching up must come to its end all the
+/// same. Readers of a topic that was quiet for whole segments read them again and again, each with one of
+/// the shard's turns.
+#[test]
+fn a_topic_that_was_quiet_for_segments_is_caught_up_and_goes_on() {
+    let running = Running::start("quiet", 1);
+    let lines: String = (0..10).map(|at| format!("{at}\n")).collect();
+    append_lines(running.address(), "quiet", &lines);
+    let noise = format!("\"{}\"\n", "x".repeat(1000)).repeat(1000);
+    for _ in 0..4 {
+        append_lines(running.address(), "loud", &noise);
+    }
+    let running = running.restart("quiet-again", |_| ());
+    let address = running.address();
+    let encodings = ["", "Accept-Encoding: zstd\r\n"];
+    let mut readers: Vec<Sse> = (0..40)
+        .map(|at| Sse::open(address, "topic=quiet&from=earliest", encodings[at % 2]))
+        .collect();
+    for reader in &mut readers {
+        reader.established();
+        for at in 0..10 {
+            assert_eq!(reader.next().expect("the stream goes on").data, at.to_string());
+        }
+    }
+    let page = get_json(address, "/api/v1/events/history?topic=quiet&limit=3");
+    assert_eq!(page["events"].as_array().map(Vec::len), Some(3));
+    append_lines(address, "quiet", "10\n");
+    for reader in &mut readers {
+        assert_eq!(reader.next().expect("the stream goes on").data, "10");
+    }
+}

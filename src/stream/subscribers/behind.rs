@@ -25,6 +25,9 @@ use crate::local::Signal;
 use crate::problem::CloseCode;
 use crate::runtime::end_slice;
 
+/// A turn ends after so many reads, also where they find nothing to send.
+const TURN_READS_MAX: usize = 64;
+
 /// A subscription that is behind.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Job {
@@ -98,22 +101,27 @@ async fn read_on(owner: Rc<Subscribers>) {
 
 impl Subscribers {
     async fn catch_up(&self, job: Job, turn: &Turn) {
-        let mut sent_bytes = 0;
+        let (mut sent_bytes, mut reads) = (0, 0);
         loop {
-            turn.end_slice_if_over().await;
             let step = self.inner.borrow_mut().step(job);
             match step {
                 Step::Over => return,
                 Step::Sent(bytes) => {
                     sent_bytes += bytes;
-                    let mut inner = self.inner.borrow_mut();
-                    let is_wanted = turn.is_wanted_by_others() || !inner.behind.waiting.is_empty();
-                    if sent_bytes >= TURN_BYTES_MAX && is_wanted {
-                        return inner.behind.push(job);
-                    }
+                    turn.end_slice_if_over().await;
                 }
                 Step::Wait(loaded) => loaded.wait().await,
-                Step::Read(missing) => self.read(job, missing, turn).await,
+                Step::Read(missing) => {
+                    self.read(job, missing, turn).await;
+                    reads += 1;
+                    // What was read is sent before anybody else can have it thrown away.
+                    continue;
+                }
+            }
+            let mut inner = self.inner.borrow_mut();
+            let is_wanted = turn.is_wanted_by_others() || !inner.behind.waiting.is_empty();
+            if is_wanted && (sent_bytes >= TURN_BYTES_MAX || reads >= TURN_READS_MAX) {
+                return inner.behind.push(job);
             }
         }
     }
@@ -178,6 +186,7 @@ impl Inner {
             Ok(false) => Ok(self.stall(job)),
             Err(error) => Err(error),
         };
+        self.go_on_reading(id);
         stepped.unwrap_or_else(|_| {
             self.remove(id);
             Step::Over

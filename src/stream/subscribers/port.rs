@@ -29,7 +29,8 @@ impl Port<'_> {
         let Some(owner) = self.owner.me.upgrade() else { return search };
         let (id, log, turns) = (self.id, owner.log.clone(), owner.turns.clone());
         monoio::spawn(async move {
-            let found = search::find(&log, &turns, wanted, place, end).await;
+            let is_there = || owner.has(id);
+            let found = search::find(&log, &turns, wanted, place, end, is_there).await;
             owner.found(id, search, found);
         });
         search

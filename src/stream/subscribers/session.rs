@@ -30,6 +30,9 @@ pub trait Session {
     /// Whether it takes more bytes now.
     fn may_receive(&self) -> bool;
 
+    /// Whether it stopped in the middle of what has come in.
+    fn has_input(&self) -> bool;
+
     /// Whether there are bytes to be sent before any further event.
     fn has_answers(&self) -> bool;
 

@@ -26,6 +26,8 @@ pub(super) struct Slot {
     pub(super) has_input: bool,
     /// The end stands behind what there is to read; nothing tells of it again.
     pub(super) has_end: bool,
+    /// Answers have left, and what came in waited for that.
+    pub(super) has_room_again: bool,
     /// The tick of its alarm in the wheel.
     pub(super) alarm_tick: u32,
     /// The last tick from which the next heartbeat counts.
@@ -128,6 +130,7 @@ impl Slot {
             is_queued: false,
             has_input: false,
             has_end: false,
+            has_room_again: false,
             alarm_tick: 0,
             beat_tick,
             heartbeat_ticks,
@@ -162,7 +165,10 @@ impl Slot {
             && let Some(session) = &mut many.session
             && session.has_answers()
         {
-            return self.wire.send(Bytes::from(session.take_answers()));
+            let answers = Bytes::from(session.take_answers());
+            // Who stopped reading for want of room for answers has some now.
+            self.has_room_again = self.has_input || session.has_input();
+            return self.wire.send(answers);
         }
         Ok(true)
     }
