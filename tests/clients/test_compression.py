@@ -3,11 +3,14 @@
 What is asked for is `gzip` or `zstd` alone, so that each client meets both, as far as it can decode them.
 """
 
+import concurrent.futures
 import hashlib
+import subprocess
 import time
 
 import httpx
 import pytest
+import requests
 
 from harness import Server
 from readers import DECODING_CLIENTS, ReaderProcess
@@ -103,3 +106,34 @@ def test_what_is_asked_decides(server):
             assert answer.headers.get("Content-Encoding") == wanted, (accept, query)
             assert "accept-encoding" in answer.headers["Vary"].lower()
             assert next(answer.iter_text()).startswith("retry: ")
+
+
+def curl_whole(url: str, accept: str) -> bytes:
+    command = ["curl", "-sS", "-N", "--compressed", "-H", f"Accept-Encoding: {accept}", url]
+    return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+
+
+def httpx_whole(url: str, accept: str) -> bytes:
+    return httpx.get(url, headers={"Accept-Encoding": accept}, timeout=60).content
+
+
+def requests_whole(url: str, accept: str) -> bytes:
+    return requests.get(url, headers={"Accept-Encoding": accept}, timeout=60).content
+
+
+@pytest.mark.parametrize("accept", ["gzip", "zstd"])
+def test_a_server_that_stops_ends_its_streams(accept):
+    """at the end `event: connection.closing`, then a proper end: also one for the decoder, of old and of new streams"""
+    with Server() as server, concurrent.futures.ThreadPoolExecutor() as threads:
+        url = f"{server.base}/api/v1/events/stream?topic=end&from="
+        server.append("end", b"first")
+        reads = [(start, threads.submit(read, url + start, accept))
+                 for read in (curl_whole, httpx_whole, requests_whole) for start in ("earliest", "latest")]
+        time.sleep(2)
+        server.append("end", b"last")
+        time.sleep(0.5)
+        assert server.terminate() == 0
+        for start, read in reads:
+            text = read.result(60).decode()
+            assert ("data: first" in text) == (start == "earliest") and "data: last" in text
+            assert "event: connection.closing\n" in text and text.endswith("\n\n")
