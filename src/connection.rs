@@ -20,7 +20,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     os::fd::OwnedFd,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -45,6 +45,7 @@ use crate::{
     problem::{Problem, ProblemKind},
     reading::{self, Reading},
     shard::{Place, Shard},
+    socket::Socket,
     sse,
     stream::{compression::Encoding, live::LiveLog},
     websocket::{self, frames::Accepted},
@@ -80,19 +81,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, socket: OwnedFd, place: Place) {
         Ok(socket) => Rc::new(socket),
         Err(error) => return tracing::warn!(%error, "cannot watch a connection's socket"),
     };
-    let outbox = Outbox::default();
-    let stall = Duration::from_millis(shard.config().limits.send_stall_ms);
-    let reader = Reader {
-        shard: &shard,
-        outbox: &outbox,
-        inbound: Inbound::new(socket.clone(), shard.drain()),
-        parser: HeadParser::default(),
-        begun: None,
-    };
-    let writing = outbox.write_all(&socket, shard.workspace(), stall);
-    let outcome = both(reader.run(), writing).await;
-    let Some((next, early_bytes)) = outcome else { return };
-    drop(outbox);
+    let Some((next, early_bytes)) = serve_http(&shard, &socket).await else { return };
     let socket = Rc::into_inner(socket).expect("neither side has it any more");
     // From here on it is a subscriber, which needs no task, nor anything of what HTTP needed.
     let (live, guard) = (shard.live(), place);
@@ -110,13 +99,32 @@ pub(crate) async fn serve(shard: Rc<Shard>, socket: OwnedFd, place: Place) {
     }
 }
 
+/// Serves requests; what follows when all answers have left, and what has come of it already. None if
+/// the client is gone.
+async fn serve_http(shard: &Rc<Shard>, socket: &Rc<Socket>) -> Option<(Next, Vec<u8>)> {
+    let outbox = Outbox::default();
+    let stall = Duration::from_millis(shard.config().limits.send_stall_ms);
+    let mut reader = Reader {
+        shard,
+        outbox: &outbox,
+        inbound: Inbound::new(socket.clone(), shard.drain()),
+        parser: HeadParser::default(),
+        begun: None,
+    };
+    let next = {
+        // Pinned here: a future that is handed over by value takes its place twice.
+        let reading = pin!(reader.run());
+        both(reading, pin!(outbox.write_all(socket, shard.workspace(), stall))).await?
+    };
+    Some((next, reader.inbound.into_rest()))
+}
+
 /// Runs the two sides until both have ended, or the writer has failed: then nobody is there.
 /// The reader is polled first: what it pushes is seen by the writer in the same turn.
 async fn both<T>(
-    reading: impl Future<Output = T>,
-    writing: impl Future<Output = io::Result<()>>,
+    mut reading: Pin<&mut impl Future<Output = T>>,
+    mut writing: Pin<&mut impl Future<Output = io::Result<()>>>,
 ) -> Option<T> {
-    let (mut reading, mut writing) = (pin!(reading), pin!(writing));
     let (mut read, mut is_written) = (None, false);
     poll_fn(|context| {
         if read.is_none()
@@ -146,18 +154,18 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// What follows, and what has come of it already.
-    async fn run(mut self) -> (Next, Vec<u8>) {
+    async fn run(&mut self) -> Next {
         let next = self.read_requests().await;
         match next {
             Next::Sse(..) | Next::WebSocket(..) => self.outbox.close(Ending::KeepSocket),
             _ => {
                 self.outbox.close(Ending::Shutdown);
                 let linger_ms = self.shard.config().limits.linger_ms;
-                self.inbound.linger(linger_ms, || self.outbox.is_flushed()).await;
+                let outbox = self.outbox;
+                self.inbound.linger(linger_ms, || outbox.is_flushed()).await;
             }
         }
-        (next, self.inbound.into_rest())
+        next
     }
 
     async fn read_requests(&mut self) -> Next {
@@ -178,11 +186,12 @@ impl Reader<'_> {
                 Begun::Answered(next) => next,
                 Begun::TakenOver(next) if self.outbox.flushed().await => next,
                 Begun::TakenOver(_) => Next::Close,
+                // Boxed, as few connections ever need what these keep while they wait.
                 Begun::Append { form: AppendForm::Whole(form), decoder, to } => {
-                    self.append_whole(form, decoder, &to).await
+                    Box::pin(self.append_whole(form, decoder, to)).await
                 }
                 Begun::Append { form: AppendForm::Lines(lines), decoder, to } => {
-                    self.append_lines(*lines, decoder, &to).await
+                    Box::pin(self.append_lines(lines, decoder, to)).await
                 }
             };
             match next {
@@ -397,11 +406,11 @@ impl Reader<'_> {
     }
 
     /// The body is one append.
-    async fn append_whole(&mut self, form: WholeForm, decoder: BodyDecoder, to: &AnswerTo) -> Next {
+    async fn append_whole(&mut self, form: WholeForm, decoder: BodyDecoder, to: AnswerTo) -> Next {
         let stall_ms = self.shard.config().limits.body_stall_ms;
         match self.inbound.body(decoder, stall_ms).await {
-            Ok(body) => self.append_body(&form, body, to),
-            Err(fault) => self.fault(fault, to),
+            Ok(body) => self.append_body(&form, body, &to),
+            Err(fault) => self.fault(fault, &to),
         }
     }
 
@@ -424,9 +433,9 @@ impl Reader<'_> {
     /// Each line of the body is an event, appended while others still come.
     async fn append_lines(
         &mut self,
-        mut lines: LineAppends,
+        mut lines: Box<LineAppends>,
         mut decoder: BodyDecoder,
-        to: &AnswerTo,
+        mut to: AnswerTo,
     ) -> Next {
         let shard = self.shard;
         let stall_ms = shard.config().limits.body_stall_ms;
@@ -463,7 +472,6 @@ impl Reader<'_> {
         };
         let is_whole = decoder.is_ended();
         let mut out = Vec::new();
-        let mut to = to.clone();
         to.keep_alive &= is_whole;
         lines.finish(outcome, shard.log(), &to, &mut out).await;
         self.outbox.push(Item::Ready(out));
@@ -523,4 +531,19 @@ fn follow(to: &AnswerTo) -> Next {
 
 fn is_without_body(head: &Head) -> bool {
     matches!(head.body_length(), BodyLength::Unstated | BodyLength::Sized(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_bytes<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_that_waits_is_small() {
+        let bytes = future_bytes(serve);
+        assert!(bytes <= 2048, "the task of a connection takes {bytes} bytes");
+    }
 }

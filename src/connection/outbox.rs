@@ -156,7 +156,8 @@ impl Outbox {
             };
             let Some(sent) = poll_fn(send).await? else { return Ok(()) };
             if !sent.unsent.is_empty() {
-                writer.send(&sent.unsent).await?;
+                // Boxed, as few connections ever wait here.
+                Box::pin(writer.send(&sent.unsent)).await?;
             }
             let mut answers = sent.answers;
             if let Some(streamed) = sent.streamed {
