@@ -32,6 +32,9 @@ const PAYLOAD_BYTES: usize = 256;
 const BATCH_EVENTS: u32 = 500;
 /// With a fixed rate a publisher may have so many events without an answer; the next is late then.
 const WINDOW: u32 = 1000;
+/// So many subscribers connect at the same time. With 500 durable-streams resets some of them; that is not what is
+/// compared.
+const CONNECTING_MAX: usize = 64;
 /// A server that is silent for this long has collapsed.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -181,8 +184,12 @@ impl Load {
     }
 
     fn run_against<T: Target>(&self, target: &T) -> Result<Outcome, BenchError> {
-        let options =
-            Options { payload_bytes: PAYLOAD_BYTES, patience: PATIENCE, ..Options::default() };
+        let options = Options {
+            payload_bytes: PAYLOAD_BYTES,
+            connecting_max: CONNECTING_MAX,
+            patience: PATIENCE,
+            ..Options::default()
+        };
         match self {
             Load::Append { time, publishers, in_flight, .. } => {
                 let rates = vec![Rate::Closed { window: *in_flight }];
