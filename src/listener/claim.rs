@@ -30,7 +30,7 @@ const CLAIM_MS: u64 = 2_000;
 
 /// Connections that the kernel keeps for a shard that is busy: as many as it allows at all
 /// (`net.core.somaxconn`, 4,096 by default). When it is full, a client's SYN is lost and sent again
-/// after a second: 8,000 that connected at once were served in 0.4 s, or in 2.2 s where it overflowed.
+/// after a second.
 const BACKLOG: i32 = 65_535;
 
 /// Why an address is not ours.
