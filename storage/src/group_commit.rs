@@ -249,8 +249,9 @@ impl<F> GroupCommit<F> {
 /// the virtual machine), so on a busy shard more frames in flight mean smaller frames and fewer events a
 /// second. 256 publishers, one in flight each: 121k appends a second with 1, 112k with 2. On a shard
 /// that has time, or before a slow device, more frames in flight shorten the wait for a place: 64
-/// publishers: 79k with 1, 85k with 2. So every [`WINDOW_MS`] the rule looks how much of that time the
-/// shard's thread was busy, whatever with:
+/// publishers: 79k with 1, 85k with 2. (Taken while the machine had other work; on a quiet one 64
+/// publishers showed no clear difference.) So every [`WINDOW_MS`] the rule looks how much of that time
+/// the shard's thread was busy, whatever with:
 ///
 /// ```text
 /// busy < 50 %, and appends have waited for a place  ->  one more
