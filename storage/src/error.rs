@@ -125,6 +125,70 @@ pub enum AppendError {
     /// The log is being closed: append after the restart.
     #[error("log is closing")]
     Closed,
+    /// An event of this id is there, with another content: give the new one another id.
+    #[error("event id `{id}` belongs to another event, at offset {offset}")]
+    IdConflict {
+        /// The id.
+        id: String,
+        /// Where the other event is.
+        offset: Offset,
+    },
+    /// An event of this id is on its way to the disk: wait, and ask again.
+    #[error("an event of id `{id}` is being appended right now")]
+    IdInFlight {
+        /// The id.
+        id: String,
+    },
+    /// The log or the topic has moved on: look at what came, and decide again.
+    #[error("the next offset is {expected_offset}, not {given_offset}")]
+    Unexpected {
+        /// What would have been right.
+        expected_offset: u64,
+        /// What was given.
+        given_offset: u64,
+    },
+    /// A later life of the producer has taken over: this one is to stop.
+    #[error("epoch {given_epoch} of the producer has ended, it is in epoch {epoch}")]
+    StaleEpoch {
+        /// The epoch that holds.
+        epoch: u64,
+        /// What was given.
+        given_epoch: u64,
+    },
+    /// Appends of the producer are missing before this one: send them first.
+    #[error("sequence {given_seq} of the producer leaves a gap: {expected_seq} comes next")]
+    ProducerGap {
+        /// What comes next.
+        expected_seq: u64,
+        /// What was given.
+        given_seq: u64,
+    },
+    /// A new epoch begins with sequence 0.
+    #[error("an epoch of a producer begins with sequence 0, not {given_seq}")]
+    EpochStart {
+        /// What was given.
+        given_seq: u64,
+    },
+    /// As many producers are known as may be: none of them is old enough to be forgotten.
+    #[error("{producers_max} producers are known already, and none is old enough to be forgotten")]
+    TooManyProducers {
+        /// The limit.
+        producers_max: u64,
+    },
+}
+
+impl AppendError {
+    /// Whether the refusal rests on what others have appended: it may leave once that is durable.
+    pub fn rests_on_others(&self) -> bool {
+        matches!(
+            self,
+            AppendError::IdConflict { .. }
+                | AppendError::Unexpected { .. }
+                | AppendError::StaleEpoch { .. }
+                | AppendError::ProducerGap { .. }
+                | AppendError::EpochStart { .. }
+        )
+    }
 }
 
 /// Why a read gave no events.

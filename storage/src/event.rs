@@ -41,7 +41,7 @@ pub enum NameError {
     Reserved,
 }
 
-fn check_name(text: &str, bytes_max: usize) -> Result<(), NameError> {
+pub(crate) fn check_name(text: &str, bytes_max: usize) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);
     }

@@ -5,6 +5,7 @@
 //! **offset**; a byte's place in a file is its **position**. See `docs/ARCHITECTURE.md` for the map
 //! and `docs/ON_DISK_FORMAT.md` for the bytes.
 
+pub mod append;
 pub mod buffer;
 pub mod clock;
 pub mod config;

@@ -1,0 +1,122 @@
+//! One append: its events, and what must hold for it to happen. Pure.
+//!
+//! ```text
+//! producer   who sends it, and the how-manieth of its appends it is      -> happens once
+//! ids        of single events, within a window                           -> each happens once
+//! expected   the offset of the topic or the log that it builds on        -> or not at all
+//! ```
+//! They are looked at in this order. An answer that rests on what is staged (a duplicate, a refusal)
+//! may leave only once all that is staged at that moment is as durable as the log promises.
+
+use crate::{
+    event::{NameError, NewEvent, check_name},
+    offset::Offset,
+};
+
+/// Events to append: all of them, in a row, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Append {
+    /// The events.
+    pub events: Vec<NewEvent>,
+    /// What the log must be at.
+    pub expected: Option<ExpectedOffset>,
+    /// Who sends it; its events then have no ids.
+    pub producer: Option<ProducerClaim>,
+}
+
+impl From<Vec<NewEvent>> for Append {
+    fn from(events: Vec<NewEvent>) -> Append {
+        Append { events, expected: None, producer: None }
+    }
+}
+
+/// What the next offset must be: of the topic of the events (all have the same), one more than that
+/// of its last event ever; of the log, what the next event gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpectedOffset {
+    /// The offset.
+    pub offset: u64,
+    /// Of what.
+    pub scope: OffsetScope,
+}
+
+/// Whose next offset is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetScope {
+    /// The topic's.
+    Topic,
+    /// The log's.
+    Log,
+}
+
+/// The name that a producer gives itself, at most 256 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ProducerId(Box<str>);
+
+impl ProducerId {
+    /// The longest name.
+    pub const BYTES_MAX: usize = 256;
+
+    /// The name that a request gives.
+    pub fn parse(text: &str) -> Result<ProducerId, NameError> {
+        check_name(text, ProducerId::BYTES_MAX)?;
+        Ok(ProducerId(text.into()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Which of a producer's appends this is. Its sequence counts from 0 in each epoch, by one an
+/// append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerClaim {
+    /// Who.
+    pub id: ProducerId,
+    /// Which life of it: a later one fences the earlier ones off. At most [`PRODUCER_NUMBER_MAX`].
+    pub epoch: u64,
+    /// The how-manieth of that life. At most [`PRODUCER_NUMBER_MAX`].
+    pub seq: u64,
+    /// Where the sequence counts.
+    pub scope: OffsetScope,
+}
+
+/// The largest epoch and sequence: what a double holds exactly, as Durable Streams has it.
+pub const PRODUCER_NUMBER_MAX: u64 = (1 << 53) - 1;
+
+/// The place of an append in the log.
+///
+/// Its answer may leave once [`crate::log::Log::visible`] has reached `wait`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The offset of its first event; of a duplicate, where that was.
+    pub first: Offset,
+    /// The offset of its last event.
+    pub last: Offset,
+    /// When readers see all that the answer rests on.
+    pub wait: Offset,
+    /// How many of its events were there already.
+    pub duplicates: u64,
+    /// The time of its new events, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// What the log knows of the producer, if one was named.
+    pub producer: Option<ProducerPlace>,
+}
+
+/// How far a producer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerPlace {
+    /// Its epoch.
+    pub epoch: u64,
+    /// The last sequence that was accepted.
+    pub seq: u64,
+}
+
+impl Appended {
+    /// Whether nothing of it is new.
+    pub fn is_duplicate(&self, events: u64) -> bool {
+        self.duplicates == events
+    }
+}
