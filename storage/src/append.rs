@@ -83,6 +83,32 @@ pub struct ProducerClaim {
     pub scope: OffsetScope,
 }
 
+impl ProducerClaim {
+    /// How the first of an append's events carries the claim: `t EPOCH SEQ EVENTS NAME`, `l` for `t`
+    /// where the log is the scope.
+    pub(crate) fn encode(&self, events: u32) -> String {
+        let scope = match self.scope {
+            OffsetScope::Topic => 't',
+            OffsetScope::Log => 'l',
+        };
+        format!("{scope} {} {} {events} {}", self.epoch, self.seq, self.id.as_str())
+    }
+
+    /// Reads what [`ProducerClaim::encode`] wrote: the claim, and how many events the append has.
+    pub(crate) fn decode(text: &str) -> Option<(ProducerClaim, u32)> {
+        let mut parts = text.splitn(5, ' ');
+        let scope = match parts.next()? {
+            "t" => OffsetScope::Topic,
+            "l" => OffsetScope::Log,
+            _ => return None,
+        };
+        let (epoch, seq) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let events = parts.next()?.parse().ok().filter(|events| *events > 0)?;
+        let id = ProducerId::parse(parts.next()?).ok()?;
+        Some((ProducerClaim { id, epoch, seq, scope }, events))
+    }
+}
+
 /// The largest epoch and sequence: what a double holds exactly, as Durable Streams has it.
 pub const PRODUCER_NUMBER_MAX: u64 = (1 << 53) - 1;
 
@@ -118,5 +144,22 @@ impl Appended {
     /// Whether nothing of it is new.
     pub fn is_duplicate(&self, events: u64) -> bool {
         self.duplicates == events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_read_as_it_was_written() {
+        for scope in [OffsetScope::Topic, OffsetScope::Log] {
+            let id = ProducerId::parse("a b 7").expect("a name");
+            let claim = ProducerClaim { id, epoch: PRODUCER_NUMBER_MAX, seq: 0, scope };
+            assert_eq!(ProducerClaim::decode(&claim.encode(9)), Some((claim, 9)));
+        }
+        for text in ["", "t", "x 1 1 1 a", "t 1 1 0 a", "t 1 1 1 ", "t -1 1 1 a"] {
+            assert_eq!(ProducerClaim::decode(text), None, "{text}");
+        }
     }
 }

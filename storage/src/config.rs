@@ -3,7 +3,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{buffer::ALIGN_BYTES, frame};
+use crate::{buffer::ALIGN_BYTES, frame, index::delta::IDS_MAX, once::IdWindow};
 
 /// When an append counts as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,6 +102,11 @@ pub struct LogConfig {
     pub preallocate_bytes_max: u64,
     /// Published frames kept in memory for subscribers that are a little behind.
     pub recent_frames_bytes_max: usize,
+    /// So many ids of events are remembered, 50 bytes each: a retry that comes after so many others
+    /// is a new event.
+    pub id_window_events: usize,
+    /// Ids are remembered for so long: longer than any client retries.
+    pub id_window_s: u64,
 }
 
 const KIB: usize = 1 << 10;
@@ -121,6 +126,8 @@ impl Default for LogConfig {
             preallocate_bytes_min: 1 << 20,
             preallocate_bytes_max: 16 << 20,
             recent_frames_bytes_max: 16 * MIB,
+            id_window_events: 1_000_000,
+            id_window_s: 600,
         }
     }
 }
@@ -140,6 +147,12 @@ pub struct ConfigError {
 impl LogConfig {
     /// The smallest `segment_bytes`.
     pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
+    /// How long ids are remembered.
+    pub fn id_window(&self) -> IdWindow {
+        let time_ms = self.id_window_s.saturating_mul(1_000);
+        IdWindow { events: self.id_window_events, time_ms }
+    }
 
     /// Checks that the limits fit each other. Tests may use segments far below
     /// [`LogConfig::SEGMENT_BYTES_MIN`]; the command line may not.
@@ -198,6 +211,12 @@ impl LogConfig {
                 "a multiple of 4096, and at least preallocate_bytes_min",
             ),
         ];
+        let rules = rules.into_iter().chain([(
+            "id_window_events",
+            self.id_window_events as u64,
+            self.id_window_events <= IDS_MAX,
+            "at most 1,000,000: an index holds no more",
+        )]);
         for (name, value, holds, rule) in rules {
             if !holds {
                 return Err(ConfigError { name, value, rule });

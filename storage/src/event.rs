@@ -164,14 +164,29 @@ pub enum DataForm {
     Binary,
 }
 
-/// What an event is for. Later kinds carry settings, deletions and the like; a program that does
-/// not know a kind does not read the frame.
+/// What an event is for. All but data are control events ([`crate::control`]), which say something
+/// about the log itself; a program that does not know a kind does not read the frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum EventKind {
     /// What a publisher appended.
     #[default]
     Data,
+    /// The settings of the log.
+    LogSettings,
+    /// The settings of a topic or pattern.
+    TopicSettings,
+    /// Topics whose events are gone.
+    TopicsDeleted,
+    /// A topic whose older events are gone.
+    TopicTrimmed,
+}
+
+impl EventKind {
+    /// Whether a publisher appended it.
+    pub fn is_data(self) -> bool {
+        self == EventKind::Data
+    }
 }
 
 /// An event to append.

@@ -501,7 +501,7 @@ mod tests {
             (event_at + 8, 0, "time"),
             (event_at + 10, 1, "topic"),
             (event_at + 12, 3, "form"),
-            (event_at + 13, 1, "kind"),
+            (event_at + 13, 5, "kind"),
             (event_at + 14, 1, "reserved field"),
         ] {
             let mut bytes = DiskBuffer::clone(good.buffer());

@@ -211,6 +211,12 @@ impl<F> GroupCommit<F> {
         self.synced_end = end;
     }
 
+    /// What was started and not taken as visible yet, in order.
+    pub fn pending(&self) -> impl DoubleEndedIterator<Item = &F> {
+        let ready = self.ready.iter().map(|(_, frame)| frame);
+        ready.chain(self.slots.iter().map(|slot| &slot.frame))
+    }
+
     /// Takes the next frame that has become visible.
     pub fn take_visible(&mut self) -> Option<F> {
         let visible = match self.durability {

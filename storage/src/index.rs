@@ -24,7 +24,8 @@
 //! are described where they are encoded: FRAMES and FENCE in [`resident`], FILTER in `filter.rs`,
 //! TOPICS and LISTS in [`topics`].
 //!
-//! The topics are also the segment's *state delta*: what it adds to the log's topic table.
+//! The topics, IDS, PRODUCERS and CONTROLS are also the segment's *state delta*: what it adds to the
+//! state of the log. The last three (`delta.rs`) are there only where there is something to say.
 
 use std::{fmt, ops::Range};
 
@@ -35,12 +36,14 @@ use crate::{
 };
 
 pub mod builder;
+pub mod delta;
 pub(crate) mod filter;
 pub mod resident;
 pub mod topics;
 pub(crate) mod varint;
 
 pub use builder::{IndexBuilder, SegmentEnd};
+pub use delta::{StateDelta, StoredControl};
 pub use resident::{FramePlace, ResidentIndex};
 pub use topics::{StoredList, TopicBlocks, TopicEntry, TopicFrame, TopicList, TopicSummary};
 
@@ -70,6 +73,12 @@ impl SectionKind {
     pub const TOPICS: SectionKind = SectionKind(4);
     /// The frames of topics that are in many.
     pub const LISTS: SectionKind = SectionKind(5);
+    /// The ids of events.
+    pub const IDS: SectionKind = SectionKind(6);
+    /// How far producers have come.
+    pub const PRODUCERS: SectionKind = SectionKind(7);
+    /// The control events.
+    pub const CONTROLS: SectionKind = SectionKind(8);
 }
 
 impl fmt::Display for SectionKind {
@@ -80,6 +89,9 @@ impl fmt::Display for SectionKind {
             SectionKind::FILTER => formatter.write_str("FILTER"),
             SectionKind::TOPICS => formatter.write_str("TOPICS"),
             SectionKind::LISTS => formatter.write_str("LISTS"),
+            SectionKind::IDS => formatter.write_str("IDS"),
+            SectionKind::PRODUCERS => formatter.write_str("PRODUCERS"),
+            SectionKind::CONTROLS => formatter.write_str("CONTROLS"),
             SectionKind(other) => write!(formatter, "section {other}"),
         }
     }
@@ -371,6 +383,11 @@ pub fn check_all(bytes: &[u8]) -> Result<ResidentIndex, IndexError> {
     if topic_count != header.topic_count || event_count != header.event_count {
         return Err(IndexError::Content { what: "event count" });
     }
+    let section = |kind| &bytes[header.section(kind).range()];
+    let (base, end) = (header.base_offset, header.end_offset);
+    delta::decode_ids(section(SectionKind::IDS), base, end)?;
+    delta::decode_producers(section(SectionKind::PRODUCERS), end)?;
+    delta::decode_controls(section(SectionKind::CONTROLS), base, end)?;
     Ok(resident)
 }
 

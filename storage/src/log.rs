@@ -26,31 +26,35 @@ use std::{
     sync::Arc,
 };
 
+pub use crate::{
+    append::Appended,
+    clock::{ClockNotice, Now},
+    group_commit::OpId,
+    op::{Job, JobOutcome, Op, OpOutcome, WriteMode},
+};
 use crate::{
     clock::EventClock,
     config::{LogConfig, SyncMode},
-    error::{AppendError, OpenError},
-    event::{NewEvent, StagedEvent},
-    frame::{self, EVENTS_MAX, Frame, Seed},
+    error::OpenError,
+    frame::{Frame, Seed},
     group_commit::{CommitDepth, Durability, GroupCommit},
     io::Disk,
     offset::{Offset, Position},
+    once::{Fingerprints, Ids, Producers},
     op::{NewFile, PrepareJob, RollJob},
     recovery::{self, OpenReport},
+    rules::Rules,
     segment::{
         FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag,
     },
     segment_set::SegmentSet,
     staging::Staging,
+    state::LogState,
     topics::TopicTable,
     unsealed::{RecentFrames, Unsealed},
 };
-pub use crate::{
-    clock::{ClockNotice, Now},
-    group_commit::OpId,
-    op::{Job, JobOutcome, Op, OpOutcome, WriteMode},
-};
 
+mod appending;
 mod drive;
 mod jobs;
 mod plan;
@@ -73,6 +77,9 @@ pub struct Log<D: Disk> {
     next: Offset,
     clock: EventClock,
     topics: TopicTable,
+    /// Of all that is visible, and with what is staged where that may not happen twice.
+    state: LogState,
+    fingerprints: Fingerprints,
     staging: Staging,
     commit: GroupCommit<InFlight>,
     depth: CommitDepth,
@@ -183,18 +190,6 @@ pub enum Notice {
     },
 }
 
-/// The place of a staged batch. It is durable, or as durable as the log promises, once
-/// [`Log::visible`] has reached `end`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// The offset of its first event.
-    pub first: Offset,
-    /// The offset behind its last event.
-    pub end: Offset,
-    /// The time of its events.
-    pub time_ms: u64,
-}
-
 impl<D: Disk> Log<D> {
     /// Opens the log in `dir`, which is made if it is missing: locks it, recovers what is there, and
     /// begins a new segment. Blocks.
@@ -206,7 +201,7 @@ impl<D: Disk> Log<D> {
     ) -> Result<(Self, OpenReport), OpenError> {
         config.check()?;
         let lock = recovery::lock(&disk, dir)?;
-        let recovered = recovery::recover(&disk, dir)?;
+        let recovered = recovery::recover(&disk, dir, config.id_window())?;
         let (tag, end) = (recovered.report.tag, recovered.end);
 
         let mode = match config.sync {
@@ -258,6 +253,8 @@ impl<D: Disk> Log<D> {
             next: end,
             clock: EventClock::new(now, recovered.last_time_ms),
             topics: recovered.topics,
+            state: recovered.state,
+            fingerprints: Fingerprints::default(),
             staging: Staging::new(config.staged_bytes_max),
             commit: GroupCommit::new(durability, end),
             depth: CommitDepth::new(config.frames_in_flight_max),
@@ -288,73 +285,6 @@ impl<D: Disk> Log<D> {
             config,
         };
         Ok((log, report))
-    }
-
-    /// Stages a batch: all of it, with offsets in a row and one time, or nothing. Call
-    /// [`Log::next_op`] when all appends at hand are staged, so that they share a frame.
-    pub fn append(&mut self, events: Vec<NewEvent>, now: Now) -> Result<Appended, AppendError> {
-        if let Some(poison) = &self.poison {
-            let Poison { first_unsynced, reason } = poison.clone();
-            return Err(AppendError::Poisoned { first_unsynced, reason });
-        }
-        if self.close != Close::Open {
-            return Err(AppendError::Closed);
-        }
-        let bytes = self.check_limits(&events)?;
-        if self.jobs.disk_full {
-            return Err(AppendError::DiskFull);
-        }
-        self.staging.check_room(bytes)?;
-
-        let (time_ms, notice) = self.clock.event_time(now);
-        self.notices.extend(notice.map(Notice::Clock));
-        let first = self.next;
-        if events.is_empty() {
-            return Ok(Appended { first, end: first, time_ms });
-        }
-        let topics = &mut self.topics;
-        let next = &mut self.next;
-        let batch = events.into_iter().map(|event| {
-            let offset = *next;
-            *next = offset.plus(1);
-            StagedEvent { offset, time_ms, topic_number: topics.assign(&event.topic), event }
-        });
-        self.staging.push(batch, bytes);
-        self.last_append_boot_ms = now.boot_ms;
-        Ok(Appended { first, end: self.next, time_ms })
-    }
-
-    /// An upper bound of what `events` add to a frame, or why they never fit into one.
-    fn check_limits(&self, events: &[NewEvent]) -> Result<usize, AppendError> {
-        let mut bytes = 0;
-        for event in events {
-            if event.data.len() > self.config.event_bytes_max {
-                return Err(AppendError::EventTooLarge {
-                    event_bytes: event.data.len() as u64,
-                    event_bytes_max: self.config.event_bytes_max as u64,
-                });
-            }
-            bytes += frame::encoded_bytes_max(event);
-        }
-        let batch_bytes = frame::frame_bytes_max(bytes);
-        if events.len() > EVENTS_MAX || batch_bytes > self.config.frame_bytes_max {
-            return Err(AppendError::BatchTooLarge {
-                events: events.len() as u64,
-                events_max: EVENTS_MAX as u64,
-                batch_bytes: batch_bytes as u64,
-                batch_bytes_max: self.config.frame_bytes_max as u64,
-            });
-        }
-        Ok(bytes)
-    }
-
-    /// Takes back what is staged and in no frame yet, and returns the offset from which on that is: for
-    /// a driver that answers those appends with a refusal, because the disk is full and nobody knows
-    /// when it will have space.
-    pub fn refuse_staged(&mut self) -> Offset {
-        self.staging = Staging::new(self.config.staged_bytes_max);
-        self.next = self.commit.submitted_end();
-        self.next
     }
 
     /// Tells how long the thread that commits has been busy in all its life: on a busy one fewer frames
@@ -468,6 +398,21 @@ impl<D: Disk> Log<D> {
     /// Its topics, counting what is visible.
     pub fn topics(&self) -> &TopicTable {
         &self.topics
+    }
+
+    /// The settings that hold, and what is gone.
+    pub fn rules(&self) -> &Rules {
+        &self.state.rules
+    }
+
+    /// The ids that are remembered.
+    pub fn ids(&self) -> &Ids {
+        &self.state.ids
+    }
+
+    /// How far producers have come.
+    pub fn producers(&self) -> &Producers {
+        &self.state.producers
     }
 
     /// How many encoded bytes are staged.

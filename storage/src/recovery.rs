@@ -26,6 +26,7 @@ use crate::{
     index::TopicSummary,
     io::{Access, Disk, DiskFile, LockMode},
     offset::{Offset, Position},
+    once::IdWindow,
     op::WriteMode,
     scan::{self, ScanEnd},
     seal,
@@ -34,6 +35,7 @@ use crate::{
         SegmentName, Tag,
     },
     segment_set::{SealedSegment, SegmentSet},
+    state::LogState,
     topics::TopicTable,
 };
 
@@ -79,6 +81,7 @@ pub struct ScannedSegment {
 pub(crate) struct Recovered<D: Disk> {
     pub(crate) segments: SegmentSet<D>,
     pub(crate) topics: TopicTable,
+    pub(crate) state: LogState,
     pub(crate) start: Offset,
     pub(crate) end: Offset,
     pub(crate) last_time_ms: u64,
@@ -104,13 +107,18 @@ pub(crate) fn lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> 
 }
 
 /// Recovers the log in `dir`, whose lock is held.
-pub(crate) fn recover<D: Disk>(disk: &D, dir: &Path) -> Result<Recovered<D>, OpenError> {
+pub(crate) fn recover<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    window: IdWindow,
+) -> Result<Recovered<D>, OpenError> {
     let found = list_segments(disk, dir)?;
     let mut recovery = Recovery {
         disk,
         dir,
         segments: Vec::new(),
         topics: TopicTable::default(),
+        state: LogState::new(window),
         end: Offset::ZERO,
         last_time_ms: 0,
         scanned: Vec::new(),
@@ -147,6 +155,7 @@ pub(crate) fn recover<D: Disk>(disk: &D, dir: &Path) -> Result<Recovered<D>, Ope
     Ok(Recovered {
         segments: SegmentSet::new(recovery.segments),
         topics: recovery.topics,
+        state: recovery.state,
         start: Offset::ZERO,
         end: recovery.end,
         last_time_ms: recovery.last_time_ms,
@@ -193,6 +202,7 @@ struct Recovery<'a, D: Disk> {
     dir: &'a Path,
     segments: Vec<SealedSegment<D>>,
     topics: TopicTable,
+    state: LogState,
     end: Offset,
     last_time_ms: u64,
     scanned: Vec<ScannedSegment>,
@@ -340,6 +350,7 @@ impl<D: Disk> Recovery<'_, D> {
         for (name, topic) in scan.index.topics() {
             self.add_topic(path, header, scan.end.end_offset, name, topic)?;
         }
+        self.state.add_delta(scan.index.delta());
         self.segments.push(SealedSegment::open(self.disk, self.dir, found.name)?);
         self.end = scan.end.end_offset;
         self.last_time_ms = self.last_time_ms.max(scan.index.last_time_ms());
@@ -365,6 +376,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
         self.check_length(found, index.header().end_position)?;
         index.for_each_topic(|name, topic| self.add_topic(&path, header, end, name, topic))?;
+        index.add_to(&mut self.state);
         self.segments.push(SealedSegment::open(self.disk, self.dir, found.name)?);
         self.end = end;
         self.last_time_ms = self.last_time_ms.max(index.header().last_time_ms);

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{error::AppendError, event::StagedEvent};
+use crate::{error::AppendError, event::StagedEvent, offset::Offset};
 
 /// The appends that wait.
 #[derive(Debug)]
@@ -56,6 +56,12 @@ impl Staging {
     /// How many encoded bytes wait, at most.
     pub fn staged_bytes(&self) -> usize {
         self.staged_bytes
+    }
+
+    /// The offset of the last event of a topic that waits.
+    pub fn last_of(&self, topic: &str) -> Option<Offset> {
+        let last = self.events.iter().rev().find(|staged| *staged.event.topic == *topic);
+        last.map(|staged| staged.offset)
     }
 
     /// Refuses a batch of `bytes` for which there is no room.

@@ -38,6 +38,7 @@ pub struct TopicTable {
 struct Entry {
     topic: Topic,
     count: u64,
+    /// Behind `last` as long as there never was an event.
     first: Offset,
     last: Offset,
     last_time_ms: u64,
@@ -156,6 +157,13 @@ impl TopicTable {
         self.summary(self.number_of(topic)?)
     }
 
+    /// The last event that a topic ever had, be it gone.
+    pub fn last_ever(&self, topic: &str) -> Option<Offset> {
+        let number = self.number_of(topic)?;
+        let entry = self.entries.get(number.get() as usize)?.as_ref()?;
+        (entry.first <= entry.last).then_some(entry.last)
+    }
+
     /// The name of a number.
     pub fn topic(&self, number: TopicNumber) -> Option<&Topic> {
         self.entries.get(number.get() as usize)?.as_ref().map(|entry| &entry.topic)
@@ -225,7 +233,7 @@ impl TopicTable {
         self.entries[index] = Some(Entry {
             topic,
             count: 0,
-            first: Offset::ZERO,
+            first: Offset::MAX,
             last: Offset::ZERO,
             last_time_ms: 0,
         });

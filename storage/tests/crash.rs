@@ -208,7 +208,7 @@ fn a_frame_of_an_older_incarnation_is_never_taken() {
         let disk = filled(&disk(7), &mut rng, &mut model, batches).disk.kill();
         (disk, model)
     };
-    let ((old, _), (disk, mut model)) = (fill(6), fill(4));
+    let ((old, _), (disk, mut model)) = (fill(12), fill(4));
     let path = Path::new(DIR).join("00000000000000000000.1.log");
     let (old, new) = (old.bytes(&path).expect("a file"), disk.bytes(&path).expect("a file"));
     let file = disk.open(&path, Access::Write).expect("a file");

@@ -68,6 +68,8 @@ impl Life {
             preallocate_bytes_min: *rng.pick(&[4 << 10, 16 << 10]),
             preallocate_bytes_max: 32 << 10,
             recent_frames_bytes_max: *rng.pick(&[0, 16 << 10, 1 << 20]),
+            id_window_events: 1_000_000,
+            id_window_s: 1_000_000_000,
         };
         let narrated = from_environment("STRANDLINE_SEED").is_some();
         let model = Model::default();

@@ -18,7 +18,10 @@
 //!                    24 headers: list of header records           (an empty id or key is none)
 //! header   16 bytes  0 name text   8 value text
 //! ```
-//! Form is 0 JSON, 1 text, 2 binary; kind is 0 data. An event without id, key, headers and content
+//! Form is 0 JSON, 1 text, 2 binary; kind is 0 data, 1 settings of the log, 2 settings of a topic or
+//! pattern, 3 topics deleted, 4 topic trimmed. A header whose name begins with `:` is none of the
+//! publisher's (whose names are tokens) and stands behind those: `:producer` says whose append begins
+//! with the event. An event without id, key, headers and content
 //! type costs 36 bytes and its data. Times are whole, not deltas to the frame: a clock that was set
 //! between two events of a frame may put decades between them.
 //!
@@ -47,6 +50,9 @@ use crate::{
     offset::Offset,
     topic::{self, TopicNumber},
 };
+
+/// The header by which the first event of a producer's append says whose it is.
+pub const PRODUCER_HEADER: &str = ":producer";
 
 /// A time of an event is below this: 48 bits, the year 10889.
 pub const TIME_MS_END: u64 = 1 << 48;
@@ -150,15 +156,23 @@ fn is_json(content_type: &str) -> bool {
     content_type.is_empty() || content_type == NewEvent::JSON
 }
 
-fn kind_code(kind: EventKind) -> u8 {
+pub(crate) fn kind_code(kind: EventKind) -> u8 {
     match kind {
         EventKind::Data => 0,
+        EventKind::LogSettings => 1,
+        EventKind::TopicSettings => 2,
+        EventKind::TopicsDeleted => 3,
+        EventKind::TopicTrimmed => 4,
     }
 }
 
-fn kind_of(code: u8) -> Option<EventKind> {
+pub(crate) fn kind_of(code: u8) -> Option<EventKind> {
     match code {
         0 => Some(EventKind::Data),
+        1 => Some(EventKind::LogSettings),
+        2 => Some(EventKind::TopicSettings),
+        3 => Some(EventKind::TopicsDeleted),
+        4 => Some(EventKind::TopicTrimmed),
         _ => None,
     }
 }
@@ -644,8 +658,20 @@ impl<'a> EventView<'a> {
 
     /// Names and values, in the order in which they were given.
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> {
-        let headers = self.details().map_or(&[][..], |details| details.headers.as_slice());
+        let headers = self.all_headers();
+        let own = headers.iter().rev().take_while(|header| header.name.starts_with(':')).count();
+        let headers = &headers[..headers.len() - own];
         headers.iter().map(|header| (header.name.as_str(), header.value.as_str()))
+    }
+
+    /// Whose append begins with this event ([`crate::append::ProducerClaim::decode`]).
+    pub fn producer(&self) -> Option<&'a str> {
+        let last = self.all_headers().last()?;
+        (last.name == PRODUCER_HEADER).then(|| last.value.as_str())
+    }
+
+    fn all_headers(&self) -> &'a [HeaderRecord] {
+        self.details().map_or(&[][..], |details| details.headers.as_slice())
     }
 
     /// The media type of the data.

@@ -13,7 +13,8 @@ use std::{
 use crate::{
     frame::{Frame, Seed},
     index::{
-        INDEX_HEADER_BYTES, IndexError, IndexHeader, Section, SectionKind, filter,
+        INDEX_HEADER_BYTES, IndexError, IndexHeader, Section, SectionKind, StateDelta, delta,
+        filter,
         resident::{FRAMES_STEP_BYTES, FramePlace, block_of, position_of},
         topics::{ListReader, TopicFrame, TopicSummary, TopicsWriter, write_list_entry},
     },
@@ -47,6 +48,7 @@ pub struct IndexBuilder {
     places: HashMap<TopicNumber, u32, BuildHasherDefault<NumberHasher>>,
     names: String,
     list_bytes: usize,
+    delta: StateDelta,
     /// What the frame that is being added holds of each of its topics.
     tallies: Vec<Tally>,
     /// Which of them are new to the segment.
@@ -89,6 +91,7 @@ impl IndexBuilder {
             places: HashMap::default(),
             names: String::new(),
             list_bytes: 0,
+            delta: StateDelta::default(),
             tallies: Vec::new(),
             new_numbers: Vec::new(),
         }
@@ -130,6 +133,7 @@ impl IndexBuilder {
             }
         }
         self.tallies = tallies;
+        self.delta.add(frame);
 
         if let Some((first_ms, last_ms)) = times {
             if self.event_count == 0 {
@@ -240,6 +244,7 @@ impl IndexBuilder {
             + self.places.capacity() * size_of::<(TopicNumber, u32)>()
             + self.names.capacity()
             + self.list_bytes
+            + self.delta.memory_bytes()
     }
 
     /// Every frame, in file order.
@@ -263,6 +268,11 @@ impl IndexBuilder {
             return None;
         }
         Some(self.frames.partition_point(|frame| frame.time_ms < time_ms).saturating_sub(1))
+    }
+
+    /// What the segment adds to the state of its log, beside topics.
+    pub fn delta(&self) -> &StateDelta {
+        &self.delta
     }
 
     /// How many topics have events in the segment.
@@ -317,6 +327,21 @@ impl IndexBuilder {
         writer.finish();
         let names = self.topics.iter().map(|topic| self.name(topic).as_bytes());
         let filter = filter::encode(self.topics.len(), names);
+        let base = self.header.base_offset;
+        let ids = delta::encode_ids(self.delta.ids(), base);
+        let producers = delta::encode_producers(self.delta.producers().iter());
+        let controls = delta::encode_controls(self.delta.controls(), base);
+        let mut other: Vec<(SectionKind, &[u8])> =
+            vec![(SectionKind::TOPICS, &writer.topics), (SectionKind::LISTS, &writer.lists)];
+        for (kind, content) in [
+            (SectionKind::IDS, &ids),
+            (SectionKind::PRODUCERS, &producers),
+            (SectionKind::CONTROLS, &controls),
+        ] {
+            if !content.is_empty() {
+                other.push((kind, content));
+            }
+        }
         self.assemble(
             end,
             seed,
@@ -325,7 +350,7 @@ impl IndexBuilder {
                 (SectionKind::FENCE, &writer.fence),
                 (SectionKind::FILTER, &filter),
             ],
-            &[(SectionKind::TOPICS, &writer.topics), (SectionKind::LISTS, &writer.lists)],
+            &other,
         )
     }
 

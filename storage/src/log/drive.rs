@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Close, InFlight, JobState, Log, Notice, Now, OpId, Poison};
 use crate::{
     buffer::DiskBuffer,
+    control::Control,
     frame::{self, EVENTS_MAX, FRAME_ALIGN_BYTES, FrameFlags, FrameMeta},
     io::Disk,
     op::{Op, OpOutcome},
@@ -112,7 +113,11 @@ impl<D: Disk> Log<D> {
             }
             for event in frame.events() {
                 self.topics.add_event(event.topic_number(), event.offset(), event.time_ms());
+                if let Some(control) = Control::decode(event.kind(), event.data()) {
+                    self.state.rules.apply(&control, event.offset());
+                }
             }
+            self.state.producers.settle(frame.end_offset());
             self.recent.push(Arc::clone(&frame));
             self.published.push(frame);
         }

@@ -5,16 +5,22 @@ use std::{io, path::Path};
 use crate::{
     error::OpenError,
     index::{
-        INDEX_HEADER_BYTES, INDEX_VERSION, IndexError, IndexHeader, ResidentIndex, TopicSummary,
+        INDEX_HEADER_BYTES, INDEX_VERSION, IndexError, IndexHeader, ResidentIndex, SectionKind,
+        StoredControl, TopicSummary, delta,
     },
     io::{Access, Disk, DiskFile},
     offset::Position,
+    once::{IdEntry, ProducerEntry},
+    state::LogState,
 };
 
 /// The checked parts of an index file.
 pub(super) struct StoredIndex {
     resident: ResidentIndex,
     topics: Vec<u8>,
+    ids: Vec<IdEntry>,
+    producers: Vec<ProducerEntry>,
+    controls: Vec<StoredControl>,
 }
 
 impl StoredIndex {
@@ -37,6 +43,11 @@ impl StoredIndex {
     /// Which log file it belongs to, and how that ends.
     pub(super) fn header(&self) -> &IndexHeader {
         self.resident.header()
+    }
+
+    /// Adds what the segment says beside topics.
+    pub(super) fn add_to(&self, state: &mut LogState) {
+        state.add(self.ids.iter(), &self.producers, &self.controls);
     }
 
     /// Hands over each topic that has events in the segment. All of them were checked before.
@@ -78,11 +89,39 @@ fn read_parts(file: &impl DiskFile) -> io::Result<Result<StoredIndex, IndexError
         count += 1;
         Ok::<(), IndexError>(())
     });
-    Ok(match checked {
-        Ok(_) if count != header.topic_count => Err(IndexError::Content { what: "topic count" }),
-        Ok(_) => Ok(StoredIndex { resident, topics }),
-        Err(error) => Err(error),
-    })
+    match checked {
+        Ok(_) if count != header.topic_count => {
+            return Ok(Err(IndexError::Content { what: "topic count" }));
+        }
+        Ok(_) => {}
+        Err(error) => return Ok(Err(error)),
+    }
+    let section = |kind| {
+        let section = header.section(kind);
+        let content = read(section.position, section.bytes)?;
+        let is_good = content.is_empty() || header.seed().crc(&content) == section.checksum;
+        Ok::<_, io::Error>(if is_good {
+            Ok(content)
+        } else {
+            Err(IndexError::Checksum { section: kind })
+        })
+    };
+    let (ids, producers, controls) = (
+        section(SectionKind::IDS)?,
+        section(SectionKind::PRODUCERS)?,
+        section(SectionKind::CONTROLS)?,
+    );
+    let (base, end) = (header.base_offset, header.end_offset);
+    let decoded = || {
+        Ok(StoredIndex {
+            ids: delta::decode_ids(&ids?, base, end)?,
+            producers: delta::decode_producers(&producers?, end)?,
+            controls: delta::decode_controls(&controls?, base, end)?,
+            resident,
+            topics,
+        })
+    };
+    Ok(decoded())
 }
 
 /// The outer error is the index's, the inner one that of `take`.

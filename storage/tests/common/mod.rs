@@ -69,7 +69,7 @@ pub fn new_event() -> impl Strategy<Value = (u32, NewEvent)> {
         prop::option::of(name()),
         prop::option::of(name()),
         prop::option::of(name()),
-        prop::collection::vec((name(), "[^\\p{Cc}]{0,30}"), 0..4),
+        prop::collection::vec(("[a-zA-Z!#$%&'*+.^_`|~-]{1,20}", "[^\\p{Cc}]{0,30}"), 0..4),
         prop_oneof![Just(""), Just("application/json"), Just("text/plain; charset=utf-8")],
     );
     let forms = prop_oneof![Just(DataForm::Json), Just(DataForm::Text), Just(DataForm::Binary)];

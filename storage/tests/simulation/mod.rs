@@ -10,8 +10,9 @@ use std::{
 };
 
 use strandline_storage::{
+    append::{Append, OffsetScope, ProducerClaim, ProducerId},
     config::{LogConfig, SyncMode},
-    error::OpenError,
+    error::{AppendError, OpenError},
     io::{
         BlockingReads,
         sim::{PendingSync, PendingWrite, SimDisk, rng::SimRng},
@@ -76,16 +77,67 @@ impl Process {
 
     /// Appends a batch that fits.
     pub fn append(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
+        if rng.chance(10) {
+            return self.retry(rng, model, now);
+        }
+        if rng.chance(10) {
+            return self.produce(rng, model, now);
+        }
         let batch = model.new_batch(rng, self.log.config().event_bytes_max);
         let expected = model.events.len();
         // It may be refused: the queue is full, the log is poisoned or closing.
         if let Ok(appended) = self.log.append(batch.clone(), now) {
             assert_eq!(to_usize(appended.first), expected, "offsets are in a row");
-            assert_eq!(to_usize(appended.end), expected + batch.len());
+            assert_eq!(to_usize(appended.wait), expected + batch.len());
+            assert_eq!(appended.duplicates, 0);
             let earlier_ms = model.events.last().map_or(0, |kept| kept.time_ms);
             assert!(appended.time_ms >= earlier_ms, "time goes on");
             assert!(self.log.poisoned().is_none(), "a poisoned log takes nothing");
             model.append(batch, appended.time_ms);
+        }
+    }
+
+    /// Appends an event again whose id is known: it is never there twice.
+    fn retry(&mut self, rng: &mut SimRng, model: &Model, now: Now) {
+        let Some((offset, event)) = model.pick_id(rng) else { return };
+        let visible = to_usize(self.log.visible());
+        let next = self.log.next();
+        match self.log.append(vec![event], now) {
+            Ok(appended) => {
+                assert!(offset < visible, "an answer that rests on what may be lost");
+                assert_eq!((to_usize(appended.first), appended.duplicates), (offset, 1));
+            }
+            Err(AppendError::IdInFlight { .. }) => assert!(offset >= visible),
+            Err(AppendError::Poisoned { .. } | AppendError::Closed) => {}
+            Err(error) => panic!("a retry was refused: {error}"),
+        }
+        assert_eq!(self.log.next(), next, "a duplicate gets no offset");
+    }
+
+    /// Appends as a producer: the next of its events, or the last one again, or one too far.
+    fn produce(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
+        let producer = rng.index(model.producers.len());
+        let known = model.producers[producer].len() as u64;
+        let seq = *rng.pick(&[known, known, known.saturating_sub(1), known + 1]);
+        let events = model.new_batch(rng, 100);
+        let id = ProducerId::parse(&format!("p{producer}")).expect("a name");
+        let claim = ProducerClaim { id, epoch: 0, seq, scope: OffsetScope::Log };
+        let append = Append { events: events.clone(), expected: None, producer: Some(claim) };
+        let expected = model.events.len();
+        match self.log.append(append, now) {
+            Ok(appended) if appended.duplicates > 0 => {
+                assert_eq!(seq + 1, known);
+                assert_eq!(Some(&to_usize(appended.first)), model.producers[producer].last());
+            }
+            Ok(appended) => {
+                assert_eq!((seq, to_usize(appended.first)), (known, expected));
+                model.producers[producer].push(expected);
+                model.append(events, appended.time_ms);
+            }
+            Err(AppendError::ProducerGap { expected_seq, .. }) => {
+                assert_eq!((expected_seq, seq), (known, known + 1));
+            }
+            Err(_) => {}
         }
     }
 

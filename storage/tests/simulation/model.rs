@@ -52,6 +52,8 @@ pub struct Model {
     pub showed_early: bool,
     /// How many topics were made so far beyond the usual ones.
     topics_made: u64,
+    /// Where each append of each producer begins, by sequence.
+    pub producers: [Vec<usize>; 2],
 }
 
 impl Model {
@@ -83,6 +85,14 @@ impl Model {
         event
     }
 
+    /// One of the events that have an id, and its offset.
+    pub fn pick_id(&self, rng: &mut SimRng) -> Option<(usize, NewEvent)> {
+        let start = rng.index(self.events.len().max(1));
+        let mut from_there = self.events.iter().enumerate().skip(start);
+        let (offset, kept) = from_there.find(|(_, kept)| kept.event.id.is_some())?;
+        Some((offset, kept.event.clone()))
+    }
+
     /// The log has taken a batch.
     pub fn append(&mut self, batch: Vec<NewEvent>, time_ms: u64) {
         self.boundaries.push(self.events.len());
@@ -104,6 +114,9 @@ impl Model {
         }
         self.events.truncate(survivors);
         self.boundaries.retain(|start| *start < survivors);
+        for producer in &mut self.producers {
+            producer.retain(|first| *first < survivors);
+        }
         (self.safe, self.seen) = (survivors, survivors);
         self.tag = Some(tag.to_owned());
     }

@@ -1,0 +1,122 @@
+//! Control events: what is said about the log itself, in the log, and so as durable as the rest.
+//!
+//! Their data is JSON, and their topic [`TOPIC`], which no pattern of a reader matches:
+//! ```text
+//! kind             data
+//! log settings     {"retain":{"age_s":..,"bytes":..,"count":..}}
+//! topic settings   {"pattern":"a/*","settings":{"retain":{..},"expire":{..}}}     null: none any more
+//! topics deleted   {"topics":["a/b",..]}             their events before this one are gone
+//! topic trimmed    {"topic":"a/b","before":4711}     its events before that offset are
+//! ```
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    event::{EventKind, NewEvent},
+    offset::Offset,
+    settings::{LogSettings, TopicSettings},
+    topic::Topic,
+};
+
+/// The topic of control events.
+pub const TOPIC: &str = "$log";
+
+/// What a control event says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// The log has these settings from now on.
+    Log(LogSettings),
+    /// A topic or pattern has these settings from now on, or none.
+    Topic(TopicRule),
+    /// The events of these topics that stand before this one are gone.
+    Deleted(TopicsDeleted),
+    /// The events of a topic before an offset are gone.
+    Trimmed(TopicTrimmed),
+}
+
+/// See [`Control::Topic`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicRule {
+    /// The topic or pattern.
+    pub pattern: String,
+    /// Its settings; `None` takes them away.
+    pub settings: Option<TopicSettings>,
+}
+
+/// See [`Control::Deleted`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicsDeleted {
+    /// Their names.
+    pub topics: Vec<String>,
+}
+
+/// See [`Control::Trimmed`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicTrimmed {
+    /// Its name.
+    pub topic: String,
+    /// The first offset that is kept.
+    pub before: u64,
+}
+
+impl TopicTrimmed {
+    /// The first offset that is kept.
+    pub fn before(&self) -> Offset {
+        Offset::new(self.before)
+    }
+}
+
+impl Control {
+    /// The event that says so.
+    pub fn event(&self) -> NewEvent {
+        let (kind, data) = match self {
+            Control::Log(settings) => (EventKind::LogSettings, serde_json::to_vec(settings)),
+            Control::Topic(rule) => (EventKind::TopicSettings, serde_json::to_vec(rule)),
+            Control::Deleted(topics) => (EventKind::TopicsDeleted, serde_json::to_vec(topics)),
+            Control::Trimmed(topic) => (EventKind::TopicTrimmed, serde_json::to_vec(topic)),
+        };
+        let data = data.expect("these types are JSON");
+        let topic = Topic::parse_reserved(TOPIC).expect("a topic");
+        NewEvent { kind, ..NewEvent::json(topic, Bytes::from(data)) }
+    }
+
+    /// What an event says; `None` if it is no control event, or says nothing that can be understood.
+    pub fn decode(kind: EventKind, data: &[u8]) -> Option<Control> {
+        match kind {
+            EventKind::Data => None,
+            EventKind::LogSettings => serde_json::from_slice(data).ok().map(Control::Log),
+            EventKind::TopicSettings => serde_json::from_slice(data).ok().map(Control::Topic),
+            EventKind::TopicsDeleted => serde_json::from_slice(data).ok().map(Control::Deleted),
+            EventKind::TopicTrimmed => serde_json::from_slice(data).ok().map(Control::Trimmed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{LogRetention, TopicExpiry, TopicRetention};
+
+    #[test]
+    fn what_is_said_is_understood() {
+        let retain = LogRetention { age_s: Some(1), bytes: None, count: Some(u64::MAX) };
+        let settings = TopicSettings {
+            retain: TopicRetention { age_s: None, count: Some(3), latest_per_key: true },
+            expire: TopicExpiry { age_s: Some(0), idle_s: None },
+        };
+        let pattern = "a/*".to_owned();
+        for control in [
+            Control::Log(LogSettings { retain }),
+            Control::Topic(TopicRule { pattern: pattern.clone(), settings: Some(settings) }),
+            Control::Topic(TopicRule { pattern, settings: None }),
+            Control::Deleted(TopicsDeleted { topics: vec!["a".into(), "é".into()] }),
+            Control::Trimmed(TopicTrimmed { topic: "a".into(), before: 7 }),
+        ] {
+            let event = control.event();
+            assert_eq!(Control::decode(event.kind, &event.data), Some(control));
+        }
+        assert_eq!(Control::decode(EventKind::TopicTrimmed, b"{}"), None);
+        assert_eq!(Control::decode(EventKind::Data, b"{}"), None);
+    }
+}

@@ -1,0 +1,283 @@
+//! IDS, PRODUCERS and CONTROLS: what a segment adds to the state of its log beside topics, so that a
+//! retried append is recognised and settings hold, whatever became of the events that say so.
+//!
+//! ```text
+//! IDS        entries of the events that had an id, in offset order, as many as the widest window holds:
+//!            0 hash u64, u64   16 fingerprint u64   24 offset - the one before (of the first: - the
+//!            segment's base), varint   then time ms - the one before (of the first: - 0), varint
+//! PRODUCERS  the last append of each producer, ordered by first offset, 48 bytes each:
+//!            0 hash u64, u64   16 epoch u64   24 seq u64   32 first offset u64   40 events u32
+//!            44 time s u32
+//! CONTROLS   the control events in offset order: offset - the one before (of the first: - the segment's
+//!            base), varint; kind, one byte; length, varint; the event's data
+//! ```
+//! Hashes and fingerprints are those of [`crate::once`]; kinds those of events.
+
+use std::collections::HashMap;
+
+use crate::{
+    append::ProducerClaim,
+    event::{EventKind, archive},
+    frame::Frame,
+    index::{IndexError, u32_at, u64_at, varint},
+    offset::Offset,
+    once::{Fingerprints, IdEntry, NameHash, ProducerEntry, hash_name, producers::producer_hash},
+};
+
+/// A segment's index holds no more ids: no window is wider.
+pub const IDS_MAX: usize = 1_000_000;
+
+const ID_FIXED_BYTES: usize = 24;
+const PRODUCER_BYTES: usize = 48;
+
+/// A control event as a segment's index keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredControl {
+    /// Its place in the log.
+    pub offset: Offset,
+    /// What it is about.
+    pub kind: EventKind,
+    /// What it says ([`crate::control::Control::decode`]).
+    pub data: Box<[u8]>,
+}
+
+/// What a segment adds to the state of its log, beside topics.
+#[derive(Debug, Default)]
+pub struct StateDelta {
+    ids: std::collections::VecDeque<IdEntry>,
+    producers: HashMap<NameHash, ProducerEntry>,
+    controls: Vec<StoredControl>,
+    fingerprints: Fingerprints,
+}
+
+impl StateDelta {
+    /// Adds what the next frame says.
+    pub fn add(&mut self, frame: &Frame) {
+        for event in frame.events() {
+            if let Some(id) = event.id() {
+                if self.ids.len() == IDS_MAX {
+                    self.ids.pop_front();
+                }
+                self.ids.push_back(IdEntry {
+                    hash: hash_name(id),
+                    fingerprint: self.fingerprints.of_stored(&event),
+                    offset: event.offset(),
+                    time_ms: event.time_ms(),
+                });
+            }
+            if let Some((claim, events)) = event.producer().and_then(ProducerClaim::decode) {
+                let entry = ProducerEntry {
+                    hash: producer_hash(&claim, event.topic()),
+                    epoch: claim.epoch,
+                    seq: claim.seq,
+                    first: event.offset(),
+                    events,
+                    time_s: seconds(event.time_ms()),
+                };
+                self.producers.insert(entry.hash, entry);
+            }
+            if !event.kind().is_data() {
+                let (offset, kind, data) = (event.offset(), event.kind(), event.data().into());
+                self.controls.push(StoredControl { offset, kind, data });
+            }
+        }
+    }
+
+    /// The events with an id, in offset order.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = &IdEntry> {
+        self.ids.iter()
+    }
+
+    /// The last append of each producer, in offset order.
+    pub fn producers(&self) -> Vec<ProducerEntry> {
+        let mut producers: Vec<_> = self.producers.values().copied().collect();
+        producers.sort_unstable_by_key(|entry| (entry.first, entry.hash));
+        producers
+    }
+
+    /// The control events, in offset order.
+    pub fn controls(&self) -> &[StoredControl] {
+        &self.controls
+    }
+
+    /// About how much memory it takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.ids.capacity() * size_of::<IdEntry>()
+            + self.producers.capacity() * size_of::<(NameHash, ProducerEntry)>()
+            + self.controls.iter().map(|control| control.data.len() + 32).sum::<usize>()
+    }
+}
+
+/// A time of an event in whole seconds, as long as they fit: until 2106.
+pub(crate) fn seconds(time_ms: u64) -> u32 {
+    u32::try_from(time_ms / 1_000).unwrap_or(u32::MAX)
+}
+
+/// The bytes of IDS. Offsets count from `base`.
+pub fn encode_ids<'a>(ids: impl Iterator<Item = &'a IdEntry>, base: Offset) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut before = (base, 0);
+    for entry in ids {
+        bytes.extend_from_slice(&entry.hash[0].to_le_bytes());
+        bytes.extend_from_slice(&entry.hash[1].to_le_bytes());
+        bytes.extend_from_slice(&entry.fingerprint.to_le_bytes());
+        varint::write(&mut bytes, entry.offset.since(before.0));
+        varint::write(&mut bytes, entry.time_ms - before.1);
+        before = (entry.offset, entry.time_ms);
+    }
+    bytes
+}
+
+/// The entries of IDS, which must lie below `end`.
+pub fn decode_ids(mut bytes: &[u8], base: Offset, end: Offset) -> Result<Vec<IdEntry>, IndexError> {
+    let wrong = IndexError::Content { what: "IDS" };
+    let mut ids: Vec<IdEntry> = Vec::new();
+    let mut before = (base, 0);
+    while !bytes.is_empty() {
+        if bytes.len() < ID_FIXED_BYTES || ids.len() == IDS_MAX {
+            return Err(wrong);
+        }
+        let (fixed, rest) = bytes.split_at(ID_FIXED_BYTES);
+        bytes = rest;
+        let (offset_step, time_step_ms) = (varint::read(&mut bytes)?, varint::read(&mut bytes)?);
+        let offset = before.0.get().checked_add(offset_step).map(Offset::new);
+        let offset = offset.filter(|offset| *offset < end).ok_or(wrong.clone())?;
+        let time_ms = u64::checked_add(before.1, time_step_ms).ok_or(wrong.clone())?;
+        if !ids.is_empty() && offset_step == 0 {
+            return Err(wrong);
+        }
+        ids.push(IdEntry {
+            hash: [u64_at(fixed, 0), u64_at(fixed, 8)],
+            fingerprint: u64_at(fixed, 16),
+            offset,
+            time_ms,
+        });
+        before = (offset, time_ms);
+    }
+    Ok(ids)
+}
+
+/// The bytes of PRODUCERS.
+pub fn encode_producers<'a>(producers: impl Iterator<Item = &'a ProducerEntry>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in producers {
+        bytes.extend_from_slice(&entry.hash[0].to_le_bytes());
+        bytes.extend_from_slice(&entry.hash[1].to_le_bytes());
+        bytes.extend_from_slice(&entry.epoch.to_le_bytes());
+        bytes.extend_from_slice(&entry.seq.to_le_bytes());
+        bytes.extend_from_slice(&entry.first.get().to_le_bytes());
+        bytes.extend_from_slice(&entry.events.to_le_bytes());
+        bytes.extend_from_slice(&entry.time_s.to_le_bytes());
+    }
+    bytes
+}
+
+/// The entries of PRODUCERS, which must lie below `end`.
+pub fn decode_producers(bytes: &[u8], end: Offset) -> Result<Vec<ProducerEntry>, IndexError> {
+    let wrong = || IndexError::Content { what: "PRODUCERS" };
+    if !bytes.len().is_multiple_of(PRODUCER_BYTES) {
+        return Err(wrong());
+    }
+    let entries = bytes.chunks_exact(PRODUCER_BYTES).map(|entry| ProducerEntry {
+        hash: [u64_at(entry, 0), u64_at(entry, 8)],
+        epoch: u64_at(entry, 16),
+        seq: u64_at(entry, 24),
+        first: Offset::new(u64_at(entry, 32)),
+        events: u32_at(entry, 40),
+        time_s: u32_at(entry, 44),
+    });
+    let entries: Vec<_> = entries.collect();
+    let is_good = |entry: &ProducerEntry| {
+        let behind = entry.first.get().checked_add(u64::from(entry.events));
+        entry.events > 0 && behind.is_some_and(|behind| behind <= end.get())
+    };
+    if entries.iter().all(is_good) { Ok(entries) } else { Err(wrong()) }
+}
+
+/// The bytes of CONTROLS. Offsets count from `base`.
+pub fn encode_controls(controls: &[StoredControl], base: Offset) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut before = base;
+    for control in controls {
+        varint::write(&mut bytes, control.offset.since(before));
+        bytes.push(archive::kind_code(control.kind));
+        varint::write(&mut bytes, control.data.len() as u64);
+        bytes.extend_from_slice(&control.data);
+        before = control.offset;
+    }
+    bytes
+}
+
+/// The entries of CONTROLS, which must lie below `end`.
+pub fn decode_controls(
+    mut bytes: &[u8],
+    base: Offset,
+    end: Offset,
+) -> Result<Vec<StoredControl>, IndexError> {
+    let wrong = || IndexError::Content { what: "CONTROLS" };
+    let mut controls: Vec<StoredControl> = Vec::new();
+    let mut before = base;
+    while !bytes.is_empty() {
+        let step = varint::read(&mut bytes)?;
+        let offset = before.get().checked_add(step).map(Offset::new);
+        let offset = offset.filter(|offset| *offset < end).ok_or_else(wrong)?;
+        if !controls.is_empty() && step == 0 {
+            return Err(wrong());
+        }
+        let (code, rest) = bytes.split_first().ok_or_else(wrong)?;
+        let kind = archive::kind_of(*code).filter(|kind| !kind.is_data()).ok_or_else(wrong)?;
+        bytes = rest;
+        let len = usize::try_from(varint::read(&mut bytes)?).unwrap_or(usize::MAX);
+        let (data, rest) = bytes.split_at_checked(len).ok_or_else(wrong)?;
+        bytes = rest;
+        controls.push(StoredControl { offset, kind, data: data.into() });
+        before = offset;
+    }
+    Ok(controls)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn all_sections_are_read_as_they_were_written(
+            steps in prop::collection::vec((any::<[u64; 3]>(), 0_u64..500, 0_u64..1 << 40), 0..50),
+        ) {
+            let base = Offset::new(7);
+            let (mut ids, mut producers, mut controls) = (Vec::new(), Vec::new(), Vec::new());
+            let (mut offset, mut time_ms) = (base, 0);
+            for ([a, b, c], step, wait_ms) in steps {
+                time_ms += wait_ms;
+                ids.push(IdEntry { hash: [a, b], fingerprint: c, offset, time_ms });
+                producers.push(ProducerEntry {
+                    hash: [a, b], epoch: c, seq: step, first: offset, events: 3,
+                    time_s: seconds(time_ms),
+                });
+                let data = vec![7; usize::try_from(step).expect("small")].into();
+                controls.push(StoredControl { offset, kind: EventKind::TopicTrimmed, data });
+                offset = offset.plus(step + 1);
+            }
+            let end = offset.plus(3);
+            let bytes = encode_ids(ids.iter(), base);
+            prop_assert_eq!(decode_ids(&bytes, base, end), Ok(ids));
+            for cut in 1..bytes.len().min(26) {
+                prop_assert!(decode_ids(&bytes[..cut], base, end).is_err());
+            }
+            let bytes = encode_producers(producers.iter());
+            prop_assert_eq!(decode_producers(&bytes, end), Ok(producers));
+            let bytes = encode_controls(&controls, base);
+            prop_assert_eq!(decode_controls(&bytes, base, end), Ok(controls));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_ids(&bytes, Offset::new(5), Offset::new(500));
+            let _ = decode_producers(&bytes, Offset::new(500));
+            let _ = decode_controls(&bytes, Offset::new(5), Offset::new(500));
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What happens when events are appended: limits, what must happen once, conditions, staging.
+
+use std::collections::HashMap;
+
+use super::{Close, Log, Notice, Now, Poison};
+use crate::{
+    append::{Append, Appended, ExpectedOffset, OffsetScope},
+    control::Control,
+    error::AppendError,
+    event::{NewEvent, StagedEvent, archive::PRODUCER_HEADER},
+    frame::{self, EVENTS_MAX},
+    index::delta,
+    io::Disk,
+    offset::Offset,
+    once::{
+        IdEntry, NameHash, ProducerEntry, hash_name,
+        producers::{Judged, producer_hash},
+    },
+    staging::Staging,
+};
+
+/// An event with an id that is not there yet.
+struct NewId {
+    hash: NameHash,
+    fingerprint: u64,
+}
+
+/// What ids say of one event of an append.
+enum Novelty {
+    /// It has none.
+    Unnamed,
+    New(NewId),
+    /// It is there already.
+    At(Offset),
+    /// The same append has it already.
+    Again,
+}
+
+impl<D: Disk> Log<D> {
+    /// Stages events: all that are not there yet, with offsets in a row and one time, or nothing. Call
+    /// [`Log::next_op`] when all appends at hand are staged, so that they share a frame.
+    ///
+    /// The answer may leave once [`Log::visible`] has reached [`Appended::wait`]; a refusal that
+    /// [`AppendError::rests_on_others`], once it has reached what [`Log::next`] is now.
+    pub fn append(&mut self, append: impl Into<Append>, now: Now) -> Result<Appended, AppendError> {
+        let Append { mut events, expected, producer } = append.into();
+        if let Some(poison) = &self.poison {
+            let Poison { first_unsynced, reason } = poison.clone();
+            return Err(AppendError::Poisoned { first_unsynced, reason });
+        }
+        if self.close != Close::Open {
+            return Err(AppendError::Closed);
+        }
+        let (time_ms, notice) = self.clock.event_time(now);
+        self.notices.extend(notice.map(Notice::Clock));
+        let time_s = delta::seconds(time_ms);
+
+        let mut claimed = None;
+        if let (Some(claim), Some(first)) = (&producer, events.first_mut()) {
+            let hash = producer_hash(claim, &first.topic);
+            if let Judged::Duplicate(known) = self.state.producers.judge(&hash, claim, time_s)? {
+                let last = known.first.plus(u64::from(known.events) - 1);
+                return Ok(Appended {
+                    first: known.first,
+                    last,
+                    wait: self.wait_for(last),
+                    duplicates: events.len() as u64,
+                    time_ms,
+                    producer: Some(known.place()),
+                });
+            }
+            self.state.producers.make_room(&hash, time_s)?;
+            let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
+            let header = (PRODUCER_HEADER.into(), claim.encode(count).into());
+            events[0].headers.push(header);
+            claimed = Some((hash, claim.epoch, claim.seq, count));
+        }
+        let novelties = self.novelties(&events, time_ms)?;
+        let is_old = |novelty: &Novelty| matches!(novelty, Novelty::At(_));
+        if !novelties.is_empty() && novelties.iter().all(is_old) {
+            return Ok(self.all_there(&novelties, time_ms));
+        }
+        if let Some(expected) = expected {
+            self.check_expected(expected, &events)?;
+        }
+        let bytes = self.check_limits(&events)?;
+        if self.jobs.disk_full {
+            return Err(AppendError::DiskFull);
+        }
+        self.staging.check_room(bytes)?;
+
+        let first = self.next;
+        if events.is_empty() {
+            let (wait, duplicates) = (first, 0);
+            return Ok(Appended { first, last: first, wait, duplicates, time_ms, producer: None });
+        }
+        if let Some((hash, epoch, seq, events)) = claimed {
+            self.state.producers.stage(ProducerEntry { hash, epoch, seq, first, events, time_s });
+        }
+        let mut appended = self.stage(events, &novelties, bytes, time_ms);
+        appended.producer =
+            claimed.map(|(_, epoch, seq, _)| crate::append::ProducerPlace { epoch, seq });
+        self.last_append_boot_ms = now.boot_ms;
+        Ok(appended)
+    }
+
+    /// Stages a control event.
+    pub fn append_control(&mut self, control: &Control, now: Now) -> Result<Appended, AppendError> {
+        self.append(vec![control.event()], now)
+    }
+
+    /// Gives offsets to the events that are not there yet.
+    fn stage(
+        &mut self,
+        events: Vec<NewEvent>,
+        novelties: &[Novelty],
+        bytes: usize,
+        time_ms: u64,
+    ) -> Appended {
+        let base = self.next;
+        let topics = &mut self.topics;
+        let next = &mut self.next;
+        let ids = &mut self.state.ids;
+        let (mut first, mut last) = (Offset::MAX, Offset::ZERO);
+        let mut duplicates = 0;
+        let mut see = |offset: Offset| {
+            first = first.min(offset);
+            last = last.max(offset);
+        };
+        let mut batch = Vec::with_capacity(events.len());
+        for (index, event) in events.into_iter().enumerate() {
+            match novelties.get(index) {
+                Some(Novelty::At(offset)) => {
+                    see(*offset);
+                    duplicates += 1;
+                    continue;
+                }
+                Some(Novelty::Again) => {
+                    duplicates += 1;
+                    continue;
+                }
+                Some(Novelty::New(NewId { hash, fingerprint })) => ids.push(IdEntry {
+                    hash: *hash,
+                    fingerprint: *fingerprint,
+                    offset: *next,
+                    time_ms,
+                }),
+                Some(Novelty::Unnamed) | None => {}
+            }
+            let offset = *next;
+            *next = offset.plus(1);
+            see(offset);
+            let topic_number = topics.assign(&event.topic);
+            batch.push(StagedEvent { offset, time_ms, topic_number, event });
+        }
+        assert!(self.next > base, "what is all there is not staged");
+        self.staging.push(batch, bytes);
+        Appended { first, last, wait: self.next, duplicates, time_ms, producer: None }
+    }
+
+    /// Which of the events are there already, by their ids; empty if none has one.
+    fn novelties(
+        &mut self,
+        events: &[NewEvent],
+        time_ms: u64,
+    ) -> Result<Vec<Novelty>, AppendError> {
+        if events.iter().all(|event| event.id.is_none()) {
+            return Ok(Vec::new());
+        }
+        let mut here: HashMap<NameHash, u64> = HashMap::new();
+        let visible = self.commit.visible_end();
+        let mut novelties = Vec::with_capacity(events.len());
+        for event in events {
+            let Some(id) = &event.id else {
+                novelties.push(Novelty::Unnamed);
+                continue;
+            };
+            let hash = hash_name(id);
+            let fingerprint = self.fingerprints.of_new(event);
+            let conflict = |offset| AppendError::IdConflict { id: id.to_string(), offset };
+            if let Some(known) = self.state.ids.get(&hash, time_ms) {
+                if known.fingerprint != fingerprint {
+                    return Err(conflict(known.offset));
+                }
+                if known.offset >= visible {
+                    return Err(AppendError::IdInFlight { id: id.to_string() });
+                }
+                novelties.push(Novelty::At(known.offset));
+                continue;
+            }
+            if events.len() > 1 {
+                match here.get(&hash) {
+                    Some(known) if *known != fingerprint => return Err(conflict(self.next)),
+                    Some(_) => {
+                        novelties.push(Novelty::Again);
+                        continue;
+                    }
+                    None => drop(here.insert(hash, fingerprint)),
+                }
+            }
+            novelties.push(Novelty::New(NewId { hash, fingerprint }));
+        }
+        Ok(novelties)
+    }
+
+    /// The answer to an append of which nothing is new.
+    fn all_there(&self, novelties: &[Novelty], time_ms: u64) -> Appended {
+        let offsets = novelties.iter().filter_map(|novelty| match novelty {
+            Novelty::At(offset) => Some(*offset),
+            _ => None,
+        });
+        let last = offsets.clone().max().expect("an append has events");
+        Appended {
+            first: offsets.min().expect("an append has events"),
+            last,
+            wait: self.wait_for(last),
+            duplicates: novelties.len() as u64,
+            time_ms,
+            producer: None,
+        }
+    }
+
+    /// When an answer that rests on the event at `offset` may leave: answers leave in the order of
+    /// the log, so it waits behind all that is staged if it has to wait at all.
+    fn wait_for(&self, offset: Offset) -> Offset {
+        let end = offset.plus(1);
+        if end <= self.commit.visible_end() { end } else { self.next }
+    }
+
+    fn check_expected(
+        &self,
+        expected: ExpectedOffset,
+        events: &[NewEvent],
+    ) -> Result<(), AppendError> {
+        let expected_offset = match (expected.scope, events.first()) {
+            (OffsetScope::Topic, Some(event)) => {
+                self.last_of(&event.topic).map_or(0, |last| last.get() + 1)
+            }
+            _ => self.next.get(),
+        };
+        if expected.offset == expected_offset {
+            return Ok(());
+        }
+        Err(AppendError::Unexpected { expected_offset, given_offset: expected.offset })
+    }
+
+    /// The offset of the last event ever of a topic, staged ones included.
+    pub fn last_of(&self, topic: &str) -> Option<Offset> {
+        let staged = self.staging.last_of(topic);
+        let in_flight = || {
+            self.commit.pending().rev().find_map(|write| {
+                let frame = &write.frame;
+                let (number, _) = frame.topics().find(|(_, name)| *name == topic)?;
+                let event = frame.events().rev().find(|event| event.topic_number() == number)?;
+                Some(event.offset())
+            })
+        };
+        staged.or_else(in_flight).or_else(|| self.topics.last_ever(topic))
+    }
+
+    /// An upper bound of what `events` add to a frame, or why they never fit into one.
+    fn check_limits(&self, events: &[NewEvent]) -> Result<usize, AppendError> {
+        let mut bytes = 0;
+        for event in events {
+            if event.data.len() > self.config.event_bytes_max {
+                return Err(AppendError::EventTooLarge {
+                    event_bytes: event.data.len() as u64,
+                    event_bytes_max: self.config.event_bytes_max as u64,
+                });
+            }
+            bytes += frame::encoded_bytes_max(event);
+        }
+        let batch_bytes = frame::frame_bytes_max(bytes);
+        if events.len() > EVENTS_MAX || batch_bytes > self.config.frame_bytes_max {
+            return Err(AppendError::BatchTooLarge {
+                events: events.len() as u64,
+                events_max: EVENTS_MAX as u64,
+                batch_bytes: batch_bytes as u64,
+                batch_bytes_max: self.config.frame_bytes_max as u64,
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Takes back what is staged and in no frame yet, and returns the offset from which on that is: for
+    /// a driver that answers those appends with a refusal, because the disk is full and nobody knows
+    /// when it will have space.
+    pub fn refuse_staged(&mut self) -> Offset {
+        self.staging = Staging::new(self.config.staged_bytes_max);
+        self.next = self.commit.submitted_end();
+        self.state.take_back(self.next);
+        self.next
+    }
+}

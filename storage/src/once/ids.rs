@@ -1,0 +1,219 @@
+//! The ids of the newest events of a log, within a window of time and number.
+//!
+//! 40 bytes an id and some 10 of hash table: 50 MB for a full window of a million.
+//!
+//! Invariants: entries are in offset order, and so in the order of their times; `places` has exactly
+//! the newest entry of each hash.
+
+use std::collections::VecDeque;
+
+use hashbrown::{HashTable, hash_table::Entry};
+
+use super::NameHash;
+use crate::offset::Offset;
+
+/// How long ids are remembered: whichever ends first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdWindow {
+    /// So many of them.
+    pub events: usize,
+    /// Milliseconds, by the times of events.
+    pub time_ms: u64,
+}
+
+/// An event that had an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdEntry {
+    /// The id's hash.
+    pub hash: NameHash,
+    /// What the event says.
+    pub fingerprint: u64,
+    /// Where it is.
+    pub offset: Offset,
+    /// When it was appended.
+    pub time_ms: u64,
+}
+
+/// The ids that are remembered.
+#[derive(Debug)]
+pub struct Ids {
+    window: IdWindow,
+    entries: VecDeque<IdEntry>,
+    /// How many entries have been dropped from the front, ever.
+    dropped: u64,
+    /// By hash: the number of an entry since the first one ever, in 32 bits that wrap.
+    places: HashTable<u32>,
+}
+
+impl Ids {
+    /// None yet.
+    pub fn new(window: IdWindow) -> Ids {
+        Ids { window, entries: VecDeque::new(), dropped: 0, places: HashTable::new() }
+    }
+
+    /// How long it remembers.
+    pub fn window(&self) -> IdWindow {
+        self.window
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The event of an id, for an append at `time_ms`.
+    pub fn get(&self, hash: &NameHash, time_ms: u64) -> Option<&IdEntry> {
+        let number = self.places.find(hash[0], |number| self.at(*number).hash == *hash)?;
+        Some(self.at(*number)).filter(|entry| self.is_inside(entry, time_ms))
+    }
+
+    fn is_inside(&self, entry: &IdEntry, time_ms: u64) -> bool {
+        time_ms < entry.time_ms.saturating_add(self.window.time_ms)
+    }
+
+    fn at(&self, number: u32) -> &IdEntry {
+        let dropped = low_bits(self.dropped);
+        &self.entries[number.wrapping_sub(dropped) as usize]
+    }
+
+    /// Adds the next event with an id, and forgets what has left the window.
+    pub fn push(&mut self, entry: IdEntry) {
+        debug_assert!(self.entries.back().is_none_or(|last| last.offset < entry.offset));
+        while self.entries.len() >= self.window.events
+            || self.entries.front().is_some_and(|first| !self.is_inside(first, entry.time_ms))
+        {
+            if !self.drop_front() {
+                break;
+            }
+        }
+        if self.window.events == 0 {
+            return;
+        }
+        let number = low_bits(self.dropped + self.entries.len() as u64);
+        self.entries.push_back(entry);
+        let (entries, dropped) = (&self.entries, low_bits(self.dropped));
+        let hash_at = |number: &u32| entries[number.wrapping_sub(dropped) as usize].hash;
+        match self.places.entry(
+            entry.hash[0],
+            |known| hash_at(known) == entry.hash,
+            |known| hash_at(known)[0],
+        ) {
+            Entry::Occupied(mut known) => *known.get_mut() = number,
+            Entry::Vacant(place) => drop(place.insert(number)),
+        }
+    }
+
+    fn drop_front(&mut self) -> bool {
+        let Some(first) = self.entries.front().copied() else { return false };
+        let number = low_bits(self.dropped);
+        // A newer entry of the same id may have taken its place.
+        if let Ok(place) = self.places.find_entry(first.hash[0], |known| *known == number) {
+            place.remove();
+        }
+        self.entries.pop_front();
+        self.dropped += 1;
+        true
+    }
+
+    /// Forgets the events from an offset on, which were never written.
+    pub fn take_back(&mut self, from: Offset) {
+        while self.entries.back().is_some_and(|last| last.offset >= from) {
+            let number = low_bits(self.dropped + self.entries.len() as u64 - 1);
+            let Some(last) = self.entries.back().copied() else { break };
+            if let Ok(place) = self.places.find_entry(last.hash[0], |known| *known == number) {
+                place.remove();
+            }
+            self.entries.pop_back();
+        }
+    }
+
+    /// The entries, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &IdEntry> + ExactSizeIterator {
+        self.entries.iter()
+    }
+
+    /// About how much memory it takes.
+    pub fn memory_bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<IdEntry>() + self.places.allocation_size()
+    }
+}
+
+fn low_bits(number: u64) -> u32 {
+    u32::try_from(number & u64::from(u32::MAX)).expect("masked to 32 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(id: u64, offset: u64, time_ms: u64) -> IdEntry {
+        // Few different first halves, so that hashes share buckets.
+        IdEntry { hash: [id % 3, id], fingerprint: id, offset: Offset::new(offset), time_ms }
+    }
+
+    fn found(ids: &Ids, id: u64, time_ms: u64) -> Option<u64> {
+        ids.get(&[id % 3, id], time_ms).map(|entry| entry.offset.get())
+    }
+
+    #[test]
+    fn an_id_is_remembered_for_the_window_and_not_a_millisecond_longer() {
+        let mut ids = Ids::new(IdWindow { events: 2, time_ms: 100 });
+        ids.push(entry(1, 10, 1_000));
+        assert_eq!(found(&ids, 1, 1_099), Some(10));
+        assert_eq!(found(&ids, 1, 1_100), None);
+        ids.push(entry(2, 11, 1_000));
+        ids.push(entry(3, 12, 1_000));
+        assert_eq!(found(&ids, 1, 1_000), None, "two others came");
+        assert_eq!((found(&ids, 2, 1_000), found(&ids, 3, 1_000)), (Some(11), Some(12)));
+        ids.take_back(Offset::new(12));
+        assert_eq!((found(&ids, 2, 1_000), found(&ids, 3, 1_000)), (Some(11), None));
+    }
+
+    proptest! {
+        #[test]
+        fn it_remembers_what_a_list_would(
+            steps in prop::collection::vec((0_u64..12, 0_u64..40, 0_u8..10), 1..200),
+        ) {
+            let window = IdWindow { events: 7, time_ms: 100 };
+            let mut ids = Ids::new(window);
+            let mut all: Vec<IdEntry> = Vec::new();
+            let (mut offset, mut time_ms) = (0, 0);
+            for (id, wait_ms, kind) in steps {
+                time_ms += wait_ms;
+                if kind == 0 {
+                    let from = offset - offset.min(2);
+                    ids.take_back(Offset::new(from));
+                    // What was pushed out for them does not come back: only the newest are looked at.
+                    all.retain(|entry| entry.offset.get() < from);
+                    let kept: HashMap<_, _> = ids.iter().map(|entry| (entry.offset, *entry)).collect();
+                    all.retain(|entry| kept.contains_key(&entry.offset));
+                    continue;
+                }
+                if found(&ids, id, time_ms).is_some() {
+                    continue; // a duplicate is not appended
+                }
+                ids.push(entry(id, offset, time_ms));
+                all.push(entry(id, offset, time_ms));
+                offset += 1;
+                let newest = all.len().saturating_sub(window.events);
+                all.drain(..newest);
+                for id in 0..12 {
+                    let last = all.iter().rev().find(|entry| entry.hash[1] == id);
+                    let expected = last
+                        .filter(|entry| time_ms < entry.time_ms + window.time_ms)
+                        .map(|entry| entry.offset.get());
+                    prop_assert_eq!(found(&ids, id, time_ms), expected);
+                }
+            }
+        }
+    }
+}
