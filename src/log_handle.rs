@@ -29,6 +29,7 @@ use strandline_storage::{
     log::WriteMode,
     offset::Offset,
     reader::{ReadQuery, offset_at_time},
+    rules::Floors,
     segment::Tag,
     segment_set::SegmentSet,
     topics::TopicSummary,
@@ -200,6 +201,11 @@ impl LogHandle {
     /// The sealed segments.
     pub fn segments(&self) -> Arc<SegmentSet<RealDisk>> {
         self.shared.segments()
+    }
+
+    /// Which events were deleted or trimmed.
+    pub fn floors(&self) -> Arc<Floors> {
+        self.shared.floors()
     }
 
     /// Reads of files by this shard's ring.

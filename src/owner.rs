@@ -208,9 +208,9 @@ impl Owner {
                 LogAnswer::Unsealed(self.unsealed(query, budget_bytes).await)
             }
             LogRequest::Topics { prefix, after, limit } => {
-                LogAnswer::Topics(self.topics(&prefix, after.as_deref(), limit))
+                LogAnswer::Topics(self.topics(&prefix, after.as_deref(), limit).await)
             }
-            LogRequest::Topic { name } => LogAnswer::Topic(self.log.borrow().topics().get(&name)),
+            LogRequest::Topic { name } => LogAnswer::Topic(self.topic(&name).await),
             LogRequest::OffsetAtTime { time_ms } => {
                 LogAnswer::OffsetAtTime(self.unsealed_offset_at_time(time_ms).await)
             }
@@ -271,7 +271,13 @@ impl Owner {
             self.start(operation);
         }
         self.report_notices();
+        self.share_kept();
         has_started
+    }
+
+    fn share_kept(&self) {
+        let log = self.log.borrow();
+        self.shared.store_kept(log.segments(), log.rules().floors(), log.start());
     }
 
     /// Starts an operation as a task that nobody can drop.
@@ -319,7 +325,7 @@ impl Owner {
         let (visible, synced) = {
             let mut log = self.log.borrow_mut();
             log.complete(outcome, clock::now());
-            self.shared.store_segments(log.segments(), log.start());
+            self.shared.store_kept(log.segments(), log.rules().floors(), log.start());
             (log.visible(), log.synced())
         };
         if visible != self.told_visible.get() || synced != self.told_synced.get() {
@@ -426,6 +432,12 @@ impl Owner {
                 }
                 Notice::SealFailed { reason } => {
                     tracing::warn!(reason, "a full segment could not be indexed; tried again");
+                }
+                Notice::RetireFailed { reason } => {
+                    tracing::warn!(
+                        reason,
+                        "a segment that is gone could not be removed; tried again"
+                    );
                 }
                 Notice::PrepareFailed { reason } => {
                     tracing::warn!(reason, "the next segment could not be prepared; tried again");

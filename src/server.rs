@@ -146,6 +146,7 @@ impl Server {
                 synced: log.synced(),
                 earliest: log.start(),
                 segments: log.segments().clone(),
+                floors: log.rules().floors().clone(),
             },
             shards,
         ));

@@ -8,8 +8,8 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 use strandline_storage::{
-    config::SyncMode, io::real::RealDisk, log::WriteMode, offset::Offset, segment::Tag,
-    segment_set::SegmentSet,
+    config::SyncMode, io::real::RealDisk, log::WriteMode, offset::Offset, rules::Floors,
+    segment::Tag, segment_set::SegmentSet,
 };
 
 /// What all shards know of a log. Only its owner stores into it.
@@ -22,6 +22,7 @@ pub struct LogShared {
     synced: AtomicU64,
     earliest: AtomicU64,
     segments: ArcSwap<SegmentSet<RealDisk>>,
+    floors: ArcSwap<Floors>,
     poisoned: OnceLock<String>,
     disk_full: AtomicBool,
     closed: AtomicBool,
@@ -53,6 +54,8 @@ pub struct LogFacts {
     pub earliest: Offset,
     /// The sealed segments.
     pub segments: Arc<SegmentSet<RealDisk>>,
+    /// Which events were deleted.
+    pub floors: Arc<Floors>,
 }
 
 impl LogShared {
@@ -70,6 +73,7 @@ impl LogShared {
             synced: AtomicU64::new(facts.synced.get()),
             earliest: AtomicU64::new(facts.earliest.get()),
             segments: ArcSwap::new(facts.segments),
+            floors: ArcSwap::new(facts.floors),
             poisoned: OnceLock::new(),
             disk_full: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -116,6 +120,11 @@ impl LogShared {
         self.segments.load_full()
     }
 
+    /// Which events were deleted or trimmed.
+    pub fn floors(&self) -> Arc<Floors> {
+        self.floors.load_full()
+    }
+
     /// Why the log takes no more writes, if it does not.
     pub fn poisoned(&self) -> Option<&str> {
         self.poisoned.get().map(String::as_str)
@@ -144,11 +153,23 @@ impl LogShared {
         self.views[shard].missed.store(end.get(), Ordering::Release);
     }
 
-    /// By the owner, when a segment was sealed or retired.
-    pub(crate) fn store_segments(&self, segments: &Arc<SegmentSet<RealDisk>>, earliest: Offset) {
+    /// By the owner, when a segment was sealed or retired, or events have gone; before
+    /// [`LogShared::store_visible`] tells of what made them go.
+    pub(crate) fn store_kept(
+        &self,
+        segments: &Arc<SegmentSet<RealDisk>>,
+        floors: &Arc<Floors>,
+        earliest: Offset,
+    ) {
+        // Who sees a segment gone also sees that it was meant to go.
+        if earliest.get() != self.earliest.load(Ordering::Relaxed) {
+            self.earliest.store(earliest.get(), Ordering::Release);
+        }
+        if !Arc::ptr_eq(&self.floors.load(), floors) {
+            self.floors.store(floors.clone());
+        }
         if !Arc::ptr_eq(&self.segments.load(), segments) {
             self.segments.store(segments.clone());
-            self.earliest.store(earliest.get(), Ordering::Release);
         }
     }
 

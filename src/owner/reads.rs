@@ -8,40 +8,98 @@ use strandline_storage::{
     io::{ReadIo, real::RealDisk},
     log::{UnsealedPiece, UnsealedRead},
     offset::Offset,
-    reader::{Hits, ReadQuery},
+    reader::{Hits, ReadQuery, count_topic},
     selection::{Order, Selection},
+    topic::TopicPattern,
     topics::TopicSummary,
 };
 
 use super::Owner;
 use crate::log_handle::UnsealedPart;
 
+/// So many bytes of frames are looked at in one step of counting.
+const RECOUNT_BUDGET_BYTES: usize = 1 << 20;
+
 impl Owner {
-    /// A page of topics. Prefix and place are bytes and may end within a character, and the table is
-    /// asked in characters: so more than asked for is looked at.
-    pub(super) fn topics(
+    /// A page of topics that have events. Prefix and place are bytes and may end within a character,
+    /// and the table is asked in characters: so more than asked for is looked at.
+    pub(super) async fn topics(
         &self,
         prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
     ) -> Vec<TopicSummary> {
-        let log = self.log.borrow();
         let mut page = Vec::new();
         let mut place = after.map(|after| whole_characters(after).to_owned());
         while page.len() < limit {
             let asked = limit - page.len();
-            let some = log.topics().page(whole_characters(prefix), place.as_deref(), asked);
+            let prefix_text = whole_characters(prefix);
+            let some = self.log.borrow().topics().page(prefix_text, place.as_deref(), asked);
             place = some.last().map(|last| last.topic.as_str().to_owned());
             let is_last = some.len() < asked;
-            page.extend(some.into_iter().filter(|summary| {
+            for summary in some {
                 let name = summary.topic.as_bytes();
-                name.starts_with(prefix) && after.is_none_or(|after| name > after)
-            }));
+                let is_asked = name.starts_with(prefix)
+                    && after.is_none_or(|after| name > after)
+                    && !name.starts_with(b"$");
+                if is_asked {
+                    page.extend(self.counted(summary).await);
+                }
+            }
             if is_last {
                 break;
             }
         }
         page
+    }
+
+    /// What is known of a topic that has events.
+    pub(super) async fn topic(&self, name: &str) -> Option<TopicSummary> {
+        let summary = self.log.borrow().topics().get(name)?;
+        self.counted(summary).await
+    }
+
+    /// The summary of a topic, counted anew if events before those that are kept are in it; `None` if
+    /// it has none any more.
+    async fn counted(&self, mut summary: TopicSummary) -> Option<TopicSummary> {
+        let (from, visible, segments) = {
+            let log = self.log.borrow();
+            (log.keeps_from(&summary.topic), log.visible(), log.segments().clone())
+        };
+        if summary.last < from {
+            self.log.borrow_mut().clear_topic(summary.number);
+            return None;
+        }
+        if summary.first >= from {
+            return Some(summary);
+        }
+        let pattern = TopicPattern::parse(&summary.topic).ok()?;
+        let (sealed, first) = count_topic(&segments, &self.reads, &pattern, from).await.ok()?;
+        let (mut count, mut first) = (sealed, first);
+        let mut place = from.max(segments.end());
+        while place < visible {
+            let query = ReadQuery {
+                topics: vec![pattern.clone()],
+                from: place,
+                end: visible,
+                order: Order::Ascending,
+            };
+            let part = self.unsealed(query, RECOUNT_BUDGET_BYTES).await.ok()?;
+            if part.considered <= place {
+                break; // Sealed meanwhile: the next look counts it.
+            }
+            for hits in &part.hits {
+                count += hits.len() as u64;
+                first = first.or_else(|| hits.events().next().map(|event| event.offset()));
+            }
+            place = part.considered;
+        }
+        (summary.count, summary.first) = (count, first?);
+        let mut log = self.log.borrow_mut();
+        if log.topics().get(&summary.topic).is_some_and(|now| now.last == summary.last) {
+            log.recount_topic(&summary);
+        }
+        Some(summary)
     }
 
     /// The part of a query that is not sealed: frames in memory, and frames read from the disk.

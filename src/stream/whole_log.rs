@@ -66,7 +66,7 @@ impl WholeLog {
             match self.step().await {
                 Ok(Some(hits)) => {
                     self.move_to(hits.considered);
-                    return Ok(Some(hits));
+                    return Ok(Some(self.log.floors().filter(hits)));
                 }
                 Ok(None) => (),
                 Err(error) => {

@@ -39,6 +39,7 @@ pub mod builder;
 pub mod delta;
 pub(crate) mod filter;
 pub mod resident;
+pub mod stub;
 pub mod topics;
 pub(crate) mod varint;
 
@@ -79,6 +80,8 @@ impl SectionKind {
     pub const PRODUCERS: SectionKind = SectionKind(7);
     /// The control events.
     pub const CONTROLS: SectionKind = SectionKind(8);
+    /// That the events are gone.
+    pub const STUB: SectionKind = SectionKind(9);
 }
 
 impl fmt::Display for SectionKind {
@@ -92,6 +95,7 @@ impl fmt::Display for SectionKind {
             SectionKind::IDS => formatter.write_str("IDS"),
             SectionKind::PRODUCERS => formatter.write_str("PRODUCERS"),
             SectionKind::CONTROLS => formatter.write_str("CONTROLS"),
+            SectionKind::STUB => formatter.write_str("STUB"),
             SectionKind(other) => write!(formatter, "section {other}"),
         }
     }

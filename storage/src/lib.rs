@@ -24,6 +24,8 @@ pub mod op;
 pub mod reader;
 pub mod recovery;
 pub mod repair;
+pub mod retention;
+pub mod retire;
 pub mod rules;
 pub mod scan;
 pub mod seal;

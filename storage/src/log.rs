@@ -50,13 +50,15 @@ use crate::{
     segment_set::SegmentSet,
     staging::Staging,
     state::LogState,
-    topics::TopicTable,
+    topic::TopicNumber,
+    topics::{TopicSummary, TopicTable},
     unsealed::{RecentFrames, Unsealed},
 };
 
 mod appending;
 mod drive;
 mod jobs;
+mod keeping;
 mod plan;
 
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
@@ -72,7 +74,10 @@ pub struct Log<D: Disk> {
     lock: Option<D::Lock>,
     config: LogConfig,
     tag: Tag,
-    start: Offset,
+    /// Limits by count, bytes and age keep nothing before it; never goes back.
+    keep_from: Offset,
+    /// When limits are looked at again.
+    retention_boot_ms: u64,
     /// What the next staged event gets.
     next: Offset,
     clock: EventClock,
@@ -125,6 +130,7 @@ struct Jobs<D: Disk> {
     prepare: JobState,
     roll: JobState,
     seal: JobState,
+    retire: JobState,
     /// How much the next extension adds.
     step_bytes: u64,
     /// How far the segment must be prepared for the frame that waits.
@@ -180,6 +186,11 @@ pub enum Notice {
     DiskSpaceBack,
     /// A full segment could not be indexed; it is tried again, and stays readable.
     SealFailed {
+        /// What failed.
+        reason: String,
+    },
+    /// A segment whose events are gone could not be removed; it is tried again.
+    RetireFailed {
         /// What failed.
         reason: String,
     },
@@ -249,7 +260,8 @@ impl<D: Disk> Log<D> {
             dir: dir.to_owned(),
             lock: Some(lock),
             tag,
-            start: recovered.start,
+            keep_from: recovered.start,
+            retention_boot_ms: 0,
             next: end,
             clock: EventClock::new(now, recovered.last_time_ms),
             topics: recovered.topics,
@@ -270,6 +282,7 @@ impl<D: Disk> Log<D> {
                 prepare: JobState::Idle,
                 roll: JobState::Idle,
                 seal: JobState::Idle,
+                retire: JobState::Idle,
                 step_bytes: config.preallocate_bytes_min,
                 needed: Position::default(),
                 next_file: None,
@@ -337,7 +350,7 @@ impl<D: Disk> Log<D> {
 
     /// The first offset that is kept.
     pub fn start(&self) -> Offset {
-        self.start
+        self.keep_from.max(self.segments.start())
     }
 
     /// Every event below it is on the device.
@@ -398,6 +411,17 @@ impl<D: Disk> Log<D> {
     /// Its topics, counting what is visible.
     pub fn topics(&self) -> &TopicTable {
         &self.topics
+    }
+
+    /// A topic is known to have so many events from `first` on: what [`Log::keeps_from`] says was
+    /// counted.
+    pub fn recount_topic(&mut self, summary: &TopicSummary) {
+        self.topics.recount(summary.number, summary.count, summary.first);
+    }
+
+    /// Nothing of a topic is left.
+    pub fn clear_topic(&mut self, number: TopicNumber) {
+        self.topics.clear(number);
     }
 
     /// The settings that hold, and what is gone.

@@ -20,8 +20,9 @@ use crate::{
     group_commit::OpId,
     io::{Access, Disk, DiskFile},
     offset::Position,
+    retire::RetireJob,
     seal::{SealJob, SealOutcome},
-    segment::{FIRST_FRAME_POSITION, SegmentHeader},
+    segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName},
 };
 
 /// How frames reach the disk.
@@ -140,6 +141,8 @@ pub enum Job<D: Disk> {
     Roll(RollJob<D>),
     /// Write the index of a full segment.
     Seal(SealJob<D>),
+    /// Remove a segment whose events are gone.
+    Retire(RetireJob<D>),
 }
 
 /// What a job gave.
@@ -162,6 +165,13 @@ pub enum JobOutcome<D: Disk> {
     },
     /// Of [`Job::Seal`].
     Sealed(Result<SealOutcome<D>, OpenError>),
+    /// Of [`Job::Retire`].
+    Retired {
+        /// Which segment.
+        name: SegmentName,
+        /// Whether it is gone, durably.
+        result: Result<(), OpenError>,
+    },
 }
 
 impl<D: Disk> Job<D> {
@@ -175,6 +185,9 @@ impl<D: Disk> Job<D> {
                 JobOutcome::Rolled { next: job.run(disk), header }
             }
             Job::Seal(job) => JobOutcome::Sealed(job.run(disk)),
+            Job::Retire(job) => {
+                JobOutcome::Retired { name: job.segment.name(), result: job.run(disk) }
+            }
         }
     }
 
@@ -185,6 +198,7 @@ impl<D: Disk> Job<D> {
             Job::Prepare(_) => "prepare",
             Job::Roll(_) => "roll",
             Job::Seal(_) => "seal",
+            Job::Retire(_) => "retire",
         }
     }
 }

@@ -33,6 +33,7 @@ use crate::{
     topic::TopicPattern,
 };
 
+mod count;
 mod lookup;
 mod run;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod tests;
 mod time;
 mod walk;
 
+pub use count::count_topic;
 pub use time::offset_at_time;
 
 use lookup::{Asked, Lookup};
@@ -162,9 +164,7 @@ impl<D: Disk> Reader<D> {
         let selection = Arc::new(Selection::new(&query.topics));
         let end = query.end.min(set.end());
         let left = query.from.max(set.start()).min(end)..end;
-        let expired = query.order == Order::Ascending
-            && query.from < set.start().min(query.end)
-            && !set.is_empty();
+        let expired = query.order == Order::Ascending && query.from < set.start().min(query.end);
         let expired = expired.then_some(set.start());
         Reader { set, selection, order: query.order, left, expired, visit: None }
     }
@@ -257,12 +257,20 @@ impl<D: Disk> Reader<D> {
             Order::Ascending => self.set.first_ending_behind(left.start),
             Order::Descending => self.set.last_beginning_before(left.end),
         };
-        let segment = segment.expect("the set reaches to the end of what is left").clone();
+        let Some(segment) = segment.cloned() else {
+            // Behind the last segment, or before the first, is what was taken out on purpose.
+            self.move_past(&left.clone());
+            return Ok(());
+        };
         let hole = match order {
-            Order::Ascending => left.start..segment.base(),
-            Order::Descending => segment.end()..left.end,
+            Order::Ascending => left.start..segment.base().min(left.end),
+            Order::Descending => segment.end().max(left.start)..left.end,
         };
         if !hole.is_empty() {
+            if self.set.is_retired(&hole) {
+                self.move_past(&hole);
+                return Ok(());
+            }
             let file = segment.log_path();
             let side = if order == Order::Ascending { "before" } else { "behind" };
             let what = format!("a segment {side} this one is missing");

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! for each segment, in offset order:
+//!   whose .idx is a stub         gone on purpose: its state delta is taken, and its log file removed
 //!   with a valid .idx            taken from it
 //!   without, not the last        scanned; ends at its successor's base, which it must reach
 //!   without, the last            scanned; the first invalid frame ends it, unless a header behind
@@ -116,7 +117,7 @@ pub(crate) fn recover<D: Disk>(
     let mut recovery = Recovery {
         disk,
         dir,
-        segments: Vec::new(),
+        segments: SegmentSet::default(),
         topics: TopicTable::default(),
         state: LogState::new(window),
         end: Offset::ZERO,
@@ -127,6 +128,9 @@ pub(crate) fn recover<D: Disk>(
     let mut last = Last::None;
     for (index, segment) in found.iter().enumerate() {
         let successor = found.get(index + 1).map(|next| next.name.base_offset);
+        if segment.has_index && recovery.stub(segment)? {
+            continue;
+        }
         let header = recovery.check_header(segment)?;
         recovery.check_contiguity(segment)?;
         last = recovery.segment(segment, &header, successor)?;
@@ -134,6 +138,9 @@ pub(crate) fn recover<D: Disk>(
     if !recovery.scanned.is_empty() {
         disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
     }
+    let floors = recovery.state.rules.floors().iter();
+    let floors: Vec<_> = floors.map(|(topic, floor)| (topic.to_owned(), floor)).collect();
+    recovery.topics.clear_below(&floors);
     let (tag, is_new_tag) = match &last {
         Last::Segment { header, is_clean } if *is_clean || header.sync == SyncMode::Commit => {
             (header.tag, false)
@@ -153,10 +160,10 @@ pub(crate) fn recover<D: Disk>(
         cut: recovery.cut,
     };
     Ok(Recovered {
-        segments: SegmentSet::new(recovery.segments),
+        start: recovery.segments.start(),
+        segments: recovery.segments,
         topics: recovery.topics,
         state: recovery.state,
-        start: Offset::ZERO,
         end: recovery.end,
         last_time_ms: recovery.last_time_ms,
         report,
@@ -200,7 +207,7 @@ fn list_segments<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Found>, OpenError>
 struct Recovery<'a, D: Disk> {
     disk: &'a D,
     dir: &'a Path,
-    segments: Vec<SealedSegment<D>>,
+    segments: SegmentSet<D>,
     topics: TopicTable,
     state: LogState,
     end: Offset,
@@ -242,6 +249,38 @@ impl<D: Disk> Recovery<'_, D> {
             )));
         }
         Ok(header)
+    }
+
+    /// Takes in a segment whose events are gone on purpose; `false` if it is another.
+    fn stub(&mut self, found: &Found) -> Result<bool, OpenError> {
+        let path = self.dir.join(found.name.index_file_name());
+        let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
+        let header = index.header();
+        if !header.is_stub() {
+            return Ok(false);
+        }
+        if header.base_offset != found.name.base_offset {
+            let what = format!("it says that it begins at {}", header.base_offset);
+            return Err(corrupt(&path, Position::default(), what));
+        }
+        self.check_contiguity(found)?;
+        let (base, end) = (header.base_offset, header.end_offset);
+        index.for_each_topic(|name, topic| {
+            self.topics
+                .declare(topic.number, name)
+                .map_err(|conflict| corrupt(&path, Position::default(), conflict.to_string()))?;
+            self.topics.note_last(topic.number, topic.last_offset, topic.last_time_ms);
+            Ok::<_, OpenError>(())
+        })?;
+        index.add_to(&mut self.state);
+        self.segments.push_retired(base..end);
+        self.end = end;
+        self.last_time_ms = self.last_time_ms.max(index.header().last_time_ms);
+        if found.has_log {
+            let path = self.dir.join(found.name.log_file_name());
+            self.disk.remove(&path).map_err(OpenError::io("removing", &path))?;
+        }
+        Ok(true)
     }
 
     /// A segment begins where the one before it ended.

@@ -7,8 +7,11 @@ use std::{
 
 use crate::{
     control::{Control, TopicRule},
+    event::EventView,
+    frame::Frame,
     index::StoredControl,
     offset::Offset,
+    reader::Hits,
     settings::{LogSettings, TopicSettings},
     topic::TopicPattern,
 };
@@ -25,6 +28,30 @@ impl Floors {
     /// Whether nothing was deleted or trimmed.
     pub fn is_empty(&self) -> bool {
         self.by_topic.is_empty()
+    }
+
+    /// Whether any topic of a frame has events below its floor there.
+    pub fn concern(&self, frame: &Frame) -> bool {
+        !self.is_empty() && frame.topics().any(|(_, topic)| self.of(topic) > frame.base_offset())
+    }
+
+    /// Whether an event is gone.
+    pub fn hide(&self, event: &EventView<'_>) -> bool {
+        event.offset() < self.of(event.topic())
+    }
+
+    /// What is left of hits.
+    #[must_use]
+    pub fn filter(&self, mut hits: Hits) -> Hits {
+        if let Some(frame) = &hits.frame
+            && self.concern(frame)
+        {
+            hits.picks = hits.picks.retain(frame, |event| !self.hide(event));
+            if hits.picks.is_empty() {
+                hits.frame = None;
+            }
+        }
+        hits
     }
 
     /// How many topics have one.

@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -118,6 +119,12 @@ impl<D: Disk> SealedSegment<D> {
     /// The path of its index file.
     pub fn index_path(&self) -> PathBuf {
         self.dir.join(self.name.file_name(SegmentFile::Index))
+    }
+
+    /// How many bytes its two files have.
+    pub fn file_bytes(&self) -> u64 {
+        let header = self.index.header();
+        header.end_position.get() + header.index_bytes
     }
 
     /// Where its blocks begin.
@@ -255,17 +262,32 @@ fn read_resident<F: DiskFile>(file: &F, path: &Path) -> Result<ResidentIndex, Op
 /// The sealed part of a log. A clone shares the segments.
 pub struct SegmentSet<D: Disk> {
     segments: Vec<Arc<SealedSegment<D>>>,
+    /// What was taken out on purpose behind `start`, in offset order.
+    retired: Vec<Range<Offset>>,
+    start: Offset,
+    end: Offset,
 }
 
 impl<D: Disk> Clone for SegmentSet<D> {
     fn clone(&self) -> Self {
-        SegmentSet { segments: self.segments.clone() }
+        let SegmentSet { segments, retired, start, end } = self;
+        SegmentSet {
+            segments: segments.clone(),
+            retired: retired.clone(),
+            start: *start,
+            end: *end,
+        }
     }
 }
 
 impl<D: Disk> Default for SegmentSet<D> {
     fn default() -> Self {
-        SegmentSet { segments: Vec::new() }
+        SegmentSet {
+            segments: Vec::new(),
+            retired: Vec::new(),
+            start: Offset::ZERO,
+            end: Offset::ZERO,
+        }
     }
 }
 
@@ -286,8 +308,23 @@ impl<D: Disk> SegmentSet<D> {
     /// If it begins before the end of the last.
     pub fn push(&mut self, segment: impl Into<Arc<SealedSegment<D>>>) {
         let segment = segment.into();
-        assert!(segment.base() >= self.end(), "segments are in offset order");
+        assert!(segment.base() >= self.end, "segments are in offset order");
+        if self.segments.is_empty() && self.retired.is_empty() && self.start == self.end {
+            self.start = segment.base();
+        }
+        self.end = segment.end();
         self.segments.push(segment);
+    }
+
+    /// Adds offsets behind the last whose events are gone on purpose.
+    pub fn push_retired(&mut self, offsets: Range<Offset>) {
+        assert!(offsets.start >= self.end, "segments are in offset order");
+        self.end = offsets.end;
+        if self.segments.is_empty() {
+            self.start = self.end;
+        } else {
+            self.retired.push(offsets);
+        }
     }
 
     /// The set with one more segment, behind the last.
@@ -296,6 +333,55 @@ impl<D: Disk> SegmentSet<D> {
         let mut set = self.clone();
         set.push(segment);
         set
+    }
+
+    /// The set without the events of a segment.
+    #[must_use]
+    pub fn without(&self, name: SegmentName) -> Self {
+        let mut set = SegmentSet::default();
+        let mut retired = self.retired.iter().cloned().peekable();
+        for segment in &self.segments {
+            while let Some(offsets) = retired.next_if(|offsets| offsets.start < segment.base()) {
+                set.push_retired(offsets);
+            }
+            if segment.name() == name {
+                set.push_retired(segment.base()..segment.end());
+            } else {
+                set.push(Arc::clone(segment));
+            }
+        }
+        retired.for_each(|offsets| set.push_retired(offsets));
+        set.end = self.end;
+        if set.segments.is_empty() {
+            set.start = set.end;
+        }
+        set
+    }
+
+    /// The set with another generation of a segment in its place.
+    ///
+    /// # Panics
+    ///
+    /// If no segment of the set stands for the same offsets.
+    #[must_use]
+    pub fn with_replaced(&self, segment: Arc<SealedSegment<D>>) -> Self {
+        let mut set = self.clone();
+        let place = set.segments.iter().position(|known| known.base() == segment.base());
+        let known = &mut set.segments[place.expect("a segment is replaced by its own like")];
+        assert_eq!(known.end(), segment.end(), "and stands for the same offsets");
+        *known = segment;
+        set
+    }
+
+    /// Whether these offsets were taken out on purpose.
+    pub fn is_retired(&self, offsets: &Range<Offset>) -> bool {
+        let mut from = offsets.start;
+        for retired in &self.retired {
+            if retired.start <= from && from < retired.end {
+                from = retired.end;
+            }
+        }
+        from >= offsets.end
     }
 
     /// How many segments.
@@ -315,14 +401,22 @@ impl<D: Disk> SegmentSet<D> {
         self.segments.iter()
     }
 
-    /// The first offset that is kept; 0 if there is no segment.
+    /// The first offset that is kept; [`SegmentSet::end`] if no segment is.
     pub fn start(&self) -> Offset {
-        self.segments.first().map_or(Offset::ZERO, |segment| segment.base())
+        self.start
     }
 
-    /// The first offset behind the last segment; 0 if there is none.
+    /// The first offset behind the sealed part; 0 if there is none.
     pub fn end(&self) -> Offset {
-        self.segments.last().map_or(Offset::ZERO, |segment| segment.end())
+        self.end
+    }
+
+    /// The offset from which on the sealed part holds events of `oldest_ms` or later, and at most one
+    /// block of older ones; `None` if it holds none.
+    pub fn kept_at_time(&self, oldest_ms: u64) -> Option<Offset> {
+        let segment = self.first_at_time(oldest_ms)?;
+        let blocks = segment.blocks();
+        Some(blocks.edge(blocks.at_time(oldest_ms)).offset)
     }
 
     /// The segment that holds an offset.

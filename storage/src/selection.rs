@@ -174,6 +174,17 @@ impl Picks {
         self.slice(self.len().saturating_sub(count)..self.len())
     }
 
+    /// Those of which `keep` says so.
+    #[must_use]
+    pub fn retain(&self, frame: &Frame, keep: impl Fn(&EventView<'_>) -> bool) -> Picks {
+        let kept: Vec<u32> = self
+            .indexes()
+            .filter(|index| keep(&frame.event(*index)))
+            .map(|index| u32::try_from(index).expect("a frame holds fewer events"))
+            .collect();
+        if kept.len() == self.len() { self.clone() } else { Picks(Kind::List(kept.into())) }
+    }
+
     fn slice(&self, kept: Range<usize>) -> Picks {
         if kept.len() == self.len() {
             return self.clone();

@@ -152,6 +152,44 @@ impl TopicTable {
         entry.last_time_ms = last_time_ms;
     }
 
+    /// Learns of a topic that has its number already that its last event so far is gone.
+    pub fn note_last(&mut self, number: TopicNumber, last: Offset, last_time_ms: u64) {
+        let entry = self.entries[number.get() as usize].as_mut();
+        let entry = entry.expect("a topic has its number before anything is said of it");
+        if entry.first > entry.last {
+            entry.first = last;
+        }
+        entry.last = entry.last.max(last);
+        entry.last_time_ms = entry.last_time_ms.max(last_time_ms);
+    }
+
+    /// Every event of a topic up to its last so far is gone.
+    pub fn clear(&mut self, number: TopicNumber) {
+        let Some(Some(entry)) = self.entries.get_mut(number.get() as usize) else { return };
+        entry.count = 0;
+        entry.first = entry.last;
+        self.listed.remove(entry.topic.as_str());
+    }
+
+    /// Clears the topics whose last event lies below what is kept of them.
+    pub fn clear_below(&mut self, floors: &[(String, Offset)]) {
+        for (topic, floor) in floors {
+            if let Some(number) = self.number_of(topic)
+                && self.last_ever(topic).is_some_and(|last| last < *floor)
+            {
+                self.clear(number);
+            }
+        }
+    }
+
+    /// What is left of a topic, as somebody has counted it.
+    pub fn recount(&mut self, number: TopicNumber, count: u64, first: Offset) {
+        let Some(Some(entry)) = self.entries.get_mut(number.get() as usize) else { return };
+        if entry.count > 0 && count > 0 {
+            (entry.count, entry.first) = (count, first);
+        }
+    }
+
     /// What is known of a listed topic.
     pub fn get(&self, topic: &str) -> Option<TopicSummary> {
         self.summary(self.number_of(topic)?)

@@ -31,6 +31,7 @@ impl<D: Disk> Log<D> {
             return None;
         }
         self.jobs.end_waits(now);
+        self.apply_limits(now);
         let op = self
             .next_sync(now)
             .or_else(|| self.next_frame(now))
@@ -57,6 +58,8 @@ impl<D: Disk> Log<D> {
             retry(jobs.extend),
             retry(jobs.prepare),
             retry(jobs.seal),
+            retry(jobs.retire),
+            self.retention_due_boot_ms(),
         ]
         .into_iter()
         .flatten()
@@ -114,7 +117,9 @@ impl<D: Disk> Log<D> {
             for event in frame.events() {
                 self.topics.add_event(event.topic_number(), event.offset(), event.time_ms());
                 if let Some(control) = Control::decode(event.kind(), event.data()) {
-                    self.state.rules.apply(&control, event.offset());
+                    let raised = self.state.rules.apply(&control, event.offset());
+                    self.topics.clear_below(&raised);
+                    self.retention_boot_ms = 0;
                 }
             }
             self.state.producers.settle(frame.end_offset());
@@ -221,7 +226,7 @@ impl<D: Disk> Log<D> {
         let end = self.tail.end.plus(bytes as u64);
         // A frame that is longer than a segment gets one of its own.
         let has_events = self.commit.submitted_end() > self.tail.base;
-        if end.get() > self.config.segment_bytes && has_events {
+        if end.get() > self.segment_bytes() && has_events {
             return Room::Roll;
         }
         if end > self.tail.file.prepared {

@@ -3,6 +3,7 @@
 //! ```text
 //! extend: zeroes ahead of the tail          prepare: the next segment's file, half a segment ahead
 //! roll:   that file becomes the segment     seal:    the full one gets its index
+//! retire: a sealed one whose events are gone goes (keeping.rs)
 //! ```
 
 use std::{io, sync::Arc};
@@ -30,7 +31,8 @@ impl<D: Disk> Log<D> {
             .next_roll(now)
             .or_else(|| self.next_extension())
             .or_else(|| self.next_preparation())
-            .or_else(|| self.next_seal())?;
+            .or_else(|| self.next_seal())
+            .or_else(|| self.next_retirement())?;
         Some(Op::Job { id: self.op_id(), job })
     }
 
@@ -77,12 +79,12 @@ impl<D: Disk> Log<D> {
         let is_needed = self.jobs.needed > prepared;
         let ahead_bytes = prepared.get() - self.tail.end.get();
         let is_wanted = ahead_bytes < self.jobs.step_bytes / 2
-            && prepared.get() < self.config.segment_bytes
+            && prepared.get() < self.segment_bytes()
             && self.close == Close::Open;
         if !is_needed && !is_wanted {
             return None;
         }
-        let limit = self.config.segment_bytes.max(self.jobs.needed.get());
+        let limit = self.segment_bytes().max(self.jobs.needed.get());
         let wanted = prepared.get().saturating_add(self.jobs.step_bytes);
         let to = Position::new(wanted.max(self.jobs.needed.get()).min(limit));
         self.jobs.step_bytes = (self.jobs.step_bytes * 2).min(self.config.preallocate_bytes_max);
@@ -93,15 +95,16 @@ impl<D: Disk> Log<D> {
 
     /// The next segment's file, once half of this one is used.
     fn next_preparation(&mut self) -> Option<Job<D>> {
+        let segment_bytes = self.segment_bytes();
         let jobs = &mut self.jobs;
-        let is_wanted = jobs.rolling
-            || (self.tail.end.get() > self.config.segment_bytes / 2 && self.close == Close::Open);
+        let is_wanted =
+            jobs.rolling || (self.tail.end.get() > segment_bytes / 2 && self.close == Close::Open);
         let is_there = jobs.next_file.is_some() || jobs.roll == JobState::Running;
         if !is_wanted || is_there || jobs.prepare != JobState::Idle {
             return None;
         }
         jobs.prepare = JobState::Running;
-        let to = FIRST_FRAME_POSITION.plus(jobs.step_bytes.min(self.config.segment_bytes));
+        let to = FIRST_FRAME_POSITION.plus(jobs.step_bytes.min(segment_bytes));
         let path = self.dir.join(NEXT_FILE_NAME);
         Some(Job::Prepare(PrepareJob { path, mode: self.tail.file.mode, to }))
     }
@@ -125,6 +128,7 @@ impl<D: Disk> Log<D> {
                 Err(error) => self.poison(format!("beginning a segment: {error}")),
             },
             JobOutcome::Sealed(result) => self.sealed(result, now),
+            JobOutcome::Retired { name, result } => self.retired(name, result, now),
         }
     }
 
@@ -236,7 +240,7 @@ impl<D: Disk> Log<D> {
 impl<D: Disk> Jobs<D> {
     /// What waits for a time that has come may start again.
     pub(super) fn end_waits(&mut self, now: Now) {
-        for state in [&mut self.extend, &mut self.prepare, &mut self.seal] {
+        for state in [&mut self.extend, &mut self.prepare, &mut self.seal, &mut self.retire] {
             if matches!(*state, JobState::Waiting { until_boot_ms, .. } if until_boot_ms <= now.boot_ms)
             {
                 *state = JobState::Idle;
@@ -246,7 +250,7 @@ impl<D: Disk> Jobs<D> {
 }
 
 impl JobState {
-    fn after(now: Now, wait_ms: u64, is_full: bool) -> JobState {
+    pub(super) fn after(now: Now, wait_ms: u64, is_full: bool) -> JobState {
         JobState::Waiting { until_boot_ms: now.boot_ms.saturating_add(wait_ms), is_full }
     }
 }

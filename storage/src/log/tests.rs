@@ -790,3 +790,99 @@ fn settings_and_deletions_hold_after_a_power_cut() {
         assert_eq!(log.rules().for_topic("a/x"), settings.as_ref());
     }
 }
+
+/// What is read from the first offset that is kept.
+fn kept(log: &Log<SimDisk>) -> Vec<String> {
+    let query = ReadQuery {
+        topics: vec![crate::topic::TopicPattern::parse("**").expect("a pattern")],
+        from: log.start(),
+        end: log.visible(),
+        order: Order::Ascending,
+    };
+    let mut reader = crate::reader::Reader::new(log.segments().clone(), &query);
+    let mut data = Vec::new();
+    while let Some(hits) = reader.next_blocking().expect("readable") {
+        data.extend(
+            hits.events().map(|event| String::from_utf8(event.data().to_vec()).expect("text")),
+        );
+    }
+    data
+}
+
+fn keep(log: &mut Log<SimDisk>, retain: crate::settings::LogRetention) {
+    let settings = crate::settings::LogSettings { retain };
+    log.append_control(&Control::Log(settings), now(1)).expect("staged");
+    log.run_ops(now(2));
+}
+
+#[test]
+fn limits_let_old_segments_go_and_nothing_else() {
+    use crate::settings::LogRetention;
+    let none = LogRetention::default();
+    for (retain, at_boot_ms) in [
+        (LogRetention { count: Some(30), ..none }, 5_000),
+        (LogRetention { bytes: Some(100 << 10), ..none }, 5_000),
+        (LogRetention { age_s: Some(60), ..none }, 70_000),
+    ] {
+        let disk = SimDisk::new(3);
+        let mut log = open(&disk);
+        append_each(&mut log, 100);
+        let files = log_files(&disk).len();
+        keep(&mut log, retain);
+        log.run_ops(now(at_boot_ms));
+        assert!(log.deadline().is_none_or(|boot_ms| boot_ms > at_boot_ms), "a driver would spin");
+        let start = log.start();
+        assert!(start > Offset::ZERO && start <= log.visible(), "{retain:?}");
+        if let Some(count) = retain.count {
+            assert_eq!(start, Offset::new(101 - count));
+        }
+        assert!(log_files(&disk).len() < files, "{retain:?}: files are gone");
+        let data = kept(&log);
+        let from = usize::try_from(start.get()).expect("small").min(100);
+        assert_eq!(data, numbers(100)[from..][..data.len()]);
+        let expired = ReadQuery {
+            topics: Vec::new(),
+            from: Offset::ZERO,
+            end: log.visible(),
+            order: Order::Ascending,
+        };
+        let mut reader = crate::reader::Reader::new(log.segments().clone(), &expired);
+        let first = reader.next_blocking();
+        assert!(matches!(first, Err(crate::error::ReadError::Expired { .. })), "{first:?}");
+        let disk = disk.power_cut();
+        let mut log = open(&disk);
+        assert_eq!((log.visible(), log.last_of("a")), (Offset::new(101), Some(Offset::new(99))));
+        log.run_ops(now(at_boot_ms));
+        assert!(log.start() >= start, "{retain:?}: what is gone stays gone");
+        append_each(&mut log, 10);
+        assert_eq!(log.topics().get("a").map(|topic| topic.last), Some(Offset::new(110)));
+    }
+}
+
+/// Whatever operation of the disk is the last: each segment is whole, or gone for a stated reason.
+#[test]
+fn a_crash_while_segments_go_leaves_a_log_that_opens() {
+    for crash_after in 0..400 {
+        let disk = SimDisk::new(crash_after);
+        let mut log = open(&disk);
+        append_each(&mut log, 60);
+        disk.crash_after(Some(crash_after));
+        keep(&mut log, crate::settings::LogRetention { count: Some(10), ..Default::default() });
+        let is_done = !disk.is_crashed();
+        let disk = disk.power_cut();
+        let mut log = open(&disk);
+        log.run_ops(now(5_000));
+        if log.visible() == Offset::new(60) {
+            continue; // The setting itself did not reach the disk.
+        }
+        assert_eq!(log.visible(), Offset::new(61), "crash after {crash_after}");
+        assert_eq!(log.start(), Offset::new(51));
+        let data = kept(&log);
+        assert_eq!(data, numbers(60)[51..][..data.len()]);
+        if is_done {
+            assert!(crash_after > 5, "it never crashed");
+            return;
+        }
+    }
+    panic!("the removal never ends");
+}

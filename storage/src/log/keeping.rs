@@ -1,0 +1,118 @@
+//! What a log keeps: limits are looked at once a second, and when the disk is full.
+
+use std::sync::Arc;
+
+use super::{Close, JobState, Log, Notice, Now};
+use crate::{
+    config::LogConfig, error::OpenError, io::Disk, offset::Offset, op::Job, retention,
+    retire::RetireJob, segment::SegmentName,
+};
+
+/// Limits are looked at so often.
+const RETENTION_MS: u64 = 1_000;
+/// A removal that failed is tried again so often.
+const RETIRE_RETRY_MS: u64 = 10_000;
+/// An idle segment that holds only events that are gone is ended once it has so many bytes.
+const ENDED_BYTES_MIN: u64 = 1 << 20;
+
+impl<D: Disk> Log<D> {
+    /// How long a segment may become.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        let configured = self.config.segment_bytes;
+        let bytes_min = LogConfig::SEGMENT_BYTES_MIN.min(configured);
+        retention::segment_bytes(configured, &self.state.rules.log().retain, bytes_min)
+    }
+
+    /// When limits are to be looked at again; `None` if there are none.
+    pub(super) fn retention_due_boot_ms(&self) -> Option<u64> {
+        let retain = &self.state.rules.log().retain;
+        let has_limits = retain.age_s.or(retain.bytes).or(retain.count).is_some();
+        (has_limits && self.close == Close::Open).then_some(self.retention_boot_ms)
+    }
+
+    /// Looks at the limits, if it is time.
+    pub(super) fn apply_limits(&mut self, now: Now) {
+        if self.retention_due_boot_ms().is_none_or(|due_ms| due_ms > now.boot_ms) {
+            return;
+        }
+        self.retention_boot_ms = now.boot_ms.saturating_add(RETENTION_MS);
+        let retain = self.state.rules.log().retain;
+        let visible = self.visible();
+        let oldest_ms = retain.age_s.map(|age_s| {
+            let (time_ms, notice) = self.clock.event_time(now);
+            self.notices.extend(notice.map(Notice::Clock));
+            time_ms.saturating_sub(age_s.saturating_mul(1_000))
+        });
+        let unsealed_bytes = self.unsealed.iter().map(|segment| segment.end.end_position.get());
+        let (from, by_age) = retention::sealed_keep_from(
+            &retain,
+            &self.segments,
+            visible,
+            unsealed_bytes.sum(),
+            oldest_ms,
+        );
+        let by_age = by_age.unwrap_or_else(|| self.unsealed_kept_at_time(oldest_ms.unwrap_or(0)));
+        self.keep_from = self.keep_from.max(from.max(by_age).min(visible));
+        self.state.rules.forget_below(self.start());
+        self.end_stale_segment();
+    }
+
+    /// The frame of the unsealed part in which, or behind which, the first event of `oldest_ms` or
+    /// later stands.
+    fn unsealed_kept_at_time(&self, oldest_ms: u64) -> Offset {
+        let found = self.unsealed.iter().find_map(|segment| {
+            let index = segment.index.frame_index_at_time(oldest_ms)?;
+            Some(segment.index.frames()[index].base_offset)
+        });
+        found.unwrap_or(self.visible())
+    }
+
+    /// Begins a new segment if all events of the active one are gone: else an idle log keeps them.
+    fn end_stale_segment(&mut self) {
+        let is_stale = self.keep_from >= self.visible() && self.visible() > self.tail.base;
+        let is_idle = self.staging.is_empty() && self.commit.is_still() && self.commit.is_clean();
+        let bytes_min = ENDED_BYTES_MIN.min(self.segment_bytes() / 2);
+        if is_stale && is_idle && self.tail.end.get() >= bytes_min {
+            self.jobs.rolling = true;
+        }
+    }
+
+    /// The oldest sealed segment, if all of its events are gone.
+    pub(super) fn next_retirement(&mut self) -> Option<Job<D>> {
+        if self.jobs.retire != JobState::Idle || self.close != Close::Open {
+            return None;
+        }
+        let oldest = self.segments.iter().next()?;
+        if oldest.end() > self.keep_from {
+            return None;
+        }
+        let segment = Arc::clone(oldest);
+        self.jobs.retire = JobState::Running;
+        Some(Job::Retire(RetireJob { dir: self.dir.clone(), segment }))
+    }
+
+    pub(super) fn retired(&mut self, name: SegmentName, result: Result<(), OpenError>, now: Now) {
+        match result {
+            Ok(()) => {
+                self.jobs.retire = JobState::Idle;
+                self.segments = Arc::new(self.segments.without(name));
+                self.state.rules.forget_below(self.start());
+                // What waits for space need not wait for its next look.
+                for state in [&mut self.jobs.extend, &mut self.jobs.prepare] {
+                    if matches!(*state, JobState::Waiting { is_full: true, .. }) {
+                        *state = JobState::Idle;
+                    }
+                }
+            }
+            Err(error) => {
+                self.jobs.retire = JobState::after(now, RETIRE_RETRY_MS, false);
+                self.notices.push(Notice::RetireFailed { reason: error.to_string() });
+            }
+        }
+    }
+
+    /// The first offset of a topic that is kept.
+    pub fn keeps_from(&self, topic: &str) -> Offset {
+        self.state.rules.floors().of(topic).max(self.start())
+    }
+}

@@ -1,0 +1,54 @@
+//! A segment whose events are all gone is removed: its index becomes a stub, then its log file goes.
+//!
+//! In this order, with the directory synced in between: a log file that is missing is always explained.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{
+    error::{Corruption, OpenError},
+    index::stub::make_stub,
+    io::{Access, Disk, DiskFile},
+    offset::Position,
+    seal,
+    segment_set::SealedSegment,
+};
+
+/// See [`crate::op::Job::Retire`].
+pub struct RetireJob<D: Disk> {
+    pub(crate) dir: PathBuf,
+    pub(crate) segment: Arc<SealedSegment<D>>,
+}
+
+impl<D: Disk> RetireJob<D> {
+    /// Removes the segment. Readers that have it open go on.
+    pub(crate) fn run(&self, disk: &D) -> Result<(), OpenError> {
+        let name = self.segment.name();
+        write_stub(disk, &self.dir, &self.segment)?;
+        let log_path = self.dir.join(name.log_file_name());
+        disk.remove(&log_path).map_err(OpenError::io("removing", &log_path))?;
+        disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))
+    }
+}
+
+/// Puts a stub in the place of a segment's index, durably.
+pub(crate) fn write_stub<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    segment: &SealedSegment<D>,
+) -> Result<(), OpenError> {
+    let name = segment.name();
+    let path = dir.join(name.index_file_name());
+    let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+    let size = file.size().map_err(OpenError::io("reading", &path))?;
+    let mut bytes = vec![0; usize::try_from(size).expect("an index fits in memory")];
+    file.read_exact_at(&mut bytes, Position::default()).map_err(OpenError::io("reading", &path))?;
+    let stub = make_stub(&bytes).map_err(|error| {
+        let what = error.to_string();
+        OpenError::Corrupt(Corruption { file: path.clone(), position: Position::default(), what })
+    })?;
+    seal::write_index(disk, dir, name, &stub)?;
+    disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))
+}
