@@ -105,6 +105,9 @@ pub struct LogConfig {
     /// So many ids of events are remembered, 50 bytes each: a retry that comes after so many others
     /// is a new event.
     pub id_window_events: usize,
+    /// A sealed segment is rewritten, compressed, once its last event is so old: those that read what
+    /// came lately read it as it was written.
+    pub compress_after_s: u64,
     /// Ids are remembered for so long: longer than any client retries.
     pub id_window_s: u64,
 }
@@ -128,6 +131,7 @@ impl Default for LogConfig {
             recent_frames_bytes_max: 16 * MIB,
             id_window_events: 1_000_000,
             id_window_s: 600,
+            compress_after_s: 600,
         }
     }
 }

@@ -64,6 +64,11 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
+            /// The name that a frame holds: it was checked when it was appended.
+            pub(crate) fn of_stored(text: &str) -> $name {
+                $name(text.into())
+            }
+
             /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0

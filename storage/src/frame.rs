@@ -31,8 +31,10 @@ use crate::{
     topic::TopicNumber,
 };
 
+pub(crate) mod compressed;
 pub mod header;
 
+pub use compressed::encode_compressed;
 pub use header::{FrameError, FrameFlags, FrameHeader, FrameMeta, Seed};
 
 use header::{BODY_BYTES_MAX, padded_bytes};
@@ -110,7 +112,7 @@ pub fn encode(
     let header_bytes = header.encode(seed);
     buffer.as_mut_slice()[..FRAME_HEADER_BYTES].copy_from_slice(&header_bytes);
     buffer.pad_to(FRAME_ALIGN_BYTES);
-    Frame { header, buffer: Arc::new(buffer), start: 0 }
+    Frame { header, buffer: Arc::new(buffer), start: 0, body_bytes }
 }
 
 /// The table of the topics that `events` use, and for each event its place in it.
@@ -148,12 +150,14 @@ pub enum Trust {
 
 /// A frame in memory; shared as `Arc<Frame>`, and read in place.
 ///
-/// Invariants: `buffer` holds `header.frame_bytes()` bytes from `start`, which is a multiple of
-/// [`FRAME_ALIGN_BYTES`]; if the frame has a body, `Body::check` accepted it or [`encode`] wrote it.
+/// Invariants: from `start`, which is a multiple of [`FRAME_ALIGN_BYTES`], `buffer` holds the header's
+/// place and behind it an archive of `body_bytes`; if it has any, `Body::check` accepted it or
+/// [`encode`] wrote it. A frame that was not compressed lies there as it lies in its file.
 pub struct Frame {
     header: FrameHeader,
     buffer: Arc<DiskBuffer>,
     start: usize,
+    body_bytes: usize,
 }
 
 impl Frame {
@@ -183,10 +187,18 @@ impl Frame {
         if trust == Trust::Bytecheck && padding.iter().any(|byte| *byte != 0) {
             return Err(FrameError::Content { what: "padding" });
         }
+        if header.flags.has(FrameFlags::COMPRESSED) {
+            let buffer = compressed::decompress(body)?;
+            let body = &buffer.as_slice()[FRAME_HEADER_BYTES..];
+            Body::check(body, header.bounds(), trust == Trust::Bytecheck)?;
+            let body_bytes = body.len();
+            return Ok(Frame { header, buffer: Arc::new(buffer), start: 0, body_bytes });
+        }
         if !body.is_empty() {
             Body::check(body, header.bounds(), trust == Trust::Bytecheck)?;
         }
-        Ok(Frame { header, buffer: buffer.clone(), start })
+        let body_bytes = body.len();
+        Ok(Frame { header, buffer: buffer.clone(), start, body_bytes })
     }
 
     /// Its header.
@@ -219,6 +231,11 @@ impl Frame {
         self.header.frame_bytes()
     }
 
+    /// Whether it is compressed where it is stored.
+    pub fn is_compressed(&self) -> bool {
+        self.header.flags.has(FrameFlags::COMPRESSED)
+    }
+
     /// The memory that it lies in; a frame that was just encoded is all of it.
     pub fn buffer(&self) -> &Arc<DiskBuffer> {
         &self.buffer
@@ -229,8 +246,13 @@ impl Frame {
         Arc::into_inner(self.buffer)
     }
 
-    /// Its bytes, padding included.
+    /// Its bytes, padding included, as they are stored.
+    ///
+    /// # Panics
+    ///
+    /// If it is compressed: then they are not kept.
     pub fn as_bytes(&self) -> &[u8] {
+        assert!(!self.is_compressed(), "a compressed frame is kept as it is read");
         &self.buffer.as_slice()[self.start..self.start + self.frame_bytes()]
     }
 
@@ -269,13 +291,13 @@ impl Frame {
     }
 
     fn body(&self) -> Option<Body<'_>> {
-        let body_bytes = self.header.body_bytes as usize;
         let start = self.start + FRAME_HEADER_BYTES;
-        let bytes = &self.buffer.as_slice()[start..start + body_bytes];
+        let bytes = &self.buffer.as_slice()[start..start + self.body_bytes];
         // SAFETY: `Body::check` accepted these very bytes when the frame was parsed, or `encode`
         // wrote them; an `Arc<DiskBuffer>` gives nobody a way to change them, since we hold a clone;
         // and they begin 64 bytes behind a block boundary, in memory aligned to blocks.
-        (body_bytes > 0).then(|| unsafe { Body::access_checked(bytes, self.header.base_offset) })
+        (self.body_bytes > 0)
+            .then(|| unsafe { Body::access_checked(bytes, self.header.base_offset) })
     }
 }
 

@@ -25,7 +25,9 @@
 //! TOPICS and LISTS in [`topics`].
 //!
 //! The topics, IDS, PRODUCERS and CONTROLS are also the segment's *state delta*: what it adds to the
-//! state of the log. The last three (`delta.rs`) are there only where there is something to say.
+//! state of the log. The last three (`delta.rs`) are there only where there is something to say; where
+//! compaction has taken events, they are those of the segment as it was, and GONE names the topics whose
+//! last event it took.
 
 use std::{fmt, ops::Range};
 
@@ -38,12 +40,13 @@ use crate::{
 pub mod builder;
 pub mod delta;
 pub(crate) mod filter;
+pub mod gone;
 pub mod resident;
 pub mod stub;
 pub mod topics;
 pub(crate) mod varint;
 
-pub use builder::{IndexBuilder, SegmentEnd};
+pub use builder::{Carried, IndexBuilder, SegmentEnd};
 pub use delta::{StateDelta, StoredControl};
 pub use resident::{FramePlace, ResidentIndex};
 pub use topics::{StoredList, TopicBlocks, TopicEntry, TopicFrame, TopicList, TopicSummary};
@@ -80,6 +83,8 @@ impl SectionKind {
     pub const PRODUCERS: SectionKind = SectionKind(7);
     /// The control events.
     pub const CONTROLS: SectionKind = SectionKind(8);
+    /// The topics whose last event is gone.
+    pub const GONE: SectionKind = SectionKind(10);
     /// That the events are gone.
     pub const STUB: SectionKind = SectionKind(9);
 }
@@ -95,6 +100,7 @@ impl fmt::Display for SectionKind {
             SectionKind::IDS => formatter.write_str("IDS"),
             SectionKind::PRODUCERS => formatter.write_str("PRODUCERS"),
             SectionKind::CONTROLS => formatter.write_str("CONTROLS"),
+            SectionKind::GONE => formatter.write_str("GONE"),
             SectionKind::STUB => formatter.write_str("STUB"),
             SectionKind(other) => write!(formatter, "section {other}"),
         }
@@ -392,6 +398,7 @@ pub fn check_all(bytes: &[u8]) -> Result<ResidentIndex, IndexError> {
     delta::decode_ids(section(SectionKind::IDS), base, end)?;
     delta::decode_producers(section(SectionKind::PRODUCERS), end)?;
     delta::decode_controls(section(SectionKind::CONTROLS), base, end)?;
+    gone::decode_gone(section(SectionKind::GONE), base, end)?;
     Ok(resident)
 }
 

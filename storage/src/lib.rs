@@ -8,6 +8,8 @@
 pub mod append;
 pub mod buffer;
 pub mod clock;
+pub mod compact;
+pub mod compaction;
 pub mod config;
 pub mod control;
 pub mod data_dir;

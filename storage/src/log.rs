@@ -56,11 +56,13 @@ use crate::{
 };
 
 mod appending;
+mod compacting;
 mod drive;
 mod jobs;
 mod keeping;
 mod plan;
 
+use compacting::Compaction;
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
 
 /// The name of the file that is prepared to be the next segment. Found at a start, it is removed.
@@ -98,6 +100,7 @@ pub struct Log<D: Disk> {
     published: Vec<Arc<Frame>>,
     notices: Vec<Notice>,
     jobs: Jobs<D>,
+    compaction: Compaction,
     /// Ids given out, and operations whose outcome is still to come.
     ops: u64,
     outstanding: usize,
@@ -131,6 +134,7 @@ struct Jobs<D: Disk> {
     roll: JobState,
     seal: JobState,
     retire: JobState,
+    compact: JobState,
     /// How much the next extension adds.
     step_bytes: u64,
     /// How far the segment must be prepared for the frame that waits.
@@ -192,6 +196,29 @@ pub enum Notice {
     /// A segment whose events are gone could not be removed; it is tried again.
     RetireFailed {
         /// What failed.
+        reason: String,
+    },
+    /// A segment has been rewritten.
+    Compacted {
+        /// Which, by its new name; of one that is a stub now, its old one.
+        name: SegmentName,
+        /// How many events went; `None` if all did.
+        dropped: Option<u64>,
+        /// The length of its files before.
+        bytes_before: u64,
+        /// And after.
+        bytes_after: u64,
+    },
+    /// Rewriting failed; it is tried again.
+    CompactFailed {
+        /// What failed.
+        reason: String,
+    },
+    /// A sealed segment is damaged: it is neither rewritten nor removed by itself.
+    Damaged {
+        /// Which.
+        name: SegmentName,
+        /// What was found.
         reason: String,
     },
     /// The next segment's file could not be prepared; it is tried again.
@@ -283,12 +310,14 @@ impl<D: Disk> Log<D> {
                 roll: JobState::Idle,
                 seal: JobState::Idle,
                 retire: JobState::Idle,
+                compact: JobState::Idle,
                 step_bytes: config.preallocate_bytes_min,
                 needed: Position::default(),
                 next_file: None,
                 rolling: false,
                 disk_full: false,
             },
+            compaction: Compaction::default(),
             ops: 0,
             outstanding: 0,
             stated: end,
@@ -326,6 +355,7 @@ impl<D: Disk> Log<D> {
     pub fn begin_close(&mut self) {
         if self.close == Close::Open {
             self.close = Close::Draining;
+            self.cancel_compaction();
         }
     }
 

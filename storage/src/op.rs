@@ -16,6 +16,7 @@ use std::{
 
 use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
+    compact::{CompactJob, CompactOutcome},
     error::OpenError,
     group_commit::OpId,
     io::{Access, Disk, DiskFile},
@@ -143,6 +144,8 @@ pub enum Job<D: Disk> {
     Seal(SealJob<D>),
     /// Remove a segment whose events are gone.
     Retire(RetireJob<D>),
+    /// Rewrite a sealed segment that needs it. May take seconds: for a thread of its own.
+    Compact(Box<CompactJob<D>>),
 }
 
 /// What a job gave.
@@ -172,6 +175,8 @@ pub enum JobOutcome<D: Disk> {
         /// Whether it is gone, durably.
         result: Result<(), OpenError>,
     },
+    /// Of [`Job::Compact`].
+    Compacted(Result<CompactOutcome<D>, OpenError>),
 }
 
 impl<D: Disk> Job<D> {
@@ -185,10 +190,16 @@ impl<D: Disk> Job<D> {
                 JobOutcome::Rolled { next: job.run(disk), header }
             }
             Job::Seal(job) => JobOutcome::Sealed(job.run(disk)),
+            Job::Compact(job) => JobOutcome::Compacted(job.run(disk)),
             Job::Retire(job) => {
                 JobOutcome::Retired { name: job.segment.name(), result: job.run(disk) }
             }
         }
+    }
+
+    /// Whether it may take long, and nothing waits for it.
+    pub fn is_background(&self) -> bool {
+        matches!(self, Job::Compact(_))
     }
 
     /// Its name, for diagnostics.
@@ -199,6 +210,7 @@ impl<D: Disk> Job<D> {
             Job::Roll(_) => "roll",
             Job::Seal(_) => "seal",
             Job::Retire(_) => "retire",
+            Job::Compact(_) => "compact",
         }
     }
 }

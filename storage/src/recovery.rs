@@ -113,7 +113,7 @@ pub(crate) fn recover<D: Disk>(
     dir: &Path,
     window: IdWindow,
 ) -> Result<Recovered<D>, OpenError> {
-    let found = list_segments(disk, dir)?;
+    let found = newest_generations(disk, dir, list_segments(disk, dir)?)?;
     let mut recovery = Recovery {
         disk,
         dir,
@@ -204,6 +204,65 @@ fn list_segments<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Found>, OpenError>
     Ok(segments.into_values().collect())
 }
 
+/// Of each segment, the newest generation that is whole; the others are removed. A rewrite counts once
+/// its index is whole: what is left of one that was cut short goes, and so does what it replaced.
+fn newest_generations<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    found: Vec<Found>,
+) -> Result<Vec<Found>, OpenError> {
+    let mut newest: Vec<Found> = Vec::with_capacity(found.len());
+    let same_base = |left: &Found, right: &Found| left.name.base_offset == right.name.base_offset;
+    for generations in found.chunk_by(same_base) {
+        let [only] = generations else {
+            newest.push(choose(disk, dir, generations)?);
+            continue;
+        };
+        newest.push(*only);
+    }
+    Ok(newest)
+}
+
+fn choose<D: Disk>(disk: &D, dir: &Path, generations: &[Found]) -> Result<Found, OpenError> {
+    for found in generations.iter().rev() {
+        if !is_whole(disk, dir, found)? {
+            continue;
+        }
+        for other in generations.iter().filter(|other| other.name != found.name) {
+            let files = [
+                (other.has_log, other.name.log_file_name()),
+                (other.has_index, other.name.index_file_name()),
+            ];
+            for (_, file_name) in files.into_iter().filter(|(is_there, _)| *is_there) {
+                let path = dir.join(file_name);
+                disk.remove(&path).map_err(OpenError::io("removing", &path))?;
+            }
+        }
+        return Ok(*found);
+    }
+    let path = dir.join(generations[0].name.log_file_name());
+    let what = format!("none of its {} generations has a sound index", generations.len());
+    Err(corrupt(&path, Position::default(), what))
+}
+
+/// Whether a generation has its log file, and an index that is sound and belongs to it.
+fn is_whole<D: Disk>(disk: &D, dir: &Path, found: &Found) -> Result<bool, OpenError> {
+    if !found.has_index {
+        return Ok(false);
+    }
+    let Some(index) = StoredIndex::read(disk, &dir.join(found.name.index_file_name()))? else {
+        return Ok(false);
+    };
+    if index.header().is_stub() || !found.has_log {
+        return Ok(index.header().is_stub());
+    }
+    match SealedSegment::open(disk, dir, found.name) {
+        Ok(_) => Ok(true),
+        Err(OpenError::Corrupt(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 struct Recovery<'a, D: Disk> {
     disk: &'a D,
     dir: &'a Path,
@@ -272,6 +331,7 @@ impl<D: Disk> Recovery<'_, D> {
             self.topics.note_last(topic.number, topic.last_offset, topic.last_time_ms);
             Ok::<_, OpenError>(())
         })?;
+        self.add_gone(&path, &index)?;
         index.add_to(&mut self.state);
         self.segments.push_retired(base..end);
         self.end = end;
@@ -415,6 +475,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
         self.check_length(found, index.header().end_position)?;
         index.for_each_topic(|name, topic| self.add_topic(&path, header, end, name, topic))?;
+        self.add_gone(&path, &index)?;
         index.add_to(&mut self.state);
         self.segments.push(SealedSegment::open(self.disk, self.dir, found.name)?);
         self.end = end;
@@ -430,6 +491,16 @@ impl<D: Disk> Recovery<'_, D> {
         if size < end.get() {
             let what = format!("the file ends here, but its index says that frames go on to {end}");
             return Err(corrupt(&path, Position::new(size), what));
+        }
+        Ok(())
+    }
+
+    fn add_gone(&mut self, path: &Path, index: &StoredIndex) -> Result<(), OpenError> {
+        for topic in index.gone() {
+            self.topics
+                .declare(topic.number, &topic.name)
+                .map_err(|conflict| corrupt(path, Position::default(), conflict.to_string()))?;
+            self.topics.note_last(topic.number, topic.last_offset, topic.last_time_ms);
         }
         Ok(())
     }

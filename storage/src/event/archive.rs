@@ -28,7 +28,9 @@
 //! Invariants, beyond what bytecheck sees: offsets ascend, times do not descend, every topic index is
 //! in the table, forms and kinds are known.
 
-use std::{fmt, iter, mem};
+use std::{borrow::Cow, fmt, iter, mem};
+
+use bytes::Bytes;
 
 use rkyv::{
     Archive, Place, Portable, Serialize,
@@ -46,9 +48,9 @@ use rkyv::{
 
 use crate::{
     buffer::DiskBuffer,
-    event::{DataForm, EventKind, EventType, NewEvent, StagedEvent},
+    event::{DataForm, EventId, EventKey, EventKind, EventType, NewEvent, StagedEvent},
     offset::Offset,
-    topic::{self, TopicNumber},
+    topic::{self, Topic, TopicNumber},
 };
 
 /// The header by which the first event of a producer's append says whose it is.
@@ -668,6 +670,28 @@ impl<'a> EventView<'a> {
     pub fn producer(&self) -> Option<&'a str> {
         let last = self.all_headers().last()?;
         (last.name == PRODUCER_HEADER).then(|| last.value.as_str())
+    }
+
+    /// The event as it was appended, of a topic whose name is its own.
+    pub(crate) fn to_new(self, topic: &Topic) -> NewEvent {
+        NewEvent {
+            topic: topic.clone(),
+            event_type: EventType::of_stored(self.event_type()),
+            id: self.id().map(EventId::of_stored),
+            key: self.key().map(EventKey::of_stored),
+            headers: self
+                .all_headers()
+                .iter()
+                .map(|header| (header.name.as_str().into(), header.value.as_str().into()))
+                .collect(),
+            content_type: match self.details().map_or("", |details| details.content_type.as_str()) {
+                "" => Cow::Borrowed(""),
+                content_type => Cow::Owned(content_type.to_owned()),
+            },
+            form: self.form(),
+            kind: self.kind(),
+            data: Bytes::copy_from_slice(self.data()),
+        }
     }
 
     fn all_headers(&self) -> &'a [HeaderRecord] {

@@ -13,8 +13,8 @@
 //! ```
 //! Both checksums are CRC-32 (IEEE) that begin with the segment's [`Seed`] instead of 0. The header's
 //! covers bytes 0 to 60, and with them the body's: it *is* the checksum of the frame. `previous
-//! checksum` is that of the frame before in the same segment, or [`Seed::chain_start`]. The only flag
-//! is 1, [`FrameFlags::CLEAN_END`].
+//! checksum` is that of the frame before in the same segment, or [`Seed::chain_start`]. Flags: 1,
+//! [`FrameFlags::CLEAN_END`]; 2, [`FrameFlags::COMPRESSED`].
 
 use crate::{
     event::archive::{BodyBounds, BodyError},
@@ -67,7 +67,10 @@ impl FrameFlags {
     /// have been lost.
     pub const CLEAN_END: FrameFlags = FrameFlags(1);
 
-    const KNOWN: u16 = 1;
+    /// The body is the archive's length (u32) and the archive as one zstd frame (RFC 8878).
+    pub const COMPRESSED: FrameFlags = FrameFlags(2);
+
+    const KNOWN: u16 = 3;
 
     /// Whether all of `flags` are set.
     pub fn has(self, flags: FrameFlags) -> bool {
@@ -105,7 +108,7 @@ pub struct FrameHeader {
     pub synced_offset: Offset,
     /// The checksum of the frame before it, or [`Seed::chain_start`].
     pub previous_checksum: u32,
-    /// The length of the body, without padding.
+    /// The length of the body as it is stored, without padding.
     pub body_bytes: u32,
     /// What the body's checksum must be.
     pub body_checksum: u32,

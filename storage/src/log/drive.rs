@@ -59,6 +59,7 @@ impl<D: Disk> Log<D> {
             retry(jobs.prepare),
             retry(jobs.seal),
             retry(jobs.retire),
+            retry(jobs.compact),
             self.retention_due_boot_ms(),
         ]
         .into_iter()

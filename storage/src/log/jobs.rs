@@ -4,6 +4,7 @@
 //! extend: zeroes ahead of the tail          prepare: the next segment's file, half a segment ahead
 //! roll:   that file becomes the segment     seal:    the full one gets its index
 //! retire: a sealed one whose events are gone goes (keeping.rs)
+//! compact: another is rewritten without its dead events (compacting.rs)
 //! ```
 
 use std::{io, sync::Arc};
@@ -32,7 +33,8 @@ impl<D: Disk> Log<D> {
             .or_else(|| self.next_extension())
             .or_else(|| self.next_preparation())
             .or_else(|| self.next_seal())
-            .or_else(|| self.next_retirement())?;
+            .or_else(|| self.next_retirement())
+            .or_else(|| self.next_compaction(now))?;
         Some(Op::Job { id: self.op_id(), job })
     }
 
@@ -128,6 +130,7 @@ impl<D: Disk> Log<D> {
                 Err(error) => self.poison(format!("beginning a segment: {error}")),
             },
             JobOutcome::Sealed(result) => self.sealed(result, now),
+            JobOutcome::Compacted(result) => self.compacted(result, now),
             JobOutcome::Retired { name, result } => self.retired(name, result, now),
         }
     }
@@ -240,7 +243,8 @@ impl<D: Disk> Log<D> {
 impl<D: Disk> Jobs<D> {
     /// What waits for a time that has come may start again.
     pub(super) fn end_waits(&mut self, now: Now) {
-        for state in [&mut self.extend, &mut self.prepare, &mut self.seal, &mut self.retire] {
+        let Jobs { extend, prepare, seal, retire, compact, .. } = self;
+        for state in [extend, prepare, seal, retire, compact] {
             if matches!(*state, JobState::Waiting { until_boot_ms, .. } if until_boot_ms <= now.boot_ms)
             {
                 *state = JobState::Idle;

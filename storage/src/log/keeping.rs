@@ -79,11 +79,12 @@ impl<D: Disk> Log<D> {
 
     /// The oldest sealed segment, if all of its events are gone.
     pub(super) fn next_retirement(&mut self) -> Option<Job<D>> {
-        if self.jobs.retire != JobState::Idle || self.close != Close::Open {
+        let is_idle = self.jobs.retire == JobState::Idle && self.jobs.compact != JobState::Running;
+        if !is_idle || self.close != Close::Open {
             return None;
         }
         let oldest = self.segments.iter().next()?;
-        if oldest.end() > self.keep_from {
+        if oldest.end() > self.keep_from || !self.is_sound(oldest.name()) {
             return None;
         }
         let segment = Arc::clone(oldest);
@@ -97,16 +98,20 @@ impl<D: Disk> Log<D> {
                 self.jobs.retire = JobState::Idle;
                 self.segments = Arc::new(self.segments.without(name));
                 self.state.rules.forget_below(self.start());
-                // What waits for space need not wait for its next look.
-                for state in [&mut self.jobs.extend, &mut self.jobs.prepare] {
-                    if matches!(*state, JobState::Waiting { is_full: true, .. }) {
-                        *state = JobState::Idle;
-                    }
-                }
+                self.retry_for_space();
             }
             Err(error) => {
                 self.jobs.retire = JobState::after(now, RETIRE_RETRY_MS, false);
                 self.notices.push(Notice::RetireFailed { reason: error.to_string() });
+            }
+        }
+    }
+
+    /// There is more space: what waits for some need not wait for its next look.
+    pub(super) fn retry_for_space(&mut self) {
+        for state in [&mut self.jobs.extend, &mut self.jobs.prepare] {
+            if matches!(*state, JobState::Waiting { is_full: true, .. }) {
+                *state = JobState::Idle;
             }
         }
     }

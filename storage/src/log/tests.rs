@@ -886,3 +886,177 @@ fn a_crash_while_segments_go_leaves_a_log_that_opens() {
     }
     panic!("the removal never ends");
 }
+
+/// Long enough after all appends for every sealed segment to be rewritten.
+const MUCH_LATER_MS: u64 = 700_000;
+
+fn keyed(topic: &str, key: &str, data: &str) -> NewEvent {
+    let key = Some(crate::event::EventKey::parse(key).expect("a key"));
+    NewEvent { key, ..event(topic, data) }
+}
+
+fn rule(log: &mut Log<SimDisk>, pattern: &str, retain: crate::settings::TopicRetention) {
+    let settings = crate::settings::TopicSettings { retain, ..Default::default() };
+    let rule = TopicRule { pattern: pattern.into(), settings: Some(settings) };
+    log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+}
+
+/// A log of several sealed segments with events of three topics and ten keys.
+fn mixed(disk: &SimDisk, batches: usize) -> Log<SimDisk> {
+    let mut log = open(disk);
+    for number in 0..batches {
+        let data = |text: &str| format!("{text}{number:->500}");
+        let batch = vec![
+            keyed("keep", "k", &data("x")),
+            keyed("keys", &format!("k{}", number % 10), &data("y")),
+            event("gone", &data("z")),
+        ];
+        log.append(batch, now(1)).expect("staged");
+        log.run_ops(now(2));
+    }
+    log
+}
+
+fn offsets_of(log: &Log<SimDisk>, topic: &str) -> Vec<u64> {
+    let query = ReadQuery {
+        topics: vec![crate::topic::TopicPattern::parse(topic).expect("a pattern")],
+        from: log.start(),
+        end: log.segments().end(),
+        order: Order::Ascending,
+    };
+    let mut reader = crate::reader::Reader::new(log.segments().clone(), &query);
+    let mut offsets = Vec::new();
+    while let Some(hits) = reader.next_blocking().expect("readable") {
+        let hits = log.rules().floors().filter(hits);
+        offsets.extend(hits.events().map(|event| event.offset().get()));
+    }
+    offsets
+}
+
+#[test]
+fn rewritten_segments_hold_the_same_events_in_fewer_bytes() {
+    let disk = SimDisk::new(5);
+    let mut log = mixed(&disk, 200);
+    let before: Vec<_> = ["keep", "keys", "gone"].map(|topic| offsets_of(&log, topic)).into();
+    let set = log.segments().clone();
+    let bytes = |set: &SegmentSet<SimDisk>| set.iter().map(|one| one.file_bytes()).sum::<u64>();
+    log.run_ops(now(MUCH_LATER_MS));
+    assert!(log.segments().iter().all(|segment| segment.name().generation == 2));
+    assert!(bytes(log.segments()) * 2 < bytes(&set), "compressed");
+    let after: Vec<_> = ["keep", "keys", "gone"].map(|topic| offsets_of(&log, topic)).into();
+    assert_eq!(before, after);
+    let query = ReadQuery {
+        topics: Vec::new(),
+        from: Offset::ZERO,
+        end: set.end(),
+        order: Order::Descending,
+    };
+    let mut reader = crate::reader::Reader::new(set.clone(), &query);
+    let mut read = 0;
+    while let Some(hits) = reader.next_blocking().expect("who has the old files reads them") {
+        read += hits.len();
+    }
+    assert_eq!(read as u64, set.end().get());
+    let names: Vec<_> = log_files(&disk);
+    assert_eq!(names.len(), log.segments().len() + 1, "the old files are gone: {names:?}");
+    log.run_ops(now(2 * MUCH_LATER_MS));
+    assert!(log.segments().iter().all(|segment| segment.name().generation == 2), "once");
+    let disk = disk.power_cut();
+    assert!(offsets_of(&open(&disk), "keys").starts_with(&before[1]));
+}
+
+#[test]
+fn dead_events_go_and_what_they_had_added_to_the_state_stays() {
+    let disk = SimDisk::new(6);
+    let mut log = open(&disk);
+    log.append(
+        vec![NewEvent { id: Some(EventId::parse("x").expect("an id")), ..event("gone", "0") }],
+        now(1),
+    )
+    .expect("new");
+    log.append(claimed(0, 0, "0"), now(1)).expect("the next");
+    log.run_ops(now(1));
+    drop(log);
+    let disk = disk.power_cut();
+    let mut log = mixed(&disk, 200);
+    let end = log.segments().end().get();
+    let latest = crate::settings::TopicRetention { latest_per_key: true, ..Default::default() };
+    rule(&mut log, "ke*/none", latest);
+    rule(&mut log, "keys", latest);
+    rule(
+        &mut log,
+        "keep",
+        crate::settings::TopicRetention { count: Some(7), ..Default::default() },
+    );
+    let deleted = TopicsDeleted { topics: vec!["gone".into(), "a".into()] };
+    log.append_control(&Control::Deleted(deleted), now(1)).expect("staged");
+    log.run_ops(now(2));
+    assert_eq!(offsets_of(&log, "gone"), Vec::<u64>::new(), "hidden at once");
+    let last = log.last_of("gone").expect("it had events");
+    log.run_ops(now(MUCH_LATER_MS));
+    log.run_ops(now(2 * MUCH_LATER_MS));
+    for check in 0..2 {
+        let (keep, keys) = (offsets_of(&log, "keep"), offsets_of(&log, "keys"));
+        assert_eq!(keep.len(), 7, "check {check}");
+        assert!(
+            keep.iter().all(|offset| end.saturating_sub(*offset) < 30),
+            "the newest: {keep:?} of {end}"
+        );
+        assert!(keys.len() >= 10 && keys.len() < 20, "about one a key: {keys:?}");
+        assert_eq!(log.last_of("gone"), Some(last));
+        let retried =
+            NewEvent { id: Some(EventId::parse("x").expect("an id")), ..event("gone", "0") };
+        let retried = log.append(vec![retried], now(3)).expect("a duplicate");
+        assert_eq!((retried.first, retried.duplicates), (Offset::ZERO, 1), "check {check}");
+        assert_eq!(log.append(claimed(0, 0, "0"), now(3)).map(|done| done.duplicates), Ok(1));
+        assert!(log.rules().for_topic("keys").is_some());
+        log = open(&disk.power_cut());
+        log.run_ops(now(3 * MUCH_LATER_MS)); // what this start has sealed is counted as well
+    }
+}
+
+/// Whatever operation of the disk is the last of a rewrite: the log opens, and holds what it held.
+#[test]
+fn a_crash_in_a_rewrite_leaves_either_the_old_segment_or_the_new_one() {
+    let mut crashes = 0;
+    for crash_after in (0..).step_by(3) {
+        let disk = SimDisk::new(crash_after);
+        let mut log = mixed(&disk, 40);
+        let deleted = TopicsDeleted { topics: vec!["gone".into()] };
+        log.append_control(&Control::Deleted(deleted), now(2)).expect("staged");
+        log.run_ops(now(2));
+        let (visible, keep) = (log.visible(), offsets_of(&log, "keep"));
+        disk.crash_after(Some(crash_after));
+        log.run_ops(now(MUCH_LATER_MS));
+        let is_done = !disk.is_crashed();
+        crashes += usize::from(!is_done);
+        let disk = if crash_after % 2 == 0 { disk.power_cut() } else { disk.kill() };
+        let log = open(&disk);
+        assert_eq!(log.visible(), visible, "crash after {crash_after}");
+        assert_eq!(offsets_of(&log, "keep")[..keep.len()], keep[..], "crash after {crash_after}");
+        assert_eq!(offsets_of(&log, "gone"), Vec::<u64>::new());
+        if is_done {
+            break;
+        }
+    }
+    assert!(crashes > 10, "it crashed {crashes} times");
+}
+
+#[test]
+fn a_damaged_segment_is_left_as_it_is() {
+    let disk = SimDisk::new(7);
+    let mut log = mixed(&disk, 100);
+    let path = log_files(&disk)[0].clone();
+    disk.flip_bit(&path, Position::new(9_000), 3);
+    let bytes = disk.bytes(&path).expect("a file");
+    keep(&mut log, crate::settings::LogRetention { count: Some(10), ..Default::default() });
+    log.run_ops(now(MUCH_LATER_MS));
+    // It may have been retired before anybody looked: limits go first.
+    let deleted = TopicsDeleted { topics: vec!["gone".into()] };
+    log.append_control(&Control::Deleted(deleted), now(2)).expect("staged");
+    log.run_ops(now(2 * MUCH_LATER_MS));
+    if let Some(after) = disk.bytes(&path) {
+        assert!(after == bytes, "not a byte of it changes");
+        assert_eq!(log.damaged_segments(), 1);
+    }
+}

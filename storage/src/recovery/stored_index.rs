@@ -7,6 +7,7 @@ use crate::{
     index::{
         INDEX_HEADER_BYTES, INDEX_VERSION, IndexError, IndexHeader, ResidentIndex, SectionKind,
         StoredControl, TopicSummary, delta,
+        gone::{self, GoneTopic},
     },
     io::{Access, Disk, DiskFile},
     offset::Position,
@@ -21,6 +22,7 @@ pub(super) struct StoredIndex {
     ids: Vec<IdEntry>,
     producers: Vec<ProducerEntry>,
     controls: Vec<StoredControl>,
+    gone: Vec<GoneTopic>,
 }
 
 impl StoredIndex {
@@ -48,6 +50,11 @@ impl StoredIndex {
     /// Adds what the segment says beside topics.
     pub(super) fn add_to(&self, state: &mut LogState) {
         state.add(self.ids.iter(), &self.producers, &self.controls);
+    }
+
+    /// The topics whose last event in the segment is gone.
+    pub(super) fn gone(&self) -> &[GoneTopic] {
+        &self.gone
     }
 
     /// Hands over each topic that has events in the segment. All of them were checked before.
@@ -106,10 +113,11 @@ fn read_parts(file: &impl DiskFile) -> io::Result<Result<StoredIndex, IndexError
             Err(IndexError::Checksum { section: kind })
         })
     };
-    let (ids, producers, controls) = (
+    let (ids, producers, controls, gone) = (
         section(SectionKind::IDS)?,
         section(SectionKind::PRODUCERS)?,
         section(SectionKind::CONTROLS)?,
+        section(SectionKind::GONE)?,
     );
     let (base, end) = (header.base_offset, header.end_offset);
     let decoded = || {
@@ -117,6 +125,7 @@ fn read_parts(file: &impl DiskFile) -> io::Result<Result<StoredIndex, IndexError
             ids: delta::decode_ids(&ids?, base, end)?,
             producers: delta::decode_producers(&producers?, end)?,
             controls: delta::decode_controls(&controls?, base, end)?,
+            gone: gone::decode_gone(&gone?, base, end)?,
             resident,
             topics,
         })

@@ -1,0 +1,582 @@
+//! A sealed segment is rewritten without its dead events, in long compressed frames, while it is read.
+//!
+//! ```text
+//! 4711.1.log + .idx  --read-->  4711.2.log.tmp --sync, rename-->  4711.2.log
+//!                               4711.2.idx.tmp --sync, rename-->  4711.2.idx, sync of the directory:
+//!                                                                 from here on it is the segment
+//!                               4711.1.log goes, and after it 4711.1.idx
+//! ```
+//! Offsets never change: a frame stands for a run of offsets of which it may hold few. What the events
+//! that go had added to the state of the log (ids, producers, control events, topics) is carried over.
+//! Readers that have the old files open go on reading them. A segment that cannot be read to its end is
+//! left as it is, and so is every byte of it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::{
+    buffer::DiskBuffer,
+    compaction::{self, LatestKeys, Limits, TopicJudge},
+    error::{Corruption, OpenError},
+    event::StagedEvent,
+    frame::{self, EVENTS_MAX, Frame, FrameFlags, FrameMeta, Seed},
+    index::{
+        Carried, IndexBuilder, IndexError, IndexHeader, SectionKind, SegmentEnd, TopicSummary,
+        gone::{self, GoneTopic},
+    },
+    io::{Access, Disk, DiskFile},
+    offset::{Offset, Position},
+    reader::{ReadQuery, Reader},
+    retire,
+    scan::FrameScan,
+    seal::{self, TEMPORARY_ENDING},
+    segment::{FIRST_FRAME_POSITION, Incarnation, SegmentHeader, SegmentName},
+    segment_set::{SealedSegment, SegmentSet},
+    selection::Order,
+    topic::{Topic, TopicPattern},
+};
+
+/// Frames gather events up to this length: long enough to compress well, short enough that one event
+/// costs a tenth of a millisecond to read.
+const FRAME_BYTES_TARGET: usize = 128 << 10;
+
+/// See [`crate::op::Job::Compact`].
+pub struct CompactJob<D: Disk> {
+    pub(crate) dir: PathBuf,
+    pub(crate) segments: Arc<SegmentSet<D>>,
+    pub(crate) limits: Limits,
+    /// Segments that were never rewritten are, once they are so old.
+    pub(crate) compress_after_ms: u64,
+    /// Not these.
+    pub(crate) skipped: HashSet<SegmentName>,
+    /// How far the sealed part reached when a segment was last looked through for superseded keys.
+    pub(crate) looked_at: HashMap<SegmentName, Offset>,
+    /// Raised when the log closes: nobody waits for a rewrite.
+    pub(crate) is_cancelled: Arc<AtomicBool>,
+}
+
+/// What a rewrite came to.
+pub enum CompactOutcome<D: Disk> {
+    /// Nothing needs one.
+    Nothing,
+    /// A segment was looked through, and few enough of its events are dead.
+    Looked(SegmentName),
+    /// A segment has been rewritten.
+    Replaced {
+        /// Its new generation.
+        segment: Arc<SealedSegment<D>>,
+        /// How many events went.
+        dropped: u64,
+        /// The length of its two files before and after.
+        bytes: (u64, u64),
+    },
+    /// All of a segment's events were dead: it is a stub now.
+    Retired {
+        /// Which.
+        name: SegmentName,
+        /// How long its files were.
+        bytes: u64,
+    },
+    /// A segment cannot be read to its end, and is left as it is.
+    Damaged {
+        /// Which.
+        name: SegmentName,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// What is to be done with a segment.
+enum Verdict {
+    Leave,
+    Retire,
+    /// Rewrite it; unless `must`, only if it turns out to pay.
+    Rewrite {
+        must: bool,
+    },
+}
+
+/// The topics of a segment, from its index.
+type Topics = Vec<(String, TopicSummary)>;
+
+impl<D: Disk> CompactJob<D> {
+    /// Rewrites the first segment that needs it.
+    pub(crate) fn run(self, disk: &D) -> Result<CompactOutcome<D>, OpenError> {
+        let segments = Arc::clone(&self.segments);
+        for (place, segment) in segments.iter().enumerate() {
+            let name = segment.name();
+            if self.is_cancelled.load(Ordering::Relaxed) {
+                break;
+            }
+            if self.skipped.contains(&name) || segment.end() <= self.limits.keep_from {
+                continue;
+            }
+            let is_plain = name.generation == 1;
+            if !is_plain && !self.has_topic_limits() {
+                continue;
+            }
+            let last_ms = segment.index().header().last_time_ms;
+            let is_due =
+                is_plain && self.limits.now_ms >= last_ms.saturating_add(self.compress_after_ms);
+            if !is_due && !self.has_topic_limits() {
+                continue;
+            }
+            let topics = match read_topics(segment) {
+                Ok(topics) => topics,
+                Err(reason) => return Ok(CompactOutcome::Damaged { name, reason }),
+            };
+            let newer = self.newer_events(&segments, place, &topics)?;
+            match self.judge(segment, &topics, &newer, is_due) {
+                Verdict::Leave => {}
+                Verdict::Retire => {
+                    let job = retire::RetireJob { dir: self.dir.clone(), segment: segment.clone() };
+                    job.run(disk)?;
+                    return Ok(CompactOutcome::Retired { name, bytes: segment.file_bytes() });
+                }
+                Verdict::Rewrite { must } => {
+                    return self.rewrite(disk, segment, &topics, &newer, must);
+                }
+            }
+        }
+        Ok(CompactOutcome::Nothing)
+    }
+
+    fn has_topic_limits(&self) -> bool {
+        let rules = &self.limits.rules;
+        rules.topics().len() > 0 || !rules.floors().is_empty()
+    }
+
+    /// How many events each topic with a limit by count has in the segments behind one.
+    fn newer_events(
+        &self,
+        segments: &SegmentSet<D>,
+        place: usize,
+        topics: &Topics,
+    ) -> Result<HashMap<String, u64>, OpenError> {
+        let limited = topics.iter().filter(|(name, _)| self.limits.of(name).count_max.is_some());
+        let mut newer: HashMap<String, u64> = limited.map(|(name, _)| (name.clone(), 0)).collect();
+        if newer.is_empty() {
+            return Ok(newer);
+        }
+        for segment in segments.iter().skip(place + 1) {
+            // An index that cannot be read counts nothing: more is kept.
+            for (name, summary) in read_topics(segment).unwrap_or_default() {
+                if let Some(count) = newer.get_mut(&name) {
+                    *count += summary.event_count;
+                }
+            }
+        }
+        Ok(newer)
+    }
+
+    fn judge(
+        &self,
+        segment: &SealedSegment<D>,
+        topics: &Topics,
+        newer: &HashMap<String, u64>,
+        is_due: bool,
+    ) -> Verdict {
+        let events = segment.index().header().event_count;
+        let (mut dead, mut may_be_more) = (0, false);
+        for (name, summary) in topics {
+            let limits = self.limits.of(name);
+            dead += limits.dead_at_least(summary, newer.get(name).copied().unwrap_or(0));
+            may_be_more |= limits.may_hide_more(summary);
+        }
+        if dead == events {
+            return Verdict::Retire;
+        }
+        let is_looked_at = self.looked_at.get(&segment.name()) == Some(&self.segments.end());
+        if is_due || compaction::pays(dead, events) {
+            Verdict::Rewrite { must: true }
+        } else if may_be_more && !is_looked_at {
+            Verdict::Rewrite { must: false }
+        } else {
+            Verdict::Leave
+        }
+    }
+
+    /// The newest event of each key of the segment's topics of which only that is kept.
+    fn latest_keys(&self, segment: &SealedSegment<D>, topics: &Topics) -> LatestKeys {
+        let mut latest = LatestKeys::default();
+        let patterns: Vec<TopicPattern> = topics
+            .iter()
+            .filter(|(name, _)| self.limits.of(name).latest_per_key)
+            .filter_map(|(name, _)| TopicPattern::parse(name).ok())
+            .collect();
+        if patterns.is_empty() {
+            return latest;
+        }
+        let (from, end, order) = (segment.base(), self.segments.end(), Order::Ascending);
+        let query = ReadQuery { topics: patterns, from, end, order };
+        let mut reader = Reader::new(Arc::clone(&self.segments), &query);
+        loop {
+            match reader.next_blocking() {
+                Ok(Some(hits)) => {
+                    for event in hits.events() {
+                        if let Some(key) = event.key() {
+                            latest.add(event.topic(), key, event.offset());
+                        }
+                    }
+                }
+                // What cannot be read supersedes nothing.
+                Err(
+                    crate::error::ReadError::Gap { .. } | crate::error::ReadError::Expired { .. },
+                ) => {}
+                Ok(None) | Err(_) => return latest,
+            }
+        }
+    }
+
+    fn rewrite(
+        &self,
+        disk: &D,
+        segment: &Arc<SealedSegment<D>>,
+        topics: &Topics,
+        newer: &HashMap<String, u64>,
+        must: bool,
+    ) -> Result<CompactOutcome<D>, OpenError> {
+        let old = segment.name();
+        let damaged = |reason: String| CompactOutcome::Damaged { name: old, reason };
+        let latest = self.latest_keys(segment, topics);
+        let mut judges: HashMap<&str, TopicJudge> = topics
+            .iter()
+            .map(|(name, summary)| {
+                let newer = newer.get(name).copied().unwrap_or(0);
+                let limits = self.limits.of(name);
+                (name.as_str(), TopicJudge::new(limits, summary.event_count, newer))
+            })
+            .collect();
+        if !must {
+            match count_dead(segment, judges.clone(), &latest) {
+                Ok(dead) if !compaction::pays(dead, segment.index().header().event_count) => {
+                    return Ok(CompactOutcome::Looked(old));
+                }
+                Ok(_) => {}
+                Err(reason) => return Ok(damaged(reason)),
+            }
+        }
+        let name = SegmentName { generation: old.generation + 1, ..old };
+        let mut writer = SegmentWriter::create(disk, self.dir.clone(), name, segment.header())?;
+        let mut dropped = 0;
+        for frame in frames_of(segment) {
+            if self.is_cancelled.load(Ordering::Relaxed) {
+                writer.abandon();
+                return Ok(CompactOutcome::Nothing);
+            }
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(reason) => {
+                    writer.abandon();
+                    return Ok(damaged(reason));
+                }
+            };
+            let names: Vec<Topic> = frame
+                .topics()
+                .map(|(_, name)| Topic::parse_reserved(name).expect("a frame's topic"))
+                .collect();
+            for event in frame.events() {
+                let judge = judges.get_mut(event.topic());
+                // A topic that the index does not know has no limits that were looked at.
+                if event.kind().is_data()
+                    && judge.is_some_and(|judge| judge.is_dead(&event, &latest))
+                {
+                    dropped += 1;
+                    continue;
+                }
+                let topic = &names[event.topic_index()];
+                let staged = StagedEvent {
+                    offset: event.offset(),
+                    time_ms: event.time_ms(),
+                    topic_number: event.topic_number(),
+                    event: event.to_new(topic),
+                };
+                writer.push(staged, frame.header().commit_time_ms)?;
+            }
+        }
+        let before = segment.file_bytes();
+        if writer.is_empty() {
+            writer.abandon();
+            retire::RetireJob { dir: self.dir.clone(), segment: segment.clone() }.run(disk)?;
+            return Ok(CompactOutcome::Retired { name: old, bytes: before });
+        }
+        let carried = carried(segment, topics, &writer.index).map_err(|error| {
+            let what = error.to_string();
+            let (file, position) = (segment.index_path(), Position::default());
+            OpenError::Corrupt(Corruption { file, position, what })
+        })?;
+        let rewritten = writer.finish(segment.end(), &carried)?;
+        for file_name in [old.log_file_name(), old.index_file_name()] {
+            let path = self.dir.join(file_name);
+            disk.remove(&path).map_err(OpenError::io("removing", &path))?;
+        }
+        disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))?;
+        let bytes = (before, rewritten.file_bytes());
+        Ok(CompactOutcome::Replaced { segment: Arc::new(rewritten), dropped, bytes })
+    }
+}
+
+/// How many events are dead.
+fn count_dead<D: Disk>(
+    segment: &SealedSegment<D>,
+    mut judges: HashMap<&str, TopicJudge>,
+    latest: &LatestKeys,
+) -> Result<u64, String> {
+    let mut dead = 0;
+    for frame in frames_of(segment) {
+        for event in frame?.events() {
+            let judge = judges.get_mut(event.topic());
+            let is_dead =
+                event.kind().is_data() && judge.is_some_and(|judge| judge.is_dead(&event, latest));
+            dead += u64::from(is_dead);
+        }
+    }
+    Ok(dead)
+}
+
+/// Every frame of a segment, up to its end; what is wrong where one cannot be read.
+fn frames_of<D: Disk>(segment: &SealedSegment<D>) -> impl Iterator<Item = Result<Frame, String>> {
+    let mut scan = FrameScan::new(&**segment.log_file(), segment.header());
+    let end = segment.index().header().end_position;
+    let mut is_over = false;
+    std::iter::from_fn(move || {
+        if is_over || scan.end().end_position >= end {
+            return None;
+        }
+        let frame = match scan.next_frame() {
+            Ok(Ok((frame, _))) => Ok(frame),
+            Ok(Err(why)) => Err(format!("at position {}: {why}", scan.end().end_position)),
+            Err(error) => Err(error.to_string()),
+        };
+        is_over = frame.is_err();
+        Some(frame)
+    })
+}
+
+/// All topics of a segment.
+fn read_topics<D: Disk>(segment: &SealedSegment<D>) -> Result<Topics, String> {
+    let index = segment.index();
+    let blocks = 0..index.topic_block_count();
+    let (position, len) = index.topic_blocks_place(&blocks);
+    let mut bytes = vec![0; len];
+    segment.index_file().read_exact_at(&mut bytes, position).map_err(|error| error.to_string())?;
+    let read = || {
+        let mut topics = Vec::new();
+        let mut entries = index.read_topics(&bytes, blocks)?;
+        while let Some(entry) = entries.next_entry()? {
+            topics.push((entry.name.to_owned(), entry.summary));
+        }
+        Ok(topics)
+    };
+    read().map_err(|error: IndexError| error.to_string())
+}
+
+/// What the rewritten segment's index takes over from the old one's.
+fn carried<D: Disk>(
+    segment: &SealedSegment<D>,
+    topics: &Topics,
+    index: &IndexBuilder,
+) -> Result<Carried, IndexError> {
+    let header = segment.index().header();
+    let section = |kind| read_section(segment, header, kind);
+    let base = segment.base();
+    let old_gone = gone::decode_gone(&section(SectionKind::GONE)?, base, segment.end())?;
+    let mut gone: HashMap<String, GoneTopic> =
+        old_gone.into_iter().map(|topic| (topic.name.clone(), topic)).collect();
+    for (name, summary) in topics {
+        let is_last_kept =
+            index.topic(summary.number).is_some_and(|kept| kept.last_offset == summary.last_offset);
+        let is_newer = gone.get(name).is_none_or(|known| known.last_offset < summary.last_offset);
+        if !is_last_kept && is_newer {
+            gone.insert(
+                name.clone(),
+                GoneTopic {
+                    name: name.clone(),
+                    number: summary.number,
+                    last_offset: summary.last_offset,
+                    last_time_ms: summary.last_time_ms,
+                },
+            );
+        }
+    }
+    let mut gone: Vec<_> = gone.into_values().collect();
+    gone.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+    Ok(Carried {
+        ids: section(SectionKind::IDS)?,
+        producers: section(SectionKind::PRODUCERS)?,
+        controls: section(SectionKind::CONTROLS)?,
+        gone: gone::encode_gone(&gone, base),
+        last_time_ms: header.last_time_ms,
+    })
+}
+
+/// The content of a section of a segment's index.
+fn read_section<D: Disk>(
+    segment: &SealedSegment<D>,
+    header: &IndexHeader,
+    kind: SectionKind,
+) -> Result<Vec<u8>, IndexError> {
+    let section = header.section(kind);
+    let mut bytes = vec![0; usize::try_from(section.bytes).expect("an index fits in memory")];
+    let read = segment.index_file().read_exact_at(&mut bytes, section.position);
+    let is_good =
+        read.is_ok() && (bytes.is_empty() || header.seed().crc(&bytes) == section.checksum);
+    if is_good { Ok(bytes) } else { Err(IndexError::Checksum { section: kind }) }
+}
+
+/// The next generation of a segment, while it is written.
+struct SegmentWriter<'a, D: Disk> {
+    disk: &'a D,
+    dir: PathBuf,
+    name: SegmentName,
+    temporary: PathBuf,
+    file: D::File,
+    header: SegmentHeader,
+    seed: Seed,
+    index: IndexBuilder,
+    pending: Vec<StagedEvent>,
+    pending_bytes: usize,
+    commit_time_ms: u64,
+    /// Where the next frame goes, with which base, behind which checksum.
+    end: SegmentEnd,
+}
+
+impl<'a, D: Disk> SegmentWriter<'a, D> {
+    fn create(
+        disk: &'a D,
+        dir: PathBuf,
+        name: SegmentName,
+        old: &SegmentHeader,
+    ) -> Result<Self, OpenError> {
+        let header = SegmentHeader { incarnation: Incarnation::random(), ..old.clone() };
+        let seed = Seed::of(&header.incarnation);
+        let temporary = dir.join(format!("{}{TEMPORARY_ENDING}", name.log_file_name()));
+        match disk.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::io("removing", &temporary)(error));
+            }
+            _ => {}
+        }
+        let mut block = DiskBuffer::default();
+        block.extend_from_slice(&header.encode());
+        let create = || {
+            let created = disk.create(&temporary, Access::Write)?;
+            // Past the page cache where that is possible: what is written here pushes nothing out, and
+            // no sync of a frame waits for it.
+            let file = match disk.open(&temporary, Access::Direct) {
+                Ok(file) if file.write_at(block.as_slice(), Position::default()).is_ok() => file,
+                _ => created,
+            };
+            write_all(&file, block.as_slice(), Position::default())?;
+            Ok(file)
+        };
+        let file = create().map_err(OpenError::io("writing", &temporary))?;
+        let end = SegmentEnd {
+            end_offset: header.base_offset,
+            end_position: FIRST_FRAME_POSITION,
+            end_checksum: seed.chain_start(),
+        };
+        Ok(SegmentWriter {
+            disk,
+            dir,
+            name,
+            temporary,
+            file,
+            index: IndexBuilder::new(&header),
+            header,
+            seed,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            commit_time_ms: 0,
+            end,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.index.event_count() == 0
+    }
+
+    fn push(&mut self, event: StagedEvent, commit_time_ms: u64) -> Result<(), OpenError> {
+        let bytes = frame::encoded_bytes_max(&event.event);
+        let is_full = self.pending_bytes + bytes > FRAME_BYTES_TARGET;
+        let is_far = self
+            .pending
+            .first()
+            .is_some_and(|_| event.offset.since(self.end.end_offset) >= u64::from(u32::MAX));
+        if (is_full && !self.pending.is_empty()) || self.pending.len() == EVENTS_MAX || is_far {
+            let end = self.pending.last().expect("not empty").offset.plus(1);
+            self.write_frame(end)?;
+        }
+        self.pending_bytes += bytes;
+        self.pending.push(event);
+        self.commit_time_ms = commit_time_ms;
+        Ok(())
+    }
+
+    /// Writes what is pending as the frame that stands for all offsets up to `end_offset`.
+    fn write_frame(&mut self, end_offset: Offset) -> Result<(), OpenError> {
+        let meta = FrameMeta {
+            base_offset: self.end.end_offset,
+            commit_time_ms: self.commit_time_ms,
+            synced_offset: self.end.end_offset,
+            previous_checksum: self.end.end_checksum,
+            flags: FrameFlags::NONE,
+        };
+        let (frame, stored) = frame::encode_compressed(&meta, end_offset, &self.pending, self.seed);
+        let position = self.end.end_position;
+        write_all(&self.file, stored.as_slice(), position)
+            .map_err(OpenError::io("writing", &self.temporary))?;
+        self.index.add(&frame, position).map_err(|error| {
+            let what = error.to_string();
+            OpenError::Corrupt(Corruption { file: self.temporary.clone(), position, what })
+        })?;
+        self.end = SegmentEnd {
+            end_offset,
+            end_position: position.plus(stored.len() as u64),
+            end_checksum: frame.header().checksum,
+        };
+        self.pending.clear();
+        self.pending_bytes = 0;
+        Ok(())
+    }
+
+    /// Makes it the segment, durably.
+    fn finish(
+        mut self,
+        end_offset: Offset,
+        carried: &Carried,
+    ) -> Result<SealedSegment<D>, OpenError> {
+        if !self.pending.is_empty() {
+            self.write_frame(end_offset)?;
+        }
+        let end = SegmentEnd { end_offset, ..self.end };
+        let log_path = self.dir.join(self.name.log_file_name());
+        self.file.sync_data().map_err(OpenError::io("syncing", &self.temporary))?;
+        self.disk
+            .rename(&self.temporary, &log_path)
+            .map_err(OpenError::io("renaming", &self.temporary))?;
+        let bytes = self.index.finish_carrying(&end, carried);
+        seal::write_index(self.disk, &self.dir, self.name, &bytes)?;
+        self.disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))?;
+        debug_assert_eq!(self.header.base_offset, self.name.base_offset);
+        SealedSegment::open(self.disk, &self.dir, self.name)
+    }
+
+    fn abandon(self) {
+        // If it stays, the next start removes it.
+        let _ = self.disk.remove(&self.temporary);
+    }
+}
+
+fn write_all(file: &impl DiskFile, bytes: &[u8], position: Position) -> io::Result<()> {
+    let written = file.write_at(bytes, position)?;
+    // A direct write that was short cannot go on in the middle of a block.
+    if written == bytes.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+}

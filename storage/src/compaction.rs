@@ -1,0 +1,187 @@
+//! Which events of a sealed segment are dead, and whether it pays to rewrite it without them. Pure.
+//!
+//! An event is dead once the log or its topic keeps nothing before a later offset (limits, deletions,
+//! trims); once its topic's age limit has passed it; once its topic has as many newer events as it may
+//! have; and once a newer event of its topic has the same key, where only the latest of each is kept.
+//! The last two are decided by what is sealed: what is not, the next rewrite counts.
+
+use std::collections::HashMap;
+
+use crate::{
+    event::EventView,
+    index::TopicSummary,
+    offset::Offset,
+    once::{NameHash, hash_name},
+    rules::Rules,
+    settings::TopicRetention,
+};
+
+/// A segment is rewritten when at least one of so many of its events is dead.
+const DEAD_SHARE: u64 = 5;
+
+/// What decides over events.
+#[derive(Debug)]
+pub struct Limits {
+    /// Settings, deletions and trims.
+    pub rules: Rules,
+    /// The log keeps nothing before it.
+    pub keep_from: Offset,
+    /// The time, in milliseconds since 1970.
+    pub now_ms: u64,
+}
+
+impl Limits {
+    /// What holds for one topic.
+    pub fn of(&self, topic: &str) -> TopicLimits {
+        let retain =
+            self.rules.for_topic(topic).map_or_else(TopicRetention::default, |set| set.retain);
+        TopicLimits {
+            floor: self.rules.floors().of(topic).max(self.keep_from),
+            oldest_ms: retain
+                .age_s
+                .map_or(0, |age_s| self.now_ms.saturating_sub(age_s.saturating_mul(1_000))),
+            count_max: retain.count,
+            latest_per_key: retain.latest_per_key,
+        }
+    }
+}
+
+/// What holds for one topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicLimits {
+    /// Nothing before it is kept.
+    pub floor: Offset,
+    /// Nothing older is kept.
+    pub oldest_ms: u64,
+    /// So many events are kept.
+    pub count_max: Option<u64>,
+    /// Only the newest event of each key is kept.
+    pub latest_per_key: bool,
+}
+
+impl TopicLimits {
+    /// How many of the topic's events in a segment are dead for certain, `newer` being how many it has
+    /// in the segments behind.
+    pub fn dead_at_least(&self, summary: &TopicSummary, newer: u64) -> u64 {
+        if summary.last_offset < self.floor || summary.last_time_ms < self.oldest_ms {
+            return summary.event_count;
+        }
+        self.excess(summary.event_count, newer)
+    }
+
+    /// How many of the oldest of `count` events are beyond what the topic may have.
+    pub fn excess(&self, count: u64, newer: u64) -> u64 {
+        let Some(count_max) = self.count_max else { return 0 };
+        count.saturating_add(newer).saturating_sub(count_max).min(count)
+    }
+
+    /// Whether more of a segment may be dead than its index says.
+    pub fn may_hide_more(&self, summary: &TopicSummary) -> bool {
+        self.latest_per_key || summary.first_offset < self.floor || self.oldest_ms > 0
+    }
+}
+
+/// Whether a segment with so many dead events is worth a rewrite.
+pub fn pays(dead: u64, events: u64) -> bool {
+    dead > 0 && dead.saturating_mul(DEAD_SHARE) >= events
+}
+
+/// The newest event of each key, of topics of which only that is kept.
+#[derive(Debug, Default)]
+pub struct LatestKeys {
+    newest: HashMap<NameHash, Offset>,
+}
+
+impl LatestKeys {
+    /// Learns of an event; in any order.
+    pub fn add(&mut self, topic: &str, key: &str, offset: Offset) {
+        let newest = self.newest.entry(key_hash(topic, key)).or_insert(offset);
+        *newest = offset.max(*newest);
+    }
+
+    /// Whether a newer event of the same key is known.
+    pub fn is_superseded(&self, topic: &str, key: &str, offset: Offset) -> bool {
+        self.newest.get(&key_hash(topic, key)).is_some_and(|newest| *newest > offset)
+    }
+}
+
+fn key_hash(topic: &str, key: &str) -> NameHash {
+    hash_name(&format!("{topic}\0{key}"))
+}
+
+/// Judges the events of one topic in a segment, in offset order.
+#[derive(Clone, Debug)]
+pub struct TopicJudge {
+    limits: TopicLimits,
+    /// So many of the next events are beyond what the topic may have.
+    excess: u64,
+}
+
+impl TopicJudge {
+    /// The judge of a topic that has `count` events in the segment and `newer` behind it.
+    pub fn new(limits: TopicLimits, count: u64, newer: u64) -> TopicJudge {
+        TopicJudge { limits, excess: limits.excess(count, newer) }
+    }
+
+    /// Whether the next event is dead.
+    pub fn is_dead(&mut self, event: &EventView<'_>, latest: &LatestKeys) -> bool {
+        let is_beyond = self.excess > 0;
+        self.excess = self.excess.saturating_sub(1);
+        is_beyond
+            || event.offset() < self.limits.floor
+            || event.time_ms() < self.limits.oldest_ms
+            || (self.limits.latest_per_key
+                && event
+                    .key()
+                    .is_some_and(|key| latest.is_superseded(event.topic(), key, event.offset())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::TopicNumber;
+
+    fn summary(count: u64, first: u64, last: u64, last_time_ms: u64) -> TopicSummary {
+        TopicSummary {
+            number: TopicNumber::new(1),
+            event_count: count,
+            first_offset: Offset::new(first),
+            last_offset: Offset::new(last),
+            last_time_ms,
+        }
+    }
+
+    #[test]
+    fn a_topic_is_dead_up_to_its_floor_its_age_and_its_count() {
+        let none = TopicLimits {
+            floor: Offset::ZERO,
+            oldest_ms: 0,
+            count_max: None,
+            latest_per_key: false,
+        };
+        let topic = summary(10, 100, 200, 5_000);
+        assert_eq!(none.dead_at_least(&topic, 99), 0);
+        assert_eq!(TopicLimits { floor: Offset::new(201), ..none }.dead_at_least(&topic, 0), 10);
+        let trimmed = TopicLimits { floor: Offset::new(200), ..none };
+        assert_eq!((trimmed.dead_at_least(&topic, 0), trimmed.may_hide_more(&topic)), (0, true));
+        assert_eq!(TopicLimits { oldest_ms: 5_001, ..none }.dead_at_least(&topic, 0), 10);
+        assert_eq!(TopicLimits { oldest_ms: 5_000, ..none }.dead_at_least(&topic, 0), 0);
+        let counted = TopicLimits { count_max: Some(12), ..none };
+        let dead = [0, 2, 3, 12, 99].map(|newer| counted.dead_at_least(&topic, newer));
+        assert_eq!(dead, [0, 0, 1, 10, 10]);
+        assert_eq!([pays(0, 0), pays(1, 5), pays(1, 6), pays(6, 6)], [false, true, false, true]);
+    }
+
+    #[test]
+    fn the_newest_of_a_key_stays() {
+        let mut latest = LatestKeys::default();
+        for offset in [5, 9, 7] {
+            latest.add("a", "k", Offset::new(offset));
+        }
+        let is_superseded =
+            |topic, key, offset| latest.is_superseded(topic, key, Offset::new(offset));
+        assert!(is_superseded("a", "k", 7) && !is_superseded("a", "k", 9));
+        assert!(!is_superseded("b", "k", 7) && !is_superseded("a", "l", 7));
+    }
+}

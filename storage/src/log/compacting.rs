@@ -1,0 +1,141 @@
+//! When sealed segments are looked at for rewriting, and what follows.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{Close, JobState, Log, Notice, Now};
+use crate::{
+    compact::{CompactJob, CompactOutcome},
+    compaction::Limits,
+    error::OpenError,
+    io::Disk,
+    offset::Offset,
+    op::Job,
+    segment::SegmentName,
+};
+
+/// Segments are looked at so often.
+const LOOK_MS: u64 = 10_000;
+/// A rewrite that failed is tried again after so long.
+const RETRY_MS: u64 = 60_000;
+
+/// What compaction knows of the segments.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    /// Those that are damaged.
+    damaged: HashSet<SegmentName>,
+    /// How far the sealed part reached when one was looked through.
+    looked_at: HashMap<SegmentName, Offset>,
+    /// Ends the one that is under way.
+    is_cancelled: Arc<AtomicBool>,
+    /// How many rewrites there were, and what they came to, since the log was opened.
+    totals: CompactionTotals,
+}
+
+/// What compaction has done since the log was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompactionTotals {
+    /// Segments that were rewritten or removed.
+    pub segments: u64,
+    /// The length of their files before.
+    pub bytes_before: u64,
+    /// And after.
+    pub bytes_after: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// What compaction has done since the log was opened.
+    pub fn compaction_totals(&self) -> CompactionTotals {
+        self.compaction.totals
+    }
+
+    /// The sealed segments that are known to be damaged.
+    pub fn damaged_segments(&self) -> usize {
+        self.compaction.damaged.len()
+    }
+
+    /// Whether a segment may be rewritten or removed.
+    pub(super) fn is_sound(&self, name: SegmentName) -> bool {
+        !self.compaction.damaged.contains(&name)
+    }
+
+    /// A sealed segment turned out to be damaged.
+    pub fn note_damage(&mut self, name: SegmentName, reason: String) {
+        if self.compaction.damaged.insert(name) {
+            self.notices.push(Notice::Damaged { name, reason });
+        }
+    }
+
+    /// Ends the rewrite that is under way.
+    pub(super) fn cancel_compaction(&self) {
+        self.compaction.is_cancelled.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn next_compaction(&mut self, now: Now) -> Option<Job<D>> {
+        let is_idle = self.jobs.compact == JobState::Idle && self.jobs.retire == JobState::Idle;
+        if !is_idle || self.close != Close::Open || self.segments.is_empty() {
+            return None;
+        }
+        self.jobs.compact = JobState::Running;
+        let limits = Limits {
+            rules: self.state.rules.clone(),
+            keep_from: self.start(),
+            now_ms: now.wall_ms,
+        };
+        Some(Job::Compact(Box::new(CompactJob {
+            dir: self.dir.clone(),
+            segments: Arc::clone(&self.segments),
+            limits,
+            compress_after_ms: self.config.compress_after_s.saturating_mul(1_000),
+            skipped: self.compaction.damaged.clone(),
+            looked_at: self.compaction.looked_at.clone(),
+            is_cancelled: Arc::clone(&self.compaction.is_cancelled),
+        })))
+    }
+
+    pub(super) fn compacted(&mut self, result: Result<CompactOutcome<D>, OpenError>, now: Now) {
+        // There may be more to do at once.
+        self.jobs.compact = JobState::Idle;
+        let done = match result {
+            Ok(CompactOutcome::Nothing) => {
+                self.jobs.compact = JobState::after(now, LOOK_MS, false);
+                return;
+            }
+            Ok(CompactOutcome::Looked(name)) => {
+                self.compaction.looked_at.insert(name, self.segments.end());
+                return;
+            }
+            Ok(CompactOutcome::Damaged { name, reason }) => return self.note_damage(name, reason),
+            Ok(CompactOutcome::Replaced { segment, dropped, bytes: (before, after) }) => {
+                let name = segment.name();
+                self.segments = Arc::new(self.segments.with_replaced(segment));
+                self.compaction.looked_at.insert(name, self.segments.end());
+                (name, Some(dropped), before, after)
+            }
+            Ok(CompactOutcome::Retired { name, bytes }) => {
+                self.segments = Arc::new(self.segments.without(name));
+                (name, None, bytes, 0)
+            }
+            Err(error) => {
+                self.jobs.compact = JobState::after(now, RETRY_MS, false);
+                self.notices.push(Notice::CompactFailed { reason: error.to_string() });
+                return;
+            }
+        };
+        let (name, dropped, bytes_before, bytes_after) = done;
+        let totals = &mut self.compaction.totals;
+        totals.segments += 1;
+        totals.bytes_before += bytes_before;
+        totals.bytes_after += bytes_after;
+        self.compaction
+            .looked_at
+            .retain(|known, _| self.segments.iter().any(|segment| segment.name() == *known));
+        self.retry_for_space();
+        self.notices.push(Notice::Compacted { name, dropped, bytes_before, bytes_after });
+    }
+}
