@@ -50,7 +50,7 @@ use crate::{
         LogRequest, LogShared,
     },
     mesh::{Sender, Server},
-    runtime::{Driver, end_slice},
+    runtime::{Driver, end_slice, run_when_idle},
 };
 
 /// Who appended, and is told when it is durable.
@@ -80,6 +80,8 @@ struct Hands {
     files: Rc<UringFiles>,
     /// Zeroing, rolling, sealing.
     jobs: DiskThread,
+    /// Rewriting segments.
+    background: DiskThread,
     /// Writes and syncs, where there is no io_uring: none of them waits behind a job.
     commits: Option<DiskThread>,
 }
@@ -117,7 +119,10 @@ impl Owner {
             Driver::Epoll => Some(DiskThread::start("commits")?),
         };
         let reads = UringReads::new(files.clone());
-        let hands = Hands { driver, disk, files, jobs: DiskThread::start("disk")?, commits };
+        let jobs = DiskThread::start("disk")?;
+        let background = DiskThread::start("background")?;
+        background.run(run_when_idle, |()| {});
+        let hands = Hands { driver, disk, files, jobs, background, commits };
         Ok(Rc::new(Owner {
             told_visible: Cell::new(log.visible()),
             told_synced: Cell::new(log.synced()),
@@ -282,7 +287,7 @@ impl Owner {
 
     /// Starts an operation as a task that nobody can drop.
     fn start(self: &Rc<Self>, operation: Op<RealDisk>) {
-        let Hands { driver, disk, files, jobs, commits } = &self.hands;
+        let Hands { driver, disk, files, jobs, background, commits } = &self.hands;
         match operation {
             Op::Write { id, file, buffer, position } if *driver == Driver::IoUring => {
                 let write = files.write(&file, buffer, position);
@@ -293,8 +298,11 @@ impl Owner {
                 self.complete_with(async move { OpOutcome::Sync { id, result: sync.await } });
             }
             operation => {
-                let is_job = matches!(operation, Op::Job { .. });
-                let thread = commits.as_ref().filter(|_| !is_job).unwrap_or(jobs);
+                let thread = match &operation {
+                    Op::Job { job, .. } if job.is_background() => background,
+                    Op::Job { .. } => jobs,
+                    _ => commits.as_ref().unwrap_or(jobs),
+                };
                 let disk = *disk;
                 self.complete_with(thread.call(move || operation.run(&disk)));
             }
@@ -432,6 +440,15 @@ impl Owner {
                 }
                 Notice::SealFailed { reason } => {
                     tracing::warn!(reason, "a full segment could not be indexed; tried again");
+                }
+                Notice::Compacted { name, dropped, bytes_before, bytes_after } => {
+                    tracing::info!(%name, ?dropped, bytes_before, bytes_after, "a segment was rewritten");
+                }
+                Notice::CompactFailed { reason } => {
+                    tracing::warn!(reason, "a segment could not be rewritten; tried again");
+                }
+                Notice::Damaged { name, reason } => {
+                    tracing::error!(%name, reason, "a segment is damaged: it is kept as it is");
                 }
                 Notice::RetireFailed { reason } => {
                     tracing::warn!(

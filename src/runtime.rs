@@ -165,6 +165,21 @@ pub fn pin_to(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// Makes this thread one that runs where nothing else wants to: on any core that the process may use,
+/// when it would be idle (`SCHED_IDLE`). Threads inherit the core of the shard that starts them.
+pub fn run_when_idle() {
+    let process = rustix::process::getpid();
+    if let Ok(set) = sched_getaffinity(Some(process)) {
+        // The main thread is pinned to no core. Else this one stays where it is.
+        let _ = sched_setaffinity(None, &set);
+    }
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: it sets the policy of the calling thread (0), and reads `param`, which outlives the call.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) } != 0 {
+        tracing::warn!(error = %io::Error::last_os_error(), "background work runs at usual priority");
+    }
+}
+
 /// From now on a panic on a shard's thread ends the process, also where panics unwind (tests): a shard
 /// must not die alone with buffers that the kernel still writes.
 pub fn abort_on_shard_panic() {
