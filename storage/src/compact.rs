@@ -268,15 +268,11 @@ impl<D: Disk> CompactJob<D> {
         let mut dropped = 0;
         for frame in frames_of(segment) {
             if self.is_cancelled.load(Ordering::Relaxed) {
-                writer.abandon();
                 return Ok(CompactOutcome::Nothing);
             }
             let frame = match frame {
                 Ok(frame) => frame,
-                Err(reason) => {
-                    writer.abandon();
-                    return Ok(damaged(reason));
-                }
+                Err(reason) => return Ok(damaged(reason)),
             };
             let names: Vec<Topic> = frame
                 .topics()
@@ -303,7 +299,7 @@ impl<D: Disk> CompactJob<D> {
         }
         let before = segment.file_bytes();
         if writer.is_empty() {
-            writer.abandon();
+            drop(writer);
             retire::RetireJob { dir: self.dir.clone(), segment: segment.clone() }.run(disk)?;
             return Ok(CompactOutcome::Retired { name: old, bytes: before });
         }
@@ -446,6 +442,17 @@ struct SegmentWriter<'a, D: Disk> {
     commit_time_ms: u64,
     /// Where the next frame goes, with which base, behind which checksum.
     end: SegmentEnd,
+    /// The file has its name.
+    is_named: bool,
+}
+
+impl<D: Disk> Drop for SegmentWriter<'_, D> {
+    /// What was not finished takes no space. (If it stays, the next start removes it.)
+    fn drop(&mut self) {
+        if !self.is_named {
+            let _ = self.disk.remove(&self.temporary);
+        }
+    }
 }
 
 impl<'a, D: Disk> SegmentWriter<'a, D> {
@@ -496,6 +503,7 @@ impl<'a, D: Disk> SegmentWriter<'a, D> {
             pending_bytes: 0,
             commit_time_ms: 0,
             end,
+            is_named: false,
         })
     }
 
@@ -562,16 +570,16 @@ impl<'a, D: Disk> SegmentWriter<'a, D> {
         self.disk
             .rename(&self.temporary, &log_path)
             .map_err(OpenError::io("renaming", &self.temporary))?;
+        self.is_named = true;
         let bytes = self.index.finish_carrying(&end, carried);
-        seal::write_index(self.disk, &self.dir, self.name, &bytes)?;
+        if let Err(error) = seal::write_index(self.disk, &self.dir, self.name, &bytes) {
+            // Without its index it counts for nothing, and would keep the space that was missing.
+            let _ = self.disk.remove(&log_path);
+            return Err(error);
+        }
         self.disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))?;
         debug_assert_eq!(self.header.base_offset, self.name.base_offset);
         SealedSegment::open(self.disk, &self.dir, self.name)
-    }
-
-    fn abandon(self) {
-        // If it stays, the next start removes it.
-        let _ = self.disk.remove(&self.temporary);
     }
 }
 

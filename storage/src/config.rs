@@ -105,6 +105,9 @@ pub struct LogConfig {
     /// So many ids of events are remembered, 50 bytes each: a retry that comes after so many others
     /// is a new event.
     pub id_window_events: usize,
+    /// So much space, and at most a fiftieth of the disk, is kept in a file of zeroes, and given back when the disk is full: what frees
+    /// space needs some itself. 0 keeps none.
+    pub reserve_bytes: u64,
     /// A sealed segment is rewritten, compressed, once its last event is so old: those that read what
     /// came lately read it as it was written.
     pub compress_after_s: u64,
@@ -131,6 +134,7 @@ impl Default for LogConfig {
             recent_frames_bytes_max: 16 * MIB,
             id_window_events: 1_000_000,
             id_window_s: 600,
+            reserve_bytes: 16 << 20,
             compress_after_s: 600,
         }
     }
@@ -215,12 +219,20 @@ impl LogConfig {
                 "a multiple of 4096, and at least preallocate_bytes_min",
             ),
         ];
-        let rules = rules.into_iter().chain([(
-            "id_window_events",
-            self.id_window_events as u64,
-            self.id_window_events <= IDS_MAX,
-            "at most 1,000,000: an index holds no more",
-        )]);
+        let rules = rules.into_iter().chain([
+            (
+                "reserve_bytes",
+                self.reserve_bytes,
+                self.reserve_bytes.is_multiple_of(align_bytes),
+                "a multiple of 4096",
+            ),
+            (
+                "id_window_events",
+                self.id_window_events as u64,
+                self.id_window_events <= IDS_MAX,
+                "at most 1,000,000: an index holds no more",
+            ),
+        ]);
         for (name, value, holds, rule) in rules {
             if !holds {
                 return Err(ConfigError { name, value, rule });

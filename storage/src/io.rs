@@ -73,6 +73,17 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names of a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// How much space the disk of a directory has.
+    fn space(&self, dir: &Path) -> io::Result<Space>;
+}
+
+/// The space of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// In all.
+    pub total_bytes: u64,
+    /// Left to us.
+    pub free_bytes: u64,
 }
 
 /// An open file, shared by whoever reads it.

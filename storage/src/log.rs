@@ -65,6 +65,9 @@ mod plan;
 use compacting::Compaction;
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
 
+/// The name of the file that keeps some space. Found at a start, it is removed: recovery may need it.
+pub(crate) const RESERVE_FILE_NAME: &str = "reserve.tmp";
+
 /// The name of the file that is prepared to be the next segment. Found at a start, it is removed.
 pub(crate) const NEXT_FILE_NAME: &str = "next.log.tmp";
 
@@ -135,6 +138,13 @@ struct Jobs<D: Disk> {
     seal: JobState,
     retire: JobState,
     compact: JobState,
+    reserve: JobState,
+    /// The reserve is there.
+    has_reserve: bool,
+    /// What frees space has found none: the reserve is to be given back.
+    needs_reserve: bool,
+    /// It was given back, or could not be made: nothing else takes space before it is there again.
+    owes_reserve: bool,
     /// How much the next extension adds.
     step_bytes: u64,
     /// How far the segment must be prepared for the frame that waits.
@@ -311,6 +321,10 @@ impl<D: Disk> Log<D> {
                 seal: JobState::Idle,
                 retire: JobState::Idle,
                 compact: JobState::Idle,
+                reserve: JobState::Idle,
+                has_reserve: false,
+                needs_reserve: false,
+                owes_reserve: false,
                 step_bytes: config.preallocate_bytes_min,
                 needed: Position::default(),
                 next_file: None,

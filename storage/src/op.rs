@@ -144,6 +144,8 @@ pub enum Job<D: Disk> {
     Seal(SealJob<D>),
     /// Remove a segment whose events are gone.
     Retire(RetireJob<D>),
+    /// Keep some space for the day when there is none, or give it back.
+    Reserve(ReserveJob),
     /// Rewrite a sealed segment that needs it. May take seconds: for a thread of its own.
     Compact(Box<CompactJob<D>>),
 }
@@ -175,6 +177,13 @@ pub enum JobOutcome<D: Disk> {
         /// Whether it is gone, durably.
         result: Result<(), OpenError>,
     },
+    /// Of [`Job::Reserve`].
+    Reserved {
+        /// Whether it was to be kept, not given back.
+        keep: bool,
+        /// How that went.
+        result: io::Result<()>,
+    },
     /// Of [`Job::Compact`].
     Compacted(Result<CompactOutcome<D>, OpenError>),
 }
@@ -190,6 +199,7 @@ impl<D: Disk> Job<D> {
                 JobOutcome::Rolled { next: job.run(disk), header }
             }
             Job::Seal(job) => JobOutcome::Sealed(job.run(disk)),
+            Job::Reserve(job) => JobOutcome::Reserved { keep: job.keep, result: job.run(disk) },
             Job::Compact(job) => JobOutcome::Compacted(job.run(disk)),
             Job::Retire(job) => {
                 JobOutcome::Retired { name: job.segment.name(), result: job.run(disk) }
@@ -210,6 +220,7 @@ impl<D: Disk> Job<D> {
             Job::Roll(_) => "roll",
             Job::Seal(_) => "seal",
             Job::Retire(_) => "retire",
+            Job::Reserve(_) => "reserve",
             Job::Compact(_) => "compact",
         }
     }
@@ -330,6 +341,48 @@ fn direct_files<D: Disk>(disk: &D, path: &Path) -> io::Result<[Arc<D::File>; 2]>
 
 fn is_refusal(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}
+
+/// The reserve is no larger than one of so many parts of the disk.
+const RESERVE_SHARE: u64 = 50;
+
+/// See [`Job::Reserve`].
+pub struct ReserveJob {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    pub(crate) keep: bool,
+}
+
+impl ReserveJob {
+    /// Makes a file of zeroes, or removes it.
+    pub(crate) fn run<D: Disk>(self, disk: &D) -> io::Result<()> {
+        match disk.remove(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        if !self.keep {
+            return Ok(());
+        }
+        let dir = self.path.parent().expect("it lies in the log's directory");
+        let share_bytes = disk.space(dir)?.total_bytes / RESERVE_SHARE;
+        let share_bytes = share_bytes - share_bytes % ALIGN_BYTES as u64;
+        let bytes = self.bytes.min(share_bytes);
+        let created = disk.create(&self.path, Access::Write)?;
+        let written = match disk.open(&self.path, Access::Direct) {
+            Ok(direct) => match write_zeroes(&direct, Position::default(), Position::new(bytes)) {
+                Err(error) if is_refusal(&error) => {
+                    write_zeroes(&created, Position::default(), Position::new(bytes))
+                }
+                written => written,
+            },
+            Err(_) => write_zeroes(&created, Position::default(), Position::new(bytes)),
+        };
+        if written.is_err() {
+            // A part of it would be in the way of what is to use the rest.
+            let _ = disk.remove(&self.path);
+        }
+        written
+    }
 }
 
 /// See [`Job::Roll`].

@@ -89,6 +89,10 @@ pub(crate) fn write_index<D: Disk>(
         }
         file.sync_data()
     };
-    write().map_err(OpenError::io("writing", &temporary))?;
+    if let Err(error) = write() {
+        // What is there of it takes the space that was missing.
+        let _ = disk.remove(&temporary);
+        return Err(OpenError::io("writing", &temporary)(error));
+    }
     disk.rename(&temporary, &path).map_err(OpenError::io("renaming", &temporary))
 }

@@ -29,6 +29,8 @@ fn config() -> LogConfig {
         frames_in_flight_max: 4,
         preallocate_bytes_min: 8 << 10,
         preallocate_bytes_max: 16 << 10,
+        reserve_bytes: 16 << 10,
+        compress_after_s: 0,
         ..LogConfig::default()
     }
 }
@@ -182,7 +184,7 @@ fn a_frame_behind_a_hole_never_comes_back() {
         let mut model = Model::default();
         let mut process = filled(&disk(seed), &mut rng, &mut model, 2);
         for _ in 0..3 {
-            process.append(&mut rng, &mut model, BEGIN);
+            process.append_new(&mut rng, &mut model, BEGIN);
             process.start_ops(BEGIN);
         }
         let behind = process.pending() - 1;

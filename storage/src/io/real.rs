@@ -20,7 +20,7 @@ use rustix::{
     io::retry_on_intr,
 };
 
-use super::{Access, Disk, DiskFile, LockMode};
+use super::{Access, Disk, DiskFile, LockMode, Space};
 use crate::{buffer::ALIGN_BYTES, offset::Position};
 
 /// `f_type` of the file systems that live in memory.
@@ -134,6 +134,14 @@ impl Disk for RealDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let opened = open(dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
         Ok(rustix::fs::fsync(&opened)?)
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let disk = rustix::fs::statvfs(dir)?;
+        Ok(Space {
+            total_bytes: disk.f_blocks.saturating_mul(disk.f_frsize),
+            free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+        })
     }
 }
 

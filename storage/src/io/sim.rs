@@ -31,7 +31,7 @@ use self::{
     names::{Inode, Names},
     rng::SimRng,
 };
-use super::{Access, Disk, DiskFile, LockMode};
+use super::{Access, Disk, DiskFile, LockMode, Space};
 use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
     offset::Position,
@@ -756,6 +756,17 @@ impl Disk for SimDisk {
             state.names(&dir)?.unlink(&name);
         }
         if crashes { Err(crash()) } else { Ok(()) }
+    }
+
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        // A large disk on which others have left little.
+        let state = self.lock();
+        let total_bytes = 1 << 40;
+        let free_bytes = match state.space_bytes_max {
+            Some(bytes_max) => bytes_max.saturating_sub(state.space_bytes()) as u64,
+            None => total_bytes,
+        };
+        Ok(Space { total_bytes, free_bytes })
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

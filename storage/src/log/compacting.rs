@@ -91,7 +91,11 @@ impl<D: Disk> Log<D> {
             dir: self.dir.clone(),
             segments: Arc::clone(&self.segments),
             limits,
-            compress_after_ms: self.config.compress_after_s.saturating_mul(1_000),
+            // On a full disk a segment that gets shorter is worth more than one that is read fast.
+            compress_after_ms: match self.jobs.disk_full {
+                true => 0,
+                false => self.config.compress_after_s.saturating_mul(1_000),
+            },
             skipped: self.compaction.damaged.clone(),
             looked_at: self.compaction.looked_at.clone(),
             is_cancelled: Arc::clone(&self.compaction.is_cancelled),
@@ -122,7 +126,9 @@ impl<D: Disk> Log<D> {
                 (name, None, bytes, 0)
             }
             Err(error) => {
-                self.jobs.compact = JobState::after(now, RETRY_MS, false);
+                self.note_full(&error);
+                let wait_ms = if self.jobs.disk_full { LOOK_MS } else { RETRY_MS };
+                self.jobs.compact = JobState::after(now, wait_ms, false);
                 self.notices.push(Notice::CompactFailed { reason: error.to_string() });
                 return;
             }

@@ -12,6 +12,9 @@ use crate::{
     staging::{Gathered, Staging},
 };
 
+/// See [`Log::control_room_bytes`]: room for some deletions and changes of settings.
+const CONTROL_ROOM_BYTES: u64 = 64 << 10;
+
 /// What a frame of some length needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
@@ -60,6 +63,7 @@ impl<D: Disk> Log<D> {
             retry(jobs.seal),
             retry(jobs.retire),
             retry(jobs.compact),
+            retry(jobs.reserve),
             self.retention_due_boot_ms(),
         ]
         .into_iter()
@@ -120,7 +124,7 @@ impl<D: Disk> Log<D> {
                 if let Some(control) = Control::decode(event.kind(), event.data()) {
                     let raised = self.state.rules.apply(&control, event.offset());
                     self.topics.clear_below(&raised);
-                    self.retention_boot_ms = 0;
+                    self.free_space();
                 }
             }
             self.state.producers.settle(frame.end_offset());
@@ -150,7 +154,7 @@ impl<D: Disk> Log<D> {
         if self.staging.is_empty() {
             return None;
         }
-        if self.jobs.rolling {
+        if self.jobs.rolling && !self.take_back_roll() {
             // The next segment's file may have met the full disk after the roll was decided.
             self.note_shortage(self.jobs.prepare);
             return None;
@@ -160,7 +164,8 @@ impl<D: Disk> Log<D> {
             return None;
         }
         let gathered = self.staging.gather(self.config.frame_bytes_target, EVENTS_MAX);
-        match self.room_for(frame::frame_bytes_max(gathered.bytes)) {
+        let may_use_room = self.is_control_on_full_disk(gathered);
+        match self.room_for(frame::frame_bytes_max(gathered.bytes), may_use_room) {
             Room::Ready => {
                 self.depth.frame_started(self.has_waited);
                 self.has_waited = false;
@@ -222,19 +227,52 @@ impl<D: Disk> Log<D> {
         self.tail.end.plus(FRAME_ALIGN_BYTES as u64) <= self.tail.file.prepared
     }
 
-    /// Whether a frame of at most `bytes` can be written at the tail.
-    fn room_for(&mut self, bytes: usize) -> Room {
+    /// Whether a frame of at most `bytes` can be written at the tail, with or without the room of
+    /// control events.
+    fn room_for(&mut self, bytes: usize, may_use_room: bool) -> Room {
         let end = self.tail.end.plus(bytes as u64);
+        if may_use_room && end <= self.tail.file.prepared {
+            return Room::Ready;
+        }
         // A frame that is longer than a segment gets one of its own.
         let has_events = self.commit.submitted_end() > self.tail.base;
         if end.get() > self.segment_bytes() && has_events {
             return Room::Roll;
         }
-        if end > self.tail.file.prepared {
-            self.jobs.needed = end;
+        let with_room = end.plus(self.control_room_bytes());
+        if with_room > self.tail.file.prepared {
+            self.jobs.needed = with_room;
             return Room::Extend;
         }
         Room::Ready
+    }
+
+    /// So much below the prepared end is left to control events, which free space on a full disk.
+    fn control_room_bytes(&self) -> u64 {
+        let align_bytes = FRAME_ALIGN_BYTES as u64;
+        let room_bytes = CONTROL_ROOM_BYTES.min(self.config.reserve_bytes);
+        room_bytes.min(self.segment_bytes() / 16 / align_bytes * align_bytes)
+    }
+
+    /// Whether these are control events alone, which a full disk has to take.
+    fn is_control_on_full_disk(&mut self, gathered: Gathered) -> bool {
+        self.jobs.disk_full
+            && self.staging.front(gathered.events).iter().all(|staged| !staged.event.kind.is_data())
+    }
+
+    /// A full disk has no next segment for a roll that was decided: what is staged now, control events
+    /// alone, goes behind the end of this one if that is prepared.
+    fn take_back_roll(&mut self) -> bool {
+        let gathered = self.staging.gather(self.config.frame_bytes_target, EVENTS_MAX);
+        let end = self.tail.end.plus(frame::frame_bytes_max(gathered.bytes) as u64);
+        let is_possible = self.is_control_on_full_disk(gathered)
+            && self.jobs.roll == JobState::Idle
+            && self.jobs.next_file.is_none()
+            && end <= self.tail.file.prepared;
+        if is_possible {
+            self.jobs.rolling = false;
+        }
+        is_possible
     }
 
     fn start_frame(&mut self, gathered: Gathered, flags: FrameFlags, now: Now) -> Op<D> {

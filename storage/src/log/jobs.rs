@@ -33,6 +33,7 @@ impl<D: Disk> Log<D> {
             .or_else(|| self.next_extension())
             .or_else(|| self.next_preparation())
             .or_else(|| self.next_seal())
+            .or_else(|| self.next_reserve())
             .or_else(|| self.next_retirement())
             .or_else(|| self.next_compaction(now))?;
         Some(Op::Job { id: self.op_id(), job })
@@ -69,7 +70,7 @@ impl<D: Disk> Log<D> {
 
     /// More zeroes, when a frame waits for them or half of the last step is used up.
     fn next_extension(&mut self) -> Option<Job<D>> {
-        if self.jobs.extend != JobState::Idle || self.jobs.rolling {
+        if self.jobs.extend != JobState::Idle || self.jobs.rolling || self.is_space_owed() {
             return None;
         }
         if !self.has_room_for_last_word() {
@@ -102,7 +103,7 @@ impl<D: Disk> Log<D> {
         let is_wanted =
             jobs.rolling || (self.tail.end.get() > segment_bytes / 2 && self.close == Close::Open);
         let is_there = jobs.next_file.is_some() || jobs.roll == JobState::Running;
-        if !is_wanted || is_there || jobs.prepare != JobState::Idle {
+        if !is_wanted || is_there || jobs.prepare != JobState::Idle || jobs.owes_reserve {
             return None;
         }
         jobs.prepare = JobState::Running;
@@ -130,6 +131,7 @@ impl<D: Disk> Log<D> {
                 Err(error) => self.poison(format!("beginning a segment: {error}")),
             },
             JobOutcome::Sealed(result) => self.sealed(result, now),
+            JobOutcome::Reserved { keep, result } => self.reserved(keep, result, now),
             JobOutcome::Compacted(result) => self.compacted(result, now),
             JobOutcome::Retired { name, result } => self.retired(name, result, now),
         }
@@ -212,6 +214,7 @@ impl<D: Disk> Log<D> {
                 self.segments = Arc::new(self.segments.with(outcome.segment));
             }
             Err(error) => {
+                self.note_full(&error);
                 self.jobs.seal = JobState::after(now, SEAL_RETRY_MS, false);
                 self.notices.push(Notice::SealFailed { reason: error.to_string() });
             }
@@ -220,7 +223,7 @@ impl<D: Disk> Log<D> {
 
     /// A frame needs what this job gives.
     pub(super) fn note_shortage(&mut self, job: JobState) {
-        if matches!(job, JobState::Waiting { is_full: true, .. }) {
+        if matches!(job, JobState::Waiting { is_full: true, .. }) || self.is_space_owed() {
             self.space_is_short();
         }
     }
@@ -229,11 +232,12 @@ impl<D: Disk> Log<D> {
         if !self.jobs.disk_full {
             self.jobs.disk_full = true;
             self.notices.push(Notice::DiskFull);
+            self.free_space();
         }
     }
 
-    fn space_is_back(&mut self) {
-        if self.jobs.disk_full {
+    pub(super) fn space_is_back(&mut self) {
+        if self.jobs.disk_full && !self.is_space_owed() {
             self.jobs.disk_full = false;
             self.notices.push(Notice::DiskSpaceBack);
         }
@@ -243,8 +247,8 @@ impl<D: Disk> Log<D> {
 impl<D: Disk> Jobs<D> {
     /// What waits for a time that has come may start again.
     pub(super) fn end_waits(&mut self, now: Now) {
-        let Jobs { extend, prepare, seal, retire, compact, .. } = self;
-        for state in [extend, prepare, seal, retire, compact] {
+        let Jobs { extend, prepare, seal, retire, compact, reserve, .. } = self;
+        for state in [extend, prepare, seal, retire, compact, reserve] {
             if matches!(*state, JobState::Waiting { until_boot_ms, .. } if until_boot_ms <= now.boot_ms)
             {
                 *state = JobState::Idle;
@@ -259,6 +263,6 @@ impl JobState {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

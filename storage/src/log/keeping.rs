@@ -1,17 +1,25 @@
 //! What a log keeps: limits are looked at once a second, and when the disk is full.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
-use super::{Close, JobState, Log, Notice, Now};
+use super::{Close, JobState, Jobs, Log, Notice, Now, RESERVE_FILE_NAME, jobs::is_full};
 use crate::{
-    config::LogConfig, error::OpenError, io::Disk, offset::Offset, op::Job, retention,
-    retire::RetireJob, segment::SegmentName,
+    config::LogConfig,
+    error::OpenError,
+    io::Disk,
+    offset::Offset,
+    op::{Job, ReserveJob},
+    retention,
+    retire::RetireJob,
+    segment::SegmentName,
 };
 
 /// Limits are looked at so often.
 const RETENTION_MS: u64 = 1_000;
 /// A removal that failed is tried again so often.
 const RETIRE_RETRY_MS: u64 = 10_000;
+/// The reserve is tried for again so often, and not sooner than so long after it was given back.
+const RESERVE_RETRY_MS: u64 = 5_000;
 /// An idle segment that holds only events that are gone is ended once it has so many bytes.
 const ENDED_BYTES_MIN: u64 = 1 << 20;
 
@@ -101,15 +109,85 @@ impl<D: Disk> Log<D> {
                 self.retry_for_space();
             }
             Err(error) => {
+                self.note_full(&error);
                 self.jobs.retire = JobState::after(now, RETIRE_RETRY_MS, false);
                 self.notices.push(Notice::RetireFailed { reason: error.to_string() });
             }
         }
     }
 
+    /// Keeps the reserve, and gives it back when what frees space needs some.
+    pub(super) fn next_reserve(&mut self) -> Option<Job<D>> {
+        let jobs = &mut self.jobs;
+        if jobs.reserve != JobState::Idle || self.config.reserve_bytes == 0 {
+            return None;
+        }
+        let keep = !jobs.has_reserve && !jobs.needs_reserve && self.close == Close::Open;
+        let give_back = jobs.has_reserve && jobs.needs_reserve;
+        if !keep && !give_back {
+            return None;
+        }
+        jobs.reserve = JobState::Running;
+        let path = self.dir.join(RESERVE_FILE_NAME);
+        Some(Job::Reserve(ReserveJob { path, bytes: self.config.reserve_bytes, keep }))
+    }
+
+    pub(super) fn reserved(&mut self, keep: bool, result: io::Result<()>, now: Now) {
+        let is_done = result.is_ok();
+        match result {
+            Ok(()) => {
+                self.jobs.reserve = JobState::Idle;
+                self.jobs.has_reserve = keep;
+            }
+            Err(error) => {
+                self.jobs.owes_reserve |= keep && is_full(&error);
+                self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, is_full(&error));
+            }
+        }
+        if is_done && keep {
+            self.jobs.owes_reserve = false;
+            self.retry_for_space();
+            self.space_is_back();
+        } else if is_done {
+            // Others take nothing of it: what frees space is tried at once, the reserve some time later.
+            self.jobs.owes_reserve = true;
+            self.jobs.needs_reserve = false;
+            self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, true);
+            let Jobs { seal, retire, compact, .. } = &mut self.jobs;
+            for state in [seal, retire, compact] {
+                if matches!(*state, JobState::Waiting { .. }) {
+                    *state = JobState::Idle;
+                }
+            }
+        }
+    }
+
+    /// Whether what space there is belongs to the reserve.
+    pub(super) fn is_space_owed(&self) -> bool {
+        self.jobs.owes_reserve
+    }
+
+    /// Something that frees space has failed for want of it.
+    pub(super) fn note_full(&mut self, error: &OpenError) {
+        if let OpenError::Io { source, .. } = error
+            && is_full(source)
+        {
+            self.jobs.needs_reserve |= self.jobs.has_reserve;
+        }
+    }
+
+    /// The disk has become full, or the rules have changed: what can be freed is freed at once.
+    pub(super) fn free_space(&mut self) {
+        self.retention_boot_ms = 0;
+        if matches!(self.jobs.compact, JobState::Waiting { .. }) {
+            self.jobs.compact = JobState::Idle;
+        }
+    }
+
     /// There is more space: what waits for some need not wait for its next look.
     pub(super) fn retry_for_space(&mut self) {
-        for state in [&mut self.jobs.extend, &mut self.jobs.prepare] {
+        let Jobs { extend, prepare, reserve, .. } = &mut self.jobs;
+        for state in [extend, prepare, reserve] {
             if matches!(*state, JobState::Waiting { is_full: true, .. }) {
                 *state = JobState::Idle;
             }

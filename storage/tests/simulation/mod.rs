@@ -83,6 +83,11 @@ impl Process {
         if rng.chance(10) {
             return self.produce(rng, model, now);
         }
+        self.append_new(rng, model, now);
+    }
+
+    /// Appends a batch of events that are not there yet.
+    pub fn append_new(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
         let batch = model.new_batch(rng, self.log.config().event_bytes_max);
         let expected = model.events.len();
         // It may be refused: the queue is full, the log is poisoned or closing.
