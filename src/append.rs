@@ -7,6 +7,7 @@
 //! body comes is the connection's business; nothing here touches a socket.
 
 mod lines;
+mod repeated;
 
 use std::{
     pin::Pin,
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use strandline_storage::{segment::Tag, topic::Topic};
 
 pub(crate) use lines::LineAppends;
+pub(crate) use repeated::{RepeatedAppend, RepeatedHeads};
 
 use crate::{
     config::ServerConfig,

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use monoio::time::Instant;
 
 use crate::{
-    append::{AckAnswer, AppendForm, LineAppends, WholeForm},
+    append::{AckAnswer, AppendForm, LineAppends, RepeatedAppend, RepeatedHeads, WholeForm},
     health, history,
     http::{
         admission,
@@ -76,12 +76,17 @@ enum Begun {
 }
 
 /// Serves a connection until it ends, or hands it over to a stream.
-pub(crate) async fn serve(shard: Rc<Shard>, socket: OwnedFd, place: Place) {
+pub(crate) async fn serve(
+    shard: Rc<Shard>,
+    repeated: Rc<RepeatedHeads>,
+    socket: OwnedFd,
+    place: Place,
+) {
     let socket = match shard.sockets().add(socket) {
         Ok(socket) => Rc::new(socket),
         Err(error) => return tracing::warn!(%error, "cannot watch a connection's socket"),
     };
-    let Some((next, early_bytes)) = serve_http(&shard, &socket).await else { return };
+    let Some((next, early_bytes)) = serve_http(&shard, &repeated, &socket).await else { return };
     let socket = Rc::into_inner(socket).expect("neither side has it any more");
     // From here on it is a subscriber, which needs no task, nor anything of what HTTP needed.
     let (live, guard) = (shard.live(), place);
@@ -101,11 +106,16 @@ pub(crate) async fn serve(shard: Rc<Shard>, socket: OwnedFd, place: Place) {
 
 /// Serves requests; what follows when all answers have left, and what has come of it already. None if
 /// the client is gone.
-async fn serve_http(shard: &Rc<Shard>, socket: &Rc<Socket>) -> Option<(Next, Vec<u8>)> {
+async fn serve_http(
+    shard: &Rc<Shard>,
+    repeated: &RepeatedHeads,
+    socket: &Rc<Socket>,
+) -> Option<(Next, Vec<u8>)> {
     let outbox = Outbox::default();
     let stall = Duration::from_millis(shard.config().limits.send_stall_ms);
     let mut reader = Reader {
         shard,
+        repeated,
         outbox: &outbox,
         inbound: Inbound::new(socket.clone(), shard.drain()),
         parser: HeadParser::default(),
@@ -146,6 +156,7 @@ async fn both<T>(
 /// The side that reads requests.
 struct Reader<'a> {
     shard: &'a Rc<Shard>,
+    repeated: &'a RepeatedHeads,
     outbox: &'a Outbox,
     inbound: Inbound<'a>,
     parser: HeadParser,
@@ -274,14 +285,21 @@ impl Reader<'_> {
         let limits = &self.shard.config().limits;
         let mut rest = bytes;
         while !rest.is_empty() && self.begun.is_none() && self.outbox.has_room(limits) {
+            if let Some(next) = self.serve_repeated(&mut rest) {
+                if !matches!(next, Next::Request) {
+                    self.begun = Some(Begun::Answered(next));
+                }
+                continue;
+            }
             let mut head = self.shard.workspace().head();
-            let begun = match self.parser.parse_into(&mut head, rest) {
+            let (begun, head_bytes) = match self.parser.parse_into(&mut head, rest) {
                 Ok(None) => break,
                 Ok(Some(head_bytes)) => {
-                    rest = &rest[head_bytes..];
-                    self.begin(&head, !rest.is_empty())
+                    let (head_bytes, behind) = rest.split_at(head_bytes);
+                    rest = behind;
+                    (self.begin(&head, !rest.is_empty()), head_bytes)
                 }
-                Err(problem) => self.refuse_unreadable(&problem),
+                Err(problem) => (self.refuse_unreadable(&problem), &[][..]),
             };
             drop(head);
             let begun = match begun {
@@ -291,7 +309,12 @@ impl Reader<'_> {
                             let (body, behind) = rest.split_at(body_bytes);
                             rest = behind;
                             let body = Bytes::copy_from_slice(body);
-                            Begun::Answered(self.append_body(&form, body, &to))
+                            let next = self.append_body(&form, body, &to);
+                            if to.keep_alive {
+                                let append = || RepeatedAppend { form, to, body_bytes };
+                                self.repeated.learn(head_bytes, append);
+                            }
+                            Begun::Answered(next)
                         }
                         _ => Begun::Append { form: AppendForm::Whole(form), decoder, to },
                     }
@@ -303,6 +326,21 @@ impl Reader<'_> {
             }
         }
         bytes.len() - rest.len()
+    }
+
+    /// Serves an append off the front of `rest` whose head is known, byte for byte, and whose body has come
+    /// whole.
+    fn serve_repeated(&mut self, rest: &mut &[u8]) -> Option<Next> {
+        if self.parser.is_amid() {
+            return None;
+        }
+        let (head_bytes, append) = self.repeated.find(rest)?;
+        let body = rest.get(head_bytes..head_bytes + append.body_bytes)?;
+        *rest = &rest[head_bytes + append.body_bytes..];
+        let mut to = append.to.clone();
+        to.date = self.shard.date();
+        to.keep_alive &= !self.shard.drain().is_on();
+        Some(self.append_body(&append.form, Bytes::copy_from_slice(body), &to))
     }
 
     /// Judges a head, and does everything that needs no body and no waiting. `body_has_come` says that
@@ -537,7 +575,7 @@ fn is_without_body(head: &Head) -> bool {
 mod tests {
     use super::*;
 
-    fn future_bytes<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize {
+    fn future_bytes<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 

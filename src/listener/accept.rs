@@ -23,6 +23,7 @@ use rustix::{
 
 use super::refuse::Refusals;
 use crate::{
+    append::RepeatedHeads,
     connection,
     local::{Either, either},
     runtime::{Driver, end_slice},
@@ -46,7 +47,8 @@ pub(crate) async fn accept(shard: Rc<Shard>, listener: TcpListener) -> io::Resul
     let watched = monoio::net::TcpListener::from_std(listener.try_clone()?)?;
     let refusals = Refusals::new(shard.clone())?;
     let (cannot_accept, is_full) = Default::default();
-    let door = Door { shard, listener, watched, refusals, cannot_accept, is_full };
+    let repeated = Rc::default();
+    let door = Door { shard, repeated, listener, watched, refusals, cannot_accept, is_full };
     let serving = either(door.accept(), door.refusals.run());
     match either(door.shard.drain().begun(), serving).await {
         Either::Left(()) => Ok(()),
@@ -56,6 +58,8 @@ pub(crate) async fn accept(shard: Rc<Shard>, listener: TcpListener) -> io::Resul
 
 struct Door {
     shard: Rc<Shard>,
+    /// What its connections know of heads that come again and again.
+    repeated: Rc<RepeatedHeads>,
     listener: TcpListener,
     /// The same socket, on which the runtime waits.
     watched: monoio::net::TcpListener,
@@ -135,7 +139,8 @@ impl Door {
 
     fn serve(&self, socket: OwnedFd, place: Place) -> io::Result<()> {
         sockopt::set_tcp_nodelay(&socket, true)?;
-        monoio::spawn(connection::serve(self.shard.clone(), socket, place));
+        let (shard, repeated) = (self.shard.clone(), self.repeated.clone());
+        monoio::spawn(connection::serve(shard, repeated, socket, place));
         Ok(())
     }
 

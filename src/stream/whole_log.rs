@@ -18,13 +18,19 @@ use strandline_storage::reader::{Hits, ReadQuery, Reader};
 use strandline_storage::selection::{Order, Selection};
 
 use super::view::Wanted;
-use crate::log_handle::LogHandle;
+use crate::local::{Kept, promise};
+use crate::log_handle::{LogHandle, UnsealedPart};
+use crate::runtime::end_slice;
 
 /// Steps in a row that get nowhere before something must be wrong with the log.
 const STALLS_MAX: usize = 16;
 
-/// How many bytes of frames one step asks of the owner of the log.
-const UNSEALED_BUDGET_BYTES: usize = 256 * 1024;
+/// How many bytes of frames are asked of the owner of the log at first, for a reader that may have all it
+/// wants of them.
+const UNSEALED_BYTES_MIN: usize = 256 * 1024;
+
+/// The same for a reader that goes on. It has these and those that it asked for ahead.
+const UNSEALED_BYTES_MAX: usize = 1024 * 1024;
 
 /// A walk over a range of a log.
 pub struct WholeLog {
@@ -36,6 +42,16 @@ pub struct WholeLog {
     /// A reader over sealed segments, and the place where it ends.
     sealed: Option<(Box<Reader<RealDisk>>, Offset)>,
     asked: VecDeque<Hits>,
+    /// Whether the owner was asked before: then the reader wants more than a little.
+    has_asked: bool,
+    /// What comes behind `asked`: the disk reads it meanwhile.
+    ahead: Option<Ahead>,
+}
+
+/// A part of the log that is on its way.
+struct Ahead {
+    from: Offset,
+    part: Kept<Result<UnsealedPart, ReadError>>,
 }
 
 impl WholeLog {
@@ -44,7 +60,17 @@ impl WholeLog {
         let end = range.end.min(log.visible());
         let rest = range.start.min(end)..end;
         let selection = Selection::new(wanted.patterns());
-        WholeLog { log, wanted, selection, rest, order, sealed: None, asked: VecDeque::new() }
+        WholeLog {
+            log,
+            wanted,
+            selection,
+            rest,
+            order,
+            sealed: None,
+            asked: VecDeque::new(),
+            has_asked: false,
+            ahead: None,
+        }
     }
 
     /// What has not been considered yet.
@@ -72,6 +98,7 @@ impl WholeLog {
                 Err(error) => {
                     self.sealed = None;
                     self.asked.clear();
+                    self.ahead = None;
                     match (&error, self.order) {
                         (ReadError::Gap { to: place, .. }, Order::Ascending)
                         | (ReadError::Gap { from: place, .. }, Order::Descending)
@@ -113,12 +140,6 @@ impl WholeLog {
         }
         let segments = self.log.segments();
         let sealed_end = segments.end();
-        let query = |range: Range<Offset>| ReadQuery {
-            topics: self.wanted.patterns().to_vec(),
-            from: range.start,
-            end: range.end,
-            order: self.order,
-        };
         let (is_sealed, range) = match self.order {
             Order::Ascending => {
                 (self.rest.start < sealed_end, self.rest.start..self.rest.end.min(sealed_end))
@@ -127,19 +148,49 @@ impl WholeLog {
         };
         if is_sealed {
             let place = if self.order == Order::Ascending { range.end } else { range.start };
-            self.sealed = Some((Box::new(Reader::new(segments, &query(range))), place));
+            self.sealed = Some((Box::new(Reader::new(segments, &self.query(range))), place));
             return Ok(None);
         }
         let start = match self.order {
             Order::Ascending => self.rest.start,
             Order::Descending => self.rest.start.max(sealed_end),
         };
-        let part = self.log.unsealed(query(start..self.rest.end), UNSEALED_BUDGET_BYTES).await?;
+        let ahead = self.ahead.take().filter(|ahead| ahead.from == start);
+        let part = match ahead.map(|ahead| ahead.part) {
+            Some(part) => part.await.expect("whoever reads ahead says what came of it")?,
+            None => self.log.unsealed(self.query(start..self.rest.end), UNSEALED_BYTES_MIN).await?,
+        };
         if part.hits.is_empty() {
             self.move_to(part.considered);
         }
+        let is_going_on = std::mem::replace(&mut self.has_asked, true);
+        let from = part.considered;
         self.asked = part.hits.into();
+        if is_going_on && self.order == Order::Ascending && from > start && from < self.rest.end {
+            self.ask_ahead(from).await;
+        }
         Ok(None)
+    }
+
+    /// Asks for what comes behind what is there already, and sees to it that the disk begins with it.
+    async fn ask_ahead(&mut self, from: Offset) {
+        let (log, query) = (self.log.clone(), self.query(from..self.rest.end));
+        let (promise, part) = promise();
+        monoio::spawn(async move {
+            promise.keep(log.unsealed(query, UNSEALED_BYTES_MAX).await);
+        });
+        self.ahead = Some(Ahead { from, part });
+        // The ring submits when nothing else can run.
+        end_slice().await;
+    }
+
+    fn query(&self, range: Range<Offset>) -> ReadQuery {
+        ReadQuery {
+            topics: self.wanted.patterns().to_vec(),
+            from: range.start,
+            end: range.end,
+            order: self.order,
+        }
     }
 
     /// The frame at the place, if this shard got it lately.

@@ -159,7 +159,10 @@ impl<D: Disk> Log<D> {
             self.note_shortage(self.jobs.prepare);
             return None;
         }
-        if self.commit.in_flight() >= self.depth.get() {
+        // Waiting makes frames larger and so fewer. One that is full already has nothing to wait for.
+        let is_full = self.staging.staged_bytes() >= self.config.frame_bytes_target;
+        let depth = if is_full { self.config.frames_in_flight_max } else { self.depth.get() };
+        if self.commit.in_flight() >= depth {
             self.has_waited = true;
             return None;
         }

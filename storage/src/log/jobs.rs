@@ -68,7 +68,9 @@ impl<D: Disk> Log<D> {
         }))
     }
 
-    /// More zeroes, when a frame waits for them or half of the last step is used up.
+    /// More zeroes, when a frame waits for them or little is left. A log that has grown to the largest step has
+    /// one whole step left when the next begins: frames at the disk's own speed use up half of one meanwhile,
+    /// or more, and would wait.
     fn next_extension(&mut self) -> Option<Job<D>> {
         if self.jobs.extend != JobState::Idle || self.jobs.rolling || self.is_space_owed() {
             return None;
@@ -81,7 +83,9 @@ impl<D: Disk> Log<D> {
         let prepared = self.tail.file.prepared;
         let is_needed = self.jobs.needed > prepared;
         let ahead_bytes = prepared.get() - self.tail.end.get();
-        let is_wanted = ahead_bytes < self.jobs.step_bytes / 2
+        let is_largest = self.jobs.step_bytes == self.config.preallocate_bytes_max;
+        let left_bytes = if is_largest { self.jobs.step_bytes } else { self.jobs.step_bytes / 2 };
+        let is_wanted = ahead_bytes < left_bytes
             && prepared.get() < self.segment_bytes()
             && self.close == Close::Open;
         if !is_needed && !is_wanted {
