@@ -58,7 +58,7 @@ fn write(dir: &Path, events: usize) -> Arc<SegmentSet<RealDisk>> {
             };
             NewEvent::json(topic.clone(), data.clone())
         });
-        log.append(batch.collect(), NOW).expect("staged");
+        log.append(batch.collect::<Vec<_>>(), NOW).expect("staged");
         log.run_ops(NOW);
         log.take_published();
     }

@@ -47,7 +47,7 @@ fn write(dir: &Path, bytes: u64) {
         let batch = (0..400).map(|index| {
             NewEvent::json(topics[(round * 400 + index) * 7 % TOPICS].clone(), data.clone())
         });
-        log.append(batch.collect(), NOW).expect("staged");
+        log.append(batch.collect::<Vec<_>>(), NOW).expect("staged");
         log.run_ops(NOW);
         let frames = log.take_published();
         written += frames.iter().map(|frame| frame.frame_bytes() as u64).sum::<u64>();

@@ -15,19 +15,25 @@ use std::{
 };
 
 use bytes::Bytes;
-use strandline_storage::{segment::Tag, topic::Topic};
+use strandline_storage::{
+    append::{Append, ExpectedOffset, OffsetScope},
+    event::NewEvent,
+    once::IdWindow,
+    segment::Tag,
+    topic::Topic,
+};
 
 pub(crate) use lines::LineAppends;
 pub(crate) use repeated::{RepeatedAppend, RepeatedHeads};
 
 use crate::{
     config::ServerConfig,
-    event_json::{EventsForm, ParsedEvents, RawAppend, parse_events},
+    event_json::{AppendTerms, EventsForm, ParsedEvents, RawAppend, parse_events, producer_and_id},
     http::{
         body::BodyLimit,
         head::{FieldName, Head},
         query::{AppendRequest, AppendTarget},
-        response::{self, AnswerTo, Appended},
+        response::{self, AnswerTo, Appended, ID_WINDOW_FIELD, ProducerAnswer, id_window_text},
     },
     log_handle::{AckFuture, Acked, AppendRefused, LogHandle},
     problem::{Problem, ProblemKind},
@@ -44,15 +50,29 @@ pub(crate) enum AppendForm {
 /// A body that is one append, which happens whole or not at all.
 pub(crate) struct WholeForm {
     content: WholeContent,
-    bytes_max: u64,
+    scope: OffsetScope,
     is_minimal: bool,
+}
+
+/// A body that was read: what it appends, and how that is answered.
+pub(crate) struct WholeAppend {
+    append: Append,
+    is_many: bool,
+    is_minimal: bool,
+}
+
+impl WholeAppend {
+    /// How much data its events have.
+    pub(crate) fn data_bytes(&self) -> usize {
+        self.append.events.iter().map(|event| event.data.len()).sum()
+    }
 }
 
 enum WholeContent {
     /// The body is an event's data.
     Raw { raw: RawAppend, topic: Topic },
     /// The body is an event object or an array of them; this topic is for those that name none.
-    Objects { topic: Option<Topic> },
+    Objects { topic: Option<Topic>, terms: Option<Box<AppendTerms>> },
 }
 
 impl AppendForm {
@@ -62,65 +82,91 @@ impl AppendForm {
         topic: Topic,
         config: &ServerConfig,
     ) -> Result<AppendForm, Problem> {
-        parse_query(head, AppendTarget::Topic)?;
+        let request = parse_query(head, AppendTarget::Topic)?;
         let (raw, is_minimal) = (RawAppend::from_fields(head.fields())?, prefers_minimal(head));
+        let scope = scope(&request, raw.terms())?;
         if raw.is_lines() {
             return Ok(AppendForm::Lines(Box::new(LineAppends::of_data(
                 raw, topic, is_minimal, config,
             ))));
         }
-        Ok(AppendForm::Whole(WholeForm {
-            content: WholeContent::Raw { raw, topic },
-            bytes_max: config.log.event_bytes_max as u64,
-            is_minimal,
-        }))
+        let content = WholeContent::Raw { raw, topic };
+        Ok(AppendForm::Whole(WholeForm { content, scope, is_minimal }))
     }
 
     /// `POST /api/v1/events`.
     pub(crate) fn of_events(head: &Head, config: &ServerConfig) -> Result<AppendForm, Problem> {
-        let topic = parse_query(head, AppendTarget::Events)?.topic;
-        let is_minimal = prefers_minimal(head);
-        Ok(match EventsForm::from_fields(head.fields())? {
+        let request = parse_query(head, AppendTarget::Events)?;
+        let (form, is_minimal) = (EventsForm::from_fields(head.fields())?, prefers_minimal(head));
+        Ok(match form {
             EventsForm::Lines => {
-                AppendForm::Lines(Box::new(LineAppends::of_objects(topic, is_minimal, config)))
+                scope(&request, None)?;
+                let lines = LineAppends::of_objects(request.topic, is_minimal, config);
+                AppendForm::Lines(Box::new(lines))
             }
-            EventsForm::Json => AppendForm::Whole(WholeForm {
-                content: WholeContent::Objects { topic },
-                bytes_max: config.limits.array_bytes_max,
-                is_minimal,
-            }),
+            EventsForm::Json(terms) => {
+                let scope = scope(&request, terms.as_deref())?;
+                let content = WholeContent::Objects { topic: request.topic, terms };
+                AppendForm::Whole(WholeForm { content, scope, is_minimal })
+            }
         })
     }
 
     /// How long the body may be.
-    pub(crate) fn body_limit(&self) -> BodyLimit {
+    pub(crate) fn body_limit(&self, config: &ServerConfig) -> BodyLimit {
         match self {
             AppendForm::Lines(_) => BodyLimit::Endless,
-            AppendForm::Whole(WholeForm {
-                content: WholeContent::Raw { .. }, bytes_max, ..
-            }) => BodyLimit::Event { bytes_max: *bytes_max },
-            AppendForm::Whole(WholeForm { bytes_max, .. }) => {
-                BodyLimit::Whole { bytes_max: *bytes_max }
+            AppendForm::Whole(WholeForm { content: WholeContent::Raw { .. }, .. }) => {
+                BodyLimit::Event { bytes_max: config.log.event_bytes_max as u64 }
             }
+            AppendForm::Whole(_) => BodyLimit::Whole { bytes_max: config.limits.array_bytes_max },
         }
     }
 }
 
 impl WholeForm {
-    /// Whether the answer is to be `204`.
-    pub(crate) fn is_minimal(&self) -> bool {
-        self.is_minimal
+    /// What a whole body appends, at least one event.
+    pub(crate) fn read(&self, body: Bytes) -> Result<WholeAppend, Problem> {
+        let (parsed, terms) = match &self.content {
+            WholeContent::Raw { raw, topic } => {
+                let events = vec![raw.event(topic, body)?];
+                (ParsedEvents { events, is_array: false }, raw.terms())
+            }
+            WholeContent::Objects { topic, terms } => {
+                (parse_events(&body, topic.as_ref())?, terms.as_deref())
+            }
+        };
+        let ParsedEvents { events, is_array: is_many } = parsed;
+        let append = match terms {
+            Some(terms) => self.on_terms(events, terms)?,
+            None => Append::from(events),
+        };
+        Ok(WholeAppend { append, is_many, is_minimal: self.is_minimal })
     }
 
-    /// The events that a whole body holds, at least one.
-    pub(crate) fn events(&self, body: Bytes) -> Result<ParsedEvents, Problem> {
-        match &self.content {
-            WholeContent::Raw { raw, topic } => {
-                Ok(ParsedEvents { events: vec![raw.event(topic, body)?], is_array: false })
-            }
-            WholeContent::Objects { topic } => parse_events(&body, topic.as_ref()),
+    fn on_terms(&self, events: Vec<NewEvent>, terms: &AppendTerms) -> Result<Append, Problem> {
+        let AppendTerms { expected_offset, producer, .. } = terms;
+        if producer.is_some() && events.iter().any(|event| event.id.is_some()) {
+            return Err(producer_and_id());
         }
+        let has_several_topics = || events.iter().any(|event| event.topic != events[0].topic);
+        if expected_offset.is_some() && has_several_topics() {
+            let detail = "Expected-Offset is for events of one topic, and the array has several";
+            return Err(Problem::new(ProblemKind::InvalidHeader, detail));
+        }
+        let expected = expected_offset.map(|offset| ExpectedOffset { offset, scope: self.scope });
+        Ok(Append { events, expected, producer: producer.clone() })
     }
+}
+
+/// Of what `Expected-Offset` is the next offset.
+fn scope(request: &AppendRequest, terms: Option<&AppendTerms>) -> Result<OffsetScope, Problem> {
+    let has_condition = terms.is_some_and(|terms| terms.expected_offset.is_some());
+    if request.scope.is_some() && !has_condition {
+        let detail = "parameter \"scope\" is that of Expected-Offset, which is missing";
+        return Err(Problem::new(ProblemKind::InvalidParameter, detail));
+    }
+    Ok(request.scope.unwrap_or(OffsetScope::Topic))
 }
 
 fn parse_query(head: &Head, target: AppendTarget) -> Result<AppendRequest, Problem> {
@@ -154,21 +200,29 @@ pub(crate) struct AckAnswer {
     count: u64,
     is_many: bool,
     is_minimal: bool,
+    /// Where an event has an id.
+    id_window: Option<IdWindow>,
+    /// The sequence that a producer stated.
+    producer_seq: Option<u64>,
     tag: Tag,
     to: AnswerTo,
 }
 
 impl AckAnswer {
-    /// Submits events, and makes the answer of what becomes of them.
-    pub(crate) fn submit(
-        log: &LogHandle,
-        parsed: ParsedEvents,
-        is_minimal: bool,
-        to: &AnswerTo,
-    ) -> Self {
-        let ParsedEvents { events, is_array: is_many } = parsed;
-        let (count, tag) = (events.len() as u64, *log.tag());
-        AckAnswer { ack: log.submit(events), count, is_many, is_minimal, tag, to: to.clone() }
+    /// Submits an append, and makes the answer of what becomes of it.
+    pub(crate) fn submit(log: &LogHandle, append: WholeAppend, to: &AnswerTo) -> Self {
+        let WholeAppend { append, is_many, is_minimal } = append;
+        let has_id = append.events.iter().any(|event| event.id.is_some());
+        AckAnswer {
+            count: append.events.len() as u64,
+            is_many,
+            is_minimal,
+            id_window: has_id.then(|| log.id_window()),
+            producer_seq: append.producer.as_ref().map(|claim| claim.seq),
+            tag: *log.tag(),
+            to: to.clone(),
+            ack: log.submit(append),
+        }
     }
 
     /// Appends the answer to `out` when it is known.
@@ -181,17 +235,31 @@ impl AckAnswer {
     fn write_result(&self, result: &Result<Acked, AppendRefused>, out: &mut Vec<u8>) {
         match result {
             Ok(acked) => {
+                let producer = acked.producer.map(|place| ProducerAnswer {
+                    epoch: place.epoch,
+                    seq: place.seq,
+                    is_last: self.producer_seq == Some(place.seq),
+                });
                 let appended = Appended {
                     first: acked.first.get(),
                     last: acked.last.get(),
                     count: self.count,
+                    duplicates: acked.duplicates,
                     is_many: self.is_many,
                     tag: self.tag.as_str(),
                     sync: acked.sync.name(),
+                    id_window: self.id_window,
+                    producer,
                 };
                 response::write_appended(&appended, self.is_minimal, &self.to, out);
             }
-            Err(error) => response::write_problem(&Problem::from(error), &self.to, out),
+            Err(error) => {
+                let mut problem = Problem::from(error);
+                if let Some(window) = self.id_window {
+                    problem = problem.with_field(ID_WINDOW_FIELD, id_window_text(window));
+                }
+                response::write_problem(&problem, &self.to, out);
+            }
         }
     }
 }

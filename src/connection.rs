@@ -387,7 +387,8 @@ impl Reader<'_> {
                 let detail = "an append states Content-Length, or is sent in chunks";
                 return Err(Problem::new(ProblemKind::LengthRequired, detail));
             }
-            let decoder = BodyDecoder::new(head.body_length(), form.body_limit())?;
+            let decoder =
+                BodyDecoder::new(head.body_length(), form.body_limit(self.shard.config()))?;
             Ok((form, decoder))
         });
         let (form, decoder) = match form {
@@ -453,10 +454,10 @@ impl Reader<'_> {
     }
 
     fn append_body(&self, form: &WholeForm, body: Bytes, to: &AnswerTo) -> Next {
-        match form.events(body) {
-            Ok(parsed) => {
-                let event_bytes = parsed.events.iter().map(|event| event.data.len()).sum();
-                let answer = AckAnswer::submit(self.shard.log(), parsed, form.is_minimal(), to);
+        match form.read(body) {
+            Ok(append) => {
+                let event_bytes = append.data_bytes();
+                let answer = AckAnswer::submit(self.shard.log(), append, to);
                 self.outbox.push(Item::Append { answer, event_bytes });
                 follow(to)
             }
@@ -498,7 +499,7 @@ impl Reader<'_> {
                 Some(outcome) => break outcome.and_then(|()| lines.end(shard.log())),
                 None => lines.submit(shard.log()),
             }
-            if let Err(problem) = lines.room().await {
+            if let Err(problem) = lines.room(shard.log()).await {
                 break Err(problem);
             }
             match self.inbound.fill_body(stall_ms).await {

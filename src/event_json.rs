@@ -19,9 +19,11 @@ mod raw;
 mod render;
 #[cfg(test)]
 pub(crate) mod sample;
+mod terms;
 
 pub use object::{
     ARRAY_EVENTS_MAX, EventFields, EventsForm, ParsedEvents, new_event, parse_event, parse_events,
 };
 pub use raw::RawAppend;
 pub use render::{push_event, push_websocket_event};
+pub use terms::{AppendTerms, producer_and_id};

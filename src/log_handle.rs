@@ -21,13 +21,14 @@ use std::{
 };
 
 use strandline_storage::{
+    append::Append,
     config::SyncMode,
     error::{AppendError, ReadError},
-    event::NewEvent,
     frame::Frame,
     io::{real::RealDisk, uring::UringReads},
     log::WriteMode,
     offset::Offset,
+    once::IdWindow,
     reader::{ReadQuery, offset_at_time},
     rules::Floors,
     segment::Tag,
@@ -146,27 +147,32 @@ impl LogHandle {
         self.shared.write_mode()
     }
 
-    /// Appends all of `events`, which are not empty, or none; resolves once they are durable.
-    pub async fn append(&self, events: Vec<NewEvent>) -> Result<Acked, AppendRefused> {
-        self.submit(events).await
+    /// How long the ids of events are remembered.
+    pub fn id_window(&self) -> IdWindow {
+        self.shared.id_window()
+    }
+
+    /// Appends all of the events, which are not none, or nothing; resolves once they are durable.
+    pub async fn append(&self, append: impl Into<Append>) -> Result<Acked, AppendRefused> {
+        self.submit(append).await
     }
 
     /// [`LogHandle::submit`] as the next of a chain: refused if one before it was.
-    pub fn submit_next(&self, chain: &AppendChain, events: Vec<NewEvent>) -> AckFuture {
-        self.submit_in(Some(chain.clone()), events)
+    pub fn submit_next(&self, chain: &AppendChain, append: impl Into<Append>) -> AckFuture {
+        self.submit_in(Some(chain.clone()), append.into())
     }
 
     /// The same in two steps: appends happen in the order of the calls. A full mailbox refuses at
     /// once.
-    pub fn submit(&self, events: Vec<NewEvent>) -> AckFuture {
-        self.submit_in(None, events)
+    pub fn submit(&self, append: impl Into<Append>) -> AckFuture {
+        self.submit_in(None, append.into())
     }
 
-    fn submit_in(&self, chain: Option<AppendChain>, events: Vec<NewEvent>) -> AckFuture {
-        assert!(!events.is_empty(), "an append has events");
+    fn submit_in(&self, chain: Option<AppendChain>, append: Append) -> AckFuture {
+        assert!(!append.events.is_empty(), "an append has events");
         match &self.seat {
-            Seat::Owner(owner) => owner.append_local(events, chain),
-            Seat::Guest(guest) => match guest.try_call(LogRequest::Append { events, chain }) {
+            Seat::Owner(owner) => owner.append_local(append, chain),
+            Seat::Guest(guest) => match guest.try_call(LogRequest::Append { append, chain }) {
                 Ok(kept) => AckFuture::there(kept),
                 Err(request) => {
                     if let LogRequest::Append { chain: Some(chain), .. } = &request {

@@ -13,7 +13,9 @@
 //! Invariants:
 //! 1. A write's task is never raced or dropped: the kernel would keep the buffer, and nobody would
 //!    learn the outcome. `close` ends only when the log has seen every outcome.
-//! 2. `waiters` is in the order of offsets, since the log gives offsets in the order of appends.
+//! 2. `waiters` is in the order of what they wait for, since the log gives offsets in the order of
+//!    appends. What has no offset of its own (a duplicate, a refusal that rests on what others have
+//!    appended) waits at the end, for at least as much as the one before it.
 //! 3. The visible offset is stored for all shards before any acknowledgement or frame leaves.
 
 mod reads;
@@ -29,8 +31,8 @@ use std::{
 };
 
 use strandline_storage::{
+    append::{Append, Appended},
     error::AppendError,
-    event::NewEvent,
     frame::Frame,
     group_commit::WINDOW_MS,
     io::{
@@ -59,9 +61,11 @@ enum AckTo {
     There { guest: usize, call: CallId },
 }
 
+/// An answer that waits for what it rests on.
 struct Waiter {
-    first: Offset,
-    end: Offset,
+    /// It leaves when readers see everything below.
+    wait: Offset,
+    result: Result<Acked, AppendRefused>,
     to: AckTo,
     chain: Option<AppendChain>,
 }
@@ -93,7 +97,7 @@ pub struct Owner {
     reads: UringReads,
     shared: Arc<LogShared>,
     guests: Vec<GuestSeat>,
-    /// Appends without an acknowledgement so far.
+    /// Appends without an answer so far.
     waiters: RefCell<VecDeque<Waiter>>,
     /// Raised when the log may have an operation to start.
     work: Signal,
@@ -139,41 +143,49 @@ impl Owner {
     }
 
     /// Appends for a task of this shard.
-    pub(crate) fn append_local(
-        &self,
-        events: Vec<NewEvent>,
-        chain: Option<AppendChain>,
-    ) -> AckFuture {
+    pub(crate) fn append_local(&self, append: Append, chain: Option<AppendChain>) -> AckFuture {
         let (promise, kept) = promise();
-        self.append(events, chain, AckTo::Here(promise));
+        self.append(append, chain, AckTo::Here(promise));
         AckFuture::here(kept)
     }
 
-    fn append(&self, events: Vec<NewEvent>, chain: Option<AppendChain>, to: AckTo) {
-        let is_broken = chain.as_ref().is_some_and(AppendChain::is_broken);
-        let appended = if is_broken {
-            Err(AppendError::AfterRefused)
-        } else {
-            self.log.borrow_mut().append(events, clock::now())
-        };
-        match appended {
-            Ok(appended) => {
-                let waiter = Waiter { first: appended.first, end: appended.end, to, chain };
-                self.waiters.borrow_mut().push_back(waiter);
-                self.work.raise();
-            }
-            Err(error) => self.refuse(to, chain.as_ref(), error),
+    fn append(&self, append: Append, chain: Option<AppendChain>, to: AckTo) {
+        if chain.as_ref().is_some_and(AppendChain::is_broken) {
+            return self.refuse(to, chain.as_ref(), AppendError::AfterRefused);
         }
+        let appended = self.log.borrow_mut().append(append, clock::now());
+        let (wait, result) = match appended {
+            Ok(Appended { first, last, wait, duplicates, producer, .. }) => {
+                let sync = self.shared.sync();
+                (wait, Ok(Acked { first, last, duplicates, producer, sync }))
+            }
+            Err(error) if error.rests_on_others() => {
+                if let Some(chain) = &chain {
+                    chain.break_off();
+                }
+                (self.log.borrow().next(), Err(error))
+            }
+            Err(error) => return self.refuse(to, chain.as_ref(), error),
+        };
+        let mut waiters = self.waiters.borrow_mut();
+        let behind = waiters.back().map_or(Offset::ZERO, |last| last.wait);
+        if waiters.is_empty() && wait <= self.told_visible.get() {
+            // Nothing may be under way that would tell of it later.
+            drop(waiters);
+            return self.answer_append(to, result);
+        }
+        waiters.push_back(Waiter { wait: wait.max(behind), result, to, chain });
+        self.work.raise();
     }
 
     fn refuse(&self, to: AckTo, chain: Option<&AppendChain>, error: AppendError) {
         if let Some(chain) = chain {
             chain.break_off();
         }
-        self.acknowledge(to, Err(error));
+        self.answer_append(to, Err(error));
     }
 
-    fn acknowledge(&self, to: AckTo, result: Result<Acked, AppendRefused>) {
+    fn answer_append(&self, to: AckTo, result: Result<Acked, AppendRefused>) {
         match to {
             AckTo::Here(promise) => promise.keep(result),
             AckTo::There { guest, call } => {
@@ -188,8 +200,8 @@ impl Owner {
         for (guest, seat) in self.guests.iter().enumerate() {
             while let Some((call, request)) = seat.calls.try_take_request() {
                 match request {
-                    LogRequest::Append { events, chain } => {
-                        self.append(events, chain, AckTo::There { guest, call });
+                    LogRequest::Append { append, chain } => {
+                        self.append(append, chain, AckTo::There { guest, call });
                     }
                     request => {
                         let owner = self.clone();
@@ -206,8 +218,8 @@ impl Owner {
     /// Answers a request of this shard or another.
     pub(crate) async fn answer(self: Rc<Self>, request: LogRequest) -> LogAnswer {
         match request {
-            LogRequest::Append { events, chain } => {
-                LogAnswer::Append(self.append_local(events, chain).await)
+            LogRequest::Append { append, chain } => {
+                LogAnswer::Append(self.append_local(append, chain).await)
             }
             LogRequest::Unsealed { query, budget_bytes } => {
                 LogAnswer::Unsealed(self.unsealed(query, budget_bytes).await)
@@ -369,24 +381,24 @@ impl Owner {
             let waiter = {
                 let mut waiters = self.waiters.borrow_mut();
                 match waiters.front() {
-                    Some(waiter) if waiter.end <= visible => waiters.pop_front(),
+                    Some(waiter) if waiter.wait <= visible => waiters.pop_front(),
                     _ => None,
                 }
             };
-            let Some(Waiter { first, end, to, .. }) = waiter else { return };
-            let last = end.previous().expect("an append has an event");
-            self.acknowledge(to, Ok(Acked { first, last, sync: self.shared.sync() }));
+            let Some(Waiter { result, to, .. }) = waiter else { return };
+            self.answer_append(to, result);
         }
     }
 
     fn refuse_waiters(&self, error: &AppendError) {
-        self.refuse_waiters_from(Offset::ZERO, error);
+        self.refuse_waiters_behind(Offset::ZERO, error);
     }
 
-    fn refuse_waiters_from(&self, from: Offset, error: &AppendError) {
+    /// Refuses all that wait for something from `end` on: it will not come.
+    fn refuse_waiters_behind(&self, end: Offset, error: &AppendError) {
         let refused = {
             let mut waiters = self.waiters.borrow_mut();
-            let kept = waiters.partition_point(|waiter| waiter.first < from);
+            let kept = waiters.partition_point(|waiter| waiter.wait <= end);
             waiters.split_off(kept)
         };
         for waiter in refused {
@@ -431,8 +443,8 @@ impl Owner {
                 Notice::DiskFull => {
                     self.shared.store_disk_full(true);
                     tracing::error!("the disk is full: appends are refused until there is space");
-                    let from = self.log.borrow_mut().refuse_staged();
-                    self.refuse_waiters_from(from, &AppendError::DiskFull);
+                    let end = self.log.borrow_mut().refuse_staged();
+                    self.refuse_waiters_behind(end, &AppendError::DiskFull);
                 }
                 Notice::DiskSpaceBack => {
                     self.shared.store_disk_full(false);

@@ -23,6 +23,7 @@ pub struct Problem {
     kind: ProblemKind,
     detail: Cow<'static, str>,
     members: Vec<(&'static str, Value)>,
+    fields: Vec<(&'static str, String)>,
     retry_after_s: Option<u32>,
     allow: Option<&'static str>,
     closes: bool,
@@ -40,6 +41,7 @@ impl Problem {
             kind,
             detail: detail.into(),
             members: Vec::new(),
+            fields: Vec::new(),
             retry_after_s,
             allow: None,
             closes: false,
@@ -50,6 +52,13 @@ impl Problem {
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.members.push((name, value.into()));
+        self
+    }
+
+    /// Adds a header field to the answer. `value` is ours, and holds no control character.
+    #[must_use]
+    pub fn with_field(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.fields.push((name, value.to_string()));
         self
     }
 
@@ -98,6 +107,11 @@ impl Problem {
     /// Further members, in the order in which they were added.
     pub fn members(&self) -> &[(&'static str, Value)] {
         &self.members
+    }
+
+    /// Further header fields, in the order in which they were added. A WebSocket has no place for them.
+    pub fn fields(&self) -> &[(&'static str, String)] {
+        &self.fields
     }
 
     /// The value of the `Retry-After` field, in seconds.

@@ -142,6 +142,7 @@ impl Server {
                 tag,
                 sync: log.config().sync,
                 write_mode,
+                id_window: log.config().id_window(),
                 visible: log.visible(),
                 synced: log.synced(),
                 earliest: log.start(),

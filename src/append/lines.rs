@@ -7,11 +7,15 @@
 //! Batches are submitted in the order of their lines, as one chain: none after a line that is refused
 //! here, and none that is taken after one that the log refused (overloaded, full, read-only). So what
 //! was appended is exactly what stands before the line that the answer names.
+//!
+//! A batch happens whole or not at all, so one that is refused for an event's id is appended again in
+//! parts: then that is known of a line, and not of a batch.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use strandline_storage::{
+    error::AppendError,
     event::NewEvent,
     frame::{self, EVENTS_MAX},
     offset::Offset,
@@ -21,8 +25,8 @@ use strandline_storage::{
 use crate::{
     config::ServerConfig,
     event_json::{RawAppend, parse_event},
-    http::response::{self, AnswerTo, Appended},
-    log_handle::{AckFuture, AppendChain, LogHandle},
+    http::response::{self, AnswerTo, Appended, ID_WINDOW_FIELD, id_window_text},
+    log_handle::{AckFuture, Acked, AppendChain, LogHandle},
     ndjson::{Line, LineError, Lines},
     problem::{Problem, ProblemKind},
 };
@@ -35,12 +39,18 @@ enum LineContent {
     Object { topic: Option<Topic> },
 }
 
+/// An event, and the line that it stands in.
+type LineEvent = (u64, NewEvent);
+
 /// Events that were submitted together.
 struct Batch {
     ack: AckFuture,
     first_line: u64,
     events: u64,
     bytes: usize,
+    /// The events again, since one that has an id may have to be appended again: of this batch, or of
+    /// one before it.
+    kept: Option<Vec<LineEvent>>,
 }
 
 /// An append of lines on its way.
@@ -48,9 +58,10 @@ pub(crate) struct LineAppends {
     content: LineContent,
     is_minimal: bool,
     lines: Lines,
-    gathered: Vec<NewEvent>,
+    gathered: Vec<LineEvent>,
     gathered_bytes: usize,
-    gathered_line: u64,
+    /// Whether an event so far has an id.
+    has_ids: bool,
     chain: AppendChain,
     /// Why the log refused the first batch that it refused.
     refused: Option<Problem>,
@@ -58,7 +69,9 @@ pub(crate) struct LineAppends {
     in_flight_bytes: usize,
     batch_bytes: usize,
     in_flight_bytes_max: usize,
-    appended: u64,
+    /// Events that are there, and how many of them were there already.
+    count: u64,
+    duplicates: u64,
     first: Option<Offset>,
     last: Option<Offset>,
 }
@@ -98,14 +111,15 @@ impl LineAppends {
             lines: Lines::new(line_bytes_max),
             gathered: Vec::new(),
             gathered_bytes: 0,
-            gathered_line: 0,
+            has_ids: false,
             chain: AppendChain::default(),
             refused: None,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             batch_bytes: config.limits.line_batch_bytes,
             in_flight_bytes_max: config.limits.lines_in_flight_bytes_max,
-            appended: 0,
+            count: 0,
+            duplicates: 0,
             first: None,
             last: None,
         }
@@ -139,11 +153,9 @@ impl LineAppends {
         });
         match parsed {
             Ok((number, event)) => {
-                if self.gathered.is_empty() {
-                    self.gathered_line = number;
-                }
+                self.has_ids |= event.id.is_some();
                 self.gathered_bytes += frame::encoded_bytes_max(&event);
-                self.gathered.push(event);
+                self.gathered.push((number, event));
                 if self.gathered_bytes >= self.batch_bytes || self.gathered.len() == EVENTS_MAX {
                     self.submit(log);
                 }
@@ -158,44 +170,92 @@ impl LineAppends {
 
     /// Submits what was gathered.
     pub(crate) fn submit(&mut self, log: &LogHandle) {
-        if self.gathered.is_empty() {
-            return;
-        }
-        let events = std::mem::take(&mut self.gathered);
+        let Some((first_line, _)) = self.gathered.first() else { return };
+        let first_line = *first_line;
+        let gathered = std::mem::take(&mut self.gathered);
         let bytes = std::mem::take(&mut self.gathered_bytes);
         self.in_flight_bytes += bytes;
+        let kept = self.has_ids.then(|| gathered.clone());
         self.in_flight.push_back(Batch {
-            first_line: self.gathered_line,
-            events: events.len() as u64,
+            first_line,
+            events: gathered.len() as u64,
             bytes,
-            ack: log.submit_next(&self.chain, events),
+            ack: log.submit_next(&self.chain, events_of(gathered)),
+            kept,
         });
     }
 
     /// Waits until more of the body may be read. Fails with what refused a batch.
-    pub(crate) async fn room(&mut self) -> Result<(), Problem> {
+    pub(crate) async fn room(&mut self, log: &LogHandle) -> Result<(), Problem> {
         while self.in_flight_bytes > self.in_flight_bytes_max {
-            self.next_ack().await?;
+            self.next_ack(log).await?;
         }
         Ok(())
     }
 
-    async fn next_ack(&mut self) -> Result<(), Problem> {
+    async fn next_ack(&mut self, log: &LogHandle) -> Result<(), Problem> {
         let Some(batch) = self.in_flight.pop_front() else { return Ok(()) };
         self.in_flight_bytes -= batch.bytes;
-        match batch.ack.await {
-            Ok(acked) => {
-                self.appended += batch.events;
-                self.first.get_or_insert(acked.first);
-                self.last = Some(acked.last);
+        match (batch.ack.await, batch.kept) {
+            (Ok(acked), _) => {
+                self.add(&acked, batch.events);
                 Ok(())
             }
-            Err(error) => {
-                let problem = Problem::from(&error).with("line", batch.first_line);
-                self.refused.get_or_insert_with(|| problem.clone());
-                Err(problem)
+            (
+                Err(AppendError::IdConflict { id, .. } | AppendError::IdInFlight { id }),
+                Some(kept),
+            ) => {
+                self.append_in_parts(kept, &id, log).await?;
+                // All of it is there after all, as where an earlier batch of this body was what was in
+                // flight. What came behind was refused with it.
+                self.submit_again(log);
+                Ok(())
+            }
+            (Err(error), _) => Err(self.refuse(&error, batch.first_line)),
+        }
+    }
+
+    /// Appends a batch again, one that was refused for an event of this id: what stands before the first
+    /// such event, and then one event after the other.
+    async fn append_in_parts(
+        &mut self,
+        mut batch: Vec<LineEvent>,
+        id: &str,
+        log: &LogHandle,
+    ) -> Result<(), Problem> {
+        let has_id = |(_, event): &LineEvent| event.id.as_deref() == Some(id);
+        let rest = batch.split_off(batch.iter().position(has_id).unwrap_or(0));
+        let before = (!batch.is_empty()).then_some(batch);
+        for part in before.into_iter().chain(rest.into_iter().map(|event| vec![event])) {
+            let (line, count) = (part[0].0, part.len() as u64);
+            match log.submit(events_of(part)).await {
+                Ok(acked) => self.add(&acked, count),
+                Err(error) => return Err(self.refuse(&error, line)),
             }
         }
+        Ok(())
+    }
+
+    /// Submits everything that is in flight again, as a chain of its own.
+    fn submit_again(&mut self, log: &LogHandle) {
+        self.chain = AppendChain::default();
+        for batch in &mut self.in_flight {
+            let kept = batch.kept.clone().expect("it stands behind an event with an id");
+            batch.ack = log.submit_next(&self.chain, events_of(kept));
+        }
+    }
+
+    fn add(&mut self, acked: &Acked, events: u64) {
+        self.count += events;
+        self.duplicates += acked.duplicates;
+        self.first.get_or_insert(acked.first);
+        self.last = Some(acked.last);
+    }
+
+    fn refuse(&mut self, error: &AppendError, line: u64) -> Problem {
+        let problem = Problem::from(error).with("line", line);
+        self.refused.get_or_insert_with(|| problem.clone());
+        problem
     }
 
     /// Waits for everything that was submitted, and appends the answer: what the body came to, or the
@@ -208,8 +268,9 @@ impl LineAppends {
         out: &mut Vec<u8>,
     ) {
         while !self.in_flight.is_empty() {
-            let _ = self.next_ack().await; // a refusal is kept in `refused`
+            let _ = self.next_ack(log).await; // a refusal is kept in `refused`
         }
+        let id_window = self.has_ids.then(|| log.id_window());
         // What the log refused first is of an earlier line than whatever ended the reading.
         let outcome = self.refused.take().map_or(outcome, Err);
         let problem = match (outcome, self.first, self.last) {
@@ -217,20 +278,31 @@ impl LineAppends {
                 let appended = Appended {
                     first: first.get(),
                     last: last.get(),
-                    count: self.appended,
+                    count: self.count,
+                    duplicates: self.duplicates,
                     is_many: true,
                     tag: log.tag().as_str(),
                     sync: log.sync().name(),
+                    id_window,
+                    producer: None,
                 };
                 return response::write_appended(&appended, self.is_minimal, to, out);
             }
             (Ok(()), ..) => Problem::new(ProblemKind::EmptyAppend, "the body holds no line"),
             (Err(problem), ..) => problem,
         };
-        let mut problem = problem.with("appended", self.appended).with("duplicates", 0);
+        let new = self.count - self.duplicates;
+        let mut problem = problem.with("appended", new).with("duplicates", self.duplicates);
         if let Some(last) = self.last {
             problem = problem.with("last", last.get());
         }
+        if let Some(window) = id_window {
+            problem = problem.with_field(ID_WINDOW_FIELD, id_window_text(window));
+        }
         response::write_problem(&problem, to, out);
     }
+}
+
+fn events_of(lines: Vec<LineEvent>) -> Vec<NewEvent> {
+    lines.into_iter().map(|(_, event)| event).collect()
 }

@@ -6,9 +6,8 @@
 //!  "data_base64": string            instead of data, for bytes; neither is empty data
 //!  "content_type": string           default: application/json for data, application/octet-stream for
 //!                                   data_base64, text/plain for none
-//!  "type": string, "key": string, "headers": {string: string}}
+//!  "type": string, "id": string, "key": string, "headers": {string: string}}
 //! ```
-//! `id` is part of the contract and comes in a later version.
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -16,7 +15,8 @@ use std::borrow::Cow;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use strandline_storage::{
-    event::{DataForm, EventKey, EventKind, EventType, NewEvent},
+    append::OffsetScope,
+    event::{DataForm, EventId, EventKey, EventKind, EventType, NewEvent},
     topic::Topic,
 };
 
@@ -24,6 +24,7 @@ use super::{
     headers::{HeaderList, Headers},
     media_type::{MediaClass, MediaType},
     raw::{Field, check_encoding, name_problem, stored, text_form},
+    terms::{AppendTerms, Terms},
 };
 use crate::{
     input::{not_yet, quoted},
@@ -41,10 +42,10 @@ static NAMES: [&str; 8] =
     ["topic", "data", "data_base64", "content_type", "type", "id", "key", "headers"];
 
 /// How the body of `POST /api/v1/events` is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventsForm {
-    /// One event object, or an array of them.
-    Json,
+    /// One event object, or an array of them, and what the append asks for beside them.
+    Json(Option<Box<AppendTerms>>),
     /// One event object a line.
     Lines,
 }
@@ -54,19 +55,18 @@ impl EventsForm {
     pub fn from_fields<'a>(
         fields: impl Iterator<Item = (&'a str, &'a [u8])>,
     ) -> Result<EventsForm, Problem> {
-        let mut form = None;
+        let (mut content, mut terms) = (None, Terms::default());
         for (name, value) in fields {
             match Field::of(name) {
                 Field::ContentType => {
-                    if form.replace(events_form(value)?).is_some() {
+                    if content.replace(events_content(value)?).is_some() {
                         let detail = "the header field Content-Type stands more than once";
                         return Err(Problem::new(ProblemKind::InvalidHeader, detail));
                     }
                 }
                 Field::ContentEncoding => check_encoding(value)?,
-                Field::OnePerRequest | Field::Later => {
-                    return Err(not_yet(&format!("the header field {name}")));
-                }
+                Field::Term(field) => terms.take(field, name, value)?,
+                Field::Later => return Err(not_yet(&format!("the header field {name}"))),
                 Field::EventType | Field::EventKey | Field::EventHeader(_) => {
                     let detail = format!(
                         "the header field {name} is for raw appends: use the object's member"
@@ -76,16 +76,25 @@ impl EventsForm {
                 Field::Other => {}
             }
         }
-        Ok(form.unwrap_or(EventsForm::Json))
+        terms.refuse_id()?;
+        match content.unwrap_or(EventsContent::Json) {
+            EventsContent::Json => Ok(EventsForm::Json(terms.finish(OffsetScope::Log)?)),
+            EventsContent::Lines => terms.refuse_lines().map(|()| EventsForm::Lines),
+        }
     }
 }
 
-fn events_form(content_type: &[u8]) -> Result<EventsForm, Problem> {
+enum EventsContent {
+    Json,
+    Lines,
+}
+
+fn events_content(content_type: &[u8]) -> Result<EventsContent, Problem> {
     let text = String::from_utf8_lossy(content_type);
     let class = MediaType::parse(&text).map(|media| media.class);
     match class {
-        Ok(MediaClass::Json | MediaClass::Form) => Ok(EventsForm::Json),
-        Ok(MediaClass::Lines) => Ok(EventsForm::Lines),
+        Ok(MediaClass::Json | MediaClass::Form) => Ok(EventsContent::Json),
+        Ok(MediaClass::Lines) => Ok(EventsContent::Lines),
         Ok(MediaClass::CloudEvents) => Err(not_yet(&format!("the content type {}", quoted(&text)))),
         Ok(MediaClass::Text | MediaClass::Other) | Err(_) => {
             let detail = format!(
@@ -147,13 +156,12 @@ fn event_of_members(
     if let Some(fault) = members.fault() {
         return Err(Problem::new(ProblemKind::InvalidEvent, fault.to_owned()));
     }
-    if members.get("id").is_some() {
-        return Err(not_yet("the member \"id\""));
-    }
     let fields = EventFields {
         topic: members.get("topic"),
         event_type: members.get("type"),
         type_name: "type",
+        id: members.get("id"),
+        id_name: "id",
         key: members.get("key"),
         headers: members.get("headers"),
         content_type: members.get("content_type"),
@@ -172,6 +180,10 @@ pub struct EventFields<'a> {
     pub event_type: Option<&'a RawValue>,
     /// Which of the two it is called.
     pub type_name: &'static str,
+    /// `id`, or `event_id` in a WebSocket message.
+    pub id: Option<&'a RawValue>,
+    /// Which of the two it is called.
+    pub id_name: &'static str,
     /// `key`
     pub key: Option<&'a RawValue>,
     /// `headers`
@@ -210,6 +222,14 @@ pub fn new_event(
         }
         None => EventType::message(),
     };
+    let id = match fields.id {
+        Some(value) => {
+            let name = text_of(fields.id_name, value)?;
+            let id = EventId::parse(&name);
+            Some(id.map_err(|error| name_problem(&member(fields.id_name), &name, &error))?)
+        }
+        None => None,
+    };
     let key = match fields.key {
         Some(value) => {
             let name = text_of("key", value)?;
@@ -231,7 +251,7 @@ pub fn new_event(
     Ok(NewEvent {
         topic,
         event_type,
-        id: None,
+        id,
         key,
         headers,
         content_type: stored(content_type),
@@ -388,13 +408,14 @@ mod tests {
     fn everything_that_an_event_can_say() {
         let event = parse(
             r#" {"topic":"a/b","data":{"x": 1.50,"y":[ ]},"content_type":"application/ld+json",
-                "type":"tr\u0061de","key":"k","headers":{"Trace-Id":"1","b":"\n"}} "#,
+                "type":"tr\u0061de","id":"i","key":"k","headers":{"Trace-Id":"1","b":"\n"}} "#,
         )
         .unwrap();
         assert_eq!(event.topic.as_str(), "a/b");
         assert_eq!(event.data, r#"{"x": 1.50,"y":[ ]}"#, "kept as its bytes stand");
         assert_eq!(&*event.content_type, "application/ld+json");
         assert_eq!(event.event_type.as_str(), "trade");
+        assert_eq!(event.id.unwrap().as_str(), "i");
         assert_eq!(event.key.unwrap().as_str(), "k");
         let headers: Vec<_> = event.headers.iter().map(|(n, v)| (&**n, &**v)).collect();
         assert_eq!(headers, [("trace-id", "1"), ("b", "\n")]);
@@ -497,7 +518,8 @@ mod tests {
         assert_eq!(refused(r#"{"topic":"a","key":""}"#).0, ProblemKind::InvalidName);
         assert_eq!(refused(r#"{"topic":"a","type":"a\nb"}"#).0, ProblemKind::InvalidName);
         assert_eq!(refused(r#"{"topic":"a","type":"ping"}"#).0, ProblemKind::ReservedType);
-        assert_eq!(refused(r#"{"topic":"a","id":"x"}"#).0, ProblemKind::NotYet);
+        assert_eq!(refused(r#"{"topic":"a","id":""}"#).0, ProblemKind::InvalidName);
+        assert_eq!(refused(r#"{"topic":"a","id":1}"#).0, ProblemKind::InvalidEvent);
         for text in
             ["", "{", "{\"topic\":\"a\"} x", "{\"topic\":\"a\",}", "\u{feff}{\"topic\":\"a\"}"]
         {
@@ -563,17 +585,36 @@ mod tests {
             EventsForm::from_fields(fields.iter().map(|(name, value)| (*name, value.as_bytes())))
         };
         let of = |content_type| form(&[("Content-Type", content_type)]);
-        assert_eq!(form(&[]), Ok(EventsForm::Json));
-        assert_eq!(of("application/x-www-form-urlencoded"), Ok(EventsForm::Json));
-        assert_eq!(of("application/json; charset=utf-8"), Ok(EventsForm::Json));
+        let json = || Ok(EventsForm::Json(None));
+        assert_eq!(form(&[]), json());
+        assert_eq!(of("application/x-www-form-urlencoded"), json());
+        assert_eq!(of("application/json; charset=utf-8"), json());
         assert_eq!(of("application/x-ndjson"), Ok(EventsForm::Lines));
         for content_type in ["text/plain", "image/png", "garbage"] {
             assert_eq!(of(content_type).unwrap_err().status(), 415, "{content_type}");
         }
         assert_eq!(of("application/cloudevents-batch+json").unwrap_err().status(), 501);
-        assert_eq!(form(&[("Idempotency-Key", "x")]).unwrap_err().status(), 501);
+        assert_eq!(form(&[("Idempotency-Key", "x")]).unwrap_err().status(), 400);
         assert_eq!(form(&[("Event-Type", "x")]).unwrap_err().status(), 400);
         assert_eq!(form(&[("Content-Encoding", "br")]).unwrap_err().status(), 415);
+    }
+
+    /// API §2: "400 for streams"; a producer's sequence at this path counts in the log.
+    #[test]
+    fn terms_of_event_objects() {
+        let form = |fields: &[(&str, &str)]| {
+            EventsForm::from_fields(fields.iter().map(|(name, value)| (*name, value.as_bytes())))
+        };
+        let producer = [("Producer-Id", "p"), ("Producer-Epoch", "0"), ("Producer-Seq", "1")];
+        let Ok(EventsForm::Json(Some(terms))) = form(&producer) else { panic!("no terms") };
+        assert_eq!(terms.producer.expect("a producer").scope, OffsetScope::Log);
+        let expected = ("Expected-Offset", "7");
+        let Ok(EventsForm::Json(Some(terms))) = form(&[expected]) else { panic!("no terms") };
+        assert_eq!(terms.expected_offset, Some(7));
+        for field in [expected, producer[0]] {
+            let problem = form(&[field, ("Content-Type", "application/x-ndjson")]).unwrap_err();
+            assert_eq!(problem.kind(), ProblemKind::InvalidHeader);
+        }
     }
 
     proptest! {

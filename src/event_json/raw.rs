@@ -18,6 +18,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use strandline_storage::{
+    append::OffsetScope,
     event::{DataForm, EventKey, EventKind, EventType, NameError, NewEvent},
     topic::Topic,
 };
@@ -25,6 +26,7 @@ use strandline_storage::{
 use super::{
     headers::{HeaderList, Headers},
     media_type::{MediaClass, MediaType},
+    terms::{AppendTerms, TermField, Terms},
 };
 use crate::{
     http::query::form::decode_percent,
@@ -40,6 +42,7 @@ pub struct RawAppend {
     event_type: EventType,
     key: Option<EventKey>,
     headers: HeaderList,
+    terms: Option<Box<AppendTerms>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,8 +62,7 @@ impl RawAppend {
         fields: impl Iterator<Item = (&'a str, &'a [u8])>,
     ) -> Result<RawAppend, Problem> {
         let (mut content, mut event_type, mut key) = (None, None, None);
-        let mut headers = Headers::default();
-        let mut later = None;
+        let (mut headers, mut terms) = (Headers::default(), Terms::default());
         for (name, value) in fields {
             match Field::of(name) {
                 Field::ContentType => set(&mut content, name, parse_content_type(name, value)?)?,
@@ -70,28 +72,27 @@ impl RawAppend {
                 Field::EventHeader(header) => headers
                     .push(header, &decoded(name, value)?)
                     .map_err(|what| Problem::new(ProblemKind::InvalidHeader, what))?,
-                Field::OnePerRequest | Field::Later => {
-                    later.get_or_insert(name);
-                }
+                Field::Term(field) => terms.take(field, name, value)?,
+                Field::Later => return Err(not_yet(&format!("the header field {name}"))),
                 Field::Other => {}
             }
         }
         let content = content.unwrap_or(Content::Guess);
-        if let Some(name) = later {
-            return Err(match (&content, Field::of(name)) {
-                (Content::Lines, Field::OnePerRequest) => invalid(
-                    name,
-                    "belongs to one event, and a body of application/x-ndjson has many",
-                ),
-                _ => not_yet(&format!("the header field {name}")),
-            });
+        if content == Content::Lines {
+            terms.refuse_lines()?;
         }
         Ok(RawAppend {
             content,
             event_type: event_type.unwrap_or_default(),
             key,
             headers: headers.finish(),
+            terms: terms.finish(OffsetScope::Topic)?,
         })
+    }
+
+    /// What the append asks for beside its event.
+    pub fn terms(&self) -> Option<&AppendTerms> {
+        self.terms.as_deref()
     }
 
     /// Whether each line of the body is an event.
@@ -122,7 +123,7 @@ impl RawAppend {
         Ok(NewEvent {
             topic: topic.clone(),
             event_type: self.event_type.clone(),
-            id: None,
+            id: self.terms().and_then(|terms| terms.event_id.clone()),
             key: self.key.clone(),
             headers: self.headers.clone(),
             content_type,
@@ -151,8 +152,8 @@ pub enum Field<'a> {
     EventKey,
     /// `Event-Header-<Name>`
     EventHeader(&'a str),
-    /// What can only be said of one event: ids and conditions. Comes in a later version.
-    OnePerRequest,
+    /// What the append as a whole asks for.
+    Term(TermField),
     /// Reserved for a later version.
     Later,
     /// Nothing of ours.
@@ -177,28 +178,26 @@ impl<'a> Field<'a> {
             }
             Some(b'e') if is("event-type") => Field::EventType,
             Some(b'e') if is("event-key") => Field::EventKey,
-            Some(b'e') if is("event-id") || is("expected-offset") => Field::OnePerRequest,
             Some(b'e') if is("event-ephemeral") => Field::Later,
-            Some(b'i') if is("idempotency-key") => Field::OnePerRequest,
-            Some(b'p') if begins("producer-") => Field::Later,
+            Some(b'e' | b'i' | b'p') => TermField::of(name).map_or(Field::Other, Field::Term),
             _ => Field::Other,
         }
     }
 }
 
-fn set<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), Problem> {
+pub(super) fn set<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), Problem> {
     match place.replace(value) {
         None => Ok(()),
         Some(_) => Err(invalid(name, "stands more than once")),
     }
 }
 
-fn invalid(name: &str, what: &str) -> Problem {
+pub(super) fn invalid(name: &str, what: &str) -> Problem {
     Problem::new(ProblemKind::InvalidHeader, format!("the header field {name} {what}"))
 }
 
 /// The characters of a field's value, which is percent-encoded UTF-8.
-fn decoded<'a>(name: &str, value: &'a [u8]) -> Result<Cow<'a, str>, Problem> {
+pub(super) fn decoded<'a>(name: &str, value: &'a [u8]) -> Result<Cow<'a, str>, Problem> {
     let decoded = decode_percent(value).and_then(|bytes| match bytes {
         Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
         Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
@@ -383,29 +382,31 @@ mod tests {
         assert!(head(&[("Content-Encoding", "identity")]).is_ok());
     }
 
-    /// Issue 3 §3: ids and `Expected-Offset` come next, "answer 501"; API §10: "`ce-*` headers and
-    /// `application/cloudevents*`, `Producer-*` .., `Event-Ephemeral`".
+    /// API §10: "`ce-*` headers and `application/cloudevents*` .., `Event-Ephemeral`".
     #[test]
     fn what_comes_later_is_501() {
-        for name in [
-            "Event-Id",
-            "Idempotency-Key",
-            "Expected-Offset",
-            "Producer-Id",
-            "ce-id",
-            "CE-Type",
-            "Event-Ephemeral",
-        ] {
+        for name in ["ce-id", "CE-Type", "Event-Ephemeral"] {
             assert_eq!(head(&[(name, "x")]).unwrap_err().status(), 501, "{name}");
         }
         let cloud_event = [("Content-Type", "application/cloudevents+json; charset=UTF-8")];
         assert_eq!(head(&cloud_event).unwrap_err().status(), 501);
     }
 
+    #[test]
+    fn an_event_has_its_id_and_an_append_its_terms() {
+        let append = head(&[("Idempotency-Key", "\"x\""), ("Expected-Offset", "7")]).unwrap();
+        let event = append.event(&Topic::parse("t").unwrap(), Bytes::new()).unwrap();
+        assert_eq!(event.id.unwrap().as_str(), "x");
+        assert_eq!(append.terms().unwrap().expected_offset, Some(7));
+        let fields = [("Producer-Id", "p"), ("Producer-Epoch", "0"), ("Producer-Seq", "1")];
+        let producer = head(&fields).unwrap().terms().unwrap().producer.clone().unwrap();
+        assert_eq!((producer.seq, producer.scope), (1, OffsetScope::Topic));
+    }
+
     /// API §2: "On raw NDJSON, .. an id is 400"; "`Expected-Offset: N`: .. 400 for streams".
     #[test]
     fn an_id_for_many_events_is_400() {
-        for name in ["Event-Id", "Idempotency-Key", "Expected-Offset"] {
+        for name in ["Event-Id", "Idempotency-Key", "Expected-Offset", "Producer-Seq"] {
             let fields = [(name, "1"), ("Content-Type", "application/x-ndjson")];
             let problem = head(&fields).unwrap_err();
             assert_eq!(problem.kind(), ProblemKind::InvalidHeader, "{name}");

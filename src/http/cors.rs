@@ -19,8 +19,9 @@ pub enum Cors {
 }
 
 /// The fields of our answers that a page of an allowed origin may read.
-const EXPOSED_FIELDS: &str =
-    "Event-Offset, Event-Duplicate, Retry-After, Log-Earliest, Log-Durable";
+const EXPOSED_FIELDS: &str = "Event-Offset, Event-Duplicate, Retry-After, Log-Earliest, \
+    Log-Durable, Event-Id-Window, Producer-Epoch, Producer-Seq, Producer-Expected-Seq, \
+    Producer-Received-Seq";
 
 /// How long a browser may remember a preflight: the longest that Chromium does.
 const PREFLIGHT_AGE_S: u32 = 7200;
@@ -115,7 +116,9 @@ mod tests {
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "Access-Control-Allow-Origin: https://app.example\r\nAccess-Control-Expose-Headers: \
-             Event-Offset, Event-Duplicate, Retry-After, Log-Earliest, Log-Durable\r\nVary: Origin\r\n"
+             Event-Offset, Event-Duplicate, Retry-After, Log-Earliest, Log-Durable, Event-Id-Window, \
+             Producer-Epoch, Producer-Seq, Producer-Expected-Seq, Producer-Received-Seq\r\n\
+             Vary: Origin\r\n"
         );
     }
 
@@ -126,7 +129,8 @@ mod tests {
         let fields = "Host: localhost\r\nOrigin: https://app.example\r\n\
             Access-Control-Request-Method: POST\r\n\
             Access-Control-Request-Headers: content-type,Event-Type, event-header-x, last-event-id,\
-            cache-control,x-secret, ev\"il\r\n";
+            cache-control,x-secret, ev\"il,event-id,Idempotency-Key,expected-offset,\
+            Producer-Id,producer-seq\r\n";
         let text = format!("OPTIONS / HTTP/1.1\r\n{fields}\r\n");
         let Parsed::Request { head, .. } = HeadParser::default().parse(text.as_bytes()) else {
             panic!("{text:?} is no request")
@@ -142,7 +146,8 @@ mod tests {
         assert!(text.contains("Access-Control-Allow-Methods: POST, OPTIONS\r\n"));
         assert!(text.contains(
             "Access-Control-Allow-Headers: content-type, event-type, event-header-x, \
-             last-event-id, cache-control\r\n"
+             last-event-id, cache-control, event-id, idempotency-key, expected-offset, producer-id, \
+             producer-seq\r\n"
         ));
         assert!(text.contains("Access-Control-Max-Age: 7200\r\n"));
         assert!(text.contains("Vary: Origin\r\n"));

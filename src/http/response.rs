@@ -4,7 +4,9 @@
 //! finish one without saying how long it is. What all answers to one request share (does the
 //! connection stay, is it HEAD, which CORS fields) is in [`AnswerTo`].
 
-pub use super::appended::{Appended, write_appended};
+pub use super::appended::{
+    Appended, ID_WINDOW_FIELD, ProducerAnswer, id_window_text, write_appended,
+};
 use super::cors::Cors;
 use super::head::{Head, Method, Version};
 use crate::json::write;
@@ -252,6 +254,9 @@ pub fn write_problem(problem: &Problem, to: &AnswerTo, out: &mut Vec<u8>) {
     }
     if let Some(methods) = problem.allow() {
         answer = answer.field("Allow", methods);
+    }
+    for (name, value) in problem.fields() {
+        answer = answer.field(name, value);
     }
     if problem.status() == 426 {
         answer = answer.field("Upgrade", "websocket").field("Sec-WebSocket-Version", "13");

@@ -12,9 +12,9 @@ use std::{
 };
 
 use strandline_storage::{
+    append::{Append, ProducerPlace},
     config::SyncMode,
     error::{AppendError, ReadError},
-    event::NewEvent,
     frame::{self, Frame},
     offset::Offset,
     reader::{Hits, ReadQuery},
@@ -32,10 +32,14 @@ pub type AppendRefused = AppendError;
 /// Events that are as durable as the log promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acked {
-    /// The offset of the first event.
+    /// The offset of the first event; of a duplicate, where that was.
     pub first: Offset,
     /// The offset of the last event.
     pub last: Offset,
+    /// How many of them were there already.
+    pub duplicates: u64,
+    /// How far the producer has come, if one was named.
+    pub producer: Option<ProducerPlace>,
     /// What the log promises.
     pub sync: SyncMode,
 }
@@ -111,7 +115,7 @@ pub(crate) type CallId = usize;
 
 /// What a shard asks of a log's owner.
 pub(crate) enum LogRequest {
-    Append { events: Vec<NewEvent>, chain: Option<AppendChain> },
+    Append { append: Append, chain: Option<AppendChain> },
     Unsealed { query: ReadQuery, budget_bytes: usize },
     Topics { prefix: Vec<u8>, after: Option<Vec<u8>>, limit: usize },
     Topic { name: String },
@@ -135,7 +139,10 @@ impl LogRequest {
     /// What it weighs in a mailbox.
     pub(super) fn weight_bytes(&self) -> usize {
         match self {
-            LogRequest::Append { events, .. } => events.iter().map(frame::encoded_bytes_max).sum(),
+            LogRequest::Append { append: Append { events, producer, .. }, .. } => {
+                let name_bytes = producer.as_ref().map_or(0, |claim| claim.id.as_str().len());
+                name_bytes + events.iter().map(frame::encoded_bytes_max).sum::<usize>()
+            }
             LogRequest::Topics { prefix, .. } => prefix.len(),
             _ => size_of::<Self>(),
         }

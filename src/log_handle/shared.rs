@@ -8,8 +8,8 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 use strandline_storage::{
-    config::SyncMode, io::real::RealDisk, log::WriteMode, offset::Offset, rules::Floors,
-    segment::Tag, segment_set::SegmentSet,
+    config::SyncMode, io::real::RealDisk, log::WriteMode, offset::Offset, once::IdWindow,
+    rules::Floors, segment::Tag, segment_set::SegmentSet,
 };
 
 /// What all shards know of a log. Only its owner stores into it.
@@ -17,6 +17,7 @@ pub struct LogShared {
     tag: Tag,
     sync: SyncMode,
     write_mode: WriteMode,
+    id_window: IdWindow,
     /// One for each shard, each on cache lines of its own.
     views: Box<[ShardView]>,
     synced: AtomicU64,
@@ -46,6 +47,8 @@ pub struct LogFacts {
     pub sync: SyncMode,
     /// How frames are written.
     pub write_mode: WriteMode,
+    /// How long the ids of events are remembered.
+    pub id_window: IdWindow,
     /// The first offset that readers do not see.
     pub visible: Offset,
     /// The first offset that may not be on the device.
@@ -69,6 +72,7 @@ impl LogShared {
             tag: facts.tag,
             sync: facts.sync,
             write_mode: facts.write_mode,
+            id_window: facts.id_window,
             views: (0..shards).map(view).collect(),
             synced: AtomicU64::new(facts.synced.get()),
             earliest: AtomicU64::new(facts.earliest.get()),
@@ -93,6 +97,11 @@ impl LogShared {
     /// How frames are written.
     pub fn write_mode(&self) -> WriteMode {
         self.write_mode
+    }
+
+    /// How long the ids of events are remembered.
+    pub fn id_window(&self) -> IdWindow {
+        self.id_window
     }
 
     /// The first offset that readers on `shard` do not see.

@@ -3,10 +3,14 @@
 
 use strandline_storage::error::{AppendError, ReadError};
 
-use super::{Problem, ProblemKind};
+use super::{Problem, ProblemKind, RETRY_AFTER_S};
+use crate::input::quoted;
 
 /// How long to wait for a server that is stopping to be back.
 const RESTART_RETRY_AFTER_S: u32 = 5;
+
+/// How long to wait for a producer to be forgotten: that takes days, and an hour finds out.
+const PRODUCERS_RETRY_AFTER_S: u32 = 3600;
 
 impl From<&AppendError> for Problem {
     fn from(error: &AppendError) -> Self {
@@ -35,6 +39,36 @@ impl From<&AppendError> for Problem {
             }
             AppendError::Closed => Self::new(ProblemKind::Draining, error.to_string())
                 .retry_after(RESTART_RETRY_AFTER_S),
+            AppendError::IdConflict { id, offset } => {
+                let detail =
+                    format!("event id {} is that of another event, at offset {offset}", quoted(id));
+                Self::new(ProblemKind::IdConflict, detail).with("offset", offset.get())
+            }
+            AppendError::IdInFlight { id } => {
+                let detail = format!("an event of id {} is being appended right now", quoted(id));
+                Self::new(ProblemKind::AppendInFlight, detail).retry_after(RETRY_AFTER_S)
+            }
+            AppendError::Unexpected { expected_offset, .. } => {
+                Self::new(ProblemKind::OffsetMismatch, error.to_string())
+                    .with("expected_offset", *expected_offset)
+            }
+            AppendError::StaleEpoch { epoch, .. } => {
+                Self::new(ProblemKind::StaleEpoch, error.to_string())
+                    .with("epoch", *epoch)
+                    .with_field("Producer-Epoch", epoch)
+            }
+            AppendError::ProducerGap { expected_seq, given_seq } => {
+                Self::new(ProblemKind::ProducerGap, error.to_string())
+                    .with("expected_seq", *expected_seq)
+                    .with("received_seq", *given_seq)
+                    .with_field("Producer-Expected-Seq", expected_seq)
+                    .with_field("Producer-Received-Seq", given_seq)
+            }
+            AppendError::EpochStart { .. } => Self::new(ProblemKind::EpochStart, error.to_string()),
+            AppendError::TooManyProducers { .. } => {
+                Self::new(ProblemKind::TooManyProducers, error.to_string())
+                    .retry_after(PRODUCERS_RETRY_AFTER_S)
+            }
         }
     }
 }
@@ -105,5 +139,43 @@ mod tests {
         let closed = Problem::from(&AppendError::Closed);
         assert_eq!((closed.status(), closed.slug()), (503, "draining"));
         assert!(closed.retry_after_s().is_some());
+    }
+
+    /// API §2: "different is `422`; first still in flight: `409`", "else `412` with `expected_offset`".
+    #[test]
+    fn what_concerns_ids_and_conditions() {
+        let of = |error: AppendError| {
+            let problem = Problem::from(&error);
+            let members: Vec<_> =
+                problem.members().iter().map(|(name, value)| format!("{name}={value}")).collect();
+            (problem.status(), problem.slug(), members.join(" "), problem.retry_after_s())
+        };
+        let (id, offset) = ("a\"b".to_owned(), Offset::new(7));
+        assert_eq!(
+            of(AppendError::IdConflict { id: id.clone(), offset }),
+            (422, "id-conflict", "offset=7".into(), None)
+        );
+        assert_eq!(
+            of(AppendError::IdInFlight { id }),
+            (409, "append-in-flight", String::new(), Some(1))
+        );
+        assert_eq!(
+            of(AppendError::Unexpected { expected_offset: 9, given_offset: 8 }),
+            (412, "offset-mismatch", "expected_offset=9".into(), None)
+        );
+    }
+
+    /// As Durable Streams has it: 403 with the epoch, 409 with both sequences, 400.
+    #[test]
+    fn what_concerns_producers() {
+        let stale = Problem::from(&AppendError::StaleEpoch { epoch: 4, given_epoch: 3 });
+        assert_eq!((stale.status(), stale.fields()), (403, &[("Producer-Epoch", "4".into())][..]));
+        let gap = Problem::from(&AppendError::ProducerGap { expected_seq: 2, given_seq: 5 });
+        let fields = [("Producer-Expected-Seq", "2".into()), ("Producer-Received-Seq", "5".into())];
+        assert_eq!((gap.status(), gap.fields()), (409, &fields[..]));
+        assert_eq!(gap.members()[0], ("expected_seq", 2.into()));
+        assert_eq!(Problem::from(&AppendError::EpochStart { given_seq: 1 }).status(), 400);
+        let many = Problem::from(&AppendError::TooManyProducers { producers_max: 1 });
+        assert_eq!((many.status(), many.retry_after_s()), (429, Some(3600)));
     }
 }

@@ -3,8 +3,7 @@
 //! ```text
 //! -> subscribe    id topics types filter where from last_event_id log
 //! -> unsubscribe  id subscription
-//! -> publish      id topic event data | data_base64 key headers content_type
-//!                                                                 (event_id, expected_offset: later)
+//! -> publish      id topic event data | data_base64 event_id key headers content_type expected_offset
 //! -> ping         id
 //! <- connection.established, subscribed, event, cursor, reset, unsubscribed, ack, pong, error
 //! ```

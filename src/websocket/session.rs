@@ -22,8 +22,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use strandline_storage::append::Append;
 use strandline_storage::error::ReadError;
-use strandline_storage::event::{EventView, NewEvent};
+use strandline_storage::event::EventView;
 use strandline_storage::offset::Offset;
 use strandline_storage::segment::Tag;
 
@@ -306,8 +307,9 @@ impl Session for WebSocket {
         match (result, &publish.id) {
             (Ok(acked), Some(id)) => {
                 let (tag, sync) = (*self.log.tag(), self.log.sync().name());
+                let is_duplicate = acked.duplicates > 0;
                 push_text_frame(&mut self.answers, |out| {
-                    message::push_ack(out, id, acked.first, tag, sync);
+                    message::push_ack(out, id, acked.first, is_duplicate, tag, sync);
                 });
             }
             (Ok(_), None) => (),
@@ -385,7 +387,7 @@ impl WebSocket {
             Ok(ClientMessage::Unsubscribe { id, subscription }) => {
                 self.unsubscribe(id.as_ref(), subscription, port);
             }
-            Ok(ClientMessage::Publish { id, event }) => self.publish(id, *event),
+            Ok(ClientMessage::Publish { id, append }) => self.publish(id, *append),
             Ok(ClientMessage::Ping { id }) => {
                 self.answer(|out| message::push_pong(out, id.as_ref(), clock::unix_ms()));
             }
@@ -462,9 +464,9 @@ impl WebSocket {
         self.answer(|out| message::push_unsubscribed(out, id, number));
     }
 
-    fn publish(&mut self, id: Option<MessageId>, event: NewEvent) {
-        let data_bytes = event.data.len();
-        let ack = Some(self.log.submit(vec![event]));
+    fn publish(&mut self, id: Option<MessageId>, append: Append) {
+        let data_bytes = append.events.iter().map(|event| event.data.len()).sum();
+        let ack = Some(self.log.submit(append));
         let business = self.business.get_or_insert_default();
         business.publish_bytes += data_bytes;
         business.publishes.push_back(Publish { id, ack, data_bytes });

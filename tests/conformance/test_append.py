@@ -290,18 +290,12 @@ def test_event_headers(server, topic):
 
 
 @pytest.mark.parametrize("name,value", [
-    ("Event-Id", "1"), ("Idempotency-Key", "1"), ("Expected-Offset", "0"), ("Producer-Id", "p"), ("Producer-Epoch", "1"), ("Producer-Seq", "1"),
     ("ce-id", "1"), ("Event-Ephemeral", "true"), ("Content-Type", "application/cloudevents+json"),
 ])
 def test_what_comes_later_is_501(server, topic, name, value):
     """a part that is not there yet answers 501 with a problem, never something half"""
     problem(server.request("POST", path(topic), b"x", {name: value}), "not-yet", 501)
     assert server.request("GET", f"/api/v1/topics/{topic}")[0] == 404
-
-
-def test_id_in_an_object_is_501(server, topic):
-    """ids come later"""
-    assert server.json("POST", "/api/v1/events", {"topic": topic, "id": "1"})[0] == 501
 
 
 def test_who_got_the_answer_finds_the_event_everywhere(server, topic):

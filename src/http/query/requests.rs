@@ -1,13 +1,13 @@
 //! What the queries of the other operations can say.
 
-use strandline_storage::topic::Topic;
+use strandline_storage::{append::OffsetScope, topic::Topic};
 
 use super::{
     form::Form,
-    values::{Once, event_limit, text, unknown},
+    values::{Once, event_limit, invalid, text, unknown},
 };
 use crate::{
-    input::{LogName, not_yet, quoted},
+    input::{LogName, quoted},
     problem::{Problem, ProblemKind},
 };
 
@@ -68,12 +68,15 @@ pub struct AppendRequest {
     pub log: LogName,
     /// The topic of the events that do not name one.
     pub topic: Option<Topic>,
+    /// Of what `Expected-Offset` is the next offset.
+    pub scope: Option<OffsetScope>,
 }
 
 impl AppendRequest {
     /// Reads the query.
     pub fn parse(query: &[u8], target: AppendTarget) -> Result<AppendRequest, Problem> {
         let (mut log, mut topic) = (Once::default(), Once::default());
+        let mut scope = Once::default();
         for parameter in Form::new(query) {
             let parameter = parameter?;
             match &*parameter.name {
@@ -86,12 +89,19 @@ impl AppendRequest {
                     })?;
                     topic.set(&parameter, parsed)?;
                 }
-                "scope" => return Err(not_yet("the parameter \"scope\"")),
+                "scope" => {
+                    let value = match text(&parameter)? {
+                        "topic" => OffsetScope::Topic,
+                        "log" => OffsetScope::Log,
+                        _ => return Err(invalid(&parameter, "is neither topic nor log")),
+                    };
+                    scope.set(&parameter, value)?;
+                }
                 "_" => {}
                 _ => return Err(unknown(&parameter)),
             }
         }
-        Ok(AppendRequest { log: log.or_default(), topic: topic.0 })
+        Ok(AppendRequest { log: log.or_default(), topic: topic.0, scope: scope.0 })
     }
 }
 
@@ -149,8 +159,13 @@ mod tests {
 
     /// API §2: "with `?scope=log` of the log's".
     #[test]
-    fn what_comes_later_is_501() {
-        let scope = AppendRequest::parse(b"scope=log", AppendTarget::Topic).unwrap_err();
-        assert_eq!(scope.kind(), ProblemKind::NotYet);
+    fn a_scope_is_the_topic_or_the_log() {
+        let scope = |query: &[u8]| AppendRequest::parse(query, AppendTarget::Topic);
+        assert_eq!(scope(b"").unwrap().scope, None);
+        assert_eq!(scope(b"scope=log").unwrap().scope, Some(OffsetScope::Log));
+        assert_eq!(scope(b"scope=topic").unwrap().scope, Some(OffsetScope::Topic));
+        for query in [&b"scope=Log"[..], b"scope=", b"scope=log&scope=log"] {
+            assert_eq!(scope(query).unwrap_err().kind(), ProblemKind::InvalidParameter);
+        }
     }
 }

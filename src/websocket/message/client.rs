@@ -3,21 +3,22 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use strandline_storage::{
-    event::{EventType, NewEvent},
+    append::{Append, ExpectedOffset, OffsetScope},
+    event::EventType,
     topic::TopicPattern,
 };
 
 use crate::{
     event_json::{self, EventFields},
     http::query::CHOICES_MAX,
-    input::{LogName, not_yet, quoted},
+    input::{LogName, quoted},
     json::{
         check,
         members::{self, Members},
     },
     problem::{Problem, ProblemKind},
     stream::{
-        cursor::{Cursor, GivenCursor, StartFrom},
+        cursor::{Cursor, GivenCursor, StartFrom, parse_offset},
         filter::{self, Filter},
     },
 };
@@ -62,8 +63,8 @@ pub enum ClientMessage {
     Publish {
         /// What the answer is called; without one there is none, but for errors.
         id: Option<MessageId>,
-        /// The event.
-        event: Box<NewEvent>,
+        /// One event, and the offset that it builds on.
+        append: Box<Append>,
     },
     /// Asks for a `pong`.
     Ping {
@@ -182,8 +183,8 @@ fn message(
                 "expected_offset",
             ];
             only(members, &taken)?;
-            let event = Box::new(publish(members, text)?);
-            Ok(ClientMessage::Publish { id, event })
+            let append = Box::new(publish(members, text)?);
+            Ok(ClientMessage::Publish { id, append })
         }
         "ping" => {
             only(members, &[])?;
@@ -257,23 +258,33 @@ fn filter(members: &MessageMembers<'_>) -> Result<Option<Filter>, Problem> {
     Filter::new(conditions).map_err(|error| error.problem("members \"filter\" and \"where\""))
 }
 
-fn publish(members: &MessageMembers<'_>, text: &Bytes) -> Result<NewEvent, Problem> {
-    refuse_later(members, &["event_id", "expected_offset"])?;
+fn publish(members: &MessageMembers<'_>, text: &Bytes) -> Result<Append, Problem> {
     let topic = members.get("topic");
     if topic.is_none() {
         return Err(Problem::new(ProblemKind::InvalidEvent, "member \"topic\" is missing"));
     }
+    let expected = match members.get("expected_offset") {
+        Some(value) => {
+            let offset = parse_offset(value.get())
+                .ok_or_else(|| invalid("member \"expected_offset\" is not an offset"))?;
+            Some(ExpectedOffset { offset: offset.get(), scope: OffsetScope::Topic })
+        }
+        None => None,
+    };
     let fields = EventFields {
         topic,
         event_type: members.get("event"),
         type_name: "event",
+        id: members.get("event_id"),
+        id_name: "event_id",
         key: members.get("key"),
         headers: members.get("headers"),
         content_type: members.get("content_type"),
         data: members.get("data"),
         data_base64: members.get("data_base64"),
     };
-    event_json::new_event(&fields, None, text)
+    let event = event_json::new_event(&fields, None, text)?;
+    Ok(Append { events: vec![event], expected, producer: None })
 }
 
 /// The texts of an array member, parsed; `None` if it is absent.
@@ -303,13 +314,6 @@ fn only(members: &MessageMembers<'_>, taken: &[&str]) -> Result<(), Problem> {
     match members.first_outside(&all) {
         None => Ok(()),
         Some(name) => Err(invalid(&format!("member \"{name}\" does not belong to this type"))),
-    }
-}
-
-fn refuse_later(members: &MessageMembers<'_>, names: &[&str]) -> Result<(), Problem> {
-    match names.iter().find(|name| members.get(name).is_some()) {
-        None => Ok(()),
-        Some(name) => Err(not_yet(&format!("the member \"{name}\""))),
     }
 }
 
@@ -445,9 +449,11 @@ mod tests {
         let text = Bytes::from_static(
             br#"{"type":"publish","id":"p-8","topic":"a/b","event":"trade","data":{"x": 1},"key":"k","headers":{"H":"v"},"content_type":"application/ld+json"}"#,
         );
-        let Ok(ClientMessage::Publish { id, event }) = parse(&text) else {
+        let Ok(ClientMessage::Publish { id, append }) = parse(&text) else {
             panic!("not a publish")
         };
+        let event = &append.events[0];
+        assert_eq!((append.events.len(), append.expected), (1, None));
         assert_eq!(id.unwrap().as_json(), "\"p-8\"", "as its bytes came");
         assert_eq!((event.topic.as_str(), event.event_type.as_str()), ("a/b", "trade"));
         assert_eq!((&event.data[..], event.form), (&br#"{"x": 1}"#[..], DataForm::Json));
@@ -459,8 +465,11 @@ mod tests {
             (r#""topic":"a//b""#, ProblemKind::InvalidTopic),
             (r#""topic":"$a""#, ProblemKind::InvalidTopic),
             (r#""topic":"a","event":"ping""#, ProblemKind::ReservedType),
-            (r#""topic":"a","event_id":"x""#, ProblemKind::NotYet),
-            (r#""topic":"a","expected_offset":1"#, ProblemKind::NotYet),
+            (r#""topic":"a","event_id":"""#, ProblemKind::InvalidName),
+            (r#""topic":"a","event_id":1"#, ProblemKind::InvalidEvent),
+            (r#""topic":"a","expected_offset":-1"#, ProblemKind::InvalidMessage),
+            (r#""topic":"a","expected_offset":"1""#, ProblemKind::InvalidMessage),
+            (r#""topic":"a","expected_offset":1.0"#, ProblemKind::InvalidMessage),
             (r#""topic":"a","colour":1"#, ProblemKind::InvalidMessage),
             (r#""topic":"a","log":"main""#, ProblemKind::InvalidMessage),
             (r#""topic":"a","data":1,"data_base64":"""#, ProblemKind::InvalidEvent),
@@ -468,6 +477,16 @@ mod tests {
             let (id, got, _) = refused(&format!(r#"{{{members},"type":"publish","id":1}}"#));
             assert_eq!((id.as_deref(), got), (Some("1"), kind), "{members}");
         }
+    }
+
+    /// API §5: `"event_id":".."`, `"expected_offset":5`.
+    #[test]
+    fn a_publish_may_happen_once_and_on_a_condition() {
+        let text = r#"{"type":"publish","topic":"a","event_id":"x","expected_offset":5}"#;
+        let ClientMessage::Publish { append, .. } = ok(text) else { panic!("not a publish") };
+        assert_eq!(append.events[0].id.as_ref().unwrap().as_str(), "x");
+        let expected = ExpectedOffset { offset: 5, scope: OffsetScope::Topic };
+        assert_eq!(append.expected, Some(expected));
     }
 
     /// API §5: `{"type":"unsubscribe","id":9,"subscription":2}`, `{"type":"ping"}`.

@@ -89,12 +89,22 @@ pub fn push_unsubscribed(out: &mut Vec<u8>, id: Option<&MessageId>, subscription
 }
 
 /// Appends the acknowledgement of a `publish`; `sync` is the log's sync mode.
-pub fn push_ack(out: &mut Vec<u8>, id: &MessageId, offset: Offset, tag: Tag, sync: &str) {
+pub fn push_ack(
+    out: &mut Vec<u8>,
+    id: &MessageId,
+    offset: Offset,
+    is_duplicate: bool,
+    tag: Tag,
+    sync: &str,
+) {
     push_type(out, "ack");
     push_id(out, Some(id));
     push_number(out, "offset", offset.get());
     push_text(out, "cursor", &Cursor::after(offset, tag).to_string());
     push_text(out, "sync", sync);
+    if is_duplicate {
+        out.extend_from_slice(b",\"duplicate\":true");
+    }
     out.push(b'}');
 }
 
@@ -208,9 +218,18 @@ mod tests {
             pushed(|out| push_unsubscribed(out, Some(&text_id), 2)),
             r#"{"type":"unsubscribed","id":"a\u0062","subscription":2}"#
         );
+        let ack = |is_duplicate| {
+            pushed(|out| {
+                push_ack(out, &id("8"), Offset::new(64_001), is_duplicate, tag(), "commit");
+            })
+        };
         assert_eq!(
-            pushed(|out| push_ack(out, &id("8"), Offset::new(64_001), tag(), "commit")),
+            ack(false),
             r#"{"type":"ack","id":8,"offset":64001,"cursor":"64001.k3f9q","sync":"commit"}"#
+        );
+        assert_eq!(
+            ack(true),
+            r#"{"type":"ack","id":8,"offset":64001,"cursor":"64001.k3f9q","sync":"commit","duplicate":true}"#
         );
         assert_eq!(
             pushed(|out| push_pong(out, None, 1_763_700_000_000)),
