@@ -63,6 +63,9 @@ pub struct ServeArguments {
     /// A segment file is full at this many bytes: a multiple of 4096, at least 1048576
     #[arg(long, value_name = "N", default_value_t = LogConfig::default().segment_bytes, value_parser = parse_segment_bytes)]
     segment_bytes: u64,
+    /// A full segment is rewritten, compressed, once its last event is so many seconds old
+    #[arg(long, value_name = "SECONDS", default_value_t = LogConfig::default().compress_after_s)]
+    compress_after: u64,
     /// When an append is answered: `commit` (it is on the device), `interval:MS` or `never`
     #[arg(long, value_name = "MODE", default_value_t = SyncMode::Commit)]
     sync: SyncMode,
@@ -120,6 +123,7 @@ impl ServeArguments {
         config.shards = self.shards.unwrap_or(config.shards);
         config.log.segment_bytes = self.segment_bytes;
         config.log.sync = self.sync;
+        config.log.compress_after_s = self.compress_after;
         config.limits.connections_max = self.connections_max;
         config.cors_origins = self.cors_origins;
         config

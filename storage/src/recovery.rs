@@ -228,6 +228,9 @@ fn choose<D: Disk>(disk: &D, dir: &Path, generations: &[Found]) -> Result<Found,
         if !is_whole(disk, dir, found)? {
             continue;
         }
+        // After a kill these names are perhaps what the kernel alone knows: a power cut could take them
+        // back, and keep the removals.
+        disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
         for other in generations.iter().filter(|other| other.name != found.name) {
             let files = [
                 (other.has_log, other.name.log_file_name()),
@@ -337,6 +340,10 @@ impl<D: Disk> Recovery<'_, D> {
         self.end = end;
         self.last_time_ms = self.last_time_ms.max(index.header().last_time_ms);
         if found.has_log {
+            // The stub's name comes first, and may be what the kernel alone knows.
+            self.disk
+                .sync_dir(self.dir)
+                .map_err(OpenError::io("syncing the directory", self.dir))?;
             let path = self.dir.join(found.name.log_file_name());
             self.disk.remove(&path).map_err(OpenError::io("removing", &path))?;
         }

@@ -204,11 +204,17 @@ fn a_frame_behind_a_hole_never_comes_back() {
 /// be, with the right offset: they are of another incarnation.
 #[test]
 fn a_frame_of_an_older_incarnation_is_never_taken() {
+    let config = LogConfig { compress_after_s: 1_000_000, ..config() };
     let fill = |batches| {
         let mut rng = SimRng::new(7);
         let mut model = Model::default();
-        let disk = filled(&disk(7), &mut rng, &mut model, batches).disk.kill();
-        (disk, model)
+        let opened = Process::open(&disk(7), config.clone(), BEGIN, &mut model);
+        let mut process = opened.expect("the log opens");
+        for _ in 0..batches {
+            process.append(&mut rng, &mut model, BEGIN);
+            process.settle(&mut rng, &mut model, BEGIN);
+        }
+        (process.disk.kill(), model)
     };
     let ((old, _), (disk, mut model)) = (fill(12), fill(4));
     let path = Path::new(DIR).join("00000000000000000000.1.log");

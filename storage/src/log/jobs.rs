@@ -102,12 +102,12 @@ impl<D: Disk> Log<D> {
 
     /// The next segment's file, once half of this one is used.
     fn next_preparation(&mut self) -> Option<Job<D>> {
-        let segment_bytes = self.segment_bytes();
+        let (segment_bytes, is_space_owed) = (self.segment_bytes(), self.is_space_owed());
         let jobs = &mut self.jobs;
         let is_wanted =
             jobs.rolling || (self.tail.end.get() > segment_bytes / 2 && self.close == Close::Open);
         let is_there = jobs.next_file.is_some() || jobs.roll == JobState::Running;
-        if !is_wanted || is_there || jobs.prepare != JobState::Idle || jobs.owes_reserve {
+        if !is_wanted || is_there || jobs.prepare != JobState::Idle || is_space_owed {
             return None;
         }
         jobs.prepare = JobState::Running;

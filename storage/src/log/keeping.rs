@@ -162,9 +162,9 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Whether what space there is belongs to the reserve.
+    /// Whether what space there is belongs to the reserve. (A log that closes makes none any more.)
     pub(super) fn is_space_owed(&self) -> bool {
-        self.jobs.owes_reserve
+        self.jobs.owes_reserve && self.close == Close::Open
     }
 
     /// Something that frees space has failed for want of it.
