@@ -13,6 +13,8 @@
 //! unsealed part: the index only says where to look. An index that cannot be read costs speed, not
 //! events: the segment is scanned.
 //!
+//! What the disk does not give back, even when asked again, is a gap as well: of the block it is in.
+//!
 //! Every frame's header, body, base offset and incarnation (through the seed of its checksums) are
 //! checked. What cannot be read is reported as [`ReadError::Gap`], never skipped in silence, and the
 //! reader then stands behind it: the caller may go on.
@@ -359,7 +361,7 @@ impl<D: Disk> Visit<D> {
                 let Some(blocks) = blocks_to_scan(self.segment.blocks(), left, order) else {
                     return Ok(Refill::Done);
                 };
-                self.run = Run::of_blocks(&self.segment, io, &blocks, order).await?;
+                self.run = Run::of_readable_blocks(&self.segment, io, &blocks, order).await?;
                 *spent_bytes += self.run.read_bytes();
             }
             Plan::Frames(frames) if frames.is_empty() => return Ok(Refill::Done),
@@ -369,7 +371,11 @@ impl<D: Disk> Visit<D> {
                 let mut run = Run::empty();
                 if let Some((chosen, span)) = frames_to_fetch(blocks, frames, guess_bytes, order) {
                     let chosen = &frames.make_contiguous()[chosen];
-                    run = Run::of_frames(&self.segment, io, chosen, span, order).await?;
+                    // Where it cannot be read, the blocks are tried one by one.
+                    run = match Run::of_frames(&self.segment, io, chosen, span, order).await {
+                        Err(ReadError::Io { .. }) => Run::empty(),
+                        run => run?,
+                    };
                 }
                 *spent_bytes += run.read_bytes();
                 let read = run.found.len();

@@ -1,6 +1,6 @@
 //! What one read of a segment fetches, and the frames in it.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::{collections::VecDeque, io, ops::Range, sync::Arc};
 
 use crate::{
     buffer::DiskBuffer,
@@ -58,6 +58,31 @@ impl Run {
         Ok(Run { position: first.position, bytes: Arc::new(bytes), found })
     }
 
+    /// The same, and what the disk does not give back is a gap: of a whole run that cannot be read, even
+    /// when asked twice, the block that comes first is asked for alone, and is the gap if it fails too.
+    pub async fn of_readable_blocks<D: Disk, I: ReadIo<D>>(
+        segment: &SealedSegment<D>,
+        io: &I,
+        edges: &[Edge],
+        order: Order,
+    ) -> Result<Run, ReadError> {
+        let first = match order {
+            Order::Ascending => &edges[..2],
+            Order::Descending => &edges[edges.len() - 2..],
+        };
+        let mut failure = None;
+        for edges in [edges, edges, first] {
+            match Run::of_blocks(segment, io, edges, order).await {
+                Err(ReadError::Io { source, .. }) if is_damage(&source) => failure = Some(source),
+                outcome => return outcome,
+            }
+        }
+        let what = failure.map_or_else(String::new, |source| format!("cannot be read: {source}"));
+        let (offsets, position) = (first[0].offset..first[1].offset, first[0].position);
+        let found = VecDeque::from([Found::Gap(Gap { offsets, position, what })]);
+        Ok(Run { position, bytes: Arc::default(), found })
+    }
+
     /// Reads frames that the index names, ascending, lying in `span`. Holds as many of them, from
     /// the end that `order` begins with, as are found to be where the index says.
     pub async fn of_frames<D: Disk, I: ReadIo<D>>(
@@ -99,7 +124,18 @@ impl Run {
         } else {
             // Longer than it was guessed to be.
             let end = position.plus(header.frame_bytes() as u64);
-            let bytes = Arc::new(segment.read_log(io, position, end).await?);
+            let bytes = match segment.read_log(io, position, end).await {
+                Err(ReadError::Io { .. }) => segment.read_log(io, position, end).await,
+                read => read,
+            };
+            let bytes = match bytes {
+                Err(ReadError::Io { source, .. }) if is_damage(&source) => {
+                    let offsets = header.base_offset..header.end_offset;
+                    let what = format!("cannot be read: {source}");
+                    return Ok(Err(Gap { offsets, position, what }));
+                }
+                bytes => Arc::new(bytes?),
+            };
             Frame::parse_at(&bytes, 0, segment.seed(), Trust::Checksum)
         };
         let what = match frame {
@@ -109,6 +145,13 @@ impl Run {
         };
         Ok(Err(Gap { offsets: header.base_offset..header.end_offset, position, what }))
     }
+}
+
+/// Whether the disk has lost what was to be read; else the same read may succeed later.
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock};
+    let may_pass = [Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock];
+    !may_pass.contains(&error.kind())
 }
 
 /// Where the blocks that a scan reads next begin, and where they end: as many as one read takes, but
