@@ -462,6 +462,14 @@ impl Owner {
                 Notice::Damaged { name, reason } => {
                     tracing::error!(%name, reason, "a segment is damaged: it is kept as it is");
                 }
+                Notice::Scrubbed { bytes, damaged: 0 } => {
+                    tracing::info!(bytes, "all sealed segments were read again: they are sound");
+                }
+                Notice::Scrubbed { bytes, damaged } => tracing::error!(
+                    bytes,
+                    damaged,
+                    "sealed segments are damaged: `strandline verify` says where, a backup may help"
+                ),
                 Notice::RetireFailed { reason } => {
                     tracing::warn!(
                         reason,

@@ -66,6 +66,9 @@ pub struct ServeArguments {
     /// A full segment is rewritten, compressed, once its last event is so many seconds old
     #[arg(long, value_name = "SECONDS", default_value_t = LogConfig::default().compress_after_s)]
     compress_after: u64,
+    /// All full segments are read again every so many seconds, to find rot in time
+    #[arg(long, value_name = "SECONDS", default_value_t = LogConfig::default().scrub_interval_s)]
+    scrub_interval: u64,
     /// When an append is answered: `commit` (it is on the device), `interval:MS` or `never`
     #[arg(long, value_name = "MODE", default_value_t = SyncMode::Commit)]
     sync: SyncMode,
@@ -124,6 +127,7 @@ impl ServeArguments {
         config.log.segment_bytes = self.segment_bytes;
         config.log.sync = self.sync;
         config.log.compress_after_s = self.compress_after;
+        config.log.scrub_interval_s = self.scrub_interval;
         config.limits.connections_max = self.connections_max;
         config.cors_origins = self.cors_origins;
         config

@@ -111,6 +111,10 @@ pub struct LogConfig {
     /// A sealed segment is rewritten, compressed, once its last event is so old: those that read what
     /// came lately read it as it was written.
     pub compress_after_s: u64,
+    /// Sealed segments are read again so often, to find rot while there still is a backup.
+    pub scrub_interval_s: u64,
+    /// And so fast at most: little enough that nobody notices.
+    pub scrub_bytes_per_s: u64,
     /// Ids are remembered for so long: longer than any client retries.
     pub id_window_s: u64,
 }
@@ -135,6 +139,8 @@ impl Default for LogConfig {
             id_window_events: 1_000_000,
             id_window_s: 600,
             reserve_bytes: 16 << 20,
+            scrub_interval_s: 7 * 24 * 3600,
+            scrub_bytes_per_s: 32 << 20,
             compress_after_s: 600,
         }
     }

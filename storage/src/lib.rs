@@ -30,6 +30,7 @@ pub mod retention;
 pub mod retire;
 pub mod rules;
 pub mod scan;
+pub mod scrub;
 pub mod seal;
 pub mod segment;
 pub mod segment_set;

@@ -61,9 +61,11 @@ mod drive;
 mod jobs;
 mod keeping;
 mod plan;
+mod scrubbing;
 
 use compacting::Compaction;
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
+use scrubbing::{SCRUB_FIRST_MS, Scrubbing};
 
 /// The name of the file that keeps some space. Found at a start, it is removed: recovery may need it.
 pub(crate) const RESERVE_FILE_NAME: &str = "reserve.tmp";
@@ -104,6 +106,7 @@ pub struct Log<D: Disk> {
     notices: Vec<Notice>,
     jobs: Jobs<D>,
     compaction: Compaction,
+    scrubbing: Scrubbing<D>,
     /// Ids given out, and operations whose outcome is still to come.
     ops: u64,
     outstanding: usize,
@@ -139,6 +142,7 @@ struct Jobs<D: Disk> {
     retire: JobState,
     compact: JobState,
     reserve: JobState,
+    scrub: JobState,
     /// The reserve is there.
     has_reserve: bool,
     /// What frees space has found none: the reserve is to be given back.
@@ -223,6 +227,13 @@ pub enum Notice {
     CompactFailed {
         /// What failed.
         reason: String,
+    },
+    /// All sealed segments have been read again.
+    Scrubbed {
+        /// How many bytes.
+        bytes: u64,
+        /// How many segments are damaged.
+        damaged: usize,
     },
     /// A sealed segment is damaged: it is neither rewritten nor removed by itself.
     Damaged {
@@ -322,6 +333,11 @@ impl<D: Disk> Log<D> {
                 retire: JobState::Idle,
                 compact: JobState::Idle,
                 reserve: JobState::Idle,
+                scrub: JobState::after(
+                    now,
+                    SCRUB_FIRST_MS.min(config.scrub_interval_s * 1_000),
+                    false,
+                ),
                 has_reserve: false,
                 needs_reserve: false,
                 owes_reserve: false,
@@ -332,6 +348,7 @@ impl<D: Disk> Log<D> {
                 disk_full: false,
             },
             compaction: Compaction::default(),
+            scrubbing: Scrubbing::default(),
             ops: 0,
             outstanding: 0,
             stated: end,

@@ -22,6 +22,7 @@ use crate::{
     io::{Access, Disk, DiskFile},
     offset::Position,
     retire::RetireJob,
+    scrub::{ScrubJob, ScrubOutcome},
     seal::{SealJob, SealOutcome},
     segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName},
 };
@@ -144,6 +145,8 @@ pub enum Job<D: Disk> {
     Seal(SealJob<D>),
     /// Remove a segment whose events are gone.
     Retire(RetireJob<D>),
+    /// Read a part of a sealed segment again. For a thread of its own.
+    Scrub(ScrubJob<D>),
     /// Keep some space for the day when there is none, or give it back.
     Reserve(ReserveJob),
     /// Rewrite a sealed segment that needs it. May take seconds: for a thread of its own.
@@ -177,6 +180,8 @@ pub enum JobOutcome<D: Disk> {
         /// Whether it is gone, durably.
         result: Result<(), OpenError>,
     },
+    /// Of [`Job::Scrub`].
+    Scrubbed(Box<ScrubOutcome<D>>),
     /// Of [`Job::Reserve`].
     Reserved {
         /// Whether it was to be kept, not given back.
@@ -199,6 +204,7 @@ impl<D: Disk> Job<D> {
                 JobOutcome::Rolled { next: job.run(disk), header }
             }
             Job::Seal(job) => JobOutcome::Sealed(job.run(disk)),
+            Job::Scrub(job) => JobOutcome::Scrubbed(Box::new(job.run(disk))),
             Job::Reserve(job) => JobOutcome::Reserved { keep: job.keep, result: job.run(disk) },
             Job::Compact(job) => JobOutcome::Compacted(job.run(disk)),
             Job::Retire(job) => {
@@ -209,7 +215,7 @@ impl<D: Disk> Job<D> {
 
     /// Whether it may take long, and nothing waits for it.
     pub fn is_background(&self) -> bool {
-        matches!(self, Job::Compact(_))
+        matches!(self, Job::Compact(_) | Job::Scrub(_))
     }
 
     /// Its name, for diagnostics.
@@ -220,6 +226,7 @@ impl<D: Disk> Job<D> {
             Job::Roll(_) => "roll",
             Job::Seal(_) => "seal",
             Job::Retire(_) => "retire",
+            Job::Scrub(_) => "scrub",
             Job::Reserve(_) => "reserve",
             Job::Compact(_) => "compact",
         }

@@ -78,6 +78,11 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
         }
     }
 
+    /// Goes on behind a frame that another scan gave.
+    pub fn behind(file: &'a F, header: &SegmentHeader, end: SegmentEnd) -> Self {
+        FrameScan { end, ..FrameScan::new(file, header) }
+    }
+
     /// Behind the last frame that it gave.
     pub fn end(&self) -> SegmentEnd {
         self.end

@@ -70,6 +70,8 @@ impl Life {
             recent_frames_bytes_max: *rng.pick(&[0, 16 << 10, 1 << 20]),
             id_window_events: 1_000_000,
             id_window_s: 1_000_000_000,
+            scrub_interval_s: *rng.pick(&[1, 1_000_000]),
+            scrub_bytes_per_s: 1 << 20,
             reserve_bytes: *rng.pick(&[0, 16 << 10]),
             compress_after_s: *rng.pick(&[0, 1, 1_000_000_000]),
         };

@@ -64,6 +64,7 @@ impl<D: Disk> Log<D> {
             retry(jobs.retire),
             retry(jobs.compact),
             retry(jobs.reserve),
+            retry(jobs.scrub).filter(|_| !self.segments.is_empty()),
             self.retention_due_boot_ms(),
         ]
         .into_iter()

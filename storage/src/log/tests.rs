@@ -1108,3 +1108,37 @@ fn a_full_disk_takes_what_frees_it_and_goes_on() {
         assert_eq!(log.visible(), more.wait, "case {case}");
     }
 }
+
+#[test]
+fn a_scrub_finds_rot_and_reports_it_once() {
+    let disk = SimDisk::new(8);
+    let config = LogConfig { scrub_interval_s: 100, scrub_bytes_per_s: 1 << 20, ..tiny() };
+    let (mut log, _) = open_with(&disk, config);
+    append_each(&mut log, 100);
+    let notices = |log: &mut Log<SimDisk>, boot_ms: u64| {
+        let mut now_ms = boot_ms;
+        while now_ms < boot_ms + 90_000 {
+            log.run_ops(now(now_ms));
+            now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
+        }
+        let notices = log.take_notices();
+        let of_scrub = notices
+            .into_iter()
+            .filter(|notice| matches!(notice, Notice::Scrubbed { .. } | Notice::Damaged { .. }));
+        of_scrub.collect::<Vec<_>>()
+    };
+    let first = notices(&mut log, 100_000);
+    assert!(
+        matches!(first[..], [Notice::Scrubbed { damaged: 0, bytes }] if bytes > 100_000),
+        "{first:?}"
+    );
+    let path = log_files(&disk)[1].clone();
+    disk.flip_bit(&path, Position::new(9_000), 3);
+    let second = notices(&mut log, 210_000);
+    assert!(
+        matches!(second[..], [Notice::Damaged { .. }, Notice::Scrubbed { damaged: 1, .. }]),
+        "{second:?}"
+    );
+    let third = notices(&mut log, 320_000);
+    assert!(matches!(third[..], [Notice::Scrubbed { damaged: 1, .. }]), "{third:?}");
+}

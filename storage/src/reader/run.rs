@@ -149,7 +149,9 @@ impl Run {
 
 /// Whether the disk has lost what was to be read; else the same read may succeed later.
 fn is_damage(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock};
+    use io::ErrorKind::{
+        Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock,
+    };
     let may_pass = [Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock];
     !may_pass.contains(&error.kind())
 }

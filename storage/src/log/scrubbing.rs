@@ -1,0 +1,91 @@
+//! When sealed segments are read again, and what follows.
+
+use std::sync::Arc;
+
+use super::{Close, JobState, Log, Notice, Now};
+use crate::{
+    index::SegmentEnd,
+    io::Disk,
+    offset::Offset,
+    op::Job,
+    scrub::{ScrubJob, ScrubOutcome},
+    segment_set::SealedSegment,
+};
+
+/// The first pass begins so long after the log was opened: a start has enough to do.
+pub(super) const SCRUB_FIRST_MS: u64 = 3_600_000;
+
+/// How far a pass has come.
+pub(super) struct Scrubbing<D: Disk> {
+    /// The segment that it is in, and where the next step begins.
+    place: Option<(Arc<SealedSegment<D>>, SegmentEnd)>,
+    /// Everything before it has been read.
+    done: Offset,
+    bytes: u64,
+    totals: ScrubTotals,
+}
+
+impl<D: Disk> Default for Scrubbing<D> {
+    fn default() -> Self {
+        let totals = ScrubTotals::default();
+        Scrubbing { place: None, done: Offset::ZERO, bytes: 0, totals }
+    }
+}
+
+/// What scrubbing has done since the log was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubTotals {
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Passes over all sealed segments.
+    pub passes: u64,
+}
+
+impl<D: Disk> Log<D> {
+    /// What scrubbing has done since the log was opened.
+    pub fn scrub_totals(&self) -> ScrubTotals {
+        self.scrubbing.totals
+    }
+
+    pub(super) fn next_scrub(&mut self) -> Option<Job<D>> {
+        if self.jobs.scrub != JobState::Idle || self.close != Close::Open {
+            return None;
+        }
+        let (segment, from) = match self.scrubbing.place.take() {
+            Some((segment, from)) => (segment, Some(from)),
+            None => (Arc::clone(self.segments.first_ending_behind(self.scrubbing.done)?), None),
+        };
+        self.jobs.scrub = JobState::Running;
+        Some(Job::Scrub(ScrubJob { segment, from }))
+    }
+
+    pub(super) fn scrubbed(&mut self, outcome: ScrubOutcome<D>, now: Now) {
+        let ScrubOutcome { segment, next, bytes, damage } = outcome;
+        self.scrubbing.bytes += bytes;
+        self.scrubbing.totals.bytes += bytes;
+        // One that was replaced or removed meanwhile is not damaged: its files are gone.
+        let is_current = self.segments.iter().any(|known| Arc::ptr_eq(known, &segment));
+        if let Some(reason) = damage
+            && is_current
+        {
+            self.note_damage(segment.name(), reason);
+        }
+        match next {
+            Some(end) => self.scrubbing.place = Some((segment, end)),
+            None => self.scrubbing.done = segment.end(),
+        }
+        let rest_ms = bytes.saturating_mul(1_000) / self.config.scrub_bytes_per_s;
+        let is_over = self.scrubbing.place.is_none() && self.scrubbing.done >= self.segments.end();
+        if !is_over {
+            self.jobs.scrub = JobState::after(now, rest_ms.max(1), false);
+            return;
+        }
+        let bytes = std::mem::take(&mut self.scrubbing.bytes);
+        self.scrubbing.done = Offset::ZERO;
+        self.scrubbing.totals.passes += 1;
+        let damaged = self.damaged_segments();
+        self.notices.push(Notice::Scrubbed { bytes, damaged });
+        let interval_ms = self.config.scrub_interval_s.saturating_mul(1_000).max(1);
+        self.jobs.scrub = JobState::after(now, interval_ms, false);
+    }
+}

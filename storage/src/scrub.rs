@@ -1,0 +1,101 @@
+//! Sealed segments are read again now and then, so that rot is found while there still is a backup.
+//!
+//! A step reads a few MiB, on a thread that runs when nothing else wants to; between two steps the
+//! disk rests. Frames are checked as recovery checks them, the index whole.
+
+use std::sync::Arc;
+
+use crate::{
+    index::{self, SegmentEnd},
+    io::{Access, Disk, DiskFile},
+    offset::Position,
+    scan::FrameScan,
+    segment_set::SealedSegment,
+};
+
+/// A step reads so much, and then the frame that it is in.
+pub const STEP_BYTES: u64 = 4 << 20;
+
+/// See [`crate::op::Job::Scrub`].
+pub struct ScrubJob<D: Disk> {
+    pub(crate) segment: Arc<SealedSegment<D>>,
+    /// Where the step before it ended; `None` at the begin of the segment.
+    pub(crate) from: Option<SegmentEnd>,
+}
+
+/// What a step found.
+pub struct ScrubOutcome<D: Disk> {
+    /// The segment.
+    pub segment: Arc<SealedSegment<D>>,
+    /// Where the next step begins; `None` at the end of the segment.
+    pub next: Option<SegmentEnd>,
+    /// How much it has read.
+    pub bytes: u64,
+    /// What is damaged.
+    pub damage: Option<String>,
+}
+
+impl<D: Disk> ScrubJob<D> {
+    /// Reads a part of the segment.
+    pub(crate) fn run(self, disk: &D) -> ScrubOutcome<D> {
+        let ScrubJob { segment, from } = self;
+        // Past the page cache where that is possible: what it holds says little about the device.
+        let direct = disk.open(&segment.log_path(), Access::Direct);
+        let mut outcome =
+            ScrubOutcome { segment: segment.clone(), next: None, bytes: 0, damage: None };
+        if from.is_none()
+            && let Err(what) = check_index(&segment)
+        {
+            outcome.damage = Some(format!("index: {what}"));
+            return outcome;
+        }
+        let result = match &direct {
+            Ok(file) => scan(file, &segment, from),
+            Err(_) => scan(&**segment.log_file(), &segment, from),
+        };
+        match result {
+            Ok((next, bytes)) => (outcome.next, outcome.bytes) = (next, bytes),
+            Err(what) => outcome.damage = Some(what),
+        }
+        outcome
+    }
+}
+
+fn check_index<D: Disk>(segment: &SealedSegment<D>) -> Result<(), String> {
+    let file = segment.index_file();
+    let size = file.size().map_err(|error| error.to_string())?;
+    let mut bytes = vec![0; usize::try_from(size).expect("an index fits in memory")];
+    file.read_exact_at(&mut bytes, Position::default()).map_err(|error| error.to_string())?;
+    index::check_all(&bytes).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Checks the frames of one step; where the next one begins, and how much was read.
+fn scan<D: Disk>(
+    file: &D::File,
+    segment: &SealedSegment<D>,
+    from: Option<SegmentEnd>,
+) -> Result<(Option<SegmentEnd>, u64), String> {
+    let mut frames = match from {
+        Some(end) => FrameScan::behind(file, segment.header(), end),
+        None => FrameScan::new(file, segment.header()),
+    };
+    let start = frames.end().end_position;
+    let end = segment.index().header().end_position;
+    loop {
+        let at = frames.end();
+        let read_bytes = at.end_position.get() - start.get();
+        if at.end_position >= end {
+            let is_whole = at.end_offset == segment.end();
+            let short = || format!("its frames end at offset {}", at.end_offset);
+            return if is_whole { Ok((None, read_bytes)) } else { Err(short()) };
+        }
+        if read_bytes >= STEP_BYTES {
+            return Ok((Some(at), read_bytes));
+        }
+        match frames.next_frame() {
+            Ok(Ok(_)) => {}
+            Ok(Err(why)) => return Err(format!("at position {}: {why}", at.end_position)),
+            Err(error) => return Err(format!("at position {}: {error}", at.end_position)),
+        }
+    }
+}
