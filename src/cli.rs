@@ -9,6 +9,7 @@ pub mod bench;
 pub mod client;
 pub mod directory;
 pub mod dump;
+pub mod progress;
 pub mod repair;
 pub mod serve;
 pub mod tail;
