@@ -28,6 +28,7 @@ pub mod recovery;
 pub mod repair;
 pub mod retention;
 pub mod retire;
+mod rewrite;
 pub mod rules;
 pub mod scan;
 pub mod seal;

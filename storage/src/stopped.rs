@@ -11,6 +11,7 @@ use std::{
 use crate::{
     error::{Corruption, OpenError, ReadError},
     frame::Seed,
+    index::{INDEX_HEADER_BYTES, IndexHeader},
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
     reader::{Hits, ReadQuery, Reader},
@@ -43,7 +44,19 @@ impl<D: Disk> StoppedLog<D> {
                 *segments.entry(name).or_insert(false) |= file == SegmentFile::Index;
             }
         }
-        let segments = segments.into_iter().collect();
+        // Of each segment the newest generation that has an index; a rewrite counts from then on.
+        let mut chosen: Vec<(SegmentName, bool)> = Vec::with_capacity(segments.len());
+        for (name, has_index) in segments {
+            match chosen.last_mut() {
+                Some(last) if last.0.base_offset == name.base_offset => {
+                    if has_index {
+                        *last = (name, true);
+                    }
+                }
+                _ => chosen.push((name, has_index)),
+            }
+        }
+        let segments = chosen;
         Ok(StoppedLog { disk: disk.clone(), dir: dir.to_owned(), segments, _lock: lock })
     }
 
@@ -67,6 +80,10 @@ impl<D: Disk> StoppedLog<D> {
             if query.from >= query.end {
                 return Ok(());
             }
+            if let Some(end_offset) = self.stub_end(*name, *has_index)? {
+                end = end_offset;
+                continue;
+            }
             let (flow, segment_end) = match self.open_sealed(*name, *has_index)? {
                 Some(sealed) => {
                     let end = sealed.end();
@@ -80,6 +97,19 @@ impl<D: Disk> StoppedLog<D> {
             end = segment_end;
         }
         Ok(())
+    }
+
+    /// Where a segment ends whose events are gone on purpose.
+    fn stub_end(&self, name: SegmentName, has_index: bool) -> Result<Option<Offset>, OpenError> {
+        if !has_index {
+            return Ok(None);
+        }
+        let path = self.dir.join(name.index_file_name());
+        let file = self.disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+        let mut bytes = vec![0; INDEX_HEADER_BYTES];
+        let header = file.read_exact_at(&mut bytes, Position::default()).ok();
+        let header = header.and_then(|()| IndexHeader::decode(&bytes).ok());
+        Ok(header.filter(IndexHeader::is_stub).map(|header| header.end_offset))
     }
 
     /// The segment with its index, if that is sound.

@@ -37,6 +37,9 @@ mod tests;
 
 use segment::{CheckedSegment, SegmentCheck};
 
+/// What the directory begins with into which a repair puts what it takes out.
+pub(crate) const ASIDE_PREFIX: &str = "damaged-";
+
 /// What `verify` looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
@@ -138,12 +141,29 @@ pub fn lock_shared<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> 
 
 /// The files of a segment that are there.
 #[derive(Clone, Copy, Debug)]
-struct SegmentFiles {
-    name: SegmentName,
-    has_log: bool,
-    has_index: bool,
+pub(crate) struct SegmentFiles {
+    pub(crate) name: SegmentName,
+    pub(crate) has_log: bool,
+    pub(crate) has_index: bool,
     /// Of both; of one that cannot be opened, none.
     bytes: u64,
+}
+
+impl SegmentFiles {
+    /// None of the two.
+    pub(crate) fn none(name: SegmentName) -> Self {
+        SegmentFiles { name, has_log: false, has_index: false, bytes: 0 }
+    }
+}
+
+/// Checks one segment by itself, which ends where its successor begins if it has one.
+pub(crate) fn check_segment<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    files: &SegmentFiles,
+    successor: Option<Offset>,
+) -> CheckedSegment {
+    SegmentCheck::run(disk, dir, files, successor, &Progress::default())
 }
 
 /// What can only be seen over all segments: where each begins, topics, times.
@@ -180,8 +200,7 @@ impl<D: Disk> Checker<'_, D> {
         names.sort_unstable();
         for file_name in names {
             if let Some((name, file)) = SegmentName::parse(&file_name) {
-                let none = SegmentFiles { name, has_log: false, has_index: false, bytes: 0 };
-                let files = segments.entry(name).or_insert(none);
+                let files = segments.entry(name).or_insert_with(|| SegmentFiles::none(name));
                 match file {
                     SegmentFile::Log => files.has_log = true,
                     SegmentFile::Index => files.has_index = true,
@@ -199,7 +218,22 @@ impl<D: Disk> Checker<'_, D> {
                 self.note(&file_name, "not a file of the log");
             }
         }
-        Ok(segments.into_values().collect())
+        let all: Vec<SegmentFiles> = segments.into_values().collect();
+        let mut chosen = Vec::new();
+        for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
+            // A rewrite counts once it has its index.
+            let newest = same.iter().rposition(|files| files.has_index).unwrap_or(0);
+            for (index, files) in same.iter().enumerate() {
+                match index == newest {
+                    true => chosen.push(*files),
+                    false => self.note(
+                        &files.name.log_file_name(),
+                        "left by a rewrite that was cut short; the next start removes it",
+                    ),
+                }
+            }
+        }
+        Ok(chosen)
     }
 
     /// Takes in what was found of the next segment by itself.
@@ -264,5 +298,8 @@ impl<D: Disk> Checker<'_, D> {
 
 /// Whether a file holds what a repair cut off a segment.
 pub(crate) fn is_kept_aside(file_name: &str) -> bool {
-    file_name.split_once(".cut-").is_some_and(|(segment, _)| SegmentName::parse(segment).is_some())
+    file_name.starts_with(ASIDE_PREFIX)
+        || file_name
+            .split_once(".cut-")
+            .is_some_and(|(segment, _)| SegmentName::parse(segment).is_some())
 }

@@ -11,7 +11,7 @@ use std::{
 use crate::{
     error::Corruption,
     frame::{Frame, FrameError, Seed},
-    index::{self, IndexBuilder, IndexHeader, SegmentEnd},
+    index::{self, Carried, IndexBuilder, IndexHeader, SegmentEnd},
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
     scan::{self, FrameScan, ScanEnd},
@@ -22,15 +22,15 @@ use crate::{
 
 /// What was found in one segment.
 #[derive(Debug, Default)]
-pub(super) struct CheckedSegment {
-    pub(super) findings: Vec<Corruption>,
+pub(crate) struct CheckedSegment {
+    pub(crate) findings: Vec<Corruption>,
     pub(super) notes: Vec<String>,
     pub(super) frames: u64,
     pub(super) events: u64,
     /// Where its frames end; `None` if they could not be looked at to the end,
-    pub(super) end: Option<Offset>,
+    pub(crate) end: Option<Offset>,
     /// and then where it ends at least.
-    pub(super) end_without_frames: Offset,
+    pub(crate) end_without_frames: Offset,
     /// Its topics in the order in which they came, and the frame that named each first.
     pub(super) topics: Vec<(TopicNumber, Arc<str>, Position)>,
     /// The times of its first and last event.
@@ -115,6 +115,17 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
     fn check_files(&mut self, files: &SegmentFiles, successor: Option<Offset>, seen: &mut u64) {
         let index = if files.has_index { self.check_index(files) } else { None };
         let log_name = files.name.log_file_name();
+        if let Some((index, _)) = index.as_ref().filter(|(index, _)| index.is_stub()) {
+            if index.base_offset != files.name.base_offset {
+                let what = format!("it says that it begins at {}", index.base_offset);
+                self.finding(&files.name.index_file_name(), Position::default(), what);
+            }
+            self.checked.end = Some(index.end_offset);
+            if files.has_log {
+                self.note(&log_name, "its events are gone on purpose; the next start removes it");
+            }
+            return;
+        }
         // What is known of its end if its frames cannot be looked at.
         let index_end = index.as_ref().map(|(header, _)| header.end_offset);
         self.checked.end_without_frames = index_end.or(successor).unwrap_or(files.name.base_offset);
@@ -288,6 +299,16 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
             }
             Err(why) => why,
         };
+        if let ScanEnd::Invalid(FrameError::Lost { why }) = &why
+            && let Some((lost, position, frame_bytes)) = scan.step_over_lost()?
+        {
+            let what = format!("events from {} to {} are lost: {why}", lost.start, lost.end);
+            self.note(log_name, &what);
+            if let Some(builder) = builder {
+                builder.add_gap(lost, position, frame_bytes);
+            }
+            return Ok(true);
+        }
         *builder = None;
         let mut what = why.to_string();
         if let Reach::Torn = reach {
@@ -363,7 +384,11 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         end: &SegmentEnd,
         builder: &IndexBuilder,
     ) {
-        let rebuilt = builder.finish(end);
+        // What a rewrite took over from the index before is in no frame.
+        let rebuilt = match files.name.generation {
+            1 => builder.finish(end),
+            _ => builder.finish_carrying(end, &Carried::of_index(index, bytes)),
+        };
         if rebuilt == bytes {
             return;
         }
