@@ -15,6 +15,7 @@ use std::{
 };
 
 use crate::{
+    buffer::DiskBuffer,
     error::OpenError,
     frame::{
         Frame, Seed,
@@ -137,6 +138,12 @@ impl<D: Disk> SegmentWriter<D> {
         Ok(())
     }
 
+    /// Removes what was written.
+    pub fn abandon(self) -> Result<(), OpenError> {
+        let SegmentWriter { disk, temporary, .. } = self;
+        disk.remove(&temporary).map_err(OpenError::io("removing", &temporary))
+    }
+
     /// Gives both files their names, durably. Returns how it ends. What a sound index of the segment said of
     /// the state of the log is carried over; without one the frames say it.
     pub fn finish(mut self, carried: Option<&Carried>) -> Result<SegmentEnd, OpenError> {
@@ -157,9 +164,9 @@ impl<D: Disk> SegmentWriter<D> {
 
 /// The header of a segment's log file, if it can be read and is good; else why not.
 pub(crate) fn read_header<F: DiskFile>(file: &F) -> io::Result<Result<SegmentHeader, String>> {
-    let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
-    match file.read_exact_at(&mut bytes, Position::default()) {
-        Ok(()) => Ok(SegmentHeader::decode(&bytes).map_err(|error| error.to_string())),
+    let mut bytes = DiskBuffer::zeroed(SEGMENT_HEADER_BYTES);
+    match file.read_exact_at(bytes.as_mut_slice(), Position::default()) {
+        Ok(()) => Ok(SegmentHeader::decode(bytes.as_slice()).map_err(|error| error.to_string())),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Ok(Err("the file ends inside its header".to_owned()))
         }

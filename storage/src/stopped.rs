@@ -2,7 +2,6 @@
 //! last segments have no index yet.
 
 use std::{
-    collections::BTreeMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,12 +10,13 @@ use std::{
 use crate::{
     error::{Corruption, OpenError, ReadError},
     frame::Seed,
-    index::{INDEX_HEADER_BYTES, IndexHeader},
+    index::IndexHeader,
     io::{Access, Disk, DiskFile},
+    listing,
     offset::{Offset, Position},
     reader::{Hits, ReadQuery, Reader},
     scan::{self, FrameScan},
-    segment::{SEGMENT_HEADER_BYTES, SegmentFile, SegmentHeader, SegmentName},
+    segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName},
     segment_set::{SealedSegment, SegmentSet},
     selection::{Order, Selection},
     verify::lock_shared,
@@ -38,25 +38,9 @@ impl<D: Disk> StoppedLog<D> {
     /// Locks the log in `dir`; others may read it too.
     pub fn open(disk: &D, dir: &Path) -> Result<Self, OpenError> {
         let lock = lock_shared(disk, dir)?;
-        let mut segments = BTreeMap::new();
-        for file_name in disk.list(dir).map_err(OpenError::io("listing", dir))? {
-            if let Some((name, file)) = SegmentName::parse(&file_name) {
-                *segments.entry(name).or_insert(false) |= file == SegmentFile::Index;
-            }
-        }
-        // Of each segment the newest generation that has an index; a rewrite counts from then on.
-        let mut chosen: Vec<(SegmentName, bool)> = Vec::with_capacity(segments.len());
-        for (name, has_index) in segments {
-            match chosen.last_mut() {
-                Some(last) if last.0.base_offset == name.base_offset => {
-                    if has_index {
-                        *last = (name, true);
-                    }
-                }
-                _ => chosen.push((name, has_index)),
-            }
-        }
-        let segments = chosen;
+        let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
+        let segments = listing::segments(&names);
+        let segments = segments.iter().map(|listed| (listed.name, listed.has_index)).collect();
         Ok(StoppedLog { disk: disk.clone(), dir: dir.to_owned(), segments, _lock: lock })
     }
 
@@ -104,11 +88,7 @@ impl<D: Disk> StoppedLog<D> {
         if !has_index {
             return Ok(None);
         }
-        let path = self.dir.join(name.index_file_name());
-        let file = self.disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
-        let mut bytes = vec![0; INDEX_HEADER_BYTES];
-        let header = file.read_exact_at(&mut bytes, Position::default()).ok();
-        let header = header.and_then(|()| IndexHeader::decode(&bytes).ok());
+        let header = listing::index_header(&self.disk, &self.dir, name)?;
         Ok(header.filter(IndexHeader::is_stub).map(|header| header.end_offset))
     }
 
@@ -239,7 +219,7 @@ fn read_sealed<D: Disk>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{testing::TestLog, topic::TopicPattern};
+    use crate::{segment::SegmentFile, testing::TestLog, topic::TopicPattern};
 
     fn frames(count: usize) -> Vec<Vec<(&'static str, Vec<u8>)>> {
         vec![vec![("a", vec![1]), ("b", vec![2])]; count]
