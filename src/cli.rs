@@ -5,12 +5,20 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod append;
+pub mod backup;
 pub mod bench;
 pub mod client;
 pub mod directory;
 pub mod dump;
+pub mod export;
+pub mod import;
+pub mod place;
+pub mod progress;
+pub mod records;
 pub mod repair;
+pub mod restore;
 pub mod serve;
+pub mod staged;
 pub mod tail;
 pub mod topics;
 pub mod verify;
@@ -38,6 +46,10 @@ enum Command {
     Verify(verify::VerifyArguments),
     Dump(dump::DumpArguments),
     Repair(repair::RepairArguments),
+    Backup(backup::BackupArguments),
+    Restore(restore::RestoreArguments),
+    Export(export::ExportArguments),
+    Import(import::ImportArguments),
     Bench(bench::BenchArguments),
 }
 
@@ -51,6 +63,10 @@ pub fn run() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Repair(arguments) => repair::run(&arguments),
+        Command::Backup(arguments) => backup::run(&arguments),
+        Command::Restore(arguments) => restore::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -15,11 +15,11 @@ use std::{
 };
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::client::{Client, ClientError, Refusal, ServerAddress};
+use super::progress::bytes_bar;
 
 /// A request holds at most so many lines,
 const BATCH_LINES_MAX: usize = 10_000;
@@ -90,7 +90,7 @@ pub fn run(arguments: &AppendArguments) -> ExitCode {
 fn append(arguments: &AppendArguments) -> Result<u64, ClientError> {
     let client = Client::new(&arguments.server)?;
     let (input, size_bytes) = open(arguments)?;
-    let progress = progress_bar(size_bytes);
+    let progress = bytes_bar(size_bytes);
     let lines = read_lines(input);
     let (mut appended, mut lines_done) = (0, 0);
     let mut body = Vec::with_capacity(BATCH_BYTES + (64 << 10));
@@ -261,18 +261,4 @@ fn read_lines(input: Box<dyn Read + Send>) -> Receiver<io::Result<Vec<u8>>> {
         }
     });
     receiver
-}
-
-fn progress_bar(size_bytes: Option<u64>) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let (bar, template) = match size_bytes {
-        Some(size) => (
-            ProgressBar::new(size),
-            "{bar:30} {bytes}/{total_bytes} {msg}, {bytes_per_sec}, {eta} left",
-        ),
-        None => (ProgressBar::new_spinner(), "{spinner} {bytes} {msg}, {bytes_per_sec}"),
-    };
-    bar.with_style(ProgressStyle::with_template(template).expect("the template is well-formed"))
 }

@@ -79,6 +79,15 @@ pub fn logs_in(dir: &Path) -> Result<Vec<PathBuf>, DirectoryError> {
     Err(DirectoryError::NotOurs { dir: dir.to_owned() })
 }
 
+/// The tenants and logs in a data directory, by their names.
+pub fn names_in(data: &Path) -> Result<Vec<(String, String)>, DirectoryError> {
+    let name = |path: &Path| {
+        path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    };
+    let logs = logs_in(data)?;
+    Ok(logs.iter().map(|log| (name(log.parent().unwrap_or(data)), name(log))).collect())
+}
+
 /// The one log in `dir`.
 pub fn log_in(dir: &Path) -> Result<Option<PathBuf>, DirectoryError> {
     let mut logs = logs_in(dir)?;

@@ -1,4 +1,4 @@
-//! `strandline repair`: cuts a damaged last segment, and keeps what it cut.
+//! `strandline repair`: makes a damaged log one that opens again, and keeps what it takes out.
 
 use std::{
     io::{self, Write},
@@ -8,25 +8,28 @@ use std::{
 
 use clap::Args;
 use strandline_storage::{
-    error::Corruption,
     io::real::RealDisk,
-    repair::{self, Cut, RepairPlan},
-    verify::verify,
+    repair::{self, Action, Step},
 };
 
 use super::directory::{self, DirectoryError};
+use super::progress;
 use crate::clock;
 
-/// Cuts the last segment of a stopped server's log where its damage begins, so that the server can start
-/// again. Without --yes it only says what it would do.
+/// Makes a damaged log of a stopped server one that opens again, without losing anything that can be
+/// read. Without --yes it only says what it would do.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   strandline repair ./strandline-data
   strandline repair ./strandline-data --yes
 
-What is cut off stays beside the segment as a file that ends in `.cut-1`. The log gets a new tag: readers \
-that come back with an old cursor are told that the log is another one (`reset`, `other_log`). Damage in \
-the middle of a log is not repaired: readers are told of the gap and go on behind it.
+A damaged segment is written anew: every event that can be read stays, under its offset, and what cannot is \
+kept as a gap, which readers are told of. So is a segment whose file is missing. A damaged index is made anew \
+from its events. The files that are taken out are kept in `damaged-<ms since 1970>` inside the log's directory. \
+Only where nobody knows any more how far the log went does it end earlier, and get a new tag: readers that come \
+back with an old cursor are told that the log is another one (`reset`, `other_log`).
+
+If there is a backup, look there first: it may hold what is damaged here.
 
 Exit codes: 0 nothing to do, or done; 1 there is damage that was not repaired, or failure (in use by a \
 server, ...); 2 usage.")]
@@ -62,31 +65,21 @@ fn repair_all(arguments: &RepairArguments) -> Result<bool, DirectoryError> {
 
 fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, DirectoryError> {
     let plan = directory::when_free(|| repair::plan(&RealDisk, log))?;
-    let mut others: Vec<Corruption> = Vec::new();
-    let cut_file = match &plan {
-        RepairPlan::Cut(cut) => Some(cut.corruption.file.clone()),
-        _ => None,
-    };
-    verify(&RealDisk, log, &mut |finding| {
-        if Some(&finding.file) != cut_file.as_ref() {
-            others.push(finding.clone());
-        }
-    })?;
-    for finding in &others {
-        say(&format!("not repairable by this command: {finding}"))?;
+    for damage in &plan.beyond {
+        say(&format!(
+            "beyond repair: {damage}: restore a backup, or `strandline export` the rest"
+        ))?;
     }
-    let RepairPlan::Cut(cut) = plan else {
-        if others.is_empty() {
+    if plan.steps.is_empty() {
+        if plan.beyond.is_empty() {
             say(&format!("{}: nothing to repair", log.display()))?;
-        } else {
-            say(
-                "readers are told of these gaps and go on behind them; restore the files from a backup",
-            )?;
         }
-        return Ok(others.is_empty());
-    };
+        return Ok(plan.beyond.is_empty());
+    }
+    for step in &plan.steps {
+        describe(step)?;
+    }
     if !arguments.yes {
-        describe(&cut)?;
         let dir = arguments.dir.display();
         say(&format!("nothing was changed; to do this: strandline repair {dir} --yes"))?;
         return Ok(false);
@@ -94,44 +87,35 @@ fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, Directory
     let repaired = directory::when_free(|| repair::repair(&RealDisk, log, clock::now()))?;
     if let Some(repaired) = repaired {
         say(&format!(
-            "{} was cut: the log ends at offset {} now, and its tag is {}",
-            repaired.cut.corruption.file.display(),
-            repaired.cut.end,
-            repaired.tag
+            "{}: repaired; what was taken out is kept in {}",
+            log.display(),
+            repaired.aside.display()
         ))?;
-        say(&format!(
-            "the {} bytes behind it are kept in {}",
-            repaired.kept_bytes,
-            repaired.kept.display()
-        ))?;
-        if repaired.unreadable_bytes > 0 {
-            say(&format!("{} of them could not be read", repaired.unreadable_bytes))?;
+        if let Some(tag) = repaired.new_tag {
+            say(&format!("the log has lost its end, and its tag is {tag} now"))?;
         }
     }
-    Ok(others.is_empty())
+    Ok(plan.beyond.is_empty())
 }
 
-fn describe(cut: &Cut) -> Result<(), DirectoryError> {
-    say(&format!("damaged: {}", cut.corruption))?;
-    let end = cut.end;
-    match cut.synced {
-        Some(synced) => say(&format!(
-            "a repair would cut the log there: it would end at offset {end}. Events from {end} to \
-             {synced}, which had been acknowledged, and any behind them would no longer be read: \
-             `strandline dump` writes out before what of them is whole"
-        )),
-        None => say(&format!(
-            "a repair would take the whole file out of the log, which would end at offset {end}"
-        )),
+fn describe(step: &Step) -> Result<(), DirectoryError> {
+    say(&format!("damaged: {}", step.damage))?;
+    match &step.action {
+        Action::Reindex => say("  its index is made anew; nothing is lost"),
+        Action::Rewrite { kept_events, lost } => {
+            say(&format!("  it is written anew with the {kept_events} events that can be read"))?;
+            lost.iter().try_for_each(|lost| say(&format!("  {lost}")))
+        }
+        Action::Fill { lost, .. } => say(&format!("  a gap takes its place: {lost}")),
+        Action::Abandon => say(
+            "  it is taken out whole: nothing says what was in it, not even how much. The log ends before \
+             it, and gets a new tag",
+        ),
+        Action::Discard => say("  it is taken out; nothing is lost"),
     }
 }
 
 /// One line on standard output; nobody reading it is no failure.
 fn say(line: &str) -> Result<(), DirectoryError> {
-    match writeln!(io::stdout(), "{line}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(DirectoryError::Output(error))
-        }
-        _ => Ok(()),
-    }
+    progress::nobody_reads_is_fine(writeln!(io::stdout(), "{line}"))
 }

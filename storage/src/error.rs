@@ -38,8 +38,8 @@ pub enum OpenError {
         version_max: u32,
     },
     /// Synced data is damaged, and only a person may decide to give it up: `strandline verify` names
-    /// all of it, `strandline repair` cuts it off.
-    #[error("{0}; `strandline verify` lists the damage, `strandline repair` cuts a damaged end")]
+    /// all of it, `strandline repair` keeps what can be read.
+    #[error("{0}; `strandline verify` lists the damage, `strandline repair` says what can be kept")]
     Corrupt(Corruption),
     /// A file that must be there is missing: restore it, or repair.
     #[error("{} holds no events from {from} to {to}: a segment file is missing", dir.display())]

@@ -18,6 +18,8 @@
 //! 2. `synced offset <= base offset <= end offset`, and a frame holds at most [`EVENTS_MAX`] events.
 //! 3. A header is valid without its body: a rotten body is stepped over, and the gap is named.
 //! 4. A frame names the topics of its events, so that any frame is read without any other.
+//!
+//! A frame that stands for events which are lost is described in [`gap`].
 
 use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
 
@@ -28,10 +30,11 @@ use crate::{
         archive::{self, BODY_ALIGN_BYTES, Body},
     },
     offset::Offset,
-    topic::TopicNumber,
+    topic::{Topic, TopicNumber},
 };
 
 pub(crate) mod compressed;
+pub mod gap;
 pub mod header;
 
 pub use compressed::encode_compressed;
@@ -181,8 +184,12 @@ impl Frame {
             return Err(FrameError::Truncated { bytes: bytes.len(), frame_bytes });
         };
         let (body, padding) = bytes[FRAME_HEADER_BYTES..].split_at(header.body_bytes as usize);
-        if seed.crc(body) != header.body_checksum {
-            return Err(FrameError::BodyChecksum);
+        let body_checksum = seed.crc(body);
+        if body_checksum != header.body_checksum {
+            return Err(match gap::decode(body, body_checksum, header.body_checksum) {
+                Some(why) => FrameError::Lost { why },
+                None => FrameError::BodyChecksum,
+            });
         }
         if trust == Trust::Bytecheck && padding.iter().any(|byte| *byte != 0) {
             return Err(FrameError::Content { what: "padding" });
@@ -199,6 +206,59 @@ impl Frame {
         }
         let body_bytes = body.len();
         Ok(Frame { header, buffer: buffer.clone(), start, body_bytes })
+    }
+
+    /// Its events below `end_offset` as a frame of another segment, or at another place of the chain: as it
+    /// is read, and the bytes to be stored. A frame that stays whole and is not compressed keeps its body.
+    /// `None` if a topic is spelled as no topic is.
+    pub fn rewritten(
+        &self,
+        end_offset: Offset,
+        seed: Seed,
+        previous_checksum: u32,
+    ) -> Option<(Frame, DiskBuffer)> {
+        let mut header = self.header;
+        if end_offset < header.end_offset || header.flags.has(FrameFlags::COMPRESSED) {
+            let names: Option<Vec<Topic>> =
+                self.topics().map(|(_, name)| Topic::parse_reserved(name).ok()).collect();
+            let names = names?;
+            let staged = |event: EventView<'_>| StagedEvent {
+                offset: event.offset(),
+                time_ms: event.time_ms(),
+                topic_number: event.topic_number(),
+                event: event.to_new(&names[event.topic_index()]),
+            };
+            let below = self.events().take_while(|event| event.offset() < end_offset);
+            let events: Vec<StagedEvent> = below.map(staged).collect();
+            let meta = FrameMeta {
+                base_offset: header.base_offset,
+                commit_time_ms: header.commit_time_ms,
+                synced_offset: header.synced_offset,
+                previous_checksum,
+                flags: FrameFlags::NONE,
+            };
+            return Some(match events.is_empty() {
+                true => {
+                    let frame = encode(&meta, &[], seed, DiskBuffer::default());
+                    let stored = (*frame.buffer).clone();
+                    (frame, stored)
+                }
+                false => {
+                    let end_offset = end_offset.min(header.end_offset);
+                    encode_compressed(&meta, end_offset, &events, seed)
+                }
+            });
+        }
+        let body = FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + self.body_bytes;
+        let mut buffer = DiskBuffer::default();
+        buffer.extend_from_slice(self.as_bytes());
+        header.previous_checksum = previous_checksum;
+        header.body_checksum = seed.crc(&buffer.as_slice()[body]);
+        let header_bytes = header.encode(seed);
+        buffer.as_mut_slice()[..FRAME_HEADER_BYTES].copy_from_slice(&header_bytes);
+        let stored = buffer.clone();
+        let body_bytes = self.body_bytes;
+        Some((Frame { header, buffer: Arc::new(buffer), start: 0, body_bytes }, stored))
     }
 
     /// Its header.

@@ -87,6 +87,8 @@ impl SectionKind {
     pub const GONE: SectionKind = SectionKind(10);
     /// That the events are gone.
     pub const STUB: SectionKind = SectionKind(9);
+    /// What a repair found to be lost; only where there is something. Resident.
+    pub const GAPS: SectionKind = SectionKind(16);
 }
 
 impl fmt::Display for SectionKind {
@@ -102,6 +104,7 @@ impl fmt::Display for SectionKind {
             SectionKind::CONTROLS => formatter.write_str("CONTROLS"),
             SectionKind::GONE => formatter.write_str("GONE"),
             SectionKind::STUB => formatter.write_str("STUB"),
+            SectionKind::GAPS => formatter.write_str("GAPS"),
             SectionKind(other) => write!(formatter, "section {other}"),
         }
     }
@@ -164,7 +167,7 @@ impl Section {
     }
 
     /// Where it lies in a file that is in memory; decoding the header has checked that it can be.
-    fn range(&self) -> Range<usize> {
+    pub(crate) fn range(&self) -> Range<usize> {
         let start = usize::try_from(self.position.get()).unwrap_or(usize::MAX);
         let end = usize::try_from(self.end().get()).unwrap_or(usize::MAX);
         start..end

@@ -69,6 +69,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn open(&self, path: &Path, access: Access) -> io::Result<Self::File>;
     /// Renames, replacing what `to` named. Not durable before [`Disk::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name; `ErrorKind::CrossesDevices` or another error where that cannot be. Not
+    /// durable before [`Disk::sync_dir`].
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file's name. Not durable before [`Disk::sync_dir`].
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names of a directory durable.

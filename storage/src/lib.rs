@@ -6,6 +6,7 @@
 //! and `docs/ON_DISK_FORMAT.md` for the bytes.
 
 pub mod append;
+pub mod backup;
 pub mod buffer;
 pub mod clock;
 pub mod compact;
@@ -19,6 +20,7 @@ pub mod frame;
 pub mod group_commit;
 pub mod index;
 pub mod io;
+mod listing;
 pub mod log;
 pub mod offset;
 pub mod once;
@@ -26,8 +28,10 @@ pub mod op;
 pub mod reader;
 pub mod recovery;
 pub mod repair;
+pub mod restore;
 pub mod retention;
 pub mod retire;
+mod rewrite;
 pub mod rules;
 pub mod scan;
 pub mod scrub;

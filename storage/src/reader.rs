@@ -280,13 +280,16 @@ impl<D: Disk> Reader<D> {
         }
         let index = segment.index();
         let selection = &self.selection;
-        if !selection.is_all()
+        // Events of any topic may be among what a repair found to be lost: no list names them.
+        let has_gap = index.gaps().any(|lost| lost.start < left.end && lost.end > left.start);
+        let is_all = selection.is_all() || has_gap;
+        if !is_all
             && selection.sources().iter().all(|pattern| index.topic_blocks(pattern).is_empty())
         {
             self.move_past(&(segment.base()..segment.end()));
             return Ok(());
         }
-        let lookup = if selection.is_all() || is_one_run(segment.blocks(), left) {
+        let lookup = if is_all || is_one_run(segment.blocks(), left) {
             None
         } else {
             Lookup::new(&segment, selection, left)

@@ -406,7 +406,7 @@ impl<D: Disk> Recovery<'_, D> {
             &scan,
             successor.is_none(),
         )?;
-        if scan.index.event_count() == 0 {
+        if scan.end.end_offset == header.base_offset {
             // Only the last can be without events; the new active segment takes its name.
             return Ok(last(scan.is_clean));
         }
@@ -477,7 +477,7 @@ impl<D: Disk> Recovery<'_, D> {
         let path = self.dir.join(found.name.index_file_name());
         let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
         let end = index.header().end_offset;
-        if !index.header().belongs_to(header) || index.header().event_count == 0 {
+        if !index.header().belongs_to(header) || end == header.base_offset {
             return Ok(false);
         }
         self.check_length(found, index.header().end_position)?;

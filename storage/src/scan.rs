@@ -62,7 +62,11 @@ pub struct FrameScan<'a, F> {
 impl<'a, F: DiskFile> FrameScan<'a, F> {
     /// Begins at the first frame of the segment with this header.
     pub fn new(file: &'a F, header: &SegmentHeader) -> Self {
-        let seed = Seed::of(&header.incarnation);
+        FrameScan::with_seed(file, Seed::of(&header.incarnation), header.base_offset)
+    }
+
+    /// The same for a segment of whose header no more is known.
+    pub fn with_seed(file: &'a F, seed: Seed, base_offset: Offset) -> Self {
         FrameScan {
             pieces: Pieces {
                 file,
@@ -71,7 +75,7 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
             },
             seed,
             end: SegmentEnd {
-                end_offset: header.base_offset,
+                end_offset: base_offset,
                 end_position: FIRST_FRAME_POSITION,
                 end_checksum: seed.chain_start(),
             },
@@ -107,6 +111,19 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
             end_checksum: frame.header().checksum,
         };
         Ok(Ok((frame, position)))
+    }
+
+    /// Goes on behind what stopped it, if that is a frame which stands for lost events: those, its
+    /// position, and its length.
+    pub fn step_over_lost(&mut self) -> io::Result<Option<(Range<Offset>, Position, usize)>> {
+        let SegmentEnd { end_offset, end_position, .. } = self.end;
+        match self.pieces.frame_at(end_position, self.seed)? {
+            Err(FrameError::Lost { .. }) => {}
+            _ => return Ok(None),
+        }
+        let lost = self.step_over()?.filter(|lost| lost.start == end_offset && !lost.is_empty());
+        let frame_bytes = self.end.end_position.get() - end_position.get();
+        Ok(lost.map(|lost| (lost, end_position, usize::try_from(frame_bytes).expect("a frame"))))
     }
 
     /// Goes on behind what stopped it: behind a frame with a good header and a rotten body, else at

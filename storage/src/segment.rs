@@ -317,6 +317,12 @@ impl SegmentName {
         SegmentName { base_offset, generation: 1 }
     }
 
+    /// The name of its next rewrite; `None` once there were 2^32 of them.
+    pub fn next_generation(&self) -> Option<SegmentName> {
+        let generation = self.generation.checked_add(1)?;
+        Some(SegmentName { base_offset: self.base_offset, generation })
+    }
+
     /// The name of one of its files.
     pub fn file_name(&self, file: SegmentFile) -> String {
         let ending = match file {

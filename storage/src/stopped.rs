@@ -2,7 +2,6 @@
 //! last segments have no index yet.
 
 use std::{
-    collections::BTreeMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,11 +10,13 @@ use std::{
 use crate::{
     error::{Corruption, OpenError, ReadError},
     frame::Seed,
+    index::IndexHeader,
     io::{Access, Disk, DiskFile},
+    listing,
     offset::{Offset, Position},
     reader::{Hits, ReadQuery, Reader},
     scan::{self, FrameScan},
-    segment::{SEGMENT_HEADER_BYTES, SegmentFile, SegmentHeader, SegmentName},
+    segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName},
     segment_set::{SealedSegment, SegmentSet},
     selection::{Order, Selection},
     verify::lock_shared,
@@ -37,13 +38,9 @@ impl<D: Disk> StoppedLog<D> {
     /// Locks the log in `dir`; others may read it too.
     pub fn open(disk: &D, dir: &Path) -> Result<Self, OpenError> {
         let lock = lock_shared(disk, dir)?;
-        let mut segments = BTreeMap::new();
-        for file_name in disk.list(dir).map_err(OpenError::io("listing", dir))? {
-            if let Some((name, file)) = SegmentName::parse(&file_name) {
-                *segments.entry(name).or_insert(false) |= file == SegmentFile::Index;
-            }
-        }
-        let segments = segments.into_iter().collect();
+        let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
+        let segments = listing::segments(&names);
+        let segments = segments.iter().map(|listed| (listed.name, listed.has_index)).collect();
         Ok(StoppedLog { disk: disk.clone(), dir: dir.to_owned(), segments, _lock: lock })
     }
 
@@ -67,6 +64,10 @@ impl<D: Disk> StoppedLog<D> {
             if query.from >= query.end {
                 return Ok(());
             }
+            if let Some(end_offset) = self.stub_end(*name, *has_index)? {
+                end = end_offset;
+                continue;
+            }
             let (flow, segment_end) = match self.open_sealed(*name, *has_index)? {
                 Some(sealed) => {
                     let end = sealed.end();
@@ -80,6 +81,15 @@ impl<D: Disk> StoppedLog<D> {
             end = segment_end;
         }
         Ok(())
+    }
+
+    /// Where a segment ends whose events are gone on purpose.
+    fn stub_end(&self, name: SegmentName, has_index: bool) -> Result<Option<Offset>, OpenError> {
+        if !has_index {
+            return Ok(None);
+        }
+        let header = listing::index_header(&self.disk, &self.dir, name)?;
+        Ok(header.filter(IndexHeader::is_stub).map(|header| header.end_offset))
     }
 
     /// The segment with its index, if that is sound.
@@ -209,7 +219,7 @@ fn read_sealed<D: Disk>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{testing::TestLog, topic::TopicPattern};
+    use crate::{segment::SegmentFile, testing::TestLog, topic::TopicPattern};
 
     fn frames(count: usize) -> Vec<Vec<(&'static str, Vec<u8>)>> {
         vec![vec![("a", vec![1]), ("b", vec![2])]; count]

@@ -75,6 +75,12 @@ impl TestLog {
         Offset::new(self.events.len() as u64)
     }
 
+    /// What comes next is written as by another log: topics are numbered anew, and time begins again.
+    pub fn forget_topics_and_time(&mut self) {
+        self.topics.clear();
+        self.time_ms = 1_000;
+    }
+
     /// Adds a segment with these frames of (topic, data), and its index. Time goes on by 10 ms with
     /// each event.
     pub fn add_sealed(&mut self, frames: &[Vec<(&str, Vec<u8>)>]) -> SegmentName {

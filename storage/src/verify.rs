@@ -6,26 +6,39 @@
 //!
 //! An index is compared with one that is built anew from the frames: the same frames give the same
 //! bytes, so all lookups are equal if the bytes are.
+//!
+//! A segment is checked by itself ([`segment`]), so that several are at the same time; what holds over
+//! all of them (that each begins where the one before ended, the numbers of topics, the order of times)
+//! is checked as they come in, in offset order.
 
 use std::{
     collections::{BTreeMap, HashMap},
     io,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{
     error::{Corruption, OpenError},
-    io::{Disk, LockMode},
+    io::{Access, Disk, DiskFile, LockMode},
     offset::{Offset, Position},
     seal::TEMPORARY_ENDING,
     segment::{SegmentFile, SegmentName},
     topic::TopicNumber,
 };
 
+mod parallel;
 mod segment;
 #[cfg(test)]
 mod tests;
+
+use segment::{CheckedSegment, SegmentCheck};
+
+/// What the directory begins with into which a repair puts what it takes out.
+pub(crate) const ASIDE_PREFIX: &str = "damaged-";
 
 /// What `verify` looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +51,8 @@ pub struct Verified {
     pub events: u64,
     /// Of how many topics.
     pub topics: u64,
+    /// The bytes of their files.
+    pub bytes: u64,
     /// Where the log ends.
     pub end: Offset,
     /// How many findings there were.
@@ -46,12 +61,47 @@ pub struct Verified {
     pub notes: Vec<String>,
 }
 
-/// Checks the log in `dir`, under a shared lock, and calls `on_finding` for each thing that is wrong.
-///
-/// Fails if the directory is in use or cannot be listed; a file that cannot be read is a finding.
+/// How far a check has come, for whoever wants to show it from another thread.
+#[derive(Debug, Default)]
+pub struct Progress {
+    bytes: AtomicU64,
+    bytes_total: AtomicU64,
+}
+
+impl Progress {
+    /// How many bytes have been looked at.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many there are; 0 before the files have been listed.
+    pub fn bytes_total(&self) -> u64 {
+        self.bytes_total.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Checks the log in `dir` on this thread alone: see [`verify_with`].
 pub fn verify<D: Disk>(
     disk: &D,
     dir: &Path,
+    on_finding: &mut dyn FnMut(&Corruption),
+) -> Result<Verified, OpenError> {
+    verify_with(disk, dir, 1, &Progress::default(), on_finding)
+}
+
+/// Checks the log in `dir`, under a shared lock, on so many threads, and calls `on_finding` on this one
+/// for each thing that is wrong, in the order of the log whatever thread saw it.
+///
+/// Fails if the directory is in use or cannot be listed; a file that cannot be read is a finding.
+pub fn verify_with<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    threads: usize,
+    progress: &Progress,
     on_finding: &mut dyn FnMut(&Corruption),
 ) -> Result<Verified, OpenError> {
     let _lock = lock_shared(disk, dir)?;
@@ -65,14 +115,19 @@ pub fn verify<D: Disk>(
         last_time_ms: 0,
     };
     let segments = checker.list()?;
-    for (index, files) in segments.iter().enumerate() {
-        checker.check_base(files);
+    let bytes = segments.iter().map(|files| files.bytes).sum();
+    progress.bytes_total.store(bytes, Ordering::Relaxed);
+    let check = |index: usize| {
         let successor = segments.get(index + 1).map(|next| next.name.base_offset);
-        checker.check_segment(files, successor);
-    }
+        SegmentCheck::run(disk, dir, &segments[index], successor, progress)
+    };
+    parallel::in_order(segments.len(), threads, check, |index, checked| {
+        checker.take(&segments[index], checked);
+    });
     let Checker { mut verified, names, .. } = checker;
     verified.segments = segments.len() as u64;
     verified.topics = names.len() as u64;
+    verified.bytes = bytes;
     Ok(verified)
 }
 
@@ -86,12 +141,32 @@ pub fn lock_shared<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> 
 
 /// The files of a segment that are there.
 #[derive(Clone, Copy, Debug)]
-struct SegmentFiles {
-    name: SegmentName,
-    has_log: bool,
-    has_index: bool,
+pub(crate) struct SegmentFiles {
+    pub(crate) name: SegmentName,
+    pub(crate) has_log: bool,
+    pub(crate) has_index: bool,
+    /// Of both; of one that cannot be opened, none.
+    bytes: u64,
 }
 
+impl SegmentFiles {
+    /// None of the two.
+    pub(crate) fn none(name: SegmentName) -> Self {
+        SegmentFiles { name, has_log: false, has_index: false, bytes: 0 }
+    }
+}
+
+/// Checks one segment by itself, which ends where its successor begins if it has one.
+pub(crate) fn check_segment<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    files: &SegmentFiles,
+    successor: Option<Offset>,
+) -> CheckedSegment {
+    SegmentCheck::run(disk, dir, files, successor, &Progress::default())
+}
+
+/// What can only be seen over all segments: where each begins, topics, times.
 struct Checker<'a, D: Disk> {
     disk: &'a D,
     dir: &'a Path,
@@ -106,8 +181,12 @@ struct Checker<'a, D: Disk> {
 impl<D: Disk> Checker<'_, D> {
     fn finding(&mut self, file_name: &str, position: Position, what: impl ToString) {
         let file = self.dir.join(file_name);
+        self.report(&Corruption { file, position, what: what.to_string() });
+    }
+
+    fn report(&mut self, finding: &Corruption) {
         self.verified.findings += 1;
-        (self.on_finding)(&Corruption { file, position, what: what.to_string() });
+        (self.on_finding)(finding);
     }
 
     fn note(&mut self, file_name: &str, what: &str) {
@@ -121,16 +200,17 @@ impl<D: Disk> Checker<'_, D> {
         names.sort_unstable();
         for file_name in names {
             if let Some((name, file)) = SegmentName::parse(&file_name) {
-                let none = SegmentFiles { name, has_log: false, has_index: false };
-                let files = segments.entry(name).or_insert(none);
+                let files = segments.entry(name).or_insert_with(|| SegmentFiles::none(name));
                 match file {
                     SegmentFile::Log => files.has_log = true,
                     SegmentFile::Index => files.has_index = true,
                 }
+                let opened = self.disk.open(&self.dir.join(&file_name), Access::Read);
+                files.bytes += opened.and_then(|file| file.size()).unwrap_or(0);
             } else if file_name.ends_with(TEMPORARY_ENDING) {
                 self.note(&file_name, "a temporary file, which the next start removes");
             } else if is_kept_aside(&file_name) {
-                self.note(&file_name, "a part that a repair cut off");
+                self.note(&file_name, "what a repair kept aside");
             } else if file_name.ends_with(".log") || file_name.ends_with(".idx") {
                 let what = "stray file: its name is not that of a segment";
                 self.finding(&file_name, Position::default(), what);
@@ -138,7 +218,47 @@ impl<D: Disk> Checker<'_, D> {
                 self.note(&file_name, "not a file of the log");
             }
         }
-        Ok(segments.into_values().collect())
+        let all: Vec<SegmentFiles> = segments.into_values().collect();
+        let mut chosen = Vec::new();
+        for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
+            // A rewrite counts once it has its index.
+            let newest = same.iter().rposition(|files| files.has_index).unwrap_or(0);
+            for (index, files) in same.iter().enumerate() {
+                match index == newest {
+                    true => chosen.push(*files),
+                    false => self.note(
+                        &files.name.log_file_name(),
+                        "left by a rewrite that was cut short; the next start removes it",
+                    ),
+                }
+            }
+        }
+        Ok(chosen)
+    }
+
+    /// Takes in what was found of the next segment by itself.
+    fn take(&mut self, files: &SegmentFiles, checked: CheckedSegment) {
+        self.check_base(files);
+        checked.findings.iter().for_each(|finding| self.report(finding));
+        self.verified.notes.extend(checked.notes);
+        self.verified.frames += checked.frames;
+        self.verified.events += checked.events;
+        self.verified.end = match checked.end {
+            Some(end) => end,
+            None => self.verified.end.max(checked.end_without_frames),
+        };
+        let log_name = files.name.log_file_name();
+        for (number, name, position) in checked.topics {
+            self.check_topic(&log_name, number, name, position);
+        }
+        if let Some(times) = checked.times {
+            if times.first_ms < self.last_time_ms {
+                let what =
+                    format!("the time of event {} is before the one before", times.first_offset);
+                self.finding(&log_name, times.position, what);
+            }
+            self.last_time_ms = times.last_ms;
+        }
     }
 
     /// A segment must begin where the one before it ended.
@@ -155,9 +275,31 @@ impl<D: Disk> Checker<'_, D> {
             self.finding(&file_name, Position::default(), what);
         }
     }
+
+    /// A topic has one number and one name in all segments.
+    fn check_topic(
+        &mut self,
+        log_name: &str,
+        number: TopicNumber,
+        name: Arc<str>,
+        position: Position,
+    ) {
+        let named = self.names.get(&number).map(|known| *known == name);
+        let numbered = self.numbers.get(&name).map(|known| *known == number);
+        if named == Some(false) || numbered == Some(false) {
+            let what = format!("topic {number} is `{name}` here, and another elsewhere");
+            self.finding(log_name, position, what);
+        } else if named.is_none() {
+            self.names.insert(number, name.clone());
+            self.numbers.insert(name, number);
+        }
+    }
 }
 
 /// Whether a file holds what a repair cut off a segment.
 pub(crate) fn is_kept_aside(file_name: &str) -> bool {
-    file_name.split_once(".cut-").is_some_and(|(segment, _)| SegmentName::parse(segment).is_some())
+    file_name.starts_with(ASIDE_PREFIX)
+        || file_name
+            .split_once(".cut-")
+            .is_some_and(|(segment, _)| SegmentName::parse(segment).is_some())
 }

@@ -16,7 +16,7 @@ def run(*arguments, stdin=None, timeout_s=60):
     return subprocess.run([binary(), *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=timeout_s)
 
 
-@pytest.mark.parametrize("command", ["serve", "append", "tail", "topics", "verify", "dump", "repair", "bench"])
+@pytest.mark.parametrize("command", ["serve", "append", "tail", "topics", "verify", "dump", "repair", "backup", "restore", "export", "import", "bench"])
 def test_help_has_an_example(command):
     """each with `--help` that has an example"""
     done = run(command, "--help")

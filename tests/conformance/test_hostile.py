@@ -248,18 +248,23 @@ def test_a_flipped_bit_in_the_synced_part_of_the_last_segment():
     serve_fails(server.data)
     done = subprocess.run([binary(), "repair", "--yes", server.data], capture_output=True, text=True)
     assert done.returncode == 0, done
-    assert [name for name in os.listdir(log_dir(server.data)) if "cut" in name]
+    aside, = [name for name in os.listdir(log_dir(server.data)) if name.startswith("damaged-")]
+    assert last.name in os.listdir(os.path.join(log_dir(server.data), aside))
+    assert subprocess.run([binary(), "verify", server.data], capture_output=True).returncode == 0
     server.start()
     with Sse(server, {"from": "earliest"}) as stream:
         stream.established()
         assert [event["data"][:6] for event in stream.take(50)] == [f"{at:06}" for at in range(50)]
+        reset = stream.next()
+        assert reset["event"] == "connection.reset" and reset.json["reason"] == "gap", reset
+        assert stream.next()["data"][:6] == f"{reset.json['from']:06}", "nothing behind it is lost"
     server.append("t/new", "goes on")
     server.kill()
     shutil.rmtree(server.data)
 
 
 def test_a_cursor_of_before_a_repair():
-    """cursor of this log after a repair: another tag"""
+    """cursor of this log after a repair: good where only a gap was made, of another log where the end was lost"""
     server = stopped(60)
     with Sse(server, {"from": "earliest"}) as stream:
         stream.established()
@@ -267,6 +272,15 @@ def test_a_cursor_of_before_a_repair():
     server.kill()
     last = segments(server.data)[-1]
     flip(last, last.read_bytes().index(b"000050xxx"))
+    assert subprocess.run([binary(), "repair", "--yes", server.data], capture_output=True).returncode == 0
+    server.start()
+    with Sse(server, headers={"Last-Event-ID": cursor}) as stream:
+        hello = stream.established()
+        assert hello["state"] == "resumed"
+        assert stream.next()["id"].startswith("30.")
+    server.append("t/late", "after")
+    server.kill()
+    flip(segments(server.data)[-1], 30)
     assert subprocess.run([binary(), "repair", "--yes", server.data], capture_output=True).returncode == 0
     server.start()
     with Sse(server, headers={"Last-Event-ID": cursor}) as stream:

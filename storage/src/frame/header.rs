@@ -149,6 +149,12 @@ pub enum FrameError {
         /// Its flags.
         flags: u16,
     },
+    /// It stands for events that a repair found to be lost: see [`crate::frame::gap`].
+    #[error("lost before a repair: {why}")]
+    Lost {
+        /// What the repair found.
+        why: String,
+    },
     /// The checksum holds and the content does not: no program of ours wrote it.
     #[error("{what} in the frame is out of range")]
     Content {

@@ -8,6 +8,7 @@
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
+    ops::Range,
 };
 
 use crate::{
@@ -50,6 +51,20 @@ pub struct Carried {
     pub last_time_ms: u64,
 }
 
+impl Carried {
+    /// What an index says, which is given whole and was checked.
+    pub fn of_index(header: &IndexHeader, bytes: &[u8]) -> Carried {
+        let section = |kind| bytes[header.section(kind).range()].to_vec();
+        Carried {
+            ids: section(SectionKind::IDS),
+            producers: section(SectionKind::PRODUCERS),
+            controls: section(SectionKind::CONTROLS),
+            gone: section(SectionKind::GONE),
+            last_time_ms: header.last_time_ms,
+        }
+    }
+}
+
 /// The index of an unsealed segment.
 #[derive(Debug)]
 pub struct IndexBuilder {
@@ -65,6 +80,8 @@ pub struct IndexBuilder {
     names: String,
     list_bytes: usize,
     delta: StateDelta,
+    /// What is lost, in offset order.
+    gaps: Vec<Range<Offset>>,
     /// What the frame that is being added holds of each of its topics.
     tallies: Vec<Tally>,
     /// Which of them are new to the segment.
@@ -108,6 +125,7 @@ impl IndexBuilder {
             names: String::new(),
             list_bytes: 0,
             delta: StateDelta::default(),
+            gaps: Vec::new(),
             tallies: Vec::new(),
             new_numbers: Vec::new(),
         }
@@ -167,6 +185,25 @@ impl IndexBuilder {
         self.end_offset = frame.end_offset();
         self.end_position = position.plus(frame.frame_bytes() as u64);
         Ok(())
+    }
+
+    /// Adds a frame of so many bytes that stands for events which are lost ([`crate::frame::gap`]).
+    ///
+    /// # Panics
+    ///
+    /// If it lies before the end of the frame added before.
+    pub fn add_gap(&mut self, lost: Range<Offset>, position: Position, frame_bytes: usize) {
+        assert!(position >= self.end_position, "frames are added in file order");
+        assert!(lost.start >= self.end_offset, "frames are added in offset order");
+        self.frames.push(FramePlace {
+            base_offset: lost.start,
+            time_ms: self.last_time_ms,
+            position,
+            frame_bytes,
+        });
+        self.end_offset = lost.end;
+        self.end_position = position.plus(frame_bytes as u64);
+        self.gaps.push(lost);
     }
 
     fn check(&mut self, frame: &Frame, block: u32) -> Result<(), IndexError> {
@@ -368,17 +405,21 @@ impl IndexBuilder {
                 other.push((kind, content));
             }
         }
-        self.assemble(
-            end,
-            self.last_time_ms.max(carried.last_time_ms),
-            seed,
-            &[
-                (SectionKind::FRAMES, &self.sparse_frames()),
-                (SectionKind::FENCE, &writer.fence),
-                (SectionKind::FILTER, &filter),
-            ],
-            &other,
-        )
+        let (frames, gaps) = (self.sparse_frames(), self.encoded_gaps());
+        let mut resident: Vec<(SectionKind, &[u8])> = vec![
+            (SectionKind::FRAMES, &frames),
+            (SectionKind::FENCE, &writer.fence),
+            (SectionKind::FILTER, &filter),
+        ];
+        if !gaps.is_empty() {
+            resident.push((SectionKind::GAPS, &gaps));
+        }
+        self.assemble(end, self.last_time_ms.max(carried.last_time_ms), seed, &resident, &other)
+    }
+
+    fn encoded_gaps(&self) -> Vec<u8> {
+        let ends = self.gaps.iter().flat_map(|lost| [lost.start, lost.end]);
+        ends.flat_map(|offset| offset.get().to_le_bytes()).collect()
     }
 
     fn sparse_frames(&self) -> Vec<u8> {

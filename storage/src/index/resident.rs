@@ -10,6 +10,10 @@
 //! `time ms` is that of the frame's first event, or of the last event before it (0 if there is none)
 //! where it holds no events; so it never descends.
 //!
+//! GAPS, where there is one, has for each frame that stands for lost events ([`crate::frame::gap`]) its base
+//! offset (u64) and its end offset (u64), in file order. What topics they were of is not known, so every
+//! reader of the segment has to be told of them.
+//!
 //! FENCE has for each block of TOPICS, in order, a length (u16) and so many bytes: the shortest
 //! string that is above every name in the block before and not above any name in this one.
 
@@ -31,6 +35,7 @@ use crate::{
 pub const FRAMES_STEP_BYTES: u64 = 64 << 10;
 
 pub(super) const FRAME_PLACE_BYTES: usize = 24;
+pub(super) const GAP_BYTES: usize = 16;
 const BLOCK_BYTES: u64 = ALIGN_BYTES as u64;
 
 /// Where a frame lies in its log file.
@@ -88,6 +93,7 @@ pub struct ResidentIndex {
     bytes: Box<[u8]>,
     frames: Section,
     filter: Section,
+    gaps: Section,
     /// Where in `bytes` the fence of each block of TOPICS lies.
     fences: Vec<(u32, u16)>,
 }
@@ -121,6 +127,10 @@ impl ResidentIndex {
         let frames = resident(SectionKind::FRAMES, "FRAMES")?;
         let filter = resident(SectionKind::FILTER, "FILTER")?;
         let fence = resident(SectionKind::FENCE, "FENCE")?;
+        let gaps = resident(SectionKind::GAPS, "GAPS")?;
+        if !gaps.bytes.is_multiple_of(GAP_BYTES as u64) {
+            return Err(IndexError::Content { what: "GAPS" });
+        }
         check_frames(&bytes[frames.range()], &header)?;
         if filter.bytes > 0 {
             filter::check(&bytes[filter.range()])?;
@@ -131,7 +141,7 @@ impl ResidentIndex {
         }
         let fences = decode_fences(bytes, fence, topics.bytes / TOPIC_BLOCK_BYTES as u64)?;
         let bytes = bytes.into();
-        Ok(ResidentIndex { header, bytes, frames, filter, fences })
+        Ok(ResidentIndex { header, bytes, frames, filter, gaps, fences })
     }
 
     /// The index's header.
@@ -162,6 +172,13 @@ impl ResidentIndex {
         }
         let before = self.frames().partition_point(|frame| frame.time_ms < time_ms);
         self.frames().get(before.saturating_sub(1))
+    }
+
+    /// What a repair found to be lost, in offset order.
+    pub fn gaps(&self) -> impl ExactSizeIterator<Item = Range<Offset>> {
+        self.bytes[self.gaps.range()]
+            .chunks_exact(GAP_BYTES)
+            .map(|gap| Offset::new(u64_at(gap, 0))..Offset::new(u64_at(gap, 8)))
     }
 
     /// The sparse table of frames, in file order.

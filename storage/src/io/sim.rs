@@ -748,6 +748,19 @@ impl Disk for SimDisk {
         if crashes { Err(crash()) } else { Ok(()) }
     }
 
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (mut state, crashes) = self.begin()?;
+        let inode = state.find(from)?;
+        let (dir, name) = split(to)?;
+        if state.names(&dir)?.get(&name).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if !crashes || state.rng.chance(50) {
+            state.names(&dir)?.link(&name, inode);
+        }
+        if crashes { Err(crash()) } else { Ok(()) }
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let (mut state, crashes) = self.begin()?;
         state.find(path)?;

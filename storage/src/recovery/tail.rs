@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, io};
 
 use crate::{
-    frame::FrameFlags,
+    frame::{FrameError, FrameFlags},
     index::{IndexBuilder, SegmentEnd},
     io::DiskFile,
     offset::{Offset, Position},
@@ -43,6 +43,15 @@ impl TailScan {
             }
             let (frame, position) = match frames.next_frame()? {
                 Ok(next) => next,
+                Err(ScanEnd::Invalid(FrameError::Lost { why })) => {
+                    let Some((lost, position, frame_bytes)) = frames.step_over_lost()? else {
+                        break ScanEnd::Invalid(FrameError::Lost { why });
+                    };
+                    end = frames.end();
+                    doubt.frame(lost.start, &end, false);
+                    index.add_gap(lost, position, frame_bytes);
+                    continue;
+                }
                 Err(why) => break why,
             };
             if let Err(error) = index.add(&frame, position) {

@@ -1,16 +1,51 @@
-//! One segment: its header, every frame, and its index against the frames.
+//! One segment: its header, every frame, and its index against the frames. Knows no other segment, so
+//! that several are checked at the same time.
 
-use std::{io, sync::Arc};
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
+    error::Corruption,
     frame::{Frame, FrameError, Seed},
-    index::{self, IndexBuilder, IndexHeader, SegmentEnd},
+    index::{self, Carried, IndexBuilder, IndexHeader, SegmentEnd},
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
     scan::{self, FrameScan, ScanEnd},
     segment::{SEGMENT_HEADER_BYTES, SegmentHeader},
-    verify::{Checker, SegmentFiles},
+    topic::TopicNumber,
+    verify::{Progress, SegmentFiles},
 };
+
+/// What was found in one segment.
+#[derive(Debug, Default)]
+pub(crate) struct CheckedSegment {
+    pub(crate) findings: Vec<Corruption>,
+    pub(super) notes: Vec<String>,
+    pub(super) frames: u64,
+    pub(super) events: u64,
+    /// Where its frames end; `None` if they could not be looked at to the end,
+    pub(crate) end: Option<Offset>,
+    /// and then where it ends at least.
+    pub(crate) end_without_frames: Offset,
+    /// Its topics in the order in which they came, and the frame that named each first.
+    pub(super) topics: Vec<(TopicNumber, Arc<str>, Position)>,
+    /// The times of its first and last event.
+    pub(super) times: Option<Times>,
+}
+
+/// From when to when the events of a segment are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub(super) first_ms: u64,
+    pub(super) first_offset: Offset,
+    /// Of the frame that the first event is in.
+    pub(super) position: Position,
+    pub(super) last_ms: u64,
+}
 
 /// How far the frames of a segment must reach.
 #[derive(Clone, Copy, Debug)]
@@ -23,14 +58,77 @@ enum Reach {
     Torn,
 }
 
-impl<D: Disk> Checker<'_, D> {
-    pub(super) fn check_segment(&mut self, files: &SegmentFiles, successor: Option<Offset>) {
+/// The check of one segment.
+pub(super) struct SegmentCheck<'a, D: Disk> {
+    disk: &'a D,
+    dir: &'a Path,
+    progress: &'a Progress,
+    checked: CheckedSegment,
+    /// The names of its topics by number, and back.
+    names: HashMap<TopicNumber, Arc<str>>,
+    numbers: HashMap<Arc<str>, TopicNumber>,
+}
+
+impl<'a, D: Disk> SegmentCheck<'a, D> {
+    /// Checks a segment, which ends where its successor begins if it has one.
+    pub(super) fn run(
+        disk: &'a D,
+        dir: &'a Path,
+        files: &SegmentFiles,
+        successor: Option<Offset>,
+        progress: &'a Progress,
+    ) -> CheckedSegment {
+        let mut check = SegmentCheck {
+            disk,
+            dir,
+            progress,
+            checked: CheckedSegment::default(),
+            names: HashMap::new(),
+            numbers: HashMap::new(),
+        };
+        let seen = check.check(files, successor);
+        // An index, and what lies behind the last frame, are no work to speak of.
+        progress.add(files.bytes.saturating_sub(seen));
+        check.checked
+    }
+
+    fn finding(&mut self, file_name: &str, position: Position, what: impl ToString) {
+        let file = self.path(file_name);
+        self.checked.findings.push(Corruption { file, position, what: what.to_string() });
+    }
+
+    fn note(&mut self, file_name: &str, what: &str) {
+        self.checked.notes.push(format!("{}: {what}", self.path(file_name).display()));
+    }
+
+    fn path(&self, file_name: &str) -> PathBuf {
+        self.dir.join(file_name)
+    }
+
+    /// Returns how many bytes of it were told as progress.
+    fn check(&mut self, files: &SegmentFiles, successor: Option<Offset>) -> u64 {
+        let mut seen = 0;
+        self.check_files(files, successor, &mut seen);
+        seen
+    }
+
+    fn check_files(&mut self, files: &SegmentFiles, successor: Option<Offset>, seen: &mut u64) {
         let index = if files.has_index { self.check_index(files) } else { None };
         let log_name = files.name.log_file_name();
+        if let Some((index, _)) = index.as_ref().filter(|(index, _)| index.is_stub()) {
+            if index.base_offset != files.name.base_offset {
+                let what = format!("it says that it begins at {}", index.base_offset);
+                self.finding(&files.name.index_file_name(), Position::default(), what);
+            }
+            self.checked.end = Some(index.end_offset);
+            if files.has_log {
+                self.note(&log_name, "its events are gone on purpose; the next start removes it");
+            }
+            return;
+        }
         // What is known of its end if its frames cannot be looked at.
         let index_end = index.as_ref().map(|(header, _)| header.end_offset);
-        let end = index_end.or(successor).unwrap_or(files.name.base_offset);
-        self.verified.end = self.verified.end.max(end);
+        self.checked.end_without_frames = index_end.or(successor).unwrap_or(files.name.base_offset);
         if !files.has_log {
             let index_name = files.name.index_file_name();
             let what = format!("its {log_name} is missing");
@@ -53,10 +151,10 @@ impl<D: Disk> Checker<'_, D> {
             (None, Some(successor)) => Reach::Offset(successor),
             (None, None) => Reach::Torn,
         };
-        let Some((end, builder)) = self.check_frames(&log_name, &file, &header, reach) else {
+        let Some((end, builder)) = self.check_frames(&log_name, &file, &header, reach, seen) else {
             return;
         };
-        self.verified.end = end.end_offset;
+        self.checked.end = Some(end.end_offset);
         if let (Some((index, bytes)), Some(builder)) = (index, builder) {
             self.check_rebuilt(files, &index, &bytes, &end, &builder);
         }
@@ -150,11 +248,14 @@ impl<D: Disk> Checker<'_, D> {
         file: &D::File,
         header: &SegmentHeader,
         reach: Reach,
+        seen: &mut u64,
     ) -> Option<(SegmentEnd, Option<IndexBuilder>)> {
         let mut scan = FrameScan::new(file, header);
         let mut builder = Some(IndexBuilder::new(header));
         loop {
             let end = scan.end();
+            self.progress.add(end.end_position.get() - *seen);
+            *seen = end.end_position.get();
             let reached = match reach {
                 Reach::Position(position) => end.end_position >= position,
                 Reach::Offset(offset) => end.end_offset >= offset,
@@ -198,6 +299,16 @@ impl<D: Disk> Checker<'_, D> {
             }
             Err(why) => why,
         };
+        if let ScanEnd::Invalid(FrameError::Lost { why }) = &why
+            && let Some((lost, position, frame_bytes)) = scan.step_over_lost()?
+        {
+            let what = format!("events from {} to {} are lost: {why}", lost.start, lost.end);
+            self.note(log_name, &what);
+            if let Some(builder) = builder {
+                builder.add_gap(lost, position, frame_bytes);
+            }
+            return Ok(true);
+        }
         *builder = None;
         let mut what = why.to_string();
         if let Reach::Torn = reach {
@@ -232,27 +343,35 @@ impl<D: Disk> Checker<'_, D> {
     }
 
     fn check_frame(&mut self, log_name: &str, frame: &Frame, position: Position) {
-        self.verified.frames += 1;
-        self.verified.events += frame.len() as u64;
+        self.checked.frames += 1;
+        self.checked.events += frame.len() as u64;
         for (number, name) in frame.topics() {
             let named = self.names.get(&number).map(|known| **known == *name);
-            let numbered = self.numbers.get(name).map(|known| *known == number);
-            if named == Some(false) || numbered == Some(false) {
+            if named == Some(true) {
+                continue;
+            }
+            if named == Some(false) || self.numbers.contains_key(name) {
                 let what = format!("topic {number} is `{name}` here, and another elsewhere");
                 self.finding(log_name, position, what);
-            } else if named.is_none() {
+            } else {
                 let name: Arc<str> = name.into();
                 self.names.insert(number, name.clone());
-                self.numbers.insert(name, number);
+                self.numbers.insert(name.clone(), number);
+                self.checked.topics.push((number, name, position));
             }
         }
         let mut events = frame.events();
-        if let Some(first) = events.next() {
-            if first.time_ms() < self.last_time_ms {
+        let Some(first) = events.next() else { return };
+        let last_ms = events.next_back().unwrap_or(first).time_ms();
+        if let Some(times) = &mut self.checked.times {
+            let before_ms = std::mem::replace(&mut times.last_ms, last_ms);
+            if first.time_ms() < before_ms {
                 let what = format!("the time of event {} is before the one before", first.offset());
                 self.finding(log_name, position, what);
             }
-            self.last_time_ms = events.next_back().unwrap_or(first).time_ms();
+        } else {
+            let (first_ms, first_offset) = (first.time_ms(), first.offset());
+            self.checked.times = Some(Times { first_ms, first_offset, position, last_ms });
         }
     }
 
@@ -265,7 +384,11 @@ impl<D: Disk> Checker<'_, D> {
         end: &SegmentEnd,
         builder: &IndexBuilder,
     ) {
-        let rebuilt = builder.finish(end);
+        // What a rewrite took over from the index before is in no frame.
+        let rebuilt = match files.name.generation {
+            1 => builder.finish(end),
+            _ => builder.finish_carrying(end, &Carried::of_index(index, bytes)),
+        };
         if rebuilt == bytes {
             return;
         }

@@ -47,11 +47,58 @@ fn a_sound_log_has_no_findings_and_is_counted() {
         frames: 12,
         events: 48,
         topics: 3,
+        bytes: verified.bytes,
         end: Offset::new(48),
         findings: 0,
         notes: Vec::new(),
     };
     assert_eq!(verified, expected);
+}
+
+/// On several threads the same is found, in the same order, and the progress ends at the whole.
+#[test]
+fn many_threads_find_the_same() {
+    let mut log = TestLog::new(1);
+    for segment in 0..9 {
+        log.add_sealed(&frames(segment % 4 + 1));
+    }
+    log.add_unsealed(&frames(4));
+    for segment in [0, 3, 4, 8] {
+        let (name, places) = &log.segments[segment];
+        let path = log.path(*name, SegmentFile::Log);
+        log.disk.flip_bit(&path, Position::new(places[0].position + 100), 0);
+    }
+    let (name, _) = log.segments[6];
+    log.disk.remove(&log.path(name, SegmentFile::Index)).expect("a file");
+    let alone = findings(&log);
+    assert_eq!(alone.len(), 4);
+    for threads in [2, 3, 16] {
+        let (mut lines, progress) = (Vec::new(), Progress::default());
+        let verified = verify_with(&log.disk, &log.dir, threads, &progress, &mut |finding| {
+            lines.push(finding.to_string().replace("/log/", ""));
+        });
+        let verified = verified.expect("not in use");
+        assert_eq!(lines, alone, "{threads} threads");
+        assert!(progress.bytes() > 0);
+        assert_eq!((progress.bytes(), progress.bytes_total()), (verified.bytes, verified.bytes));
+    }
+}
+
+/// What only shows over all segments: topics and times.
+#[test]
+fn segments_that_contradict_each_other_are_found() {
+    let mut log = TestLog::new(1);
+    log.add_sealed(&frames(2));
+    log.forget_topics_and_time();
+    let name = log.add_sealed(&[vec![("b", vec![1])]]);
+    let file = name.log_file_name();
+    assert_eq!(
+        findings(&log),
+        [
+            format!("{file} at position 4096: topic 0 is `b` here, and another elsewhere"),
+            format!("{file} at position 4096: the time of event 8 is before the one before"),
+        ]
+    );
 }
 
 #[test]

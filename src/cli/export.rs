@@ -1,0 +1,307 @@
+//! `strandline export`: the events of a log as a file, of a running server or a stopped one.
+
+use std::{
+    io::{self, BufRead, BufReader, BufWriter, Write},
+    ops::ControlFlow,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Args;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use strandline_storage::{
+    error::ReadError, io::real::RealDisk, offset::Offset, reader::ReadQuery, selection::Order,
+    stopped::StoppedLog, topic::TopicPattern,
+};
+
+use super::client::{Client, ClientError, ServerAddress};
+use super::directory;
+use super::place::Place;
+use super::progress;
+use super::records::{self, Format};
+use crate::{event_json::push_event, timestamp::TimeText};
+
+/// Bytes written, and read from a server, at once.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Writes the events of a log to standard output: of a running server, or with --data of a stopped one.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  strandline export > everything.ndjson
+  strandline export --topic 'rooms/**' --from 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z
+  strandline export --format cloudevents | gzip > events.json.gz
+  strandline export --data ./strandline-data > everything.ndjson    # no server runs there
+
+A stopped log gives all that lies in its files, also of topics that were deleted and not compacted away yet. \
+Events that cannot be read are named on standard error, and the rest follows. `strandline import` reads both \
+formats.
+
+Exit codes: 0 fine, 1 events are missing, or failure, 2 usage.")]
+pub struct ExportArguments {
+    #[command(flatten)]
+    server: ServerAddress,
+    /// Reads this data directory, or directory of one log, instead of asking a server
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The log that a server is asked for
+    #[arg(long, default_value = "main", conflicts_with = "data")]
+    log: String,
+    /// How the events are written down
+    #[arg(long, value_enum, default_value_t = Format::Ndjson)]
+    format: Format,
+    /// Only topics that this matches; may be repeated
+    #[arg(long, value_name = "PATTERN", default_value = "**", value_parser = parse_pattern)]
+    topic: Vec<TopicPattern>,
+    /// The first offset wanted, or a time: RFC 3339, of the first event
+    #[arg(long, value_name = "OFFSET|TIME", default_value = "0")]
+    from: Place,
+    /// The first offset not wanted any more, or a time
+    #[arg(long, value_name = "OFFSET|TIME")]
+    until: Option<Place>,
+}
+
+fn parse_pattern(text: &str) -> Result<TopicPattern, String> {
+    TopicPattern::parse(text).map_err(|error| format!("the pattern {error}"))
+}
+
+/// Runs the command.
+pub fn run(arguments: &ExportArguments) -> ExitCode {
+    let mut out = Output::new(arguments);
+    let exported = match &arguments.data {
+        Some(_) => out.from_directory(arguments),
+        None => out.from_server(arguments),
+    };
+    match exported.and_then(|is_whole| out.finish().map(|()| is_whole)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Where the events go.
+struct Output<'a> {
+    out: BufWriter<io::StdoutLock<'a>>,
+    format: Format,
+    log: String,
+    events: u64,
+    line: Vec<u8>,
+    bar: indicatif::ProgressBar,
+}
+
+impl Output<'_> {
+    fn new(arguments: &ExportArguments) -> Self {
+        let log = match &arguments.data {
+            Some(data) => {
+                data.file_name().map_or_else(String::new, |name| name.display().to_string())
+            }
+            None => arguments.log.clone(),
+        };
+        Output {
+            out: BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock()),
+            format: arguments.format,
+            log,
+            events: 0,
+            line: Vec::new(),
+            bar: progress::bytes_bar(None),
+        }
+    }
+
+    /// Writes an event object; breaks once nobody reads any more.
+    fn event(&mut self, object: &str) -> Result<ControlFlow<()>, String> {
+        self.line.clear();
+        match self.format {
+            Format::Ndjson => self.line.extend_from_slice(object.as_bytes()),
+            Format::Cloudevents => {
+                self.line.extend_from_slice(if self.events == 0 { b"[" } else { b"," });
+                self.line.push(b'\n');
+                records::push_cloud_event(&mut self.line, object, &self.log)?;
+            }
+        }
+        if self.format == Format::Ndjson {
+            self.line.push(b'\n');
+        }
+        self.events += 1;
+        self.bar.inc(self.line.len() as u64);
+        if self.events.is_multiple_of(1024) {
+            self.bar.set_message(format!("{} events", self.events));
+        }
+        match self.out.write_all(&self.line) {
+            Ok(()) => Ok(ControlFlow::Continue(())),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+            Err(error) => Err(format!("standard output: {error}")),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        self.bar.finish_and_clear();
+        let end: &[u8] = match (self.format, self.events) {
+            (Format::Ndjson, _) => b"",
+            (Format::Cloudevents, 0) => b"[]\n",
+            (Format::Cloudevents, _) => b"\n]\n",
+        };
+        match self.out.write_all(end).and_then(|()| self.out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(format!("standard output: {error}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether all events could be read.
+    fn from_directory(&mut self, arguments: &ExportArguments) -> Result<bool, String> {
+        let data = arguments.data.as_deref().expect("the caller has looked");
+        let log = directory::log_in(data).map_err(|error| error.to_string())?;
+        let Some(dir) = log else { return Ok(true) };
+        self.log = dir.file_name().map_or_else(String::new, |name| name.display().to_string());
+        let log = directory::when_free(|| StoppedLog::open(&RealDisk, &dir))
+            .map_err(|error| directory::DirectoryError::from(error).to_string())?;
+        let offset = |place: Option<Place>, other| match place {
+            Some(Place::Offset(offset)) => offset,
+            _ => other,
+        };
+        let query = ReadQuery {
+            topics: arguments.topic.clone(),
+            from: offset(Some(arguments.from), Offset::ZERO),
+            end: offset(arguments.until, Offset::MAX),
+            order: Order::Ascending,
+        };
+        let (mut is_whole, mut failure) = (true, None);
+        let (mut object, mut time) = (Vec::new(), TimeText::default());
+        log.read(&query, &mut |part| {
+            let hits = match part {
+                Ok(hits) => hits,
+                Err(error) => {
+                    is_whole = false;
+                    self.bar.suspend(|| warn(&error));
+                    return ControlFlow::Continue(());
+                }
+            };
+            for event in hits.events().filter(|event| event.kind().is_data()) {
+                if matches!(arguments.from, Place::TimeMs(from) if event.time_ms() < from) {
+                    continue;
+                }
+                if matches!(arguments.until, Some(Place::TimeMs(until)) if event.time_ms() >= until)
+                {
+                    return ControlFlow::Break(());
+                }
+                object.clear();
+                push_event(&mut object, &event, &mut time);
+                match self.event(str::from_utf8(&object).expect("JSON is UTF-8")) {
+                    Ok(ControlFlow::Continue(())) => {}
+                    Ok(ControlFlow::Break(())) => return ControlFlow::Break(()),
+                    Err(what) => {
+                        failure = Some(what);
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        })
+        .map_err(|error| error.to_string())?;
+        failure.map_or(Ok(is_whole), Err)
+    }
+
+    /// Whether all events could be read.
+    fn from_server(&mut self, arguments: &ExportArguments) -> Result<bool, String> {
+        let told = |error: ClientError| error.to_string();
+        let client = Client::new(&arguments.server).map_err(told)?;
+        let query = query_of(arguments);
+        let (mut from, mut is_whole) = (arguments.from, true);
+        loop {
+            let path = format!("{query}&{}", from_parameter(from));
+            let answer = client.get(&path, &[("Accept", "application/x-ndjson")]).map_err(told)?;
+            let mut next = match from {
+                Place::Offset(offset) => Some(offset),
+                Place::TimeMs(_) => None,
+            };
+            let mut lines =
+                BufReader::with_capacity(BUFFER_BYTES, answer.into_body().into_reader());
+            let mut line = String::new();
+            let broken = loop {
+                line.clear();
+                match lines.read_line(&mut line) {
+                    Ok(0) => return Ok(is_whole),
+                    Ok(_) if line.ends_with('\n') => {}
+                    Ok(_) => break "the answer ends inside a line".to_owned(),
+                    Err(error) => break error.to_string(),
+                }
+                let object = line.trim_end();
+                let place: EventPlace = serde_json::from_str(object)
+                    .map_err(|error| format!("an event that is not one ({error}): {object}"))?;
+                next = Some(Offset::new(place.offset).plus(1));
+                if self.event(object)?.is_break() {
+                    return Ok(is_whole);
+                }
+            };
+            // The server ends an answer like that where it cannot read on; a page says where it can again.
+            let Some(next) = next else { return Err(format!("the answer broke off: {broken}")) };
+            let page = client.get(&format!("{query}&from={next}&limit=1"), &[]).map_err(told)?;
+            let text = page.into_body().read_to_string().map_err(|error| error.to_string())?;
+            let page: Page =
+                serde_json::from_str(&text).map_err(|error| format!("an odd answer: {error}"))?;
+            let Some(gap) = page.gap else { return Err(format!("the answer broke off: {broken}")) };
+            let Gap { from: lost_from, to } = gap;
+            self.bar.suspend(|| eprintln!("warning: events from {lost_from} to {to} are lost"));
+            is_whole = false;
+            from = Place::Offset(Offset::new(to));
+        }
+    }
+}
+
+/// The history's path with all that does not change from one request to the next.
+fn query_of(arguments: &ExportArguments) -> String {
+    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let mut query = "/api/v1/events/history?order=asc".to_owned();
+    for pattern in &arguments.topic {
+        query.push_str(&format!("&topic={}", encoded(pattern.as_str())));
+    }
+    if arguments.log != "main" {
+        query.push_str(&format!("&log={}", encoded(&arguments.log)));
+    }
+    match arguments.until {
+        Some(Place::Offset(offset)) => query.push_str(&format!("&before={offset}")),
+        Some(place) => query.push_str(&format!("&until={}", encoded(&place.to_string()))),
+        None => {}
+    }
+    query
+}
+
+fn from_parameter(from: Place) -> String {
+    match from {
+        // A log that retention has taken something of refuses an offset before its first.
+        Place::Offset(Offset::ZERO) => "from=earliest".to_owned(),
+        Place::Offset(offset) => format!("from={offset}"),
+        Place::TimeMs(_) => {
+            format!("since={}", utf8_percent_encode(&from.to_string(), NON_ALPHANUMERIC))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct EventPlace {
+    offset: u64,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    gap: Option<Gap>,
+}
+
+#[derive(Deserialize)]
+struct Gap {
+    from: u64,
+    to: u64,
+}
+
+fn warn(error: &ReadError) {
+    match error {
+        ReadError::Gap { from, to, corruption } if to <= from => {
+            eprintln!("warning: events from {from} on are lost: {corruption}");
+        }
+        error => eprintln!("warning: {error}"),
+    }
+}

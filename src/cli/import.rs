@@ -1,0 +1,212 @@
+//! `strandline import`: what `export` wrote, or CloudEvents of others, into a running server.
+//!
+//! Records are sent in batches of lines, each a request; a refusal names the record at which the server
+//! stopped. Ids of events go with them, so that an import that is repeated within the log's window of ids
+//! appends nothing twice.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::client::{Client, ClientError, Refusal, ServerAddress};
+use super::progress;
+use super::records::{self, Conversion, Format, ReadError};
+
+/// A request holds at most so many lines,
+const BATCH_LINES_MAX: u64 = 10_000;
+/// and closes once it holds so many bytes.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Appends the events of an export, or of a batch of CloudEvents.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  strandline import everything.ndjson
+  strandline export --url http://old:7400 | strandline import --url http://new:7400
+  strandline import --format cloudevents --topic orders batch.json
+  strandline import --make-ids old- everything.ndjson    # may be repeated: nothing is appended twice
+
+Events keep everything but offset and time, which the log gives them. Those with an id that the log has seen \
+within its window are recognised, and counted as duplicates.
+
+Exit codes: 0 all acknowledged, 1 failure (says which record, and how to go on), 2 usage.")]
+pub struct ImportArguments {
+    #[command(flatten)]
+    server: ServerAddress,
+    /// How the events are written down
+    #[arg(long, value_enum, default_value_t = Format::Ndjson)]
+    format: Format,
+    /// The topic of events that name none
+    #[arg(long)]
+    topic: Option<String>,
+    /// Gives events without an id one: this and their old offset
+    #[arg(long, value_name = "PREFIX")]
+    make_ids: Option<String>,
+    /// Passes over so many records at the start
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    skip: u64,
+    /// The file to import; `-` or none is standard input
+    file: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(arguments: &ImportArguments) -> ExitCode {
+    match import(arguments) {
+        Ok(Counts { events, duplicates: 0 }) => eprintln!("imported {events} events"),
+        Ok(Counts { events, duplicates }) => {
+            eprintln!("imported {events} events, of which the log had {duplicates} already");
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    /// That the log has now, duplicates among them.
+    events: u64,
+    duplicates: u64,
+}
+
+fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
+    let client = Client::new(&arguments.server)?;
+    let (input, size_bytes) = open(arguments)?;
+    let bar = progress::bytes_bar(size_bytes);
+    let input = BufReader::with_capacity(BATCH_BYTES, bar.wrap_read(input));
+    let conversion =
+        Conversion { topic: arguments.topic.clone(), id_prefix: arguments.make_ids.clone() };
+    let mut batch =
+        Batch { client, body: Vec::new(), numbers: Vec::new(), counts: Counts::default() };
+    let mut failure = None;
+    let read = records::for_each(input, arguments.format, &mut |number, record| {
+        if number <= arguments.skip || record.is_empty() {
+            return Ok(());
+        }
+        let line = match arguments.format {
+            Format::Ndjson => conversion.of_event(record, number)?,
+            Format::Cloudevents => conversion.of_cloud_event(record, number)?,
+        };
+        batch.body.extend_from_slice(&line);
+        batch.numbers.push(number);
+        if batch.body.len() >= BATCH_BYTES || batch.numbers.len() as u64 >= BATCH_LINES_MAX {
+            batch.send().map_err(|error| {
+                failure = Some(error);
+                String::new()
+            })?;
+            bar.set_message(format!("{} events", batch.counts.events));
+        }
+        Ok(())
+    });
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    // What came before a bad record is sent: so it is known where to go on.
+    batch.send()?;
+    bar.finish_and_clear();
+    match read {
+        Ok(()) => Ok(batch.counts),
+        Err(ReadError::Record(number, what)) => {
+            let advice = go_on(number, "mend it and");
+            Err(ClientError::Local(format!("record {number}: {what}; {advice}")))
+        }
+        Err(ReadError::Input(what)) => Err(ClientError::Local(format!(
+            "{what}; the {} events before are imported",
+            batch.counts.events
+        ))),
+    }
+}
+
+/// Lines that wait for one request.
+struct Batch {
+    client: Client,
+    body: Vec<u8>,
+    /// The number of the record of each line.
+    numbers: Vec<u64>,
+    counts: Counts,
+}
+
+/// What of the answer to a stream of lines counts here.
+#[derive(Deserialize)]
+struct Answer {
+    count: u64,
+    #[serde(default)]
+    duplicates: u64,
+}
+
+impl Batch {
+    fn send(&mut self) -> Result<(), ClientError> {
+        let (Some(first), Some(last)) = (self.numbers.first(), self.numbers.last()) else {
+            return Ok(());
+        };
+        let (first, last) = (*first, *last);
+        let doubt = |what: String| {
+            ClientError::Connection(format!(
+                "{what}; records {first} to {last} may or may not be imported: with ids the same \
+                 import can be repeated, else look at the end of the log before going on"
+            ))
+        };
+        match self.client.post("/api/v1/events", "application/x-ndjson", &self.body) {
+            Ok(mut answer) => {
+                let text =
+                    answer.body_mut().read_to_string().map_err(|error| doubt(error.to_string()))?;
+                let answer: Answer =
+                    serde_json::from_str(&text).map_err(|_| doubt("an odd answer".to_owned()))?;
+                self.counts.events += answer.count;
+                self.counts.duplicates += answer.duplicates;
+                self.body.clear();
+                self.numbers.clear();
+                Ok(())
+            }
+            Err(ClientError::Refused(refusal)) => Err(self.refused(&refusal, doubt)),
+            Err(ClientError::Unreachable(what)) => {
+                let advice = go_on(first, "once it is back,");
+                Err(ClientError::Unreachable(format!("{what}; {advice}")))
+            }
+            Err(ClientError::Connection(what)) => Err(doubt(what)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal, doubt: impl FnOnce(String) -> ClientError) -> ClientError {
+        let Refusal { status, title, detail, .. } = refusal;
+        let what = format!("{title} ({status}): {detail}");
+        if refusal.line.is_none() && refusal.appended.is_none() && *status >= 500 {
+            return doubt(what);
+        }
+        let line = usize::try_from(refusal.line.unwrap_or(1).saturating_sub(1)).unwrap_or(0);
+        let number = self.numbers.get(line).copied().unwrap_or(self.numbers[0]);
+        let first =
+            if matches!(status, 408 | 429 | 500..) { "once that is over," } else { "mend it and" };
+        ClientError::Local(format!("record {number}: {what}; {}", go_on(number, first)))
+    }
+}
+
+/// What is imported when this record is the first that is not, and what to do.
+fn go_on(number: u64, first: &str) -> String {
+    match number {
+        1 => format!("nothing is imported: {first} try again"),
+        _ => format!("those before it are imported: {first} go on with --skip {}", number - 1),
+    }
+}
+
+fn open(arguments: &ImportArguments) -> Result<(Box<dyn Read + Send>, Option<u64>), ClientError> {
+    let path = match &arguments.file {
+        Some(path) if path.as_os_str() != "-" => path,
+        _ => return Ok((Box::new(io::stdin()), None)),
+    };
+    let local = |error: io::Error| ClientError::Local(format!("{}: {error}", path.display()));
+    let file = File::open(path).map_err(local)?;
+    let metadata = file.metadata().map_err(local)?;
+    if metadata.is_dir() {
+        return Err(local(io::ErrorKind::IsADirectory.into()));
+    }
+    Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
+}

@@ -1,0 +1,397 @@
+//! The formats of `export` and `import`: event objects, one a line, and batches of CloudEvents 1.0.
+//!
+//! ```text
+//! event object     CloudEvent              note
+//! topic            subject
+//! id               id                      of an event without one: `<log>/<offset>`
+//! type             type
+//! key              partitionkey
+//! content_type     datacontenttype
+//! data             data
+//! data_base64      data_base64
+//! time             time                    an import does not keep it: the log gives another
+//! headers          eventheaders            their object as a string: attributes have no others
+//!                  source                  `/api/v1/logs/<log>`
+//! offset           offset                  a string; an import does not keep it
+//! ```
+//! Attributes of foreign CloudEvents that are none of these become headers of the event.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt,
+    io::{self, BufRead, Read},
+};
+
+use clap::ValueEnum;
+use serde::{
+    Deserializer as _,
+    de::{self, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::json::write;
+
+/// How events are written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Event objects as the history gives them, one a line
+    Ndjson,
+    /// One JSON array of CloudEvents 1.0
+    Cloudevents,
+}
+
+/// The members of an object, by name; values are kept as their bytes stand.
+type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+/// What an event object may say, in the order of an export, beside its place in a log.
+const EVENT_MEMBERS: [&str; 8] =
+    ["topic", "type", "id", "key", "headers", "content_type", "data", "data_base64"];
+/// What only tells where an event stood.
+const PLACE_MEMBERS: [&str; 2] = ["offset", "time"];
+
+/// What of a CloudEvent is what of an event.
+const CLOUD_MEMBERS: [(&str, &str); 7] = [
+    ("subject", "topic"),
+    ("type", "type"),
+    ("id", "id"),
+    ("partitionkey", "key"),
+    ("datacontenttype", "content_type"),
+    ("data", "data"),
+    ("data_base64", "data_base64"),
+];
+/// What of a CloudEvent is none of an event.
+const CLOUD_ONLY: [&str; 6] =
+    ["specversion", "source", "time", "offset", "eventheaders", "dataschema"];
+
+/// Appends the CloudEvent of an event object that a server wrote.
+pub fn push_cloud_event(out: &mut Vec<u8>, object: &str, log: &str) -> Result<(), String> {
+    let members = members(object)?;
+    let raw = |name: &str| members.get(name).map(|value| value.get());
+    out.extend_from_slice(b"{\"specversion\":\"1.0\",\"id\":");
+    let offset = raw("offset").unwrap_or("0");
+    match raw("id") {
+        Some(id) => out.extend_from_slice(id.as_bytes()),
+        None => write::string(out, &format!("{log}/{offset}")),
+    }
+    out.extend_from_slice(b",\"source\":");
+    write::string(out, &format!("/api/v1/logs/{log}"));
+    let mut push = |name: &str, value: &str| {
+        write::name(out, name);
+        out.extend_from_slice(value.as_bytes());
+    };
+    for (name, own) in [
+        ("type", "type"),
+        ("subject", "topic"),
+        ("time", "time"),
+        ("partitionkey", "key"),
+        ("datacontenttype", "content_type"),
+    ] {
+        if let Some(value) = raw(own) {
+            push(name, value);
+        }
+    }
+    push("offset", &format!("\"{offset}\""));
+    if let Some(headers) = raw("headers") {
+        let mut text = Vec::new();
+        write::string(&mut text, headers);
+        push("eventheaders", &String::from_utf8(text).expect("JSON is UTF-8"));
+    }
+    for name in ["data", "data_base64"] {
+        if let Some(value) = raw(name) {
+            push(name, value);
+        }
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// What an import does beside passing events on.
+#[derive(Clone, Debug, Default)]
+pub struct Conversion {
+    /// The topic of events that name none.
+    pub topic: Option<String>,
+    /// Gives an event that has no id one of this and its offset, or its number among those that are read.
+    pub id_prefix: Option<String>,
+}
+
+impl Conversion {
+    /// The line of an append for an event object of an export.
+    pub fn of_event(&self, object: &str, number: u64) -> Result<Vec<u8>, String> {
+        let members = members(object)?;
+        if let Some(name) = members.keys().find(|name| {
+            !EVENT_MEMBERS.contains(&name.as_ref()) && !PLACE_MEMBERS.contains(&name.as_ref())
+        }) {
+            return Err(format!("member \"{name}\" is not of an event"));
+        }
+        let mut line = Line::default();
+        for name in EVENT_MEMBERS {
+            if let Some(value) = members.get(name) {
+                line.raw(name, value.get());
+            }
+        }
+        Ok(self.finish(line, &members, number))
+    }
+
+    /// The line of an append for a CloudEvent.
+    pub fn of_cloud_event(&self, object: &str, number: u64) -> Result<Vec<u8>, String> {
+        let members = members(object)?;
+        let version = members.get("specversion").map(|value| value.get());
+        if version != Some("\"1.0\"") {
+            return Err("\"specversion\" is not \"1.0\"".to_owned());
+        }
+        let mut line = Line::default();
+        for (name, own) in CLOUD_MEMBERS {
+            if let Some(value) = members.get(name) {
+                line.raw(own, value.get());
+            }
+        }
+        let mut headers: BTreeMap<String, String> = BTreeMap::new();
+        if let Some(text) = members.get("eventheaders") {
+            let object: String = serde_json::from_str(text.get())
+                .map_err(|_| "\"eventheaders\" is not a string".to_owned())?;
+            headers = serde_json::from_str(&object)
+                .map_err(|_| "\"eventheaders\" is not an object of strings".to_owned())?;
+        }
+        for (name, value) in &members {
+            let is_known = CLOUD_ONLY.contains(&name.as_ref())
+                || CLOUD_MEMBERS.iter().any(|(known, _)| known == name);
+            if !is_known {
+                let text =
+                    serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned());
+                headers.insert(name.to_string(), text);
+            }
+        }
+        if !headers.is_empty() {
+            let text = serde_json::to_string(&headers).expect("strings are JSON");
+            line.raw("headers", &text);
+        }
+        Ok(self.finish(line, &members, number))
+    }
+
+    fn finish(&self, mut line: Line, members: &Members<'_>, number: u64) -> Vec<u8> {
+        if let Some(topic) = self.topic.as_ref().filter(|_| !line.has("topic")) {
+            line.text("topic", topic);
+        }
+        if let Some(prefix) = self.id_prefix.as_ref().filter(|_| !line.has("id")) {
+            let offset = members.get("offset").and_then(|value| value.get().parse().ok());
+            line.text("id", &format!("{prefix}{}", offset.unwrap_or(number)));
+        }
+        line.finish()
+    }
+}
+
+/// An object that is written member by member.
+#[derive(Default)]
+struct Line {
+    bytes: Vec<u8>,
+    names: Vec<&'static str>,
+}
+
+impl Line {
+    fn has(&self, name: &str) -> bool {
+        self.names.contains(&name)
+    }
+
+    fn name(&mut self, name: &'static str) {
+        self.bytes.push(if self.bytes.is_empty() { b'{' } else { b',' });
+        write::string(&mut self.bytes, name);
+        self.bytes.push(b':');
+        self.names.push(name);
+    }
+
+    fn raw(&mut self, name: &'static str, value: &str) {
+        self.name(name);
+        write::on_one_line(&mut self.bytes, value.as_bytes());
+    }
+
+    fn text(&mut self, name: &'static str, text: &str) {
+        self.name(name);
+        write::string(&mut self.bytes, text);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        if self.bytes.is_empty() {
+            self.bytes.push(b'{');
+        }
+        self.bytes.extend_from_slice(b"}\n");
+        self.bytes
+    }
+}
+
+fn members(object: &str) -> Result<Members<'_>, String> {
+    serde_json::from_str(object).map_err(|error| format!("not a JSON object: {error}"))
+}
+
+/// Hands over each record of an input, with its number from 1, until `take` refuses one: lines, or the
+/// elements of a JSON array, which is read as it comes.
+pub fn for_each(
+    input: impl BufRead,
+    format: Format,
+    take: &mut dyn FnMut(u64, &str) -> Result<(), String>,
+) -> Result<(), ReadError> {
+    match format {
+        Format::Ndjson => for_each_line(input, take),
+        Format::Cloudevents => for_each_element(input, take),
+    }
+}
+
+/// Why an input was not read to its end.
+#[derive(Debug)]
+pub enum ReadError {
+    /// It could not be read, or is not what it was said to be.
+    Input(String),
+    /// A record was refused, with its number.
+    Record(u64, String),
+}
+
+fn for_each_line(
+    mut input: impl BufRead,
+    take: &mut dyn FnMut(u64, &str) -> Result<(), String>,
+) -> Result<(), ReadError> {
+    let mut line = String::new();
+    for number in 1.. {
+        line.clear();
+        match input.read_line(&mut line) {
+            Ok(0) => break,
+            Ok(_) => {
+                take(number, line.trim_ascii()).map_err(|what| ReadError::Record(number, what))?
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(ReadError::Record(number, "not UTF-8".to_owned()));
+            }
+            Err(error) => return Err(ReadError::Input(error.to_string())),
+        }
+    }
+    Ok(())
+}
+
+fn for_each_element(
+    input: impl Read,
+    take: &mut dyn FnMut(u64, &str) -> Result<(), String>,
+) -> Result<(), ReadError> {
+    let mut refused = None;
+    let elements = Elements { take, refused: &mut refused };
+    let mut reader = serde_json::Deserializer::from_reader(input);
+    let end = reader.deserialize_seq(elements).and_then(|()| reader.end());
+    match (refused, end) {
+        (Some((number, what)), _) => Err(ReadError::Record(number, what)),
+        (None, Err(error)) => {
+            Err(ReadError::Input(format!("not an array of CloudEvents: {error}")))
+        }
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+struct Elements<'a> {
+    take: &'a mut dyn FnMut(u64, &str) -> Result<(), String>,
+    refused: &'a mut Option<(u64, String)>,
+}
+
+impl<'de> Visitor<'de> for Elements<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        for number in 1.. {
+            let Some(element) = elements.next_element::<Box<RawValue>>()? else { break };
+            if let Err(what) = (self.take)(number, element.get()) {
+                *self.refused = Some((number, what));
+                return Err(de::Error::custom("refused"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: &str = r#"{"offset":42,"time":"2025-11-21T04:40:00.007Z","topic":"a/b","type":"t","id":"i","key":"k","headers":{"trace-id":"1"},"content_type":"text/plain","data":"x\n"}"#;
+
+    fn text(line: Vec<u8>) -> String {
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn an_event_is_appended_without_its_place() {
+        let line = Conversion::default().of_event(EVENT, 1).unwrap();
+        assert_eq!(
+            text(line),
+            "{\"topic\":\"a/b\",\"type\":\"t\",\"id\":\"i\",\"key\":\"k\",\"headers\":{\"trace-id\":\"1\"},\
+             \"content_type\":\"text/plain\",\"data\":\"x\\n\"}\n"
+        );
+        let conversion = Conversion { topic: Some("c".into()), id_prefix: Some("old-".into()) };
+        let line = conversion.of_event("{\"data\":{\"x\":\r\n 1.50},\"offset\":7}", 3).unwrap();
+        assert_eq!(text(line), "{\"data\":{\"x\":   1.50},\"topic\":\"c\",\"id\":\"old-7\"}\n");
+        let line = conversion.of_event("{}", 3).unwrap();
+        assert_eq!(text(line), "{\"topic\":\"c\",\"id\":\"old-3\"}\n");
+        for bad in ["[]", "1", "{", "{\"subject\":\"a\"}"] {
+            assert!(Conversion::default().of_event(bad, 1).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_cloud_event_says_all_that_the_event_says() {
+        let mut cloud = Vec::new();
+        push_cloud_event(&mut cloud, EVENT, "main").unwrap();
+        let cloud = text(cloud);
+        assert_eq!(
+            cloud,
+            r#"{"specversion":"1.0","id":"i","source":"/api/v1/logs/main","type":"t","subject":"a/b","time":"2025-11-21T04:40:00.007Z","partitionkey":"k","datacontenttype":"text/plain","offset":"42","eventheaders":"{\"trace-id\":\"1\"}","data":"x\n"}"#
+        );
+        let value = |line: Vec<u8>| serde_json::from_slice::<serde_json::Value>(&line).unwrap();
+        let conversion = Conversion::default();
+        let back = value(conversion.of_cloud_event(&cloud, 1).unwrap());
+        assert_eq!(back, value(conversion.of_event(EVENT, 1).unwrap()));
+        // One without an id has to have one.
+        let mut cloud = Vec::new();
+        push_cloud_event(&mut cloud, r#"{"offset":7,"topic":"a","data_base64":"/w=="}"#, "x")
+            .unwrap();
+        let line = text(conversion.of_cloud_event(&text(cloud), 1).unwrap());
+        assert_eq!(line, "{\"topic\":\"a\",\"id\":\"x/7\",\"data_base64\":\"/w==\"}\n");
+    }
+
+    #[test]
+    fn foreign_cloud_events_keep_their_attributes_as_headers() {
+        let event = r#"{"specversion":"1.0","id":"1","source":"/s","type":"com.x","traceparent":"00-1","n":5,"data":[1]}"#;
+        let conversion = Conversion { topic: Some("in".into()), id_prefix: None };
+        let line = text(conversion.of_cloud_event(event, 1).unwrap());
+        assert_eq!(
+            line,
+            "{\"type\":\"com.x\",\"id\":\"1\",\"data\":[1],\"headers\":{\"n\":\"5\",\"traceparent\":\"00-1\"},\
+             \"topic\":\"in\"}\n"
+        );
+        assert!(conversion.of_cloud_event("{\"specversion\":\"0.3\"}", 1).is_err());
+        assert!(conversion.of_cloud_event("{}", 1).is_err());
+    }
+
+    #[test]
+    fn lines_and_arrays_are_read_record_by_record() {
+        let read = |format, input: &str| {
+            let mut records = Vec::new();
+            let end = for_each(input.as_bytes(), format, &mut |number, record| {
+                records.push((number, record.to_owned()));
+                if record.contains("bad") { Err("it is bad".to_owned()) } else { Ok(()) }
+            });
+            (records.iter().map(|(number, _)| *number).collect::<Vec<_>>(), end)
+        };
+        assert!(
+            matches!(read(Format::Ndjson, "{}\n\n{}"), (numbers, Ok(())) if numbers == [1, 2, 3])
+        );
+        assert!(matches!(read(Format::Cloudevents, " [ {} , 1\n]\n"), (n, Ok(())) if n == [1, 2]));
+        assert!(matches!(read(Format::Cloudevents, "[]"), (numbers, Ok(())) if numbers.is_empty()));
+        let (_, end) = read(Format::Ndjson, "1\nbad\n3");
+        assert!(matches!(end, Err(ReadError::Record(2, _))), "{end:?}");
+        let (numbers, end) = read(Format::Cloudevents, "[1,\"bad\",3]");
+        assert!(matches!(end, Err(ReadError::Record(2, _))) && numbers == [1, 2], "{end:?}");
+        for broken in ["[1", "{}", "[1] 2", ""] {
+            let (_, end) = read(Format::Cloudevents, broken);
+            assert!(matches!(end, Err(ReadError::Input(_))), "{broken}: {end:?}");
+        }
+    }
+}

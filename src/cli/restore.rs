@@ -1,0 +1,136 @@
+//! `strandline restore`: a data directory of its own, made of a backup.
+
+use std::{io, path::PathBuf, process::ExitCode, thread};
+
+use clap::Args;
+use strandline_storage::{
+    data_dir::DataDir,
+    error::OpenError,
+    io::real::RealDisk,
+    restore::{Until, restore_log},
+    verify::{lock_shared, verify_with},
+};
+
+use super::directory::{self, DirectoryError};
+use super::place::Place;
+use super::progress::Watched;
+use super::staged::Staged;
+use crate::clock;
+
+/// Makes a data directory of a backup, up to an offset or a time if wanted.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  strandline restore /backup/strandline --data ./strandline-data
+  strandline restore /backup/strandline --data ./before-the-mistake --until 2026-11-21T09:08:00Z
+  strandline restore /backup/strandline --data ./first-million --until 1000000
+
+The log that is made has a new tag: readers that come back with a cursor of the old one are told that it is \
+another (`reset`, `other_log`), since the two go on differently from here. The backup stays as it is.
+
+Exit codes: 0 restored and verified, 1 failure (nothing is left in DIR), 2 usage.")]
+pub struct RestoreArguments {
+    /// The backup: a data directory
+    #[arg(value_name = "BACKUP")]
+    backup: PathBuf,
+    /// The data directory to be made; it is missing, or empty
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The first offset that is not restored any more, or a time: RFC 3339, of the first event that is not
+    #[arg(long, value_name = "OFFSET|TIME")]
+    until: Option<Place>,
+}
+
+/// Why nothing was restored.
+#[derive(Debug, thiserror::Error)]
+enum RestoreError {
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("{}: {what}", dir.display())]
+    Target { what: &'static str, dir: PathBuf },
+    #[error("{} holds several logs, whose offsets have nothing to do with each other: give --until a time", .0.display())]
+    SeveralLogs(PathBuf),
+    #[error(
+        "the backup has {findings} findings, as above: `strandline repair` a copy of it, or use an older one"
+    )]
+    Damaged { findings: u64 },
+}
+
+/// Runs the command.
+pub fn run(arguments: &RestoreArguments) -> ExitCode {
+    match restore(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn restore(arguments: &RestoreArguments) -> Result<(), RestoreError> {
+    let backup =
+        DataDir::open_existing(&RealDisk, &arguments.backup).map_err(DirectoryError::from)?;
+    let target = |what| RestoreError::Target { what, dir: arguments.data.clone() };
+    match std::fs::read_dir(&arguments.data) {
+        Ok(mut entries) => {
+            if entries.next().is_some() {
+                return Err(target("it is not empty: name a new directory with --data"));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(target("it is not a directory"));
+        }
+        _ => {}
+    }
+    let logs = directory::names_in(backup.path())?;
+    if logs.len() > 1 && matches!(arguments.until, Some(Place::Offset(_))) {
+        return Err(RestoreError::SeveralLogs(arguments.backup.clone()));
+    }
+    let staged = Staged::begin(&arguments.data)?;
+    match restore_all(arguments, &backup, &logs, staged.data()) {
+        Ok(()) => Ok(staged.finish()?),
+        Err(error) => {
+            staged.abandon()?;
+            Err(error)
+        }
+    }
+}
+
+fn restore_all(
+    arguments: &RestoreArguments,
+    backup: &DataDir,
+    logs: &[(String, String)],
+    target: &DataDir,
+) -> Result<(), RestoreError> {
+    let until = match arguments.until {
+        None => Until::End,
+        Some(Place::Offset(offset)) => Until::Offset(offset),
+        Some(Place::TimeMs(time_ms)) => Until::TimeMs(time_ms),
+    };
+    for (tenant, log) in logs {
+        let from = backup.log_dir(tenant, log);
+        let to = target.create_log_dir(&RealDisk, tenant, log)?;
+        let _lock = lock_shared(&RealDisk, &from)?;
+        verify(&from)?;
+        let restored = restore_log(&RealDisk, &from, &to, until, clock::now())?;
+        verify(&to)?;
+        eprintln!(
+            "{tenant}/{log}: restored up to offset {} in {} segments; its tag is {}",
+            restored.end, restored.segments, restored.tag
+        );
+    }
+    Ok(())
+}
+
+fn verify(log: &std::path::Path) -> Result<(), RestoreError> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let watched = Watched::start();
+    let verified = verify_with(&RealDisk, log, threads, watched.progress(), &mut |finding| {
+        watched.suspend(|| eprintln!("{finding}"));
+    })?;
+    match verified.findings {
+        0 => Ok(()),
+        findings => Err(RestoreError::Damaged { findings }),
+    }
+}

@@ -1,0 +1,108 @@
+//! A data directory that is made beside its place, and takes that once it is whole.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, RenameFlags};
+use strandline_storage::{
+    data_dir::{DataDir, MARKER_FILE_NAME},
+    error::OpenError,
+    io::{Disk, LockMode, real::RealDisk},
+};
+
+/// How the name of one that is not whole yet ends; it begins with a dot.
+const ENDING: &str = ".unfinished";
+
+/// A data directory under a temporary name, beside the place where it belongs.
+pub struct Staged {
+    place: PathBuf,
+    data: DataDir,
+    /// Keeps a second one from being made for the same place at the same time.
+    lock: <RealDisk as Disk>::Lock,
+}
+
+impl Staged {
+    /// Begins one, and removes what a run before left of it.
+    pub fn begin(place: &Path) -> Result<Staged, OpenError> {
+        let name = place.file_name().ok_or_else(|| {
+            let error = io::Error::other("give a directory by its name");
+            OpenError::io("making", place)(error)
+        })?;
+        let mut temporary = std::ffi::OsString::from(".");
+        temporary.push(name);
+        temporary.push(ENDING);
+        let parent = parent_of(place);
+        fs::create_dir_all(&parent).map_err(OpenError::io("making the directory", &parent))?;
+        let path = parent.join(temporary);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(OpenError::io("making the directory", &path)(error));
+            }
+            _ => {}
+        }
+        let lock =
+            RealDisk.lock_dir(&path, LockMode::Exclusive).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => OpenError::Locked { dir: path.clone() },
+                _ => OpenError::io("locking", &path)(error),
+            })?;
+        empty(&path)?;
+        let data = DataDir::open(&RealDisk, &path)?;
+        Ok(Staged { place: place.to_owned(), data, lock })
+    }
+
+    /// The directory as it is now.
+    pub fn data(&self) -> &DataDir {
+        &self.data
+    }
+
+    /// Gives it its place. What was there, an older one, is removed afterwards: at any moment one of the
+    /// two is there, and whole.
+    pub fn finish(self) -> Result<(), OpenError> {
+        let Staged { place, data, lock } = self;
+        let path = data.path();
+        let failed = |error| OpenError::io("putting into its place", &place)(error);
+        RealDisk.sync_dir(path).map_err(failed)?;
+        let is_replaced = place.join(MARKER_FILE_NAME).exists();
+        if is_replaced {
+            let exchanged =
+                rustix::fs::renameat_with(CWD, path, CWD, &place, RenameFlags::EXCHANGE);
+            exchanged.map_err(|errno| failed(errno.into()))?;
+        } else {
+            fs::rename(path, &place).map_err(failed)?;
+        }
+        RealDisk.sync_dir(&parent_of(&place)).map_err(failed)?;
+        if is_replaced {
+            fs::remove_dir_all(path).map_err(OpenError::io("removing", path))?;
+        }
+        drop(lock);
+        Ok(())
+    }
+
+    /// Removes it.
+    pub fn abandon(self) -> Result<(), OpenError> {
+        let path = self.data.path();
+        fs::remove_dir_all(path).map_err(OpenError::io("removing", path))
+    }
+}
+
+fn parent_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Removes what a run before left. Its name says that it is ours, and so does its marker.
+fn empty(path: &Path) -> Result<(), OpenError> {
+    let failed = |error| OpenError::io("removing what was left in", path)(error);
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_dir = entry.file_type().map_err(failed)?.is_dir();
+        let entry = entry.path();
+        let removed = if is_dir { fs::remove_dir_all(&entry) } else { fs::remove_file(&entry) };
+        removed.map_err(failed)?;
+    }
+    Ok(())
+}

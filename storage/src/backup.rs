@@ -1,0 +1,401 @@
+//! A second directory of a log, made of a first that a server may be writing to.
+//!
+//! What is sealed never changes, so it is linked, or copied where links are refused. What is not is copied
+//! frame by frame, and every frame is checked:
+//! ```text
+//! sealed               .log and .idx, linked or copied
+//! stubs                .idx: the events are gone on purpose
+//! not sealed           a .log of the same name with the frames below the synced offset, and no more
+//! ```
+//! Beside a server nothing is locked, so a file may be gone between listing and linking: it was compacted, or
+//! retention took it. Then all begins anew with another list; what is there already, and still counts, stays.
+//!
+//! The target counts once this has returned: its files and names are synced then, and not before.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    buffer::{ALIGN_BYTES, DiskBuffer},
+    error::{Corruption, OpenError},
+    frame::Frame,
+    frame::FrameError,
+    io::{Access, Disk, DiskFile},
+    listing::{self, Listed},
+    offset::{Offset, Position},
+    rewrite::{self, write_all},
+    scan::{FrameScan, SCAN_BYTES, ScanEnd},
+    seal::TEMPORARY_ENDING,
+    segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName, Tag},
+};
+
+/// So often a list of files is found to be out of date before that is told as a failure.
+const ATTEMPTS_MAX: u32 = 20;
+/// How much is copied at once.
+const COPY_BYTES: usize = 1 << 20;
+
+const _: () = assert!(COPY_BYTES.is_multiple_of(ALIGN_BYTES));
+
+/// How far a log is backed up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// A server writes it: up to what it says has been synced, or to the end of what is sealed.
+    Synced(Offset),
+    /// Nobody writes it, and the caller has its lock: all that the next start would keep.
+    Stopped,
+}
+
+/// What a backup of a log came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackedUp {
+    /// Where it ends.
+    pub end: Offset,
+    /// The log's tag; `None` if it has no segment.
+    pub tag: Option<Tag>,
+    /// How many files were linked,
+    pub linked: u64,
+    /// how many were copied,
+    pub copied: u64,
+    /// and how many bytes of those.
+    pub copied_bytes: u64,
+}
+
+/// Backs up the log in `from` into the directory `to`, which is there and may hold what an attempt before
+/// left. `previous` is an older backup of it: what that has already is not copied again.
+pub fn back_up_log<D: Disk>(
+    disk: &D,
+    from: &Path,
+    previous: Option<&Path>,
+    to: &Path,
+    reach: Reach,
+) -> Result<BackedUp, OpenError> {
+    let mut attempt = 1;
+    loop {
+        let outcome = Backup { disk, from, previous, to, reach, done: BackedUp::default() }.run();
+        match outcome {
+            Err(OpenError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS_MAX => {}
+            // A read beside a write may have seen the state before it.
+            Err(OpenError::Corrupt(_)) if reach != Reach::Stopped && attempt < 3 => {}
+            outcome => return outcome,
+        }
+        attempt += 1;
+    }
+}
+
+struct Backup<'a, D: Disk> {
+    disk: &'a D,
+    from: &'a Path,
+    previous: Option<&'a Path>,
+    to: &'a Path,
+    reach: Reach,
+    done: BackedUp,
+}
+
+impl<D: Disk> Backup<'_, D> {
+    fn run(mut self) -> Result<BackedUp, OpenError> {
+        let names = self.list(self.from)?;
+        let there = self.list(self.to)?;
+        let segments = listing::segments(&names);
+        let mut wanted = Vec::new();
+        for (index, listed) in segments.iter().enumerate() {
+            let successor = segments.get(index + 1).map(|next| next.name.base_offset);
+            self.segment(listed, successor, &names, &there, &mut wanted)?;
+        }
+        for name in names.iter().filter(|name| snapshot_offset(name).is_some()) {
+            if snapshot_offset(name) <= Some(self.done.end) {
+                self.put(name, &there, false, None)?;
+                wanted.push(name.clone());
+            }
+        }
+        for name in there.iter().filter(|name| !wanted.contains(name)) {
+            let path = self.to.join(name);
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(OpenError::io("removing", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        self.disk.sync_dir(self.to).map_err(OpenError::io("syncing the directory", self.to))?;
+        Ok(self.done)
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<String>, OpenError> {
+        self.disk.list(dir).map_err(OpenError::io("listing", dir))
+    }
+
+    fn segment(
+        &mut self,
+        listed: &Listed,
+        successor: Option<Offset>,
+        names: &[String],
+        there: &[String],
+        wanted: &mut Vec<String>,
+    ) -> Result<(), OpenError> {
+        let name = listed.name;
+        let (log_name, index_name) = (name.log_file_name(), name.index_file_name());
+        let index = match listed.has_index {
+            true => listing::index_header(self.disk, self.from, name)?,
+            false => None,
+        };
+        let Some(index) = index else {
+            if !matches!(self.reach, Reach::Synced(limit) if name.base_offset > limit) {
+                self.unsealed(name, successor)?;
+                wanted.push(log_name);
+            }
+            return Ok(());
+        };
+        if !index.is_stub() {
+            let is_known = self.previous_has(name)?;
+            self.put(&log_name, there, is_known, Some(index.end_position))?;
+            wanted.push(log_name);
+        }
+        // An index is small, and a stub takes the name of what it was made of.
+        let there = if names.contains(&index_name) { &[] } else { there };
+        self.put(&index_name, there, false, None)?;
+        wanted.push(index_name);
+        self.done.end = index.end_offset;
+        self.done.tag = Some(index.tag);
+        Ok(())
+    }
+
+    /// Whether the backup before has this very segment, by its index.
+    fn previous_has(&self, name: SegmentName) -> Result<bool, OpenError> {
+        let Some(previous) = self.previous else { return Ok(false) };
+        let old = match listing::index_header(self.disk, previous, name) {
+            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            header => header?,
+        };
+        Ok(old.is_some() && old == listing::index_header(self.disk, self.from, name)?)
+    }
+
+    /// Puts a file that never changes into the backup.
+    fn put(
+        &mut self,
+        file_name: &str,
+        there: &[String],
+        previous_has_it: bool,
+        end: Option<Position>,
+    ) -> Result<(), OpenError> {
+        let (from, to) = (self.from.join(file_name), self.to.join(file_name));
+        if there.iter().any(|name| name == file_name) {
+            // An attempt before may have found it not sealed yet, and taken less of it.
+            let there = self.disk.open(&to, Access::Read).and_then(|file| file.size());
+            let bytes = there.map_err(OpenError::io("opening", &to))?;
+            if end.is_none_or(|end| bytes >= end.get()) {
+                return Ok(());
+            }
+        }
+        let temporary = self.temporary(file_name)?;
+        let mut sources = vec![from.clone()];
+        if previous_has_it {
+            sources.extend(self.previous.map(|previous| previous.join(file_name)));
+        }
+        for source in &sources {
+            match self.disk.link(source, &temporary) {
+                Ok(()) => {
+                    self.done.linked += 1;
+                    return self.name(&temporary, &to);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound && source == &from => {
+                    return Err(OpenError::io("linking", source)(error));
+                }
+                // Another file system, one without links, too many links, not ours: copied.
+                Err(_) => {}
+            }
+        }
+        let file = self.disk.open(&from, Access::Read).map_err(OpenError::io("opening", &from))?;
+        let size = file.size().map_err(OpenError::io("reading", &from))?;
+        let end = Position::new(end.map_or(size, |end| end.get().min(size)));
+        let copy = self
+            .disk
+            .create(&temporary, Access::Write)
+            .map_err(OpenError::io("creating", &temporary))?;
+        copy_file(&file, &copy, end).map_err(OpenError::io("copying", &from))?;
+        self.done.copied += 1;
+        self.done.copied_bytes += end.get();
+        self.name(&temporary, &to)
+    }
+
+    /// A free temporary name.
+    fn temporary(&self, file_name: &str) -> Result<PathBuf, OpenError> {
+        let temporary = self.to.join(format!("{file_name}{TEMPORARY_ENDING}"));
+        match self.disk.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(OpenError::io("removing", &temporary)(error))
+            }
+            _ => Ok(temporary),
+        }
+    }
+
+    fn name(&self, temporary: &Path, to: &Path) -> Result<(), OpenError> {
+        // A rename between two names of one file does nothing.
+        match self.disk.remove(to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::io("removing", to)(error));
+            }
+            _ => {}
+        }
+        self.disk.rename(temporary, to).map_err(OpenError::io("renaming", temporary))
+    }
+
+    /// Copies the frames of a segment that is not sealed, as far as they count.
+    fn unsealed(&mut self, name: SegmentName, successor: Option<Offset>) -> Result<(), OpenError> {
+        let file_name = name.log_file_name();
+        let path = self.from.join(&file_name);
+        let temporary = self.temporary(&file_name)?;
+        let file = self.open_unsealed(&path)?;
+        let corrupt = |position, what: String| {
+            OpenError::Corrupt(Corruption { file: path.clone(), position, what })
+        };
+        let header = rewrite::read_header(&file)
+            .map_err(OpenError::io("reading", &path))?
+            .map_err(|what| corrupt(Position::default(), what))?;
+        let copy = self
+            .disk
+            .create(&temporary, Access::Write)
+            .map_err(OpenError::io("creating", &temporary))?;
+        let mut out = Copied::new(copy, &header);
+        let limit = match self.reach {
+            Reach::Synced(limit) => Some(limit),
+            Reach::Stopped => None,
+        };
+        let limit = match (successor, limit) {
+            (Some(successor), Some(limit)) => Some(successor.min(limit)),
+            (successor, limit) => successor.or(limit),
+        };
+        let mut frames = FrameScan::new(&file, &header);
+        loop {
+            let at = frames.end();
+            if limit.is_some_and(|limit| at.end_offset >= limit) {
+                break;
+            }
+            let next = frames.next_frame().map_err(OpenError::io("reading", &path))?;
+            let (bytes, end) = match next {
+                Ok((frame, position)) => (stored(&frame, &file, position), frame.end_offset()),
+                Err(ScanEnd::Invalid(FrameError::Lost { .. })) => {
+                    let lost = frames.step_over_lost().map_err(OpenError::io("reading", &path))?;
+                    let Some((lost, position, frame_bytes)) = lost else { break };
+                    (read_bytes(&file, position, frame_bytes), lost.end)
+                }
+                Err(why) if limit.is_none() => {
+                    let seed = crate::frame::Seed::of(&header.incarnation);
+                    let proof =
+                        crate::scan::synced_beyond(&file, seed, at.end_position, at.end_offset);
+                    match proof.map_err(OpenError::io("reading", &path))? {
+                        None => break,
+                        Some(_) => return Err(corrupt(at.end_position, why.to_string())),
+                    }
+                }
+                Err(why) => return Err(corrupt(at.end_position, why.to_string())),
+            };
+            if limit.is_some_and(|limit| end > limit) {
+                let what = format!("a frame goes on to {end}, past what had been synced");
+                return Err(corrupt(at.end_position, what));
+            }
+            let bytes = bytes.map_err(OpenError::io("reading", &path))?;
+            out.write(&bytes).map_err(OpenError::io("writing", &temporary))?;
+            self.done.end = end;
+        }
+        let bytes = out.finish().map_err(OpenError::io("writing", &temporary))?;
+        self.done.end = self.done.end.max(name.base_offset);
+        self.done.tag = Some(header.tag);
+        self.done.copied += 1;
+        self.done.copied_bytes += bytes;
+        self.name(&temporary, &self.to.join(&file_name))
+    }
+
+    /// Beside a server past the page cache, where direct writes leave what was there before; without one
+    /// after a sync of what is there.
+    fn open_unsealed(&self, path: &Path) -> Result<D::File, OpenError> {
+        let access = match self.reach {
+            Reach::Synced(_) => Access::Direct,
+            Reach::Stopped => Access::Write,
+        };
+        let opened = self.disk.open(path, access);
+        if let (Ok(file), Reach::Stopped) = (&opened, self.reach) {
+            file.sync_data().map_err(OpenError::io("syncing", path))?;
+        }
+        if let Ok(file) = opened
+            && (access != Access::Direct || is_readable(&file))
+        {
+            return Ok(file);
+        }
+        self.disk.open(path, Access::Read).map_err(OpenError::io("opening", path))
+    }
+}
+
+/// Whether a direct file can be read as it is read here: some file systems refuse only that.
+fn is_readable<F: DiskFile>(file: &F) -> bool {
+    let aligned = file.size().is_ok_and(|size| size.is_multiple_of(ALIGN_BYTES as u64));
+    let mut block = DiskBuffer::zeroed(SEGMENT_HEADER_BYTES);
+    aligned && file.read_exact_at(block.as_mut_slice(), Position::default()).is_ok()
+}
+
+/// A frame's bytes as they are stored: a compressed one is in memory as it is read.
+fn stored<F: DiskFile>(frame: &Frame, file: &F, position: Position) -> io::Result<DiskBuffer> {
+    read_bytes(file, position, frame.frame_bytes())
+}
+
+fn read_bytes<F: DiskFile>(file: &F, position: Position, bytes: usize) -> io::Result<DiskBuffer> {
+    let mut buffer = DiskBuffer::zeroed(bytes);
+    file.read_exact_at(buffer.as_mut_slice(), position)?;
+    Ok(buffer)
+}
+
+/// A file that grows by frames.
+struct Copied<F> {
+    file: F,
+    pending: Vec<u8>,
+    at: Position,
+}
+
+impl<F: DiskFile> Copied<F> {
+    fn new(file: F, header: &SegmentHeader) -> Self {
+        Copied { file, pending: header.encode().to_vec(), at: Position::default() }
+    }
+
+    fn write(&mut self, bytes: &DiskBuffer) -> io::Result<()> {
+        self.pending.extend_from_slice(bytes.as_slice());
+        if self.pending.len() >= SCAN_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        write_all(&self.file, &self.pending, self.at)?;
+        self.at = self.at.plus(self.pending.len() as u64);
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Syncs it, and gives its length.
+    fn finish(mut self) -> io::Result<u64> {
+        self.flush()?;
+        self.file.sync_data()?;
+        Ok(self.at.get())
+    }
+}
+
+/// Copies a file up to `end`, and syncs the copy.
+pub(crate) fn copy_file<F: DiskFile>(file: &F, copy: &F, end: Position) -> io::Result<()> {
+    let mut at = Position::default();
+    while at < end {
+        let left = usize::try_from(end.get() - at.get()).unwrap_or(usize::MAX);
+        let piece = read_bytes(file, at, left.min(COPY_BYTES))?;
+        write_all(copy, piece.as_slice(), at)?;
+        at = at.plus(piece.len() as u64);
+    }
+    copy.sync_data()
+}
+
+/// The offset of a snapshot, by its file's name: `<offset, 20 digits>.snap`.
+pub(crate) fn snapshot_offset(file_name: &str) -> Option<Offset> {
+    let digits = file_name.strip_suffix(".snap")?;
+    let is_offset = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_offset.then(|| digits.parse().ok().map(Offset::new)).flatten()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! Which segments a directory holds, for those who read it beside or without a server.
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use crate::{
+    error::OpenError,
+    index::{INDEX_HEADER_BYTES, IndexHeader},
+    io::{Access, Disk, DiskFile},
+    offset::Position,
+    segment::{SegmentFile, SegmentName},
+};
+
+/// A segment by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub name: SegmentName,
+    pub has_index: bool,
+}
+
+/// The segments among these names in offset order, of each the newest generation that has an index: a
+/// rewrite counts from then on.
+pub(crate) fn segments(file_names: &[String]) -> Vec<Listed> {
+    let mut all: BTreeMap<SegmentName, bool> = BTreeMap::new();
+    for (name, file) in file_names.iter().filter_map(|name| SegmentName::parse(name)) {
+        *all.entry(name).or_insert(false) |= file == SegmentFile::Index;
+    }
+    let mut chosen: Vec<Listed> = Vec::with_capacity(all.len());
+    for (name, has_index) in all {
+        match chosen.last_mut() {
+            Some(last) if last.name.base_offset == name.base_offset => {
+                if has_index {
+                    *last = Listed { name, has_index };
+                }
+            }
+            _ => chosen.push(Listed { name, has_index }),
+        }
+    }
+    chosen
+}
+
+/// The header of a segment's index; `None` if it is damaged.
+pub(crate) fn index_header<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: SegmentName,
+) -> Result<Option<IndexHeader>, OpenError> {
+    let path = dir.join(name.index_file_name());
+    let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+    let mut bytes = vec![0; INDEX_HEADER_BYTES];
+    match file.read_exact_at(&mut bytes, Position::default()) {
+        Ok(()) => Ok(IndexHeader::decode(&bytes).ok()),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(OpenError::io("reading", &path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_generation_with_an_index_counts() {
+        let names = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| format!("{name:0>26}")).collect();
+            let listed = segments(&names);
+            listed
+                .iter()
+                .map(|listed| {
+                    let SegmentName { base_offset, generation } = listed.name;
+                    (base_offset.get(), generation, listed.has_index)
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(&["9.1.log", "9.1.idx", "9.2.log"]), [(9, 1, true)]);
+        assert_eq!(names(&["9.1.log", "9.2.idx", "9.2.log"]), [(9, 2, true)]);
+        assert_eq!(names(&["9.1.log", "9.2.log", "0.3.log"]), [(0, 3, false), (9, 1, false)]);
+        assert_eq!(names(&["9.1.idx", "x", "next.log.tmp"]), [(9, 1, true)]);
+    }
+}

@@ -1,0 +1,312 @@
+//! Everything of a damaged segment that can be read, and what lies between.
+
+use std::{io, path::Path};
+
+use crate::{
+    buffer::ALIGN_BYTES,
+    error::OpenError,
+    frame::{Frame, FrameError, Seed},
+    index::{self, Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd},
+    io::{Access, Disk, DiskFile},
+    offset::{Offset, Position},
+    repair::Lost,
+    rewrite::{self, SegmentWriter},
+    scan::{self, FrameScan, ScanEnd},
+    segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName},
+};
+
+/// A damaged segment, and what is known of it.
+pub(super) struct Damaged<F> {
+    file: Lenient<F>,
+    /// From its file, or from its index where that is rotten; of no segment both of whose are.
+    pub(super) header: Option<SegmentHeader>,
+    pub(super) has_good_header: bool,
+    /// Where its frames must end, if its index says so.
+    index: Option<IndexHeader>,
+    /// What that says of the state of the log.
+    pub(super) carried: Option<Carried>,
+    successor: Option<Offset>,
+}
+
+/// Who takes what is read.
+pub(super) trait Sink {
+    /// The next frame; the inner error says that it does not fit to those before it.
+    fn frame(
+        &mut self,
+        frame: &Frame,
+        position: Position,
+    ) -> Result<Result<(), IndexError>, OpenError>;
+    /// Everything from the last frame's end to `to` is lost.
+    fn lost(&mut self, to: Offset, what: &str) -> Result<(), OpenError>;
+}
+
+impl<F: DiskFile> Damaged<F> {
+    /// Opens a segment whose `.log` is there.
+    pub(super) fn open<D: Disk<File = F>>(
+        disk: &D,
+        dir: &Path,
+        name: SegmentName,
+        has_index: bool,
+        successor: Option<Offset>,
+    ) -> Result<Self, OpenError> {
+        let path = dir.join(name.log_file_name());
+        let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+        let file = Lenient { file };
+        let header = rewrite::read_header(&file).map_err(OpenError::io("reading", &path))?;
+        let header = header.ok().filter(|header| header.base_offset == name.base_offset);
+        let has_good_header = header.is_some();
+        let index = if has_index { read_index(disk, dir, name)? } else { None };
+        let index = index.filter(|(index, _)| match &header {
+            Some(header) => index.belongs_to(header),
+            None => index.base_offset == name.base_offset,
+        });
+        let (index, carried) = index.unzip();
+        let header = header.or_else(|| index.as_ref().map(header_of_index));
+        Ok(Damaged { file, header, has_good_header, index, carried, successor })
+    }
+
+    /// Where it ends, if that does not hang on its frames.
+    pub(super) fn known_end(&self) -> Option<Offset> {
+        self.index.as_ref().map(|index| index.end_offset).or(self.successor)
+    }
+
+    /// Does not believe what its index says of its end.
+    pub(super) fn forget_index(&mut self) {
+        self.index = None;
+    }
+
+    /// Hands over all of its frames that can be read. Returns where it ends.
+    ///
+    /// The last segment, of which nothing else says where it ends, goes as far as what a header states to
+    /// have been synced, and the whole frames behind that.
+    pub(super) fn read(&self, sink: &mut impl Sink) -> Result<Offset, OpenError> {
+        let Some(header) = &self.header else {
+            let end = self.known_end().unwrap_or_default();
+            sink.lost(end, "the header of the segment is damaged, and it has no index")?;
+            return Ok(end);
+        };
+        let reading = OpenError::io("reading", Path::new("a damaged segment"));
+        let seed = Seed::of(&header.incarnation);
+        let mut frames = FrameScan::new(&self.file, header);
+        let mut at = header.base_offset;
+        let outcome = (|| {
+            loop {
+                let end = frames.end();
+                let reached = match (&self.index, self.successor) {
+                    (Some(index), _) => end.end_position >= index.end_position,
+                    (None, Some(successor)) => end.end_offset >= successor,
+                    (None, None) => false,
+                };
+                if reached {
+                    return Ok(Ok(()));
+                }
+                let why = match frames.next_frame()? {
+                    Ok((frame, position)) => {
+                        let taken = match sink.frame(&frame, position) {
+                            Ok(taken) => taken,
+                            Err(error) => return Ok(Err(error)),
+                        };
+                        if let Err(error) = taken
+                            && let Err(error) = sink.lost(frame.end_offset(), &error.to_string())
+                        {
+                            return Ok(Err(error));
+                        }
+                        at = frame.end_offset();
+                        continue;
+                    }
+                    Err(ScanEnd::Invalid(FrameError::Lost { why })) => why,
+                    Err(why) => why.to_string(),
+                };
+                let is_last = self.index.is_none() && self.successor.is_none();
+                if is_last {
+                    let (position, offset) = (end.end_position, end.end_offset);
+                    if scan::synced_beyond(&self.file, seed, position, offset)?.is_none() {
+                        return Ok(Ok(()));
+                    }
+                }
+                let Some(lost) = frames.step_over()? else { return Ok(Ok(())) };
+                // What a header says must not reach past what is known of the whole.
+                let to = self.known_end().map_or(lost.end, |end| lost.end.min(end));
+                if let Err(error) = sink.lost(to, &why) {
+                    return Ok(Err(error));
+                }
+                at = to;
+                if lost.end > to {
+                    return Ok(Ok(()));
+                }
+            }
+        })();
+        outcome.map_err(reading)??;
+        match self.known_end() {
+            Some(end) if end > at => {
+                sink.lost(end, "the file holds no frames of them")?;
+                Ok(end)
+            }
+            _ => Ok(at),
+        }
+    }
+}
+
+/// What a rotten header said, as far as the index tells. That nothing is lost behind the end of a sealed
+/// segment holds in every sync mode.
+fn header_of_index(index: &IndexHeader) -> SegmentHeader {
+    SegmentHeader {
+        version: crate::segment::SEGMENT_VERSION,
+        base_offset: index.base_offset,
+        created_at_ms: index.first_time_ms,
+        incarnation: index.incarnation,
+        tag: index.tag,
+        sync: crate::config::SyncMode::Commit,
+    }
+}
+
+/// An index's header and what it says of the state of the log, if all of it is sound: otherwise recovery
+/// does not believe it either.
+pub(super) fn read_index<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: SegmentName,
+) -> Result<Option<(IndexHeader, Carried)>, OpenError> {
+    let path = dir.join(name.index_file_name());
+    let read = || {
+        let file = disk.open(&path, Access::Read)?;
+        let mut bytes = vec![0; usize::try_from(file.size()?).map_err(io::Error::other)?];
+        file.read_exact_at(&mut bytes, Position::default())?;
+        Ok(bytes)
+    };
+    let bytes = match read() {
+        Ok(bytes) => bytes,
+        Err(error) if is_damage(&error) => return Ok(None),
+        Err(error) => return Err(OpenError::io("reading", &path)(error)),
+    };
+    Ok(index::check_all(&bytes).ok().map(|index| {
+        let header = index.header().clone();
+        let carried = Carried::of_index(&header, &bytes);
+        (header, carried)
+    }))
+}
+
+/// Whether the disk could not read what is there, as against: we may not, or it is not there.
+fn is_damage(error: &io::Error) -> bool {
+    !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+}
+
+/// A file of which what cannot be read is zeroes, in pieces of a block: no frame is made of those.
+pub(super) struct Lenient<F> {
+    file: F,
+}
+
+impl<F> Lenient<F> {
+    pub(super) fn new(file: F) -> Self {
+        Lenient { file }
+    }
+}
+
+impl<F: DiskFile> DiskFile for Lenient<F> {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {
+        match self.file.read_at(bytes, position) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+        // Up to the next block, so that the pieces behind are whole blocks of the file.
+        let align_bytes = ALIGN_BYTES as u64;
+        let to_block = usize::try_from(align_bytes - position.get() % align_bytes);
+        let piece = to_block.expect("at most a block").min(bytes.len());
+        match self.file.read_at(&mut bytes[..piece], position) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                bytes[..piece].fill(0);
+                let left = self.file.size()?.saturating_sub(position.get());
+                Ok(usize::try_from(left).map_or(piece, |left| left.min(piece)))
+            }
+            read => read,
+        }
+    }
+
+    fn write_at(&self, _bytes: &[u8], _position: Position) -> io::Result<usize> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn set_size(&self, _size_bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
+/// Counts what is read, and names what is lost.
+pub(super) struct Survey {
+    index: IndexBuilder,
+    pub(super) lost: Vec<Lost>,
+    /// Whether anything was passed over, be it without events.
+    pub(super) is_damaged: bool,
+    end: SegmentEnd,
+}
+
+impl Survey {
+    pub(super) fn new(header: &SegmentHeader) -> Self {
+        let end = SegmentEnd {
+            end_offset: header.base_offset,
+            end_position: FIRST_FRAME_POSITION,
+            end_checksum: Seed::of(&header.incarnation).chain_start(),
+        };
+        Survey { index: IndexBuilder::new(header), lost: Vec::new(), is_damaged: false, end }
+    }
+
+    /// The index of what was read, of a segment of which nothing is lost.
+    pub(super) fn into_index(self) -> (IndexBuilder, SegmentEnd) {
+        (self.index, self.end)
+    }
+
+    pub(super) fn events(&self) -> u64 {
+        self.index.event_count()
+    }
+}
+
+impl Sink for Survey {
+    fn frame(
+        &mut self,
+        frame: &Frame,
+        position: Position,
+    ) -> Result<Result<(), IndexError>, OpenError> {
+        let added = self.index.add(frame, position);
+        if added.is_ok() {
+            self.end = SegmentEnd {
+                end_offset: frame.end_offset(),
+                end_position: position.plus(frame.frame_bytes() as u64),
+                end_checksum: frame.header().checksum,
+            };
+        }
+        Ok(added)
+    }
+
+    fn lost(&mut self, to: Offset, what: &str) -> Result<(), OpenError> {
+        let from = std::mem::replace(&mut self.end.end_offset, to);
+        self.is_damaged = true;
+        match self.lost.last_mut() {
+            Some(last) if last.to == from => last.to = to,
+            _ if from < to => self.lost.push(Lost { from, to, what: what.to_owned() }),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl<D: Disk> Sink for SegmentWriter<D> {
+    fn frame(
+        &mut self,
+        frame: &Frame,
+        _position: Position,
+    ) -> Result<Result<(), IndexError>, OpenError> {
+        self.add(frame, Offset::MAX)
+    }
+
+    fn lost(&mut self, to: Offset, what: &str) -> Result<(), OpenError> {
+        self.add_gap(to, what)
+    }
+}

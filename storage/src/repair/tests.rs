@@ -1,0 +1,348 @@
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    config::LogConfig,
+    error::ReadError,
+    event::NewEvent,
+    io::{
+        DiskFile,
+        sim::{SimDisk, rng::SimRng},
+    },
+    log::Log,
+    reader::{ReadQuery, Reader},
+    selection::Order,
+    testing::TestLog,
+    topic::{Topic, TopicPattern},
+    verify::verify,
+};
+
+const DIR: &str = "/log";
+
+fn now() -> Now {
+    Now { wall_ms: 1_700_000_000_000, boot_ms: 1 }
+}
+
+fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 128 << 10,
+        preallocate_bytes_min: 16 << 10,
+        preallocate_bytes_max: 32 << 10,
+        ..LogConfig::default()
+    }
+}
+
+fn open(disk: &SimDisk) -> Result<Log<SimDisk>, OpenError> {
+    Log::open(disk.clone(), Path::new(DIR), config(), now()).map(|(log, _)| log)
+}
+
+/// A log of so many events, each in a frame of its own, whose process was killed. Its tag, and
+/// the disk as the next process has it.
+fn killed_log(seed: u64, events: usize) -> (Tag, SimDisk) {
+    let disk = SimDisk::new(seed);
+    let mut log = open(&disk).expect("a new log");
+    for number in 0..events {
+        let topic = Topic::parse("a").expect("a topic");
+        let data = Bytes::from(number.to_string().into_bytes());
+        log.append(vec![NewEvent::json(topic, data)], now()).expect("staged");
+        log.run_ops(now());
+    }
+    assert_eq!(log.visible(), Offset::new(events as u64));
+    (*log.tag(), disk.kill())
+}
+
+/// Three sealed segments and one that is not, with 20, 12, 8 and 16 events of three topics in frames of 4.
+fn log() -> TestLog {
+    let frames = |count: usize| {
+        let topics = ["a", "b", "c", "a"];
+        let frame = |frame| topics.iter().map(move |topic| (*topic, vec![7; frame * 900 % 5000]));
+        (0..count).map(|at| frame(at).collect::<Vec<_>>()).collect::<Vec<_>>()
+    };
+    let mut log = TestLog::new(1);
+    for count in [5, 3, 2] {
+        log.add_sealed(&frames(count));
+    }
+    log.add_unsealed(&frames(4));
+    log
+}
+
+fn path(log: &TestLog, segment: usize, file: SegmentFile) -> PathBuf {
+    log.path(log.segments[segment].0, file)
+}
+
+/// Flips a bit in the header (at 10) or the body (at 70) of a frame.
+fn flip(log: &TestLog, segment: usize, frame: usize, at: u64) {
+    let position = Position::new(log.segments[segment].1[frame].position + at);
+    log.disk.flip_bit(&path(log, segment, SegmentFile::Log), position, 1);
+}
+
+/// The offsets that an opened log gives of a topic, or of all, and the gaps.
+fn read(log: &Log<SimDisk>, topics: &[&str]) -> (Vec<u64>, Vec<(u64, u64)>) {
+    let topics = topics.iter().map(|text| TopicPattern::parse(text).expect("a pattern")).collect();
+    let (from, end) = (Offset::ZERO, Offset::MAX);
+    let query = ReadQuery { topics, from, end, order: Order::Ascending };
+    let mut reader = Reader::new(log.segments().clone(), &query);
+    let (mut offsets, mut gaps) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next_blocking() {
+            Ok(None) => return (offsets, gaps),
+            Ok(Some(hits)) => offsets.extend(hits.events().map(|event| event.offset().get())),
+            Err(ReadError::Gap { from, to, .. }) => gaps.push((from.get(), to.get())),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn planned(disk: &SimDisk) -> RepairPlan {
+    plan(disk, Path::new(DIR)).expect("not in use")
+}
+
+fn repaired(disk: &SimDisk) -> Repaired {
+    repair(disk, Path::new(DIR), now()).expect("a disk that works").expect("something to repair")
+}
+
+/// Repairs what is damaged, and gives what is left: it is sound, and all but `lost` can be read.
+fn check_repair(disk: &SimDisk, events: u64, lost: &[(u64, u64)]) -> Repaired {
+    let plan = planned(disk);
+    assert!(plan.beyond.is_empty(), "{plan:?}");
+    let repaired = repaired(disk);
+    assert_eq!(repaired.plan, plan, "what is done is what was said");
+    let found = verify(disk, Path::new(DIR), &mut |finding| panic!("{finding}"));
+    assert_eq!(found.expect("not in use").end, Offset::new(events));
+    assert_eq!(planned(disk), RepairPlan::default());
+    let log = open(&disk.fork(3)).expect("it was repaired");
+    let (offsets, gaps) = read(&log, &[]);
+    let mut merged: Vec<(u64, u64)> = Vec::new();
+    for (from, to) in gaps {
+        match merged.last_mut() {
+            Some(last) if last.1 == from => last.1 = to,
+            _ => merged.push((from, to)),
+        }
+    }
+    assert_eq!(merged, lost);
+    let is_lost = |offset: &u64| lost.iter().any(|(from, to)| (*from..*to).contains(offset));
+    assert_eq!(offsets, (0..events).filter(|offset| !is_lost(offset)).collect::<Vec<_>>());
+    repaired
+}
+
+#[test]
+fn a_sound_log_needs_no_repair() {
+    let disk = SimDisk::new(1);
+    disk.create_dir(Path::new(DIR)).expect("an empty disk");
+    assert_eq!(planned(&disk), RepairPlan::default());
+    let (tag, disk) = killed_log(1, 10);
+    assert_eq!(planned(&disk), RepairPlan::default());
+    assert_eq!(repair(&disk, Path::new(DIR), now()).expect("not in use"), None);
+    assert_eq!(*open(&disk).expect("sound").tag(), tag);
+    assert_eq!(planned(&log().disk), RepairPlan::default());
+}
+
+/// Damage in the last segment below what had been synced: only what is damaged is lost, and since no
+/// offset will be given out twice the log keeps its tag.
+#[test]
+fn nothing_behind_the_damage_of_a_last_segment_is_lost() {
+    for seed in 0..20 {
+        let rng = &mut SimRng::new(seed);
+        let (tag, disk) = killed_log(seed, 10);
+        let mut names = disk.list(Path::new(DIR)).expect("the directory");
+        names.retain(|name| name.ends_with(".log"));
+        let path = Path::new(DIR).join(names.iter().max().expect("a segment"));
+        let frame = rng.between(0, 8);
+        disk.flip_bit(&path, Position::new((frame + 1) * 4096 + rng.below(64)), 2);
+        assert!(matches!(open(&disk), Err(OpenError::Corrupt(_))), "seed {seed}");
+        let before = disk.bytes(&path).expect("a file");
+        let repaired = check_repair(&disk, 10, &[(frame, frame + 1)]);
+        assert_eq!(repaired.new_tag, None);
+        let kept = repaired.aside.join(path.file_name().expect("a name"));
+        assert_eq!(disk.bytes(&kept), Some(before), "seed {seed}");
+        assert_eq!(*open(&disk).expect("it was repaired").tag(), tag);
+    }
+}
+
+#[test]
+fn frames_of_sealed_segments_are_lost_alone() {
+    for at in [10, 70] {
+        let log = log();
+        flip(&log, 0, 1, at);
+        flip(&log, 0, 2, at);
+        flip(&log, 1, 2, at);
+        let repaired = check_repair(&log.disk, 56, &[(4, 12), (28, 32)]);
+        assert_eq!(repaired.plan.steps.len(), 2);
+        let Action::Rewrite { kept_events, lost } = &repaired.plan.steps[0].action else {
+            panic!("{repaired:?}");
+        };
+        assert_eq!((*kept_events, lost.len()), (12, 1));
+        // Who reads one topic is told too: nobody knows of what topics the lost events were.
+        let log = open(&log.disk).expect("it was repaired");
+        let (offsets, gaps) = read(&log, &["b"]);
+        assert!(offsets.starts_with(&[1, 13, 17, 21]), "{offsets:?}");
+        assert_eq!((gaps[0].0, gaps[gaps.len() - 1]), (4, (28, 32)));
+        assert_eq!(read(&log, &["nobody"]).1, gaps);
+    }
+}
+
+#[test]
+fn a_damaged_index_is_made_anew() {
+    let log = log();
+    log.disk.flip_bit(&path(&log, 1, SegmentFile::Index), Position::new(600), 0);
+    assert_eq!(planned(&log.disk).steps[0].action, Action::Reindex);
+    check_repair(&log.disk, 56, &[]);
+    // Together with damaged frames, which alone keep a log without an index from opening.
+    flip(&log, 1, 0, 70);
+    log.disk.flip_bit(&path(&log, 1, SegmentFile::Index), Position::new(600), 0);
+    assert!(open(&log.disk.fork(1)).is_err());
+    check_repair(&log.disk, 56, &[(20, 24)]);
+}
+
+/// The index of a repaired segment is lost: it is made anew from its frames, gap frames among them.
+#[test]
+fn a_repaired_segment_opens_without_its_index() {
+    let log = log();
+    flip(&log, 1, 0, 70);
+    check_repair(&log.disk, 56, &[(20, 24)]);
+    let name = log.segments[1].0.next_generation().expect("the second");
+    let index = log.disk.bytes(&log.dir.join(name.index_file_name()));
+    log.disk.remove(&log.dir.join(name.index_file_name())).expect("a file");
+    assert_eq!(planned(&log.disk), RepairPlan::default());
+    let opened = open(&log.disk).expect("its frames say all");
+    assert_eq!(read(&opened, &[]).1, [(20, 24)]);
+    assert_eq!(log.disk.bytes(&log.dir.join(name.index_file_name())), index);
+}
+
+#[test]
+fn a_header_is_made_anew_from_the_index() {
+    let log = log();
+    log.disk.flip_bit(&path(&log, 1, SegmentFile::Log), Position::new(40), 0);
+    assert!(open(&log.disk.fork(1)).is_err());
+    check_repair(&log.disk, 56, &[]);
+    // Where that is damaged too nothing of the segment can be read.
+    let log = self::log();
+    log.disk.flip_bit(&path(&log, 1, SegmentFile::Log), Position::new(40), 0);
+    log.disk.flip_bit(&path(&log, 1, SegmentFile::Index), Position::new(40), 0);
+    check_repair(&log.disk, 56, &[(20, 32)]);
+}
+
+#[test]
+fn missing_files_become_gaps_once_somebody_says_so() {
+    for (segment, lost) in [(0, (0, 20)), (1, (20, 32)), (2, (32, 40))] {
+        for files in [&[SegmentFile::Log][..], &[SegmentFile::Log, SegmentFile::Index]] {
+            let log = log();
+            for file in files {
+                log.disk.remove(&path(&log, segment, *file)).expect("a file");
+            }
+            assert!(open(&log.disk.fork(1)).is_err(), "not by itself");
+            check_repair(&log.disk, 56, &[lost]);
+        }
+    }
+}
+
+/// The last segment without a header, and no index says what it was: nobody knows how much there was.
+#[test]
+fn a_last_segment_of_which_nothing_is_known_goes_whole_and_the_tag_with_it() {
+    let log = log();
+    let last = path(&log, 3, SegmentFile::Log);
+    log.disk.flip_bit(&last, Position::new(30), 1);
+    log.disk.make_unreadable(&last, 3 * 4096 + 5..3 * 4096 + 6);
+    let before = log.disk.bytes(&last).expect("a file");
+    assert_eq!(planned(&log.disk).steps[0].action, Action::Abandon);
+    let repaired = check_repair(&log.disk, 40, &[]);
+    let opened = open(&log.disk).expect("it was repaired");
+    assert_eq!(Some(*opened.tag()), repaired.new_tag);
+    let kept = log.disk.bytes(&repaired.aside.join(last.file_name().expect("a name")));
+    let kept = kept.expect("the file");
+    assert_eq!(kept[..3 * 4096], before[..3 * 4096]);
+    assert!(kept[3 * 4096..4 * 4096].iter().all(|byte| *byte == 0), "what cannot be read");
+    assert_eq!(kept[4 * 4096..], before[4 * 4096..kept.len()]);
+}
+
+#[test]
+fn what_the_disk_cannot_read_is_lost_to_the_block() {
+    let log = log();
+    let frame = &log.segments[0].1[2];
+    log.disk.make_unreadable(&path(&log, 0, SegmentFile::Log), frame.position..frame.position + 1);
+    let frame = &log.segments[3].1[0];
+    log.disk.make_unreadable(&path(&log, 3, SegmentFile::Log), frame.position..frame.position + 1);
+    check_repair(&log.disk, 56, &[(8, 12), (40, 44)]);
+}
+
+#[test]
+fn segments_that_overlap_are_beyond_repair() {
+    let log = log();
+    let name = SegmentName::first_generation(Offset::new(25));
+    let bytes = log.disk.bytes(&path(&log, 3, SegmentFile::Log)).expect("a file");
+    log.write(&log.path(name, SegmentFile::Log), &bytes);
+    assert!(!planned(&log.disk).beyond.is_empty());
+}
+
+/// A power cut anywhere in a repair: a second one ends as the first would have, and nothing more is lost.
+#[test]
+fn a_crash_at_any_step_of_a_repair_loses_nothing() {
+    let damaged = |seed| {
+        let log = log();
+        let disk = log.disk.fork(seed);
+        for (segment, frame, at) in [(0, 1, 70), (3, 1, 10)] {
+            let position = Position::new(log.segments[segment].1[frame].position + at);
+            disk.flip_bit(&path(&log, segment, SegmentFile::Log), position, 1);
+        }
+        disk.remove(&path(&log, 2, SegmentFile::Log)).expect("a file");
+        disk.flip_bit(&path(&log, 1, SegmentFile::Index), Position::new(600), 0);
+        disk.sync_dir(Path::new(DIR)).expect("a disk that works");
+        disk
+    };
+    let lost = [(4, 8), (32, 40), (44, 48)];
+    let disk = damaged(0);
+    let before = disk.operations();
+    check_repair(&disk, 56, &lost);
+    let operations = disk.operations() - before;
+    let mut again = 0;
+    for crash_after in 1..=operations {
+        let disk = damaged(crash_after);
+        disk.crash_after(Some(crash_after));
+        let outcome = repair(&disk, Path::new(DIR), now());
+        let disk = disk.power_cut();
+        if planned(&disk) != RepairPlan::default() {
+            again += 1;
+            assert!(outcome.is_err(), "crash after {crash_after}");
+            check_repair(&disk, 56, &lost);
+        } else {
+            let log = open(&disk).expect("it was repaired");
+            assert_eq!(read(&log, &[]).1, lost, "crash after {crash_after}");
+        }
+    }
+    assert!(again > 0);
+}
+
+/// Whatever happens to the files: what is said is done, nothing that lies in an undamaged frame with an
+/// undamaged header of its segment is lost, and the log opens.
+#[test]
+fn any_damage_is_repaired() {
+    for seed in 0..300 {
+        let rng = &mut SimRng::new(seed);
+        let log = log();
+        for _ in 0..rng.between(1, 4) {
+            let segment = rng.index(4);
+            let file = if rng.chance(60) { SegmentFile::Log } else { SegmentFile::Index };
+            let path = path(&log, segment, file);
+            let Some(bytes) = log.disk.bytes(&path) else { continue };
+            match rng.below(10) {
+                0 => log.disk.remove(&path).expect("a file"),
+                1 => {
+                    let file = log.disk.open(&path, crate::io::Access::Write).expect("a file");
+                    file.set_size(rng.below(bytes.len() as u64)).expect("space");
+                }
+                _ => {
+                    let at = Position::new(rng.below(bytes.len() as u64));
+                    log.disk.flip_bit(&path, at, 3);
+                }
+            }
+        }
+        let plan = planned(&log.disk);
+        if plan.steps.is_empty() {
+            continue;
+        }
+        assert!(plan.beyond.is_empty(), "seed {seed}: {plan:?}");
+        assert_eq!(repaired(&log.disk).plan, plan, "seed {seed}");
+        assert_eq!(planned(&log.disk), RepairPlan::default(), "seed {seed}");
+        assert!(open(&log.disk).is_ok(), "seed {seed}: {plan:?}");
+    }
+}

@@ -1,0 +1,227 @@
+//! A log of its own, made of a backup, that ends where the backup does or where a person says.
+//!
+//! Sealed segments that end before the cut are copied. The one in which the cut lies, and what is not sealed,
+//! are written anew ([`crate::rewrite`]). Behind them comes an empty segment with a *new* tag: cursors of the
+//! log that was backed up are another log's here, since that may have gone on.
+
+use std::{io, path::Path};
+
+use crate::{
+    backup::{copy_file, snapshot_offset},
+    clock::Now,
+    config::SyncMode,
+    error::{Corruption, OpenError},
+    frame::FrameError,
+    frame::Seed,
+    index::IndexHeader,
+    io::{Access, Disk, DiskFile},
+    listing::{self, Listed},
+    offset::{Offset, Position},
+    repair::begin_successor,
+    rewrite::{self, SegmentWriter},
+    scan::{self, FrameScan, ScanEnd},
+    segment::{Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag},
+};
+
+/// Where a restored log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// Where the backup does.
+    End,
+    /// Before this offset.
+    Offset(Offset),
+    /// Before the first event appended at this time or later, in milliseconds since 1970.
+    TimeMs(u64),
+}
+
+/// What was restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// Where the log ends.
+    pub end: Offset,
+    /// Its tag.
+    pub tag: Tag,
+    /// How many segments hold its events.
+    pub segments: u64,
+}
+
+/// Restores the log in `from`, whose lock the caller has, into the directory `to`, which is there and empty.
+pub fn restore_log<D: Disk>(
+    disk: &D,
+    from: &Path,
+    to: &Path,
+    until: Until,
+    now: Now,
+) -> Result<Restored, OpenError> {
+    let names = disk.list(from).map_err(OpenError::io("listing", from))?;
+    let segments = listing::segments(&names);
+    let mut restore = Restore { disk, from, to, until, end: Offset::ZERO, segments: 0 };
+    for (index, listed) in segments.iter().enumerate() {
+        let successor = segments.get(index + 1).map(|next| next.name.base_offset);
+        if !restore.segment(listed, successor)? {
+            break;
+        }
+    }
+    for name in names.iter().filter(|name| snapshot_offset(name).is_some()) {
+        if snapshot_offset(name) <= Some(restore.end) {
+            restore.copy(name, None)?;
+        }
+    }
+    disk.sync_dir(to).map_err(OpenError::io("syncing the directory", to))?;
+    let tag = Tag::random();
+    let header = SegmentHeader {
+        version: SEGMENT_VERSION,
+        base_offset: restore.end,
+        created_at_ms: now.wall_ms,
+        incarnation: Incarnation::random(),
+        tag,
+        sync: SyncMode::Commit,
+    };
+    begin_successor(disk, to, header)?;
+    Ok(Restored { end: restore.end, tag, segments: restore.segments })
+}
+
+struct Restore<'a, D: Disk> {
+    disk: &'a D,
+    from: &'a Path,
+    to: &'a Path,
+    until: Until,
+    end: Offset,
+    segments: u64,
+}
+
+impl<D: Disk> Restore<'_, D> {
+    /// Takes over what is wanted of a segment; `false` if that ends in it, or before it.
+    fn segment(&mut self, listed: &Listed, successor: Option<Offset>) -> Result<bool, OpenError> {
+        let name = listed.name;
+        if name.base_offset != self.end {
+            let what = format!("the backup holds no events from {} to here", self.end);
+            return Err(self.corrupt(name, Position::default(), what));
+        }
+        if matches!(self.until, Until::Offset(cut) if name.base_offset >= cut) {
+            return Ok(false);
+        }
+        let index = match listed.has_index {
+            true => listing::index_header(self.disk, self.from, name)?,
+            false => None,
+        };
+        let Some(index) = index else { return self.rewrite(name, successor) };
+        if index.is_stub() {
+            if matches!(self.until, Until::TimeMs(cut) if index.first_time_ms >= cut) {
+                return Ok(false);
+            }
+            self.copy(&name.index_file_name(), None)?;
+            self.end = index.end_offset;
+            return Ok(true);
+        }
+        if !self.is_whole(&index) {
+            return self.rewrite(name, Some(index.end_offset));
+        }
+        self.copy(&name.log_file_name(), Some(index.end_position))?;
+        self.copy(&name.index_file_name(), None)?;
+        self.end = index.end_offset;
+        self.segments += 1;
+        Ok(true)
+    }
+
+    /// Whether all of a segment lies before the cut.
+    fn is_whole(&self, index: &IndexHeader) -> bool {
+        match self.until {
+            Until::End => true,
+            Until::Offset(cut) => index.end_offset <= cut,
+            Until::TimeMs(cut) => index.last_time_ms < cut,
+        }
+    }
+
+    fn copy(&self, file_name: &str, end: Option<Position>) -> Result<(), OpenError> {
+        let (from, to) = (self.from.join(file_name), self.to.join(file_name));
+        let file = self.disk.open(&from, Access::Read).map_err(OpenError::io("opening", &from))?;
+        let size = file.size().map_err(OpenError::io("reading", &from))?;
+        let end = Position::new(end.map_or(size, |end| end.get().min(size)));
+        let copy = self.disk.create(&to, Access::Write).map_err(OpenError::io("creating", &to))?;
+        copy_file(&file, &copy, end).map_err(OpenError::io("copying", &from))
+    }
+
+    fn corrupt(&self, name: SegmentName, position: Position, what: String) -> OpenError {
+        let file = self.from.join(name.log_file_name());
+        OpenError::Corrupt(Corruption { file, position, what })
+    }
+
+    /// Writes anew what lies before the cut, and before `end` if the segment is not the last.
+    fn rewrite(&mut self, name: SegmentName, end: Option<Offset>) -> Result<bool, OpenError> {
+        let path = self.from.join(name.log_file_name());
+        let file = self.disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+        let reading = |error: io::Error| OpenError::io("reading", &path)(error);
+        let header = rewrite::read_header(&file)
+            .map_err(reading)?
+            .map_err(|what| self.corrupt(name, Position::default(), what))?;
+        let new = SegmentHeader { incarnation: Incarnation::random(), ..header.clone() };
+        let mut writer = SegmentWriter::create(self.disk, self.to, name, &new)?;
+        let mut frames = FrameScan::new(&file, &header);
+        let is_over = loop {
+            let at = frames.end();
+            if matches!(self.until, Until::Offset(cut) if at.end_offset >= cut) {
+                break true;
+            }
+            if end.is_some_and(|end| at.end_offset >= end) {
+                break false;
+            }
+            match frames.next_frame().map_err(reading)? {
+                Ok((frame, position)) => {
+                    let cut = match self.until {
+                        Until::End => Offset::MAX,
+                        Until::Offset(cut) => cut,
+                        Until::TimeMs(time_ms) => {
+                            let index = frame.index_at_time(time_ms);
+                            match index < frame.len() {
+                                true => frame.event(index).offset(),
+                                false => Offset::MAX,
+                            }
+                        }
+                    };
+                    if cut > frame.base_offset() || frame.is_empty() {
+                        writer
+                            .add(&frame, cut)?
+                            .map_err(|error| self.corrupt(name, position, error.to_string()))?;
+                    }
+                    if cut < frame.end_offset() {
+                        break true;
+                    }
+                }
+                Err(ScanEnd::Invalid(FrameError::Lost { why })) => {
+                    let lost = frames.step_over_lost().map_err(reading)?;
+                    let Some((lost, ..)) = lost else {
+                        return Err(self.corrupt(name, at.end_position, why));
+                    };
+                    let to = match self.until {
+                        Until::Offset(cut) => lost.end.min(cut),
+                        _ => lost.end,
+                    };
+                    writer.add_gap(to, &why)?;
+                }
+                Err(why) => {
+                    let seed = Seed::of(&header.incarnation);
+                    let is_torn = end.is_none()
+                        && scan::synced_beyond(&file, seed, at.end_position, at.end_offset)
+                            .map_err(reading)?
+                            .is_none();
+                    if !is_torn {
+                        return Err(self.corrupt(name, at.end_position, why.to_string()));
+                    }
+                    break true;
+                }
+            }
+        };
+        self.end = writer.end();
+        if self.end == name.base_offset {
+            writer.abandon()?;
+        } else {
+            writer.finish(None)?;
+            self.segments += 1;
+        }
+        Ok(!is_over)
+    }
+}
+
+#[cfg(test)]
+mod tests;

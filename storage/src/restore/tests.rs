@@ -1,0 +1,116 @@
+use super::*;
+use crate::{
+    config::LogConfig,
+    error::ReadError,
+    io::sim::SimDisk,
+    log::Log,
+    reader::{ReadQuery, Reader},
+    repair,
+    segment::SegmentFile,
+    selection::Order,
+    testing::TestLog,
+    verify::verify,
+};
+
+fn now() -> Now {
+    Now { wall_ms: 1_700_000_000_000, boot_ms: 1 }
+}
+
+fn log() -> TestLog {
+    let frames = |count: usize| {
+        let topics = ["a", "b", "c", "a"];
+        vec![topics.iter().map(|topic| (*topic, vec![7; 300])).collect::<Vec<_>>(); count]
+    };
+    let mut log = TestLog::new(1);
+    log.add_sealed(&frames(3));
+    log.add_sealed(&frames(2));
+    log.add_unsealed(&frames(1));
+    log.add_unsealed(&frames(2));
+    log
+}
+
+/// Restores, and gives the offsets and times of the events that are there then, and the gaps.
+fn restored(disk: &SimDisk, until: Until) -> (Restored, Vec<(u64, u64)>, Vec<(u64, u64)>) {
+    let disk = disk.fork(2);
+    let to = Path::new("/restored");
+    disk.create_dir(to).expect("a free name");
+    let restored = restore_log(&disk, Path::new("/log"), to, until, now()).expect("a sound log");
+    let found = verify(&disk, to, &mut |finding| panic!("{finding}")).expect("not in use");
+    assert_eq!(found.end, restored.end);
+    let config = LogConfig::default();
+    let (log, report) = Log::open(disk, to, config, now()).expect("it opens");
+    assert_eq!((report.tag, report.end), (restored.tag, restored.end));
+    assert_ne!(report.tag, Tag::parse("test1").expect("a tag"), "its history is another one");
+    let query = ReadQuery {
+        topics: Vec::new(),
+        from: Offset::ZERO,
+        end: Offset::MAX,
+        order: Order::Ascending,
+    };
+    let mut reader = Reader::new(log.segments().clone(), &query);
+    let (mut events, mut gaps) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next_blocking() {
+            Ok(None) => return (restored, events, gaps),
+            Ok(Some(hits)) => {
+                events.extend(hits.events().map(|event| (event.offset().get(), event.time_ms())));
+            }
+            Err(ReadError::Gap { from, to, .. }) => gaps.push((from.get(), to.get())),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_log_is_cut_at_any_offset_and_any_time() {
+    let log = log();
+    let all: Vec<(u64, u64)> =
+        log.events.iter().map(|event| (event.offset, event.time_ms)).collect();
+    assert_eq!(restored(&log.disk, Until::End).1, all);
+    for cut in 0..=33 {
+        let (restored, events, _) = restored(&log.disk, Until::Offset(Offset::new(cut)));
+        let expected = &all[..usize::try_from(cut).expect("small").min(32)];
+        assert_eq!(events, expected, "cut {cut}");
+        assert_eq!(restored.end, Offset::new(cut.min(32)));
+    }
+    for cut_ms in (1_000..1_340).step_by(5) {
+        let (_, events, _) = restored(&log.disk, Until::TimeMs(cut_ms));
+        let expected: Vec<_> = all.iter().copied().filter(|(_, time)| *time < cut_ms).collect();
+        assert_eq!(events, expected, "cut {cut_ms}");
+    }
+}
+
+#[test]
+fn a_torn_end_is_left_out_and_damage_refused() {
+    let log = log();
+    let (name, places) = &log.segments[3];
+    let path = log.path(*name, SegmentFile::Log);
+    log.disk.flip_bit(&path, Position::new(places[1].position + 90), 0);
+    assert_eq!(restored(&log.disk, Until::End).0.end, Offset::new(28));
+    log.disk.flip_bit(&path, Position::new(places[1].position + 90), 0);
+    log.disk.flip_bit(&path, Position::new(places[0].position + 90), 0);
+    let to = Path::new("/restored");
+    log.disk.create_dir(to).expect("a free name");
+    let refused = restore_log(&log.disk, &log.dir, to, Until::End, now());
+    assert!(matches!(refused, Err(OpenError::Corrupt(_))), "{refused:?}");
+}
+
+/// What a repair found to be lost stays a gap, and is cut with the rest.
+#[test]
+fn a_repaired_backup_is_restored_with_its_gaps() {
+    let log = log();
+    for segment in [0, 3] {
+        let (name, places) = &log.segments[segment];
+        let path = log.path(*name, SegmentFile::Log);
+        log.disk.flip_bit(&path, Position::new(places[0].position + 90), 0);
+    }
+    repair::repair(&log.disk, &log.dir, now()).expect("a disk that works").expect("damage");
+    for (until, gaps) in [
+        (Until::End, vec![(0, 4), (24, 28)]),
+        (Until::Offset(Offset::new(26)), vec![(0, 4), (24, 26)]),
+        (Until::Offset(Offset::new(24)), vec![(0, 4)]),
+        (Until::Offset(Offset::new(3)), vec![(0, 3)]),
+    ] {
+        assert_eq!(restored(&log.disk, until).2, gaps, "{until:?}");
+    }
+}

@@ -1,0 +1,187 @@
+//! Writes a segment anew, frame by frame, with its index: for a repair and for a restore.
+//!
+//! ```text
+//! 1  <name>.log.tmp, <name>.idx.tmp    written whole, and synced
+//! 2  <name>.log, <name>.idx            renamed; the directory synced
+//! ```
+//! Bodies of frames stay as they are but for compressed ones; headers are made anew, since the file has another
+//! incarnation and so another seed of all checksums. Until step 2 nothing counts: a start removes temporary
+//! files.
+
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    buffer::DiskBuffer,
+    error::OpenError,
+    frame::{
+        Frame, Seed,
+        gap::{self, GAP_OFFSETS_MAX},
+    },
+    index::{Carried, IndexBuilder, IndexError, SegmentEnd},
+    io::{Access, Disk, DiskFile},
+    offset::{Offset, Position},
+    seal::{self, TEMPORARY_ENDING},
+    segment::{FIRST_FRAME_POSITION, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName},
+};
+
+/// So much is gathered before it is written.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// A segment that is being written.
+pub(crate) struct SegmentWriter<D: Disk> {
+    disk: D,
+    dir: PathBuf,
+    name: SegmentName,
+    temporary: PathBuf,
+    file: D::File,
+    seed: Seed,
+    created_at_ms: u64,
+    index: IndexBuilder,
+    end: SegmentEnd,
+    /// What was not written yet, and where it belongs.
+    pending: Vec<u8>,
+    pending_at: Position,
+}
+
+impl<D: Disk> SegmentWriter<D> {
+    /// Begins a segment with this header in `dir`, under a temporary name.
+    pub fn create(
+        disk: &D,
+        dir: &Path,
+        name: SegmentName,
+        header: &SegmentHeader,
+    ) -> Result<Self, OpenError> {
+        assert_eq!(name.base_offset, header.base_offset, "a segment is named by its base");
+        let temporary = dir.join(format!("{}{TEMPORARY_ENDING}", name.log_file_name()));
+        match disk.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::io("removing", &temporary)(error));
+            }
+            _ => {}
+        }
+        let file = disk
+            .create(&temporary, Access::Write)
+            .map_err(OpenError::io("creating", &temporary))?;
+        let seed = Seed::of(&header.incarnation);
+        Ok(SegmentWriter {
+            disk: disk.clone(),
+            dir: dir.to_owned(),
+            name,
+            temporary,
+            file,
+            seed,
+            created_at_ms: header.created_at_ms,
+            index: IndexBuilder::new(header),
+            end: SegmentEnd {
+                end_offset: header.base_offset,
+                end_position: FIRST_FRAME_POSITION,
+                end_checksum: seed.chain_start(),
+            },
+            pending: header.encode().to_vec(),
+            pending_at: Position::default(),
+        })
+    }
+
+    /// The first offset behind what was added.
+    pub fn end(&self) -> Offset {
+        self.end.end_offset
+    }
+
+    /// Adds the events of a frame of any segment that lie below `cut`; it must begin where the last one
+    /// ended. The inner error says why it does not fit to those before; then nothing was added.
+    pub fn add(&mut self, frame: &Frame, cut: Offset) -> Result<Result<(), IndexError>, OpenError> {
+        assert_eq!(frame.base_offset(), self.end(), "frames follow each other");
+        let rewritten = frame.rewritten(cut, self.seed, self.end.end_checksum);
+        let Some((frame, stored)) = rewritten else {
+            return Ok(Err(IndexError::Content { what: "the name of a topic" }));
+        };
+        if let Err(error) = self.index.add(&frame, self.end.end_position) {
+            return Ok(Err(error));
+        }
+        self.end.end_checksum = frame.header().checksum;
+        self.end.end_offset = frame.end_offset();
+        self.write(stored.as_slice())?;
+        Ok(Ok(()))
+    }
+
+    /// Adds that the events up to `to` are lost, and why.
+    pub fn add_gap(&mut self, to: Offset, why: &str) -> Result<(), OpenError> {
+        while self.end() < to {
+            let from = self.end();
+            let until = Offset::new(to.get().min(from.get() + GAP_OFFSETS_MAX));
+            let (header, bytes) =
+                gap::encode(from, until, self.created_at_ms, why, self.seed, self.end.end_checksum);
+            let lost: Range<Offset> = from..until;
+            self.index.add_gap(lost, self.end.end_position, bytes.len());
+            self.end.end_checksum = header.checksum;
+            self.end.end_offset = until;
+            self.write(bytes.as_slice())?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, frame: &[u8]) -> Result<(), OpenError> {
+        self.pending.extend_from_slice(frame);
+        self.end.end_position = self.end.end_position.plus(frame.len() as u64);
+        if self.pending.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), OpenError> {
+        write_all(&self.file, &self.pending, self.pending_at)
+            .map_err(OpenError::io("writing", &self.temporary))?;
+        self.pending_at = self.pending_at.plus(self.pending.len() as u64);
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Removes what was written.
+    pub fn abandon(self) -> Result<(), OpenError> {
+        let SegmentWriter { disk, temporary, .. } = self;
+        disk.remove(&temporary).map_err(OpenError::io("removing", &temporary))
+    }
+
+    /// Gives both files their names, durably. Returns how it ends. What a sound index of the segment said of
+    /// the state of the log is carried over; without one the frames say it.
+    pub fn finish(mut self, carried: Option<&Carried>) -> Result<SegmentEnd, OpenError> {
+        self.flush()?;
+        let SegmentWriter { disk, dir, name, temporary, file, index, end, .. } = self;
+        file.sync_data().map_err(OpenError::io("syncing", &temporary))?;
+        disk.rename(&temporary, &dir.join(name.log_file_name()))
+            .map_err(OpenError::io("renaming", &temporary))?;
+        let index = match carried {
+            Some(carried) => index.finish_carrying(&end, carried),
+            None => index.finish(&end),
+        };
+        seal::write_index(&disk, &dir, name, &index)?;
+        disk.sync_dir(&dir).map_err(OpenError::io("syncing the directory", &dir))?;
+        Ok(end)
+    }
+}
+
+/// The header of a segment's log file, if it can be read and is good; else why not.
+pub(crate) fn read_header<F: DiskFile>(file: &F) -> io::Result<Result<SegmentHeader, String>> {
+    let mut bytes = DiskBuffer::zeroed(SEGMENT_HEADER_BYTES);
+    match file.read_exact_at(bytes.as_mut_slice(), Position::default()) {
+        Ok(()) => Ok(SegmentHeader::decode(bytes.as_slice()).map_err(|error| error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Ok(Err("the file ends inside its header".to_owned()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes all of `bytes`.
+pub(crate) fn write_all<F: DiskFile>(file: &F, bytes: &[u8], position: Position) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.write_at(&bytes[done..], position.plus(done as u64))? {
+            0 => return Err(io::ErrorKind::StorageFull.into()),
+            written => done += written,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,215 @@
+"""The day when something went wrong: verify, backup, restore, export, import against real servers."""
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+
+from harness import Server, binary
+
+
+def run(*arguments, stdin=None, timeout_s=60):
+    """Runs a command to its end."""
+    return subprocess.run([binary(), *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=timeout_s)
+
+
+def fine(*arguments, **more):
+    """Runs a command that must succeed."""
+    done = run(*arguments, **more)
+    assert done.returncode == 0, done
+    return done
+
+
+def events(text):
+    """The events of an export, without what an import does not keep."""
+    return [{name: value for name, value in json.loads(line).items() if name not in ("offset", "time")} for line in text.splitlines()]
+
+
+def fill(server):
+    """Events of every kind."""
+    lines = [
+        {"topic": "a/b", "data": {"x": [1.50, "ä\n"]}, "type": "t", "key": "k", "headers": {"trace-id": "1"}, "id": "one"},
+        {"topic": "a/c", "data": "text\r\nof lines", "content_type": "text/plain", "id": "two"},
+        {"topic": "x", "data_base64": "/wA=", "content_type": "image/png", "id": "three"},
+        {"topic": "x", "id": "four"},
+        {"topic": "x", "data": None, "id": "five"},
+        {"topic": "a/b", "data": {"x": 1}, "content_type": "application/ld+json", "id": "six"},
+    ]
+    fine("append", "--url", server.base, "--ndjson", stdin="".join(json.dumps(line) + "\n" for line in lines))
+    return len(lines)
+
+
+def test_an_export_is_imported_and_exported_again(fresh):
+    """export | import | export is equal but for offset and time, in both formats; a repeated import appends nothing"""
+    count = fill(fresh)
+    first = fine("export", "--url", fresh.base).stdout
+    assert len(first.splitlines()) == count and first.count('"id"') == count
+    for options in ([], ["--format", "cloudevents"]):
+        exported = fine("export", "--url", fresh.base, *options).stdout
+        with Server("--shards", "1") as other:
+            done = fine("import", "--url", other.base, *options, stdin=exported)
+            assert f"imported {count} events" in done.stderr
+            assert events(fine("export", "--url", other.base).stdout) == events(first)
+            done = fine("import", "--url", other.base, *options, stdin=exported)
+            assert f"of which the log had {count} already" in done.stderr, done
+            assert events(fine("export", "--url", other.base).stdout) == events(first)
+    batch = json.loads(fine("export", "--url", fresh.base, "--format", "cloudevents").stdout)
+    assert all(event["specversion"] == "1.0" and event["source"] and event["type"] and event["id"] for event in batch)
+    assert fine("export", "--url", fresh.base, "--topic", "none", "--format", "cloudevents").stdout == "[]\n"
+
+
+def test_parts_of_an_export(fresh):
+    """--topic, --from, --until, of a server and of its directory"""
+    fine("append", "--url", fresh.base, "--topic", "t", stdin="\n".join(map(str, range(2000))))
+    time.sleep(0.02)
+    fresh.append("late", "x")
+    when = fresh.json("GET", "/api/v1/events/history?topic=late")[1]["events"][0]["time"]
+    def parts(*source):
+        def offsets(*arguments):
+            return [json.loads(line)["offset"] for line in fine("export", *source, *arguments).stdout.splitlines()]
+        assert offsets() == list(range(2001))
+        assert offsets("--topic", "late") == [2000]
+        assert offsets("--from", 1990) == list(range(1990, 2001))
+        assert offsets("--until", 10) == list(range(10))
+        assert offsets("--from", when) == [2000]
+        assert offsets("--until", when) == list(range(2000))
+        assert offsets("--from", 5, "--until", 5) == []
+    parts("--url", fresh.base)
+    assert run("export", "--data", fresh.data).returncode == 1, "it is in use"
+    fresh.terminate()
+    parts("--data", fresh.data)
+
+
+def test_an_import_names_the_bad_record(fresh):
+    """refusals are named with the line"""
+    lines = ['{"topic":"a","data":1}', "", '{"topic":"a","data":2}', '{"topic":"$x","data":3}', '{"topic":"a","data":4}']
+    done = run("import", "--url", fresh.base, stdin="\n".join(lines))
+    assert done.returncode == 1 and "record 4" in done.stderr and "--skip 3" in done.stderr, done
+    assert fresh.json("GET", "/api/v1/topics/a")[1]["count"] == 2
+    lines[3] = '{"topic":"a","data":3,"surplus":1}'
+    done = run("import", "--url", fresh.base, "--skip", 3, stdin="\n".join(lines))
+    assert done.returncode == 1 and "record 4" in done.stderr and "surplus" in done.stderr, done
+    lines[3] = '{"topic":"a","data":3}'
+    fine("import", "--url", fresh.base, "--skip", 3, stdin="\n".join(lines))
+    assert [event["data"] for event in fresh.json("GET", "/api/v1/events/history?topic=a")[1]["events"]] == [1, 2, 3, 4]
+    done = run("import", "--url", fresh.base, "--format", "cloudevents", stdin='[{"specversion":"1.0","id":"1","subject":"c","data":1},{"id":"2"}]')
+    assert done.returncode == 1 and "record 2" in done.stderr, done
+    assert fresh.json("GET", "/api/v1/topics/c")[1]["count"] == 1
+    made = '{"offset":7,"topic":"m"}'
+    for _ in range(2):
+        fine("import", "--url", fresh.base, "--make-ids", "old-", stdin=made)
+    assert [event["id"] for event in fresh.json("GET", "/api/v1/events/history?topic=m")[1]["events"]] == ["old-7"]
+
+
+def test_verify_as_json(fresh):
+    """a machine-readable report"""
+    fill(fresh)
+    fresh.terminate()
+    report = json.loads(fine("verify", "--json", fresh.data).stdout)
+    log, = report["logs"]
+    assert report["sound"] and log["sound"] and log["events"] == log["end"] == 6 and log["findings"] == []
+    segments = sorted(name for name in os.listdir(log["dir"]) if name.endswith(".log"))
+    with open(os.path.join(log["dir"], segments[0]), "r+b") as file:
+        file.seek(4096 + 80)
+        byte = file.read(1)
+        file.seek(4096 + 80)
+        file.write(bytes([byte[0] ^ 1]))
+    done = run("verify", "--json", "--threads", 1, fresh.data)
+    report = json.loads(done.stdout)
+    assert done.returncode == 1 and not report["sound"]
+    finding = report["logs"][0]["findings"][0]
+    assert finding["file"].endswith(segments[0]) and finding["position"] == 4096 and finding["what"]
+
+
+def test_backups_beside_a_busy_server(tmp_path):
+    """a running server is backed up while it is written to: each backup holds all that had been acknowledged when it
+    was begun, opens, and is incremental"""
+    backup = tmp_path / "backup"
+    with Server("--shards", "1", "--segment-bytes", str(1 << 20), data=str(tmp_path / "data")) as server:
+        acknowledged, stop = [0], threading.Event()
+
+        def write():
+            while not stop.is_set():
+                lines = "".join(json.dumps({"topic": "t", "data": [acknowledged[0] + at, "x" * 500]}) + "\n" for at in range(200))
+                status, answer = server.json("POST", "/api/v1/events", lines, {"Content-Type": "application/x-ndjson"})
+                assert status == 201, answer
+                acknowledged[0] = answer["last"] + 1
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            last = 0
+            for _ in range(5):
+                time.sleep(0.4)
+                before = acknowledged[0]
+                done = fine("backup", "--data", server.data, "--url", server.base, backup)
+                report = json.loads(fine("verify", "--json", backup).stdout)["logs"][0]
+                assert report["sound"] and report["end"] >= before > last, (done, report)
+                last = report["end"]
+                # The files are those of the server, but for the tail.
+                assert " linked, 1 copied" in done.stderr, done
+                exported = fine("export", "--data", backup).stdout.splitlines()
+                assert [json.loads(line)["data"][0] for line in exported] == list(range(len(exported)))
+                assert len(exported) == report["end"]
+        finally:
+            stop.set()
+            writer.join()
+        assert sorted(os.listdir(tmp_path)) == ["backup", "data"]
+        tag = server.json("GET", "/api/v1/events/history?limit=1")[1]["tag"]
+        with Server("--shards", "1") as other:
+            done = run("backup", "--data", server.data, "--url", other.base, backup)
+            assert done.returncode == 1 and "another log" in done.stderr, done
+        middle = last // 2 + 3
+        when = json.loads(fine("export", "--data", backup, "--from", middle, "--until", middle + 1).stdout)["time"]
+        for until, end in (([], last), (["--until", middle], middle), (["--until", when], None)):
+            target = tmp_path / "restored"
+            done = fine("restore", backup, "--data", target, *until)
+            assert run("restore", backup, "--data", target).returncode == 1, "it is not empty"
+            with Server("--shards", "1", data=str(target)) as restored:
+                status, page = restored.json("GET", "/api/v1/events/history?limit=1&order=desc")
+                assert status == 200 and page["tag"] != tag and page["tag"] in done.stderr
+                if end is None:
+                    assert page["events"][0]["time"] < when
+                else:
+                    assert page["durable"] == end and page["events"][0]["data"][0] == end - 1
+                assert restored.append("t", "goes on") == page["durable"]
+            shutil.rmtree(target)
+    # Of a stopped one, on to another file system if there is one.
+    shm = "/dev/shm/strandline-backup-test"
+    for target in [tmp_path / "stopped"] + ([shm] if os.path.isdir("/dev/shm") else []):
+        for _ in range(2):
+            fine("backup", "--data", server.data, target)
+        assert json.loads(fine("verify", "--json", target).stdout)["logs"][0]["end"] == acknowledged[0]
+    shutil.rmtree(shm, ignore_errors=True)
+
+
+def test_a_damaged_log_replaces_no_backup(tmp_path):
+    """a backup is verified, and one with findings is kept only when told"""
+    backup = tmp_path / "backup"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        for at in range(5):
+            server.append("t", f"{at}" * 300)
+        server.terminate()
+        server.start()  # seals it
+        server.terminate()
+    fine("backup", "--data", server.data, backup)
+    dir = os.path.join(server.data, "default", "main")
+    first = sorted(name for name in os.listdir(dir) if name.endswith(".log"))[0]
+    path = os.path.join(dir, first)
+    with open(path, "rb") as file:
+        content = bytearray(file.read())
+    content[content.index(b"3" * 300)] ^= 1
+    os.unlink(path)  # else it would be damaged in the backup too: it is the same file
+    with open(path, "wb") as file:
+        file.write(content)
+    done = run("backup", "--data", server.data, backup)
+    assert done.returncode == 1 and "--keep-damaged" in done.stderr and first in done.stderr, done
+    assert json.loads(fine("verify", "--json", backup).stdout)["sound"]
+    fine("backup", "--keep-damaged", "--data", server.data, backup)
+    assert run("verify", backup).returncode == 1
+    assert run("restore", backup, "--data", tmp_path / "restored").returncode == 1
+    fine("repair", "--yes", backup)
+    fine("restore", backup, "--data", tmp_path / "restored")
+    assert sorted(os.listdir(tmp_path)) == ["backup", "data", "restored"]
