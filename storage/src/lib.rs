@@ -20,6 +20,7 @@ pub mod group_commit;
 pub mod index;
 pub mod io;
 pub mod log;
+pub mod mutation;
 pub mod offset;
 pub mod once;
 pub mod op;
