@@ -104,6 +104,7 @@ impl PowerDisk {
         (state.is_cut, state.cut_at) = (false, None);
         state.faults.clear();
         state.struck.clear();
+        state.space_bytes_max = None;
     }
 
     /// Makes an operation fail: the one after the next `after` that the fault fits.
@@ -116,9 +117,15 @@ impl PowerDisk {
         self.lock().struck.clone()
     }
 
-    /// Limits the space that all files take up.
-    pub fn limit_space(&self, bytes_max: Option<usize>) {
-        self.lock().space_bytes_max = bytes_max;
+    /// Limits the space to what files take up now and so much more.
+    pub fn limit_space(&self, bytes_more: usize) {
+        let mut state = self.lock();
+        state.space_bytes_max = Some(state.space_bytes() + bytes_more);
+    }
+
+    /// There is space again.
+    pub fn end_limit(&self) {
+        self.lock().space_bytes_max = None;
     }
 
     /// How many operations there were.
@@ -487,7 +494,7 @@ mod tests {
     fn a_full_disk_and_armed_faults_are_told() {
         let disk = PowerDisk::new(1);
         let handle = file(&disk);
-        disk.limit_space(Some(8192));
+        disk.limit_space(8192);
         assert!(disk.write(handle, 0, &[1; 8192], true).is_ok());
         let full = disk.write(handle, 8192, &[1; 4096], true).expect_err("full");
         assert_eq!(i32::from(full), libc::ENOSPC);

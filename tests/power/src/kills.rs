@@ -28,6 +28,6 @@ pub fn run(program: &Path, work: &Path, kills: u64, seed: u64) -> io::Result<()>
     load.stop();
     check(&server, &ledger, true)?;
     running.kill();
-    println!("{kills} kills, {:?}", ledger.counts());
+    println!("{kills} kills: {}", ledger.counts());
     Ok(())
 }
