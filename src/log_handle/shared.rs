@@ -8,8 +8,15 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 use strandline_storage::{
-    config::SyncMode, io::real::RealDisk, log::WriteMode, offset::Offset, once::IdWindow,
-    rules::Floors, segment::Tag, segment_set::SegmentSet,
+    config::SyncMode,
+    io::real::RealDisk,
+    log::WriteMode,
+    mutation::{self, Mutation},
+    offset::Offset,
+    once::IdWindow,
+    rules::Floors,
+    segment::Tag,
+    segment_set::SegmentSet,
 };
 
 /// What all shards know of a log. Only its owner stores into it.
@@ -152,7 +159,8 @@ impl LogShared {
     /// By the owner, before any acknowledgement or push: every shard sees events up to `visible`.
     pub(crate) fn store_visible(&self, visible: Offset, synced: Offset) {
         self.synced.store(synced.get(), Ordering::Release);
-        for view in &self.views {
+        let is_one = mutation::is_planted(Mutation::VisibleToOneShard);
+        for view in self.views.iter().take(if is_one { 1 } else { self.views.len() }) {
             view.visible.store(visible.get(), Ordering::Release);
         }
     }

@@ -19,7 +19,10 @@
 
 use std::{collections::VecDeque, fmt};
 
-use crate::offset::Offset;
+use crate::{
+    mutation::{self, Mutation},
+    offset::Offset,
+};
 
 /// Tells the outcome of an operation to the one who waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,7 +164,9 @@ impl<F> GroupCommit<F> {
             self.written += 1;
             self.written_end = slot.end;
             self.ready.push_back((slot.end, slot.frame));
-            if self.durability == Durability::EachWrite {
+            let is_synced = self.durability == Durability::EachWrite
+                || mutation::is_planted(Mutation::AcknowledgeBeforeSync);
+            if is_synced {
                 self.synced = self.written;
                 self.synced_end = self.written_end;
             } else {
@@ -201,6 +206,12 @@ impl<F> GroupCommit<F> {
         assert!(self.sync.is_none(), "one sync at a time");
         self.sync = Some((id, self.written, self.written_end));
         self.dirty_since_boot_ms = None;
+    }
+
+    /// The sync under way is handed out once more: what a planted bug does.
+    #[cfg(mutations)]
+    pub(crate) fn retry_sync(&mut self) {
+        self.sync = None;
     }
 
     /// The sync `id` has succeeded.

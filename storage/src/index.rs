@@ -33,6 +33,7 @@ use std::{fmt, ops::Range};
 
 use crate::{
     frame::Seed,
+    mutation::{self, Mutation},
     offset::{Offset, Position},
     segment::{Incarnation, SegmentHeader, Tag},
 };
@@ -346,7 +347,9 @@ impl IndexHeader {
 
     /// Whether the index belongs to the log file with this header.
     pub fn belongs_to(&self, log: &SegmentHeader) -> bool {
-        self.incarnation == log.incarnation && self.base_offset == log.base_offset
+        let is_same =
+            self.incarnation == log.incarnation || mutation::is_planted(Mutation::OldIndexBelieved);
+        is_same && self.base_offset == log.base_offset
     }
 
     /// What its checksums begin with.

@@ -22,6 +22,7 @@ pub mod index;
 pub mod io;
 mod listing;
 pub mod log;
+pub mod mutation;
 pub mod offset;
 pub mod once;
 pub mod op;

@@ -39,6 +39,7 @@ use crate::{
     frame::{Frame, Seed},
     group_commit::{CommitDepth, Durability, GroupCommit},
     io::Disk,
+    mutation::{self, Mutation},
     offset::{Offset, Position},
     once::{Fingerprints, Ids, Producers},
     op::{NewFile, PrepareJob, RollJob},
@@ -280,6 +281,9 @@ impl<D: Disk> Log<D> {
         let temporary = dir.join(NEXT_FILE_NAME);
         let first_step = config.preallocate_bytes_min.min(config.segment_bytes);
         let to = FIRST_FRAME_POSITION.plus(first_step);
+        if mutation::is_planted(Mutation::OldFileAppendedTo) {
+            let _ = disk.rename(&path, &temporary);
+        }
         let file = PrepareJob { path: temporary.clone(), mode, to }
             .run(&disk)
             .map_err(OpenError::io("preparing", &temporary))?;

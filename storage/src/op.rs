@@ -20,6 +20,7 @@ use crate::{
     error::OpenError,
     group_commit::OpId,
     io::{Access, Disk, DiskFile},
+    mutation::{self, Mutation},
     offset::Position,
     retire::RetireJob,
     scrub::{ScrubJob, ScrubOutcome},
@@ -311,11 +312,12 @@ pub struct PrepareJob {
 impl PrepareJob {
     /// Makes the file with zeroes up to `to`, the header's place included, and syncs it.
     pub(crate) fn run<D: Disk>(self, disk: &D) -> io::Result<NewFile<D>> {
-        match disk.remove(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let created = disk.create(&self.path, Access::Write)?;
+        let is_kept = mutation::is_planted(Mutation::OldFileAppendedTo);
+        let kept = if is_kept { disk.open(&self.path, Access::Write).ok() } else { None };
+        let created = match kept {
+            Some(file) => file,
+            None => self.create(disk)?,
+        };
         let direct = match self.mode {
             WriteMode::Buffered => None,
             WriteMode::Direct => match direct_files(disk, &self.path) {
@@ -334,6 +336,14 @@ impl PrepareJob {
         write_zeroes(&*zeroing, Position::default(), self.to)?;
         zeroing.sync_data()?;
         Ok(NewFile { file, zeroing, mode, prepared: self.to })
+    }
+
+    fn create<D: Disk>(&self, disk: &D) -> io::Result<D::File> {
+        match disk.remove(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        disk.create(&self.path, Access::Write)
     }
 }
 
@@ -413,7 +423,9 @@ impl<D: Disk> RollJob<D> {
         }
         self.next.zeroing.sync_data()?;
         disk.rename(&self.from, &self.to)?;
-        disk.sync_dir(&self.dir)?;
+        if !mutation::is_planted(Mutation::DirectoryNotSynced) {
+            disk.sync_dir(&self.dir)?;
+        }
         Ok(self.next)
     }
 }

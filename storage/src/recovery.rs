@@ -26,6 +26,7 @@ use crate::{
     frame::{FRAME_VERSION, FrameError, Seed},
     index::TopicSummary,
     io::{Access, Disk, DiskFile, LockMode},
+    mutation::{self, Mutation},
     offset::{Offset, Position},
     once::IdWindow,
     op::WriteMode,
@@ -397,6 +398,10 @@ impl<D: Disk> Recovery<'_, D> {
         } else {
             self.check_cut(&path, &file, header, &scan)?;
         }
+        if mutation::is_planted(Mutation::IndexAheadOfSegment) && scan.index.event_count() > 0 {
+            seal::write_index(self.disk, self.dir, found.name, &scan.index.finish(&scan.end))?;
+            self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing", self.dir))?;
+        }
         durable::make_durable(
             self.disk,
             self.dir,
@@ -426,6 +431,7 @@ impl<D: Disk> Recovery<'_, D> {
         let seed = Seed::of(&header.incarnation);
         let proof = scan::synced_beyond(file, seed, scan.end.end_position, scan.end.end_offset)
             .map_err(OpenError::io("reading", path))?;
+        let proof = proof.filter(|_| !mutation::is_planted(Mutation::NoHoleCheck));
         if let Some((position, synced)) = proof {
             let what = format!(
                 "{}: the log ends at offset {} here, but the frame at position {position} says that \

@@ -19,6 +19,7 @@
 use crate::{
     event::archive::{BodyBounds, BodyError},
     frame::{EVENTS_MAX, FRAME_ALIGN_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_VERSION},
+    mutation::{self, Mutation},
     offset::Offset,
     segment::Incarnation,
 };
@@ -35,6 +36,9 @@ pub struct Seed(u32);
 impl Seed {
     /// The seed of a segment's frames.
     pub fn of(incarnation: &Incarnation) -> Seed {
+        if mutation::is_planted(Mutation::StaleFrameTaken) {
+            return Seed(0);
+        }
         Seed(crc32fast::hash(&incarnation.bits()))
     }
 

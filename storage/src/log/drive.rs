@@ -8,6 +8,7 @@ use crate::{
     control::Control,
     frame::{self, EVENTS_MAX, FRAME_ALIGN_BYTES, FrameFlags, FrameMeta},
     io::Disk,
+    mutation::{self, Mutation},
     op::{Op, OpOutcome},
     staging::{Gathered, Staging},
 };
@@ -95,6 +96,8 @@ impl<D: Disk> Log<D> {
             }
             OpOutcome::Sync { id, result } => match result {
                 Ok(()) => self.commit.sync_done(id),
+                #[cfg(mutations)]
+                Err(_) if mutation::is_planted(Mutation::SyncRetried) => self.commit.retry_sync(),
                 Err(error) => self.poison(format!("sync: {error}")),
             },
             OpOutcome::Job { outcome, .. } => self.complete_job(outcome, now),
@@ -142,7 +145,8 @@ impl<D: Disk> Log<D> {
     fn next_sync(&mut self, now: Now) -> Option<Op<D>> {
         let is_draining = self.close != Close::Open && self.staging.is_empty();
         let all = (self.jobs.rolling || is_draining) && self.commit.writes_in_flight() == 0;
-        if !self.commit.wants_sync(now.boot_ms, all) {
+        let is_skipped = self.jobs.rolling && mutation::is_planted(Mutation::RollWithoutBarrier);
+        if !self.commit.wants_sync(now.boot_ms, all) || is_skipped {
             return None;
         }
         let id = self.op_id();

@@ -19,6 +19,7 @@ use crate::{
     buffer::DiskBuffer,
     error::OpenError,
     io::{Access, Disk, DiskFile},
+    mutation::{self, Mutation},
     offset::Position,
     scan::{FrameScan, SCAN_BYTES},
     seal::TEMPORARY_ENDING,
@@ -38,6 +39,9 @@ pub(super) fn make_durable<D: Disk>(
     scan: &TailScan,
     is_last: bool,
 ) -> Result<(), OpenError> {
+    if mutation::is_planted(Mutation::RecoveryDoesNotSync) {
+        return Ok(());
+    }
     let is_synced = file.sync_data().is_ok();
     let in_doubt = is_last && scan.in_doubt_from < scan.end.end_position;
     if is_synced && (!in_doubt || device_agrees(disk, path, file, scan)?) {

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Plants each bug of `storage/src/mutation.rs` and shows that the tests find it: `tests/mutations/run.py [--all] [name ...]`.
+
+One build serves all: the bugs are compiled in, and an environment variable names the one to be had. Each test program
+must pass without one. A bug is found when a program fails; one that still runs after `TIMEOUT_S` has found nothing. The
+programs are asked until one has found it, or, with `--all`, each.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TIMEOUT_S = 90
+VARIABLE = "STRANDLINE_MUTATION"
+
+STORAGE = ["log_model", "crash", "strandline_storage"]
+"""The test programs in the order in which they are asked: lives of a log, named crashes, units."""
+SERVER = ["server"]
+
+
+def build() -> dict[str, str]:
+    """Test programs by name."""
+    environment = dict(os.environ, RUSTC_WORKSPACE_WRAPPER=str(ROOT / "tests/mutations/rustc"))
+    programs = {}
+    for arguments in (["-p", "strandline-storage", "--lib", "--test", "log_model", "--test", "crash"],
+                      ["-p", "strandline", "--test", "server"]):
+        command = ["cargo", "test", "--quiet", "--locked", "--no-run", "--message-format=json", *arguments]
+        built = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
+        for line in built.stdout.splitlines():
+            message = json.loads(line)
+            if message.get("reason") == "compiler-artifact" and message.get("executable"):
+                programs[message["target"]["name"]] = message["executable"]
+    return programs
+
+
+def run(program: str, mutation: str) -> tuple[str, str]:
+    """What became of a test program ("passes", "fails", "hangs"), and what it printed."""
+    environment = dict(os.environ, RUST_BACKTRACE="0", **{VARIABLE: mutation})
+    try:
+        done = subprocess.run([program, "--quiet"], cwd=ROOT, env=environment, timeout=TIMEOUT_S,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    except subprocess.TimeoutExpired as expired:
+        return "hangs", str(expired.stdout or "")
+    return ("passes" if done.returncode == 0 else "fails"), done.stdout
+
+
+def failed_tests(output: str) -> list[str]:
+    """The names of the tests that failed."""
+    return sorted(set(re.findall(r"^---- (\S+) stdout ----$", output, re.MULTILINE)))
+
+
+def mutations() -> list[str]:
+    """The names of all that can be planted."""
+    text = (ROOT / "storage/src/mutation.rs").read_text()
+    return re.findall(r'^ +\w+ = "(\w+)",$', text, re.MULTILINE)
+
+
+def main() -> int:
+    known = mutations()
+    wanted = [name for name in sys.argv[1:] if name != "--all"] or known
+    asks_all = "--all" in sys.argv
+    unknown = set(wanted) - set(known)
+    assert known and not unknown, f"no mutation {unknown}: {known}"
+    programs = build()
+    for name in STORAGE + SERVER:
+        outcome, output = run(programs[name], "")
+        if outcome != "passes":
+            print(output)
+            print(f"{name} {outcome} though nothing is planted", file=sys.stderr)
+            return 1
+    missed = []
+    for mutation in wanted:
+        began, finds = time.monotonic(), []
+        for name in SERVER if mutation == "visible_to_one_shard" else STORAGE:
+            if finds and not asks_all:
+                break
+            outcome, output = run(programs[name], mutation)
+            if outcome == "fails":
+                tests = failed_tests(output)
+                first = tests[0] if tests else "it ended"
+                finds.append(f"{name}: {first}" + (f" and {len(tests) - 1} more" if len(tests) > 1 else ""))
+        if not finds:
+            missed.append(mutation)
+        print(f"{mutation}: {'; '.join(finds) or 'NOT FOUND'} ({time.monotonic() - began:.0f} s)", flush=True)
+    if missed:
+        print(f"not found by any test: {', '.join(missed)}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

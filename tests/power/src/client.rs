@@ -1,0 +1,287 @@
+//! Publishers and a subscriber, as plain as can be: sockets and strings.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use serde_json::Value;
+use strandline_storage::io::sim::rng::SimRng;
+
+use crate::ledger::{EventName, Ledger};
+
+/// Nothing takes longer than this unless something hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Clients that go on whatever becomes of the server, until they are told to stop.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Starts `publishers` publishers and a subscriber.
+    pub fn start(address: SocketAddr, ledger: &Arc<Ledger>, publishers: u32, seed: u64) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        for publisher in 0..publishers {
+            let (stop, ledger) = (Arc::clone(&stop), Arc::clone(ledger));
+            let rng = SimRng::new(seed + u64::from(publisher));
+            threads.push(thread::spawn(move || publish(address, &ledger, publisher, rng, &stop)));
+        }
+        let (stop_subscriber, ledger) = (Arc::clone(&stop), Arc::clone(ledger));
+        threads.push(thread::spawn(move || subscribe(address, &ledger, &stop_subscriber)));
+        Load { stop, threads }
+    }
+
+    /// Stops all and waits for them.
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().expect("a client has panicked");
+        }
+    }
+}
+
+fn publish(
+    address: SocketAddr,
+    ledger: &Ledger,
+    publisher: u32,
+    mut rng: SimRng,
+    stop: &AtomicBool,
+) {
+    let mut connection = None;
+    let mut batch = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let of = *rng.pick(&[1, 1, 1, 2, 5]);
+        let names: Vec<_> = (0..of).map(|at| EventName { publisher, batch, at, of }).collect();
+        batch += 1;
+        match append(&mut connection, address, &names, &mut rng) {
+            Ok(Some(first)) => {
+                ledger.acknowledged(first, &names);
+                // Fast enough for frames in flight at every moment, slow enough to read it all later.
+                thread::sleep(Duration::from_micros(rng.below(1500)));
+            }
+            Ok(None) => {
+                ledger.refused();
+                thread::sleep(PAUSE);
+            }
+            Err(_) => {
+                connection = None;
+                thread::sleep(PAUSE);
+            }
+        }
+    }
+}
+
+/// Appends a batch: one event as a raw body, several as an array. The offset of the first; `None` if it
+/// was refused.
+fn append(
+    connection: &mut Option<BufReader<TcpStream>>,
+    address: SocketAddr,
+    names: &[EventName],
+    rng: &mut SimRng,
+) -> io::Result<Option<u64>> {
+    let padding = "x".repeat(*rng.pick(&[0, 10, 100, 1000, 6000]));
+    let topic = format!("load/{}", names[0].publisher);
+    let data = |name: &EventName| format!(r#"{{"id":"{name}","padding":"{padding}"}}"#);
+    let (target, body) = match names {
+        [name] => (format!("/api/v1/topics/{topic}/events"), data(name)),
+        names => {
+            let events =
+                names.iter().map(|name| format!(r#"{{"topic":"{topic}","data":{}}}"#, data(name)));
+            ("/api/v1/events".to_owned(), format!("[{}]", events.collect::<Vec<_>>().join(",")))
+        }
+    };
+    if connection.is_none() {
+        *connection = Some(BufReader::new(connect(address)?));
+    }
+    let stream = connection.as_mut().expect("it was just made");
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.get_mut().write_all((head + &body).as_bytes())?;
+    let (status, length) = read_head(stream)?;
+    let mut answer = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut answer)?;
+    if status != 201 {
+        return Ok(None);
+    }
+    let answer: Value = serde_json::from_slice(&answer)?;
+    Ok(answer["offset"].as_u64())
+}
+
+/// Reads everything from the beginning, and resumes behind the last event whenever it is cut.
+fn subscribe(address: SocketAddr, ledger: &Ledger, stop: &AtomicBool) {
+    let mut cursor = None;
+    while !stop.load(Ordering::Relaxed) {
+        // An error is a cut: the ledger knows what was seen before it.
+        let _ = read_stream(address, ledger, &mut cursor, stop);
+        thread::sleep(PAUSE);
+    }
+}
+
+fn read_stream(
+    address: SocketAddr,
+    ledger: &Ledger,
+    cursor: &mut Option<String>,
+    stop: &AtomicBool,
+) -> io::Result<()> {
+    let mut stream = connect(address)?;
+    let resumes = match cursor {
+        Some(cursor) => format!("Last-Event-ID: {cursor}\r\n"),
+        None => String::new(),
+    };
+    // HTTP/1.0: the stream ends with the connection, and is not cut into chunks.
+    write!(
+        stream,
+        "GET /api/v1/events/stream?from=earliest&heartbeat=1&compression=false HTTP/1.0\r\nHost: localhost\r\n{resumes}\r\n"
+    )?;
+    let mut lines = BufReader::new(stream);
+    let (status, _) = read_head(&mut lines)?;
+    if status != 200 {
+        return Err(io::Error::other("refused"));
+    }
+    let (mut id, mut event, mut data) = (None, String::new(), String::new());
+    let mut line = String::new();
+    while !stop.load(Ordering::Relaxed) {
+        line.clear();
+        if lines.read_line(&mut line)? == 0 || !line.ends_with('\n') {
+            return Ok(());
+        }
+        let text = line.trim_end_matches('\n');
+        if let Some(value) = text.strip_prefix("id: ") {
+            id = Some(value.to_owned());
+        } else if let Some(value) = text.strip_prefix("event: ") {
+            value.clone_into(&mut event);
+        } else if let Some(value) = text.strip_prefix("data: ") {
+            data.push_str(value);
+        } else if text.is_empty() {
+            take_event(ledger, cursor, id.take(), &event, &data);
+            event.clear();
+            data.clear();
+        }
+    }
+    Ok(())
+}
+
+fn take_event(
+    ledger: &Ledger,
+    cursor: &mut Option<String>,
+    id: Option<String>,
+    event: &str,
+    data: &str,
+) {
+    let json: Value = serde_json::from_str(data).unwrap_or_default();
+    match event {
+        "" => {
+            let offset = id.as_deref().and_then(|id| id.split('.').next()?.parse().ok());
+            match (offset, EventName::of_data(&json)) {
+                (Some(offset), Some(name)) => ledger.seen(offset, name),
+                _ => ledger.break_off(format!("a subscriber was sent {id:?} {data:?}")),
+            }
+            *cursor = id;
+        }
+        "connection.established" if json["state"] == "reset" => {
+            ledger.break_off(format!("a subscriber's cursor {cursor:?} was not believed: {data}"));
+        }
+        "connection.reset" => ledger.break_off(format!("events were passed over: {data}")),
+        _ => {}
+    }
+}
+
+/// All events from an offset to where the log ended when it was asked, with their offsets, and that end.
+pub fn read_log(address: SocketAddr, from: u64) -> io::Result<(Vec<(u64, EventName)>, u64)> {
+    let page = get(address, "/api/v1/events/history?limit=1", "application/json")?;
+    let page: Value = serde_json::from_slice(&page)?;
+    let end = page["durable"].as_u64().ok_or_else(|| io::Error::other("no durable offset"))?;
+    let mut events = Vec::new();
+    let mut next = from;
+    while next < end {
+        let target = format!("/api/v1/events/history?from={next}");
+        let lines = get(address, &target, "application/x-ndjson")?;
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let event: Value = serde_json::from_slice(line)?;
+            let (offset, name) = (event["offset"].as_u64(), EventName::of_data(&event["data"]));
+            let (Some(offset), Some(name)) = (offset, name) else {
+                return Err(io::Error::other(format!("no event of ours: {event}")));
+            };
+            if offset < end {
+                events.push((offset, name));
+            }
+            next = offset + 1;
+        }
+        if lines.is_empty() {
+            return Err(io::Error::other(format!("nothing is read at {next}, below {end}")));
+        }
+    }
+    Ok((events, end))
+}
+
+/// The body of a `GET` that is answered with 200.
+pub fn get(address: SocketAddr, target: &str, accept: &str) -> io::Result<Vec<u8>> {
+    let (status, body) = request(address, &format!("GET {target}"), accept, b"")?;
+    if status == 200 {
+        return Ok(body);
+    }
+    Err(io::Error::other(format!("{target}: {status} {}", String::from_utf8_lossy(&body))))
+}
+
+/// One request on a connection of its own: status and body.
+pub fn request(
+    address: SocketAddr,
+    line: &str,
+    accept: &str,
+    body: &[u8],
+) -> io::Result<(u16, Vec<u8>)> {
+    let mut stream = connect(address)?;
+    write!(
+        stream,
+        "{line} HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )?;
+    stream.write_all(body)?;
+    let mut stream = BufReader::new(stream);
+    let (status, length) = read_head(&mut stream)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    match length {
+        Some(length) if length != answer.len() => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok((status, answer)),
+    }
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Reads the head of an answer: its status, and how long its body is.
+fn read_head(stream: &mut impl BufRead) -> io::Result<(u16, Option<usize>)> {
+    let (mut status, mut length) = (0, None);
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim_end().to_ascii_lowercase();
+        if line.is_empty() {
+            return Ok((status, length));
+        }
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().ok();
+        } else if line.starts_with("http/1.") {
+            status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Power cuts under a running server: at random moments, in the middle of any operation, while it
+//! recovers, and after operations that failed.
+
+use std::{io, path::Path, process::Command, sync::Arc, thread, time::Duration};
+
+use strandline_storage::io::sim::{Fault, rng::SimRng};
+
+use crate::{
+    check::check,
+    client::Load,
+    disk::PowerDisk,
+    ledger::Ledger,
+    mount::Mounted,
+    server::{Running, Server},
+};
+
+const PUBLISHERS: u32 = 4;
+
+/// What happened in a run.
+#[derive(Debug, Default)]
+struct Tally {
+    cuts: u64,
+    cuts_in_recovery: u64,
+    kills: u64,
+    faults: u64,
+    starts_refused: u64,
+}
+
+/// Says what happens, for whoever looks into a failed run.
+struct Story(Vec<String>);
+
+impl Story {
+    fn tell(&mut self, what: String) {
+        self.0.push(what);
+    }
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        if thread::panicking() || !self.0.is_empty() {
+            for line in &self.0[self.0.len().saturating_sub(40)..] {
+                eprintln!("  {line}");
+            }
+        }
+    }
+}
+
+/// Cuts the power `cuts` times.
+pub fn run(program: &Path, work: &Path, cuts: u64, seed: u64) -> io::Result<()> {
+    let disk = Arc::new(PowerDisk::new(seed));
+    let mounted = match Mounted::new(&disk, &work.join("mounted")) {
+        Ok(mounted) => mounted,
+        Err(error) => {
+            println!("SKIPPED: no file system in user space here: {error}");
+            return Ok(());
+        }
+    };
+    let outcome = run_on(&disk, &mounted, program, work, cuts, seed);
+    if outcome.is_err() && !disk.is_cut() {
+        let kept = std::env::temp_dir().join(format!("strandline-power-failed-{seed}"));
+        let copied = Command::new("cp").arg("-r").arg(mounted.dir()).arg(&kept).status();
+        eprintln!("what the disk held is in {} ({copied:?})", kept.display());
+    }
+    outcome
+}
+
+fn run_on(
+    disk: &Arc<PowerDisk>,
+    mounted: &Mounted,
+    program: &Path,
+    work: &Path,
+    cuts: u64,
+    seed: u64,
+) -> io::Result<()> {
+    let server = Server::new(program, &mounted.dir().join("data"), &work.join("server.log"))?;
+    let ledger = Arc::new(Ledger::default());
+    let load = Load::start(server.address, &ledger, PUBLISHERS, seed);
+    let mut rng = SimRng::new(seed);
+    let mut tally = Tally::default();
+    let mut story = Story(Vec::new());
+    while tally.cuts < cuts {
+        let started = start(&server, disk, &mut rng, &mut tally, &mut story)?;
+        let Some(running) = started else { continue };
+        let is_whole = tally.cuts % 20 == 0;
+        if !disk.is_cut() {
+            match check(&server, &ledger, is_whole) {
+                // The fuse of this start may burn while the log is read.
+                Err(_) if disk.is_cut() => ledger.promised().map(drop).map_err(io::Error::other)?,
+                checked => checked?,
+            }
+        }
+        live(running, disk, &mut rng, &mut tally, &mut story);
+    }
+    disk.restore();
+    let running = server.start()?;
+    check(&server, &ledger, true)?;
+    load.stop();
+    check(&server, &ledger, true)?;
+    running.kill();
+    story.0.clear();
+    println!("{tally:?}: {}, {} operations", ledger.counts(), disk.operations());
+    Ok(())
+}
+
+/// Starts the server, perhaps with a cut while it recovers: then `None`.
+fn start(
+    server: &Server,
+    disk: &PowerDisk,
+    rng: &mut SimRng,
+    tally: &mut Tally,
+    story: &mut Story,
+) -> io::Result<Option<Running>> {
+    disk.restore();
+    if rng.chance(30) {
+        let operations = rng.between(1, 40);
+        story.tell(format!("the power goes {operations} operations after the start"));
+        disk.cut_after(operations);
+    }
+    if rng.chance(10) {
+        let fault = *rng.pick(&[
+            Fault::SyncFails,
+            Fault::WriteFindsNoSpace,
+            Fault::SyncDirFails,
+            Fault::ReadFails,
+        ]);
+        let after = rng.below(10);
+        story.tell(format!("a start with {fault:?} after {after}"));
+        disk.arm(fault, after);
+    }
+    match server.start() {
+        Ok(running) => {
+            story.tell(format!("started; struck by {:?}", disk.struck()));
+            Ok(Some(running))
+        }
+        Err(error) => {
+            let struck = disk.struck();
+            story.tell(format!("not started, struck by {struck:?}: {error}"));
+            if !disk.is_cut() && struck.is_empty() {
+                return Err(io::Error::other(format!("nothing was wrong, but {error}")));
+            }
+            if disk.is_cut() {
+                tally.cuts += 1;
+                tally.cuts_in_recovery += 1;
+            }
+            tally.faults += struck.len() as u64;
+            tally.starts_refused += 1;
+            Ok(None)
+        }
+    }
+}
+
+/// Lets the server work, perhaps meet a fault, and ends it.
+fn live(
+    mut running: Running,
+    disk: &PowerDisk,
+    rng: &mut SimRng,
+    tally: &mut Tally,
+    story: &mut Story,
+) {
+    thread::sleep(Duration::from_millis(rng.between(1, 150)));
+    if rng.chance(30) {
+        let fault = *rng.pick(&[
+            Fault::WriteFails,
+            Fault::WriteIsShort,
+            Fault::WriteFindsNoSpace,
+            Fault::SyncFails,
+            Fault::SyncDirFails,
+            Fault::CreateFails,
+        ]);
+        let after = rng.below(20);
+        story.tell(format!("{fault:?} after {after}"));
+        disk.arm(fault, after);
+        thread::sleep(Duration::from_millis(rng.between(1, 200)));
+        assert!(!running.has_ended() || disk.is_cut(), "a fault of the disk ended the server");
+    }
+    if rng.chance(10) {
+        let more = to_usize(rng.below(1 << 20));
+        story.tell(format!("a disk that is full {more} bytes from now"));
+        disk.limit_space(more);
+        thread::sleep(Duration::from_millis(rng.between(100, 500)));
+        if rng.chance(50) {
+            disk.end_limit();
+            thread::sleep(Duration::from_millis(rng.between(100, 1500)));
+        }
+    }
+    if rng.chance(15) {
+        running.kill();
+        story.tell(format!("killed; struck by {:?}", disk.struck()));
+        tally.faults += disk.struck().len() as u64;
+        tally.kills += 1;
+        return;
+    }
+    if rng.chance(70) {
+        disk.cut_after(rng.between(1, 30));
+        let mut waits = 0..200;
+        while !disk.is_cut() && waits.next().is_some() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    disk.cut();
+    story.tell(format!("a power cut; struck by {:?}", disk.struck()));
+    tally.faults += disk.struck().len() as u64;
+    tally.cuts += 1;
+    running.kill();
+}
+
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("it fits in memory")
+}

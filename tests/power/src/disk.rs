@@ -1,0 +1,509 @@
+//! A file system in memory that keeps apart what was synced and what was not, and can lose power.
+//!
+//! What a file holds and what a directory names are the simulated disk's own ([`Content`], [`Names`]):
+//! here they are behind system calls, so that the real server runs on them.
+//!
+//! ```text
+//! write O_DSYNC  -> durable when it returns      fsync, fdatasync -> what was written before
+//! other writes   -> any sectors may survive      fsync of a dir   -> its names
+//! cut            -> from now on every operation fails, whatever was not durable is lost or torn
+//! restore        -> works again, for files opened from then on
+//! ```
+//! Invariants:
+//! 1. A cut happens between two operations or in the middle of one, never while two are half done: the
+//!    state is behind one lock.
+//! 2. A file handle of before a cut never works again: a write that a killed server left in the kernel
+//!    must not land in the life after the power came back.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
+};
+
+use fuser::Errno;
+use strandline_storage::io::sim::{
+    Fault,
+    content::{BLOCK_BYTES, Content, SECTOR_BYTES, Survival},
+    names::{Inode, Names},
+    rng::SimRng,
+};
+
+/// The inode of the root directory.
+pub const ROOT: Inode = 1;
+
+/// What an inode is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A file of so many bytes, on so many bytes of disk.
+    File { size_bytes: usize, space_bytes: usize },
+}
+
+/// A file system that can lose power.
+pub struct PowerDisk {
+    state: Mutex<State>,
+}
+
+struct State {
+    rng: SimRng,
+    files: BTreeMap<Inode, Content>,
+    dirs: BTreeMap<Inode, Names>,
+    next_inode: Inode,
+    /// How often the power came back: part of every file handle.
+    epoch: u64,
+    operations: u64,
+    cut_at: Option<u64>,
+    is_cut: bool,
+    faults: Vec<(Fault, u64)>,
+    struck: Vec<Fault>,
+    space_bytes_max: Option<usize>,
+}
+
+type Locked<'a> = MutexGuard<'a, State>;
+
+impl PowerDisk {
+    /// An empty file system; what a cut leaves follows from `seed`.
+    pub fn new(seed: u64) -> Self {
+        let state = State {
+            rng: SimRng::new(seed),
+            files: BTreeMap::new(),
+            dirs: BTreeMap::from([(ROOT, Names::default())]),
+            next_inode: ROOT + 1,
+            epoch: 1,
+            operations: 0,
+            cut_at: None,
+            is_cut: false,
+            faults: Vec::new(),
+            struck: Vec::new(),
+            space_bytes_max: None,
+        };
+        PowerDisk { state: Mutex::new(state) }
+    }
+
+    /// Cuts the power now, unless that has happened.
+    pub fn cut(&self) {
+        self.lock().cut();
+    }
+
+    /// Cuts the power in the middle of the n-th operation from now.
+    pub fn cut_after(&self, operations: u64) {
+        let mut state = self.lock();
+        state.cut_at = Some(state.operations + operations.max(1));
+    }
+
+    /// Whether the power is off.
+    pub fn is_cut(&self) -> bool {
+        self.lock().is_cut
+    }
+
+    /// The power comes back. All faults are over.
+    pub fn restore(&self) {
+        let mut state = self.lock();
+        state.epoch += 1;
+        (state.is_cut, state.cut_at) = (false, None);
+        state.faults.clear();
+        state.struck.clear();
+        state.space_bytes_max = None;
+    }
+
+    /// Makes an operation fail: the one after the next `after` that the fault fits.
+    pub fn arm(&self, fault: Fault, after: u64) {
+        self.lock().faults.push((fault, after));
+    }
+
+    /// The faults that have struck since the power came back.
+    pub fn struck(&self) -> Vec<Fault> {
+        self.lock().struck.clone()
+    }
+
+    /// Limits the space to what files take up now and so much more.
+    pub fn limit_space(&self, bytes_more: usize) {
+        let mut state = self.lock();
+        state.space_bytes_max = Some(state.space_bytes() + bytes_more);
+    }
+
+    /// There is space again.
+    pub fn end_limit(&self) {
+        self.lock().space_bytes_max = None;
+    }
+
+    /// How many operations there were.
+    pub fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    /// Space: all that there is, and what is free, in bytes.
+    pub fn space(&self) -> (usize, usize) {
+        let state = self.lock();
+        let total = state.space_bytes_max.unwrap_or(16 << 30);
+        (total, total.saturating_sub(state.space_bytes()))
+    }
+
+    /// What a file handle of today carries.
+    pub fn open(&self, inode: Inode) -> Result<u64, Errno> {
+        let (mut state, crashes) = self.begin()?;
+        state.end(crashes)?;
+        if state.files.contains_key(&inode) { Ok(state.epoch) } else { Err(Errno::ENOENT) }
+    }
+
+    /// The inode of that name.
+    pub fn lookup(&self, dir: Inode, name: &str) -> Result<(Inode, Kind), Errno> {
+        let (state, _) = self.begin_quietly()?;
+        let inode = state.dir(dir)?.get(name).ok_or(Errno::ENOENT)?;
+        Ok((inode, state.kind(inode)?))
+    }
+
+    /// What an inode is.
+    pub fn kind(&self, inode: Inode) -> Result<Kind, Errno> {
+        let (state, _) = self.begin_quietly()?;
+        state.kind(inode)
+    }
+
+    /// The names in a directory.
+    pub fn list(&self, dir: Inode) -> Result<Vec<(String, Inode, Kind)>, Errno> {
+        let (mut state, crashes) = self.begin()?;
+        state.end(crashes)?;
+        let names = state.dir(dir)?;
+        let mut listed = Vec::new();
+        for name in names.list() {
+            let inode = names.get(&name).ok_or(Errno::EIO)?;
+            listed.push((name, inode, state.kind(inode)?));
+        }
+        Ok(listed)
+    }
+
+    /// Makes a file or a directory.
+    pub fn create(&self, dir: Inode, name: &str, is_dir: bool) -> Result<(Inode, u64), Errno> {
+        let (mut state, crashes) = self.begin()?;
+        if state.dir(dir)?.get(name).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        if state.strikes(Fault::CreateFails) {
+            return Err(Errno::ENOSPC);
+        }
+        let inode = state.next_inode;
+        state.next_inode += 1;
+        if is_dir {
+            state.dirs.insert(inode, Names::default());
+        } else {
+            state.files.insert(inode, Content::default());
+        }
+        state.dir_mut(dir)?.link(name, inode);
+        state.end(crashes)?;
+        Ok((inode, state.epoch))
+    }
+
+    /// Gives a file another name.
+    pub fn link(&self, inode: Inode, dir: Inode, name: &str) -> Result<Kind, Errno> {
+        let (mut state, crashes) = self.begin()?;
+        if state.dir(dir)?.get(name).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        state.dir_mut(dir)?.link(name, inode);
+        state.end(crashes)?;
+        state.kind(inode)
+    }
+
+    /// Takes a name away.
+    pub fn remove(&self, dir: Inode, name: &str, is_dir: bool) -> Result<(), Errno> {
+        let (mut state, crashes) = self.begin()?;
+        let inode = state.dir(dir)?.get(name).ok_or(Errno::ENOENT)?;
+        if is_dir && !state.dir(inode)?.list().is_empty() {
+            return Err(Errno::ENOTEMPTY);
+        }
+        state.dir_mut(dir)?.unlink(name);
+        state.end(crashes)
+    }
+
+    /// Renames, replacing what has the new name.
+    pub fn rename(&self, from: (Inode, &str), to: (Inode, &str)) -> Result<(), Errno> {
+        let (mut state, crashes) = self.begin()?;
+        let inode = state.dir(from.0)?.get(from.1).ok_or(Errno::ENOENT)?;
+        if from.0 == to.0 {
+            state.dir_mut(from.0)?.rename(from.1, to.1, inode);
+        } else {
+            state.dir_mut(to.0)?.link(to.1, inode);
+            state.dir_mut(from.0)?.unlink(from.1);
+        }
+        state.end(crashes)
+    }
+
+    /// Reads; `is_direct` looks past the page cache.
+    pub fn read(
+        &self,
+        (inode, handle): (Inode, u64),
+        position: u64,
+        into: &mut [u8],
+        is_direct: bool,
+    ) -> Result<usize, Errno> {
+        let (mut state, crashes) = self.begin()?;
+        state.end(crashes)?;
+        if state.epoch != handle || state.strikes(Fault::ReadFails) {
+            return Err(Errno::EIO);
+        }
+        let position = usize::try_from(position).map_err(|_| Errno::EFBIG)?;
+        state.file(inode)?.read(position, into, is_direct).ok_or(Errno::EIO)
+    }
+
+    /// Writes; durable when it returns if `is_synced`.
+    pub fn write(
+        &self,
+        (inode, handle): (Inode, u64),
+        position: u64,
+        bytes: &[u8],
+        is_synced: bool,
+    ) -> Result<usize, Errno> {
+        let (mut state, crashes) = self.begin()?;
+        if state.epoch != handle {
+            return Err(Errno::EIO);
+        }
+        let position = usize::try_from(position).map_err(|_| Errno::EFBIG)?;
+        let State { files, rng, .. } = &mut *state;
+        let content = files.get_mut(&inode).ok_or(Errno::ENOENT)?;
+        if crashes {
+            content.write_some_sectors(position, bytes, rng);
+            state.end(true)?;
+        }
+        let content = state.file(inode)?;
+        let needed = content.space_needed(position, bytes.len());
+        let free = state.space_bytes_max.map(|max| max.saturating_sub(state.space_bytes()));
+        if state.strikes(Fault::WriteFindsNoSpace) || free.is_some_and(|free| needed > free) {
+            return Err(Errno::ENOSPC);
+        }
+        if state.strikes(Fault::WriteFails) {
+            let State { files, rng, .. } = &mut *state;
+            let content = files.get_mut(&inode).ok_or(Errno::ENOENT)?;
+            content.write_some_sectors(position, bytes, rng);
+            return Err(Errno::EIO);
+        }
+        let mut taken = bytes.len();
+        // Not for what a ring writes: the kernel then goes on by itself, and where a file system in
+        // user space wrote short, at the wrong position (seen with Linux 6.18: `ki_pos` stands still).
+        if !is_synced && taken > SECTOR_BYTES && state.strikes(Fault::WriteIsShort) {
+            taken = SECTOR_BYTES * (1 + state.rng.index(taken / SECTOR_BYTES - 1));
+        }
+        state.file(inode)?.write(position, &bytes[..taken], is_synced);
+        Ok(taken)
+    }
+
+    /// Sets the length of a file.
+    pub fn resize(&self, inode: Inode, size_bytes: u64) -> Result<(), Errno> {
+        let (mut state, crashes) = self.begin()?;
+        let size = usize::try_from(size_bytes).map_err(|_| Errno::EFBIG)?;
+        state.file(inode)?.resize(size);
+        state.end(crashes)
+    }
+
+    /// `fsync` and `fdatasync` of a file.
+    pub fn sync(&self, (inode, handle): (Inode, u64)) -> Result<(), Errno> {
+        let (mut state, crashes) = self.begin()?;
+        if state.epoch != handle {
+            return Err(Errno::EIO);
+        }
+        if state.strikes(Fault::SyncFails) {
+            let State { files, rng, .. } = &mut *state;
+            let content = files.get_mut(&inode).ok_or(Errno::ENOENT)?;
+            let mark = content.sync_mark();
+            content.fail_sync_to(mark, rng);
+            return Err(Errno::EIO);
+        }
+        if !crashes || state.rng.chance(50) {
+            let content = state.file(inode)?;
+            content.sync_to(content.sync_mark());
+        }
+        state.end(crashes)
+    }
+
+    /// `fsync` of a directory.
+    pub fn sync_dir(&self, dir: Inode) -> Result<(), Errno> {
+        let (mut state, crashes) = self.begin()?;
+        if state.strikes(Fault::SyncDirFails) {
+            return Err(Errno::EIO);
+        }
+        if !crashes || state.rng.chance(50) {
+            state.dir_mut(dir)?.sync();
+        }
+        state.end(crashes)
+    }
+
+    fn lock(&self) -> Locked<'_> {
+        self.state.lock().expect("no panic while the disk is locked")
+    }
+
+    /// Begins an operation; the flag says that the power goes in the middle of it.
+    fn begin(&self) -> Result<(Locked<'_>, bool), Errno> {
+        let (mut state, _) = self.begin_quietly()?;
+        state.operations += 1;
+        // An operation that fails for another reason is not cut in the middle: the next one is.
+        let crashes = state.cut_at.is_some_and(|at| at <= state.operations);
+        Ok((state, crashes))
+    }
+
+    /// Begins what changes nothing and that the kernel does as often as it likes.
+    fn begin_quietly(&self) -> Result<(Locked<'_>, bool), Errno> {
+        let state = self.lock();
+        if state.is_cut { Err(Errno::EIO) } else { Ok((state, false)) }
+    }
+}
+
+impl State {
+    fn dir(&self, inode: Inode) -> Result<&Names, Errno> {
+        self.dirs.get(&inode).ok_or(Errno::ENOTDIR)
+    }
+
+    fn dir_mut(&mut self, inode: Inode) -> Result<&mut Names, Errno> {
+        self.dirs.get_mut(&inode).ok_or(Errno::ENOTDIR)
+    }
+
+    fn file(&mut self, inode: Inode) -> Result<&mut Content, Errno> {
+        self.files.get_mut(&inode).ok_or(Errno::ENOENT)
+    }
+
+    fn kind(&self, inode: Inode) -> Result<Kind, Errno> {
+        if self.dirs.contains_key(&inode) {
+            return Ok(Kind::Directory);
+        }
+        let content = self.files.get(&inode).ok_or(Errno::ENOENT)?;
+        Ok(Kind::File { size_bytes: content.size_bytes(), space_bytes: content.space_bytes() })
+    }
+
+    /// Ends an operation that was done whole.
+    fn end(&mut self, crashes: bool) -> Result<(), Errno> {
+        if crashes {
+            self.cut();
+            return Err(Errno::EIO);
+        }
+        Ok(())
+    }
+
+    fn strikes(&mut self, fault: Fault) -> bool {
+        let mut struck = false;
+        self.faults.retain_mut(|(armed, after)| {
+            if *armed != fault || struck {
+                return true;
+            }
+            struck = *after == 0;
+            *after = after.saturating_sub(1);
+            !struck
+        });
+        if struck {
+            self.struck.push(fault);
+        }
+        struck
+    }
+
+    /// What all files with a name take up.
+    fn space_bytes(&self) -> usize {
+        let named = self.dirs.values().flat_map(|names| {
+            names.list().into_iter().filter_map(|name| names.get(&name)).collect::<Vec<_>>()
+        });
+        named.filter_map(|inode| self.files.get(&inode)).map(Content::space_bytes).sum()
+    }
+
+    fn cut(&mut self) {
+        if self.is_cut {
+            return;
+        }
+        self.is_cut = true;
+        let survival = *self.rng.pick(&[
+            Survival::Nothing,
+            Survival::Everything,
+            Survival::Mixed,
+            Survival::Mixed,
+            Survival::Mixed,
+            Survival::Mixed,
+        ]);
+        for content in self.files.values_mut() {
+            content.lose_power(&[], survival, &[], &mut self.rng);
+        }
+        for names in self.dirs.values_mut() {
+            names.lose_power(survival, &mut self.rng);
+        }
+        self.drop_unreachable();
+    }
+
+    fn drop_unreachable(&mut self) {
+        let mut kept = std::collections::BTreeSet::from([ROOT]);
+        let mut next = vec![ROOT];
+        while let Some(dir) = next.pop() {
+            for inode in self.dirs[&dir].inodes() {
+                if kept.insert(inode) && self.dirs.contains_key(&inode) {
+                    next.push(inode);
+                }
+            }
+        }
+        self.files.retain(|inode, _| kept.contains(inode));
+        self.dirs.retain(|inode, _| kept.contains(inode));
+    }
+}
+
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(disk: &PowerDisk) -> (Inode, u64) {
+        disk.create(ROOT, "a", false).expect("a file")
+    }
+
+    #[test]
+    fn what_was_synced_survives_a_cut_and_handles_do_not() {
+        for seed in 0..100 {
+            let disk = PowerDisk::new(seed);
+            let handle = file(&disk);
+            disk.write(handle, 0, &[1; 4096], true).expect("written");
+            disk.write(handle, 4096, &[2; 4096], false).expect("written");
+            disk.sync_dir(ROOT).expect("synced");
+            disk.cut();
+            assert!(disk.lookup(ROOT, "a").is_err(), "nothing works without power");
+            disk.restore();
+            let (inode, _) = disk.lookup(ROOT, "a").expect("its name was synced");
+            assert!(disk.write(handle, 0, &[3; 4096], true).is_err(), "of a life before");
+            let handle = (inode, disk.open(inode).expect("there"));
+            let mut bytes = [0; 4096];
+            assert_eq!(disk.read(handle, 0, &mut bytes, false).expect("read"), 4096);
+            assert_eq!(bytes, [1; 4096]);
+        }
+    }
+
+    #[test]
+    fn what_was_not_synced_may_go_and_so_may_a_name() {
+        let (mut lost_bytes, mut lost_names) = (0, 0);
+        for seed in 0..100 {
+            let disk = PowerDisk::new(seed);
+            let handle = file(&disk);
+            disk.write(handle, 0, &[1; 4096], false).expect("written");
+            disk.cut_after(1);
+            disk.list(ROOT).expect_err("the power goes");
+            disk.cut();
+            disk.restore();
+            match disk.lookup(ROOT, "a") {
+                Err(_) => lost_names += 1,
+                Ok((_, kind)) => {
+                    let whole = Kind::File { size_bytes: 4096, space_bytes: 4096 };
+                    lost_bytes += usize::from(kind != whole);
+                }
+            }
+        }
+        assert!(lost_bytes > 5 && lost_names > 5, "{lost_bytes} {lost_names}");
+    }
+
+    #[test]
+    fn a_full_disk_and_armed_faults_are_told() {
+        let disk = PowerDisk::new(1);
+        let handle = file(&disk);
+        disk.limit_space(8192);
+        assert!(disk.write(handle, 0, &[1; 8192], true).is_ok());
+        let full = disk.write(handle, 8192, &[1; 4096], true).expect_err("full");
+        assert_eq!(i32::from(full), libc::ENOSPC);
+        disk.arm(Fault::WriteIsShort, 0);
+        assert!(disk.write(handle, 0, &[1; 8192], false).expect("short") < 8192);
+        disk.arm(Fault::SyncFails, 1);
+        assert!(
+            disk.sync(handle).is_ok() && disk.sync(handle).is_err() && disk.sync(handle).is_ok()
+        );
+        assert_eq!(disk.struck(), [Fault::WriteIsShort, Fault::SyncFails]);
+    }
+}

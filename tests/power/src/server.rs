@@ -1,0 +1,105 @@
+//! The server under test: a process that is started and killed.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+/// A start takes no longer, whatever it has to recover.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// How to start a server.
+pub struct Server {
+    program: PathBuf,
+    data: PathBuf,
+    log: PathBuf,
+    /// Where it listens, each time.
+    pub address: SocketAddr,
+}
+
+/// A running server; killed when it goes.
+pub struct Running(Child);
+
+impl Server {
+    /// A server of this program on a data directory; what it logs goes into a file.
+    pub fn new(program: &Path, data: &Path, log: &Path) -> io::Result<Server> {
+        // A port that is free now: nobody else is likely to get it in between.
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        Ok(Server {
+            program: program.to_owned(),
+            data: data.to_owned(),
+            log: log.to_owned(),
+            address,
+        })
+    }
+
+    /// Starts it and waits until it listens. An error if it ends before.
+    pub fn start(&self) -> io::Result<Running> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut child = Command::new(&self.program)
+            .arg("serve")
+            .args(["--listen", &self.address.to_string(), "--segment-bytes", "1048576"])
+            .arg("--data")
+            .arg(&self.data)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()?;
+        let output = child.stdout.take().expect("it was asked for");
+        let mut running = Running(child);
+        let (told, heard) = mpsc::channel();
+        // Reads on to the end: a server whose pipe is full would stand still.
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if line.starts_with("strandline listening") {
+                    let _ = told.send(());
+                }
+            }
+        });
+        match heard.recv_timeout(START_MAX) {
+            Ok(()) => Ok(running),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                let status = running.0.wait()?;
+                Err(io::Error::other(format!("the server ended: {status}, {}", self.last_words())))
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                Err(io::Error::other(format!("it does not start within {START_MAX:?}")))
+            }
+        }
+    }
+
+    /// The end of what it logged.
+    pub fn last_words(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(5)..].join(" | ")
+    }
+}
+
+impl Running {
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(Some(_)))
+    }
+
+    fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
