@@ -24,6 +24,8 @@ pub mod reading;
 mod refusal;
 pub mod runtime;
 pub mod server;
+pub mod settings;
+pub mod settings_json;
 pub mod shard;
 pub mod shutdown;
 pub mod socket;

@@ -48,8 +48,8 @@ use crate::{
     clock,
     local::{Promise, Signal, either, promise},
     log_handle::{
-        AckFuture, Acked, Answer, AppendChain, AppendRefused, Call, CallId, LogAnswer, LogHandle,
-        LogRequest, LogShared,
+        AckFuture, Acked, Answer, AppendChain, AppendRefused, Call, CallId, FoundSettings,
+        LogAnswer, LogHandle, LogRequest, LogShared,
     },
     mesh::{Sender, Server},
     runtime::{Driver, end_slice, run_when_idle},
@@ -228,6 +228,14 @@ impl Owner {
                 LogAnswer::Topics(self.topics(&prefix, after.as_deref(), limit).await)
             }
             LogRequest::Topic { name } => LogAnswer::Topic(self.topic(&name).await),
+            LogRequest::LogSettings => LogAnswer::LogSettings(*self.log.borrow().rules().log()),
+            LogRequest::TopicSettings { pattern } => {
+                let log = self.log.borrow();
+                let (rules, is_topic) = (log.rules(), !pattern.contains('*'));
+                let own = rules.set_for(&pattern).copied();
+                let holding = if is_topic { rules.for_topic(&pattern).copied() } else { None };
+                LogAnswer::TopicSettings(FoundSettings { own, holding })
+            }
             LogRequest::OffsetAtTime { time_ms } => {
                 LogAnswer::OffsetAtTime(self.unsealed_offset_at_time(time_ms).await)
             }

@@ -18,6 +18,7 @@ use strandline_storage::{
     frame::{self, Frame},
     offset::Offset,
     reader::{Hits, ReadQuery},
+    settings::{LogSettings, TopicSettings},
     topics::TopicSummary,
 };
 
@@ -110,6 +111,15 @@ pub struct UnsealedPart {
     pub considered: Offset,
 }
 
+/// What is set for a topic or pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundSettings {
+    /// For exactly this one.
+    pub own: Option<TopicSettings>,
+    /// What holds for a topic: its own, or those of a pattern. None for a pattern.
+    pub holding: Option<TopicSettings>,
+}
+
 /// The number of a call from one shard to a log's owner, until it is answered.
 pub(crate) type CallId = usize;
 
@@ -119,6 +129,8 @@ pub(crate) enum LogRequest {
     Unsealed { query: ReadQuery, budget_bytes: usize },
     Topics { prefix: Vec<u8>, after: Option<Vec<u8>>, limit: usize },
     Topic { name: String },
+    LogSettings,
+    TopicSettings { pattern: String },
     OffsetAtTime { time_ms: u64 },
 }
 
@@ -128,6 +140,8 @@ pub(crate) enum LogAnswer {
     Unsealed(Result<UnsealedPart, ReadError>),
     Topics(Vec<TopicSummary>),
     Topic(Option<TopicSummary>),
+    LogSettings(LogSettings),
+    TopicSettings(FoundSettings),
     OffsetAtTime(Result<Offset, ReadError>),
 }
 
