@@ -41,7 +41,7 @@ use crate::{
         response::{self, AnswerTo},
         route::{Change, Operation},
     },
-    pages,
+    monitoring, pages,
     problem::{Problem, ProblemKind},
     reading::{self, Reading},
     settings::ChangeForm,
@@ -352,6 +352,7 @@ impl Reader<'_> {
     /// Judges a head, and does everything that needs no body and no waiting. `body_has_come` says that
     /// something follows the head already.
     fn begin(&self, head: &Head, body_has_come: bool) -> Begun {
+        self.shard.counts().own().requests.add(1);
         let mut to = AnswerTo::new(head);
         to.date = self.shard.date();
         to.keep_alive &= !self.shard.drain().is_on();
@@ -448,6 +449,10 @@ impl Reader<'_> {
             Operation::ProblemPage(entry) => pages::write_problem_page(entry, to, &mut out),
             Operation::Live => health::write_live(to, &mut out),
             Operation::Ready | Operation::Healthy => health::write_ready(self.shard, to, &mut out),
+            Operation::Metrics => {
+                let answer = monitoring::answer(self.shard.clone(), to.clone());
+                return Ok(Reply::Item(Item::Pending(Box::pin(answer))));
+            }
             Operation::Options { allow } => response::write_options(head, allow, to, &mut out),
             operation @ (Operation::Stream { .. }
             | Operation::History
@@ -464,9 +469,11 @@ impl Reader<'_> {
                         Item::Streamed(lines_of_history(live.clone(), *request, to.clone()))
                     }
                     Reading::Sse(request, encoding) => {
+                        self.shard.counts().own().streams.add(1);
                         return Ok(Reply::Next(Next::Sse(request, encoding, Box::new(to.clone()))));
                     }
                     Reading::WebSocket(request, accepted) => {
+                        self.shard.counts().own().streams.add(1);
                         return Ok(Reply::Next(Next::WebSocket(request, accepted)));
                     }
                 };

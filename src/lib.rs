@@ -16,6 +16,8 @@ pub mod listener;
 pub mod local;
 pub mod log_handle;
 pub mod mesh;
+pub mod metrics;
+mod monitoring;
 pub mod ndjson;
 pub mod owner;
 pub mod pages;

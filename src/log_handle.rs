@@ -37,13 +37,16 @@ use strandline_storage::{
     topics::TopicSummary,
 };
 
-pub use calls::{AckFuture, Acked, AppendChain, AppendRefused, FoundSettings, UnsealedPart};
+pub use calls::{
+    AckFuture, Acked, AppendChain, AppendRefused, FoundSettings, LogStats, UnsealedPart,
+};
 pub(crate) use calls::{Answer, Call, CallId, Guest, LogAnswer, LogRequest};
 pub use recent::RecentFrames;
 pub use shared::{LogFacts, LogShared};
 
 use crate::{
     local::{Kept, Signal, SignalWait},
+    metrics::LogMetrics,
     owner::Owner,
 };
 
@@ -252,6 +255,19 @@ impl LogHandle {
             Some(LogAnswer::Topic(topic)) => topic,
             _ => None,
         }
+    }
+
+    /// How the log stands; `None` when the server ends.
+    pub async fn stats(&self) -> Option<LogStats> {
+        match self.ask(LogRequest::Stats).await {
+            Some(LogAnswer::Stats(stats)) => Some(*stats),
+            _ => None,
+        }
+    }
+
+    /// What the log's owner has counted.
+    pub fn metrics(&self) -> &LogMetrics {
+        self.shared.metrics()
     }
 
     /// The settings of the log; `None` when the server ends.

@@ -141,6 +141,8 @@ pub enum Operation {
     Ready,
     /// `GET /healthz`
     Healthy,
+    /// `GET /metrics`
+    Metrics,
     /// OPTIONS of a path that exists, or of `*`.
     Options {
         /// The methods that the path takes.
@@ -234,7 +236,7 @@ fn find(path: &str) -> Result<Resource<'_>, Problem> {
         "/readyz" => Operation::Ready,
         "/healthz" => Operation::Healthy,
         "/problems" => Operation::Problems,
-        "/metrics" => return Ok(Resource::Later("metrics")),
+        "/metrics" => Operation::Metrics,
         "/openapi.json" => return Ok(Resource::Later("the OpenAPI description")),
         "/asyncapi.json" => return Ok(Resource::Later("the AsyncAPI description")),
         "/llms.txt" => return Ok(Resource::Later("llms.txt")),
@@ -353,6 +355,7 @@ mod tests {
             ("/livez", Operation::Live),
             ("/readyz", Operation::Ready),
             ("/healthz", Operation::Healthy),
+            ("/metrics", Operation::Metrics),
             ("/problems", Operation::Problems),
             ("/assets/app.js", Operation::Asset(Asset::Script)),
             (
@@ -519,7 +522,6 @@ mod tests {
     #[test]
     fn what_comes_later_is_501() {
         for (method, path) in [
-            (Method::Get, "/metrics"),
             (Method::Get, "/openapi.json"),
             (Method::Get, "/asyncapi.json"),
             (Method::Get, "/llms.txt"),

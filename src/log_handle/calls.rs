@@ -16,6 +16,8 @@ use strandline_storage::{
     config::SyncMode,
     error::{AppendError, ReadError},
     frame::{self, Frame},
+    io::Space,
+    log::CompactionTotals,
     offset::Offset,
     reader::{Hits, ReadQuery},
     settings::{LogSettings, TopicSettings},
@@ -120,6 +122,35 @@ pub struct FoundSettings {
     pub holding: Option<TopicSettings>,
 }
 
+/// How a log stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogStats {
+    /// The first offset that is kept.
+    pub earliest: u64,
+    /// The first that readers do not see.
+    pub visible: u64,
+    /// The first that may not be on the device.
+    pub durable: u64,
+    /// Bytes that wait for the disk.
+    pub staged_bytes: u64,
+    /// Sealed segments.
+    pub segments: u64,
+    /// The length of their files.
+    pub segment_bytes: u64,
+    /// Those known to be damaged.
+    pub damaged_segments: u64,
+    /// Topics ever used.
+    pub topics: u64,
+    /// Ids of events that are remembered.
+    pub ids: u64,
+    /// Producers that are remembered.
+    pub producers: u64,
+    /// What compaction has done since the log was opened.
+    pub compaction: CompactionTotals,
+    /// The space of its disk, if that is known.
+    pub disk: Option<Space>,
+}
+
 /// The number of a call from one shard to a log's owner, until it is answered.
 pub(crate) type CallId = usize;
 
@@ -131,6 +162,7 @@ pub(crate) enum LogRequest {
     Topic { name: String },
     LogSettings,
     TopicSettings { pattern: String },
+    Stats,
     OffsetAtTime { time_ms: u64 },
 }
 
@@ -142,6 +174,7 @@ pub(crate) enum LogAnswer {
     Topic(Option<TopicSummary>),
     LogSettings(LogSettings),
     TopicSettings(FoundSettings),
+    Stats(Box<LogStats>),
     OffsetAtTime(Result<Offset, ReadError>),
 }
 

@@ -63,6 +63,7 @@ mod keeping;
 mod plan;
 
 use compacting::Compaction;
+pub use compacting::CompactionTotals;
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
 
 /// The name of the file that keeps some space. Found at a start, it is removed: recovery may need it.
