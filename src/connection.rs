@@ -39,11 +39,12 @@ use crate::{
         query::{HistoryRequest, StreamRequest},
         request::HeadParser,
         response::{self, AnswerTo},
-        route::Operation,
+        route::{Change, Operation},
     },
-    pages,
+    monitoring, pages,
     problem::{Problem, ProblemKind},
     reading::{self, Reading},
+    settings::ChangeForm,
     shard::{Place, Shard},
     socket::Socket,
     sse,
@@ -71,6 +72,8 @@ enum Begun {
     Answered(Next),
     /// Something takes the socket over, once all answers before have left.
     TakenOver(Next),
+    /// A change of settings and the like; what it may have of a body is to be read.
+    Change { form: Box<ChangeForm>, decoder: BodyDecoder, to: AnswerTo },
     /// An append, whose body is to be read.
     Append { form: AppendForm, decoder: BodyDecoder, to: AnswerTo },
 }
@@ -198,6 +201,9 @@ impl Reader<'_> {
                 Begun::TakenOver(next) if self.outbox.flushed().await => next,
                 Begun::TakenOver(_) => Next::Close,
                 // Boxed, as few connections ever need what these keep while they wait.
+                Begun::Change { form, decoder, to } => {
+                    Box::pin(self.change(form, decoder, to)).await
+                }
                 Begun::Append { form: AppendForm::Whole(form), decoder, to } => {
                     Box::pin(self.append_whole(form, decoder, to)).await
                 }
@@ -346,6 +352,7 @@ impl Reader<'_> {
     /// Judges a head, and does everything that needs no body and no waiting. `body_has_come` says that
     /// something follows the head already.
     fn begin(&self, head: &Head, body_has_come: bool) -> Begun {
+        self.shard.counts().own().requests.add(1);
         let mut to = AnswerTo::new(head);
         to.date = self.shard.date();
         to.keep_alive &= !self.shard.drain().is_on();
@@ -358,6 +365,15 @@ impl Reader<'_> {
             Ok(Operation::AppendEvents) => {
                 self.begin_append(head, to, AppendForm::of_events(head, config), body_has_come)
             }
+            Ok(Operation::Change(change)) => match self.begin_change(change, head) {
+                Ok((form, decoder)) => {
+                    if head.expects_continue() && !body_has_come {
+                        self.outbox.push(Item::Ready(response::CONTINUE.to_vec()));
+                    }
+                    Begun::Change { form: Box::new(form), decoder, to }
+                }
+                Err(problem) => self.refuse(problem, head, &to),
+            },
             Ok(operation) => {
                 // A body that nobody asked for is not read: nobody can tell then where the next
                 // request begins.
@@ -373,6 +389,20 @@ impl Reader<'_> {
             }
             Err(problem) => self.refuse(problem, head, &to),
         }
+    }
+
+    fn begin_change(
+        &self,
+        change: Change,
+        head: &Head,
+    ) -> Result<(ChangeForm, BodyDecoder), Problem> {
+        let form = ChangeForm::new(change, head)?;
+        if form.has_body() && head.body_length() == BodyLength::Unstated {
+            let detail = "settings are a body with Content-Length, or sent in chunks";
+            return Err(Problem::new(ProblemKind::LengthRequired, detail));
+        }
+        let decoder = BodyDecoder::new(head.body_length(), form.body_limit())?;
+        Ok((form, decoder))
     }
 
     fn begin_append(
@@ -410,8 +440,8 @@ impl Reader<'_> {
     fn read(&self, operation: Operation, head: &Head, to: &AnswerTo) -> Result<Reply, Problem> {
         let mut out = Vec::new();
         match operation {
-            Operation::AppendRaw { .. } | Operation::AppendEvents => {
-                unreachable!("an append has a body to read")
+            Operation::AppendRaw { .. } | Operation::AppendEvents | Operation::Change(_) => {
+                unreachable!("it has a body to read")
             }
             Operation::Home => pages::write_home(to, &mut out),
             Operation::Asset(asset) => pages::write_asset(asset, to, &mut out),
@@ -419,11 +449,18 @@ impl Reader<'_> {
             Operation::ProblemPage(entry) => pages::write_problem_page(entry, to, &mut out),
             Operation::Live => health::write_live(to, &mut out),
             Operation::Ready | Operation::Healthy => health::write_ready(self.shard, to, &mut out),
+            Operation::Metrics => {
+                let answer = monitoring::answer(self.shard.clone(), to.clone());
+                return Ok(Reply::Item(Item::Pending(Box::pin(answer))));
+            }
             Operation::Options { allow } => response::write_options(head, allow, to, &mut out),
             operation @ (Operation::Stream { .. }
             | Operation::History
             | Operation::Topics
-            | Operation::Topic { .. }) => {
+            | Operation::Topic { .. }
+            | Operation::Pattern { .. }
+            | Operation::Logs
+            | Operation::Log { .. }) => {
                 let (live, is_stopping) = (self.shard.live(), self.shard.drain().is_on());
                 let item = match reading::read(operation, head, to, live, is_stopping)? {
                     Reading::Ready(bytes) => Item::Ready(bytes),
@@ -432,9 +469,11 @@ impl Reader<'_> {
                         Item::Streamed(lines_of_history(live.clone(), *request, to.clone()))
                     }
                     Reading::Sse(request, encoding) => {
+                        self.shard.counts().own().streams.add(1);
                         return Ok(Reply::Next(Next::Sse(request, encoding, Box::new(to.clone()))));
                     }
                     Reading::WebSocket(request, accepted) => {
+                        self.shard.counts().own().streams.add(1);
                         return Ok(Reply::Next(Next::WebSocket(request, accepted)));
                     }
                 };
@@ -466,6 +505,24 @@ impl Reader<'_> {
                 self.push_problem(&problem, to);
                 if problem.closes() { Next::Close } else { follow(to) }
             }
+        }
+    }
+
+    /// Waits for all that was asked for before, which the change is to find made, and for the change,
+    /// which is to be found by what is asked for behind it.
+    async fn change(&mut self, form: Box<ChangeForm>, decoder: BodyDecoder, to: AnswerTo) -> Next {
+        let stall_ms = self.shard.config().limits.body_stall_ms;
+        match self.inbound.body(decoder, stall_ms).await {
+            Ok(body) => {
+                if !self.outbox.flushed().await {
+                    return Next::Close;
+                }
+                let mut out = Vec::new();
+                form.make(body, self.shard.log(), &to, &mut out).await;
+                self.outbox.push(Item::Ready(out));
+                follow(&to)
+            }
+            Err(fault) => self.fault(fault, &to),
         }
     }
 

@@ -22,7 +22,8 @@ pub(crate) mod sample;
 mod terms;
 
 pub use object::{
-    ARRAY_EVENTS_MAX, EventFields, EventsForm, ParsedEvents, new_event, parse_event, parse_events,
+    ARRAY_EVENTS_MAX, EventFields, EventsForm, ParsedEvents, check_json_body, new_event,
+    parse_event, parse_events,
 };
 pub use raw::RawAppend;
 pub use render::{push_event, push_websocket_event};

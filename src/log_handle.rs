@@ -33,16 +33,20 @@ use strandline_storage::{
     rules::Floors,
     segment::Tag,
     segment_set::SegmentSet,
+    settings::LogSettings,
     topics::TopicSummary,
 };
 
-pub use calls::{AckFuture, Acked, AppendChain, AppendRefused, UnsealedPart};
+pub use calls::{
+    AckFuture, Acked, AppendChain, AppendRefused, FoundSettings, LogStats, UnsealedPart,
+};
 pub(crate) use calls::{Answer, Call, CallId, Guest, LogAnswer, LogRequest};
 pub use recent::RecentFrames;
 pub use shared::{LogFacts, LogShared};
 
 use crate::{
     local::{Kept, Signal, SignalWait},
+    metrics::LogMetrics,
     owner::Owner,
 };
 
@@ -249,6 +253,35 @@ impl LogHandle {
     pub async fn topic(&self, name: &str) -> Option<TopicSummary> {
         match self.ask(LogRequest::Topic { name: name.to_owned() }).await {
             Some(LogAnswer::Topic(topic)) => topic,
+            _ => None,
+        }
+    }
+
+    /// How the log stands; `None` when the server ends.
+    pub async fn stats(&self) -> Option<LogStats> {
+        match self.ask(LogRequest::Stats).await {
+            Some(LogAnswer::Stats(stats)) => Some(*stats),
+            _ => None,
+        }
+    }
+
+    /// What the log's owner has counted.
+    pub fn metrics(&self) -> &LogMetrics {
+        self.shared.metrics()
+    }
+
+    /// The settings of the log; `None` when the server ends.
+    pub async fn log_settings(&self) -> Option<LogSettings> {
+        match self.ask(LogRequest::LogSettings).await {
+            Some(LogAnswer::LogSettings(settings)) => Some(settings),
+            _ => None,
+        }
+    }
+
+    /// What is set for a topic or pattern; `None` when the server ends.
+    pub async fn topic_settings(&self, pattern: &str) -> Option<FoundSettings> {
+        match self.ask(LogRequest::TopicSettings { pattern: pattern.to_owned() }).await {
+            Some(LogAnswer::TopicSettings(found)) => Some(found),
             _ => None,
         }
     }

@@ -27,7 +27,7 @@ use std::{
     io,
     rc::{Rc, Weak},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use strandline_storage::{
@@ -36,6 +36,7 @@ use strandline_storage::{
     frame::Frame,
     group_commit::WINDOW_MS,
     io::{
+        Space,
         real::RealDisk,
         thread::DiskThread,
         uring::{UringFiles, UringReads},
@@ -48,8 +49,8 @@ use crate::{
     clock,
     local::{Promise, Signal, either, promise},
     log_handle::{
-        AckFuture, Acked, Answer, AppendChain, AppendRefused, Call, CallId, LogAnswer, LogHandle,
-        LogRequest, LogShared,
+        AckFuture, Acked, Answer, AppendChain, AppendRefused, Call, CallId, FoundSettings,
+        LogAnswer, LogHandle, LogRequest, LogShared,
     },
     mesh::{Sender, Server},
     runtime::{Driver, end_slice, run_when_idle},
@@ -63,6 +64,9 @@ enum AckTo {
 
 /// An answer that waits for what it rests on.
 struct Waiter {
+    since: Instant,
+    /// How many events the append has.
+    events: u64,
     /// It leaves when readers see everything below.
     wait: Offset,
     result: Result<Acked, AppendRefused>,
@@ -106,7 +110,33 @@ pub struct Owner {
     told_synced: Cell<Offset>,
     /// When it was last told how busy the shard is.
     looked_boot_ms: Cell<u64>,
+    /// What was last found of the disk's space, and whether it is being looked up.
+    space: Cell<Option<Space>>,
+    is_looking_up_space: Cell<bool>,
     handle: OnceCell<Weak<LogHandle>>,
+}
+
+/// A write or sync that began at a time. What fails is not counted: it ends the log.
+struct Timed {
+    since: Instant,
+    shared: Arc<LogShared>,
+}
+
+impl Timed {
+    fn write(self, result: io::Result<usize>) -> io::Result<usize> {
+        if let Ok(bytes) = result {
+            self.shared.metrics().write_time.add(self.since.elapsed());
+            self.shared.metrics().written_bytes.add(bytes as u64);
+        }
+        result
+    }
+
+    fn sync(self, result: io::Result<()>) -> io::Result<()> {
+        if result.is_ok() {
+            self.shared.metrics().sync_time.add(self.since.elapsed());
+        }
+        result
+    }
 }
 
 impl Owner {
@@ -138,6 +168,8 @@ impl Owner {
             waiters: RefCell::default(),
             work: Signal::new(),
             looked_boot_ms: Cell::new(0),
+            space: Cell::new(None),
+            is_looking_up_space: Cell::new(false),
             handle: OnceCell::new(),
         }))
     }
@@ -153,6 +185,7 @@ impl Owner {
         if chain.as_ref().is_some_and(AppendChain::is_broken) {
             return self.refuse(to, chain.as_ref(), AppendError::AfterRefused);
         }
+        let (since, events) = (Instant::now(), append.events.len() as u64);
         let appended = self.log.borrow_mut().append(append, clock::now());
         let (wait, result) = match appended {
             Ok(Appended { first, last, wait, duplicates, producer, .. }) => {
@@ -172,16 +205,31 @@ impl Owner {
         if waiters.is_empty() && wait <= self.told_visible.get() {
             // Nothing may be under way that would tell of it later.
             drop(waiters);
+            self.count(events, since.elapsed(), &result);
             return self.answer_append(to, result);
         }
-        waiters.push_back(Waiter { wait: wait.max(behind), result, to, chain });
+        waiters.push_back(Waiter { since, events, wait: wait.max(behind), result, to, chain });
         self.work.raise();
+    }
+
+    fn count(&self, events: u64, took: Duration, result: &Result<Acked, AppendRefused>) {
+        let metrics = self.shared.metrics();
+        match result {
+            Ok(acked) => {
+                metrics.appends.add(1);
+                metrics.events.add(events);
+                metrics.duplicates.add(acked.duplicates);
+                metrics.append_time.add(took);
+            }
+            Err(_) => metrics.refused.add(1),
+        }
     }
 
     fn refuse(&self, to: AckTo, chain: Option<&AppendChain>, error: AppendError) {
         if let Some(chain) = chain {
             chain.break_off();
         }
+        self.shared.metrics().refused.add(1);
         self.answer_append(to, Err(error));
     }
 
@@ -228,6 +276,15 @@ impl Owner {
                 LogAnswer::Topics(self.topics(&prefix, after.as_deref(), limit).await)
             }
             LogRequest::Topic { name } => LogAnswer::Topic(self.topic(&name).await),
+            LogRequest::LogSettings => LogAnswer::LogSettings(*self.log.borrow().rules().log()),
+            LogRequest::TopicSettings { pattern } => {
+                let log = self.log.borrow();
+                let (rules, is_topic) = (log.rules(), !pattern.contains('*'));
+                let own = rules.set_for(&pattern).copied();
+                let holding = if is_topic { rules.for_topic(&pattern).copied() } else { None };
+                LogAnswer::TopicSettings(FoundSettings { own, holding })
+            }
+            LogRequest::Stats => LogAnswer::Stats(Box::new(self.stats().await)),
             LogRequest::OffsetAtTime { time_ms } => {
                 LogAnswer::OffsetAtTime(self.unsealed_offset_at_time(time_ms).await)
             }
@@ -297,17 +354,27 @@ impl Owner {
         self.shared.store_kept(log.segments(), log.rules().floors(), log.start());
     }
 
+    fn time(&self) -> Timed {
+        Timed { since: Instant::now(), shared: self.shared.clone() }
+    }
+
     /// Starts an operation as a task that nobody can drop.
     fn start(self: &Rc<Self>, operation: Op<RealDisk>) {
         let Hands { driver, disk, files, jobs, background, commits } = &self.hands;
         match operation {
             Op::Write { id, file, buffer, position } if *driver == Driver::IoUring => {
-                let write = files.write(&file, buffer, position);
-                self.complete_with(async move { OpOutcome::Write { id, result: write.await } });
+                let (timed, write) = (self.time(), files.write(&file, buffer, position));
+                self.complete_with(async move {
+                    let result = write.await;
+                    OpOutcome::Write { id, result: timed.write(result) }
+                });
             }
             Op::Sync { id, file } if *driver == Driver::IoUring => {
-                let sync = files.sync(&file);
-                self.complete_with(async move { OpOutcome::Sync { id, result: sync.await } });
+                let (timed, sync) = (self.time(), files.sync(&file));
+                self.complete_with(async move {
+                    let result = sync.await;
+                    OpOutcome::Sync { id, result: timed.sync(result) }
+                });
             }
             operation => {
                 let thread = match &operation {
@@ -315,8 +382,19 @@ impl Owner {
                     Op::Job { .. } => jobs,
                     _ => commits.as_ref().unwrap_or(jobs),
                 };
-                let disk = *disk;
-                self.complete_with(thread.call(move || operation.run(&disk)));
+                let (disk, timed) = (*disk, self.time());
+                let run = thread.call(move || operation.run(&disk));
+                self.complete_with(async move {
+                    match run.await {
+                        OpOutcome::Write { id, result } => {
+                            OpOutcome::Write { id, result: timed.write(result) }
+                        }
+                        OpOutcome::Sync { id, result } => {
+                            OpOutcome::Sync { id, result: timed.sync(result) }
+                        }
+                        job => job,
+                    }
+                });
             }
         }
     }
@@ -377,6 +455,7 @@ impl Owner {
     }
 
     fn acknowledge_up_to(&self, visible: Offset) {
+        let now = Instant::now();
         loop {
             let waiter = {
                 let mut waiters = self.waiters.borrow_mut();
@@ -385,7 +464,8 @@ impl Owner {
                     _ => None,
                 }
             };
-            let Some(Waiter { result, to, .. }) = waiter else { return };
+            let Some(Waiter { since, events, result, to, .. }) = waiter else { return };
+            self.count(events, now.saturating_duration_since(since), &result);
             self.answer_append(to, result);
         }
     }
@@ -434,6 +514,15 @@ impl Owner {
     fn report_notices(&self) {
         let notices = self.log.borrow_mut().take_notices();
         for notice in notices {
+            if matches!(
+                notice,
+                Notice::SealFailed { .. }
+                    | Notice::PrepareFailed { .. }
+                    | Notice::CompactFailed { .. }
+                    | Notice::RetireFailed { .. }
+            ) {
+                self.shared.metrics().failed_jobs.add(1);
+            }
             match notice {
                 Notice::Poisoned(poison) => tracing::error!(
                     first_unsynced = poison.first_unsynced.get(),

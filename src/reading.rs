@@ -11,6 +11,7 @@ use crate::http::response::AnswerTo;
 use crate::http::route::{Operation, StreamForce};
 use crate::input::{LogName, quoted};
 use crate::problem::{CloseCode, Problem, ProblemKind};
+use crate::settings;
 use crate::sse;
 use crate::stream::compression::Encoding;
 use crate::stream::live::LiveLog;
@@ -71,6 +72,19 @@ pub fn read(
         Operation::Topic { topic } => {
             check_log(&PlainRequest::parse(query.as_bytes())?.log)?;
             Ok(Reading::Pending(Box::pin(topics::one(live.clone(), topic, to.clone()))))
+        }
+        Operation::Pattern { pattern } => {
+            check_log(&PlainRequest::parse(query.as_bytes())?.log)?;
+            let answer = settings::one_pattern(live.clone(), pattern, to.clone());
+            Ok(Reading::Pending(Box::pin(answer)))
+        }
+        Operation::Logs => {
+            PlainRequest::parse_without_log(query.as_bytes())?;
+            Ok(Reading::Pending(Box::pin(settings::list_logs(live.clone(), to.clone()))))
+        }
+        Operation::Log { log } => {
+            PlainRequest::parse_without_log(query.as_bytes())?;
+            Ok(Reading::Pending(Box::pin(settings::one_log(live.clone(), log, to.clone()))))
         }
         other => unreachable!("{other:?} does not read the log"),
     }

@@ -27,6 +27,7 @@ use crate::{
     listener::{Claim, ClaimError, ClaimLock},
     log_handle::{Answer, Call, LogFacts, LogShared},
     mesh::{CallLimits, Doorbell, MailboxLimits, call_pair, mailbox},
+    metrics::{ServerMetrics, ShardCounts},
     owner::GuestSeat,
     runtime::{self, Driver},
     shard::ConnectionLimit,
@@ -156,6 +157,7 @@ impl Server {
         let control = Arc::new(Control::new(doorbells.clone()));
         let (listeners, lock) = claim.listen()?;
         let connections = Arc::new(connection_limit(&config, files_max, segments));
+        let metrics = Arc::new(ServerMetrics::new(shards));
         let cores = if config.is_pinned { runtime::allowed_cores() } else { Vec::new() };
         let roles = roles(log, disk, &doorbells);
         let (config, origins) = (Arc::new(config), Arc::new(origins));
@@ -173,7 +175,7 @@ impl Server {
         };
         for (index, (role, listener)) in roles.into_iter().zip(listeners).enumerate() {
             let plan = Plan {
-                index,
+                counts: ShardCounts::new(index, metrics.clone()),
                 core: (!cores.is_empty()).then(|| cores[index % cores.len()]),
                 driver,
                 config: config.clone(),

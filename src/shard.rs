@@ -11,6 +11,7 @@ use crate::{
     config::ServerConfig,
     http::{origin::OriginRules, response::HttpDate},
     log_handle::LogHandle,
+    metrics::ShardCounts,
     runtime::Driver,
     shutdown::Drain,
     socket::Sockets,
@@ -22,7 +23,6 @@ pub use connections::{ConnectionLimit, Connections, Place};
 
 /// What every task of a shard may use.
 pub struct Shard {
-    index: usize,
     driver: Driver,
     config: Arc<ServerConfig>,
     origins: Arc<OriginRules>,
@@ -32,12 +32,13 @@ pub struct Shard {
     connections: Rc<Connections>,
     workspace: Workspace,
     date: DateCache,
+    counts: ShardCounts,
 }
 
 impl Shard {
     /// A shard that has no connection yet. To be made on its thread.
     pub(crate) fn new(
-        index: usize,
+        counts: ShardCounts,
         driver: Driver,
         config: Arc<ServerConfig>,
         origins: Arc<OriginRules>,
@@ -49,7 +50,6 @@ impl Shard {
         let (connections, date) = (Rc::new(connections), DateCache::default());
         let workspace = Workspace::default();
         Ok(Shard {
-            index,
             driver,
             config,
             origins,
@@ -59,12 +59,13 @@ impl Shard {
             connections,
             workspace,
             date,
+            counts,
         })
     }
 
     /// Its number, from 0.
     pub fn index(&self) -> usize {
-        self.index
+        self.counts.index()
     }
 
     /// What carries its I/O.
@@ -105,6 +106,11 @@ impl Shard {
     /// The connections of this shard.
     pub fn connections(&self) -> &Rc<Connections> {
         &self.connections
+    }
+
+    /// What it counts, and what all shards have counted.
+    pub fn counts(&self) -> &ShardCounts {
+        &self.counts
     }
 
     /// Memory for whoever has its turn.

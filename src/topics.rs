@@ -12,9 +12,9 @@ use strandline_storage::topics::TopicSummary;
 
 use crate::http::query::TopicsRequest;
 use crate::http::response::{Answer, AnswerTo, write_problem};
-use crate::input::quoted;
 use crate::json::write;
-use crate::problem::{Problem, ProblemKind};
+use crate::settings::never_used;
+use crate::settings_json;
 use crate::stream::live::LiveLog;
 use crate::timestamp::TimeText;
 
@@ -51,22 +51,29 @@ pub async fn list(live: Rc<LiveLog>, request: TopicsRequest, to: AnswerTo) -> Ve
     out
 }
 
-/// The whole answer that is one topic: 404 if it was never used.
+/// The whole answer that is one topic and what holds for it: 404 if it was never used and nothing is set
+/// for it.
 pub async fn one(live: Rc<LiveLog>, topic: Topic, to: AnswerTo) -> Vec<u8> {
-    let mut out = Vec::new();
-    match live.log().topic(topic.as_str()).await {
-        Some(summary) => {
-            let mut body = Vec::new();
-            push_summary(&mut body, &summary, &mut TimeText::default());
-            // No topic has settings yet.
-            body.extend_from_slice(b",\"settings\":{}}");
-            Answer::start(200, &to, &mut out).json(&body);
+    let (log, mut out) = (live.log(), Vec::new());
+    let found = log.topic_settings(topic.as_str()).await;
+    let (own, holding) = found.map_or((None, None), |found| (found.own, found.holding));
+    let mut body = Vec::new();
+    match log.topic(topic.as_str()).await {
+        Some(summary) => push_summary(&mut body, &summary, &mut TimeText::default()),
+        None if own.is_some() => {
+            body.extend_from_slice(b"{\"topic\":");
+            write::string(&mut body, topic.as_str());
+            body.extend_from_slice(b",\"count\":0");
         }
         None => {
-            let detail = format!("topic {} has never been used", quoted(topic.as_str()));
-            write_problem(&Problem::new(ProblemKind::TopicNotFound, detail), &to, &mut out);
+            write_problem(&never_used(topic.as_str()), &to, &mut out);
+            return out;
         }
     }
+    write::name(&mut body, "settings");
+    settings_json::push_topic(&mut body, &holding.unwrap_or_default());
+    body.push(b'}');
+    Answer::start(200, &to, &mut out).json(&body);
     out
 }
 

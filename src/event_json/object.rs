@@ -89,6 +89,28 @@ enum EventsContent {
     Lines,
 }
 
+/// Refuses a request whose body calls itself anything but JSON; none and form-urlencoded, what
+/// `curl -d` sends, are JSON too.
+pub fn check_json_body<'a>(
+    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> Result<(), Problem> {
+    for (name, value) in fields {
+        match Field::of(name) {
+            Field::ContentType => {
+                let text = String::from_utf8_lossy(value);
+                let class = MediaType::parse(&text).map(|media| media.class);
+                if !matches!(class, Ok(MediaClass::Json | MediaClass::Form)) {
+                    let detail = format!("the body is application/json, not {}", quoted(&text));
+                    return Err(Problem::new(ProblemKind::UnsupportedMediaType, detail));
+                }
+            }
+            Field::ContentEncoding => check_encoding(value)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn events_content(content_type: &[u8]) -> Result<EventsContent, Problem> {
     let text = String::from_utf8_lossy(content_type);
     let class = MediaType::parse(&text).map(|media| media.class);

@@ -14,7 +14,7 @@ pub fn admit(head: &Head, origins: &OriginRules, to: &mut AnswerTo) -> Result<Op
     origins.check_host(head)?;
     let routed = route::route(head.method(), head.path());
     let writes = match &routed {
-        Ok(Operation::AppendRaw { .. } | Operation::AppendEvents) => true,
+        Ok(Operation::AppendRaw { .. } | Operation::AppendEvents | Operation::Change(_)) => true,
         Ok(Operation::Stream { force }) => *force != StreamForce::Sse && head.asks_for_websocket(),
         _ => false,
     };

@@ -14,7 +14,9 @@ mod values;
 
 pub use form::{Form, Parameter};
 pub use history::{HistoryRequest, Order};
-pub use requests::{AppendRequest, AppendTarget, PlainRequest, TopicsRequest};
+pub use requests::{
+    AppendRequest, AppendTarget, PlainRequest, TopicsRequest, TrimBefore, TrimRequest,
+};
 pub use selection::CHOICES_MAX;
 pub use stream::{Format, StreamRequest, Transport};
 pub use values::HISTORY_EVENTS_MAX;

@@ -6,9 +6,10 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
-use strandline_storage::topic::Topic;
+use strandline_storage::topic::{Topic, TopicPattern};
 
 use super::head::{FieldName, Head, Method};
+use crate::input::LogName;
 use crate::problem::{self, Problem, ProblemEntry, ProblemKind};
 
 /// Over what a stream is served.
@@ -59,6 +60,35 @@ impl Asset {
     }
 }
 
+/// What a request does to a log beside appending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// `PUT /api/v1/logs/{log}`
+    SetLog {
+        /// Which.
+        log: LogName,
+    },
+    /// `PUT /api/v1/topics/{topic or pattern}`
+    SetTopics {
+        /// Which.
+        pattern: TopicPattern,
+        /// The path ends like an operation: the topic is meant only if it is there.
+        is_operation: bool,
+    },
+    /// `DELETE /api/v1/topics/{topic or pattern}`
+    Delete {
+        /// Which.
+        pattern: TopicPattern,
+        /// As above.
+        is_operation: bool,
+    },
+    /// `POST /api/v1/topics/{topic}/trim`
+    Trim {
+        /// Which.
+        topic: Topic,
+    },
+}
+
 /// What a request asks for. HEAD is GET here: whoever answers leaves the body away.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -83,6 +113,20 @@ pub enum Operation {
         /// Which.
         topic: Topic,
     },
+    /// `GET /api/v1/topics/{pattern}`
+    Pattern {
+        /// Which.
+        pattern: TopicPattern,
+    },
+    /// `GET /api/v1/logs`
+    Logs,
+    /// `GET /api/v1/logs/{log}`
+    Log {
+        /// Which.
+        log: LogName,
+    },
+    /// Something that changes a log beside appending.
+    Change(Change),
     /// `GET /`
     Home,
     /// What the pages are made of.
@@ -97,6 +141,8 @@ pub enum Operation {
     Ready,
     /// `GET /healthz`
     Healthy,
+    /// `GET /metrics`
+    Metrics,
     /// OPTIONS of a path that exists, or of `*`.
     Options {
         /// The methods that the path takes.
@@ -108,8 +154,10 @@ pub enum Operation {
 enum Resource<'a> {
     Read(Operation),
     AppendEvents,
-    /// A topic, or an operation on one: what follows `/api/v1/topics/`.
+    /// A topic or pattern, or an operation on one: what follows `/api/v1/topics/`.
     Topic(&'a str),
+    /// A log: what follows `/api/v1/logs/`.
+    Log(&'a str),
     /// Part of the interface, but not of this version.
     Later(&'static str),
 }
@@ -117,6 +165,7 @@ enum Resource<'a> {
 const ALLOW_READ: &str = "GET, HEAD, OPTIONS";
 const ALLOW_APPEND: &str = "POST, OPTIONS";
 const ALLOW_TOPIC: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
+const ALLOW_LOG: &str = "GET, HEAD, PUT, OPTIONS";
 const ALLOW_ALL: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 
 /// Returns what this method does at this path, which is not decoded yet and has no query.
@@ -136,12 +185,25 @@ pub fn route(method: Method, path: &str) -> Result<Operation, Problem> {
         (_, Resource::Later(what)) => Err(not_yet(what)),
         (Method::Get | Method::Head, Resource::Read(operation)) => Ok(operation),
         (Method::Post, Resource::AppendEvents) => Ok(Operation::AppendEvents),
-        (Method::Get | Method::Head, Resource::Topic(path)) => {
-            Ok(Operation::Topic { topic: topic(path)? })
-        }
+        (Method::Get | Method::Head, Resource::Topic(path)) => match pattern(path)? {
+            pattern if pattern.exact().is_none() => Ok(Operation::Pattern { pattern }),
+            _ => Ok(Operation::Topic { topic: topic(path)? }),
+        },
         (Method::Post, Resource::Topic(path)) => topic_operation(path),
-        (Method::Put, Resource::Topic(_)) => Err(not_yet("settings of topics")),
-        (Method::Delete, Resource::Topic(_)) => Err(not_yet("deleting topics")),
+        (Method::Put, Resource::Topic(path)) => {
+            let (pattern, is_operation) = (pattern(path)?, is_operation(path));
+            Ok(Operation::Change(Change::SetTopics { pattern, is_operation }))
+        }
+        (Method::Delete, Resource::Topic(path)) => {
+            let (pattern, is_operation) = (pattern(path)?, is_operation(path));
+            Ok(Operation::Change(Change::Delete { pattern, is_operation }))
+        }
+        (Method::Get | Method::Head, Resource::Log(name)) => {
+            Ok(Operation::Log { log: LogName::parse(name)? })
+        }
+        (Method::Put, Resource::Log(name)) => {
+            Ok(Operation::Change(Change::SetLog { log: LogName::parse(name)? }))
+        }
         (_, resource) => Err(not_allowed(&resource, "this path does not take this method")),
     }
 }
@@ -152,6 +214,9 @@ fn find(path: &str) -> Result<Resource<'_>, Problem> {
         if let Some(topic_path) = rest.strip_prefix("topics/") {
             return Ok(Resource::Topic(topic_path));
         }
+        if let Some(name) = rest.strip_prefix("logs/") {
+            return Ok(Resource::Log(name));
+        }
         return Ok(match rest {
             "events" => Resource::AppendEvents,
             "events/stream" => Resource::Read(Operation::Stream { force: StreamForce::Any }),
@@ -159,7 +224,7 @@ fn find(path: &str) -> Result<Resource<'_>, Problem> {
             "events/ws" => Resource::Read(Operation::Stream { force: StreamForce::WebSocket }),
             "events/history" => Resource::Read(Operation::History),
             "topics" => Resource::Read(Operation::Topics),
-            _ if rest == "logs" || rest.starts_with("logs/") => Resource::Later("logs by name"),
+            "logs" => Resource::Read(Operation::Logs),
             _ => return Err(no_such_path()),
         });
     }
@@ -171,7 +236,7 @@ fn find(path: &str) -> Result<Resource<'_>, Problem> {
         "/readyz" => Operation::Ready,
         "/healthz" => Operation::Healthy,
         "/problems" => Operation::Problems,
-        "/metrics" => return Ok(Resource::Later("metrics")),
+        "/metrics" => Operation::Metrics,
         "/openapi.json" => return Ok(Resource::Later("the OpenAPI description")),
         "/asyncapi.json" => return Ok(Resource::Later("the AsyncAPI description")),
         "/llms.txt" => return Ok(Resource::Later("llms.txt")),
@@ -191,11 +256,26 @@ fn topic_operation(path: &str) -> Result<Operation, Problem> {
     if let Some(topic_path) = path.strip_suffix("/events") {
         return Ok(Operation::AppendRaw { topic: topic(topic_path)? });
     }
-    if path.ends_with("/trim") {
-        return Err(not_yet("trimming topics"));
+    if let Some(topic_path) = path.strip_suffix("/trim") {
+        return Ok(Operation::Change(Change::Trim { topic: topic(topic_path)? }));
     }
     let hint = "to append to a topic, POST to /api/v1/topics/{topic}/events";
     Err(not_allowed(&Resource::Topic(path), hint))
+}
+
+/// Whether a path ends like an operation on a topic, as it stands.
+fn is_operation(path: &str) -> bool {
+    path.ends_with("/events") || path.ends_with("/trim")
+}
+
+/// Decodes a topic or pattern as it stands in a path.
+fn pattern(path: &str) -> Result<TopicPattern, Problem> {
+    let decoded = decode(path).filter(|decoded| decoded.contains('*'));
+    let Some(decoded) = decoded else { return Ok(TopicPattern::of_topic(&topic(path)?)) };
+    TopicPattern::parse(&decoded).map_err(|error| {
+        let detail = format!("the pattern in the path: {error}");
+        Problem::new(ProblemKind::InvalidPattern, detail)
+    })
 }
 
 /// Decodes a topic as it stands in a path. All of it is decoded at once: `%2F` separates levels just
@@ -228,8 +308,9 @@ fn allow(resource: &Resource<'_>) -> &'static str {
     match resource {
         Resource::Read(_) | Resource::Later(_) => ALLOW_READ,
         Resource::AppendEvents => ALLOW_APPEND,
-        Resource::Topic(path) if path.ends_with("/events") || path.ends_with("/trim") => ALLOW_ALL,
+        Resource::Topic(path) if is_operation(path) => ALLOW_ALL,
         Resource::Topic(_) => ALLOW_TOPIC,
+        Resource::Log(_) => ALLOW_LOG,
     }
 }
 
@@ -274,6 +355,7 @@ mod tests {
             ("/livez", Operation::Live),
             ("/readyz", Operation::Ready),
             ("/healthz", Operation::Healthy),
+            ("/metrics", Operation::Metrics),
             ("/problems", Operation::Problems),
             ("/assets/app.js", Operation::Asset(Asset::Script)),
             (
@@ -319,13 +401,26 @@ mod tests {
         let longest = "a".repeat(129);
         for topic in [
             "", "/", "a/", "/a", "a//b", "a%2F", "%2Fa", "a%2F%2Fb", ".", "..", "a/../b", "%2e%2e",
-            "a/%2E", "$a", "a/$b", "%24a", "*", "a/**", "a%2A", "a%00", "a%0A", "a%7F", "a%C2%85",
-            "%ff", "a%C3", "%", "a%2", "a%zz", "a%+1", &longest,
+            "a/%2E", "$a", "a/$b", "%24a", "a%00", "a%0A", "a%7F", "a%C2%85", "%ff", "a%C3", "%",
+            "a%2", "a%zz", "a%+1", &longest,
         ] {
             let path = format!("/api/v1/topics/{topic}/events");
             let invalid = (400, "invalid-topic");
             assert_eq!(refused(Method::Post, &path), invalid, "{path}");
-            assert_eq!(refused(Method::Get, &path.replace("/events", "")), invalid, "{path}");
+            assert_eq!(refused(Method::Post, &path.replace("events", "trim")), invalid, "{path}");
+            for method in [Method::Get, Method::Put, Method::Delete] {
+                assert_eq!(refused(method, &path.replace("/events", "")), invalid, "{path}");
+            }
+        }
+        for pattern in ["*", "a/**", "a%2F*"] {
+            let path = format!("/api/v1/topics/{pattern}/events");
+            assert_eq!(refused(Method::Post, &path), (400, "invalid-topic"), "{path}");
+        }
+        for pattern in ["a%2A", "a/**/b", "$a/*", "*/../a"] {
+            let path = format!("/api/v1/topics/{pattern}");
+            for method in [Method::Get, Method::Put, Method::Delete] {
+                assert_eq!(refused(method, &path), (400, "invalid-pattern"), "{path}");
+            }
         }
         let problem = route(Method::Get, "/api/v1/topics/a/$b").unwrap_err();
         assert_eq!(
@@ -388,21 +483,48 @@ mod tests {
         );
     }
 
+    /// API §8.
+    #[test]
+    fn what_changes_a_log() {
+        let pattern = |text: &str| TopicPattern::parse(text).expect(text);
+        for (path, text, is_operation) in [
+            ("a/b", "a/b", false),
+            ("a/*", "a/*", false),
+            ("%2A%2A", "**", false),
+            ("a/events", "a/events", true),
+            ("a/trim", "a/trim", true),
+            ("*/trim", "*/trim", true),
+            ("a%2Fevents", "a/events", false),
+            ("events", "events", false),
+        ] {
+            let (path, pattern) = (format!("/api/v1/topics/{path}"), pattern(text));
+            let set = Change::SetTopics { pattern: pattern.clone(), is_operation };
+            assert_eq!(routed(Method::Put, &path), Operation::Change(set), "{path}");
+            let delete = Change::Delete { pattern, is_operation };
+            assert_eq!(routed(Method::Delete, &path), Operation::Change(delete), "{path}");
+        }
+        assert_eq!(
+            routed(Method::Get, "/api/v1/topics/a/*"),
+            Operation::Pattern { pattern: pattern("a/*") }
+        );
+        let trim = Change::Trim { topic: parsed("a/b") };
+        assert_eq!(routed(Method::Post, "/api/v1/topics/a/b/trim"), Operation::Change(trim));
+        let log = LogName::default();
+        let main = "/api/v1/logs/main";
+        assert_eq!(routed(Method::Get, main), Operation::Log { log: log.clone() });
+        assert_eq!(routed(Method::Put, main), Operation::Change(Change::SetLog { log }));
+        assert_eq!(routed(Method::Get, "/api/v1/logs"), Operation::Logs);
+        assert_eq!(refused(Method::Get, "/api/v1/logs/"), (400, "invalid-name"));
+        assert_eq!(refused(Method::Delete, main), (405, "method-not-allowed"));
+    }
+
     /// API: "a part that is not there yet answers `501` with a problem, never something half".
     #[test]
     fn what_comes_later_is_501() {
         for (method, path) in [
-            (Method::Get, "/metrics"),
             (Method::Get, "/openapi.json"),
             (Method::Get, "/asyncapi.json"),
             (Method::Get, "/llms.txt"),
-            (Method::Put, "/api/v1/topics/a/b"),
-            (Method::Put, "/api/v1/topics/a/*"),
-            (Method::Delete, "/api/v1/topics/a"),
-            (Method::Post, "/api/v1/topics/a/trim"),
-            (Method::Get, "/api/v1/logs"),
-            (Method::Get, "/api/v1/logs/main"),
-            (Method::Put, "/api/v1/logs/other"),
         ] {
             assert_eq!(refused(method, path), (501, "not-yet"), "{method:?} {path}");
         }

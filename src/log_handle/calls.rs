@@ -16,8 +16,11 @@ use strandline_storage::{
     config::SyncMode,
     error::{AppendError, ReadError},
     frame::{self, Frame},
+    io::Space,
+    log::CompactionTotals,
     offset::Offset,
     reader::{Hits, ReadQuery},
+    settings::{LogSettings, TopicSettings},
     topics::TopicSummary,
 };
 
@@ -110,6 +113,44 @@ pub struct UnsealedPart {
     pub considered: Offset,
 }
 
+/// What is set for a topic or pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundSettings {
+    /// For exactly this one.
+    pub own: Option<TopicSettings>,
+    /// What holds for a topic: its own, or those of a pattern. None for a pattern.
+    pub holding: Option<TopicSettings>,
+}
+
+/// How a log stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogStats {
+    /// The first offset that is kept.
+    pub earliest: u64,
+    /// The first that readers do not see.
+    pub visible: u64,
+    /// The first that may not be on the device.
+    pub durable: u64,
+    /// Bytes that wait for the disk.
+    pub staged_bytes: u64,
+    /// Sealed segments.
+    pub segments: u64,
+    /// The length of their files.
+    pub segment_bytes: u64,
+    /// Those known to be damaged.
+    pub damaged_segments: u64,
+    /// Topics ever used.
+    pub topics: u64,
+    /// Ids of events that are remembered.
+    pub ids: u64,
+    /// Producers that are remembered.
+    pub producers: u64,
+    /// What compaction has done since the log was opened.
+    pub compaction: CompactionTotals,
+    /// The space of its disk, if that is known.
+    pub disk: Option<Space>,
+}
+
 /// The number of a call from one shard to a log's owner, until it is answered.
 pub(crate) type CallId = usize;
 
@@ -119,6 +160,9 @@ pub(crate) enum LogRequest {
     Unsealed { query: ReadQuery, budget_bytes: usize },
     Topics { prefix: Vec<u8>, after: Option<Vec<u8>>, limit: usize },
     Topic { name: String },
+    LogSettings,
+    TopicSettings { pattern: String },
+    Stats,
     OffsetAtTime { time_ms: u64 },
 }
 
@@ -128,6 +172,9 @@ pub(crate) enum LogAnswer {
     Unsealed(Result<UnsealedPart, ReadError>),
     Topics(Vec<TopicSummary>),
     Topic(Option<TopicSummary>),
+    LogSettings(LogSettings),
+    TopicSettings(FoundSettings),
+    Stats(Box<LogStats>),
     OffsetAtTime(Result<Offset, ReadError>),
 }
 

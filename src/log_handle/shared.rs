@@ -19,6 +19,8 @@ use strandline_storage::{
     segment_set::SegmentSet,
 };
 
+use crate::metrics::LogMetrics;
+
 /// What all shards know of a log. Only its owner stores into it.
 pub struct LogShared {
     tag: Tag,
@@ -34,6 +36,7 @@ pub struct LogShared {
     poisoned: OnceLock<String>,
     disk_full: AtomicBool,
     closed: AtomicBool,
+    metrics: LogMetrics,
 }
 
 /// What the owner tells one shard without a message.
@@ -88,6 +91,7 @@ impl LogShared {
             poisoned: OnceLock::new(),
             disk_full: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            metrics: LogMetrics::default(),
         }
     }
 
@@ -154,6 +158,11 @@ impl LogShared {
     /// Whether appends are refused until the disk has space.
     pub fn is_disk_full(&self) -> bool {
         self.disk_full.load(Ordering::Acquire)
+    }
+
+    /// What the owner has counted. It alone adds.
+    pub fn metrics(&self) -> &LogMetrics {
+        &self.metrics
     }
 
     /// By the owner, before any acknowledgement or push: every shard sees events up to `visible`.

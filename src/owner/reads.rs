@@ -1,11 +1,11 @@
 //! What only the owner can tell readers: of the part of the log that is not sealed, and of its topics.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, rc::Rc, sync::Arc};
 
 use strandline_storage::{
     error::{Corruption, ReadError},
     frame::{Frame, Trust},
-    io::{ReadIo, real::RealDisk},
+    io::{Disk, ReadIo, Space, real::RealDisk},
     log::{UnsealedPiece, UnsealedRead},
     offset::Offset,
     reader::{Hits, ReadQuery, count_topic},
@@ -15,12 +15,50 @@ use strandline_storage::{
 };
 
 use super::Owner;
-use crate::log_handle::UnsealedPart;
+use crate::log_handle::{LogStats, UnsealedPart};
 
 /// So many bytes of frames are looked at in one step of counting.
 const RECOUNT_BUDGET_BYTES: usize = 1 << 20;
 
 impl Owner {
+    /// How the log stands.
+    pub(super) async fn stats(self: &Rc<Self>) -> LogStats {
+        let space = self.space().await;
+        let log = self.log.borrow();
+        let segments = log.segments();
+        LogStats {
+            earliest: log.start().get(),
+            visible: log.visible().get(),
+            durable: log.synced().get(),
+            staged_bytes: log.staged_bytes() as u64,
+            segments: segments.len() as u64,
+            segment_bytes: segments.iter().map(|segment| segment.file_bytes()).sum(),
+            damaged_segments: log.damaged_segments() as u64,
+            topics: log.topics().len() as u64,
+            ids: log.ids().len() as u64,
+            producers: log.producers().len() as u64,
+            compaction: log.compaction_totals(),
+            disk: space,
+        }
+    }
+
+    /// The space of the log's disk; while it is being looked up, what was known before. However many ask,
+    /// at most one question waits for the disk's thread.
+    async fn space(self: &Rc<Self>) -> Option<Space> {
+        if !self.is_looking_up_space.replace(true) {
+            let owner = self.clone();
+            // A task of its own, which ends also where who asked does not wait.
+            monoio::spawn(async move {
+                let (dir, disk) = (owner.log.borrow().dir().to_owned(), owner.hands.disk);
+                let found = owner.hands.jobs.call(move || disk.space(&dir).ok()).await;
+                owner.space.set(found);
+                owner.is_looking_up_space.set(false);
+            })
+            .await;
+        }
+        self.space.get()
+    }
+
     /// A page of topics that have events. Prefix and place are bytes and may end within a character,
     /// and the table is asked in characters: so more than asked for is looked at.
     pub(super) async fn topics(

@@ -28,6 +28,7 @@ use crate::{
     local::{Either, either},
     log_handle::{Answer, Call, Guest, LogHandle, LogShared, Seat},
     mesh::{Caller, Doorbell, Receiver},
+    metrics::ShardCounts,
     owner::{GuestSeat, Owner},
     runtime::{self, Driver},
     shard::{ConnectionLimit, Connections, Shard},
@@ -37,7 +38,7 @@ use crate::{
 
 /// What a shard's thread is started with.
 pub(super) struct Plan {
-    pub(super) index: usize,
+    pub(super) counts: ShardCounts,
     pub(super) core: Option<usize>,
     pub(super) driver: Driver,
     pub(super) config: Arc<ServerConfig>,
@@ -80,7 +81,8 @@ pub(super) fn run(plan: Plan) -> io::Result<()> {
 }
 
 async fn run_shard(plan: Plan) -> io::Result<()> {
-    let Plan { index, driver, config, origins, control, doorbell, shared, .. } = plan;
+    let Plan { counts, driver, config, origins, control, doorbell, shared, .. } = plan;
+    let index = counts.index();
     let files = Rc::new(UringFiles::new());
     let seat = match plan.role {
         Role::Owner { log, disk, guests } => {
@@ -103,7 +105,7 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
     let live = LiveLog::start(log.clone(), drain.clone())?;
     let connections = Connections::new(plan.connections);
     let shard =
-        Rc::new(Shard::new(index, driver, config.clone(), origins, live, drain, connections)?);
+        Rc::new(Shard::new(counts, driver, config.clone(), origins, live, drain, connections)?);
     let committing = owner.as_ref().map(|owner| monoio::spawn(owner.clone().run()));
     let mail =
         monoio::spawn(take_mail(shard.clone(), owner.clone(), doorbell.clone(), control.clone()));

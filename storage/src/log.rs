@@ -65,6 +65,7 @@ mod plan;
 mod scrubbing;
 
 use compacting::Compaction;
+pub use compacting::CompactionTotals;
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
 use scrubbing::{SCRUB_FIRST_MS, Scrubbing};
 

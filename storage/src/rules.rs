@@ -107,14 +107,16 @@ impl Rules {
         self.topics.get(pattern)
     }
 
-    /// What holds for a topic: its own settings, else those of the longest pattern that matches it.
+    /// What holds for a topic: its own settings, else those of the longest pattern that matches it: the
+    /// one that fixes more levels (`a/*` before `a/**`), then the one with the longer text.
     pub fn for_topic(&self, topic: &str) -> Option<&TopicSettings> {
         self.topics.get(topic).or_else(|| {
             let patterns = self.topics.iter().filter_map(|(text, settings)| {
                 let pattern = TopicPattern::parse(text).ok()?;
                 (pattern.exact().is_none() && pattern.matches(topic)).then_some((text, settings))
             });
-            let longest = patterns.max_by_key(|(text, _)| (text.len(), *text));
+            let levels = |text: &str| text.split('/').filter(|level| *level != "**").count();
+            let longest = patterns.max_by_key(|(text, _)| (levels(text), text.len(), *text));
             longest.map(|(_, settings)| settings)
         })
     }
@@ -191,6 +193,9 @@ mod tests {
         assert_eq!(of(&rules, "a/x/c"), Some(3));
         assert_eq!(of(&rules, "a/x"), Some(2));
         assert_eq!((of(&rules, "b"), of(&rules, "b/c")), (Some(5), Some(1)));
+        let one_level = TopicRule { pattern: "a/*".into(), settings: Some(counting(6)) };
+        rules.apply(&Control::Topic(one_level), Offset::ZERO);
+        assert_eq!((of(&rules, "a/x"), of(&rules, "a/x/y")), (Some(6), Some(2)));
         let gone = TopicRule { pattern: "a/b/c".into(), settings: None };
         rules.apply(&Control::Topic(gone), Offset::ZERO);
         assert_eq!(of(&rules, "a/b/c"), Some(3));

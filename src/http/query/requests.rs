@@ -1,6 +1,6 @@
 //! What the queries of the other operations can say.
 
-use strandline_storage::{append::OffsetScope, topic::Topic};
+use strandline_storage::{append::OffsetScope, offset::Offset, topic::Topic};
 
 use super::{
     form::Form,
@@ -9,6 +9,7 @@ use super::{
 use crate::{
     input::{LogName, quoted},
     problem::{Problem, ProblemKind},
+    stream::cursor::{parse_offset, parse_time_ms},
 };
 
 /// `GET /api/v1/topics`.
@@ -126,6 +127,65 @@ impl PlainRequest {
         }
         Ok(PlainRequest { log: log.or_default() })
     }
+
+    /// Reads the query of a resource that has no parameter at all: a log, whose name is in the path.
+    pub fn parse_without_log(query: &[u8]) -> Result<(), Problem> {
+        for parameter in Form::new(query) {
+            let parameter = parameter?;
+            if parameter.name != "_" {
+                return Err(unknown(&parameter));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Up to where a topic is trimmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrimBefore {
+    /// The first offset that is kept.
+    Offset(Offset),
+    /// Events that are older go, in milliseconds since 1970.
+    TimeMs(u64),
+}
+
+/// `POST /api/v1/topics/{topic}/trim`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrimRequest {
+    /// The log.
+    pub log: LogName,
+    /// Up to where.
+    pub before: TrimBefore,
+}
+
+impl TrimRequest {
+    /// Reads the query.
+    pub fn parse(query: &[u8]) -> Result<TrimRequest, Problem> {
+        let (mut log, mut before) = (Once::default(), Once::default());
+        for parameter in Form::new(query) {
+            let parameter = parameter?;
+            match &*parameter.name {
+                "log" => log.set(&parameter, LogName::parse(text(&parameter)?)?)?,
+                "before" => {
+                    let value = text(&parameter)?;
+                    let offset = parse_offset(value).map(TrimBefore::Offset);
+                    let time = || parse_time_ms(value).map(TrimBefore::TimeMs);
+                    let place = offset.or_else(time).ok_or_else(|| {
+                        invalid(&parameter, "is neither an offset nor an RFC 3339 time")
+                    })?;
+                    before.set(&parameter, place)?;
+                }
+                "_" => {}
+                _ => return Err(unknown(&parameter)),
+            }
+        }
+        let before = before.0.ok_or_else(|| {
+            let detail =
+                "parameter \"before\" is missing: the first offset that is kept, or a time";
+            Problem::new(ProblemKind::InvalidParameter, detail)
+        })?;
+        Ok(TrimRequest { log: log.or_default(), before })
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +215,21 @@ mod tests {
         }
         assert!(PlainRequest::parse(b"log=main&_=1").is_ok());
         assert!(PlainRequest::parse(b"limit=1").is_err());
+    }
+
+    /// API §8: "`trim?before=` (first offset kept, or a time)".
+    #[test]
+    fn trims() {
+        let before = |query: &[u8]| TrimRequest::parse(query).map(|request| request.before);
+        assert_eq!(before(b"before=7&log=main"), Ok(TrimBefore::Offset(Offset::new(7))));
+        assert_eq!(before(b"before=1970-01-01T00:00:01Z"), Ok(TrimBefore::TimeMs(1000)));
+        for query in
+            ["", "before=", "before=-1", "before=7.tag", "before=1&before=2", "before=1&x=1"]
+        {
+            assert_eq!(before(query.as_bytes()).unwrap_err().status(), 400, "{query}");
+        }
+        assert!(PlainRequest::parse_without_log(b"_=1").is_ok());
+        assert!(PlainRequest::parse_without_log(b"log=main").is_err());
     }
 
     /// API §2: "with `?scope=log` of the log's".
