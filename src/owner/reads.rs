@@ -100,15 +100,16 @@ impl Owner {
     /// The summary of a topic, counted anew if events before those that are kept are in it; `None` if
     /// it has none any more.
     async fn counted(&self, mut summary: TopicSummary) -> Option<TopicSummary> {
-        let (from, visible, segments) = {
-            let log = self.log.borrow();
-            (log.keeps_from(&summary.topic), log.visible(), log.segments().clone())
+        let (from, visible, segments, is_less) = {
+            let mut log = self.log.borrow_mut();
+            let is_less = log.take_lessened(summary.number);
+            (log.keeps_from(&summary.topic), log.visible(), log.segments().clone(), is_less)
         };
         if summary.last < from {
             self.log.borrow_mut().clear_topic(summary.number);
             return None;
         }
-        if summary.first >= from {
+        if summary.first >= from && !is_less {
             return Some(summary);
         }
         let pattern = TopicPattern::parse(&summary.topic).ok()?;
@@ -132,10 +133,20 @@ impl Owner {
             }
             place = part.considered;
         }
-        (summary.count, summary.first) = (count, first?);
         let mut log = self.log.borrow_mut();
-        if log.topics().get(&summary.topic).is_some_and(|now| now.last == summary.last) {
+        let is_current =
+            log.topics().get(&summary.topic).is_some_and(|now| now.last == summary.last);
+        let Some(first) = first else {
+            if is_current {
+                log.clear_topic(summary.number);
+            }
+            return None;
+        };
+        (summary.count, summary.first) = (count, first);
+        if is_current {
             log.recount_topic(&summary);
+        } else {
+            log.note_lessened(summary.number);
         }
         Some(summary)
     }

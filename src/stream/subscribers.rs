@@ -191,6 +191,12 @@ impl Subscribers {
         self.wake();
     }
 
+    /// Some of what was encoded is gone from the log, which has everything below `visible`.
+    pub(super) fn forget_encoded(&self, visible: Offset) {
+        self.inner.borrow_mut().views.forget_encoded(visible);
+        self.wake();
+    }
+
     /// Everything below `visible` can be read, though its frames did not all come here.
     pub(super) fn advance(&self, visible: Offset) {
         self.inner.borrow_mut().views.advance(visible);

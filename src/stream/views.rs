@@ -213,6 +213,17 @@ impl Views {
         }
     }
 
+    /// Lets go of everything that was encoded: some of the events are gone. Whoever has not had them
+    /// reads the log, which knows which.
+    pub(super) fn forget_encoded(&mut self, visible: Offset) {
+        self.restart(visible.max(self.considered));
+        for (view_id, start) in std::mem::take(&mut self.pages) {
+            if let Some(view) = &mut self.views[view_id.0 as usize] {
+                self.page_bytes -= view.pages.remove(start);
+            }
+        }
+    }
+
     /// Keeps what was read for a view, from `start` on.
     pub(super) fn add_page(&mut self, view_id: ViewId, start: Offset, page: Page) {
         self.page_bytes += page.bytes();

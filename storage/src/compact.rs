@@ -40,7 +40,7 @@ use crate::{
     segment::{FIRST_FRAME_POSITION, Incarnation, SegmentHeader, SegmentName},
     segment_set::{SealedSegment, SegmentSet},
     selection::Order,
-    topic::{Topic, TopicPattern},
+    topic::{Topic, TopicNumber, TopicPattern},
 };
 
 /// Frames gather events up to this length: long enough to compress well, short enough that one event
@@ -74,6 +74,8 @@ pub enum CompactOutcome<D: Disk> {
         segment: Arc<SealedSegment<D>>,
         /// How many events went.
         dropped: u64,
+        /// The topics that had some of them.
+        topics: Vec<TopicNumber>,
         /// The length of its two files before and after.
         bytes: (u64, u64),
     },
@@ -81,6 +83,8 @@ pub enum CompactOutcome<D: Disk> {
     Retired {
         /// Which.
         name: SegmentName,
+        /// Its topics.
+        topics: Vec<TopicNumber>,
         /// How long its files were.
         bytes: u64,
     },
@@ -138,7 +142,8 @@ impl<D: Disk> CompactJob<D> {
                 Verdict::Retire => {
                     let job = retire::RetireJob { dir: self.dir.clone(), segment: segment.clone() };
                     job.run(disk)?;
-                    return Ok(CompactOutcome::Retired { name, bytes: segment.file_bytes() });
+                    let (topics, bytes) = (numbers_of(&topics), segment.file_bytes());
+                    return Ok(CompactOutcome::Retired { name, topics, bytes });
                 }
                 Verdict::Rewrite { must } => {
                     return self.rewrite(disk, segment, &topics, &newer, must);
@@ -266,6 +271,7 @@ impl<D: Disk> CompactJob<D> {
         let name = SegmentName { generation: old.generation + 1, ..old };
         let mut writer = SegmentWriter::create(disk, self.dir.clone(), name, segment.header())?;
         let mut dropped = 0;
+        let mut lessened = HashSet::new();
         for frame in frames_of(segment) {
             if self.is_cancelled.load(Ordering::Relaxed) {
                 return Ok(CompactOutcome::Nothing);
@@ -285,6 +291,7 @@ impl<D: Disk> CompactJob<D> {
                     && judge.is_some_and(|judge| judge.is_dead(&event, &latest))
                 {
                     dropped += 1;
+                    lessened.insert(event.topic_number());
                     continue;
                 }
                 let topic = &names[event.topic_index()];
@@ -301,7 +308,8 @@ impl<D: Disk> CompactJob<D> {
         if writer.is_empty() {
             drop(writer);
             retire::RetireJob { dir: self.dir.clone(), segment: segment.clone() }.run(disk)?;
-            return Ok(CompactOutcome::Retired { name: old, bytes: before });
+            let topics = numbers_of(topics);
+            return Ok(CompactOutcome::Retired { name: old, topics, bytes: before });
         }
         let carried = carried(segment, topics, &writer.index).map_err(|error| {
             let what = error.to_string();
@@ -315,8 +323,13 @@ impl<D: Disk> CompactJob<D> {
         }
         disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))?;
         let bytes = (before, rewritten.file_bytes());
-        Ok(CompactOutcome::Replaced { segment: Arc::new(rewritten), dropped, bytes })
+        let topics = lessened.into_iter().collect();
+        Ok(CompactOutcome::Replaced { segment: Arc::new(rewritten), dropped, topics, bytes })
     }
+}
+
+fn numbers_of(topics: &Topics) -> Vec<TopicNumber> {
+    topics.iter().map(|(_, summary)| summary.number).collect()
 }
 
 /// How many events are dead.

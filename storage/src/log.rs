@@ -87,6 +87,8 @@ pub struct Log<D: Disk> {
     keep_from: Offset,
     /// When limits are looked at again.
     retention_boot_ms: u64,
+    /// The topic that is looked at next for whether it is over, by number.
+    expiry_from: usize,
     /// What the next staged event gets.
     next: Offset,
     clock: EventClock,
@@ -315,6 +317,7 @@ impl<D: Disk> Log<D> {
             tag,
             keep_from: recovered.start,
             retention_boot_ms: 0,
+            expiry_from: 0,
             next: end,
             clock: EventClock::new(now, recovered.last_time_ms),
             topics: recovered.topics,

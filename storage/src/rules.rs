@@ -12,7 +12,7 @@ use crate::{
     index::StoredControl,
     offset::Offset,
     reader::Hits,
-    settings::{LogSettings, TopicSettings},
+    settings::{LogSettings, TopicExpiry, TopicSettings},
     topic::TopicPattern,
 };
 
@@ -119,6 +119,26 @@ impl Rules {
             let longest = patterns.max_by_key(|(text, _)| (levels(text), text.len(), *text));
             longest.map(|(_, settings)| settings)
         })
+    }
+
+    /// Whether any topic may be over some day.
+    pub fn have_expiry(&self) -> bool {
+        self.topics.values().any(|settings| {
+            let TopicExpiry { age_s, idle_s } = settings.expire;
+            age_s.or(idle_s).is_some()
+        })
+    }
+
+    /// Whether a topic with a first and a last event of these times is over.
+    pub fn is_over(&self, topic: &str, first_ms: u64, last_ms: u64, now_ms: u64) -> bool {
+        let Some(settings) = self.for_topic(topic) else { return false };
+        let has_passed = |since_ms: u64, limit_s: Option<u64>| {
+            limit_s.is_some_and(|limit_s| {
+                now_ms >= since_ms.saturating_add(limit_s.saturating_mul(1_000))
+            })
+        };
+        let TopicExpiry { age_s, idle_s } = settings.expire;
+        has_passed(first_ms, age_s) || has_passed(last_ms, idle_s)
     }
 
     /// Which events are gone.

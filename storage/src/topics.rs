@@ -4,9 +4,9 @@
 //! visible: what a crash could take back is counted nowhere. Numbers are dense from 0, so that the
 //! entries are one array.
 //!
-//! A log may hold millions of topics. For each there is one entry (48 bytes), its name in one
+//! A log may hold millions of topics. For each there is one entry (56 bytes), its name in one
 //! allocation shared with the events that carry it, about 8 bytes of hash table, which holds numbers
-//! alone and finds names through the entries, and about 28 bytes of ordered map for pages: some 110
+//! alone and finds names through the entries, and about 28 bytes of ordered map for pages: some 120
 //! bytes and the name. (A `HashMap` with the name as its key would add 40.)
 
 use std::{
@@ -41,6 +41,8 @@ struct Entry {
     /// Behind `last` as long as there never was an event.
     first: Offset,
     last: Offset,
+    /// Of the first event since there was none; after a start, perhaps of one that came later.
+    first_time_ms: u64,
     last_time_ms: u64,
 }
 
@@ -143,6 +145,7 @@ impl TopicTable {
         let entry = entry.expect("a topic has its number before its events are visible");
         if entry.count == 0 {
             entry.first = first;
+            entry.first_time_ms = last_time_ms;
             self.listed.insert(entry.topic.clone(), number);
         } else {
             assert!(entry.last < first, "the events of a topic come in offset order");
@@ -180,6 +183,25 @@ impl TopicTable {
                 self.clear(number);
             }
         }
+    }
+
+    /// Of the `count` topics from number `from` on, those that `is_over` says are over, given a name and
+    /// the times of the first and the last event; and where to go on, from the first again at the end.
+    pub fn find_over(
+        &self,
+        from: usize,
+        count: usize,
+        mut is_over: impl FnMut(&str, u64, u64) -> bool,
+    ) -> (Vec<String>, usize) {
+        let end = self.entries.len().min(from.saturating_add(count));
+        let entries = self.entries.get(from..end).unwrap_or_default().iter().flatten();
+        let with_events = entries.filter(|entry| entry.count > 0);
+        let over = with_events.filter(|entry| {
+            let topic = entry.topic.as_str();
+            !topic.starts_with('$') && is_over(topic, entry.first_time_ms, entry.last_time_ms)
+        });
+        let names = over.map(|entry| entry.topic.as_str().to_owned()).collect();
+        (names, if end == self.entries.len() { 0 } else { end })
     }
 
     /// What is left of a topic, as somebody has counted it.
@@ -273,6 +295,7 @@ impl TopicTable {
             count: 0,
             first: Offset::MAX,
             last: Offset::ZERO,
+            first_time_ms: 0,
             last_time_ms: 0,
         });
         let (entries, hasher) = (&self.entries, &self.hasher);

@@ -17,6 +17,7 @@ use crate::{
     offset::Offset,
     op::Job,
     segment::SegmentName,
+    topic::TopicNumber,
 };
 
 /// Segments are looked at so often.
@@ -31,6 +32,8 @@ pub(super) struct Compaction {
     damaged: HashSet<SegmentName>,
     /// How far the sealed part reached when one was looked through.
     looked_at: HashMap<SegmentName, Offset>,
+    /// Topics that have lost events since they were counted.
+    lessened: HashSet<TopicNumber>,
     /// Ends the one that is under way.
     is_cancelled: Arc<AtomicBool>,
     /// How many rewrites there were, and what they came to, since the log was opened.
@@ -57,6 +60,16 @@ impl<D: Disk> Log<D> {
     /// The sealed segments that are known to be damaged.
     pub fn damaged_segments(&self) -> usize {
         self.compaction.damaged.len()
+    }
+
+    /// A topic could not be counted: it is tried again.
+    pub fn note_lessened(&mut self, number: TopicNumber) {
+        self.compaction.lessened.insert(number);
+    }
+
+    /// Whether a topic has lost events since it was counted last; says so once.
+    pub fn take_lessened(&mut self, number: TopicNumber) -> bool {
+        self.compaction.lessened.remove(&number)
     }
 
     /// Whether a segment may be rewritten or removed.
@@ -115,13 +128,15 @@ impl<D: Disk> Log<D> {
                 return;
             }
             Ok(CompactOutcome::Damaged { name, reason }) => return self.note_damage(name, reason),
-            Ok(CompactOutcome::Replaced { segment, dropped, bytes: (before, after) }) => {
+            Ok(CompactOutcome::Replaced { segment, dropped, topics, bytes: (before, after) }) => {
+                self.compaction.lessened.extend(topics);
                 let name = segment.name();
                 self.segments = Arc::new(self.segments.with_replaced(segment));
                 self.compaction.looked_at.insert(name, self.segments.end());
                 (name, Some(dropped), before, after)
             }
-            Ok(CompactOutcome::Retired { name, bytes }) => {
+            Ok(CompactOutcome::Retired { name, topics, bytes }) => {
+                self.compaction.lessened.extend(topics);
                 self.segments = Arc::new(self.segments.without(name));
                 (name, None, bytes, 0)
             }

@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 use super::{Close, JobState, Jobs, Log, Notice, Now, RESERVE_FILE_NAME, jobs::is_full};
 use crate::{
     config::LogConfig,
+    control::{Control, TopicsDeleted},
     error::OpenError,
     io::Disk,
     offset::Offset,
@@ -20,6 +21,10 @@ const RETENTION_MS: u64 = 1_000;
 const RETIRE_RETRY_MS: u64 = 10_000;
 /// The reserve is tried for again so often, and not sooner than so long after it was given back.
 const RESERVE_RETRY_MS: u64 = 5_000;
+/// So many topics are looked at at once for whether they are over,
+const EXPIRY_TOPICS: usize = 2_000;
+/// and the next ones so much later.
+const EXPIRY_MS: u64 = 50;
 /// An idle segment that holds only events that are gone is ended once it has so many bytes.
 const ENDED_BYTES_MIN: u64 = 1 << 20;
 
@@ -34,7 +39,8 @@ impl<D: Disk> Log<D> {
     /// When limits are to be looked at again; `None` if there are none.
     pub(super) fn retention_due_boot_ms(&self) -> Option<u64> {
         let retain = &self.state.rules.log().retain;
-        let has_limits = retain.age_s.or(retain.bytes).or(retain.count).is_some();
+        let has_limits = retain.age_s.or(retain.bytes).or(retain.count).is_some()
+            || self.state.rules.have_expiry();
         (has_limits && self.close == Close::Open).then_some(self.retention_boot_ms)
     }
 
@@ -63,6 +69,26 @@ impl<D: Disk> Log<D> {
         self.keep_from = self.keep_from.max(from.max(by_age).min(visible));
         self.state.rules.forget_below(self.start());
         self.end_stale_segment();
+        self.end_topics(now);
+    }
+
+    /// Deletes topics that are over: some are looked at each time, so that this takes no millisecond.
+    fn end_topics(&mut self, now: Now) {
+        if !self.state.rules.have_expiry() || self.jobs.rolling || !self.staging.is_empty() {
+            return;
+        }
+        let rules = &self.state.rules;
+        let is_over =
+            |topic: &str, first_ms, last_ms| rules.is_over(topic, first_ms, last_ms, now.wall_ms);
+        let (topics, next) = self.topics.find_over(self.expiry_from, EXPIRY_TOPICS, is_over);
+        self.expiry_from = next;
+        if next != 0 {
+            self.retention_boot_ms = now.boot_ms.saturating_add(EXPIRY_MS);
+        }
+        if !topics.is_empty() {
+            // Refused, they are found again.
+            let _ = self.append_control(&Control::Deleted(TopicsDeleted { topics }), now);
+        }
     }
 
     /// The frame of the unsealed part in which, or behind which, the first event of `oldest_ms` or

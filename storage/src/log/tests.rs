@@ -1142,3 +1142,35 @@ fn a_scrub_finds_rot_and_reports_it_once() {
     let third = notices(&mut log, 320_000);
     assert!(matches!(third[..], [Notice::Scrubbed { damaged: 1, .. }]), "{third:?}");
 }
+
+#[test]
+fn topics_are_over_so_long_after_their_first_or_last_event() {
+    use crate::settings::{TopicExpiry, TopicSettings};
+    let disk = SimDisk::new(9);
+    let mut log = open(&disk);
+    for (pattern, age_s, idle_s) in [("old/*", Some(60), None), ("idle/*", None, Some(60))] {
+        let expire = TopicExpiry { age_s, idle_s };
+        let settings = Some(TopicSettings { expire, ..Default::default() });
+        let rule = TopicRule { pattern: pattern.into(), settings };
+        log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+    }
+    for at_ms in [1_000, 40_000] {
+        let topics = ["old/a", "idle/a", "kept/a"];
+        log.append(Vec::from(topics.map(|topic| event(topic, "1"))), now(at_ms)).expect("staged");
+        log.run_ops(now(at_ms));
+    }
+    let listed = |log: &Log<SimDisk>| {
+        ["old/a", "idle/a", "kept/a"].map(|topic| log.topics().get(topic).is_some())
+    };
+    log.run_ops(now(60_000));
+    assert_eq!(listed(&log), [true, true, true]);
+    log.run_ops(now(61_001));
+    assert_eq!(listed(&log), [false, true, true], "a minute after its first event");
+    log.run_ops(now(101_001));
+    assert_eq!(listed(&log), [false, false, true], "a minute after its last event");
+    log.append(vec![event("idle/a", "2")], now(102_000)).expect("staged");
+    log.run_ops(now(102_000));
+    assert_eq!(listed(&log), [false, true, true], "it begins anew");
+    let disk = disk.power_cut();
+    assert_eq!(listed(&open(&disk)), [false, true, true]);
+}
