@@ -187,7 +187,10 @@ impl Subscribers {
 
     /// The next frame became visible.
     pub(super) fn publish(&self, frame: &Frame) {
-        self.inner.borrow_mut().views.publish(frame);
+        let mut inner = self.inner.borrow_mut();
+        inner.views.hide(&self.log.floors());
+        inner.views.publish(frame);
+        drop(inner);
         self.wake();
     }
 
@@ -340,6 +343,7 @@ impl Subscribers {
         let slice = Slice::begin();
         let mut inner = self.inner.borrow_mut();
         inner.tick = self.tick();
+        inner.views.hide(&self.log.floors());
         let taken = self.watch.borrow_mut().take(|change| inner.note(change));
         let has_more_changes = taken.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot wait for sockets");
