@@ -343,6 +343,7 @@ impl Reader<'_> {
         let (head_bytes, append) = self.repeated.find(rest)?;
         let body = rest.get(head_bytes..head_bytes + append.body_bytes)?;
         *rest = &rest[head_bytes + append.body_bytes..];
+        self.shard.counts().own().requests.add(1);
         let mut to = append.to.clone();
         to.date = self.shard.date();
         to.keep_alive &= !self.shard.drain().is_on();

@@ -5,9 +5,13 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use strandline::event_json::{RawAppend, parse_event, parse_events};
-use strandline::http::query::{HistoryRequest, StreamRequest, TopicsRequest, Transport};
+use strandline::http::query::{
+    HistoryRequest, StreamRequest, TopicsRequest, Transport, TrimRequest,
+};
 use strandline::json::check;
 use strandline::ndjson::Lines;
+use strandline::settings_json;
+use strandline_storage::append::PRODUCER_NUMBER_MAX;
 use strandline_storage::event::{DataForm, NewEvent};
 use strandline_storage::topic::Topic;
 
@@ -60,6 +64,15 @@ fuzz_target!(|input: &[u8]| {
     }
     let _ = RawAppend::from_fields([("event-type", rest), ("event-header-a", rest)].into_iter());
     let _ = RawAppend::from_fields([("content-type", rest)].into_iter());
+    for name in ["event-id", "idempotency-key", "expected-offset"] {
+        let _ = RawAppend::from_fields([(name, rest)].into_iter());
+    }
+    let (id, number) = rest.split_at(rest.len() / 2);
+    let producer = [("producer-id", id), ("producer-epoch", number), ("producer-seq", number)];
+    if let Ok(append) = RawAppend::from_fields(producer.into_iter()) {
+        let claim = append.terms().and_then(|terms| terms.producer.as_ref()).expect("a claim");
+        assert!(claim.epoch <= PRODUCER_NUMBER_MAX && claim.epoch == claim.seq);
+    }
 
     if let Ok(parsed) = parse_events(&body, Some(&topic)) {
         assert!(!parsed.events.is_empty());
@@ -73,5 +86,12 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(lines(&body, usize::from(*first) + 1), lines(&body, usize::MAX >> 1));
 
     let _ = StreamRequest::parse(rest, Some(rest), Transport::Sse);
-    let _ = (HistoryRequest::parse(rest), TopicsRequest::parse(rest));
+    let _ = (HistoryRequest::parse(rest), TopicsRequest::parse(rest), TrimRequest::parse(rest));
+
+    let _ = settings_json::parse_log(rest);
+    if let Ok(settings) = settings_json::parse_topic(rest) {
+        let mut text = Vec::new();
+        settings_json::push_topic(&mut text, &settings);
+        assert_eq!(settings_json::parse_topic(&text), Ok(settings));
+    }
 });

@@ -1,9 +1,7 @@
 //! One log on one shard, as its subscribers see it.
 
-use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::catch_up::Turns;
 use super::subscribers::Subscribers;
@@ -23,26 +21,11 @@ impl LiveLog {
         let turns = Turns::default();
         let subscribers = Subscribers::start(log.clone(), turns.clone(), drain)?;
         let listener = subscribers.clone();
-        let (source, known) = (Rc::downgrade(&log), RefCell::new(log.floors()));
-        log.subscribe(Rc::new(move |news| {
-            let visible = match news {
-                News::Frame(frame) => {
-                    listener.publish(frame);
-                    frame.end_offset()
-                }
-                News::Visible(visible) => {
-                    listener.advance(visible);
-                    visible
-                }
-                // Readers read on; appends say why they fail.
-                News::Ended => return,
-            };
-            // A deletion that is visible has been told to all shards before.
-            let Some(floors) = source.upgrade().map(|log| log.floors()) else { return };
-            if !Arc::ptr_eq(&floors, &known.borrow()) {
-                *known.borrow_mut() = floors;
-                listener.forget_encoded(visible);
-            }
+        log.subscribe(Rc::new(move |news| match news {
+            News::Frame(frame) => listener.publish(frame),
+            News::Visible(visible) => listener.advance(visible),
+            // Readers read on; appends say why they fail.
+            News::Ended => (),
         }));
         Ok(Rc::new(LiveLog { log, subscribers, turns }))
     }

@@ -187,13 +187,10 @@ impl Subscribers {
 
     /// The next frame became visible.
     pub(super) fn publish(&self, frame: &Frame) {
-        self.inner.borrow_mut().views.publish(frame);
-        self.wake();
-    }
-
-    /// Some of what was encoded is gone from the log, which has everything below `visible`.
-    pub(super) fn forget_encoded(&self, visible: Offset) {
-        self.inner.borrow_mut().views.forget_encoded(visible);
+        let mut inner = self.inner.borrow_mut();
+        inner.views.hide(&self.log.floors());
+        inner.views.publish(frame);
+        drop(inner);
         self.wake();
     }
 
@@ -346,6 +343,7 @@ impl Subscribers {
         let slice = Slice::begin();
         let mut inner = self.inner.borrow_mut();
         inner.tick = self.tick();
+        inner.views.hide(&self.log.floors());
         let taken = self.watch.borrow_mut().take(|change| inner.note(change));
         let has_more_changes = taken.unwrap_or_else(|error| {
             tracing::error!(%error, "cannot wait for sockets");

@@ -14,17 +14,20 @@
 //! 3. `ring_bytes` is the sum over all rings, and at most `ring_bytes_max` after each frame; the same
 //!    for pages.
 //! 4. A view is in `holding` exactly when its ring holds a chunk.
+//! 5. No ring and no page holds an event that `floors` hides.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use strandline_storage::frame::Frame;
 use strandline_storage::offset::Offset;
+use strandline_storage::rules::Floors;
 
 use super::catch_up::Parked;
 use super::chunk::{Chunk, ChunkBuilder, LIVE_CHUNK_BYTES, Render};
 use super::matching::TopicMatcher;
-use super::pages::Page;
+use super::pages::{Page, Pages};
 use super::view::{Member, View, ViewId, ViewKey};
 
 /// A view's ring keeps at most this many bytes: a few sends' worth. Who is further behind reads the
@@ -61,6 +64,8 @@ pub(super) struct Views {
     /// At so many entries those that are left behind are swept out.
     pages_sweep: usize,
     parked: VecDeque<ViewId>,
+    /// Which events were deleted or trimmed, as far as that is known here.
+    floors: Arc<Floors>,
     scratch: Scratch,
 }
 
@@ -96,6 +101,7 @@ impl Views {
             page_bytes: 0,
             pages_sweep: PAGES_SWEEP_MIN,
             parked: VecDeque::new(),
+            floors: Arc::default(),
             scratch: Scratch::default(),
         }
     }
@@ -213,15 +219,23 @@ impl Views {
         }
     }
 
-    /// Lets go of everything that was encoded: some of the events are gone. Whoever has not had them
-    /// reads the log, which knows which.
-    pub(super) fn forget_encoded(&mut self, visible: Offset) {
-        self.restart(visible.max(self.considered));
-        for (view_id, start) in std::mem::take(&mut self.pages) {
-            if let Some(view) = &mut self.views[view_id.0 as usize] {
-                self.page_bytes -= view.pages.remove(start);
-            }
+    /// These events are gone from now on. Where that has changed, everything that was encoded is
+    /// forgotten: whoever lacks some of it reads the log, which shows what is left.
+    pub(super) fn hide(&mut self, floors: &Arc<Floors>) {
+        if Arc::ptr_eq(&self.floors, floors) {
+            return;
         }
+        self.floors = floors.clone();
+        for view in self.views.iter_mut().flatten() {
+            self.ring_bytes -= view.ring.restart(self.considered);
+            self.page_bytes -= view.pages.bytes();
+            view.pages = Pages::default();
+            view.parked = None;
+        }
+        self.holding.clear();
+        self.pages.clear();
+        self.parked.clear();
+        assert_eq!((self.ring_bytes, self.page_bytes), (0, 0), "nothing holds anything");
     }
 
     /// Keeps what was read for a view, from `start` on.
@@ -363,8 +377,9 @@ impl Views {
         indexes: impl Iterator<Item = usize>,
         scratch: &mut Vec<u8>,
     ) {
-        let view = self.get_mut(view_id);
+        let view = self.views[view_id.0 as usize].as_mut().expect("it was found");
         let (held, was_empty) = (view.ring.bytes(), view.ring.is_empty());
+        let hiding = self.floors.concern(frame).then_some(&*self.floors);
         let render = view.render.clone();
         let mut builder = ChunkBuilder::new(render.as_ref(), LIVE_CHUNK_BYTES, scratch);
         let mut has_news = false;
@@ -376,7 +391,8 @@ impl Views {
         };
         for index in indexes {
             let event = frame.event(index);
-            if view.key.wanted.takes(&event) {
+            let is_hidden = hiding.is_some_and(|floors| floors.hide(&event));
+            if !is_hidden && view.key.wanted.takes(&event) {
                 put(&mut view.ring, builder.push(&event));
             }
         }

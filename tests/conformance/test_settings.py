@@ -255,3 +255,25 @@ def test_a_change_holds_for_what_follows_it_on_its_connection(server, topic):
                            + one("GET", path(topic)) + "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").encode())
     assert [int(part[:3]) for part in raw.decode().split("HTTP/1.1 ")[1:]] == [201, 204, 201, 200, 200, 200], raw
     assert b'"count":1' in raw and len(offsets(server, topic)) == 1
+
+
+@pytest.mark.parametrize("take", ["delete", "trim"])
+def test_what_is_gone_is_gone_for_streams_that_begin_then(server, topic, take):
+    """hides its events at once: also where others hold the same view, with its newest events at hand"""
+    with Sse(server, {"topic": topic, "from": "earliest"}) as first:
+        first.established()
+        for at in range(5):
+            server.append(topic, str(at))
+        assert [event["data"] for event in first.take(5)] == ["0", "1", "2", "3", "4"]
+        with Sse(server, {"topic": topic, "from": "earliest"}) as second:
+            second.established()
+            assert second.next()["data"] == "0"
+        if take == "delete":
+            assert server.request("DELETE", path(topic))[0] == 204
+        else:
+            assert server.request("POST", path(topic) + "/trim?before=9000000000000000")[0] == 200
+        with Sse(server, {"topic": topic, "from": "earliest"}) as third, Sse(server, {"topic": topic, "from": "-3"}) as fourth:
+            third.established()
+            fourth.established()
+            server.append(topic, "new")
+            assert [stream.next()["data"] for stream in (first, third, fourth)] == ["new"] * 3

@@ -8,6 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use strandline_storage::error::ReadError;
 use strandline_storage::offset::Offset;
@@ -103,7 +104,11 @@ impl Subscribers {
     async fn catch_up(&self, job: Job, turn: &Turn) {
         let (mut sent_bytes, mut reads) = (0, 0);
         loop {
-            let step = self.inner.borrow_mut().step(job);
+            let step = {
+                let mut inner = self.inner.borrow_mut();
+                inner.views.hide(&self.log.floors());
+                inner.step(job)
+            };
             match step {
                 Step::Over => return,
                 Step::Sent(bytes) => {
@@ -138,8 +143,11 @@ impl Subscribers {
         });
         let loaded = Rc::new(Signal::new());
         self.inner.borrow_mut().behind.loading.insert((view_id, from), loaded.clone());
+        let floors = self.log.floors();
         let outcome = reading.read(turn, render.as_ref(), until).await;
-        let is_stuck = matches!(&outcome, Ok(read) if read.page.end <= from);
+        // A page of what has been deleted meanwhile is of no use; the log is read again.
+        let is_valid = Arc::ptr_eq(&floors, &self.log.floors());
+        let is_stuck = !is_valid || matches!(&outcome, Ok(read) if read.page.end <= from);
         {
             let mut inner = self.inner.borrow_mut();
             inner.behind.loading.remove(&(view_id, from));
@@ -150,7 +158,7 @@ impl Subscribers {
                 sub == Some(view_id) && Rc::ptr_eq(&inner.views.get(view_id).render, &render);
             if is_there {
                 match outcome {
-                    Ok(ReadPage { page, goes_on }) if page.end > from => {
+                    Ok(ReadPage { page, goes_on }) if page.end > from && is_valid => {
                         inner.views.add_page(view_id, from, page);
                         if goes_on && !is_exact {
                             inner.views.park(view_id, reading);

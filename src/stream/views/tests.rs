@@ -190,3 +190,27 @@ fn rings_and_pages_are_bounded_together() {
     }
     assert_eq!(views.bytes(), 0);
 }
+
+#[test]
+fn what_is_deleted_is_in_no_ring_and_no_page() {
+    let mut views = Views::new(Offset::ZERO);
+    let view_id = join(&mut views, &key(&["**"], &[]));
+    views.publish(&frame(0, &["a", "b", "a"]));
+    assert_eq!(read(&views, view_id, 0).as_deref(), Some("0 1 2 "));
+    let page = Page { end: Offset::new(3), chunks: Rc::new([]) };
+    views.add_page(view_id, Offset::ZERO, page);
+    assert!(views.bytes() > 0);
+
+    let mut floors = Floors::default();
+    floors.raise("a", Offset::new(5));
+    let floors = Arc::new(floors);
+    views.hide(&floors);
+    assert_eq!((read(&views, view_id, 0), views.bytes()), (None, 0), "it reads the log");
+    assert_eq!(read(&views, view_id, 3).as_deref(), Some(""), "who had everything still has");
+    // Frames that were on their way when it was deleted, and later ones.
+    views.publish(&frame(3, &["a", "b"]));
+    views.publish(&frame(5, &["a", "b"]));
+    assert_eq!(read(&views, view_id, 3).as_deref(), Some("4 5 6 "));
+    views.hide(&floors);
+    assert_eq!(read(&views, view_id, 3).as_deref(), Some("4 5 6 "), "nothing has changed");
+}
