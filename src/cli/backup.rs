@@ -23,6 +23,7 @@ use super::client::{Client, ServerAddress};
 use super::directory::{self, DirectoryError};
 use super::progress::Watched;
 use super::staged::Staged;
+use crate::runtime::run_when_idle;
 
 /// Makes or renews a backup of a data directory, beside the running server or without one.
 #[derive(Debug, Args)]
@@ -33,7 +34,8 @@ use super::staged::Staged;
 
 DIR is always one complete data directory: the new state is made beside it, verified, and takes its place in \
 one step. Files that never change are hard links where DIR is on the same file system, and copied where it is \
-not; a backup that is renewed copies only what is new. What the server has not synced is never in it.
+not; a backup that is renewed copies only what is new. What the server has not synced is never in it. Beside a \
+running server it works where the processor would be idle, so that appends do not wait for it.
 
 A backup on the same disk does not outlive the disk: copy DIR on to another.
 `strandline restore` makes a data directory of it, up to an offset or a time if wanted.
@@ -45,6 +47,9 @@ pub struct BackupArguments {
     /// The data directory of the server
     #[arg(long, value_name = "DIR", default_value = "./strandline-data")]
     data: PathBuf,
+    /// Takes all the time of the processor that it can get, though a server runs
+    #[arg(long)]
+    fast: bool,
     /// Keeps a backup though there is damage in it, which is in the log itself
     #[arg(long)]
     keep_damaged: bool,
@@ -111,7 +116,16 @@ fn back_up_into(
     target: &DataDir,
 ) -> Result<(), BackupError> {
     let mut findings = 0;
-    for (tenant, log) in directory::names_in(data.path())? {
+    let logs = directory::names_in(data.path())?;
+    let is_running = |(tenant, log): &(String, String)| {
+        let locked = lock_shared(&RealDisk, &data.log_dir(tenant, log));
+        matches!(locked, Err(OpenError::Locked { .. }))
+    };
+    let is_gentle = !arguments.fast && logs.iter().any(is_running);
+    if is_gentle {
+        run_when_idle();
+    }
+    for (tenant, log) in logs {
         let from = data.log_dir(&tenant, &log);
         let to = target.create_log_dir(&RealDisk, &tenant, &log)?;
         let previous = previous.map(|previous| previous.log_dir(&tenant, &log));
@@ -125,7 +139,7 @@ fn back_up_into(
             done.copied,
             HumanBytes(done.copied_bytes)
         );
-        findings += verify_one(&to)?;
+        findings += verify_one(&to, is_gentle)?;
     }
     if findings > 0 && !arguments.keep_damaged {
         return Err(BackupError::Damaged { findings });
@@ -189,8 +203,9 @@ fn ask(arguments: &BackupArguments, tenant: &str, log: &str) -> Result<Ends, Bac
 }
 
 /// Names what is wrong with a log of the backup, and counts it.
-fn verify_one(log: &Path) -> Result<u64, BackupError> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
+fn verify_one(log: &Path, is_gentle: bool) -> Result<u64, BackupError> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = if is_gentle { 1 } else { cores };
     let watched = Watched::start();
     let verified = verify_with(&RealDisk, log, threads, watched.progress(), &mut |finding| {
         watched.suspend(|| eprintln!("{finding}"));

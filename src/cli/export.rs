@@ -69,8 +69,8 @@ fn parse_pattern(text: &str) -> Result<TopicPattern, String> {
 pub fn run(arguments: &ExportArguments) -> ExitCode {
     let mut out = Output::new(arguments);
     let exported = match &arguments.data {
-        Some(_) => out.from_directory(arguments),
-        None => out.from_server(arguments),
+        Some(_) => out.read_directory(arguments),
+        None => out.read_server(arguments),
     };
     match exported.and_then(|is_whole| out.finish().map(|()| is_whole)) {
         Ok(true) => ExitCode::SUCCESS,
@@ -152,7 +152,7 @@ impl Output<'_> {
     }
 
     /// Whether all events could be read.
-    fn from_directory(&mut self, arguments: &ExportArguments) -> Result<bool, String> {
+    fn read_directory(&mut self, arguments: &ExportArguments) -> Result<bool, String> {
         let data = arguments.data.as_deref().expect("the caller has looked");
         let log = directory::log_in(data).map_err(|error| error.to_string())?;
         let Some(dir) = log else { return Ok(true) };
@@ -206,7 +206,7 @@ impl Output<'_> {
     }
 
     /// Whether all events could be read.
-    fn from_server(&mut self, arguments: &ExportArguments) -> Result<bool, String> {
+    fn read_server(&mut self, arguments: &ExportArguments) -> Result<bool, String> {
         let told = |error: ClientError| error.to_string();
         let client = Client::new(&arguments.server).map_err(told)?;
         let query = query_of(arguments);

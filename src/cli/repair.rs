@@ -26,8 +26,8 @@ use crate::clock;
 A damaged segment is written anew: every event that can be read stays, under its offset, and what cannot is \
 kept as a gap, which readers are told of. So is a segment whose file is missing. A damaged index is made anew \
 from its events. The files that are taken out are kept in `damaged-<ms since 1970>` inside the log's directory. \
-Only where nobody knows any more how far the log went does it end earlier, and get a new tag: readers that come \
-back with an old cursor are told that the log is another one (`reset`, `other_log`).
+Only where the last file has lost its header, and so nobody knows how far readers had come, does the log get a new \
+tag: readers that come back with an old cursor are told that it is another one (`reset`, `other_log`).
 
 If there is a backup, look there first: it may hold what is damaged here.
 
@@ -92,7 +92,9 @@ fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, Directory
             repaired.aside.display()
         ))?;
         if let Some(tag) = repaired.new_tag {
-            say(&format!("the log has lost its end, and its tag is {tag} now"))?;
+            say(&format!(
+                "how far readers had come is not known any more: the log's tag is {tag} now"
+            ))?;
         }
     }
     Ok(plan.beyond.is_empty())
@@ -108,8 +110,8 @@ fn describe(step: &Step) -> Result<(), DirectoryError> {
         }
         Action::Fill { lost, .. } => say(&format!("  a gap takes its place: {lost}")),
         Action::Abandon => say(
-            "  it is taken out whole: nothing says what was in it, not even how much. The log ends before \
-             it, and gets a new tag",
+            "  it is taken out whole: nothing in it can be read, and nothing says how much there was. The log \
+             ends before it, and gets a new tag",
         ),
         Action::Discard => say("  it is taken out; nothing is lost"),
     }

@@ -1,6 +1,6 @@
 //! `strandline restore`: a data directory of its own, made of a backup.
 
-use std::{io, path::PathBuf, process::ExitCode, thread};
+use std::{path::PathBuf, process::ExitCode, thread};
 
 use clap::Args;
 use strandline_storage::{
@@ -72,16 +72,11 @@ fn restore(arguments: &RestoreArguments) -> Result<(), RestoreError> {
     let backup =
         DataDir::open_existing(&RealDisk, &arguments.backup).map_err(DirectoryError::from)?;
     let target = |what| RestoreError::Target { what, dir: arguments.data.clone() };
-    match std::fs::read_dir(&arguments.data) {
-        Ok(mut entries) => {
-            if entries.next().is_some() {
-                return Err(target("it is not empty: name a new directory with --data"));
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(target("it is not a directory"));
-        }
-        _ => {}
+    if arguments.data.exists() && !arguments.data.is_dir() {
+        return Err(target("it is not a directory"));
+    }
+    if std::fs::read_dir(&arguments.data).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(target("it is not empty: name a new directory with --data"));
     }
     let logs = directory::names_in(backup.path())?;
     if logs.len() > 1 && matches!(arguments.until, Some(Place::Offset(_))) {

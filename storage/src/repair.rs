@@ -7,13 +7,15 @@
 //! ```text
 //! its .idx is damaged, its frames are not   the index is made anew from them
 //! frames are damaged, or its header is      it is written anew as its next generation: every frame that can
-//!                                           be read, and a gap frame for what lies between (frame/gap.rs)
+//!                                           be read, and a gap frame for what lies between (frame/gap.rs); a
+//!                                           header is made anew from the index, or guessed from the frames
 //! its .log is missing, or all of it         a segment that holds nothing but a gap frame
-//! the last one, and nobody knows its end    it goes whole, and the log has another tag
+//! the last one, which holds no frame more   it goes whole, and the log has another tag
 //! an older generation beside a sound one    it goes: a repair before was interrupted
 //! ```
 //! Offsets never change, and a gap is named to whoever reads over it. So the log keeps its tag, and cursors
-//! stay good, but where its end is lost and offsets will be given out a second time.
+//! stay good, but where its end is lost and offsets will be given out a second time, or where the header of
+//! its last segment is, which alone says whether readers may have seen more.
 //!
 //! What goes is moved into a directory `damaged-<ms since 1970>` inside the log's, *after* what replaces it
 //! has its name and is synced. After a crash in between both generations are there: the log is not opened,
@@ -325,7 +327,8 @@ impl<D: Disk> Planner<'_, D> {
     fn tag_of(&self, files: &SegmentFiles) -> Result<Option<Tag>, OpenError> {
         if files.has_log {
             let damaged = Damaged::open(self.disk, self.dir, files.name, files.has_index, None)?;
-            return Ok(damaged.header.map(|header| header.tag));
+            let known = damaged.header.filter(|_| !damaged.is_guessed);
+            return Ok(known.map(|header| header.tag));
         }
         let index = salvage::read_index(self.disk, self.dir, files.name)?;
         let index = index.map(|(header, _)| header);
@@ -362,6 +365,9 @@ impl<D: Disk> Repair<'_, D> {
                 let mut writer = SegmentWriter::create(self.disk, self.dir, new, &header)?;
                 damaged.read(&mut writer)?;
                 writer.finish(damaged.carried.as_ref())?;
+                if damaged.is_guessed && step.successor.is_none() {
+                    self.new_tag = Some(header.tag);
+                }
                 self.aside.take(name)
             }
             Action::Fill { lost, tag } => {

@@ -42,6 +42,42 @@ impl Seed {
         Seed(crc32fast::hash(&incarnation.bits()))
     }
 
+    /// The seed with which these bytes, which look like a frame, have the checksum in its header; `None` if
+    /// they do not look so. For a segment whose own header is lost: whoever asks has to find a second frame, or a
+    /// body, that agrees.
+    ///
+    /// A CRC is linear: with `c(s)` that of some bytes begun with `s`, `c(s) ^ c(0)` is a sum (xor) of what each
+    /// bit of `s` gives alone. 32 equations for 32 bits, solved by elimination.
+    pub(crate) fn solve(frame: &[u8]) -> Option<Seed> {
+        let bytes =
+            frame.first_chunk::<FRAME_HEADER_BYTES>().filter(|bytes| bytes[..4] == MAGIC)?;
+        let crc = |seed: u32| Seed(seed).crc(&bytes[..HEADER_CRC_AT]);
+        let constant = crc(0);
+        let mut target = u32_at(bytes, HEADER_CRC_AT) ^ constant;
+        // What a set of the seed's bits gives, and which set; reduced to one leading bit each.
+        let mut rows: Vec<(u32, u32)> = Vec::with_capacity(32);
+        for bit in (0..32).map(|place| 1 << place) {
+            let (mut gives, mut bits) = (crc(bit) ^ constant, bit);
+            for (row_gives, row_bits) in &rows {
+                if gives ^ row_gives < gives {
+                    (gives, bits) = (gives ^ row_gives, bits ^ row_bits);
+                }
+            }
+            if gives == 0 {
+                return None;
+            }
+            rows.push((gives, bits));
+            rows.sort_unstable_by_key(|(gives, _)| std::cmp::Reverse(*gives));
+        }
+        let mut seed = 0;
+        for (gives, bits) in rows {
+            if target ^ gives < target {
+                (target, seed) = (target ^ gives, seed ^ bits);
+            }
+        }
+        (target == 0).then_some(Seed(seed))
+    }
+
     /// What the first frame of a segment has as its `previous_checksum`.
     pub fn chain_start(self) -> u32 {
         self.crc(b"first frame")
@@ -280,4 +316,31 @@ fn u32_at(bytes: &[u8; FRAME_HEADER_BYTES], at: usize) -> u32 {
 
 fn u64_at(bytes: &[u8; FRAME_HEADER_BYTES], at: usize) -> u64 {
     u64::from_le_bytes(*bytes[at..].first_chunk().expect("inside the header"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{buffer::DiskBuffer, frame};
+
+    #[test]
+    fn a_seed_is_found_from_any_frame() {
+        for number in 0..50u8 {
+            let seed = Seed::of(&Incarnation::new([number.wrapping_mul(37); 16]));
+            let meta = FrameMeta {
+                base_offset: Offset::new(u64::from(number) << 20),
+                commit_time_ms: 1,
+                synced_offset: Offset::ZERO,
+                previous_checksum: 77,
+                flags: FrameFlags::NONE,
+            };
+            let frame = frame::encode(&meta, &[], seed, DiskBuffer::default());
+            assert_eq!(Seed::solve(frame.as_bytes()), Some(seed));
+            let mut damaged = frame.as_bytes().to_vec();
+            damaged[20] ^= 1;
+            assert_ne!(Seed::solve(&damaged), Some(seed));
+            damaged[0] = 0;
+            assert_eq!(Seed::solve(&damaged), None);
+        }
+    }
 }

@@ -3,16 +3,19 @@
 use std::{io, path::Path};
 
 use crate::{
-    buffer::ALIGN_BYTES,
+    buffer::{ALIGN_BYTES, DiskBuffer},
+    config::SyncMode,
     error::OpenError,
-    frame::{Frame, FrameError, Seed},
+    frame::{FRAME_ALIGN_BYTES, Frame, FrameError, FrameHeader, Seed, Trust},
     index::{self, Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd},
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
     repair::Lost,
     rewrite::{self, SegmentWriter},
     scan::{self, FrameScan, ScanEnd},
-    segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName},
+    segment::{
+        FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag,
+    },
 };
 
 /// A damaged segment, and what is known of it.
@@ -21,6 +24,9 @@ pub(super) struct Damaged<F> {
     /// From its file, or from its index where that is rotten; of no segment both of whose are.
     pub(super) header: Option<SegmentHeader>,
     pub(super) has_good_header: bool,
+    /// The header is a guess, but for where it begins: no more is known than what its frames say.
+    pub(super) is_guessed: bool,
+    seed: Option<Seed>,
     /// Where its frames must end, if its index says so.
     index: Option<IndexHeader>,
     /// What that says of the state of the log.
@@ -62,7 +68,31 @@ impl<F: DiskFile> Damaged<F> {
         });
         let (index, carried) = index.unzip();
         let header = header.or_else(|| index.as_ref().map(header_of_index));
-        Ok(Damaged { file, header, has_good_header, index, carried, successor })
+        if let Some(header) = header {
+            let seed = Some(Seed::of(&header.incarnation));
+            let (header, is_guessed) = (Some(header), false);
+            return Ok(Damaged {
+                file,
+                header,
+                has_good_header,
+                is_guessed,
+                seed,
+                index,
+                carried,
+                successor,
+            });
+        }
+        let seed = find_seed(&file).map_err(OpenError::io("reading", &path))?;
+        let header = seed.map(|_| SegmentHeader {
+            version: SEGMENT_VERSION,
+            base_offset: name.base_offset,
+            created_at_ms: 0,
+            incarnation: Incarnation::random(),
+            tag: Tag::random(),
+            sync: SyncMode::Commit,
+        });
+        let is_guessed = true;
+        Ok(Damaged { file, header, has_good_header, is_guessed, seed, index, carried, successor })
     }
 
     /// Where it ends, if that does not hang on its frames.
@@ -80,14 +110,13 @@ impl<F: DiskFile> Damaged<F> {
     /// The last segment, of which nothing else says where it ends, goes as far as what a header states to
     /// have been synced, and the whole frames behind that.
     pub(super) fn read(&self, sink: &mut impl Sink) -> Result<Offset, OpenError> {
-        let Some(header) = &self.header else {
+        let (Some(header), Some(seed)) = (&self.header, self.seed) else {
             let end = self.known_end().unwrap_or_default();
             sink.lost(end, "the header of the segment is damaged, and it has no index")?;
             return Ok(end);
         };
         let reading = OpenError::io("reading", Path::new("a damaged segment"));
-        let seed = Seed::of(&header.incarnation);
-        let mut frames = FrameScan::new(&self.file, header);
+        let mut frames = FrameScan::with_seed(&self.file, seed, header.base_offset);
         let mut at = header.base_offset;
         let outcome = (|| {
             loop {
@@ -147,16 +176,39 @@ impl<F: DiskFile> Damaged<F> {
     }
 }
 
+/// The seed of a segment whose header is lost, from the first frame whose body agrees to it.
+fn find_seed<F: DiskFile>(file: &F) -> io::Result<Option<Seed>> {
+    let mut position = FIRST_FRAME_POSITION;
+    let size = file.size()?;
+    let mut block = DiskBuffer::zeroed(FRAME_ALIGN_BYTES);
+    while position.get() + FRAME_ALIGN_BYTES as u64 <= size {
+        file.read_exact_at(block.as_mut_slice(), position)?;
+        if let Some(seed) = Seed::solve(block.as_slice())
+            && let Ok(header) = FrameHeader::decode(block.as_slice(), seed)
+            && header.event_count > 0
+            && size - position.get() >= header.frame_bytes() as u64
+        {
+            let mut frame = DiskBuffer::zeroed(header.frame_bytes());
+            file.read_exact_at(frame.as_mut_slice(), position)?;
+            if Frame::parse(frame, seed, Trust::Bytecheck).is_ok() {
+                return Ok(Some(seed));
+            }
+        }
+        position = position.plus(FRAME_ALIGN_BYTES as u64);
+    }
+    Ok(None)
+}
+
 /// What a rotten header said, as far as the index tells. That nothing is lost behind the end of a sealed
 /// segment holds in every sync mode.
 fn header_of_index(index: &IndexHeader) -> SegmentHeader {
     SegmentHeader {
-        version: crate::segment::SEGMENT_VERSION,
+        version: SEGMENT_VERSION,
         base_offset: index.base_offset,
         created_at_ms: index.first_time_ms,
         incarnation: index.incarnation,
         tag: index.tag,
-        sync: crate::config::SyncMode::Commit,
+        sync: SyncMode::Commit,
     }
 }
 

@@ -215,11 +215,20 @@ fn a_header_is_made_anew_from_the_index() {
     log.disk.flip_bit(&path(&log, 1, SegmentFile::Log), Position::new(40), 0);
     assert!(open(&log.disk.fork(1)).is_err());
     check_repair(&log.disk, 56, &[]);
-    // Where that is damaged too nothing of the segment can be read.
-    let log = self::log();
-    log.disk.flip_bit(&path(&log, 1, SegmentFile::Log), Position::new(40), 0);
-    log.disk.flip_bit(&path(&log, 1, SegmentFile::Index), Position::new(40), 0);
-    check_repair(&log.disk, 56, &[(20, 32)]);
+    // Where that is damaged too, from the frames: the checksum of one tells what all were begun with.
+    for segment in [1, 3] {
+        let log = self::log();
+        flip(&log, segment, 0, 70);
+        log.disk.flip_bit(&path(&log, segment, SegmentFile::Log), Position::new(40), 0);
+        if segment == 1 {
+            log.disk.flip_bit(&path(&log, 1, SegmentFile::Index), Position::new(40), 0);
+        }
+        let from = log.segments[segment].1[0].base;
+        let repaired = check_repair(&log.disk, 56, &[(from, from + 4)]);
+        assert_eq!(repaired.new_tag.is_some(), segment == 3, "in what mode it was is not known");
+        let opened = open(&log.disk).expect("it was repaired");
+        assert_eq!(repaired.new_tag.unwrap_or(Tag::parse("test1").expect("a tag")), *opened.tag());
+    }
 }
 
 #[test]
@@ -236,12 +245,13 @@ fn missing_files_become_gaps_once_somebody_says_so() {
     }
 }
 
-/// The last segment without a header, and no index says what it was: nobody knows how much there was.
+/// The last segment without a header or a whole frame, and no index says what it was.
 #[test]
 fn a_last_segment_of_which_nothing_is_known_goes_whole_and_the_tag_with_it() {
     let log = log();
     let last = path(&log, 3, SegmentFile::Log);
     log.disk.flip_bit(&last, Position::new(30), 1);
+    (0..4).for_each(|frame| flip(&log, 3, frame, 70));
     log.disk.make_unreadable(&last, 3 * 4096 + 5..3 * 4096 + 6);
     let before = log.disk.bytes(&last).expect("a file");
     assert_eq!(planned(&log.disk).steps[0].action, Action::Abandon);

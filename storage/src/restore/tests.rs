@@ -29,8 +29,11 @@ fn log() -> TestLog {
     log
 }
 
+/// Offsets and times, or from where to where.
+type Pairs = Vec<(u64, u64)>;
+
 /// Restores, and gives the offsets and times of the events that are there then, and the gaps.
-fn restored(disk: &SimDisk, until: Until) -> (Restored, Vec<(u64, u64)>, Vec<(u64, u64)>) {
+fn restored(disk: &SimDisk, until: Until) -> (Restored, Pairs, Pairs) {
     let disk = disk.fork(2);
     let to = Path::new("/restored");
     disk.create_dir(to).expect("a free name");

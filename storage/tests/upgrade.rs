@@ -1,0 +1,303 @@
+//! A data directory of every format version that was ever released opens for ever.
+//!
+//! `tests/golden/data-<n>/` are such directories, and are never changed. Each holds all that the files of its
+//! time can say: a stub, a sealed segment, one that was rewritten (compressed, with events gone and a gap that a
+//! repair left), one without an index, and a last one with a torn end. `STRANDLINE_BLESS=1` makes the newest
+//! again where it is missing: with a new version under a new number, beside the old ones.
+
+mod common;
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process,
+};
+
+use common::{frame_of, staged};
+use strandline_storage::{
+    buffer::DiskBuffer,
+    clock::Now,
+    config::{LogConfig, SyncMode},
+    error::ReadError,
+    event::{DataForm, EventId, EventKey, EventType, StagedEvent},
+    frame::{self, FrameFlags, FrameMeta, Seed, gap},
+    index::{IndexBuilder, SegmentEnd, stub},
+    io::real::RealDisk,
+    log::Log,
+    offset::Offset,
+    reader::{ReadQuery, Reader},
+    segment::{
+        FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag,
+    },
+    selection::Order,
+    topic::TopicPattern,
+    verify::verify,
+};
+
+/// The newest one.
+const NEWEST: &str = "data-1";
+const LOG: &str = "default/main";
+const END: u64 = 120;
+
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// The event with this offset, in all versions.
+fn event(offset: u64) -> StagedEvent {
+    let time_ms = 1_763_700_000_000 + offset * 1000;
+    let (number, topic) = [(0, "a"), (1, "rooms/1/messages"), (2, "rooms/2/messages")]
+        [usize::try_from(offset % 3).expect("small")];
+    let mut staged =
+        staged(offset, time_ms, number, topic, format!("{{\"n\":{offset}}}").as_bytes());
+    match offset % 4 {
+        1 => {
+            staged.event.event_type = EventType::parse("note").expect("a type");
+            staged.event.id = Some(EventId::parse(&format!("id-{offset}")).expect("an id"));
+            staged.event.key = Some(EventKey::parse("key").expect("a key"));
+        }
+        2 => {
+            staged.event.form = DataForm::Text;
+            staged.event.content_type = "text/plain".into();
+            staged.event.headers = vec![("trace".into(), offset.to_string().into())];
+            staged.event.data = "x".repeat(3000).into();
+        }
+        3 => {
+            staged.event.form = DataForm::Binary;
+            staged.event.content_type = "application/octet-stream".into();
+            staged.event.data = vec![0xff, 0].into();
+        }
+        _ => {}
+    }
+    staged
+}
+
+/// Whether compaction had taken it.
+fn is_gone(offset: u64) -> bool {
+    offset < 30 || ((60..80).contains(&offset) && offset.is_multiple_of(5))
+}
+
+#[test]
+fn every_version_opens() {
+    let mut versions = 0;
+    for entry in fs::read_dir(golden("")).expect("the golden files") {
+        let entry = entry.expect("a golden file");
+        if entry.file_name().to_string_lossy().starts_with("data-") {
+            versions += 1;
+            check(&entry.path());
+        }
+    }
+    assert!(versions > 0);
+}
+
+#[test]
+fn the_newest_is_there() {
+    if !golden(NEWEST).exists() && env::var_os("STRANDLINE_BLESS").is_some() {
+        bless();
+    }
+    assert!(golden(NEWEST).join("STRANDLINE").exists());
+}
+
+fn check(from: &Path) {
+    let copy = Copy::of(from);
+    let dir = copy.0.join(LOG);
+    let found = verify(&RealDisk, &dir, &mut |finding| panic!("{}: {finding}", from.display()));
+    assert_eq!(found.expect("nobody uses it").end, Offset::new(END));
+    let now = Now { wall_ms: 1_800_000_000_000, boot_ms: 1 };
+    let (mut log, report) = Log::open(RealDisk, &dir, LogConfig::default(), now).expect("it opens");
+    assert_eq!((report.end, report.tag.as_str()), (Offset::new(END), "k3f9q"));
+    let expected: Vec<u64> =
+        (30..END).filter(|offset| !is_gone(*offset) && !(80..90).contains(offset)).collect();
+    assert_eq!(read(&log, &[]), (expected.clone(), vec![(80, 90)]));
+    let of_topic = expected.iter().copied().filter(|offset| offset % 3 == 2).collect();
+    assert_eq!(read(&log, &["rooms/2/*"]), (of_topic, vec![(80, 90)]));
+    // And it goes on.
+    let next = event(END).event;
+    log.append(vec![next], now).expect("a log that is open");
+    log.run_ops(now);
+    assert_eq!(log.visible(), Offset::new(END + 1));
+}
+
+/// The offsets of the events of some topics, each checked to the byte, and the gaps.
+fn read(log: &Log<RealDisk>, topics: &[&str]) -> (Vec<u64>, Vec<(u64, u64)>) {
+    let topics = topics.iter().map(|text| TopicPattern::parse(text).expect("a pattern")).collect();
+    let (from, end) = (Offset::ZERO, Offset::MAX);
+    let query = ReadQuery { topics, from, end, order: Order::Ascending };
+    let mut reader = Reader::new(log.segments().clone(), &query);
+    let (mut offsets, mut gaps) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next_blocking() {
+            Ok(None) => return (offsets, gaps),
+            Ok(Some(hits)) => {
+                for view in hits.events() {
+                    let offset = view.offset().get();
+                    let StagedEvent { time_ms, event, .. } = event(offset);
+                    assert_eq!((view.time_ms(), view.topic()), (time_ms, event.topic.as_str()));
+                    assert_eq!((view.data(), view.form()), (&event.data[..], event.form));
+                    assert_eq!(view.event_type(), event.event_type.as_str());
+                    assert_eq!(view.id(), event.id.as_deref());
+                    assert_eq!(view.key(), event.key.as_deref());
+                    assert_eq!(view.headers().len(), event.headers.len());
+                    offsets.push(offset);
+                }
+            }
+            Err(ReadError::Gap { from, to, .. }) => gaps.push((from.get(), to.get())),
+            Err(ReadError::Expired { earliest }) => assert_eq!(earliest, Offset::new(30)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A copy that may be changed, removed at the end.
+struct Copy(PathBuf);
+
+impl Copy {
+    fn of(from: &Path) -> Copy {
+        let name = from.file_name().expect("a name").to_string_lossy().into_owned();
+        let to = env::temp_dir().join(format!("strandline-upgrade-{}-{name}", process::id()));
+        fs::create_dir_all(to.join(LOG)).expect("a temporary directory");
+        for dir in ["", LOG] {
+            for entry in fs::read_dir(from.join(dir)).expect("a golden directory") {
+                let path = entry.expect("a file").path();
+                if path.is_file() {
+                    let name = path.file_name().expect("a name");
+                    fs::copy(&path, to.join(dir).join(name)).expect("space");
+                }
+            }
+        }
+        Copy(to)
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).expect("it is ours");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// How the newest was made.
+
+/// A segment in memory.
+struct Segment {
+    name: SegmentName,
+    seed: Seed,
+    bytes: Vec<u8>,
+    index: IndexBuilder,
+    end: SegmentEnd,
+}
+
+impl Segment {
+    fn new(base: u64, generation: u32) -> Segment {
+        let mut bits = *b"strandline tests";
+        bits[..8].copy_from_slice(&base.to_le_bytes());
+        let header = SegmentHeader {
+            version: SEGMENT_VERSION,
+            base_offset: Offset::new(base),
+            created_at_ms: 1_763_700_000_000,
+            incarnation: Incarnation::new(bits),
+            tag: Tag::parse("k3f9q").expect("a tag"),
+            sync: SyncMode::Commit,
+        };
+        let seed = Seed::of(&header.incarnation);
+        Segment {
+            name: SegmentName { base_offset: header.base_offset, generation },
+            seed,
+            bytes: header.encode().to_vec(),
+            index: IndexBuilder::new(&header),
+            end: SegmentEnd {
+                end_offset: header.base_offset,
+                end_position: FIRST_FRAME_POSITION,
+                end_checksum: seed.chain_start(),
+            },
+        }
+    }
+
+    fn meta(&self) -> FrameMeta {
+        FrameMeta {
+            base_offset: self.end.end_offset,
+            commit_time_ms: 1_763_700_000_500,
+            synced_offset: self.end.end_offset,
+            previous_checksum: self.end.end_checksum,
+            flags: FrameFlags::NONE,
+        }
+    }
+
+    /// Frames of five events each up to `end`.
+    fn plain(mut self, end: u64) -> Segment {
+        while self.end.end_offset.get() < end {
+            let base = self.end.end_offset.get();
+            let events: Vec<_> = (base..end.min(base + 5)).map(event).collect();
+            let frame = frame::encode(&self.meta(), &events, self.seed, DiskBuffer::default());
+            self.push(&frame, frame.as_bytes());
+        }
+        self
+    }
+
+    /// One frame up to `end`, without what is gone.
+    fn compressed(mut self, end: u64) -> Segment {
+        let events: Vec<_> =
+            (self.end.end_offset.get()..end).filter(|at| !is_gone(*at)).map(event).collect();
+        let end = Offset::new(end);
+        let (frame, stored) = frame::encode_compressed(&self.meta(), end, &events, self.seed);
+        assert!(frame.header().flags.has(FrameFlags::COMPRESSED));
+        self.push(&frame, stored.as_slice());
+        self
+    }
+
+    fn push(&mut self, frame: &frame::Frame, stored: &[u8]) {
+        let position = self.end.end_position;
+        self.index.add(frame, position).expect("a frame of ours");
+        self.bytes.extend_from_slice(stored);
+        self.end = SegmentEnd {
+            end_offset: frame.end_offset(),
+            end_position: position.plus(frame.frame_bytes() as u64),
+            end_checksum: frame.header().checksum,
+        };
+    }
+
+    fn gap(mut self, end: u64) -> Segment {
+        let (from, to, position) = (self.end.end_offset, Offset::new(end), self.end.end_position);
+        let (header, bytes) = gap::encode(from, to, 1, "a test", self.seed, self.end.end_checksum);
+        self.index.add_gap(from..to, position, bytes.len());
+        self.bytes.extend_from_slice(bytes.as_slice());
+        self.end = SegmentEnd {
+            end_offset: to,
+            end_position: position.plus(bytes.len() as u64),
+            end_checksum: header.checksum,
+        };
+        self
+    }
+
+    fn index_bytes(&self) -> Vec<u8> {
+        self.index.finish(&self.end)
+    }
+}
+
+fn bless() {
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    let retired = Segment::new(0, 1).plain(30);
+    let stub = stub::make_stub(&retired.index_bytes()).expect("an index");
+    files.insert(retired.name.index_file_name(), stub);
+    for sealed in [Segment::new(30, 1).plain(60), Segment::new(60, 2).compressed(80).gap(90)] {
+        files.insert(sealed.name.index_file_name(), sealed.index_bytes());
+        files.insert(sealed.name.log_file_name(), sealed.bytes);
+    }
+    let full = Segment::new(90, 1).plain(110);
+    files.insert(full.name.log_file_name(), [full.bytes, vec![0; 8192]].concat());
+    let mut last = Segment::new(110, 1).plain(END);
+    // What says that all of it had been synced, and a frame of which a part is missing.
+    let synced = frame::encode(&last.meta(), &[], last.seed, DiskBuffer::default());
+    last.push(&synced, synced.as_bytes());
+    let torn = frame_of(END, last.end.end_checksum, &[event(END)]);
+    let bytes = [&last.bytes, &torn.as_bytes()[..200], &[0; 8192 - 200]].concat();
+    files.insert(last.name.log_file_name(), bytes);
+
+    let dir = golden(NEWEST).join(LOG);
+    fs::create_dir_all(&dir).expect("a free name");
+    fs::write(golden(NEWEST).join("STRANDLINE"), "strandline data 1\n").expect("space");
+    for (name, bytes) in files {
+        fs::write(dir.join(name), bytes).expect("space");
+    }
+}
