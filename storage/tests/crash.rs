@@ -4,12 +4,13 @@ use std::path::Path;
 
 use strandline_storage::{
     config::{LogConfig, SyncMode},
+    control::{Control, TopicsDeleted},
     error::{AppendError, OpenError},
     io::{
         Access, Disk, DiskFile,
         sim::{Fault, SimDisk, rng::SimRng},
     },
-    log::Log,
+    log::{Log, Op},
     offset::{Offset, Position},
     segment::SegmentName,
     selection::Order,
@@ -404,5 +405,33 @@ fn only_segments_are_left_behind_after_many_crashes() {
     drop(open(&disk, &mut model));
     for (name, _) in files(&disk) {
         assert!(SegmentName::parse(&name).is_some(), "{name} is left behind");
+    }
+}
+
+/// While the event that deletes all topics is on its way to the disk, nothing of them is removed: a
+/// power cut may take it back.
+#[test]
+fn a_deletion_removes_nothing_before_it_is_synced() {
+    for seed in 0..30 {
+        let mut rng = SimRng::new(seed);
+        let mut model = Model::default();
+        let mut process = filled(&disk(seed), &mut rng, &mut model, 20);
+        assert!(!process.log.segments().is_empty(), "something could be removed");
+        let visible = to_usize(process.log.visible());
+        let topics = model.topics(visible).into_iter().map(|(topic, ..)| topic).collect();
+        let deleted = Control::Deleted(TopicsDeleted { topics });
+        process.log.append_control(&deleted, BEGIN).expect("staged");
+        // All that the log wants goes on but for that write, which has not even begun.
+        let mut now = BEGIN;
+        for _ in 0..20 {
+            while let Some(op) = process.log.next_op(now) {
+                if !matches!(op, Op::Write { .. }) {
+                    process.log.complete(op.run(&process.disk), now);
+                }
+            }
+            now.boot_ms += 60_000;
+        }
+        let process = open(&process.disk.power_cut(), &mut model);
+        process.check_reads(&mut rng, &model);
     }
 }
