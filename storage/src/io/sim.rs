@@ -163,6 +163,11 @@ impl SimDisk {
         SimDisk { state: Arc::new(Mutex::new(state)), process: self.process }
     }
 
+    /// What happens from now on follows from `seed` alone, whatever happened before.
+    pub fn reseed(&self, seed: u64) {
+        self.lock().rng = SimRng::new(seed);
+    }
+
     /// Whether `O_DIRECT` is refused, as old kernels' tmpfs does.
     pub fn refuse_direct(&self, refused: bool) {
         self.lock().direct_refused = refused;
