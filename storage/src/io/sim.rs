@@ -74,9 +74,13 @@ pub enum Fault {
     ReadFails,
     /// A file cannot be created.
     CreateFails,
+    /// A durable write lands whole, in blocks of the same file that it was not meant for, and says
+    /// that all is well.
+    WriteIsMisdirected,
 }
 
-/// All kinds of [`Fault`].
+/// All kinds of [`Fault`] that a disk tells of. What it does not tell of is damage, which a log finds
+/// when it reads.
 pub const FAULTS: [Fault; 7] = [
     Fault::WriteFails,
     Fault::WriteIsShort,
@@ -271,6 +275,17 @@ impl SimDisk {
         let mut state = self.lock();
         let inode = state.find(path).expect("the file to damage");
         state.file(inode).flip_bit(to_usize(position.get()), bit);
+    }
+
+    /// Garbles the sector at a position of a file, on the device.
+    pub fn garble_sector(&self, path: &Path, position: Position) {
+        let mut state = self.lock();
+        let inode = state.find(path).expect("the file to damage");
+        let noise = state.rng.bytes(content::SECTOR_BYTES);
+        let start = to_usize(position.get()) / content::SECTOR_BYTES * content::SECTOR_BYTES;
+        let content = state.file(inode);
+        let room = content.size_bytes().saturating_sub(start).min(noise.len());
+        content.write(start, &noise[..room], true);
     }
 
     /// Makes reads of a part of a file fail from now on.
@@ -472,6 +487,11 @@ impl State {
             let sectors = bytes.len().div_ceil(content::SECTOR_BYTES);
             taken = self.rng.index(sectors) * content::SECTOR_BYTES;
             outcome = Ok(taken);
+        } else if durable && self.strikes(Fault::WriteIsMisdirected) {
+            let blocks = self.file(inode).size_bytes().saturating_sub(bytes.len()) / BLOCK_BYTES;
+            let position = self.rng.index(blocks + 1) * BLOCK_BYTES;
+            self.file(inode).write(position, bytes, durable);
+            return outcome;
         }
         self.file(inode).write(position, &bytes[..taken], durable);
         outcome
