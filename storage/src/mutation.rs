@@ -42,6 +42,11 @@ mutations! {
     OldIndexBelieved = "old_index_believed",
     /// The next process goes on in the file of one that was killed.
     OldFileAppendedTo = "old_file_appended_to",
+    /// What an event says about the log holds before that event is synced: work in the background starts
+    /// from memory that a crash takes back.
+    StateFromLiveMemory = "state_from_live_memory",
+    /// What the index of a segment adds to the state of the log is not taken in again at a start.
+    DeltasNotReplayed = "deltas_not_replayed",
     /// One shard alone learns of what became visible.
     VisibleToOneShard = "visible_to_one_shard",
 }

@@ -336,7 +336,9 @@ impl<D: Disk> Recovery<'_, D> {
             Ok::<_, OpenError>(())
         })?;
         self.add_gone(&path, &index)?;
-        index.add_to(&mut self.state);
+        if !mutation::is_planted(Mutation::DeltasNotReplayed) {
+            index.add_to(&mut self.state);
+        }
         self.segments.push_retired(base..end);
         self.end = end;
         self.last_time_ms = self.last_time_ms.max(index.header().last_time_ms);

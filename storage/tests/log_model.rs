@@ -1,9 +1,13 @@
 //! Thousands of random lives of a log: appends, commits in any order, faults, crashes at any
 //! operation, and recovery, compared with a model at every step.
 //!
+//! A life is a list of steps that a seed gives. Each step makes its own random choices, from a seed of
+//! its own, so that a step means the same when others are left out: a life that fails is shortened as
+//! long as it still fails, and what is left is told.
+//!
 //! A failed run prints its seed; `STRANDLINE_SEED=n` repeats it, `STRANDLINE_RUNS=n` has more of them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
 
 use strandline_storage::{
     config::{LogConfig, SyncMode},
@@ -17,7 +21,7 @@ use strandline_storage::{
 
 mod simulation;
 
-use simulation::{BEGIN, DIR, Process, from_environment, model::Model};
+use simulation::{BEGIN, DIR, Process, from_environment, model::Model, shrink::shrunk};
 
 /// How many runs there are without being told.
 const RUNS: u64 = 4000;
@@ -25,33 +29,116 @@ const RUNS: u64 = 4000;
 /// Synced events are a prefix of what survives, which is a prefix of what was appended.
 #[test]
 fn a_log_keeps_what_it_promised() {
-    if let Some(seed) = from_environment("STRANDLINE_SEED") {
-        Life::new(seed).live();
-        return;
-    }
-    for seed in 0..from_environment("STRANDLINE_RUNS").unwrap_or(RUNS) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| Life::new(seed).live())) {
-            eprintln!("run failed; repeat it with STRANDLINE_SEED={seed}");
-            resume_unwind(panic);
+    let seeds = match from_environment("STRANDLINE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..from_environment("STRANDLINE_RUNS").unwrap_or(RUNS),
+    };
+    for seed in seeds {
+        let steps = life(seed);
+        if fails(seed, &steps) {
+            tell_failure(seed, &steps);
         }
     }
 }
 
-/// One random life of a log.
+fn fails(seed: u64, steps: &[Step]) -> bool {
+    catch_unwind(AssertUnwindSafe(|| Life::new(seed, false).live(steps))).is_err()
+}
+
+/// Shortens a life that fails, tells it, and fails.
+fn tell_failure(seed: u64, steps: &[Step]) {
+    let hook = take_hook();
+    set_hook(Box::new(|_| {}));
+    let short = shrunk(steps, |fewer| fails(seed, fewer));
+    set_hook(hook);
+    eprintln!(
+        "run failed; repeat it with STRANDLINE_SEED={seed}. Of its {} steps, {} are enough:",
+        steps.len(),
+        short.len()
+    );
+    let told = catch_unwind(AssertUnwindSafe(|| Life::new(seed, true).live(&short)));
+    resume_unwind(told.expect_err("it failed a moment ago"));
+}
+
+/// Something that happens in a log's life. What needs an open log is passed over without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Step {
+    kind: StepKind,
+    /// What its random choices follow from.
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StepKind {
+    /// The log is opened, perhaps with a crash or a fault while it recovers.
+    Open,
+    /// From the next open on another sync mode holds.
+    ChangeSync,
+    Append,
+    /// One of the operations under way completes.
+    Complete,
+    Settle,
+    /// Time passes, perhaps much, with whatever is under way: the disk may be slow.
+    Wait,
+    CheckReads,
+    /// Writes of killed processes land or do not, and the page cache forgets.
+    DiskSettles,
+    /// A later operation will fail.
+    Arm,
+    /// A later operation will be the last.
+    Fuse,
+    Close,
+    Kill,
+    PowerCut,
+}
+
+/// The life that a seed gives.
+fn life(seed: u64) -> Vec<Step> {
+    let mut rng = SimRng::new(seed);
+    let mut steps = Vec::new();
+    for _ in 0..rng.between(1, 8) {
+        let mut kinds = Vec::new();
+        if rng.chance(20) {
+            kinds.push(StepKind::ChangeSync);
+        }
+        kinds.push(StepKind::Open);
+        for _ in 0..*rng.pick(&[3, 10, 30, 100]) {
+            kinds.push(match rng.below(100) {
+                0..35 => StepKind::Append,
+                35..80 => StepKind::Complete,
+                80..85 => StepKind::Settle,
+                85..91 => StepKind::Wait,
+                91..95 => StepKind::CheckReads,
+                95..97 => StepKind::DiskSettles,
+                97 => StepKind::Arm,
+                _ => StepKind::Fuse,
+            });
+        }
+        if rng.chance(30) {
+            kinds.push(StepKind::Close);
+        }
+        kinds.push(*rng.pick(&[StepKind::Kill, StepKind::PowerCut]));
+        steps.extend(kinds.into_iter().map(|kind| Step { kind, seed: rng.next_u64() }));
+    }
+    steps
+}
+
+/// A log while it lives.
 struct Life {
     rng: SimRng,
     disk: SimDisk,
     model: Model,
     config: LogConfig,
     now: Now,
+    process: Option<Process>,
     /// What may have made an open or a write fail.
     trouble: bool,
     narrated: bool,
 }
 
 impl Life {
-    fn new(seed: u64) -> Self {
-        let mut rng = SimRng::new(seed);
+    fn new(seed: u64, narrated: bool) -> Self {
+        let mut rng = SimRng::new(!seed);
         let disk = SimDisk::new(rng.next_u64());
         disk.refuse_direct(rng.chance(30));
         disk.create_dir(DIR.as_ref()).expect("an empty disk");
@@ -75,24 +162,23 @@ impl Life {
             reserve_bytes: *rng.pick(&[0, 16 << 10]),
             compress_after_s: *rng.pick(&[0, 1, 1_000_000_000]),
         };
-        let narrated = from_environment("STRANDLINE_SEED").is_some();
-        let model = Model::default();
-        Life { rng, disk, model, config, now: BEGIN, trouble: false, narrated }
+        let (model, process) = (Model::default(), None);
+        Life { rng, disk, model, config, now: BEGIN, process, trouble: false, narrated }
     }
 
-    fn live(mut self) {
+    fn live(mut self, steps: &[Step]) {
         self.tell(&format!("{:?}", self.config));
-        for _ in 0..self.rng.between(1, 8) {
-            if self.rng.chance(20) {
-                self.config.sync = sync_mode(&mut self.rng);
-            }
-            let Some(process) = self.open() else { continue };
-            self.run(process);
+        for step in steps {
+            self.rng = SimRng::new(step.seed);
+            self.disk.reseed(step.seed);
+            self.step(step.kind);
         }
         // At the end all trouble is over: the log opens, and goes on opening after a last power cut.
+        self.process = None;
         self.end_trouble();
         for _ in 0..2 {
             self.disk = self.disk.power_cut();
+            self.tell("a last power cut");
             let opened = Process::open(&self.disk, self.config.clone(), self.now, &mut self.model);
             let mut process = opened.expect("there is no more trouble");
             process.check_reads(&mut self.rng, &self.model);
@@ -103,22 +189,37 @@ impl Life {
         }
     }
 
+    fn step(&mut self, kind: StepKind) {
+        match kind {
+            StepKind::Open if self.process.is_none() => self.open(),
+            StepKind::ChangeSync => self.config.sync = sync_mode(&mut self.rng),
+            StepKind::DiskSettles => self.disk_settles(),
+            StepKind::Arm => self.arm(10),
+            StepKind::Fuse => self.light_fuse(20),
+            StepKind::Kill | StepKind::PowerCut => self.crash(kind == StepKind::PowerCut),
+            _ => {
+                let Some(process) = self.process.take() else { return };
+                if process.disk.is_crashed() {
+                    self.tell("the fuse burnt");
+                } else {
+                    self.process = self.use_log(process, kind);
+                }
+            }
+        }
+    }
+
     /// Opens the log, perhaps with a crash or a fault while it recovers.
-    fn open(&mut self) -> Option<Process> {
+    fn open(&mut self) {
         if self.rng.chance(25) {
-            let operations = self.rng.between(1, 60);
-            self.tell(&format!("a fuse of {operations}"));
-            self.disk.crash_after(Some(operations));
-            self.trouble = true;
+            self.light_fuse(60);
         }
         if self.rng.chance(10) {
             self.arm(20);
         }
-        let opened = Process::open(&self.disk, self.config.clone(), self.now, &mut self.model);
-        match opened {
+        match Process::open(&self.disk, self.config.clone(), self.now, &mut self.model) {
             Ok(process) => {
                 self.tell(&format!("opened at {}", process.log.visible()));
-                Some(process)
+                self.process = Some(process);
             }
             Err(error) => {
                 self.tell(&format!("not opened: {error}"));
@@ -126,59 +227,36 @@ impl Life {
                 assert!(matches!(error, OpenError::Io { .. }), "a crash is no damage: {error}");
                 // Trying again without a restart must be as good.
                 if self.disk.is_crashed() || self.rng.chance(50) {
-                    self.crash();
+                    let is_power_cut = self.rng.chance(50);
+                    self.crash(is_power_cut);
                 } else {
                     self.end_trouble();
                 }
-                None
             }
         }
     }
 
-    /// Uses the log until it is closed or has crashed.
-    fn run(&mut self, mut process: Process) {
-        let steps = *self.rng.pick(&[3, 10, 30, 100]);
-        for _ in 0..steps {
-            if process.disk.is_crashed() {
-                break;
-            }
-            self.step(&mut process);
-        }
-        if process.disk.is_crashed() {
-            self.tell("the fuse burnt");
-        } else if self.rng.chance(30) {
-            let closed = process.close(&mut self.rng, &mut self.model, self.now);
-            self.tell(&format!("closed: {closed}"));
-            if closed && self.rng.chance(50) {
-                // The next process finds the same disk, still powered.
-                self.disk = self.disk.kill();
-                self.disk_settles();
-                return;
-            }
-        }
-        self.crash();
-    }
-
-    fn step(&mut self, process: &mut Process) {
+    /// Does one thing with an open log; gives it back unless it was closed.
+    fn use_log(&mut self, mut process: Process, kind: StepKind) -> Option<Process> {
         let Life { rng, model, now, .. } = self;
-        match rng.below(100) {
-            0..35 => {
+        match kind {
+            StepKind::Append => {
                 process.append(rng, model, *now);
                 // A driver may gather several appends before it asks what to do.
                 if rng.chance(70) {
                     process.start_ops(*now);
                 }
             }
-            35..80 => {
+            StepKind::Complete => {
                 process.start_ops(*now);
                 if process.pending() > 0 {
                     process.complete(rng.index(process.pending()), model, *now);
                     process.start_ops(*now);
                 }
             }
-            80..85 => process.settle(rng, model, *now),
-            85..91 => {
-                let passed_ms = *rng.pick(&[1, 10, 120, 5_000]);
+            StepKind::Settle => process.settle(rng, model, *now),
+            StepKind::Wait => {
+                let passed_ms = *rng.pick(&[1, 10, 120, 5_000, 90_000]);
                 now.boot_ms += passed_ms;
                 // The wall clock goes along, stands still, goes back, or leaps.
                 now.wall_ms = match rng.below(10) {
@@ -188,39 +266,43 @@ impl Life {
                     _ => now.wall_ms + passed_ms,
                 };
                 process.start_ops(*now);
+                self.tell(&format!("{passed_ms} ms pass, {} under way", process.pending()));
             }
-            91..95 => self.check_reads(process),
-            95..97 => self.disk_settles(),
-            97 => self.arm(10),
-            _ => {
-                let operations = rng.between(1, 20);
-                self.disk.crash_after(Some(operations));
-                self.trouble = true;
+            StepKind::CheckReads => {
+                // A read that fails is reported as such: its retry is another test's business.
+                self.disk.disarm();
+                self.disk.crash_after(None);
+                process.check_reads(&mut self.rng, &self.model);
             }
+            StepKind::Close => {
+                let closed = process.close(&mut self.rng, &mut self.model, self.now);
+                self.tell(&format!("closed: {closed}"));
+                return None;
+            }
+            _ => {}
         }
-    }
-
-    fn check_reads(&mut self, process: &Process) {
-        // A read that fails is reported as such: its retry is another test's business.
-        self.disk.disarm();
-        self.disk.crash_after(None);
-        process.check_reads(&mut self.rng, &self.model);
+        if matches!(kind, StepKind::Append | StepKind::Complete | StepKind::Settle) {
+            self.tell(&format!("{kind:?}, {} under way", process.pending()));
+        }
+        Some(process)
     }
 
     /// Ends the process in one of two ways.
-    fn crash(&mut self) {
-        let power_cut = self.rng.chance(50);
-        self.tell(if power_cut { "power cut" } else { "kill" });
-        self.disk = if power_cut { self.disk.power_cut() } else { self.disk.kill() };
+    fn crash(&mut self, is_power_cut: bool) {
+        self.tell(if is_power_cut { "power cut" } else { "kill" });
+        self.process = None;
+        self.disk = if is_power_cut { self.disk.power_cut() } else { self.disk.kill() };
         self.end_trouble();
         self.disk_settles();
     }
 
-    /// Writes of killed processes land or do not, and the page cache forgets.
     fn disk_settles(&mut self) {
         for index in (0..self.disk.late_writes()).rev() {
             match self.rng.below(4) {
-                0 => self.disk.land_late(index),
+                0 => {
+                    self.disk.land_late(index);
+                    self.tell("a write of a killed process lands");
+                }
                 1 => self.disk.drop_late(index),
                 _ => {}
             }
@@ -228,6 +310,13 @@ impl Life {
         if self.rng.chance(20) {
             self.disk.evict_clean_pages();
         }
+    }
+
+    fn light_fuse(&mut self, operations_max: u64) {
+        let operations = self.rng.between(1, operations_max);
+        self.tell(&format!("a fuse of {operations}"));
+        self.disk.crash_after(Some(operations));
+        self.trouble = true;
     }
 
     fn arm(&mut self, after_max: u64) {

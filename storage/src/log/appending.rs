@@ -11,6 +11,7 @@ use crate::{
     frame::{self, EVENTS_MAX},
     index::delta,
     io::Disk,
+    mutation::{self, Mutation},
     offset::Offset,
     once::{
         IdEntry, NameHash, ProducerEntry, hash_name,
@@ -108,7 +109,11 @@ impl<D: Disk> Log<D> {
 
     /// Stages a control event.
     pub fn append_control(&mut self, control: &Control, now: Now) -> Result<Appended, AppendError> {
-        self.append(vec![control.event()], now)
+        let appended = self.append(vec![control.event()], now)?;
+        if mutation::is_planted(Mutation::StateFromLiveMemory) {
+            self.state.rules.apply(control, appended.first);
+        }
+        Ok(appended)
     }
 
     /// Gives offsets to the events that are not there yet.

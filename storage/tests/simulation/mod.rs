@@ -26,6 +26,7 @@ use strandline_storage::{
 
 pub mod model;
 mod read;
+pub mod shrink;
 
 use model::Model;
 

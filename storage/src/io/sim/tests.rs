@@ -1,0 +1,151 @@
+//! Every kind of crash and fault, once.
+
+use super::*;
+use crate::{
+    buffer::{ALIGN_BYTES, DiskBuffer},
+    io::{Disk, DiskFile, LockMode},
+};
+
+fn aligned(byte: u8, blocks: usize) -> Arc<DiskBuffer> {
+    let mut buffer = DiskBuffer::zeroed(blocks * ALIGN_BYTES);
+    buffer.as_mut_slice().fill(byte);
+    Arc::new(buffer)
+}
+
+fn disk(seed: u64) -> (SimDisk, PathBuf) {
+    let disk = SimDisk::new(seed);
+    disk.create_dir(Path::new("/log")).expect("a directory");
+    (disk, PathBuf::from("/log/a"))
+}
+
+#[test]
+fn writes_in_flight_complete_in_any_order_and_are_durable() {
+    for seed in 0..50 {
+        let (disk, path) = disk(seed);
+        let file = disk.create(&path, Access::DirectSync).expect("a file");
+        disk.sync_dir(Path::new("/log")).expect("names");
+        let first = file.begin_write(aligned(1, 1), Position::new(0));
+        let second = file.begin_write(aligned(2, 1), Position::new(4096));
+        assert_eq!(second.complete().expect("the second"), 4096);
+        let disk = disk.power_cut();
+        let bytes = disk.bytes(&path).expect("its name was synced");
+        assert!(bytes[4096..].iter().all(|byte| *byte == 2));
+        assert!(bytes[..4096].iter().all(|byte| *byte <= 1), "whole sectors or none");
+        assert!(SimDisk::is_crash(&first.complete().expect_err("of a dead process")));
+        assert!(SimDisk::is_crash(&file.size().expect_err("of a dead process")));
+    }
+}
+
+#[test]
+fn a_write_lands_after_its_process_was_killed() {
+    let (disk, path) = disk(1);
+    let file = disk.create(&path, Access::DirectSync).expect("a file");
+    assert_eq!(file.write_at(aligned(1, 2).as_slice(), Position::new(0)).expect("8192"), 8192);
+    let pending = file.begin_write(aligned(2, 1), Position::new(4096));
+    let disk = disk.kill();
+    drop(pending);
+    assert_eq!((disk.late_writes(), disk.bytes(&path).expect("a")[4096]), (1, 1));
+    disk.land_late(0);
+    assert_eq!((disk.late_writes(), disk.bytes(&path).expect("a")[4096]), (0, 2));
+}
+
+#[test]
+fn a_late_write_hits_the_old_file_when_a_new_one_took_its_name() {
+    let (disk, path) = disk(1);
+    let file = disk.create(&path, Access::DirectSync).expect("a file");
+    let _pending = file.begin_write(aligned(2, 1), Position::new(0));
+    let disk = disk.kill();
+    let temporary = Path::new("/log/b");
+    disk.create(temporary, Access::Write).expect("a file").set_size(4096).expect("a size");
+    disk.rename(temporary, &path).expect("a rename");
+    disk.land_late(0);
+    assert_eq!(disk.bytes(&path).expect("a"), [0; 4096]);
+}
+
+#[test]
+fn killing_keeps_what_was_not_synced_and_a_later_power_cut_takes_it() {
+    let mut lost = 0;
+    for seed in 0..50 {
+        let (disk, path) = disk(seed);
+        let file = disk.create(&path, Access::Write).expect("a file");
+        file.write_at(b"hello", Position::new(0)).expect("5");
+        let disk = disk.kill();
+        assert_eq!(disk.bytes(&path).expect("a"), b"hello");
+        lost += usize::from(disk.power_cut().bytes(&path).is_none_or(|bytes| bytes != b"hello"));
+    }
+    assert!((10..50).contains(&lost));
+}
+
+#[test]
+fn a_fuse_crashes_in_the_middle_of_an_operation() {
+    let (mut kept, mut lost) = (0, 0);
+    for seed in 0..100 {
+        let (disk, path) = disk(seed);
+        disk.crash_after(Some(2));
+        let file = disk.create(&path, Access::Write).expect("the first");
+        let error = disk.rename(&path, Path::new("/log/b")).expect_err("the second");
+        assert!(SimDisk::is_crash(&error) && disk.is_crashed());
+        assert!(SimDisk::is_crash(&file.sync_data().expect_err("after the crash")));
+        let disk = disk.kill();
+        match disk.list(Path::new("/log")).expect("names")[0].as_str() {
+            "a" => lost += 1,
+            _ => kept += 1,
+        }
+    }
+    assert!(kept > 10 && lost > 10);
+}
+
+#[test]
+fn armed_faults_strike_once() {
+    let (disk, path) = disk(1);
+    let file = disk.create(&path, Access::Write).expect("a file");
+    disk.arm(Fault::WriteIsShort, 1);
+    assert_eq!(file.write_at(&[1; 1024], Position::new(0)).expect("whole"), 1024);
+    assert!(file.write_at(&[1; 1024], Position::new(0)).expect("short") < 1024);
+    assert_eq!(file.write_at(&[1; 1024], Position::new(0)).expect("whole"), 1024);
+    disk.arm(Fault::SyncFails, 0);
+    assert!(file.sync_data().is_err() && file.sync_data().is_ok());
+    disk.limit_space(Some(4096));
+    let error = file.write_at(&[1; 10], Position::new(4096)).expect_err("full");
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert_eq!(file.write_at(&[1; 10], Position::new(0)).expect("space it has"), 10);
+}
+
+#[test]
+fn direct_access_wants_alignment_and_may_be_refused() {
+    let (disk, path) = disk(1);
+    let file = disk.create(&path, Access::Direct).expect("a file");
+    let buffer = aligned(1, 1);
+    for (from, to, position) in [(0, 512, 0), (512, 4096, 0), (0, 4096, 512)] {
+        let bytes = &buffer.as_slice()[from..to];
+        let error = file.write_at(bytes, Position::new(position)).expect_err("not aligned");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+    disk.refuse_direct(true);
+    assert!(disk.open(&path, Access::DirectSync).is_err());
+    assert!(disk.open(&path, Access::Write).is_ok());
+}
+
+#[test]
+fn locks_exclude_and_die_with_their_process() {
+    let (disk, _) = disk(1);
+    let dir = Path::new("/log");
+    let shared = disk.lock_dir(dir, LockMode::Shared).expect("free");
+    assert!(disk.lock_dir(dir, LockMode::Shared).is_ok());
+    assert!(disk.lock_dir(dir, LockMode::Exclusive).is_err());
+    drop(shared);
+    let held = disk.lock_dir(dir, LockMode::Exclusive).expect("free");
+    let disk = disk.kill();
+    let _taken = disk.lock_dir(dir, LockMode::Exclusive).expect("free again");
+    drop(held);
+    assert!(disk.lock_dir(dir, LockMode::Shared).is_err(), "the old lock took nothing along");
+}
+
+#[test]
+#[should_panic(expected = "two writes in flight to the same bytes")]
+fn writes_in_flight_must_not_overlap() {
+    let (disk, path) = disk(1);
+    let file = disk.create(&path, Access::DirectSync).expect("a file");
+    let _first = file.begin_write(aligned(1, 2), Position::new(0));
+    let _second = file.begin_write(aligned(1, 1), Position::new(4096));
+}
