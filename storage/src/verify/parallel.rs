@@ -81,7 +81,10 @@ impl Gate {
     }
 
     fn open_to(&self, taken: usize) {
-        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = taken;
+        let mut known = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a panic has opened stays open.
+        *known = taken.max(*known);
+        drop(known);
         self.moved.notify_all();
     }
 }
