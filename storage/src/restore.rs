@@ -1,7 +1,7 @@
 //! A log of its own, made of a backup, that ends where the backup does or where a person says.
 //!
 //! Sealed segments that end before the cut are copied. The one in which the cut lies, and what is not sealed,
-//! are written anew ([`crate::rewrite`]). Behind them comes an empty segment with a *new* tag: cursors of the
+//! are written anew (`rewrite.rs`). Behind them comes an empty segment with a *new* tag: cursors of the
 //! log that was backed up are another log's here, since that may have gone on.
 
 use std::{io, path::Path};

@@ -7,7 +7,7 @@
 //! An index is compared with one that is built anew from the frames: the same frames give the same
 //! bytes, so all lookups are equal if the bytes are.
 //!
-//! A segment is checked by itself ([`segment`]), so that several are at the same time; what holds over
+//! A segment is checked by itself (`segment.rs`), so that several are at the same time; what holds over
 //! all of them (that each begins where the one before ended, the numbers of topics, the order of times)
 //! is checked as they come in, in offset order.
 
