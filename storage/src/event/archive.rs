@@ -666,7 +666,7 @@ impl<'a> EventView<'a> {
         headers.iter().map(|header| (header.name.as_str(), header.value.as_str()))
     }
 
-    /// Whose append begins with this event ([`crate::append::ProducerClaim::decode`]).
+    /// Whose append begins with this event (decoded by `ProducerClaim`).
     pub fn producer(&self) -> Option<&'a str> {
         let last = self.all_headers().last()?;
         (last.name == PRODUCER_HEADER).then(|| last.value.as_str())
