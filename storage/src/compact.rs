@@ -19,6 +19,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use crate::{
@@ -47,6 +48,9 @@ use crate::{
 /// costs a tenth of a millisecond to read.
 const FRAME_BYTES_TARGET: usize = 128 << 10;
 
+/// So much is written at a time, and then synced.
+pub(crate) const PACE_BYTES: usize = 256 << 10;
+
 /// See [`crate::op::Job::Compact`].
 pub struct CompactJob<D: Disk> {
     pub(crate) dir: PathBuf,
@@ -58,6 +62,8 @@ pub struct CompactJob<D: Disk> {
     pub(crate) skipped: HashSet<SegmentName>,
     /// How far the sealed part reached when a segment was last looked through for superseded keys.
     pub(crate) looked_at: HashMap<SegmentName, Offset>,
+    /// How long it rests after each [`PACE_BYTES`].
+    pub(crate) rest: Duration,
     /// Raised when the log closes: nobody waits for a rewrite.
     pub(crate) is_cancelled: Arc<AtomicBool>,
 }
@@ -269,7 +275,8 @@ impl<D: Disk> CompactJob<D> {
             }
         }
         let name = SegmentName { generation: old.generation + 1, ..old };
-        let mut writer = SegmentWriter::create(disk, self.dir.clone(), name, segment.header())?;
+        let mut writer =
+            SegmentWriter::create(disk, self.dir.clone(), name, segment.header(), self.rest)?;
         let mut dropped = 0;
         let mut lessened = HashSet::new();
         for frame in frames_of(segment) {
@@ -322,6 +329,7 @@ impl<D: Disk> CompactJob<D> {
             disk.remove(&path).map_err(OpenError::io("removing", &path))?;
         }
         disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))?;
+        segment.log_file().forget_cached();
         let bytes = (before, rewritten.file_bytes());
         let topics = lessened.into_iter().collect();
         Ok(CompactOutcome::Replaced { segment: Arc::new(rewritten), dropped, topics, bytes })
@@ -457,6 +465,10 @@ struct SegmentWriter<'a, D: Disk> {
     end: SegmentEnd,
     /// The file has its name.
     is_named: bool,
+    /// How much was written since the last sync.
+    unsynced_bytes: usize,
+    /// What follows a sync.
+    rest: Duration,
 }
 
 impl<D: Disk> Drop for SegmentWriter<'_, D> {
@@ -474,6 +486,7 @@ impl<'a, D: Disk> SegmentWriter<'a, D> {
         dir: PathBuf,
         name: SegmentName,
         old: &SegmentHeader,
+        rest: Duration,
     ) -> Result<Self, OpenError> {
         let header = SegmentHeader { incarnation: Incarnation::random(), ..old.clone() };
         let seed = Seed::of(&header.incarnation);
@@ -517,6 +530,8 @@ impl<'a, D: Disk> SegmentWriter<'a, D> {
             commit_time_ms: 0,
             end,
             is_named: false,
+            unsynced_bytes: 0,
+            rest,
         })
     }
 
@@ -565,6 +580,19 @@ impl<'a, D: Disk> SegmentWriter<'a, D> {
         };
         self.pending.clear();
         self.pending_bytes = 0;
+        self.pace(stored.len())
+    }
+
+    /// A little at a time, synced, and then a rest: commits beside it wait for the drive's cache to be
+    /// written back, and that must never be much.
+    fn pace(&mut self, written: usize) -> Result<(), OpenError> {
+        self.unsynced_bytes += written;
+        if self.unsynced_bytes < PACE_BYTES {
+            return Ok(());
+        }
+        self.unsynced_bytes = 0;
+        self.file.sync_data().map_err(OpenError::io("syncing", &self.temporary))?;
+        std::thread::sleep(self.rest);
         Ok(())
     }
 

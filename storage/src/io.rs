@@ -100,6 +100,9 @@ pub trait DiskFile: Send + Sync + 'static {
     /// `fdatasync`: all writes that had *completed before* the call, and the file's size, are on
     /// the device when it returns `Ok`.
     fn sync_data(&self) -> io::Result<()>;
+    /// Lets go of what the page cache holds of it, as far as that is on the device: the file is not
+    /// needed any more. A hint.
+    fn forget_cached(&self) {}
     /// Sets the length, filling with zeroes.
     fn set_size(&self, size_bytes: u64) -> io::Result<()>;
 

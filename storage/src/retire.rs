@@ -29,6 +29,7 @@ impl<D: Disk> RetireJob<D> {
         write_stub(disk, &self.dir, &self.segment)?;
         let log_path = self.dir.join(name.log_file_name());
         disk.remove(&log_path).map_err(OpenError::io("removing", &log_path))?;
+        self.segment.log_file().forget_cached();
         disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))
     }
 }

@@ -150,6 +150,11 @@ impl Disk for RealDisk {
 }
 
 impl DiskFile for RealFile {
+    fn forget_cached(&self) {
+        // Whoever closes a removed file last frees its pages: 256 MiB of them take a shard 10 ms.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+    }
+
     fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use super::{Close, JobState, Log, Notice, Now};
@@ -20,6 +21,8 @@ use crate::{
     topic::TopicNumber,
 };
 
+/// A rewrite rests so long after each piece that it has written, unless space is short.
+const REST_US: u64 = 2_000;
 /// Segments are looked at so often.
 const LOOK_MS: u64 = 10_000;
 /// A rewrite that failed is tried again after so long.
@@ -111,6 +114,7 @@ impl<D: Disk> Log<D> {
             },
             skipped: self.compaction.damaged.clone(),
             looked_at: self.compaction.looked_at.clone(),
+            rest: Duration::from_micros(if self.jobs.disk_full { 0 } else { REST_US }),
             is_cancelled: Arc::clone(&self.compaction.is_cancelled),
         })))
     }
