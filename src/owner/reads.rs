@@ -113,7 +113,13 @@ impl Owner {
             return Some(summary);
         }
         let pattern = TopicPattern::parse(&summary.topic).ok()?;
-        let (sealed, first) = count_topic(&segments, &self.reads, &pattern, from).await.ok()?;
+        // What cannot be counted now is told as it was, and counted another time.
+        let later = |summary: TopicSummary| {
+            self.log.borrow_mut().note_lessened(summary.number);
+            Some(summary)
+        };
+        let counted = count_topic(&segments, &self.reads, &pattern, from).await;
+        let Ok((sealed, first)) = counted else { return later(summary) };
         let (mut count, mut first) = (sealed, first);
         let mut place = from.max(segments.end());
         while place < visible {
@@ -123,9 +129,11 @@ impl Owner {
                 end: visible,
                 order: Order::Ascending,
             };
-            let part = self.unsealed(query, RECOUNT_BUDGET_BYTES).await.ok()?;
+            let Ok(part) = self.unsealed(query, RECOUNT_BUDGET_BYTES).await else {
+                return later(summary);
+            };
             if part.considered <= place {
-                break; // Sealed meanwhile: the next look counts it.
+                return later(summary); // A segment was sealed meanwhile.
             }
             for hits in &part.hits {
                 count += hits.len() as u64;

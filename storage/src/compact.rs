@@ -27,7 +27,7 @@ use crate::{
     compaction::{self, LatestKeys, Limits, TopicJudge},
     error::{Corruption, OpenError},
     event::StagedEvent,
-    frame::{self, EVENTS_MAX, Frame, FrameFlags, FrameMeta, Seed},
+    frame::{self, EVENTS_MAX, Frame, FrameError, FrameFlags, FrameMeta, Seed},
     index::{
         Carried, IndexBuilder, IndexError, IndexHeader, SectionKind, SegmentEnd, TopicSummary,
         gone::{self, GoneTopic},
@@ -36,7 +36,7 @@ use crate::{
     offset::{Offset, Position},
     reader::{ReadQuery, Reader},
     retire,
-    scan::FrameScan,
+    scan::{FrameScan, ScanEnd},
     seal::{self, TEMPORARY_ENDING},
     segment::{FIRST_FRAME_POSITION, Incarnation, SegmentHeader, SegmentName},
     segment_set::{SealedSegment, SegmentSet},
@@ -48,6 +48,8 @@ use crate::{
 /// costs a tenth of a millisecond to read.
 const FRAME_BYTES_TARGET: usize = 128 << 10;
 
+/// Why a segment that a repair has made is not rewritten.
+const HAS_GAPS: &str = "it has gaps that a repair has named";
 /// So much is written at a time, and then synced.
 pub(crate) const PACE_BYTES: usize = 256 << 10;
 
@@ -177,6 +179,9 @@ impl<D: Disk> CompactJob<D> {
             return Ok(newer);
         }
         for segment in segments.iter().skip(place + 1) {
+            if self.is_cancelled.load(Ordering::Relaxed) {
+                break;
+            }
             // An index that cannot be read counts nothing: more is kept.
             for (name, summary) in read_topics(segment).unwrap_or_default() {
                 if let Some(count) = newer.get_mut(&name) {
@@ -194,18 +199,20 @@ impl<D: Disk> CompactJob<D> {
         newer: &HashMap<String, u64>,
         is_due: bool,
     ) -> Verdict {
-        let events = segment.index().header().event_count;
-        let (mut dead, mut may_be_more) = (0, false);
-        for (name, summary) in topics {
+        let header = segment.index().header();
+        let (mut dead, mut events, mut may_be_more) = (0, 0, false);
+        // Control events stay as long as their segment.
+        for (name, summary) in topics.iter().filter(|(name, _)| !name.starts_with('$')) {
             let limits = self.limits.of(name);
+            events += summary.event_count;
             dead += limits.dead_at_least(summary, newer.get(name).copied().unwrap_or(0));
-            may_be_more |= limits.may_hide_more(summary);
+            may_be_more |= limits.may_hide_more(summary, header.first_time_ms);
         }
-        if dead == events {
+        if dead == header.event_count {
             return Verdict::Retire;
         }
         let is_looked_at = self.looked_at.get(&segment.name()) == Some(&self.segments.end());
-        if is_due || compaction::pays(dead, events) {
+        if !is_looked_at && (is_due || compaction::pays(dead, events)) {
             Verdict::Rewrite { must: true }
         } else if may_be_more && !is_looked_at {
             Verdict::Rewrite { must: false }
@@ -228,7 +235,7 @@ impl<D: Disk> CompactJob<D> {
         let (from, end, order) = (segment.base(), self.segments.end(), Order::Ascending);
         let query = ReadQuery { topics: patterns, from, end, order };
         let mut reader = Reader::new(Arc::clone(&self.segments), &query);
-        loop {
+        while !self.is_cancelled.load(Ordering::Relaxed) {
             match reader.next_blocking() {
                 Ok(Some(hits)) => {
                     for event in hits.events() {
@@ -244,6 +251,7 @@ impl<D: Disk> CompactJob<D> {
                 Ok(None) | Err(_) => return latest,
             }
         }
+        latest
     }
 
     fn rewrite(
@@ -255,7 +263,10 @@ impl<D: Disk> CompactJob<D> {
         must: bool,
     ) -> Result<CompactOutcome<D>, OpenError> {
         let old = segment.name();
-        let damaged = |reason: String| CompactOutcome::Damaged { name: old, reason };
+        let damaged = |reason: String| match reason == HAS_GAPS {
+            true => CompactOutcome::Looked(old),
+            false => CompactOutcome::Damaged { name: old, reason },
+        };
         let latest = self.latest_keys(segment, topics);
         let mut judges: HashMap<&str, TopicJudge> = topics
             .iter()
@@ -324,11 +335,12 @@ impl<D: Disk> CompactJob<D> {
             OpenError::Corrupt(Corruption { file, position, what })
         })?;
         let rewritten = writer.finish(segment.end(), &carried)?;
+        // The new generation is the segment now, whatever becomes of the old one: the next start removes
+        // what stays of it.
         for file_name in [old.log_file_name(), old.index_file_name()] {
-            let path = self.dir.join(file_name);
-            disk.remove(&path).map_err(OpenError::io("removing", &path))?;
+            let _ = retire::remove(disk, &self.dir.join(file_name));
         }
-        disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))?;
+        let _ = disk.sync_dir(&self.dir);
         segment.log_file().forget_cached();
         let bytes = (before, rewritten.file_bytes());
         let topics = lessened.into_iter().collect();
@@ -369,6 +381,8 @@ fn frames_of<D: Disk>(segment: &SealedSegment<D>) -> impl Iterator<Item = Result
         }
         let frame = match scan.next_frame() {
             Ok(Ok((frame, _))) => Ok(frame),
+            // What a repair has found to be lost stays so: the segment is left as it is.
+            Ok(Err(ScanEnd::Invalid(FrameError::Lost { .. }))) => Err(HAS_GAPS.to_owned()),
             Ok(Err(why)) => Err(format!("at position {}: {why}", scan.end().end_position)),
             Err(error) => Err(error.to_string()),
         };

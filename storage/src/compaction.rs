@@ -75,9 +75,9 @@ impl TopicLimits {
         count.saturating_add(newer).saturating_sub(count_max).min(count)
     }
 
-    /// Whether more of a segment may be dead than its index says.
-    pub fn may_hide_more(&self, summary: &TopicSummary) -> bool {
-        self.latest_per_key || summary.first_offset < self.floor || self.oldest_ms > 0
+    /// Whether more of a segment, whose first event is of `first_time_ms`, may be dead than its index says.
+    pub fn may_hide_more(&self, summary: &TopicSummary, first_time_ms: u64) -> bool {
+        self.latest_per_key || summary.first_offset < self.floor || first_time_ms < self.oldest_ms
     }
 }
 
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(none.dead_at_least(&topic, 99), 0);
         assert_eq!(TopicLimits { floor: Offset::new(201), ..none }.dead_at_least(&topic, 0), 10);
         let trimmed = TopicLimits { floor: Offset::new(200), ..none };
-        assert_eq!((trimmed.dead_at_least(&topic, 0), trimmed.may_hide_more(&topic)), (0, true));
+        assert_eq!((trimmed.dead_at_least(&topic, 0), trimmed.may_hide_more(&topic, 0)), (0, true));
         assert_eq!(TopicLimits { oldest_ms: 5_001, ..none }.dead_at_least(&topic, 0), 10);
         assert_eq!(TopicLimits { oldest_ms: 5_000, ..none }.dead_at_least(&topic, 0), 0);
         let counted = TopicLimits { count_max: Some(12), ..none };

@@ -87,6 +87,8 @@ pub struct Log<D: Disk> {
     keep_from: Offset,
     /// When limits are looked at again.
     retention_boot_ms: u64,
+    /// The last control event that is visible.
+    last_control: Offset,
     /// The topic that is looked at next for whether it is over, by number.
     expiry_from: usize,
     /// What the next staged event gets.
@@ -318,6 +320,7 @@ impl<D: Disk> Log<D> {
             keep_from: recovered.start,
             retention_boot_ms: 0,
             expiry_from: 0,
+            last_control: Offset::ZERO,
             next: end,
             clock: EventClock::new(now, recovered.last_time_ms),
             topics: recovered.topics,
@@ -404,7 +407,7 @@ impl<D: Disk> Log<D> {
             Close::Open => false,
             // A full disk has no place for the last frame: the next start recovers, as after a crash.
             Close::Draining => {
-                self.poison.is_some() || (self.jobs.disk_full && self.staging.is_empty())
+                self.poison.is_some() || (self.jobs.disk_full && self.commit.is_still())
             }
             Close::Ending => self.poison.is_some() || self.commit.is_clean(),
         };

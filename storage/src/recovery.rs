@@ -483,7 +483,14 @@ impl<D: Disk> Recovery<'_, D> {
         header: &SegmentHeader,
     ) -> Result<bool, OpenError> {
         let path = self.dir.join(found.name.index_file_name());
-        let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
+        let Some(index) = StoredIndex::read(self.disk, &path)? else {
+            if found.name.generation == 1 {
+                return Ok(false);
+            }
+            // It alone knows what the events that compaction took had added to the state.
+            let what = "the index of a rewritten segment is damaged".to_owned();
+            return Err(corrupt(&path, Position::default(), what));
+        };
         let end = index.header().end_offset;
         if !index.header().belongs_to(header) || end == header.base_offset {
             return Ok(false);

@@ -3,6 +3,7 @@
 //! In this order, with the directory synced in between: a log file that is missing is always explained.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,9 +29,19 @@ impl<D: Disk> RetireJob<D> {
         let name = self.segment.name();
         write_stub(disk, &self.dir, &self.segment)?;
         let log_path = self.dir.join(name.log_file_name());
-        disk.remove(&log_path).map_err(OpenError::io("removing", &log_path))?;
+        remove(disk, &log_path)?;
         self.segment.log_file().forget_cached();
         disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))
+    }
+}
+
+/// Removes a file that may be gone already: a removal that was cut short is tried again.
+pub(crate) fn remove<D: Disk>(disk: &D, path: &Path) -> Result<(), OpenError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(OpenError::io("removing", path)(error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -111,7 +111,8 @@ impl Rules {
     /// one that fixes more levels (`a/*` before `a/**`), then the one with the longer text.
     pub fn for_topic(&self, topic: &str) -> Option<&TopicSettings> {
         self.topics.get(topic).or_else(|| {
-            let patterns = self.topics.iter().filter_map(|(text, settings)| {
+            let with_wildcard = self.topics.iter().filter(|(text, _)| text.contains('*'));
+            let patterns = with_wildcard.filter_map(|(text, settings)| {
                 let pattern = TopicPattern::parse(text).ok()?;
                 (pattern.exact().is_none() && pattern.matches(topic)).then_some((text, settings))
             });
@@ -160,7 +161,6 @@ impl Rules {
                 let floors = Arc::make_mut(&mut self.floors);
                 for topic in &deleted.topics {
                     floors.raise(topic, offset);
-                    self.topics.remove(topic.as_str());
                 }
                 return deleted.topics.iter().map(|topic| (topic.clone(), offset)).collect();
             }

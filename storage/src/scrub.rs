@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use crate::{
+    frame::FrameError,
     index::{self, SegmentEnd},
     io::{Access, Disk, DiskFile},
     offset::Position,
-    scan::FrameScan,
+    scan::{FrameScan, ScanEnd},
     segment_set::SealedSegment,
 };
 
@@ -94,6 +95,12 @@ fn scan<D: Disk>(
         }
         match frames.next_frame() {
             Ok(Ok(_)) => {}
+            // What a repair has named is no news.
+            Ok(Err(ScanEnd::Invalid(FrameError::Lost { .. }))) => {
+                if !matches!(frames.step_over(), Ok(Some(_))) {
+                    return Err(format!("at position {}: no frame follows", at.end_position));
+                }
+            }
             Ok(Err(why)) => return Err(format!("at position {}: {why}", at.end_position)),
             Err(error) => return Err(format!("at position {}: {error}", at.end_position)),
         }

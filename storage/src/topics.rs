@@ -181,6 +181,14 @@ impl TopicTable {
                 && self.last_ever(topic).is_some_and(|last| last < *floor)
             {
                 self.clear(number);
+                continue;
+            }
+            // Its former life does not make it old. (Late rather than early.)
+            let number = self.number_of(topic).map_or(usize::MAX, |number| number.get() as usize);
+            if let Some(Some(entry)) = self.entries.get_mut(number)
+                && entry.first < *floor
+            {
+                entry.first_time_ms = entry.last_time_ms;
             }
         }
     }

@@ -87,7 +87,8 @@ impl<D: Disk> Log<D> {
         let bytes = self.check_limits(&events)?;
         // What frees space must be possible without any: there is room for it below the prepared end.
         let is_control = events.iter().all(|event| !event.kind.is_data());
-        if self.jobs.disk_full && (!is_control || events.is_empty()) {
+        let has_room = is_control && !events.is_empty() && self.has_control_room(bytes);
+        if self.jobs.disk_full && !has_room {
             return Err(AppendError::DiskFull);
         }
         self.staging.check_room(bytes)?;

@@ -97,12 +97,13 @@ impl<D: Disk> Log<D> {
         if !is_idle || self.close != Close::Open || self.segments.is_empty() {
             return None;
         }
+        if !self.are_rules_synced() {
+            return None;
+        }
+        let (now_ms, notice) = self.clock.event_time(now);
+        self.notices.extend(notice.map(Notice::Clock));
         self.jobs.compact = JobState::Running;
-        let limits = Limits {
-            rules: self.state.rules.clone(),
-            keep_from: self.start(),
-            now_ms: now.wall_ms,
-        };
+        let limits = Limits { rules: self.state.rules.clone(), keep_from: self.start(), now_ms };
         Some(Job::Compact(Box::new(CompactJob {
             dir: self.dir.clone(),
             segments: Arc::clone(&self.segments),

@@ -128,6 +128,7 @@ impl<D: Disk> Log<D> {
                 if let Some(control) = Control::decode(event.kind(), event.data()) {
                     let raised = self.state.rules.apply(&control, event.offset());
                     self.topics.clear_below(&raised);
+                    self.last_control = event.offset();
                     self.free_space();
                 }
             }
@@ -260,6 +261,12 @@ impl<D: Disk> Log<D> {
         let align_bytes = FRAME_ALIGN_BYTES as u64;
         let room_bytes = CONTROL_ROOM_BYTES.min(self.config.reserve_bytes);
         room_bytes.min(self.segment_bytes() / 16 / align_bytes * align_bytes)
+    }
+
+    /// Whether a full disk has room for a control event of at most `bytes`, behind what is staged.
+    pub(super) fn has_control_room(&self, bytes: usize) -> bool {
+        let frame_bytes = frame::frame_bytes_max(self.staging.staged_bytes() + bytes) as u64;
+        self.tail.end.plus(frame_bytes) <= self.tail.file.prepared
     }
 
     /// Whether these are control events alone, which a full disk has to take.

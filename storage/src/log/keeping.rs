@@ -22,9 +22,9 @@ const RETIRE_RETRY_MS: u64 = 10_000;
 /// The reserve is tried for again so often, and not sooner than so long after it was given back.
 const RESERVE_RETRY_MS: u64 = 5_000;
 /// So many topics are looked at at once for whether they are over,
-const EXPIRY_TOPICS: usize = 2_000;
+const EXPIRY_TOPICS: usize = 200;
 /// and the next ones so much later.
-const EXPIRY_MS: u64 = 50;
+const EXPIRY_MS: u64 = 20;
 /// An idle segment that holds only events that are gone is ended once it has so many bytes.
 const ENDED_BYTES_MIN: u64 = 1 << 20;
 
@@ -74,17 +74,22 @@ impl<D: Disk> Log<D> {
 
     /// Deletes topics that are over: some are looked at each time, so that this takes no millisecond.
     fn end_topics(&mut self, now: Now) {
-        if !self.state.rules.have_expiry() || self.jobs.rolling || !self.staging.is_empty() {
+        if !self.state.rules.have_expiry() || self.jobs.disk_full {
             return;
         }
+        // Not the wall clock: one that leaps would end everything.
+        let (now_ms, notice) = self.clock.event_time(now);
+        self.notices.extend(notice.map(Notice::Clock));
         let rules = &self.state.rules;
         let is_over =
-            |topic: &str, first_ms, last_ms| rules.is_over(topic, first_ms, last_ms, now.wall_ms);
-        let (topics, next) = self.topics.find_over(self.expiry_from, EXPIRY_TOPICS, is_over);
+            |topic: &str, first_ms, last_ms| rules.is_over(topic, first_ms, last_ms, now_ms);
+        let (mut topics, next) = self.topics.find_over(self.expiry_from, EXPIRY_TOPICS, is_over);
         self.expiry_from = next;
         if next != 0 {
             self.retention_boot_ms = now.boot_ms.saturating_add(EXPIRY_MS);
         }
+        // A topic that has an event on its way is not idle.
+        topics.retain(|topic| self.last_of(topic) == self.topics.last_ever(topic));
         if !topics.is_empty() {
             // Refused, they are found again.
             let _ = self.append_control(&Control::Deleted(TopicsDeleted { topics }), now);
@@ -114,16 +119,21 @@ impl<D: Disk> Log<D> {
     /// The oldest sealed segment, if all of its events are gone.
     pub(super) fn next_retirement(&mut self) -> Option<Job<D>> {
         let is_idle = self.jobs.retire == JobState::Idle && self.jobs.compact != JobState::Running;
-        if !is_idle || self.close != Close::Open {
+        if !is_idle || self.close != Close::Open || !self.are_rules_synced() {
             return None;
         }
-        let oldest = self.segments.iter().next()?;
-        if oldest.end() > self.keep_from || !self.is_sound(oldest.name()) {
-            return None;
-        }
-        let segment = Arc::clone(oldest);
+        // One that is damaged stays, and keeps no other.
+        let mut gone = self.segments.iter().take_while(|segment| segment.end() <= self.keep_from);
+        let segment = Arc::clone(gone.find(|segment| self.is_sound(segment.name()))?);
         self.jobs.retire = JobState::Running;
         Some(Job::Retire(RetireJob { dir: self.dir.clone(), segment }))
+    }
+
+    /// Whether what decides over events is on the device: where readers see more than that, a power cut
+    /// could take back the rule and leave what it had done.
+    pub(super) fn are_rules_synced(&self) -> bool {
+        let synced = self.synced();
+        self.last_control < synced.max(Offset::new(1)) && self.keep_from <= synced
     }
 
     pub(super) fn retired(&mut self, name: SegmentName, result: Result<(), OpenError>, now: Now) {

@@ -53,7 +53,14 @@ impl<D: Disk> Log<D> {
         }
         let (segment, from) = match self.scrubbing.place.take() {
             Some((segment, from)) => (segment, Some(from)),
-            None => (Arc::clone(self.segments.first_ending_behind(self.scrubbing.done)?), None),
+            None => match self.segments.first_ending_behind(self.scrubbing.done) {
+                Some(segment) => (Arc::clone(segment), None),
+                None => {
+                    // What there was behind it has gone meanwhile.
+                    self.scrubbing.done = Offset::ZERO;
+                    (Arc::clone(self.segments.iter().next()?), None)
+                }
+            },
         };
         self.jobs.scrub = JobState::Running;
         Some(Job::Scrub(ScrubJob { segment, from }))

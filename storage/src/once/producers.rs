@@ -58,6 +58,8 @@ pub struct Producers {
     entries: HashTable<ProducerEntry>,
     /// What was known before each append that is not visible yet, oldest first.
     undo: VecDeque<Undo>,
+    /// Before that time nobody can be forgotten, as far as is known.
+    full_until_s: u32,
 }
 
 #[derive(Debug)]
@@ -128,9 +130,14 @@ impl Producers {
         if self.entries.len() < PRODUCERS_MAX || self.get(hash).is_some() {
             return Ok(());
         }
-        self.entries.retain(|entry| !is_forgotten(entry, time_s));
-        if self.entries.len() < PRODUCERS_MAX {
-            return Ok(());
+        // A look at all of them takes milliseconds: none in vain.
+        if time_s >= self.full_until_s {
+            self.entries.retain(|entry| !is_forgotten(entry, time_s));
+            if self.entries.len() < PRODUCERS_MAX {
+                return Ok(());
+            }
+            let oldest_s = self.entries.iter().map(|entry| entry.time_s).min().unwrap_or(0);
+            self.full_until_s = oldest_s.saturating_add(FORGOTTEN_S);
         }
         Err(AppendError::TooManyProducers { producers_max: PRODUCERS_MAX as u64 })
     }
