@@ -1,6 +1,6 @@
 //! Reads the log of a running server and compares it with what its clients know.
 
-use std::io;
+use std::{collections::BTreeSet, fs, io, path::Path};
 
 use crate::{client, ledger::Ledger, server::Server};
 
@@ -20,5 +20,24 @@ pub fn check(server: &Server, ledger: &Ledger, is_whole: bool) -> io::Result<()>
             "the log says {end}, but {promised} were acknowledged or seen"
         )));
     }
-    ledger.check(from, &read, promised).map_err(|error| broken(error.to_string()))
+    ledger.check(from, &read, is_whole).map_err(|error| broken(error.to_string()))
+}
+
+/// What became of segments by the end, from the names of files: a run in which none was rewritten and
+/// none removed shows less than it should.
+pub fn rewritten(data: &Path) -> io::Result<String> {
+    let (mut logs, mut indexes) = (BTreeSet::new(), BTreeSet::new());
+    let mut generations = 0;
+    for entry in fs::read_dir(data.join("default/main"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let parts: Vec<_> = name.split('.').collect();
+        if let [base, generation, "log"] = parts[..] {
+            logs.insert(base.to_owned());
+            generations += u64::from(generation != "1");
+        } else if let [base, _, "idx"] = parts[..] {
+            indexes.insert(base.to_owned());
+        }
+    }
+    let removed = indexes.difference(&logs).count();
+    Ok(format!("{} segments, {generations} of them rewritten, {removed} removed", logs.len()))
 }

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -14,31 +14,86 @@ use std::{
 use serde_json::Value;
 use strandline_storage::io::sim::rng::SimRng;
 
-use crate::ledger::{EventName, Ledger};
+use crate::ledger::{EventName, Ledger, MORTAL};
 
 /// Nothing takes longer than this unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(5);
 
+const MORTAL_TOPICS: &str = "mortal";
+
+/// Lets the newest events alone of some topics stay, so that segments are rewritten and removed.
+fn set_retention(address: SocketAddr) -> io::Result<()> {
+    let line = format!("PUT /api/v1/topics/{MORTAL_TOPICS}/**");
+    let (status, answer) = request(address, &line, "*/*", br#"{"retain":{"count":20}}"#)?;
+    if status == 200 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{line}: {status} {}", String::from_utf8_lossy(&answer))))
+}
+
+/// Who publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Everybody.
+    All = 0,
+    /// Mortal publishers alone: their segments come to hold nothing that stays.
+    Mortals = 1,
+    /// Nobody: work in the background, which runs when nothing else wants to, comes to its turn.
+    Nobody = 2,
+}
+
+/// What stays in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// Everything.
+    None,
+    /// Of topics of mortal publishers a few events.
+    OfMortals,
+}
+
 /// Clients that go on whatever becomes of the server, until they are told to stop.
 pub struct Load {
     stop: Arc<AtomicBool>,
+    who: Arc<AtomicU32>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    /// Starts `publishers` publishers and a subscriber.
-    pub fn start(address: SocketAddr, ledger: &Arc<Ledger>, publishers: u32, seed: u64) -> Load {
+    /// Starts `publishers` publishers whose events stay, as many of others, and a subscriber.
+    pub fn start(
+        address: SocketAddr,
+        ledger: &Arc<Ledger>,
+        publishers: u32,
+        retention: Retention,
+        seed: u64,
+    ) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
+        let who = Arc::new(AtomicU32::new(Who::All as u32));
         let mut threads = Vec::new();
-        for publisher in 0..publishers {
-            let (stop, ledger) = (Arc::clone(&stop), Arc::clone(ledger));
+        for publisher in (0..publishers).chain(MORTAL..MORTAL + publishers) {
+            let (stop, who, ledger) = (Arc::clone(&stop), Arc::clone(&who), Arc::clone(ledger));
             let rng = SimRng::new(seed + u64::from(publisher));
-            threads.push(thread::spawn(move || publish(address, &ledger, publisher, rng, &stop)));
+            threads.push(thread::spawn(move || {
+                publish(address, &ledger, publisher, rng, &who, &stop)
+            }));
+        }
+        if retention == Retention::OfMortals {
+            let stop = Arc::clone(&stop);
+            threads.push(thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) && set_retention(address).is_err() {
+                    thread::sleep(PAUSE);
+                }
+            }));
         }
         let (stop_subscriber, ledger) = (Arc::clone(&stop), Arc::clone(ledger));
         threads.push(thread::spawn(move || subscribe(address, &ledger, &stop_subscriber)));
-        Load { stop, threads }
+        Load { stop, who, threads }
+    }
+
+    /// Says who publishes from now on.
+    pub fn let_publish(&self, who: Who) {
+        self.who.store(who as u32, Ordering::Relaxed);
     }
 
     /// Stops all and waits for them.
@@ -55,11 +110,17 @@ fn publish(
     ledger: &Ledger,
     publisher: u32,
     mut rng: SimRng,
+    who: &AtomicU32,
     stop: &AtomicBool,
 ) {
     let mut connection = None;
     let mut batch = 0;
+    let last = if publisher >= MORTAL { Who::Mortals } else { Who::All };
     while !stop.load(Ordering::Relaxed) {
+        if who.load(Ordering::Relaxed) > last as u32 {
+            thread::sleep(PAUSE);
+            continue;
+        }
         let of = *rng.pick(&[1, 1, 1, 2, 5]);
         let names: Vec<_> = (0..of).map(|at| EventName { publisher, batch, at, of }).collect();
         batch += 1;
@@ -90,7 +151,9 @@ fn append(
     rng: &mut SimRng,
 ) -> io::Result<Option<u64>> {
     let padding = "x".repeat(*rng.pick(&[0, 10, 100, 1000, 6000]));
-    let topic = format!("load/{}", names[0].publisher);
+    let first = names[0];
+    let topic = if first.is_mortal() { MORTAL_TOPICS } else { "load" };
+    let topic = format!("{topic}/{}", first.publisher);
     let data = |name: &EventName| format!(r#"{{"id":"{name}","padding":"{padding}"}}"#);
     let (target, body) = match names {
         [name] => (format!("/api/v1/topics/{topic}/events"), data(name)),
@@ -219,8 +282,9 @@ pub fn read_log(address: SocketAddr, from: u64) -> io::Result<(Vec<(u64, EventNa
             }
             next = offset + 1;
         }
+        // All that is left is gone, or cannot be read: which, whoever knows what was there can tell.
         if lines.is_empty() {
-            return Err(io::Error::other(format!("nothing is read at {next}, below {end}")));
+            break;
         }
     }
     Ok((events, end))
@@ -245,7 +309,7 @@ pub fn request(
     let mut stream = connect(address)?;
     write!(
         stream,
-        "{line} HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Length: {}\r\n\r\n",
+        "{line} HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     )?;
     stream.write_all(body)?;

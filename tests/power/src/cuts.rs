@@ -6,15 +6,15 @@ use std::{io, path::Path, process::Command, sync::Arc, thread, time::Duration};
 use strandline_storage::io::sim::{Fault, rng::SimRng};
 
 use crate::{
-    check::check,
-    client::Load,
+    check::{check, rewritten},
+    client::{Load, Retention, Who},
     disk::PowerDisk,
     ledger::Ledger,
     mount::Mounted,
     server::{Running, Server},
 };
 
-const PUBLISHERS: u32 = 4;
+const PUBLISHERS: u32 = 3;
 
 /// What happened in a run.
 #[derive(Debug, Default)]
@@ -74,7 +74,7 @@ fn run_on(
 ) -> io::Result<()> {
     let server = Server::new(program, &mounted.dir().join("data"), &work.join("server.log"))?;
     let ledger = Arc::new(Ledger::default());
-    let load = Load::start(server.address, &ledger, PUBLISHERS, seed);
+    let load = Load::start(server.address, &ledger, PUBLISHERS, Retention::OfMortals, seed);
     let mut rng = SimRng::new(seed);
     let mut tally = Tally::default();
     let mut story = Story(Vec::new());
@@ -89,15 +89,23 @@ fn run_on(
                 checked => checked?,
             }
         }
+        let who = *rng.pick(&[Who::All, Who::All, Who::Mortals, Who::Mortals, Who::Nobody]);
+        story.tell(format!("{who:?} publish"));
+        load.let_publish(who);
+        if who == Who::Nobody {
+            thread::sleep(Duration::from_millis(rng.between(0, 1000)));
+        }
         live(running, disk, &mut rng, &mut tally, &mut story);
     }
     disk.restore();
+    load.let_publish(Who::All);
     let running = server.start()?;
     check(&server, &ledger, true)?;
     load.stop();
     check(&server, &ledger, true)?;
     running.kill();
     story.0.clear();
+    println!("{}", rewritten(&mounted.dir().join("data"))?);
     println!("{tally:?}: {}, {} operations", ledger.counts(), disk.operations());
     Ok(())
 }

@@ -4,15 +4,20 @@ use std::{io, path::Path, sync::Arc, thread, time::Duration};
 
 use strandline_storage::io::sim::rng::SimRng;
 
-use crate::{check::check, client::Load, ledger::Ledger, server::Server};
+use crate::{
+    check::{check, rewritten},
+    client::{Load, Retention, Who},
+    ledger::Ledger,
+    server::Server,
+};
 
-const PUBLISHERS: u32 = 4;
+const PUBLISHERS: u32 = 3;
 
 /// Kills a server on a data directory below `work` `kills` times, some of them while it starts.
 pub fn run(program: &Path, work: &Path, kills: u64, seed: u64) -> io::Result<()> {
     let server = Server::new(program, &work.join("data"), &work.join("server.log"))?;
     let ledger = Arc::new(Ledger::default());
-    let load = Load::start(server.address, &ledger, PUBLISHERS, seed);
+    let load = Load::start(server.address, &ledger, PUBLISHERS, Retention::OfMortals, seed);
     let mut rng = SimRng::new(seed);
     for kill in 0..kills {
         let running = server.start()?;
@@ -20,14 +25,19 @@ pub fn run(program: &Path, work: &Path, kills: u64, seed: u64) -> io::Result<()>
         if kill % 4 == 0 {
             check(&server, &ledger, kill % 100 == 0)?;
         }
-        thread::sleep(Duration::from_millis(rng.between(0, 200)));
+        let who = *rng.pick(&[Who::All, Who::All, Who::Mortals, Who::Mortals, Who::Nobody]);
+        load.let_publish(who);
+        let life_ms_max = if who == Who::Nobody { 1500 } else { 200 };
+        thread::sleep(Duration::from_millis(rng.between(0, life_ms_max)));
         running.kill();
     }
+    load.let_publish(Who::All);
     let running = server.start()?;
     check(&server, &ledger, true)?;
     load.stop();
     check(&server, &ledger, true)?;
     running.kill();
+    println!("{}", rewritten(&work.join("data"))?);
     println!("{kills} kills: {}", ledger.counts());
     Ok(())
 }

@@ -2,12 +2,19 @@
 //!
 //! An event's id says who sent it, in which batch, and where in it: `<publisher>.<batch>.<at>.<of>`. No
 //! batch is sent twice, so each id is in the log once or not at all.
+//!
+//! Publishers from [`MORTAL`] on append to topics of which only the newest events are kept: theirs may be
+//! gone, so that segments are rewritten and removed, but what is there must be right. Offsets of what is
+//! gone are passed over.
 
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
     sync::{Mutex, MutexGuard},
 };
+
+/// The first publisher whose events do not stay.
+pub const MORTAL: u32 = 500;
 
 /// A promise that was broken, and how.
 #[derive(Debug)]
@@ -37,6 +44,11 @@ impl fmt::Display for EventName {
 }
 
 impl EventName {
+    /// Whether it may be gone.
+    pub fn is_mortal(&self) -> bool {
+        self.publisher >= MORTAL
+    }
+
     /// The id in an event's data.
     pub fn of_data(data: &serde_json::Value) -> Option<EventName> {
         let mut parts = data.get("id")?.as_str()?.split('.').map(str::parse);
@@ -55,7 +67,7 @@ struct State {
     seen: BTreeMap<u64, EventName>,
     seen_next: u64,
     /// The log as it was last read, by offset.
-    log: Vec<EventName>,
+    log: BTreeMap<u64, EventName>,
     broken: Option<String>,
     refused: u64,
 }
@@ -99,7 +111,7 @@ impl Ledger {
     pub fn seen(&self, offset: u64, name: EventName) {
         let mut state = self.lock();
         let expected = state.seen_next;
-        if offset != expected {
+        if offset < expected {
             state.break_off(format!("a subscriber that expected {expected} was sent {offset}"));
         }
         state.seen_next = offset + 1;
@@ -135,40 +147,54 @@ impl Ledger {
 
     /// Where to read on so that what was read before is compared once more.
     pub fn read_from(&self, overlap: u64) -> u64 {
-        (self.lock().log.len() as u64).saturating_sub(overlap)
+        let end = self.lock().log.last_key_value().map_or(0, |(offset, _)| offset + 1);
+        end.saturating_sub(overlap)
     }
 
-    /// Takes what was read from `from` to the end of the log, which had to have `promised` events.
-    pub fn check(&self, from: u64, read: &[(u64, EventName)], promised: u64) -> Result<(), Broken> {
+    /// Takes what was read from `from` to the end of the log. The order of all events that were ever
+    /// read is looked at if `is_whole`.
+    pub fn check(
+        &self,
+        from: u64,
+        read: &[(u64, EventName)],
+        is_whole: bool,
+    ) -> Result<(), Broken> {
         let mut state = self.lock();
-        let end = from + read.len() as u64;
-        if end < promised {
-            return Err(Broken(format!(
-                "the log ends at {end}, but {promised} were acknowledged or seen"
-            )));
-        }
-        for (expected, (offset, name)) in (from..).zip(read) {
-            let broken = |what: String| Err(Broken(format!("offset {offset}: {what}")));
-            if *offset != expected {
-                return broken(format!("{expected} was to come: a gap, or out of order"));
+        let broken = |offset: u64, what: String| Err(Broken(format!("offset {offset}: {what}")));
+        let mut end = from;
+        for (offset, name) in read {
+            if *offset < end {
+                return broken(*offset, "it comes twice, or out of order".to_owned());
             }
-            let index = usize::try_from(*offset).expect("a log that fits in memory");
-            if let Some(before) = state.log.get(index) {
-                if before != name {
-                    return broken(format!("{before} was there before, now it is {name}"));
-                }
-            } else {
-                state.log.push(*name);
+            end = offset + 1;
+            if let Some(before) = state.log.insert(*offset, *name).filter(|before| before != name) {
+                return broken(*offset, format!("{before} was there before, now it is {name}"));
             }
             for (who, told) in
                 [("acknowledged", &state.acknowledged), ("sent to a subscriber", &state.seen)]
             {
                 if let Some(told) = told.get(offset).filter(|told| *told != name) {
-                    return broken(format!("{told} was {who}, but {name} is there"));
+                    return broken(*offset, format!("{told} was {who}, but {name} is there"));
                 }
             }
+            if !name.is_mortal() && *offset < state.seen_next && !state.seen.contains_key(offset) {
+                return broken(*offset, format!("{name} is there, but no subscriber was sent it"));
+            }
         }
-        check_order(&state.log)
+        let there: HashSet<u64> = read.iter().map(|(offset, _)| *offset).collect();
+        for (who, known) in [
+            ("acknowledged", &state.acknowledged),
+            ("sent to a subscriber", &state.seen),
+            ("read before", &state.log),
+        ] {
+            let stays = known.range(from..end).filter(|(_, name)| !name.is_mortal());
+            if let Some((offset, name)) =
+                stays.into_iter().find(|(offset, _)| !there.contains(offset))
+            {
+                return broken(*offset, format!("{name}, which was {who}, is gone"));
+            }
+        }
+        if is_whole { check_order(&state.log) } else { Ok(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -183,25 +209,21 @@ impl State {
 }
 
 /// Each event once, batches whole, and a publisher's batches in the order in which it sent them.
-fn check_order(log: &[EventName]) -> Result<(), Broken> {
-    let mut names = HashSet::new();
-    let mut last: BTreeMap<u32, u32> = BTreeMap::new();
-    let mut at = 0;
-    while at < log.len() {
-        let first = log[at];
-        let of = usize::try_from(first.of).expect("a batch that fits in memory");
-        let whole = (0..).zip(log[at..].iter().take(of));
-        let is_whole = whole.clone().all(|(index, name)| *name == EventName { at: index, ..first });
-        if first.at != 0 || log.len() - at < of || !is_whole {
-            return Err(Broken(format!("offset {at}: a batch is there in part: {first}")));
+fn check_order(log: &BTreeMap<u64, EventName>) -> Result<(), Broken> {
+    let mut last: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+    for (offset, name) in log {
+        let EventName { publisher, batch, at, of } = *name;
+        let broken = |what: &str| Err(Broken(format!("offset {offset}: {name} is {what}")));
+        if last.insert(publisher, (batch, at)).is_some_and(|before| before >= (batch, at)) {
+            return broken("doubled or out of order");
         }
-        if last.insert(first.publisher, first.batch).is_some_and(|before| before >= first.batch) {
-            return Err(Broken(format!("offset {at}: {first} is doubled or out of order")));
+        let others = (*offset - u64::from(at)..).zip(0..of);
+        let is_whole = others
+            .into_iter()
+            .all(|(offset, at)| log.get(&offset) == Some(&EventName { at, ..*name }));
+        if !is_whole && !name.is_mortal() {
+            return broken("of a batch that is there in part");
         }
-        if !whole.map(|(_, name)| name).all(|name| names.insert(*name)) {
-            return Err(Broken(format!("offset {at}: {first} is there twice")));
-        }
-        at += of;
     }
     Ok(())
 }
@@ -223,8 +245,8 @@ mod tests {
         let ledger = Ledger::default();
         ledger.acknowledged(0, &batch(1, 0, 2));
         ledger.seen(0, batch(1, 0, 2)[0]);
-        let promised = ledger.promised().expect("nothing is broken");
-        ledger.check(0, read, promised).err().map_or(String::new(), |broken| broken.0)
+        ledger.promised().expect("nothing is broken");
+        ledger.check(0, read, true).err().map_or(String::new(), |broken| broken.0)
     }
 
     #[test]
@@ -239,12 +261,26 @@ mod tests {
             change(&mut read);
             check(&read)
         };
-        assert!(changed(|read| read.truncate(1)).contains("acknowledged or seen"));
-        assert!(changed(|read| _ = read.remove(2)).contains("a gap"));
-        assert!(changed(|read| read[2].1 = batch(1, 0, 1)[0]).contains("doubled"));
+        assert!(changed(|read| _ = read.remove(1)).contains("acknowledged, is gone"));
         assert!(changed(|read| read.truncate(5)).contains("in part"));
+        assert!(changed(|read| read[2].1 = batch(1, 0, 1)[0]).contains("doubled"));
         assert!(changed(|read| read[0].1.batch = 9).contains("was acknowledged"));
-        assert!(changed(|read| read.swap(3, 4)).contains("a gap"));
+        assert!(changed(|read| read.swap(3, 4)).contains("out of order"));
+    }
+
+    #[test]
+    fn mortal_events_may_be_gone_and_others_may_not() {
+        let ledger = Ledger::default();
+        ledger.acknowledged(0, &batch(MORTAL, 0, 2));
+        ledger.acknowledged(2, &batch(1, 0, 1));
+        ledger
+            .check(0, &[(1, batch(MORTAL, 0, 2)[1]), (2, batch(1, 0, 1)[0])], true)
+            .expect("fine");
+        ledger.check(0, &[(2, batch(1, 0, 1)[0])], true).expect("fine");
+        ledger.acknowledged(3, &batch(1, 1, 1));
+        ledger.acknowledged(4, &batch(1, 2, 1));
+        let gone = ledger.check(3, &[(4, batch(1, 2, 1)[0])], false).expect_err("gone");
+        assert!(gone.0.contains("acknowledged, is gone"), "{gone}");
     }
 
     #[test]
@@ -258,9 +294,11 @@ mod tests {
     #[test]
     fn what_was_there_stays() {
         let ledger = Ledger::default();
-        ledger.check(0, &log(), 0).expect("fine");
+        ledger.check(0, &log(), true).expect("fine");
         let mut changed = log();
         changed[2].1.publisher = 3;
-        assert!(ledger.check(0, &changed, 0).expect_err("changed").0.contains("was there before"));
+        assert!(
+            ledger.check(0, &changed, true).expect_err("changed").0.contains("was there before")
+        );
     }
 }
