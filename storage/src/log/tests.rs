@@ -37,6 +37,7 @@ pub(crate) fn tiny() -> LogConfig {
         preallocate_bytes_max: 32 << 10,
         recent_frames_bytes_max: 16 << 10,
         reserve_bytes: 16 << 10,
+        id_window_s: 100_000,
         ..LogConfig::default()
     }
 }
