@@ -1047,22 +1047,108 @@ fn a_crash_in_a_rewrite_leaves_either_the_old_segment_or_the_new_one() {
 }
 
 #[test]
-fn a_damaged_segment_is_left_as_it_is() {
+fn a_damaged_segment_is_left_as_it_is_and_keeps_no_other() {
     let disk = SimDisk::new(7);
     let mut log = mixed(&disk, 100);
-    let path = log_files(&disk)[0].clone();
+    let files = log_files(&disk);
+    let path = files[0].clone();
     disk.flip_bit(&path, Position::new(9_000), 3);
     let bytes = disk.bytes(&path).expect("a file");
-    keep(&mut log, crate::settings::LogRetention { count: Some(10), ..Default::default() });
     log.run_ops(now(MUCH_LATER_MS));
-    // It may have been retired before anybody looked: limits go first.
-    let deleted = TopicsDeleted { topics: vec!["gone".into()] };
-    log.append_control(&Control::Deleted(deleted), now(2)).expect("staged");
+    assert_eq!(log.damaged_segments(), 1, "found when it was to be rewritten");
+    keep(&mut log, crate::settings::LogRetention { count: Some(10), ..Default::default() });
     log.run_ops(now(2 * MUCH_LATER_MS));
-    if let Some(after) = disk.bytes(&path) {
-        assert!(after == bytes, "not a byte of it changes");
-        assert_eq!(log.damaged_segments(), 1);
+    assert!(disk.bytes(&path).as_deref() == Some(&bytes[..]), "not a byte of it changes");
+    assert!(log_files(&disk).len() <= 3, "the others are gone: {:?}", log_files(&disk));
+    let disk = disk.power_cut();
+    assert_eq!(open(&disk).visible(), log.visible());
+}
+
+#[test]
+fn a_removal_that_fails_half_way_is_finished_later() {
+    // The first is that of a new segment.
+    for after in 1..4 {
+        let disk = SimDisk::new(after);
+        let mut log = mixed(&disk, 60);
+        disk.arm(Fault::SyncDirFails, after);
+        keep(&mut log, crate::settings::LogRetention { count: Some(10), ..Default::default() });
+        log.run_ops(now(5_000));
+        log.run_ops(now(50_000));
+        let notices = log.take_notices();
+        let start = log.segments().start();
+        assert!(
+            start.plus(60) > log.visible(),
+            "it has gone on: {start}, {:?} {:?}",
+            log.poisoned().cloned(),
+            notices
+        );
+        assert!(log_files(&disk).len() <= 3, "{:?}", log_files(&disk));
     }
+}
+
+#[test]
+fn a_topic_that_is_used_again_is_not_as_old_as_its_former_life() {
+    use crate::settings::{TopicExpiry, TopicSettings};
+    let disk = SimDisk::new(9);
+    let mut log = open(&disk);
+    let expire = TopicExpiry { age_s: Some(60), idle_s: None };
+    let settings = Some(TopicSettings { expire, ..Default::default() });
+    let rule = TopicRule { pattern: "a".into(), settings };
+    log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+    log.run_ops(now(1));
+    append_each(&mut log, 50);
+    log.run_ops(now(70_000));
+    assert!(log.topics().get("a").is_none(), "it is over");
+    log.append(vec![event("a", "new")], now(71_000)).expect("staged");
+    log.run_ops(now(71_000));
+    let disk = disk.power_cut();
+    let mut log = open(&disk);
+    log.run_ops(now(72_000));
+    assert!(log.topics().get("a").is_some(), "it has just begun anew");
+}
+
+/// A clock that leaps decades ahead, and is set right again, ends nothing.
+#[test]
+fn a_clock_that_leaps_ends_no_topic() {
+    use crate::settings::{TopicExpiry, TopicSettings};
+    let disk = SimDisk::new(9);
+    let mut log = open(&disk);
+    let expire = TopicExpiry { age_s: None, idle_s: Some(3_600) };
+    let settings = Some(TopicSettings { expire, ..Default::default() });
+    let rule = TopicRule { pattern: "**".into(), settings };
+    log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+    append_each(&mut log, 5);
+    log.run_ops(now(2_000));
+    let leapt = Now { wall_ms: now(0).wall_ms + 500_000_000_000, boot_ms: 4_000 };
+    log.run_ops(leapt);
+    log.run_ops(Now { boot_ms: 6_000, ..leapt });
+    assert!(log.topics().get("a").is_some());
+}
+
+#[test]
+fn a_full_disk_refuses_what_has_no_room_and_the_log_still_ends() {
+    let disk = SimDisk::new(2);
+    let mut log = open(&disk);
+    append_each(&mut log, 3);
+    disk.limit_space(Some(disk.space_bytes()));
+    while !log.is_disk_full() {
+        let _ = log.append(vec![event("a", &"x".repeat(3_000))], now(2));
+        log.run_ops(now(2));
+    }
+    log.refuse_staged();
+    let deleted = |topic: &str| Control::Deleted(TopicsDeleted { topics: vec![topic.into()] });
+    let mut taken = 0;
+    while log.append_control(&deleted(&format!("t/{taken}")), now(3)).is_ok() {
+        log.run_ops(now(3));
+        taken += 1;
+        assert!(taken < 100, "there is room for ever");
+    }
+    assert!(taken > 0, "there is room for some");
+    log.begin_close();
+    for step in 0..5 {
+        log.run_ops(now(4_000 + 2_000 * step));
+    }
+    assert!(log.is_closed(), "nothing waits for space that does not come");
 }
 
 /// Issue 5: "`DELETE`, trim, retention and compaction work on a full disk", and appends go on by
