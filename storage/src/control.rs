@@ -3,11 +3,13 @@
 //! Their data is JSON, and their topic [`TOPIC`], which no pattern of a reader matches:
 //! ```text
 //! kind             data
-//! log settings     {"retain":{"age_s":..,"bytes":..,"count":..}}
+//! log settings     {"retain":{"age_s":..,"bytes":..,"count":..},"keep_from":4711}
 //! topic settings   {"pattern":"a/*","settings":{"retain":{..},"expire":{..}}}     null: none any more
 //! topics deleted   {"topics":["a/b",..]}             their events before this one are gone
 //! topic trimmed    {"topic":"a/b","before":4711}     its events before that offset are
 //! ```
+//! `keep_from` is what the settings before had let go, which a looser limit does not bring back: the log
+//! adds it.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,22 @@ pub enum Control {
     Deleted(TopicsDeleted),
     /// The events of a topic before an offset are gone.
     Trimmed(TopicTrimmed),
+}
+
+/// The member by which the settings of a log say what those before had let go.
+const KEEP_FROM: &str = "keep_from";
+
+/// Adds to the settings of a log what those before have let go.
+pub(crate) fn add_kept_from(event: &mut NewEvent, keep_from: Offset) {
+    let Ok(mut settings) = serde_json::from_slice::<serde_json::Value>(&event.data) else { return };
+    settings[KEEP_FROM] = keep_from.get().into();
+    event.data = Bytes::from(settings.to_string());
+}
+
+/// What the settings before had let go.
+pub(crate) fn kept_from(data: &[u8]) -> Offset {
+    let settings = serde_json::from_slice::<serde_json::Value>(data).unwrap_or_default();
+    Offset::new(settings[KEEP_FROM].as_u64().unwrap_or(0))
 }
 
 /// See [`Control::Topic`].

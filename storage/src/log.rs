@@ -317,7 +317,7 @@ impl<D: Disk> Log<D> {
             dir: dir.to_owned(),
             lock: Some(lock),
             tag,
-            keep_from: recovered.start,
+            keep_from: recovered.start.max(recovered.state.rules.keep_from()).min(end),
             retention_boot_ms: 0,
             expiry_from: 0,
             last_control: Offset::ZERO,

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::{
-    control::{Control, TopicRule},
-    event::EventView,
+    control::{self, Control, TopicRule},
+    event::{EventKind, EventView},
     frame::Frame,
     index::StoredControl,
     offset::Offset,
@@ -89,12 +89,19 @@ pub struct Rules {
     log: LogSettings,
     topics: BTreeMap<Box<str>, TopicSettings>,
     floors: Arc<Floors>,
+    /// What settings that do not hold any more have let go.
+    keep_from: Offset,
 }
 
 impl Rules {
     /// The settings of the log.
     pub fn log(&self) -> &LogSettings {
         &self.log
+    }
+
+    /// The first offset that settings, which do not hold any more, had kept.
+    pub fn keep_from(&self) -> Offset {
+        self.keep_from
     }
 
     /// What was set, by topic or pattern.
@@ -177,6 +184,10 @@ impl Rules {
     pub fn apply_stored(&mut self, stored: &StoredControl) -> Vec<(String, Offset)> {
         // What cannot be understood was checked when it was appended; a newer program's is skipped.
         let control = Control::decode(stored.kind, &stored.data);
+        if stored.kind == EventKind::LogSettings {
+            self.keep_from =
+                self.keep_from.max(control::kept_from(&stored.data)).min(stored.offset);
+        }
         control.map_or_else(Vec::new, |control| self.apply(&control, stored.offset))
     }
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use super::{Close, Log, Notice, Now, Poison};
 use crate::{
     append::{Append, Appended, ExpectedOffset, OffsetScope},
-    control::Control,
+    control::{self, Control},
     error::AppendError,
-    event::{NewEvent, StagedEvent, archive::PRODUCER_HEADER},
+    event::{EventKind, NewEvent, StagedEvent, archive::PRODUCER_HEADER},
     frame::{self, EVENTS_MAX},
     index::delta,
     io::Disk,
@@ -56,6 +56,9 @@ impl<D: Disk> Log<D> {
         self.notices.extend(notice.map(Notice::Clock));
         let time_s = delta::seconds(time_ms);
 
+        for event in events.iter_mut().filter(|event| event.kind == EventKind::LogSettings) {
+            control::add_kept_from(event, self.keep_from);
+        }
         let mut claimed = None;
         if let (Some(claim), Some(first)) = (&producer, events.first_mut()) {
             let hash = producer_hash(claim, &first.topic);

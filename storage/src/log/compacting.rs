@@ -103,6 +103,7 @@ impl<D: Disk> Log<D> {
         let (now_ms, notice) = self.clock.event_time(now);
         self.notices.extend(notice.map(Notice::Clock));
         self.jobs.compact = JobState::Running;
+        self.compaction.is_cancelled = Arc::default();
         let limits = Limits { rules: self.state.rules.clone(), keep_from: self.start(), now_ms };
         Some(Job::Compact(Box::new(CompactJob {
             dir: self.dir.clone(),

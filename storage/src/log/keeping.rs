@@ -118,13 +118,20 @@ impl<D: Disk> Log<D> {
 
     /// The oldest sealed segment, if all of its events are gone.
     pub(super) fn next_retirement(&mut self) -> Option<Job<D>> {
-        let is_idle = self.jobs.retire == JobState::Idle && self.jobs.compact != JobState::Running;
+        let is_idle = self.jobs.retire == JobState::Idle;
         if !is_idle || self.close != Close::Open || !self.are_rules_synced() {
             return None;
         }
         // One that is damaged stays, and keeps no other.
         let mut gone = self.segments.iter().take_while(|segment| segment.end() <= self.keep_from);
         let segment = Arc::clone(gone.find(|segment| self.is_sound(segment.name()))?);
+        if self.jobs.compact == JobState::Running {
+            // Space that is short does not wait for a rewrite, which may take minutes.
+            if self.jobs.disk_full {
+                self.cancel_compaction();
+            }
+            return None;
+        }
         self.jobs.retire = JobState::Running;
         Some(Job::Retire(RetireJob { dir: self.dir.clone(), segment }))
     }

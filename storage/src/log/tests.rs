@@ -1261,3 +1261,24 @@ fn topics_are_over_so_long_after_their_first_or_last_event() {
     let disk = disk.power_cut();
     assert_eq!(listed(&open(&disk)), [false, true, true]);
 }
+
+/// What a limit has let go does not come back with a looser one.
+#[test]
+fn what_is_gone_stays_gone_when_a_limit_is_loosened() {
+    use crate::settings::LogRetention;
+    let disk = SimDisk::new(3);
+    let mut log = open(&disk);
+    append_each(&mut log, 20);
+    keep(&mut log, LogRetention { count: Some(5), ..Default::default() });
+    let start = log.start();
+    assert_eq!(start, Offset::new(16));
+    keep(&mut log, LogRetention::default());
+    assert_eq!(log.start(), start);
+    let mut disk = disk;
+    for _ in 0..2 {
+        disk = disk.power_cut();
+        let mut log = open(&disk);
+        assert_eq!(log.start(), start, "after a restart");
+        append_each(&mut log, 30);
+    }
+}
