@@ -31,6 +31,7 @@ use crate::{
     index::{
         Carried, IndexBuilder, IndexError, IndexHeader, SectionKind, SegmentEnd, TopicSummary,
         gone::{self, GoneTopic},
+        stub::StubLimits,
     },
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
@@ -64,6 +65,8 @@ pub struct CompactJob<D: Disk> {
     pub(crate) skipped: HashSet<SegmentName>,
     /// How far the sealed part reached when a segment was last looked through for superseded keys.
     pub(crate) looked_at: HashMap<SegmentName, Offset>,
+    /// What of the state a stub need not keep.
+    pub(crate) stub_limits: StubLimits,
     /// How long it rests after each [`PACE_BYTES`].
     pub(crate) rest: Duration,
     /// Raised when the log closes: nobody waits for a rewrite.
@@ -148,7 +151,7 @@ impl<D: Disk> CompactJob<D> {
             match self.judge(segment, &topics, &newer, is_due) {
                 Verdict::Leave => {}
                 Verdict::Retire => {
-                    let job = retire::RetireJob { dir: self.dir.clone(), segment: segment.clone() };
+                    let job = self.retirement(segment);
                     job.run(disk)?;
                     let (topics, bytes) = (numbers_of(&topics), segment.file_bytes());
                     return Ok(CompactOutcome::Retired { name, topics, bytes });
@@ -159,6 +162,11 @@ impl<D: Disk> CompactJob<D> {
             }
         }
         Ok(CompactOutcome::Nothing)
+    }
+
+    fn retirement(&self, segment: &Arc<SealedSegment<D>>) -> retire::RetireJob<D> {
+        let (dir, segment, limits) = (self.dir.clone(), segment.clone(), self.stub_limits);
+        retire::RetireJob { dir, segment, limits }
     }
 
     fn has_topic_limits(&self) -> bool {
@@ -325,7 +333,7 @@ impl<D: Disk> CompactJob<D> {
         let before = segment.file_bytes();
         if writer.is_empty() {
             drop(writer);
-            retire::RetireJob { dir: self.dir.clone(), segment: segment.clone() }.run(disk)?;
+            self.retirement(segment).run(disk)?;
             let topics = numbers_of(topics);
             return Ok(CompactOutcome::Retired { name: old, topics, bytes: before });
         }

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     error::{Corruption, OpenError},
-    index::stub::make_stub,
+    index::stub::{StubLimits, make_stub},
     io::{Access, Disk, DiskFile},
     offset::Position,
     seal,
@@ -21,13 +21,14 @@ use crate::{
 pub struct RetireJob<D: Disk> {
     pub(crate) dir: PathBuf,
     pub(crate) segment: Arc<SealedSegment<D>>,
+    pub(crate) limits: StubLimits,
 }
 
 impl<D: Disk> RetireJob<D> {
     /// Removes the segment. Readers that have it open go on.
     pub(crate) fn run(&self, disk: &D) -> Result<(), OpenError> {
         let name = self.segment.name();
-        write_stub(disk, &self.dir, &self.segment)?;
+        write_stub(disk, &self.dir, &self.segment, &self.limits)?;
         let log_path = self.dir.join(name.log_file_name());
         remove(disk, &log_path)?;
         self.segment.log_file().forget_cached();
@@ -50,6 +51,7 @@ pub(crate) fn write_stub<D: Disk>(
     disk: &D,
     dir: &Path,
     segment: &SealedSegment<D>,
+    limits: &StubLimits,
 ) -> Result<(), OpenError> {
     let name = segment.name();
     let path = dir.join(name.index_file_name());
@@ -57,7 +59,7 @@ pub(crate) fn write_stub<D: Disk>(
     let size = file.size().map_err(OpenError::io("reading", &path))?;
     let mut bytes = vec![0; usize::try_from(size).expect("an index fits in memory")];
     file.read_exact_at(&mut bytes, Position::default()).map_err(OpenError::io("reading", &path))?;
-    let stub = make_stub(&bytes).map_err(|error| {
+    let stub = make_stub(&bytes, limits).map_err(|error| {
         let what = error.to_string();
         OpenError::Corrupt(Corruption { file: path.clone(), position: Position::default(), what })
     })?;

@@ -1,12 +1,19 @@
 //! The index of a segment whose events are all gone: a stub. It says which offsets are missing on
 //! purpose, so that a hole that retention made is not taken for a lost file, and it keeps what the
-//! segment had added to the state of the log.
+//! segment had added to the state of the log and is still of use.
 //!
-//! It is the index as it was, with one more section, STUB, of 8 bytes: `retired\0`. Where a stub stands
-//! beside its log file, a removal was cut short, and is finished by the next start.
+//! It has the header of the index as it was, without events, frames and topics, and these sections: IDS
+//! and PRODUCERS, as far as they are young enough to matter, CONTROLS, GONE with all topics, and STUB, of 8
+//! bytes: `retired\0`. Where a stub stands beside its log file, a removal was cut short, and is finished
+//! by the next start.
+
+use std::collections::BTreeMap;
 
 use crate::{
-    index::{INDEX_HEADER_BYTES, IndexError, IndexHeader, Section, SectionKind},
+    index::{
+        INDEX_HEADER_BYTES, IndexError, IndexHeader, ResidentIndex, Section, SectionKind, delta,
+        gone::{self, GoneTopic},
+    },
     offset::Position,
 };
 
@@ -19,9 +26,18 @@ impl IndexHeader {
     }
 }
 
+/// What is too old to be kept in a stub.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StubLimits {
+    /// Ids of events before it are forgotten by now: milliseconds since 1970.
+    pub ids_since_ms: u64,
+    /// And producers that were silent since: seconds since 1970.
+    pub producers_since_s: u32,
+}
+
 /// The stub of an index, which is given whole.
-pub fn make_stub(bytes: &[u8]) -> Result<Vec<u8>, IndexError> {
-    let mut header = IndexHeader::decode(bytes)?;
+pub fn make_stub(bytes: &[u8], limits: &StubLimits) -> Result<Vec<u8>, IndexError> {
+    let header = IndexHeader::decode(bytes)?;
     if header.is_stub() {
         return Ok(bytes.to_vec());
     }
@@ -29,16 +45,104 @@ pub fn make_stub(bytes: &[u8]) -> Result<Vec<u8>, IndexError> {
         let bytes_expected = header.index_bytes;
         return Err(IndexError::Length { bytes: bytes.len() as u64, bytes_expected });
     }
-    let section = Section {
-        kind: SectionKind::STUB,
-        checksum: header.seed().crc(&CONTENT),
-        position: Position::new(header.index_bytes),
-        bytes: CONTENT.len() as u64,
+    let section = |kind| {
+        let section = header.section(kind);
+        let content = &bytes[section.range()];
+        let is_good = content.is_empty() || header.seed().crc(content) == section.checksum;
+        if is_good { Ok(content) } else { Err(IndexError::Checksum { section: kind }) }
     };
-    header.sections.push(section);
-    header.index_bytes = section.end().get();
-    let mut stub = header.encode().to_vec();
-    stub.extend_from_slice(&bytes[INDEX_HEADER_BYTES..]);
-    stub.extend_from_slice(&CONTENT);
-    Ok(stub)
+    let (base, end) = (header.base_offset, header.end_offset);
+    let mut ids = delta::decode_ids(section(SectionKind::IDS)?, base, end)?;
+    ids.retain(|entry| entry.time_ms >= limits.ids_since_ms);
+    let mut producers = delta::decode_producers(section(SectionKind::PRODUCERS)?, end)?;
+    producers.retain(|entry| entry.time_s >= limits.producers_since_s);
+    let contents = [
+        (SectionKind::IDS, delta::encode_ids(ids.iter(), base)),
+        (SectionKind::PRODUCERS, delta::encode_producers(producers.iter())),
+        (SectionKind::CONTROLS, section(SectionKind::CONTROLS)?.to_vec()),
+        (SectionKind::GONE, gone::encode_gone(&all_topics(bytes, &header)?, base)),
+        (SectionKind::STUB, CONTENT.to_vec()),
+    ];
+    let mut position = Position::new(INDEX_HEADER_BYTES as u64);
+    let mut sections = Vec::new();
+    for (kind, content) in contents.iter().filter(|(_, content)| !content.is_empty()) {
+        let checksum = header.seed().crc(content);
+        let section = Section { kind: *kind, checksum, position, bytes: content.len() as u64 };
+        position = section.end();
+        sections.push(section);
+    }
+    let stub = IndexHeader {
+        event_count: 0,
+        frame_count: 0,
+        topic_count: 0,
+        resident_bytes: INDEX_HEADER_BYTES as u64,
+        index_bytes: position.get(),
+        sections,
+        ..header
+    };
+    let mut bytes = stub.encode().to_vec();
+    contents.iter().for_each(|(_, content)| bytes.extend_from_slice(content));
+    Ok(bytes)
+}
+
+/// Every topic that the index knows, with its last event.
+fn all_topics(bytes: &[u8], header: &IndexHeader) -> Result<Vec<GoneTopic>, IndexError> {
+    let gone = &bytes[header.section(SectionKind::GONE).range()];
+    let gone = gone::decode_gone(gone, header.base_offset, header.end_offset)?;
+    let mut topics: BTreeMap<String, GoneTopic> =
+        gone.into_iter().map(|topic| (topic.name.clone(), topic)).collect();
+    let resident = ResidentIndex::decode(bytes)?;
+    let blocks = &bytes[header.section(SectionKind::TOPICS).range()];
+    let mut entries = resident.read_topics(blocks, 0..resident.topic_block_count())?;
+    while let Some(entry) = entries.next_entry()? {
+        let is_newer = topics
+            .get(entry.name)
+            .is_none_or(|known| known.last_offset < entry.summary.last_offset);
+        if is_newer {
+            topics.insert(
+                entry.name.to_owned(),
+                GoneTopic {
+                    name: entry.name.to_owned(),
+                    number: entry.summary.number,
+                    last_offset: entry.summary.last_offset,
+                    last_time_ms: entry.summary.last_time_ms,
+                },
+            );
+        }
+    }
+    Ok(topics.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        index::check_all,
+        io::{Access, Disk, DiskFile},
+        segment::SegmentFile,
+        testing::TestLog,
+    };
+
+    #[test]
+    fn a_stub_keeps_the_topics_and_is_short() {
+        let mut log = TestLog::new(1);
+        let name = log.add_sealed(&vec![vec![("a", vec![1]), ("b/c", vec![2])]; 3_000]);
+        let path = log.path(name, SegmentFile::Index);
+        let file = log.disk.open(&path, Access::Read).expect("an index");
+        let mut bytes = vec![0; usize::try_from(file.size().expect("a size")).expect("small")];
+        file.read_exact_at(&mut bytes, Position::default()).expect("readable");
+        let stub = make_stub(&bytes, &StubLimits::default()).expect("a stub");
+        assert!(stub.len() < 700 && bytes.len() > 5_000, "{} of {}", stub.len(), bytes.len());
+        let resident = check_all(&stub).expect("a sound index");
+        let (was, header) = (IndexHeader::decode(&bytes).expect("an index"), resident.header());
+        assert!(header.is_stub() && !was.is_stub());
+        assert_eq!((header.base_offset, header.end_offset), (was.base_offset, was.end_offset));
+        assert_eq!(header.last_time_ms, was.last_time_ms);
+        let gone = &stub[header.section(SectionKind::GONE).range()];
+        let gone = gone::decode_gone(gone, header.base_offset, header.end_offset).expect("topics");
+        let known: Vec<_> =
+            gone.iter().map(|topic| (topic.name.as_str(), topic.last_offset.get())).collect();
+        assert_eq!(known, [("a", 5_998), ("b/c", 5_999)]);
+        assert_eq!(make_stub(&stub, &StubLimits::default()).as_ref(), Ok(&stub), "once is enough");
+    }
 }

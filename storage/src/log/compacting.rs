@@ -116,6 +116,7 @@ impl<D: Disk> Log<D> {
             },
             skipped: self.compaction.damaged.clone(),
             looked_at: self.compaction.looked_at.clone(),
+            stub_limits: self.stub_limits(now_ms),
             rest: Duration::from_micros(if self.jobs.disk_full { 0 } else { REST_US }),
             is_cancelled: Arc::clone(&self.compaction.is_cancelled),
         })))

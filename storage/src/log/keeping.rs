@@ -7,8 +7,10 @@ use crate::{
     config::LogConfig,
     control::{Control, TopicsDeleted},
     error::OpenError,
+    index::{delta, stub::StubLimits},
     io::Disk,
     offset::Offset,
+    once::producers::FORGOTTEN_S,
     op::{Job, ReserveJob},
     retention,
     retire::RetireJob,
@@ -133,7 +135,8 @@ impl<D: Disk> Log<D> {
             return None;
         }
         self.jobs.retire = JobState::Running;
-        Some(Job::Retire(RetireJob { dir: self.dir.clone(), segment }))
+        let limits = self.stub_limits(self.clock.last_ms());
+        Some(Job::Retire(RetireJob { dir: self.dir.clone(), segment, limits }))
     }
 
     /// Whether what decides over events is on the device: where readers see more than that, a power cut
@@ -141,6 +144,15 @@ impl<D: Disk> Log<D> {
     pub(super) fn are_rules_synced(&self) -> bool {
         let synced = self.synced();
         self.last_control < synced.max(Offset::new(1)) && self.keep_from <= synced
+    }
+
+    /// What of the state nobody asks for any more, at a time by the clock of events.
+    pub(super) fn stub_limits(&self, now_ms: u64) -> StubLimits {
+        let window_ms = self.config.id_window().time_ms;
+        StubLimits {
+            ids_since_ms: now_ms.saturating_sub(window_ms),
+            producers_since_s: delta::seconds(now_ms).saturating_sub(FORGOTTEN_S),
+        }
     }
 
     pub(super) fn retired(&mut self, name: SegmentName, result: Result<(), OpenError>, now: Now) {
