@@ -278,7 +278,8 @@ impl Segment {
 fn bless() {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let retired = Segment::new(0, 1).plain(30);
-    let stub = stub::make_stub(&retired.index_bytes()).expect("an index");
+    let stub =
+        stub::make_stub(&retired.index_bytes(), &stub::StubLimits::default()).expect("an index");
     files.insert(retired.name.index_file_name(), stub);
     for sealed in [Segment::new(30, 1).plain(60), Segment::new(60, 2).compressed(80).gap(90)] {
         files.insert(sealed.name.index_file_name(), sealed.index_bytes());
