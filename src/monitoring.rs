@@ -127,6 +127,12 @@ fn push_log(text: &mut MetricsText, stats: &LogStats) {
             "The length of their files after.",
             stats.compaction.bytes_after,
         ),
+        (
+            "strandline_scrubbed_bytes_total",
+            "Bytes of sealed segments read again since the start.",
+            stats.scrub.bytes,
+        ),
+        ("strandline_scrub_passes_total", "How often all of them have been.", stats.scrub.passes),
     ] {
         text.counter(name, help, value);
     }

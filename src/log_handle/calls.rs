@@ -17,7 +17,7 @@ use strandline_storage::{
     error::{AppendError, ReadError},
     frame::{self, Frame},
     io::Space,
-    log::CompactionTotals,
+    log::{CompactionTotals, ScrubTotals},
     offset::Offset,
     reader::{Hits, ReadQuery},
     settings::{LogSettings, TopicSettings},
@@ -147,6 +147,8 @@ pub struct LogStats {
     pub producers: u64,
     /// What compaction has done since the log was opened.
     pub compaction: CompactionTotals,
+    /// What scrubbing has.
+    pub scrub: ScrubTotals,
     /// The space of its disk, if that is known.
     pub disk: Option<Space>,
 }

@@ -38,6 +38,7 @@ impl Owner {
             ids: log.ids().len() as u64,
             producers: log.producers().len() as u64,
             compaction: log.compaction_totals(),
+            scrub: log.scrub_totals(),
             disk: space,
         }
     }

@@ -67,6 +67,7 @@ mod scrubbing;
 use compacting::Compaction;
 pub use compacting::CompactionTotals;
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
+pub use scrubbing::ScrubTotals;
 use scrubbing::{SCRUB_FIRST_MS, Scrubbing};
 
 /// The name of the file that keeps some space. Found at a start, it is removed: recovery may need it.
