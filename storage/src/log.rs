@@ -156,6 +156,9 @@ struct Jobs<D: Disk> {
     needs_reserve: bool,
     /// It was given back, or could not be made: nothing else takes space before it is there again.
     owes_reserve: bool,
+    /// Much of the active segment may be dead, and the disk is full: it is to be ended, so that it can be
+    /// rewritten, be it with the reserve.
+    ends_for_space: bool,
     /// How much the next extension adds.
     step_bytes: u64,
     /// How far the segment must be prepared for the frame that waits.
@@ -353,6 +356,7 @@ impl<D: Disk> Log<D> {
                 has_reserve: false,
                 needs_reserve: false,
                 owes_reserve: false,
+                ends_for_space: false,
                 step_bytes: config.preallocate_bytes_min,
                 needed: Position::default(),
                 next_file: None,

@@ -129,6 +129,7 @@ impl<D: Disk> Log<D> {
                     let raised = self.state.rules.apply(&control, event.offset());
                     self.topics.clear_below(&raised);
                     self.last_control = event.offset();
+                    self.jobs.ends_for_space |= self.jobs.disk_full && !raised.is_empty();
                     self.free_space();
                 }
             }

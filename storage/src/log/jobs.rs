@@ -29,6 +29,7 @@ const SEAL_RETRY_MS: u64 = 10_000;
 
 impl<D: Disk> Log<D> {
     pub(super) fn next_job(&mut self, now: Now) -> Option<Op<D>> {
+        self.end_segment_for_space();
         let job = self
             .next_roll(now)
             .or_else(|| self.next_extension())
@@ -105,7 +106,8 @@ impl<D: Disk> Log<D> {
 
     /// The next segment's file, once half of this one is used.
     fn next_preparation(&mut self) -> Option<Job<D>> {
-        let (segment_bytes, is_space_owed) = (self.segment_bytes(), self.is_space_owed());
+        let is_space_owed = self.is_space_owed() && !self.jobs.ends_for_space;
+        let segment_bytes = self.segment_bytes();
         let jobs = &mut self.jobs;
         let is_wanted =
             jobs.rolling || (self.tail.end.get() > segment_bytes / 2 && self.close == Close::Open);
@@ -181,6 +183,7 @@ impl<D: Disk> Log<D> {
                 self.jobs.prepare = JobState::after(now, DISK_FULL_RETRY_MS, is_full(&error));
                 self.jobs.step_bytes = self.config.preallocate_bytes_min;
                 if is_full(&error) {
+                    self.jobs.needs_reserve |= self.jobs.ends_for_space && self.jobs.has_reserve;
                     if self.jobs.rolling {
                         self.space_is_short();
                     }
@@ -196,6 +199,7 @@ impl<D: Disk> Log<D> {
     fn rolled(&mut self, file: NewFile<D>, header: SegmentHeader) {
         self.jobs.roll = JobState::Idle;
         self.jobs.rolling = false;
+        self.jobs.ends_for_space = false;
         self.jobs.needed = Position::default();
         let name = SegmentName::first_generation(header.base_offset);
         let path = self.dir.join(name.log_file_name());

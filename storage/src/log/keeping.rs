@@ -74,6 +74,24 @@ impl<D: Disk> Log<D> {
         self.end_topics(now);
     }
 
+    /// The same for a segment of which much may be dead, on a full disk: once it is ended it is rewritten.
+    pub(super) fn end_segment_for_space(&mut self) {
+        if !self.jobs.ends_for_space {
+            return;
+        }
+        let is_worth_it = self.jobs.disk_full && self.tail.end.get() >= self.ended_bytes_min();
+        self.jobs.ends_for_space = is_worth_it;
+        let is_idle = self.staging.is_empty() && self.commit.is_still() && self.commit.is_clean();
+        if is_worth_it && is_idle && self.visible() > self.tail.base {
+            self.jobs.rolling = true;
+        }
+    }
+
+    /// A shorter segment is not ended before it is full.
+    fn ended_bytes_min(&self) -> u64 {
+        ENDED_BYTES_MIN.min(self.segment_bytes() / 2)
+    }
+
     /// Deletes topics that are over: some are looked at each time, so that this takes no millisecond.
     fn end_topics(&mut self, now: Now) {
         if !self.state.rules.have_expiry() || self.jobs.disk_full {
@@ -112,8 +130,7 @@ impl<D: Disk> Log<D> {
     fn end_stale_segment(&mut self) {
         let is_stale = self.keep_from >= self.visible() && self.visible() > self.tail.base;
         let is_idle = self.staging.is_empty() && self.commit.is_still() && self.commit.is_clean();
-        let bytes_min = ENDED_BYTES_MIN.min(self.segment_bytes() / 2);
-        if is_stale && is_idle && self.tail.end.get() >= bytes_min {
+        if is_stale && is_idle && self.tail.end.get() >= self.ended_bytes_min() {
             self.jobs.rolling = true;
         }
     }
@@ -208,8 +225,9 @@ impl<D: Disk> Log<D> {
             self.jobs.owes_reserve = true;
             self.jobs.needs_reserve = false;
             self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, true);
-            let Jobs { seal, retire, compact, .. } = &mut self.jobs;
-            for state in [seal, retire, compact] {
+            let Jobs { seal, retire, compact, prepare, ends_for_space, .. } = &mut self.jobs;
+            let prepare = ends_for_space.then_some(prepare);
+            for state in [seal, retire, compact].into_iter().chain(prepare) {
                 if matches!(*state, JobState::Waiting { .. }) {
                     *state = JobState::Idle;
                 }

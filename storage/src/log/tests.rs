@@ -1282,3 +1282,37 @@ fn what_is_gone_stays_gone_when_a_limit_is_loosened() {
         append_each(&mut log, 30);
     }
 }
+
+/// What is dead in the active segment is freed as well: it is ended, with the reserve if need be.
+#[test]
+fn a_deletion_frees_a_full_disk_though_all_events_are_in_the_active_segment() {
+    let disk = SimDisk::new(5);
+    disk.limit_space(Some(700 << 10));
+    let config = LogConfig { segment_bytes: 1 << 20, reserve_bytes: 96 << 10, ..tiny() };
+    let (mut log, _) = open_with(&disk, config.clone());
+    let batch = |number: u64| {
+        let mut rng = crate::io::sim::rng::SimRng::new(number);
+        let noise: String = rng.bytes(900).iter().map(|byte| char::from(byte % 94 + 33)).collect();
+        vec![event("gone", &noise), event("keep", &format!("{number}"))]
+    };
+    let mut appended = 0;
+    while !log.is_disk_full() {
+        let _ = log.append(batch(appended), now(1));
+        log.run_ops(now(2));
+        appended += 1;
+    }
+    log.refuse_staged();
+    assert!(log.segments().is_empty(), "all is in the active one");
+    let deleted = TopicsDeleted { topics: vec!["gone".into()] };
+    log.append_control(&Control::Deleted(deleted), now(3)).expect("control events have room");
+    for step in 0..10 {
+        log.run_ops(now(3_000 + 3_000 * step));
+    }
+    assert!(!log.is_disk_full(), "space is there again within 30 s");
+    let more = log.append(batch(appended), now(40_000)).expect("there is space");
+    log.run_ops(now(40_000));
+    assert_eq!(log.visible(), more.wait);
+    let (log, _) = open_with(&disk.power_cut(), config);
+    assert_eq!(log.visible(), more.wait);
+    assert!(log.topics().get("keep").is_some_and(|topic| topic.count >= appended - 2));
+}
