@@ -52,7 +52,7 @@ const FRAME_BYTES_TARGET: usize = 128 << 10;
 /// Why a segment that a repair has made is not rewritten.
 const HAS_GAPS: &str = "it has gaps that a repair has named";
 /// So much is written at a time, and then synced.
-pub(crate) const PACE_BYTES: usize = 256 << 10;
+pub(crate) const PACE_BYTES: usize = 1 << 20;
 
 /// See [`crate::op::Job::Compact`].
 pub struct CompactJob<D: Disk> {
@@ -349,7 +349,6 @@ impl<D: Disk> CompactJob<D> {
             let _ = retire::remove(disk, &self.dir.join(file_name));
         }
         let _ = disk.sync_dir(&self.dir);
-        segment.log_file().forget_cached();
         let bytes = (before, rewritten.file_bytes());
         let topics = lessened.into_iter().collect();
         Ok(CompactOutcome::Replaced { segment: Arc::new(rewritten), dropped, topics, bytes })

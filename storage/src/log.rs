@@ -48,7 +48,7 @@ use crate::{
     segment::{
         FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag,
     },
-    segment_set::SegmentSet,
+    segment_set::{SealedSegment, SegmentSet},
     staging::Staging,
     state::LogState,
     topic::TopicNumber,
@@ -113,6 +113,8 @@ pub struct Log<D: Disk> {
     notices: Vec<Notice>,
     jobs: Jobs<D>,
     compaction: Compaction,
+    /// Segments that are gone and still open.
+    gone: Vec<Arc<SealedSegment<D>>>,
     scrubbing: Scrubbing<D>,
     /// Ids given out, and operations whose outcome is still to come.
     ops: u64,
@@ -150,6 +152,7 @@ struct Jobs<D: Disk> {
     compact: JobState,
     reserve: JobState,
     scrub: JobState,
+    close: JobState,
     /// The reserve is there.
     has_reserve: bool,
     /// What frees space has found none: the reserve is to be given back.
@@ -353,6 +356,7 @@ impl<D: Disk> Log<D> {
                     SCRUB_FIRST_MS.min(config.scrub_interval_s * 1_000),
                     false,
                 ),
+                close: JobState::Idle,
                 has_reserve: false,
                 needs_reserve: false,
                 owes_reserve: false,
@@ -364,6 +368,7 @@ impl<D: Disk> Log<D> {
                 disk_full: false,
             },
             compaction: Compaction::default(),
+            gone: Vec::new(),
             scrubbing: Scrubbing::default(),
             ops: 0,
             outstanding: 0,

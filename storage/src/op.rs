@@ -22,7 +22,7 @@ use crate::{
     io::{Access, Disk, DiskFile},
     mutation::{self, Mutation},
     offset::Position,
-    retire::RetireJob,
+    retire::{CloseJob, RetireJob},
     scrub::{ScrubJob, ScrubOutcome},
     seal::{SealJob, SealOutcome},
     segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName},
@@ -146,6 +146,8 @@ pub enum Job<D: Disk> {
     Seal(SealJob<D>),
     /// Remove a segment whose events are gone.
     Retire(RetireJob<D>),
+    /// Close segments that are gone. For a thread of its own.
+    Close(CloseJob<D>),
     /// Read a part of a sealed segment again. For a thread of its own.
     Scrub(ScrubJob<D>),
     /// Keep some space for the day when there is none, or give it back.
@@ -181,6 +183,8 @@ pub enum JobOutcome<D: Disk> {
         /// Whether it is gone, durably.
         result: Result<(), OpenError>,
     },
+    /// Of [`Job::Close`].
+    Closed,
     /// Of [`Job::Scrub`].
     Scrubbed(Box<ScrubOutcome<D>>),
     /// Of [`Job::Reserve`].
@@ -205,6 +209,10 @@ impl<D: Disk> Job<D> {
                 JobOutcome::Rolled { next: job.run(disk), header }
             }
             Job::Seal(job) => JobOutcome::Sealed(job.run(disk)),
+            Job::Close(job) => {
+                job.run();
+                JobOutcome::Closed
+            }
             Job::Scrub(job) => JobOutcome::Scrubbed(Box::new(job.run(disk))),
             Job::Reserve(job) => JobOutcome::Reserved { keep: job.keep, result: job.run(disk) },
             Job::Compact(job) => JobOutcome::Compacted(job.run(disk)),
@@ -216,7 +224,7 @@ impl<D: Disk> Job<D> {
 
     /// Whether it may take long, and nothing waits for it.
     pub fn is_background(&self) -> bool {
-        matches!(self, Job::Compact(_) | Job::Scrub(_))
+        matches!(self, Job::Compact(_) | Job::Close(_) | Job::Scrub(_))
     }
 
     /// Its name, for diagnostics.
@@ -227,6 +235,7 @@ impl<D: Disk> Job<D> {
             Job::Roll(_) => "roll",
             Job::Seal(_) => "seal",
             Job::Retire(_) => "retire",
+            Job::Close(_) => "close",
             Job::Scrub(_) => "scrub",
             Job::Reserve(_) => "reserve",
             Job::Compact(_) => "compact",

@@ -138,12 +138,14 @@ impl<D: Disk> Log<D> {
             Ok(CompactOutcome::Replaced { segment, dropped, topics, bytes: (before, after) }) => {
                 self.compaction.lessened.extend(topics);
                 let name = segment.name();
+                self.note_gone(SegmentName { generation: name.generation - 1, ..name });
                 self.segments = Arc::new(self.segments.with_replaced(segment));
                 self.compaction.looked_at.insert(name, self.segments.end());
                 (name, Some(dropped), before, after)
             }
             Ok(CompactOutcome::Retired { name, topics, bytes }) => {
                 self.compaction.lessened.extend(topics);
+                self.note_gone(name);
                 self.segments = Arc::new(self.segments.without(name));
                 (name, None, bytes, 0)
             }

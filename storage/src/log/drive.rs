@@ -65,6 +65,7 @@ impl<D: Disk> Log<D> {
             retry(jobs.retire),
             retry(jobs.compact),
             retry(jobs.reserve),
+            retry(jobs.close),
             retry(jobs.scrub).filter(|_| !self.segments.is_empty()),
             self.retention_due_boot_ms(),
         ]

@@ -37,6 +37,7 @@ impl<D: Disk> Log<D> {
             .or_else(|| self.next_seal())
             .or_else(|| self.next_reserve())
             .or_else(|| self.next_retirement())
+            .or_else(|| self.next_close(now))
             .or_else(|| self.next_compaction(now))
             .or_else(|| self.next_scrub())?;
         Some(Op::Job { id: self.op_id(), job })
@@ -140,6 +141,7 @@ impl<D: Disk> Log<D> {
                 Err(error) => self.poison(format!("beginning a segment: {error}")),
             },
             JobOutcome::Sealed(result) => self.sealed(result, now),
+            JobOutcome::Closed => self.jobs.close = JobState::Idle,
             JobOutcome::Scrubbed(outcome) => self.scrubbed(*outcome, now),
             JobOutcome::Reserved { keep, result } => self.reserved(keep, result, now),
             JobOutcome::Compacted(result) => self.compacted(result, now),
@@ -259,8 +261,8 @@ impl<D: Disk> Log<D> {
 impl<D: Disk> Jobs<D> {
     /// What waits for a time that has come may start again.
     pub(super) fn end_waits(&mut self, now: Now) {
-        let Jobs { extend, prepare, seal, retire, compact, reserve, scrub, .. } = self;
-        for state in [extend, prepare, seal, retire, compact, reserve, scrub] {
+        let Jobs { extend, prepare, seal, retire, compact, reserve, scrub, close, .. } = self;
+        for state in [extend, prepare, seal, retire, compact, reserve, scrub, close] {
             if matches!(*state, JobState::Waiting { until_boot_ms, .. } if until_boot_ms <= now.boot_ms)
             {
                 *state = JobState::Idle;

@@ -13,7 +13,7 @@ use crate::{
     once::producers::FORGOTTEN_S,
     op::{Job, ReserveJob},
     retention,
-    retire::RetireJob,
+    retire::{CloseJob, RetireJob},
     segment::SegmentName,
 };
 
@@ -23,6 +23,8 @@ const RETENTION_MS: u64 = 1_000;
 const RETIRE_RETRY_MS: u64 = 10_000;
 /// The reserve is tried for again so often, and not sooner than so long after it was given back.
 const RESERVE_RETRY_MS: u64 = 5_000;
+/// So often it is looked whether a segment that is gone is still read.
+const CLOSE_LOOK_MS: u64 = 1_000;
 /// So many topics are looked at at once for whether they are over,
 const EXPIRY_TOPICS: usize = 200;
 /// and the next ones so much later.
@@ -176,6 +178,7 @@ impl<D: Disk> Log<D> {
         match result {
             Ok(()) => {
                 self.jobs.retire = JobState::Idle;
+                self.note_gone(name);
                 self.segments = Arc::new(self.segments.without(name));
                 self.state.rules.forget_below(self.start());
                 self.retry_for_space();
@@ -255,6 +258,27 @@ impl<D: Disk> Log<D> {
         if matches!(self.jobs.compact, JobState::Waiting { .. }) {
             self.jobs.compact = JobState::Idle;
         }
+    }
+
+    /// A segment will not be in the set any more.
+    pub(super) fn note_gone(&mut self, name: SegmentName) {
+        let segment = self.segments.iter().find(|segment| segment.name() == name);
+        self.gone.extend(segment.cloned());
+    }
+
+    /// Closes what is gone once nobody reads it any more, where nobody waits for that.
+    pub(super) fn next_close(&mut self, now: Now) -> Option<Job<D>> {
+        if self.jobs.close != JobState::Idle || self.gone.is_empty() || self.close != Close::Open {
+            return None;
+        }
+        let is_unread = |segment: &mut Arc<_>| Arc::strong_count(segment) == 1;
+        let segments: Vec<_> = self.gone.extract_if(.., is_unread).collect();
+        if segments.is_empty() {
+            self.jobs.close = JobState::after(now, CLOSE_LOOK_MS, false);
+            return None;
+        }
+        self.jobs.close = JobState::Running;
+        Some(Job::Close(CloseJob { segments }))
     }
 
     /// There is more space: what waits for some need not wait for its next look.
