@@ -143,7 +143,7 @@ async fn delete(pattern: &TopicPattern, is_operation: bool, log: &LogHandle) -> 
             if log.topic(topic).await.is_none() && found.own.is_none() {
                 return Err(never_used(topic));
             }
-            Control::Deleted(TopicsDeleted { topics: vec![topic.to_owned()] })
+            Control::Deleted(TopicsDeleted { topics: vec![topic.to_owned()], with_settings: true })
         }
         None if found.own.is_none() => return Err(no_settings(pattern)),
         None => Control::Topic(TopicRule { pattern: pattern.as_str().to_owned(), settings: None }),

@@ -5,7 +5,8 @@
 //! kind             data
 //! log settings     {"retain":{"age_s":..,"bytes":..,"count":..},"keep_from":4711}
 //! topic settings   {"pattern":"a/*","settings":{"retain":{..},"expire":{..}}}     null: none any more
-//! topics deleted   {"topics":["a/b",..]}             their events before this one are gone
+//! topics deleted   {"topics":["a/b",..]}             their events before this one are gone; with
+//!                                                    "with_settings":true so is what was set for them
 //! topic trimmed    {"topic":"a/b","before":4711}     its events before that offset are
 //! ```
 //! `keep_from` is what the settings before had let go, which a looser limit does not bring back: the log
@@ -67,6 +68,16 @@ pub struct TopicRule {
 pub struct TopicsDeleted {
     /// Their names.
     pub topics: Vec<String>,
+    /// What was set for just them goes with them. (Topics that are over keep it for their next life.)
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub with_settings: bool,
+}
+
+impl TopicsDeleted {
+    /// Their events alone.
+    pub fn of(topics: Vec<String>) -> TopicsDeleted {
+        TopicsDeleted { topics, with_settings: false }
+    }
 }
 
 /// See [`Control::Trimmed`].
@@ -128,7 +139,7 @@ mod tests {
             Control::Log(LogSettings { retain }),
             Control::Topic(TopicRule { pattern: pattern.clone(), settings: Some(settings) }),
             Control::Topic(TopicRule { pattern, settings: None }),
-            Control::Deleted(TopicsDeleted { topics: vec!["a".into(), "é".into()] }),
+            Control::Deleted(TopicsDeleted::of(vec!["a".into(), "é".into()])),
             Control::Trimmed(TopicTrimmed { topic: "a".into(), before: 7 }),
         ] {
             let event = control.event();

@@ -168,6 +168,9 @@ impl Rules {
                 let floors = Arc::make_mut(&mut self.floors);
                 for topic in &deleted.topics {
                     floors.raise(topic, offset);
+                    if deleted.with_settings {
+                        self.topics.remove(topic.as_str());
+                    }
                 }
                 return deleted.topics.iter().map(|topic| (topic.clone(), offset)).collect();
             }
@@ -241,7 +244,7 @@ mod tests {
         assert_eq!(rules.floors().of("a"), Offset::new(7));
         rules.apply(&trim(99), Offset::new(12));
         assert_eq!(rules.floors().of("a"), Offset::new(12), "what comes later is not gone");
-        let deleted = TopicsDeleted { topics: vec!["a".into(), "b".into()] };
+        let deleted = TopicsDeleted::of(vec!["a".into(), "b".into()]);
         rules.apply(&Control::Deleted(deleted), Offset::new(20));
         assert_eq!(
             (rules.floors().of("b"), rules.floors().of("c")),

@@ -161,7 +161,7 @@ fn what_compaction_has_been_at_is_verified_backed_up_restored_and_repaired() {
     }
     let retain = LogRetention { count: Some(500), ..LogRetention::default() };
     log.append_control(&Control::Log(LogSettings { retain }), now()).expect("staged");
-    let deleted = TopicsDeleted { topics: vec!["gone".into()] };
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
     log.append_control(&Control::Deleted(deleted), now()).expect("staged");
     for minutes in [0, 20, 40] {
         log.run_ops(Now { boot_ms: now().boot_ms + minutes * 60_000, ..now() });

@@ -114,7 +114,7 @@ impl<D: Disk> Log<D> {
         topics.retain(|topic| self.last_of(topic) == self.topics.last_ever(topic));
         if !topics.is_empty() {
             // Refused, they are found again.
-            let _ = self.append_control(&Control::Deleted(TopicsDeleted { topics }), now);
+            let _ = self.append_control(&Control::Deleted(TopicsDeleted::of(topics)), now);
         }
     }
 

@@ -777,7 +777,7 @@ fn settings_and_deletions_hold_after_a_power_cut() {
     let settings = Some(crate::settings::TopicSettings::default());
     let rule = Control::Topic(TopicRule { pattern: "a/*".into(), settings });
     let trimmed = Control::Trimmed(TopicTrimmed { topic: "a".into(), before: 5 });
-    let deleted = Control::Deleted(TopicsDeleted { topics: vec!["b".into()] });
+    let deleted = Control::Deleted(TopicsDeleted::of(vec!["b".into()]));
     for control in [&rule, &trimmed, &deleted] {
         log.append_control(control, now(3)).expect("staged");
     }
@@ -991,7 +991,7 @@ fn dead_events_go_and_what_they_had_added_to_the_state_stays() {
         "keep",
         crate::settings::TopicRetention { count: Some(7), ..Default::default() },
     );
-    let deleted = TopicsDeleted { topics: vec!["gone".into(), "a".into()] };
+    let deleted = TopicsDeleted::of(vec!["gone".into(), "a".into()]);
     log.append_control(&Control::Deleted(deleted), now(1)).expect("staged");
     log.run_ops(now(2));
     assert_eq!(offsets_of(&log, "gone"), Vec::<u64>::new(), "hidden at once");
@@ -1025,7 +1025,7 @@ fn a_crash_in_a_rewrite_leaves_either_the_old_segment_or_the_new_one() {
     for crash_after in (0..).step_by(3) {
         let disk = SimDisk::new(crash_after);
         let mut log = mixed(&disk, 40);
-        let deleted = TopicsDeleted { topics: vec!["gone".into()] };
+        let deleted = TopicsDeleted::of(vec!["gone".into()]);
         let (visible, keep) = (log.visible(), offsets_of(&log, "keep"));
         disk.crash_after(Some(crash_after));
         log.append_control(&Control::Deleted(deleted), now(2)).expect("staged");
@@ -1136,7 +1136,7 @@ fn a_full_disk_refuses_what_has_no_room_and_the_log_still_ends() {
         log.run_ops(now(2));
     }
     log.refuse_staged();
-    let deleted = |topic: &str| Control::Deleted(TopicsDeleted { topics: vec![topic.into()] });
+    let deleted = |topic: &str| Control::Deleted(TopicsDeleted::of(vec![topic.into()]));
     let mut taken = 0;
     while log.append_control(&deleted(&format!("t/{taken}")), now(3)).is_ok() {
         log.run_ops(now(3));
@@ -1179,7 +1179,7 @@ fn a_full_disk_takes_what_frees_it_and_goes_on() {
         let retain = crate::settings::LogRetention { count: Some(20), ..Default::default() };
         let control = match case {
             0 => Control::Log(crate::settings::LogSettings { retain }),
-            1 => Control::Deleted(TopicsDeleted { topics: vec!["gone".into()] }),
+            1 => Control::Deleted(TopicsDeleted::of(vec!["gone".into()])),
             _ => Control::Trimmed(TopicTrimmed { topic: "gone".into(), before: 2 * appended - 20 }),
         };
         log.append_control(&control, now(3)).expect("control events have room");
@@ -1303,7 +1303,7 @@ fn a_deletion_frees_a_full_disk_though_all_events_are_in_the_active_segment() {
     }
     log.refuse_staged();
     assert!(log.segments().is_empty(), "all is in the active one");
-    let deleted = TopicsDeleted { topics: vec!["gone".into()] };
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
     log.append_control(&Control::Deleted(deleted), now(3)).expect("control events have room");
     for step in 0..10 {
         log.run_ops(now(3_000 + 3_000 * step));

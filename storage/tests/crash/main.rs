@@ -376,7 +376,7 @@ fn a_deletion_removes_nothing_before_it_is_synced() {
         assert!(!process.log.segments().is_empty(), "something could be removed");
         let visible = to_usize(process.log.visible());
         let topics = model.topics(visible).into_iter().map(|(topic, ..)| topic).collect();
-        let deleted = Control::Deleted(TopicsDeleted { topics });
+        let deleted = Control::Deleted(TopicsDeleted::of(topics));
         process.log.append_control(&deleted, BEGIN).expect("staged");
         // All that the log wants goes on but for that write, which has not even begun.
         let mut now = BEGIN;
