@@ -79,6 +79,8 @@ pub enum CompactOutcome<D: Disk> {
     Nothing,
     /// A segment was looked through, and few enough of its events are dead.
     Looked(SegmentName),
+    /// A segment has gaps that a repair has named: it is left as it is.
+    Left(SegmentName),
     /// A segment has been rewritten.
     Replaced {
         /// Its new generation.
@@ -220,7 +222,7 @@ impl<D: Disk> CompactJob<D> {
             return Verdict::Retire;
         }
         let is_looked_at = self.looked_at.get(&segment.name()) == Some(&self.segments.end());
-        if !is_looked_at && (is_due || compaction::pays(dead, events)) {
+        if is_due || compaction::pays(dead, events) {
             Verdict::Rewrite { must: true }
         } else if may_be_more && !is_looked_at {
             Verdict::Rewrite { must: false }
@@ -272,7 +274,7 @@ impl<D: Disk> CompactJob<D> {
     ) -> Result<CompactOutcome<D>, OpenError> {
         let old = segment.name();
         let damaged = |reason: String| match reason == HAS_GAPS {
-            true => CompactOutcome::Looked(old),
+            true => CompactOutcome::Left(old),
             false => CompactOutcome::Damaged { name: old, reason },
         };
         let latest = self.latest_keys(segment, topics);

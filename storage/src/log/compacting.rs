@@ -33,6 +33,8 @@ const RETRY_MS: u64 = 60_000;
 pub(super) struct Compaction {
     /// Those that are damaged.
     damaged: HashSet<SegmentName>,
+    /// Those that a repair has made, with gaps.
+    left: HashSet<SegmentName>,
     /// How far the sealed part reached when one was looked through.
     looked_at: HashMap<SegmentName, Offset>,
     /// Topics that have lost events since they were counted.
@@ -68,6 +70,11 @@ impl<D: Disk> Log<D> {
     /// A topic could not be counted: it is tried again.
     pub fn note_lessened(&mut self, number: TopicNumber) {
         self.compaction.lessened.insert(number);
+    }
+
+    /// The rules have changed: what was looked through is looked through again.
+    pub(super) fn forget_looks(&mut self) {
+        self.compaction.looked_at.clear();
     }
 
     /// Whether a topic has lost events since it was counted last; says so once.
@@ -114,7 +121,7 @@ impl<D: Disk> Log<D> {
                 true => 0,
                 false => self.config.compress_after_s.saturating_mul(1_000),
             },
-            skipped: self.compaction.damaged.clone(),
+            skipped: &self.compaction.damaged | &self.compaction.left,
             looked_at: self.compaction.looked_at.clone(),
             stub_limits: self.stub_limits(now_ms),
             rest: Duration::from_micros(if self.jobs.disk_full { 0 } else { REST_US }),
@@ -132,6 +139,10 @@ impl<D: Disk> Log<D> {
             }
             Ok(CompactOutcome::Looked(name)) => {
                 self.compaction.looked_at.insert(name, self.segments.end());
+                return;
+            }
+            Ok(CompactOutcome::Left(name)) => {
+                self.compaction.left.insert(name);
                 return;
             }
             Ok(CompactOutcome::Damaged { name, reason }) => return self.note_damage(name, reason),

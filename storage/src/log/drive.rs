@@ -131,6 +131,7 @@ impl<D: Disk> Log<D> {
                     self.topics.clear_below(&raised);
                     self.last_control = event.offset();
                     self.jobs.ends_for_space |= self.jobs.disk_full && !raised.is_empty();
+                    self.forget_looks();
                     self.free_space();
                 }
             }

@@ -1316,3 +1316,20 @@ fn a_deletion_frees_a_full_disk_though_all_events_are_in_the_active_segment() {
     assert_eq!(log.visible(), more.wait);
     assert!(log.topics().get("keep").is_some_and(|topic| topic.count >= appended - 2));
 }
+
+/// A segment that was rewritten already is rewritten again for a deletion, though nothing was sealed since.
+#[test]
+fn a_deletion_reaches_segments_that_were_rewritten_before() {
+    let disk = SimDisk::new(5);
+    let mut log = mixed(&disk, 100);
+    log.run_ops(now(MUCH_LATER_MS));
+    assert!(log.segments().iter().all(|segment| segment.name().generation == 2));
+    let events = |log: &Log<SimDisk>| {
+        log.segments().iter().map(|one| one.index().header().event_count).sum::<u64>()
+    };
+    let (before, end) = (events(&log), log.segments().end());
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
+    log.append_control(&Control::Deleted(deleted), now(MUCH_LATER_MS)).expect("staged");
+    log.run_ops(now(MUCH_LATER_MS + 1));
+    assert_eq!((events(&log), log.segments().end()), (before / 3 * 2, end));
+}
