@@ -100,22 +100,34 @@ pub fn encode(
     }
     let body_bytes = buffer.len() - FRAME_HEADER_BYTES;
     assert!(body_bytes <= BODY_BYTES_MAX, "a frame of {body_bytes} bytes");
-    let mut header = FrameHeader {
-        base_offset: meta.base_offset,
-        end_offset,
-        event_count: u32::try_from(events.len()).expect("at most EVENTS_MAX"),
-        commit_time_ms: meta.commit_time_ms,
-        synced_offset: meta.synced_offset,
-        previous_checksum: meta.previous_checksum,
-        body_bytes: u32::try_from(body_bytes).expect("at most BODY_BYTES_MAX"),
-        body_checksum: seed.crc(&buffer.as_slice()[FRAME_HEADER_BYTES..]),
-        flags: meta.flags,
-        checksum: 0,
-    };
+    let stored = &buffer.as_slice()[FRAME_HEADER_BYTES..];
+    let mut header = header_of(meta, end_offset, events.len(), stored, seed);
     let header_bytes = header.encode(seed);
     buffer.as_mut_slice()[..FRAME_HEADER_BYTES].copy_from_slice(&header_bytes);
     buffer.pad_to(FRAME_ALIGN_BYTES);
     Frame { header, buffer: Arc::new(buffer), start: 0, body_bytes }
+}
+
+/// The header of a frame with this body, as it is stored; its own checksum is set when it is encoded.
+fn header_of(
+    meta: &FrameMeta,
+    end_offset: Offset,
+    events: usize,
+    stored: &[u8],
+    seed: Seed,
+) -> FrameHeader {
+    FrameHeader {
+        base_offset: meta.base_offset,
+        end_offset,
+        event_count: u32::try_from(events).expect("at most EVENTS_MAX"),
+        commit_time_ms: meta.commit_time_ms,
+        synced_offset: meta.synced_offset,
+        previous_checksum: meta.previous_checksum,
+        body_bytes: u32::try_from(stored.len()).expect("at most BODY_BYTES_MAX"),
+        body_checksum: seed.crc(stored),
+        flags: meta.flags,
+        checksum: 0,
+    }
 }
 
 /// The table of the topics that `events` use, and for each event its place in it.

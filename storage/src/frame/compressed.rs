@@ -13,8 +13,8 @@
 use std::cell::RefCell;
 
 use super::{
-    EVENTS_MAX, FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, Frame, FrameError, FrameFlags, FrameHeader,
-    FrameMeta, Seed, header::BODY_BYTES_MAX, number_topics,
+    EVENTS_MAX, FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, Frame, FrameError, FrameFlags, FrameMeta,
+    Seed, header::BODY_BYTES_MAX, number_topics,
 };
 use crate::{
     buffer::DiskBuffer,
@@ -94,25 +94,15 @@ pub fn encode_compressed(
         .next_multiple_of(FRAME_ALIGN_BYTES)
         < plain.len().next_multiple_of(FRAME_ALIGN_BYTES);
     let flags = if is_shorter { FrameFlags::COMPRESSED } else { FrameFlags::NONE };
-    let stored_bytes = if is_shorter { LENGTH_BYTES + compressed_bytes } else { body_bytes };
     if is_shorter {
-        stored.truncate(FRAME_HEADER_BYTES + stored_bytes);
+        stored.truncate(FRAME_HEADER_BYTES + LENGTH_BYTES + compressed_bytes);
     } else {
         stored.clear();
         stored.extend_from_slice(plain.as_slice());
     }
-    let mut header = FrameHeader {
-        base_offset: meta.base_offset,
-        end_offset,
-        event_count: u32::try_from(events.len()).expect("at most EVENTS_MAX"),
-        commit_time_ms: meta.commit_time_ms,
-        synced_offset: meta.synced_offset,
-        previous_checksum: meta.previous_checksum,
-        body_bytes: u32::try_from(stored_bytes).expect("at most BODY_BYTES_MAX"),
-        body_checksum: seed.crc(&stored.as_slice()[FRAME_HEADER_BYTES..]),
-        flags,
-        checksum: 0,
-    };
+    let meta = FrameMeta { flags, ..*meta };
+    let body = &stored.as_slice()[FRAME_HEADER_BYTES..];
+    let mut header = super::header_of(&meta, end_offset, events.len(), body, seed);
     let header_bytes = header.encode(seed);
     for buffer in [&mut stored, &mut plain] {
         buffer.as_mut_slice()[..FRAME_HEADER_BYTES].copy_from_slice(&header_bytes);
@@ -128,7 +118,7 @@ mod tests {
     use super::*;
     use crate::{
         event::NewEvent,
-        frame::Trust,
+        frame::{FrameHeader, Trust},
         segment::Incarnation,
         topic::{Topic, TopicNumber},
     };
