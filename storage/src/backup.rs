@@ -207,7 +207,7 @@ impl<D: Disk> Backup<'_, D> {
                 Err(_) => {}
             }
         }
-        let file = self.disk.open(&from, Access::Read).map_err(OpenError::io("opening", &from))?;
+        let file = self.open_held(&from, Access::Read).map_err(OpenError::io("opening", &from))?;
         let size = file.size().map_err(OpenError::io("reading", &from))?;
         let end = Position::new(end.map_or(size, |end| end.get().min(size)));
         let copy = self
@@ -315,7 +315,7 @@ impl<D: Disk> Backup<'_, D> {
             Reach::Synced(_) => Access::Direct,
             Reach::Stopped => Access::Write,
         };
-        let opened = self.disk.open(path, access);
+        let opened = self.open_held(path, access);
         if let (Ok(file), Reach::Stopped) = (&opened, self.reach) {
             file.sync_data().map_err(OpenError::io("syncing", path))?;
         }
@@ -324,7 +324,14 @@ impl<D: Disk> Backup<'_, D> {
         {
             return Ok(file);
         }
-        self.disk.open(path, Access::Read).map_err(OpenError::io("opening", path))
+        self.open_held(path, Access::Read).map_err(OpenError::io("opening", path))
+    }
+
+    /// Opens a file that a server beside may remove while it is read.
+    fn open_held(&self, path: &Path, access: Access) -> io::Result<D::File> {
+        let file = self.disk.open(path, access)?;
+        file.hold()?;
+        Ok(file)
     }
 }
 

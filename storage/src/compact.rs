@@ -24,7 +24,7 @@ use std::{
 
 use crate::{
     buffer::DiskBuffer,
-    compaction::{self, LatestKeys, Limits, TopicJudge},
+    compaction::{self, Hidden, LatestKeys, Limits, Look, TopicJudge},
     error::{Corruption, OpenError},
     event::StagedEvent,
     frame::{self, EVENTS_MAX, Frame, FrameError, FrameFlags, FrameMeta, Seed},
@@ -51,6 +51,8 @@ const FRAME_BYTES_TARGET: usize = 128 << 10;
 
 /// Why a segment that a repair has made is not rewritten.
 const HAS_GAPS: &str = "it has gaps that a repair has named";
+/// So much is read at once: a commit that comes meanwhile waits for it.
+const READ_BYTES: usize = 256 << 10;
 /// So much is written at a time, and then synced.
 pub(crate) const PACE_BYTES: usize = 1 << 20;
 
@@ -63,8 +65,8 @@ pub struct CompactJob<D: Disk> {
     pub(crate) compress_after_ms: u64,
     /// Not these.
     pub(crate) skipped: HashSet<SegmentName>,
-    /// How far the sealed part reached when a segment was last looked through for superseded keys.
-    pub(crate) looked_at: HashMap<SegmentName, Offset>,
+    /// When segments were last looked through.
+    pub(crate) looked_at: HashMap<SegmentName, Look>,
     /// What of the state a stub need not keep.
     pub(crate) stub_limits: StubLimits,
     /// How long it rests after each [`PACE_BYTES`].
@@ -210,47 +212,70 @@ impl<D: Disk> CompactJob<D> {
         is_due: bool,
     ) -> Verdict {
         let header = segment.index().header();
-        let (mut dead, mut events, mut may_be_more) = (0, 0, false);
+        let (mut dead, mut events, mut hidden) = (0, 0, Hidden::default());
         // Control events stay as long as their segment.
         for (name, summary) in topics.iter().filter(|(name, _)| !name.starts_with('$')) {
             let limits = self.limits.of(name);
             events += summary.event_count;
             dead += limits.dead_at_least(summary, newer.get(name).copied().unwrap_or(0));
-            may_be_more |= limits.may_hide_more(summary, header.first_time_ms);
+            hidden = hidden.or(limits.hides(summary, header.first_time_ms));
         }
         if dead == header.event_count {
             return Verdict::Retire;
         }
-        let is_looked_at = self.looked_at.get(&segment.name()) == Some(&self.segments.end());
+        let now = Look { end: self.segments.end(), at_ms: self.limits.now_ms };
+        let span_ms = header.last_time_ms.saturating_sub(header.first_time_ms);
+        let is_worth_a_look = match self.looked_at.get(&segment.name()) {
+            Some(look) => look.is_over(hidden, segment.base(), span_ms, now),
+            None => hidden != Hidden::default(),
+        };
         if is_due || compaction::pays(dead, events) {
             Verdict::Rewrite { must: true }
-        } else if may_be_more && !is_looked_at {
+        } else if is_worth_a_look {
             Verdict::Rewrite { must: false }
         } else {
             Verdict::Leave
         }
     }
 
-    /// The newest event of each key of the segment's topics of which only that is kept.
-    fn latest_keys(&self, segment: &SealedSegment<D>, topics: &Topics) -> LatestKeys {
+    /// The newest event of each of the segment's keys, in topics of which only that is kept.
+    fn latest_keys(
+        &self,
+        segment: &SealedSegment<D>,
+        file: &D::File,
+        topics: &Topics,
+    ) -> Result<LatestKeys, String> {
         let mut latest = LatestKeys::default();
-        let patterns: Vec<TopicPattern> = topics
+        let ruled: HashMap<&str, TopicPattern> = topics
             .iter()
             .filter(|(name, _)| self.limits.of(name).latest_per_key)
-            .filter_map(|(name, _)| TopicPattern::parse(name).ok())
+            .filter_map(|(name, _)| Some((name.as_str(), TopicPattern::parse(name).ok()?)))
             .collect();
-        if patterns.is_empty() {
-            return latest;
+        if ruled.is_empty() {
+            return Ok(latest);
         }
-        let (from, end, order) = (segment.base(), self.segments.end(), Order::Ascending);
-        let query = ReadQuery { topics: patterns, from, end, order };
+        for frame in frames_of(segment, file) {
+            for event in frame?.events().filter(|event| ruled.contains_key(event.topic())) {
+                if let Some(key) = event.key() {
+                    latest.add(event.topic(), key, event.offset());
+                }
+            }
+            if self.is_cancelled.load(Ordering::Relaxed) {
+                return Ok(latest);
+            }
+        }
+        if latest.is_empty() {
+            return Ok(latest);
+        }
+        let (from, end, order) = (segment.end(), self.segments.end(), Order::Ascending);
+        let query = ReadQuery { topics: ruled.into_values().collect(), from, end, order };
         let mut reader = Reader::new(Arc::clone(&self.segments), &query);
         while !self.is_cancelled.load(Ordering::Relaxed) {
             match reader.next_blocking() {
                 Ok(Some(hits)) => {
                     for event in hits.events() {
                         if let Some(key) = event.key() {
-                            latest.add(event.topic(), key, event.offset());
+                            latest.supersede(event.topic(), key, event.offset());
                         }
                     }
                 }
@@ -258,10 +283,33 @@ impl<D: Disk> CompactJob<D> {
                 Err(
                     crate::error::ReadError::Gap { .. } | crate::error::ReadError::Expired { .. },
                 ) => {}
-                Ok(None) | Err(_) => return latest,
+                Ok(None) | Err(_) => break,
             }
         }
-        latest
+        Ok(latest)
+    }
+
+    /// How many events are dead; so far, if the job is cancelled.
+    fn count_dead(
+        &self,
+        segment: &SealedSegment<D>,
+        file: &D::File,
+        mut judges: HashMap<&str, TopicJudge>,
+        latest: &LatestKeys,
+    ) -> Result<u64, String> {
+        let mut dead = 0;
+        for frame in frames_of(segment, file) {
+            for event in frame?.events() {
+                let judge = judges.get_mut(event.topic());
+                let is_dead = event.kind().is_data()
+                    && judge.is_some_and(|judge| judge.is_dead(&event, latest));
+                dead += u64::from(is_dead);
+            }
+            if self.is_cancelled.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        Ok(dead)
     }
 
     fn rewrite(
@@ -277,7 +325,6 @@ impl<D: Disk> CompactJob<D> {
             true => CompactOutcome::Left(old),
             false => CompactOutcome::Damaged { name: old, reason },
         };
-        let latest = self.latest_keys(segment, topics);
         let mut judges: HashMap<&str, TopicJudge> = topics
             .iter()
             .map(|(name, summary)| {
@@ -286,8 +333,15 @@ impl<D: Disk> CompactJob<D> {
                 (name.as_str(), TopicJudge::new(limits, summary.event_count, newer))
             })
             .collect();
+        // Past the page cache where that is possible: it is read once, and the pages would have to be given back.
+        let direct = disk.open(&segment.log_path(), Access::Direct);
+        let file = direct.as_ref().unwrap_or(segment.log_file());
+        let latest = match self.latest_keys(segment, file, topics) {
+            Ok(latest) => latest,
+            Err(reason) => return Ok(damaged(reason)),
+        };
         if !must {
-            match count_dead(segment, judges.clone(), &latest) {
+            match self.count_dead(segment, file, judges.clone(), &latest) {
                 Ok(dead) if !compaction::pays(dead, segment.index().header().event_count) => {
                     return Ok(CompactOutcome::Looked(old));
                 }
@@ -300,7 +354,7 @@ impl<D: Disk> CompactJob<D> {
             SegmentWriter::create(disk, self.dir.clone(), name, segment.header(), self.rest)?;
         let mut dropped = 0;
         let mut lessened = HashSet::new();
-        for frame in frames_of(segment) {
+        for frame in frames_of(segment, file) {
             if self.is_cancelled.load(Ordering::Relaxed) {
                 return Ok(CompactOutcome::Nothing);
             }
@@ -361,27 +415,12 @@ fn numbers_of(topics: &Topics) -> Vec<TopicNumber> {
     topics.iter().map(|(_, summary)| summary.number).collect()
 }
 
-/// How many events are dead.
-fn count_dead<D: Disk>(
-    segment: &SealedSegment<D>,
-    mut judges: HashMap<&str, TopicJudge>,
-    latest: &LatestKeys,
-) -> Result<u64, String> {
-    let mut dead = 0;
-    for frame in frames_of(segment) {
-        for event in frame?.events() {
-            let judge = judges.get_mut(event.topic());
-            let is_dead =
-                event.kind().is_data() && judge.is_some_and(|judge| judge.is_dead(&event, latest));
-            dead += u64::from(is_dead);
-        }
-    }
-    Ok(dead)
-}
-
 /// Every frame of a segment, up to its end; what is wrong where one cannot be read.
-fn frames_of<D: Disk>(segment: &SealedSegment<D>) -> impl Iterator<Item = Result<Frame, String>> {
-    let mut scan = FrameScan::new(&**segment.log_file(), segment.header());
+fn frames_of<'a, D: Disk>(
+    segment: &SealedSegment<D>,
+    file: &'a D::File,
+) -> impl Iterator<Item = Result<Frame, String>> + use<'a, D> {
+    let mut scan = FrameScan::new(file, segment.header()).in_steps_of(READ_BYTES);
     let end = segment.index().header().end_position;
     let mut is_over = false;
     std::iter::from_fn(move || {

@@ -19,6 +19,9 @@ use crate::{
 /// A segment is rewritten when at least one of so many of its events is dead.
 const DEAD_SHARE: u64 = 5;
 
+/// A segment is not looked through for events that have become too old more often than this.
+const LOOK_AGAIN_MS: u64 = 60_000;
+
 /// What decides over events.
 #[derive(Debug)]
 pub struct Limits {
@@ -75,9 +78,57 @@ impl TopicLimits {
         count.saturating_add(newer).saturating_sub(count_max).min(count)
     }
 
-    /// Whether more of a segment, whose first event is of `first_time_ms`, may be dead than its index says.
-    pub fn may_hide_more(&self, summary: &TopicSummary, first_time_ms: u64) -> bool {
-        self.latest_per_key || summary.first_offset < self.floor || first_time_ms < self.oldest_ms
+    /// By what more of a segment, whose first event is of `first_time_ms`, may be dead than its index says.
+    pub fn hides(&self, summary: &TopicSummary, first_time_ms: u64) -> Hidden {
+        Hidden {
+            by_floor: summary.first_offset < self.floor,
+            by_age: first_time_ms < self.oldest_ms,
+            by_key: self.latest_per_key,
+        }
+    }
+}
+
+/// By what more events of a segment may be dead than its index says: it has to be looked through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hidden {
+    /// A deletion or a trim.
+    pub by_floor: bool,
+    /// Their age.
+    pub by_age: bool,
+    /// Newer events with the same keys.
+    pub by_key: bool,
+}
+
+impl Hidden {
+    /// Both.
+    pub fn or(self, other: Hidden) -> Hidden {
+        Hidden {
+            by_floor: self.by_floor || other.by_floor,
+            by_age: self.by_age || other.by_age,
+            by_key: self.by_key || other.by_key,
+        }
+    }
+}
+
+/// When a segment was last looked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// How far the sealed part of the log reached.
+    pub end: Offset,
+    /// The time, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+impl Look {
+    /// Whether a segment that begins at `base` and spans `span_ms` of time may have so many more dead events
+    /// by `now` that it is worth looking again. Deletions and trims since then do not come here: they are
+    /// looked for at once. By age a share of it dies in that share of its span. Keys are looked for anew
+    /// when what lies behind has grown by a share: a log of n segments is read n log n times, not n².
+    pub fn is_over(&self, hidden: Hidden, base: Offset, span_ms: u64, now: Look) -> bool {
+        let grown = now.end.get().saturating_sub(self.end.get());
+        let aged_ms = now.at_ms.saturating_sub(self.at_ms);
+        (hidden.by_age && aged_ms >= (span_ms / DEAD_SHARE).max(LOOK_AGAIN_MS))
+            || (hidden.by_key && grown > 0 && grown >= self.end.since(base) / DEAD_SHARE)
     }
 }
 
@@ -86,17 +137,30 @@ pub fn pays(dead: u64, events: u64) -> bool {
     dead > 0 && dead.saturating_mul(DEAD_SHARE) >= events
 }
 
-/// The newest event of each key, of topics of which only that is kept.
+/// The newest event of each key of a segment, of topics of which only that is kept: at most one entry for
+/// each of its events, however many keys there are behind it.
 #[derive(Debug, Default)]
 pub struct LatestKeys {
     newest: HashMap<NameHash, Offset>,
 }
 
 impl LatestKeys {
-    /// Learns of an event; in any order.
+    /// Learns of an event of the segment; in any order.
     pub fn add(&mut self, topic: &str, key: &str, offset: Offset) {
         let newest = self.newest.entry(key_hash(topic, key)).or_insert(offset);
         *newest = offset.max(*newest);
+    }
+
+    /// Learns of an event behind the segment.
+    pub fn supersede(&mut self, topic: &str, key: &str, offset: Offset) {
+        if let Some(newest) = self.newest.get_mut(&key_hash(topic, key)) {
+            *newest = offset.max(*newest);
+        }
+    }
+
+    /// Whether the segment has no event with a key.
+    pub fn is_empty(&self) -> bool {
+        self.newest.is_empty()
     }
 
     /// Whether a newer event of the same key is known.
@@ -164,7 +228,8 @@ mod tests {
         assert_eq!(none.dead_at_least(&topic, 99), 0);
         assert_eq!(TopicLimits { floor: Offset::new(201), ..none }.dead_at_least(&topic, 0), 10);
         let trimmed = TopicLimits { floor: Offset::new(200), ..none };
-        assert_eq!((trimmed.dead_at_least(&topic, 0), trimmed.may_hide_more(&topic, 0)), (0, true));
+        let hidden = Hidden { by_floor: true, ..Hidden::default() };
+        assert_eq!((trimmed.dead_at_least(&topic, 0), trimmed.hides(&topic, 0)), (0, hidden));
         assert_eq!(TopicLimits { oldest_ms: 5_001, ..none }.dead_at_least(&topic, 0), 10);
         assert_eq!(TopicLimits { oldest_ms: 5_000, ..none }.dead_at_least(&topic, 0), 0);
         let counted = TopicLimits { count_max: Some(12), ..none };
@@ -174,11 +239,28 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_is_looked_through_again_when_that_may_pay() {
+        let at = |end, at_ms| Look { end: Offset::new(end), at_ms };
+        let look = at(1_100, 1_000_000);
+        let is_over = |hidden, now| look.is_over(hidden, Offset::new(100), 1_000_000, now);
+        let key = Hidden { by_key: true, ..Hidden::default() };
+        let grown = [1_100, 1_299, 1_300].map(|end| is_over(key, at(end, 9_000_000)));
+        assert_eq!(grown, [false, false, true]);
+        let age = Hidden { by_age: true, ..Hidden::default() };
+        let aged = [1_000_000, 1_199_999, 1_200_000].map(|ms| is_over(age, at(9_999, ms)));
+        assert_eq!(aged, [false, false, true]);
+        let floor = Hidden { by_floor: true, ..Hidden::default() };
+        assert!(!is_over(floor, at(9_999, 9_000_000)), "a new one forgets all looks");
+    }
+
+    #[test]
     fn the_newest_of_a_key_stays() {
         let mut latest = LatestKeys::default();
-        for offset in [5, 9, 7] {
+        for offset in [5, 7] {
             latest.add("a", "k", Offset::new(offset));
         }
+        latest.supersede("a", "k", Offset::new(9));
+        latest.supersede("a", "l", Offset::new(9));
         let is_superseded =
             |topic, key, offset| latest.is_superseded(topic, key, Offset::new(offset));
         assert!(is_superseded("a", "k", 7) && !is_superseded("a", "k", 9));

@@ -100,9 +100,14 @@ pub trait DiskFile: Send + Sync + 'static {
     /// `fdatasync`: all writes that had *completed before* the call, and the file's size, are on
     /// the device when it returns `Ok`.
     fn sync_data(&self) -> io::Result<()>;
-    /// Lets go of what the page cache holds of it, as far as that is on the device: the file is not
-    /// needed any more. A hint.
-    fn forget_cached(&self) {}
+    /// While this handle is open nobody [gives back](Self::give_back) what it reads, in this process or
+    /// another. `ErrorKind::NotFound` if it has no name any more.
+    fn hold(&self) -> io::Result<()> {
+        Ok(())
+    }
+    /// Gives back its pages and, if it has no name any more, its blocks, a little at a time: nobody here
+    /// needs it, and whoever closes such a file last does all of that at once. A hint.
+    fn give_back(&self) {}
     /// Sets the length, filling with zeroes.
     fn set_size(&self, size_bytes: u64) -> io::Result<()>;
 

@@ -72,6 +72,7 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
                 file,
                 piece: Arc::new(DiskBuffer::default()),
                 start: Position::default(),
+                read_bytes: SCAN_BYTES,
             },
             seed,
             end: SegmentEnd {
@@ -85,6 +86,12 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
     /// Goes on behind a frame that another scan gave.
     pub fn behind(file: &'a F, header: &SegmentHeader, end: SegmentEnd) -> Self {
         FrameScan { end, ..FrameScan::new(file, header) }
+    }
+
+    /// Reads so much at once (a multiple of [`FRAME_ALIGN_BYTES`]) instead of [`SCAN_BYTES`].
+    pub fn in_steps_of(mut self, read_bytes: usize) -> Self {
+        self.pieces.read_bytes = read_bytes;
+        self
     }
 
     /// Behind the last frame that it gave.
@@ -172,7 +179,8 @@ pub fn synced_beyond<F: DiskFile>(
     from: Position,
     cut: Offset,
 ) -> io::Result<Option<(Position, Offset)>> {
-    let mut pieces = Pieces { file, piece: Arc::new(DiskBuffer::default()), start: from };
+    let (piece, read_bytes) = (Arc::new(DiskBuffer::default()), SCAN_BYTES);
+    let mut pieces = Pieces { file, piece, start: from, read_bytes };
     let mut position = from;
     loop {
         let bytes = pieces.bytes_at(position, FRAME_HEADER_BYTES)?;
@@ -194,6 +202,8 @@ struct Pieces<'a, F> {
     piece: Arc<DiskBuffer>,
     /// Where `piece` begins in the file.
     start: Position,
+    /// How much is read at once.
+    read_bytes: usize,
 }
 
 impl<F: DiskFile> Pieces<'_, F> {
@@ -216,7 +226,7 @@ impl<F: DiskFile> Pieces<'_, F> {
     fn bytes_at(&mut self, position: Position, len: usize) -> io::Result<&[u8]> {
         let there = self.index_of(position).map_or(0, |index| self.piece.len() - index);
         if there < len {
-            self.read(position, len.max(SCAN_BYTES))?;
+            self.read(position, len.max(self.read_bytes))?;
         }
         let index = self.index_of(position).unwrap_or(self.piece.len());
         Ok(&self.piece.as_slice()[index..])

@@ -11,8 +11,12 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::{
@@ -25,6 +29,11 @@ use crate::{buffer::ALIGN_BYTES, offset::Position};
 
 /// `f_type` of the file systems that live in memory.
 const IN_MEMORY_MAGIC: [u64; 2] = [0x0102_1994 /* tmpfs */, 0x8584_58f6 /* ramfs */];
+
+/// A file that goes is given back in steps of so many bytes,
+const GIVE_BACK_BYTES: u64 = 1 << 20;
+/// and after each it rests.
+const GIVE_BACK_REST: Duration = Duration::from_millis(2);
 
 /// Data may be secret: the group may read it, as is usual for logs, and others may not.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
@@ -150,9 +159,13 @@ impl Disk for RealDisk {
 }
 
 impl DiskFile for RealFile {
-    fn forget_cached(&self) {
-        // Whoever closes a removed file last frees its pages: 256 MiB of them take a shard 10 ms.
-        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
+    fn hold(&self) -> io::Result<()> {
+        hold(&self.file)
+    }
+
+    fn give_back(&self) {
+        // What stays is given back when the file is closed.
+        let _ = give_back(&self.file);
     }
 
     fn size(&self) -> io::Result<u64> {
@@ -174,6 +187,38 @@ impl DiskFile for RealFile {
     fn set_size(&self, size_bytes: u64) -> io::Result<()> {
         Ok(retry_on_intr(|| rustix::fs::ftruncate(&self.file, size_bytes))?)
     }
+}
+
+/// See [`DiskFile::hold`].
+fn hold(file: &File) -> io::Result<()> {
+    let locked = rustix::fs::flock(file, FlockOperation::NonBlockingLockShared);
+    // It is being given back. (Where there are no such locks, nothing is.)
+    let is_going = locked.is_err_and(|error| error == rustix::io::Errno::WOULDBLOCK);
+    if is_going || file.metadata()?.nlink() == 0 {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    Ok(())
+}
+
+/// See [`DiskFile::give_back`]. Pages and blocks of 256 MiB take the kernel 0.1 to 0.2 s, in which a commit
+/// beside it waits; in steps with rests it does not.
+fn give_back(file: &File) -> io::Result<()> {
+    // The file was opened for reading; this is another way to the same one.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let Ok(file) = File::options().write(true).open(path) else { return Ok(()) };
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    let facts = file.metadata()?;
+    // A backup may have a link to it.
+    if facts.nlink() > 0 {
+        return Ok(());
+    }
+    let mut left_bytes = facts.len();
+    while left_bytes > 0 {
+        left_bytes = left_bytes.saturating_sub(GIVE_BACK_BYTES);
+        file.set_len(left_bytes)?;
+        std::thread::sleep(GIVE_BACK_REST);
+    }
+    Ok(())
 }
 
 fn open(path: &Path, flags: OFlags) -> io::Result<File> {
@@ -263,6 +308,30 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         let reader = RealDisk.open(&dir.0.join("a"), Access::Read).expect("opened");
         assert!(reader.write_at(b"no", Position::new(0)).is_err());
+    }
+
+    #[test]
+    fn a_file_is_given_back_once_nobody_names_or_holds_it() {
+        let dir = TestDir::new(&std::env::temp_dir(), "give-back");
+        let (path, link) = (dir.0.join("a"), dir.0.join("b"));
+        let written = RealDisk.create(&path, Access::Write).expect("created");
+        written.set_size(2 * GIVE_BACK_BYTES + 1).expect("grown");
+        let file = RealDisk.open(&path, Access::Read).expect("opened");
+        let copied = RealDisk.open(&path, Access::Read).expect("opened");
+        let size = || {
+            file.give_back();
+            file.size().expect("a size")
+        };
+        RealDisk.link(&path, &link).expect("a backup's link");
+        RealDisk.remove(&path).expect("removed");
+        assert_eq!(size(), 2 * GIVE_BACK_BYTES + 1, "it has another name");
+        copied.hold().expect("it has a name");
+        RealDisk.remove(&link).expect("removed");
+        assert_eq!(size(), 2 * GIVE_BACK_BYTES + 1, "it is held");
+        drop(copied);
+        assert_eq!(size(), 0);
+        let error = written.hold().expect_err("it has no name");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -12,10 +12,9 @@ use std::{
 use super::{Close, JobState, Log, Notice, Now};
 use crate::{
     compact::{CompactJob, CompactOutcome},
-    compaction::Limits,
+    compaction::{Limits, Look},
     error::OpenError,
     io::Disk,
-    offset::Offset,
     op::Job,
     segment::SegmentName,
     topic::TopicNumber,
@@ -35,8 +34,8 @@ pub(super) struct Compaction {
     damaged: HashSet<SegmentName>,
     /// Those that a repair has made, with gaps.
     left: HashSet<SegmentName>,
-    /// How far the sealed part reached when one was looked through.
-    looked_at: HashMap<SegmentName, Offset>,
+    /// When they were last looked through.
+    looked_at: HashMap<SegmentName, Look>,
     /// Topics that have lost events since they were counted.
     lessened: HashSet<TopicNumber>,
     /// Ends the one that is under way.
@@ -65,6 +64,12 @@ impl<D: Disk> Log<D> {
     /// The sealed segments that are known to be damaged.
     pub fn damaged_segments(&self) -> usize {
         self.compaction.damaged.len()
+    }
+
+    fn note_look(&mut self, name: SegmentName, now: Now) {
+        let (at_ms, notice) = self.clock.event_time(now);
+        self.notices.extend(notice.map(Notice::Clock));
+        self.compaction.looked_at.insert(name, Look { end: self.segments.end(), at_ms });
     }
 
     /// A topic could not be counted: it is tried again.
@@ -138,7 +143,7 @@ impl<D: Disk> Log<D> {
                 return;
             }
             Ok(CompactOutcome::Looked(name)) => {
-                self.compaction.looked_at.insert(name, self.segments.end());
+                self.note_look(name, now);
                 return;
             }
             Ok(CompactOutcome::Left(name)) => {
@@ -151,7 +156,7 @@ impl<D: Disk> Log<D> {
                 let name = segment.name();
                 self.note_gone(SegmentName { generation: name.generation - 1, ..name });
                 self.segments = Arc::new(self.segments.with_replaced(segment));
-                self.compaction.looked_at.insert(name, self.segments.end());
+                self.note_look(name, now);
                 (name, Some(dropped), before, after)
             }
             Ok(CompactOutcome::Retired { name, topics, bytes }) => {
