@@ -42,6 +42,7 @@ impl LogState {
     ) {
         for entry in ids {
             self.ids.push(*entry);
+            self.ids.settle(entry.offset.plus(1));
         }
         for entry in producers {
             self.producers.put(*entry);

@@ -312,6 +312,8 @@ impl<D: Disk> Log<D> {
         assert!(self.tail.end <= self.tail.file.prepared, "frames stay below the prepared end");
         self.tail.previous_checksum = frame.header().checksum;
         self.stated = synced_offset;
+        // What is written is not taken back any more.
+        self.state.ids.settle(frame.end_offset());
         let id = self.op_id();
         let buffer = Arc::clone(frame.buffer());
         self.commit.start(id, frame.end_offset(), InFlight { frame, position });

@@ -2,6 +2,9 @@
 //!
 //! 40 bytes an id and some 10 of hash table: 50 MB for a full window of a million.
 //!
+//! An event that is staged may still be refused, when the disk turns out to be full: until it is settled
+//! nothing is forgotten for it, so that taking it back leaves everything as it was.
+//!
 //! Invariants: entries are in offset order, and so in the order of their times; `places` has exactly
 //! the newest entry of each hash.
 
@@ -39,16 +42,27 @@ pub struct IdEntry {
 pub struct Ids {
     window: IdWindow,
     entries: VecDeque<IdEntry>,
-    /// How many entries have been dropped from the front, ever.
+    /// How many entries have been dropped from the front, ever. Entries are numbered from the first one ever.
     dropped: u64,
-    /// By hash: the number of an entry since the first one ever, in 32 bits that wrap.
+    /// The number of the first entry that may be taken back.
+    settled: u64,
+    /// Of those: the entry whose place they have taken.
+    replaced: VecDeque<(u64, u64)>,
+    /// By hash: the number of an entry, in 32 bits that wrap.
     places: HashTable<u32>,
 }
 
 impl Ids {
     /// None yet.
     pub fn new(window: IdWindow) -> Ids {
-        Ids { window, entries: VecDeque::new(), dropped: 0, places: HashTable::new() }
+        Ids {
+            window,
+            entries: VecDeque::new(),
+            dropped: 0,
+            settled: 0,
+            replaced: VecDeque::new(),
+            places: HashTable::new(),
+        }
     }
 
     /// How long it remembers.
@@ -58,7 +72,7 @@ impl Ids {
 
     /// How many are remembered.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len().min(self.window.events)
     }
 
     /// Whether none is.
@@ -69,11 +83,23 @@ impl Ids {
     /// The event of an id, for an append at `time_ms`.
     pub fn get(&self, hash: &NameHash, time_ms: u64) -> Option<&IdEntry> {
         let number = self.places.find(hash[0], |number| self.at(*number).hash == *hash)?;
-        Some(self.at(*number)).filter(|entry| self.is_inside(entry, time_ms))
+        let is_among_newest = self.next() - self.number(*number) <= self.window.events as u64;
+        let entry = self.at(*number);
+        (is_among_newest && self.is_inside(entry, time_ms)).then_some(entry)
     }
 
     fn is_inside(&self, entry: &IdEntry, time_ms: u64) -> bool {
         time_ms < entry.time_ms.saturating_add(self.window.time_ms)
+    }
+
+    /// The number of the next entry.
+    fn next(&self) -> u64 {
+        self.dropped + self.entries.len() as u64
+    }
+
+    /// The number of an entry that is there, from its low bits.
+    fn number(&self, bits: u32) -> u64 {
+        self.dropped + u64::from(bits.wrapping_sub(low_bits(self.dropped)))
     }
 
     fn at(&self, number: u32) -> &IdEntry {
@@ -81,20 +107,13 @@ impl Ids {
         &self.entries[number.wrapping_sub(dropped) as usize]
     }
 
-    /// Adds the next event with an id, and forgets what has left the window.
+    /// Adds the next event with an id.
     pub fn push(&mut self, entry: IdEntry) {
         debug_assert!(self.entries.back().is_none_or(|last| last.offset < entry.offset));
-        while self.entries.len() >= self.window.events
-            || self.entries.front().is_some_and(|first| !self.is_inside(first, entry.time_ms))
-        {
-            if !self.drop_front() {
-                break;
-            }
-        }
         if self.window.events == 0 {
             return;
         }
-        let number = low_bits(self.dropped + self.entries.len() as u64);
+        let number = self.next();
         self.entries.push_back(entry);
         let (entries, dropped) = (&self.entries, low_bits(self.dropped));
         let hash_at = |number: &u32| entries[number.wrapping_sub(dropped) as usize].hash;
@@ -103,13 +122,37 @@ impl Ids {
             |known| hash_at(known) == entry.hash,
             |known| hash_at(known)[0],
         ) {
-            Entry::Occupied(mut known) => *known.get_mut() = number,
-            Entry::Vacant(place) => drop(place.insert(number)),
+            Entry::Occupied(mut known) => {
+                let old = std::mem::replace(known.get_mut(), low_bits(number));
+                let old = self.dropped + u64::from(old.wrapping_sub(dropped));
+                self.replaced.push_back((number, old));
+            }
+            Entry::Vacant(place) => drop(place.insert(low_bits(number))),
         }
     }
 
-    fn drop_front(&mut self) -> bool {
-        let Some(first) = self.entries.front().copied() else { return false };
+    /// The events below an offset stay: what has left the window is forgotten.
+    pub fn settle(&mut self, below: Offset) {
+        let is_below = |entry: &&IdEntry| entry.offset < below;
+        let start = usize::try_from(self.settled - self.dropped).expect("an index");
+        let settled = self.entries.iter().skip(start).take_while(is_below).count();
+        if settled == 0 {
+            return;
+        }
+        self.settled += settled as u64;
+        while self.replaced.front().is_some_and(|(number, _)| *number < self.settled) {
+            self.replaced.pop_front();
+        }
+        let time_ms = self.entries[start + settled - 1].time_ms;
+        while self.settled - self.dropped > self.window.events as u64
+            || self.entries.front().is_some_and(|first| !self.is_inside(first, time_ms))
+        {
+            self.drop_front();
+        }
+    }
+
+    fn drop_front(&mut self) {
+        let Some(first) = self.entries.front().copied() else { return };
         let number = low_bits(self.dropped);
         // A newer entry of the same id may have taken its place.
         if let Ok(place) = self.places.find_entry(first.hash[0], |known| *known == number) {
@@ -117,24 +160,28 @@ impl Ids {
         }
         self.entries.pop_front();
         self.dropped += 1;
-        true
     }
 
     /// Forgets the events from an offset on, which were never written.
     pub fn take_back(&mut self, from: Offset) {
-        while self.entries.back().is_some_and(|last| last.offset >= from) {
-            let number = low_bits(self.dropped + self.entries.len() as u64 - 1);
-            let Some(last) = self.entries.back().copied() else { break };
-            if let Ok(place) = self.places.find_entry(last.hash[0], |known| *known == number) {
-                place.remove();
+        while let Some(last) = self.entries.back().copied().filter(|last| last.offset >= from) {
+            let number = self.next() - 1;
+            let old = self.replaced.pop_back_if(|(taker, _)| *taker == number);
+            let place = self.places.find_entry(last.hash[0], |known| *known == low_bits(number));
+            if let Ok(mut place) = place {
+                match old {
+                    Some((_, old)) if old >= self.dropped => *place.get_mut() = low_bits(old),
+                    _ => drop(place.remove()),
+                }
             }
             self.entries.pop_back();
         }
+        self.settled = self.settled.min(self.next());
     }
 
     /// The entries, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &IdEntry> + ExactSizeIterator {
-        self.entries.iter()
+        self.entries.iter().skip(self.entries.len() - self.len())
     }
 
     /// About how much memory it takes.
@@ -149,8 +196,6 @@ fn low_bits(number: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -176,6 +221,14 @@ mod tests {
         assert_eq!((found(&ids, 2, 1_000), found(&ids, 3, 1_000)), (Some(11), Some(12)));
         ids.take_back(Offset::new(12));
         assert_eq!((found(&ids, 2, 1_000), found(&ids, 3, 1_000)), (Some(11), None));
+        assert_eq!(found(&ids, 1, 1_000), Some(10), "one of them was taken back");
+        ids.push(entry(3, 12, 1_000));
+        ids.push(entry(1, 13, 1_000));
+        ids.take_back(Offset::new(12));
+        assert_eq!(found(&ids, 1, 1_000), Some(10), "and so was its own successor");
+        ids.push(entry(3, 12, 1_000));
+        ids.settle(Offset::new(13));
+        assert_eq!((ids.len(), ids.entries.len()), (2, 2), "what is settled is forgotten");
     }
 
     proptest! {
@@ -186,16 +239,19 @@ mod tests {
             let window = IdWindow { events: 7, time_ms: 100 };
             let mut ids = Ids::new(window);
             let mut all: Vec<IdEntry> = Vec::new();
-            let (mut offset, mut time_ms) = (0, 0);
+            let (mut offset, mut time_ms, mut settled) = (0, 0, 0);
             for (id, wait_ms, kind) in steps {
                 time_ms += wait_ms;
                 if kind == 0 {
-                    let from = offset - offset.min(2);
+                    let from = settled.max(offset - offset.min(5));
                     ids.take_back(Offset::new(from));
-                    // What was pushed out for them does not come back: only the newest are looked at.
                     all.retain(|entry| entry.offset.get() < from);
-                    let kept: HashMap<_, _> = ids.iter().map(|entry| (entry.offset, *entry)).collect();
-                    all.retain(|entry| kept.contains_key(&entry.offset));
+                    continue;
+                }
+                if kind == 1 {
+                    settled = offset;
+                    ids.settle(Offset::new(settled));
+                    prop_assert!(ids.entries.len() <= window.events);
                     continue;
                 }
                 if found(&ids, id, time_ms).is_some() {
@@ -204,10 +260,8 @@ mod tests {
                 ids.push(entry(id, offset, time_ms));
                 all.push(entry(id, offset, time_ms));
                 offset += 1;
-                let newest = all.len().saturating_sub(window.events);
-                all.drain(..newest);
                 for id in 0..12 {
-                    let last = all.iter().rev().find(|entry| entry.hash[1] == id);
+                    let last = all.iter().rev().take(window.events).find(|entry| entry.hash[1] == id);
                     let expected = last
                         .filter(|entry| time_ms < entry.time_ms + window.time_ms)
                         .map(|entry| entry.offset.get());
