@@ -18,7 +18,9 @@
 //!    appended) waits at the end, for at least as much as the one before it.
 //! 3. The visible offset is stored for all shards before any acknowledgement or frame leaves.
 
+mod notices;
 mod reads;
+mod space;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -41,7 +43,7 @@ use strandline_storage::{
         thread::DiskThread,
         uring::{UringFiles, UringReads},
     },
-    log::{Log, Notice, Op, OpOutcome},
+    log::{Log, Op, OpOutcome},
     offset::Offset,
 };
 
@@ -293,6 +295,7 @@ impl Owner {
 
     /// Starts what the log wants to do, until it is closed and everything has ended.
     pub(crate) async fn run(self: Rc<Self>) {
+        self.warn_of_little_space();
         loop {
             let work = self.work.wait();
             self.start_operations();
@@ -508,68 +511,6 @@ impl Owner {
         }
         if let Some(handle) = self.handle.get().and_then(Weak::upgrade) {
             handle.tell_missed();
-        }
-    }
-
-    fn report_notices(&self) {
-        let notices = self.log.borrow_mut().take_notices();
-        for notice in notices {
-            if matches!(
-                notice,
-                Notice::SealFailed { .. }
-                    | Notice::PrepareFailed { .. }
-                    | Notice::CompactFailed { .. }
-                    | Notice::RetireFailed { .. }
-            ) {
-                self.shared.metrics().failed_jobs.add(1);
-            }
-            match notice {
-                Notice::Poisoned(poison) => tracing::error!(
-                    first_unsynced = poison.first_unsynced.get(),
-                    reason = poison.reason,
-                    "the log is read-only until a restart has looked at what the disk kept"
-                ),
-                Notice::DiskFull => {
-                    self.shared.store_disk_full(true);
-                    tracing::error!("the disk is full: appends are refused until there is space");
-                    let end = self.log.borrow_mut().refuse_staged();
-                    self.refuse_waiters_behind(end, &AppendError::DiskFull);
-                }
-                Notice::DiskSpaceBack => {
-                    self.shared.store_disk_full(false);
-                    tracing::info!("the disk has space again");
-                }
-                Notice::SealFailed { reason } => {
-                    tracing::warn!(reason, "a full segment could not be indexed; tried again");
-                }
-                Notice::Compacted { name, dropped, bytes_before, bytes_after } => {
-                    tracing::info!(%name, ?dropped, bytes_before, bytes_after, "a segment was rewritten");
-                }
-                Notice::CompactFailed { reason } => {
-                    tracing::warn!(reason, "a segment could not be rewritten; tried again");
-                }
-                Notice::Damaged { name, reason } => {
-                    tracing::error!(%name, reason, "a segment is damaged: it is kept as it is");
-                }
-                Notice::Scrubbed { bytes, damaged: 0 } => {
-                    tracing::info!(bytes, "all sealed segments were read again: they are sound");
-                }
-                Notice::Scrubbed { bytes, damaged } => tracing::error!(
-                    bytes,
-                    damaged,
-                    "sealed segments are damaged: `strandline verify` says where, a backup may help"
-                ),
-                Notice::RetireFailed { reason } => {
-                    tracing::warn!(
-                        reason,
-                        "a segment that is gone could not be removed; tried again"
-                    );
-                }
-                Notice::PrepareFailed { reason } => {
-                    tracing::warn!(reason, "the next segment could not be prepared; tried again");
-                }
-                Notice::Clock(notice) => tracing::warn!(?notice, "the wall clock leapt"),
-            }
         }
     }
 }

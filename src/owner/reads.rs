@@ -5,7 +5,7 @@ use std::{ops::Range, rc::Rc, sync::Arc};
 use strandline_storage::{
     error::{Corruption, ReadError},
     frame::{Frame, Trust},
-    io::{Disk, ReadIo, Space, real::RealDisk},
+    io::{ReadIo, real::RealDisk},
     log::{UnsealedPiece, UnsealedRead},
     offset::Offset,
     reader::{Hits, ReadQuery, count_topic},
@@ -41,23 +41,6 @@ impl Owner {
             scrub: log.scrub_totals(),
             disk: space,
         }
-    }
-
-    /// The space of the log's disk; while it is being looked up, what was known before. However many ask,
-    /// at most one question waits for the disk's thread.
-    async fn space(self: &Rc<Self>) -> Option<Space> {
-        if !self.is_looking_up_space.replace(true) {
-            let owner = self.clone();
-            // A task of its own, which ends also where who asked does not wait.
-            monoio::spawn(async move {
-                let (dir, disk) = (owner.log.borrow().dir().to_owned(), owner.hands.disk);
-                let found = owner.hands.jobs.call(move || disk.space(&dir).ok()).await;
-                owner.space.set(found);
-                owner.is_looking_up_space.set(false);
-            })
-            .await;
-        }
-        self.space.get()
     }
 
     /// A page of topics that have events. Prefix and place are bytes and may end within a character,

@@ -83,7 +83,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
 /// The space of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
-    /// In all.
+    /// What is used and what is left to us.
     pub total_bytes: u64,
     /// Left to us.
     pub free_bytes: u64,

@@ -411,6 +411,11 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Whether [`Log::begin_close`] was called.
+    pub fn is_closing(&self) -> bool {
+        self.close != Close::Open
+    }
+
     /// Whether nothing is under way and nothing more will be.
     pub fn is_closed(&self) -> bool {
         let ended = match self.close {

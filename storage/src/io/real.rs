@@ -151,8 +151,10 @@ impl Disk for RealDisk {
 
     fn space(&self, dir: &Path) -> io::Result<Space> {
         let disk = rustix::fs::statvfs(dir)?;
+        // What is kept for others is neither: as `df` counts.
+        let used = disk.f_blocks.saturating_sub(disk.f_bfree);
         Ok(Space {
-            total_bytes: disk.f_blocks.saturating_mul(disk.f_frsize),
+            total_bytes: used.saturating_add(disk.f_bavail).saturating_mul(disk.f_frsize),
             free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
         })
     }
