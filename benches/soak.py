@@ -13,7 +13,7 @@ Needs `cargo build --release` and matplotlib (`pip install matplotlib`). One ser
 - a room every two seconds: made, filled, deleted a minute later; a topic that is trimmed every ten seconds,
 - a reader that catches up over the last events, and one of histories, four times a second.
 
-The log keeps 256 MiB in segments of 8 MiB, which are compressed after a minute; all of it is read again every five minutes. What the
+The log keeps 64 MiB in segments of 4 MiB, which are compressed after a minute; all of it is read again every five minutes. What the
 server says of itself is read every ten seconds. Fails if an answer is not what it should be, if the server logs an error, if a delivery
 was wrong, or if `strandline verify` finds damage afterwards.
 """
@@ -39,8 +39,8 @@ sys.path.insert(0, str(ROOT / "tests" / "clients"))
 from harness import binary, free_port  # noqa: E402
 
 SAMPLE_EVERY_S = 10
-RETAIN = {"bytes": 256 << 20}
-SEGMENT_BYTES = 8 << 20
+RETAIN = {"bytes": 64 << 20}
+SEGMENT_BYTES = 4 << 20
 
 
 class Api:
@@ -299,7 +299,7 @@ def main():
     server_log.seek(0)
     bad = [line for line in server_log if " ERROR " in line or " WARN " in line]
     assert not bad, bad[:10]
-    verified = subprocess.run([binary(), "verify", "--data", data, "--json"], capture_output=True, check=False)
+    verified = subprocess.run([binary(), "verify", data, "--json"], capture_output=True, check=False)
     assert verified.returncode == 0, verified
     series = measured["points"][0]["series"]
     print(f"{samples[-1]['events']:,.0f} events, {measured['points'][0]['deliveries']:,} deliveries; {dict(load.done)}")
