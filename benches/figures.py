@@ -39,9 +39,9 @@ def scratch() -> str:
 class Process:
     """A server on its core, gone at the end."""
 
-    def __init__(self, command, port, data):
+    def __init__(self, command, port, data, cores=SERVER_CORE, log=subprocess.DEVNULL):
         self.port, self.data = port, data
-        self.process = subprocess.Popen(["taskset", "-c", SERVER_CORE, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(["taskset", "-c", cores, *command], stdout=log, stderr=log)
         deadline = time.monotonic() + 60
         while True:
             try:
