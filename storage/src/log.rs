@@ -23,7 +23,7 @@
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 pub use crate::{
@@ -115,6 +115,8 @@ pub struct Log<D: Disk> {
     compaction: Compaction,
     /// Segments that are gone and still open.
     gone: Vec<Arc<SealedSegment<D>>>,
+    /// The files that sealed segments were written through, while somebody still reads by them.
+    written: Vec<(SegmentName, Weak<D::File>)>,
     scrubbing: Scrubbing<D>,
     /// Ids given out, and operations whose outcome is still to come.
     ops: u64,
@@ -369,6 +371,7 @@ impl<D: Disk> Log<D> {
             },
             compaction: Compaction::default(),
             gone: Vec::new(),
+            written: Vec::new(),
             scrubbing: Scrubbing::default(),
             ops: 0,
             outstanding: 0,

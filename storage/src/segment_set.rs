@@ -101,6 +101,12 @@ impl<D: Disk> SealedSegment<D> {
         &self.index
     }
 
+    /// Whether this is the only handle of it, and nobody reads its files.
+    pub fn is_unread(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1
+            && [&self.log_file, &self.index_file].iter().all(|file| Arc::strong_count(file) == 1)
+    }
+
     /// The file with its frames.
     pub fn log_file(&self) -> &Arc<D::File> {
         &self.log_file

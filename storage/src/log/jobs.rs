@@ -225,6 +225,8 @@ impl<D: Disk> Log<D> {
                 self.jobs.seal = JobState::Idle;
                 let sealed = self.unsealed.pop_front().expect("a full segment was sealed");
                 assert_eq!(sealed.name, outcome.name, "segments are sealed in order");
+                self.written.retain(|(_, file)| file.strong_count() > 0);
+                self.written.push((sealed.name, Arc::downgrade(&sealed.file)));
                 self.segments = Arc::new(self.segments.with(outcome.segment));
             }
             Err(error) => {

@@ -15,6 +15,7 @@ use crate::{
     retention,
     retire::{CloseJob, RetireJob},
     segment::SegmentName,
+    segment_set::SealedSegment,
 };
 
 /// Limits are looked at so often.
@@ -271,7 +272,11 @@ impl<D: Disk> Log<D> {
         if self.jobs.close != JobState::Idle || self.gone.is_empty() || self.close != Close::Open {
             return None;
         }
-        let is_unread = |segment: &mut Arc<_>| Arc::strong_count(segment) == 1;
+        self.written.retain(|(_, file)| file.strong_count() > 0);
+        let written = &self.written;
+        let is_unread = |segment: &mut Arc<SealedSegment<D>>| {
+            segment.is_unread() && written.iter().all(|(name, _)| *name != segment.name())
+        };
         let segments: Vec<_> = self.gone.extract_if(.., is_unread).collect();
         if segments.is_empty() {
             self.jobs.close = JobState::after(now, CLOSE_LOOK_MS, false);
