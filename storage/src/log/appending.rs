@@ -1,6 +1,6 @@
 //! What happens when events are appended: limits, what must happen once, conditions, staging.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, iter};
 
 use super::{Close, Log, Notice, Now, Poison};
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
         producers::{Judged, producer_hash},
     },
     staging::Staging,
+    topic::TopicNumber,
 };
 
 /// An event with an id that is not there yet.
@@ -130,6 +131,11 @@ impl<D: Disk> Log<D> {
     ) -> Appended {
         let base = self.next;
         let topics = &mut self.topics;
+        // Each by itself would wait for the memory that its topic lies in; together they wait once.
+        let hashes: Vec<u64> = events.iter().map(|event| topics.hash(&event.topic)).collect();
+        let known: Vec<Option<TopicNumber>> = iter::zip(&events, &hashes)
+            .map(|(event, hash)| topics.find_hashed(*hash, &event.topic))
+            .collect();
         let next = &mut self.next;
         let ids = &mut self.state.ids;
         let (mut first, mut last) = (Offset::MAX, Offset::ZERO);
@@ -161,7 +167,8 @@ impl<D: Disk> Log<D> {
             let offset = *next;
             *next = offset.plus(1);
             see(offset);
-            let topic_number = topics.assign(&event.topic);
+            let topic_number =
+                known[index].unwrap_or_else(|| topics.assign_hashed(hashes[index], &event.topic));
             batch.push(StagedEvent { offset, time_ms, topic_number, event });
         }
         assert!(self.next > base, "what is all there is not staged");

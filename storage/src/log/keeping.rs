@@ -26,7 +26,7 @@ const RESERVE_RETRY_MS: u64 = 5_000;
 /// So often it is looked whether a segment that is gone is still read.
 const CLOSE_LOOK_MS: u64 = 1_000;
 /// So many topics are looked at at once for whether they are over,
-const EXPIRY_TOPICS: usize = 200;
+const EXPIRY_TOPICS: u32 = 200;
 /// and the next ones so much later.
 const EXPIRY_MS: u64 = 20;
 /// An idle segment that holds only events that are gone is ended once it has so many bytes.
