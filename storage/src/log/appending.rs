@@ -5,7 +5,7 @@ use std::{collections::HashMap, iter};
 use super::{Close, Log, Notice, Now, Poison};
 use crate::{
     append::{Append, Appended, ExpectedOffset, OffsetScope},
-    control::{self, Control},
+    control::{self, Control, TopicRule},
     error::AppendError,
     event::{EventKind, NewEvent, StagedEvent, archive::PRODUCER_HEADER},
     frame::{self, EVENTS_MAX},
@@ -57,8 +57,11 @@ impl<D: Disk> Log<D> {
         self.notices.extend(notice.map(Notice::Clock));
         let time_s = delta::seconds(time_ms);
 
-        for event in events.iter_mut().filter(|event| event.kind == EventKind::LogSettings) {
-            control::add_kept_from(event, self.keep_from);
+        for event in events.iter_mut().filter(|event| !event.kind.is_data()) {
+            if event.kind == EventKind::LogSettings {
+                control::add_kept_from(event, self.keep_from);
+            }
+            self.check_settings(event)?;
         }
         let mut claimed = None;
         if let (Some(claim), Some(first)) = (&producer, events.first_mut()) {
@@ -235,6 +238,21 @@ impl<D: Disk> Log<D> {
             duplicates: novelties.len() as u64,
             time_ms,
             producer: None,
+        }
+    }
+
+    /// Refuses settings beyond those that are kept. (Some that are on their way at the same time may be
+    /// too many together: they are events of the log, and their number is bounded as that of all is.)
+    fn check_settings(&self, event: &NewEvent) -> Result<(), AppendError> {
+        let Some(Control::Topic(TopicRule { pattern, settings: Some(_) })) =
+            Control::decode(event.kind, &event.data)
+        else {
+            return Ok(());
+        };
+        let what = if pattern.contains('*') { "patterns" } else { "topics" };
+        match self.state.rules.is_full_for(&pattern) {
+            Some(count) => Err(AppendError::TooManySettings { count: count as u64, what }),
+            None => Ok(()),
         }
     }
 
