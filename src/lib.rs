@@ -15,6 +15,7 @@ pub mod json;
 pub mod listener;
 pub mod local;
 pub mod log_handle;
+mod memory;
 pub mod mesh;
 pub mod metrics;
 mod monitoring;

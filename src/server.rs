@@ -26,6 +26,7 @@ use crate::{
     http::origin::{OriginError, OriginRules},
     listener::{Claim, ClaimError, ClaimLock},
     log_handle::{Answer, Call, LogFacts, LogShared},
+    memory,
     mesh::{CallLimits, Doorbell, MailboxLimits, call_pair, mailbox},
     metrics::{ServerMetrics, ShardCounts},
     owner::GuestSeat,
@@ -135,6 +136,7 @@ impl Server {
             DEFAULT_LOG,
         )?;
         let (log, report) = Log::open(disk, &log_dir, config.log.clone(), clock::now())?;
+        memory::give_back();
         tell_report(&report);
         let (tag, write_mode) = (*log.tag(), log.write_mode());
         let segments = log.segments().len();

@@ -1,6 +1,6 @@
 //! What only the owner can tell readers: of the part of the log that is not sealed, and of its topics.
 
-use std::{ops::Range, rc::Rc, sync::Arc};
+use std::{collections::HashMap, ops::Range, rc::Rc, sync::Arc};
 
 use strandline_storage::{
     error::{Corruption, ReadError},
@@ -8,7 +8,7 @@ use strandline_storage::{
     io::{ReadIo, real::RealDisk},
     log::{UnsealedPiece, UnsealedRead},
     offset::Offset,
-    reader::{Hits, ReadQuery, count_topic},
+    reader::{Hits, ReadQuery, TopicCount, count_topics},
     selection::{Order, Selection},
     topic::TopicPattern,
     topics::TopicSummary,
@@ -19,6 +19,15 @@ use crate::log_handle::{LogStats, UnsealedPart};
 
 /// So many bytes of frames are looked at in one step of counting.
 const RECOUNT_BUDGET_BYTES: usize = 1 << 20;
+
+/// A topic that is to be counted anew.
+struct Pending {
+    summary: TopicSummary,
+    /// The first offset of it that is kept.
+    from: Offset,
+    /// What of it is not sealed, if that is known without reading it.
+    unsealed: Option<TopicCount>,
+}
 
 impl Owner {
     /// How the log stands.
@@ -59,15 +68,13 @@ impl Owner {
             let some = self.log.borrow().topics().page(prefix_text, place.as_deref(), asked);
             place = some.last().map(|last| last.topic.as_str().to_owned());
             let is_last = some.len() < asked;
-            for summary in some {
+            let asked = some.into_iter().filter(|summary| {
                 let name = summary.topic.as_bytes();
-                let is_asked = name.starts_with(prefix)
+                name.starts_with(prefix)
                     && after.is_none_or(|after| name > after)
-                    && !name.starts_with(b"$");
-                if is_asked {
-                    page.extend(self.counted(summary).await);
-                }
-            }
+                    && !name.starts_with(b"$")
+            });
+            page.extend(self.counted(asked.collect()).await);
             if is_last {
                 break;
             }
@@ -78,69 +85,96 @@ impl Owner {
     /// What is known of a topic that has events.
     pub(super) async fn topic(&self, name: &str) -> Option<TopicSummary> {
         let summary = self.log.borrow().topics().get(name)?;
-        self.counted(summary).await
+        self.counted(vec![summary]).await.pop()
     }
 
-    /// The summary of a topic, counted anew if events before those that are kept are in it; `None` if
-    /// it has none any more.
-    async fn counted(&self, mut summary: TopicSummary) -> Option<TopicSummary> {
-        let (from, visible, segments, is_less) = {
+    /// The summaries of topics, in the order of their names, counted anew where events before those that
+    /// are kept are in them; without those that have none any more.
+    async fn counted(&self, mut summaries: Vec<TopicSummary>) -> Vec<TopicSummary> {
+        let mut pending: Vec<Pending> = Vec::new();
+        let segments = {
             let mut log = self.log.borrow_mut();
-            let is_less = log.take_lessened(summary.number);
-            (log.keeps_from(&summary.topic), log.visible(), log.segments().clone(), is_less)
+            summaries.retain(|summary| {
+                let (is_less, from) =
+                    (log.take_lessened(summary.number), log.keeps_from(&summary.topic));
+                let is_gone = summary.last < from;
+                if is_gone {
+                    log.clear_topic(summary.number);
+                } else if summary.first < from || is_less {
+                    let unsealed = log.count_unsealed(summary.number, from);
+                    pending.push(Pending { summary: summary.clone(), from, unsealed });
+                }
+                !is_gone
+            });
+            log.segments().clone()
         };
-        if summary.last < from {
-            self.log.borrow_mut().clear_topic(summary.number);
-            return None;
-        }
-        if summary.first >= from && !is_less {
-            return Some(summary);
-        }
-        let pattern = TopicPattern::parse(&summary.topic).ok()?;
-        // What cannot be counted now is told as it was, and counted another time.
-        let later = |summary: TopicSummary| {
-            self.log.borrow_mut().note_lessened(summary.number);
-            Some(summary)
-        };
-        let counted = count_topic(&segments, &self.reads, &pattern, from).await;
-        let Ok((sealed, first)) = counted else { return later(summary) };
-        let (mut count, mut first) = (sealed, first);
-        let mut place = from.max(segments.end());
-        while place < visible {
-            let query = ReadQuery {
-                topics: vec![pattern.clone()],
-                from: place,
-                end: visible,
-                order: Order::Ascending,
+        let wanted: Vec<_> =
+            pending.iter().map(|pending| (pending.summary.topic.clone(), pending.from)).collect();
+        let sealed = count_topics(&segments, &self.reads, &wanted).await.unwrap_or_default();
+        let mut counted = HashMap::with_capacity(pending.len());
+        for (at, pending) in pending.into_iter().enumerate() {
+            let number = pending.summary.number;
+            let kept = match sealed.get(at) {
+                Some(sealed) => self.kept(&pending, *sealed, segments.end()).await,
+                None => None,
             };
-            let Ok(part) = self.unsealed(query, RECOUNT_BUDGET_BYTES).await else {
-                return later(summary);
-            };
+            counted.insert(number, self.note_counted(&pending.summary, kept));
+        }
+        let known = summaries.into_iter().map(|mut summary| {
+            let kept = counted.get(&summary.number).copied().flatten();
+            let TopicCount { count, first } =
+                kept.unwrap_or(TopicCount { count: summary.count, first: Some(summary.first) });
+            (summary.count, summary.first) = (count, first.unwrap_or(summary.first));
+            summary
+        });
+        known.filter(|summary| summary.count > 0).collect()
+    }
+
+    /// What is kept of a topic of which so much is sealed, up to `place`; `None` if that cannot be
+    /// counted now.
+    async fn kept(
+        &self,
+        pending: &Pending,
+        sealed: TopicCount,
+        sealed_end: Offset,
+    ) -> Option<TopicCount> {
+        let mut counted = sealed;
+        if let Some(unsealed) = pending.unsealed {
+            counted.add(unsealed);
+            return Some(counted);
+        }
+        // A frame that has events of it before and behind the first that is kept.
+        let topics = vec![TopicPattern::of_topic(&pending.summary.topic)];
+        let (mut place, end) = (pending.from.max(sealed_end), pending.summary.last.plus(1));
+        while place < end {
+            let order = Order::Ascending;
+            let query = ReadQuery { topics: topics.clone(), from: place, end, order };
+            let part = self.unsealed(query, RECOUNT_BUDGET_BYTES).await.ok()?;
             if part.considered <= place {
-                return later(summary); // A segment was sealed meanwhile.
+                return None; // A segment was sealed meanwhile.
             }
             for hits in &part.hits {
-                count += hits.len() as u64;
-                first = first.or_else(|| hits.events().next().map(|event| event.offset()));
+                let first = hits.events().next().map(|event| event.offset());
+                counted.add(TopicCount { count: hits.len() as u64, first });
             }
             place = part.considered;
         }
+        Some(counted)
+    }
+
+    /// Keeps in mind what was counted of a topic, unless it has got events meanwhile, and gives it back.
+    /// What could not be counted is told as it was, and counted another time.
+    fn note_counted(&self, summary: &TopicSummary, kept: Option<TopicCount>) -> Option<TopicCount> {
         let mut log = self.log.borrow_mut();
-        let is_current =
-            log.topics().get(&summary.topic).is_some_and(|now| now.last == summary.last);
-        let Some(first) = first else {
-            if is_current {
-                log.clear_topic(summary.number);
+        let is_current = log.topics().last_ever(&summary.topic) == Some(summary.last);
+        match kept {
+            Some(TopicCount { count, first: Some(first) }) if is_current => {
+                log.recount_topic(&TopicSummary { count, first, ..summary.clone() });
             }
-            return None;
-        };
-        (summary.count, summary.first) = (count, first);
-        if is_current {
-            log.recount_topic(&summary);
-        } else {
-            log.note_lessened(summary.number);
+            Some(TopicCount { first: None, .. }) if is_current => log.clear_topic(summary.number),
+            _ => log.note_lessened(summary.number),
         }
-        Some(summary)
+        kept
     }
 
     /// The part of a query that is not sealed: frames in memory, and frames read from the disk.

@@ -65,6 +65,9 @@ impl From<&AppendError> for Problem {
                     .with_field("Producer-Received-Seq", given_seq)
             }
             AppendError::EpochStart { .. } => Self::new(ProblemKind::EpochStart, error.to_string()),
+            AppendError::TooManySettings { .. } => {
+                Self::new(ProblemKind::TooManySettings, error.to_string())
+            }
             AppendError::TooManyProducers { .. } => {
                 Self::new(ProblemKind::TooManyProducers, error.to_string())
                     .retry_after(PRODUCERS_RETRY_AFTER_S)

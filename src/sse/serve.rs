@@ -80,6 +80,7 @@ pub fn serve(
         key: ViewKey { wanted: wanted.clone(), rendering },
         render,
         from,
+        is_resumed: start.state == StartState::Resumed,
         text: text.into(),
         heartbeat_s: request.heartbeat_s,
         is_pinging: request.ping,

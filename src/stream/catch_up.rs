@@ -15,7 +15,7 @@ use strandline_storage::offset::Offset;
 use strandline_storage::reader::Hits;
 
 use super::chunk::{ChunkBuilder, PAGE_CHUNK_BYTES, Render};
-use super::pages::Page;
+use super::pages::{Hidden, Page};
 use super::whole_log::WholeLog;
 use crate::local::{Kept, Promise, promise};
 use crate::runtime::{Slice, end_slice};
@@ -111,6 +111,8 @@ pub(super) struct Parked {
     walk: WholeLog,
     hits: Option<(Hits, usize)>,
     next: Offset,
+    /// Of the hits.
+    hidden: Option<Hidden>,
     scratch: Vec<u8>,
 }
 
@@ -118,7 +120,7 @@ impl Parked {
     /// Reads what `walk`, which is ascending, goes over.
     pub(super) fn new(walk: WholeLog) -> Self {
         let next = walk.rest().start;
-        Parked { walk, hits: None, next, scratch: Vec::new() }
+        Parked { walk, hits: None, next, hidden: None, scratch: Vec::new() }
     }
 
     /// The first offset that has not been considered.
@@ -143,7 +145,11 @@ impl Parked {
         let (mut chunks, mut bytes, mut goes_on) = (Vec::new(), 0, true);
         loop {
             if self.hits.is_none() {
-                match self.walk.next().await {
+                let next = self.walk.next().await;
+                if let Some(more) = self.walk.take_hidden() {
+                    self.hidden = Some(self.hidden.map_or(more, |known| known.and(more)));
+                }
+                match next {
                     Ok(Some(hits)) => self.hits = Some((hits, 0)),
                     Ok(None) => {
                         // What was passed over by its index alone gave no hits.
@@ -186,6 +192,17 @@ impl Parked {
         chunks.extend(builder.finish());
         self.scratch = scratch;
         goes_on &= self.hits.is_some() || !self.walk.rest().is_empty();
-        Ok(ReadPage { page: Page { end: self.next, chunks: chunks.into() }, goes_on })
+        let (end, hidden) = (self.next, self.take_hidden());
+        Ok(ReadPage { page: Page { end, chunks: chunks.into(), hidden }, goes_on })
+    }
+
+    /// What lies before the end of the page; the rest is the next one's.
+    fn take_hidden(&mut self) -> Option<Hidden> {
+        let hidden = self.hidden.take_if(|hidden| hidden.first < self.next)?;
+        if hidden.last < self.next {
+            return Some(hidden);
+        }
+        self.hidden = Some(Hidden { first: self.next, ..hidden });
+        Some(Hidden { last: self.next.previous().unwrap_or_default(), ..hidden })
     }
 }

@@ -149,6 +149,13 @@ impl<'a> ChunkBuilder<'a> {
         self.scratch.len()
     }
 
+    /// Forgets the chunk that was begun.
+    pub fn discard(&mut self) {
+        self.span = None;
+        self.marks.clear();
+        self.scratch.clear();
+    }
+
     /// Returns the chunk that was begun, if there is one.
     pub fn finish(mut self) -> Option<Chunk> {
         self.take()
@@ -253,6 +260,12 @@ impl Ring {
         self.chunks = VecDeque::new();
         self.start = start;
         std::mem::take(&mut self.bytes)
+    }
+
+    /// Forgets its chunks; who had all of them still lacks nothing. Returns the bytes that were held.
+    pub fn forget(&mut self) -> usize {
+        let end = self.chunks.back().map_or(self.start, |last| last.end);
+        self.restart(end)
     }
 
     /// Where a subscriber at `next` goes on.

@@ -30,6 +30,31 @@ pub(super) struct Page {
     pub(super) end: Offset,
     /// In offset order.
     pub(super) chunks: Rc<[Chunk]>,
+    /// What is not in it, though it was to be.
+    pub(super) hidden: Option<Hidden>,
+}
+
+/// Events that readers would have got, and that a deletion or trim has taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// The first of them.
+    pub first: Offset,
+    /// And the last.
+    pub last: Offset,
+    /// The last event of the log that has deleted any of them.
+    pub said_at: Offset,
+}
+
+impl Hidden {
+    /// These and others behind them.
+    #[must_use]
+    pub fn and(self, more: Hidden) -> Hidden {
+        Hidden {
+            first: self.first.min(more.first),
+            last: self.last.max(more.last),
+            said_at: self.said_at.max(more.said_at),
+        }
+    }
 }
 
 impl Page {
@@ -115,7 +140,7 @@ mod tests {
         let chunk = |(start, end): &(u64, u64)| {
             Chunk::whole(offset(*start), offset(*end), Bytes::from_static(b"1234567890"))
         };
-        Page { end: offset(end), chunks: chunks.iter().map(chunk).collect() }
+        Page { end: offset(end), chunks: chunks.iter().map(chunk).collect(), hidden: None }
     }
 
     #[test]

@@ -121,6 +121,8 @@ pub struct StreamStart {
     pub render: Rc<dyn Render>,
     /// The first offset wanted, where that is known already; else [`Subscribers::begin`] is called.
     pub from: Option<Offset>,
+    /// Whether the client has been here before: it is told of what was deleted since.
+    pub is_resumed: bool,
     /// What is sent first.
     pub text: Bytes,
     /// Seconds between heartbeats.
@@ -207,8 +209,9 @@ impl Subscribers {
         start: StreamStart,
         guard: Guard,
     ) -> io::Result<SlotId> {
-        let StreamStart { key, render, from, text, heartbeat_s, is_pinging } = start;
+        let StreamStart { key, render, from, is_resumed, text, heartbeat_s, is_pinging } = start;
         let mut inner = self.inner.borrow_mut();
+        inner.views.hide(&self.log.floors());
         inner.tick = self.tick();
         let sub = Sub {
             number: 0,
@@ -218,6 +221,7 @@ impl Subscribers {
             view: super::view::ViewId(0),
             position: 0,
             place: Subscription::new(from.unwrap_or(Offset::ZERO)),
+            told_deleted: inner.known_deleted(is_resumed),
         };
         let subs = Subs::One { sub, is_pinging };
         let id = inner.add(&self.watch.borrow(), socket, subs, heartbeat_s, guard)?;
@@ -466,6 +470,12 @@ impl Inner {
             self.to_drain.push(id);
         }
         Ok(id)
+    }
+
+    /// Up to where a subscription that begins now knows what was deleted: who was not here before never
+    /// knew what is gone.
+    fn known_deleted(&self, is_resumed: bool) -> Offset {
+        if is_resumed { Offset::ZERO } else { self.views.floors().latest() }
     }
 
     fn set_alarm(&mut self, id: SlotId, tick: u32) {

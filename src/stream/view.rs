@@ -70,6 +70,11 @@ impl Wanted {
         &self.types
     }
 
+    /// Whether any pattern matches a topic.
+    pub fn matches(&self, topic: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(topic))
+    }
+
     /// Whether an event of a topic that matches is wanted: readers get data, of their types, that their
     /// filter matches.
     pub fn takes(&self, event: &EventView<'_>) -> bool {

@@ -27,7 +27,7 @@ use strandline_storage::rules::Floors;
 use super::catch_up::Parked;
 use super::chunk::{Chunk, ChunkBuilder, LIVE_CHUNK_BYTES, Render};
 use super::matching::TopicMatcher;
-use super::pages::{Page, Pages};
+use super::pages::Page;
 use super::view::{Member, View, ViewId, ViewKey};
 
 /// A view's ring keeps at most this many bytes: a few sends' worth. Who is further behind reads the
@@ -43,6 +43,9 @@ pub const SHARD_PAGES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Entries of pages below which no sweep is worth it.
 const PAGES_SWEEP_MIN: usize = 1024;
+
+/// Of more topics that are deleted at once it is not asked which views they concern: all.
+const HIDDEN_TOPICS_MAX: usize = 1024;
 
 /// So many reads of the log stand ready to go on where the last page ended.
 const PARKED_MAX: usize = 16;
@@ -219,23 +222,41 @@ impl Views {
         }
     }
 
-    /// These events are gone from now on. Where that has changed, everything that was encoded is
-    /// forgotten: whoever lacks some of it reads the log, which shows what is left.
+    /// These events are gone from now on. What was encoded of the topics concerned is forgotten: whoever
+    /// lacks some of it reads the log, which shows what is left. Other views do not notice.
     pub(super) fn hide(&mut self, floors: &Arc<Floors>) {
         if Arc::ptr_eq(&self.floors, floors) {
             return;
         }
-        self.floors = floors.clone();
-        for view in self.views.iter_mut().flatten() {
-            self.ring_bytes -= view.ring.restart(self.considered);
-            self.page_bytes -= view.pages.bytes();
-            view.pages = Pages::default();
-            view.parked = None;
+        let before = std::mem::replace(&mut self.floors, floors.clone());
+        let mut concerned = Vec::new();
+        match floors.raised_since(&before, HIDDEN_TOPICS_MAX) {
+            Some(topics) => {
+                topics.iter().for_each(|topic| self.matcher.matches(topic, &mut concerned));
+                concerned.sort_unstable();
+                concerned.dedup();
+            }
+            None => concerned.extend(self.by_key.values().copied()),
         }
-        self.holding.clear();
-        self.pages.clear();
-        self.parked.clear();
-        assert_eq!((self.ring_bytes, self.page_bytes), (0, 0), "nothing holds anything");
+        concerned.into_iter().for_each(|view_id| self.forget(view_id));
+    }
+
+    /// Which events were deleted or trimmed, as far as that is known here.
+    pub(super) fn floors(&self) -> &Arc<Floors> {
+        &self.floors
+    }
+
+    /// Forgets what was encoded for a view.
+    fn forget(&mut self, view_id: ViewId) {
+        let view = self.views[view_id.0 as usize].as_mut().expect("it has members");
+        if !view.ring.is_empty() {
+            self.holding.retain(|other| *other != view_id);
+        }
+        if view.parked.take().is_some() {
+            self.parked.retain(|other| *other != view_id);
+        }
+        self.ring_bytes -= view.ring.forget();
+        self.page_bytes -= std::mem::take(&mut view.pages).bytes();
     }
 
     /// Keeps what was read for a view, from `start` on.
@@ -382,7 +403,7 @@ impl Views {
         let hiding = self.floors.concern(frame).then_some(&*self.floors);
         let render = view.render.clone();
         let mut builder = ChunkBuilder::new(render.as_ref(), LIVE_CHUNK_BYTES, scratch);
-        let mut has_news = false;
+        let (mut has_news, mut has_cut) = (false, false);
         let mut put = |ring: &mut super::chunk::Ring, chunk: Option<Chunk>| {
             if let Some(chunk) = chunk {
                 ring.push(chunk);
@@ -391,13 +412,21 @@ impl Views {
         };
         for index in indexes {
             let event = frame.event(index);
-            let is_hidden = hiding.is_some_and(|floors| floors.hide(&event));
-            if !is_hidden && view.key.wanted.takes(&event) {
+            if !view.key.wanted.takes(&event) {
+                continue;
+            }
+            if hiding.is_some_and(|floors| floors.hide(&event)) {
+                // It was deleted before anybody could see it, and whoever wanted it is told: by who
+                // reads the log.
+                builder.discard();
+                view.ring.restart(event.offset().plus(1));
+                has_cut = true;
+            } else {
                 put(&mut view.ring, builder.push(&event));
             }
         }
         put(&mut view.ring, builder.finish());
-        if !has_news {
+        if !has_news && !has_cut {
             return;
         }
         while view.ring.bytes() > VIEW_RING_BYTES_MAX {

@@ -15,8 +15,10 @@ use strandline_storage::frame::Frame;
 use strandline_storage::io::real::RealDisk;
 use strandline_storage::offset::Offset;
 use strandline_storage::reader::{Hits, ReadQuery, Reader};
+use strandline_storage::rules::Floors;
 use strandline_storage::selection::{Order, Selection};
 
+use super::pages::Hidden;
 use super::view::Wanted;
 use crate::local::{Kept, promise};
 use crate::log_handle::{LogHandle, UnsealedPart};
@@ -44,6 +46,8 @@ pub struct WholeLog {
     asked: VecDeque<Hits>,
     /// Whether the owner was asked before: then the reader wants more than a little.
     has_asked: bool,
+    /// What was wanted of frames that were given, and is gone.
+    hidden: Option<Hidden>,
     /// What comes behind `asked`: the disk reads it meanwhile.
     ahead: Option<Ahead>,
 }
@@ -69,6 +73,7 @@ impl WholeLog {
             sealed: None,
             asked: VecDeque::new(),
             has_asked: false,
+            hidden: None,
             ahead: None,
         }
     }
@@ -92,7 +97,9 @@ impl WholeLog {
             match self.step().await {
                 Ok(Some(hits)) => {
                     self.move_to(hits.considered);
-                    return Ok(Some(self.log.floors().filter(hits)));
+                    let floors = self.log.floors();
+                    self.note_hidden(&hits, &floors);
+                    return Ok(Some(floors.filter(hits)));
                 }
                 Ok(None) => (),
                 Err(error) => {
@@ -120,6 +127,22 @@ impl WholeLog {
             }
         }
         Ok(None)
+    }
+
+    /// What was wanted of the frames given since this was asked last, and was deleted or trimmed.
+    pub fn take_hidden(&mut self) -> Option<Hidden> {
+        self.hidden.take()
+    }
+
+    fn note_hidden(&mut self, hits: &Hits, floors: &Floors) {
+        if !hits.frame.as_ref().is_some_and(|frame| floors.concern(frame)) {
+            return;
+        }
+        for event in hits.events().filter(|event| floors.hide(event) && self.wanted.takes(event)) {
+            let (offset, said_at) = (event.offset(), floors.said_at(event.topic()));
+            let this = Hidden { first: offset, last: offset, said_at };
+            self.hidden = Some(self.hidden.map_or(this, |known| known.and(this)));
+        }
     }
 
     /// Takes from wherever the place is now; without hits, the place may have moved.

@@ -39,7 +39,7 @@ use crate::local::Guard;
 use crate::log_handle::{AckFuture, Acked, AppendRefused, LogHandle};
 use crate::problem::{CloseCode, Problem, ProblemKind};
 use crate::stream::chunk::{Render, Word};
-use crate::stream::cursor::{self, Cursor, Start, StartPlace, StreamFacts};
+use crate::stream::cursor::{self, Cursor, Start, StartPlace, StartState, StreamFacts};
 use crate::stream::live::LiveLog;
 use crate::stream::pulse::connection_id;
 use crate::stream::subscribers::{End, Port, Session};
@@ -439,7 +439,7 @@ impl WebSocket {
         let key = ViewKey { wanted, rendering: Rendering::WebSocket { subscription: number } };
         let time = RefCell::default();
         let render = Rc::new(WebSocketRender { subscription: number, tag, time });
-        port.join(number, &key, render, from);
+        port.join(number, &key, render, from, start.state == StartState::Resumed);
     }
 
     fn unsubscribe(&mut self, id: Option<&MessageId>, number: u32, port: &mut Port<'_>) {

@@ -42,6 +42,7 @@ use crate::{
     segment::{FIRST_FRAME_POSITION, Incarnation, SegmentHeader, SegmentName},
     segment_set::{SealedSegment, SegmentSet},
     selection::Order,
+    settle,
     topic::{Topic, TopicNumber, TopicPattern},
 };
 
@@ -69,6 +70,8 @@ pub struct CompactJob<D: Disk> {
     pub(crate) looked_at: HashMap<SegmentName, Look>,
     /// What of the state a stub need not keep.
     pub(crate) stub_limits: StubLimits,
+    /// Whether it also looks for floors that are done with.
+    pub(crate) settles: bool,
     /// How long it rests after each [`PACE_BYTES`].
     pub(crate) rest: Duration,
     /// Raised when the log closes: nobody waits for a rewrite.
@@ -78,7 +81,10 @@ pub struct CompactJob<D: Disk> {
 /// What a rewrite came to.
 pub enum CompactOutcome<D: Disk> {
     /// Nothing needs one.
-    Nothing,
+    Nothing {
+        /// Nothing is left of these topics below these floors.
+        settled: Vec<(String, Offset)>,
+    },
     /// A segment was looked through, and few enough of its events are dead.
     Looked(SegmentName),
     /// A segment has gaps that a repair has named: it is left as it is.
@@ -165,7 +171,11 @@ impl<D: Disk> CompactJob<D> {
                 }
             }
         }
-        Ok(CompactOutcome::Nothing)
+        let settled = match self.settles {
+            true => settle::settled(&segments, self.limits.rules.floors(), &self.is_cancelled),
+            false => Vec::new(),
+        };
+        Ok(CompactOutcome::Nothing { settled })
     }
 
     fn retirement(&self, segment: &Arc<SealedSegment<D>>) -> retire::RetireJob<D> {
@@ -356,7 +366,7 @@ impl<D: Disk> CompactJob<D> {
         let mut lessened = HashSet::new();
         for frame in frames_of(segment, file) {
             if self.is_cancelled.load(Ordering::Relaxed) {
-                return Ok(CompactOutcome::Nothing);
+                return Ok(CompactOutcome::Nothing { settled: Vec::new() });
             }
             let frame = match frame {
                 Ok(frame) => frame,

@@ -116,6 +116,14 @@ pub enum AppendError {
         /// What failed.
         reason: String,
     },
+    /// Settings are kept of so many topics or patterns, and of no more: take some back.
+    #[error("settings are kept of {count} {what} already, which is the most: take some back")]
+    TooManySettings {
+        /// How many.
+        count: u64,
+        /// Of what: `topics`, or `patterns`.
+        what: &'static str,
+    },
     /// The disk has no space for what already waits: free some. The same append may succeed then.
     #[error("the disk is full")]
     DiskFull,

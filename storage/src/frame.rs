@@ -21,7 +21,7 @@
 //!
 //! A frame that stands for events which are lost is described in [`gap`].
 
-use std::{collections::HashMap, fmt, ops::Range, sync::Arc};
+use std::{collections::HashMap, fmt, hash::BuildHasherDefault, ops::Range, sync::Arc};
 
 use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
@@ -30,7 +30,7 @@ use crate::{
         archive::{self, BODY_ALIGN_BYTES, Body},
     },
     offset::Offset,
-    topic::{Topic, TopicNumber},
+    topic::{NumberHasher, Topic, TopicNumber},
 };
 
 pub(crate) mod compressed;
@@ -130,10 +130,14 @@ fn header_of(
     }
 }
 
+/// Room for so many topics of a frame from the start: as many as a gathered one may well have.
+const PLACES_EXPECTED: usize = 2_048;
+
 /// The table of the topics that `events` use, and for each event its place in it.
 fn number_topics(events: &[StagedEvent]) -> (Vec<(TopicNumber, &str)>, Vec<u16>) {
     let mut topics: Vec<(TopicNumber, &str)> = Vec::new();
-    let mut places: HashMap<TopicNumber, u16> = HashMap::new();
+    let mut places: HashMap<TopicNumber, u16, BuildHasherDefault<NumberHasher>> =
+        HashMap::with_capacity_and_hasher(events.len().min(PLACES_EXPECTED), Default::default());
     let mut indexes = Vec::with_capacity(events.len());
     let mut last: Option<(TopicNumber, u16)> = None;
     for staged in events {

@@ -41,6 +41,7 @@ pub mod segment;
 pub mod segment_set;
 pub mod selection;
 pub mod settings;
+mod settle;
 pub mod staging;
 pub mod state;
 pub mod stopped;

@@ -43,6 +43,7 @@ use crate::{
     offset::{Offset, Position},
     once::{Fingerprints, Ids, Producers},
     op::{NewFile, PrepareJob, RollJob},
+    reader::{TopicCount, count_frames},
     recovery::{self, OpenReport},
     rules::Rules,
     segment::{
@@ -91,7 +92,7 @@ pub struct Log<D: Disk> {
     /// The last control event that is visible.
     last_control: Offset,
     /// The topic that is looked at next for whether it is over, by number.
-    expiry_from: usize,
+    expiry_from: u32,
     /// What the next staged event gets.
     next: Offset,
     clock: EventClock,
@@ -507,6 +508,30 @@ impl<D: Disk> Log<D> {
     /// counted.
     pub fn recount_topic(&mut self, summary: &TopicSummary) {
         self.topics.recount(summary.number, summary.count, summary.first);
+    }
+
+    /// The events of a topic at or behind `from` that are visible and not sealed; `None` if nobody knows
+    /// without reading a frame.
+    pub fn count_unsealed(&self, number: TopicNumber, from: Offset) -> Option<TopicCount> {
+        let mut counted = TopicCount::default();
+        for segment in self.unsealed.iter().filter(|segment| segment.end.end_offset > from) {
+            let Some(summary) = segment.index.topic(number) else { continue };
+            if summary.last_offset < from {
+                continue;
+            }
+            if summary.first_offset >= from {
+                let (count, first) = (summary.event_count, Some(summary.first_offset));
+                counted.add(TopicCount { count, first });
+                continue;
+            }
+            let frames = segment.index.topic_frames(number);
+            let (here, straddling) = count_frames(&frames, summary.last_offset, from);
+            if straddling.is_some() {
+                return None;
+            }
+            counted.add(here);
+        }
+        Some(counted)
     }
 
     /// Nothing of a topic is left.

@@ -43,7 +43,8 @@ mod tests;
 mod time;
 mod walk;
 
-pub use count::count_topic;
+pub(crate) use count::count_frames;
+pub use count::{TopicCount, count_topics};
 pub use time::offset_at_time;
 
 use lookup::{Asked, Lookup};

@@ -462,7 +462,7 @@ impl<D: Disk> Recovery<'_, D> {
         let bytes = scan.index.finish(&scan.end);
         seal::write_index(self.disk, self.dir, found.name, &bytes)?;
         for (name, topic) in scan.index.topics() {
-            self.add_topic(path, header, scan.end.end_offset, name, topic)?;
+            self.add_topic(path, header, scan.end.end_offset, name, &topic)?;
         }
         self.state.add_delta(scan.index.delta());
         self.segments.push(SealedSegment::open(self.disk, self.dir, found.name)?);

@@ -1,96 +1,70 @@
 //! What control events have come to: the settings that hold, and which events are gone. Pure.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     control::{self, Control, TopicRule},
-    event::{EventKind, EventView},
-    frame::Frame,
+    event::EventKind,
     index::StoredControl,
     offset::Offset,
-    reader::Hits,
     settings::{LogSettings, TopicExpiry, TopicSettings},
     topic::TopicPattern,
 };
 
-/// The first offset that is kept of each topic that was deleted or trimmed.
-///
-/// Readers of all shards share it; a change makes another one.
-#[derive(Clone, Debug, Default)]
-pub struct Floors {
-    by_topic: HashMap<Arc<str>, Offset>,
-}
+mod floors;
 
-impl Floors {
-    /// Whether nothing was deleted or trimmed.
-    pub fn is_empty(&self) -> bool {
-        self.by_topic.is_empty()
-    }
+pub use floors::Floors;
 
-    /// Whether any topic of a frame has events below its floor there.
-    pub fn concern(&self, frame: &Frame) -> bool {
-        !self.is_empty() && frame.topics().any(|(_, topic)| self.of(topic) > frame.base_offset())
-    }
+/// Settings are kept of so many topics, and no more: each is a part of the log and of the state that is
+/// read at a start.
+pub const TOPICS_SET_MAX: usize = 10_000;
+/// And of so many patterns: every one may have to be compared with a topic.
+pub const PATTERNS_SET_MAX: usize = 1_000;
 
-    /// Whether an event is gone.
-    pub fn hide(&self, event: &EventView<'_>) -> bool {
-        event.offset() < self.of(event.topic())
-    }
-
-    /// What is left of hits.
-    #[must_use]
-    pub fn filter(&self, mut hits: Hits) -> Hits {
-        if let Some(frame) = &hits.frame
-            && self.concern(frame)
-        {
-            hits.picks = hits.picks.retain(frame, |event| !self.hide(event));
-            if hits.picks.is_empty() {
-                hits.frame = None;
-            }
-        }
-        hits
-    }
-
-    /// How many topics have one.
-    pub fn len(&self) -> usize {
-        self.by_topic.len()
-    }
-
-    /// The first offset of a topic that is kept.
-    pub fn of(&self, topic: &str) -> Offset {
-        self.by_topic.get(topic).copied().unwrap_or(Offset::ZERO)
-    }
-
-    /// The topics that have one, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, Offset)> {
-        self.by_topic.iter().map(|(topic, floor)| (&**topic, *floor))
-    }
-
-    /// Everything of a topic before an offset is gone. A floor never goes down.
-    pub fn raise(&mut self, topic: &str, floor: Offset) {
-        match self.by_topic.get_mut(topic) {
-            Some(known) => *known = floor.max(*known),
-            None => drop(self.by_topic.insert(topic.into(), floor)),
-        }
-    }
-
-    /// Forgets floors that lie at or below the first offset that the log keeps at all.
-    pub fn forget_below(&mut self, start: Offset) {
-        self.by_topic.retain(|_, floor| *floor > start);
-    }
-}
-
-/// The settings of a log and its topics, and what they, deletions and trims have taken away.
+/// The settings of a log and its topics, and what they, deletions and trims have taken away. A clone
+/// shares all of it.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     log: LogSettings,
-    topics: BTreeMap<Box<str>, TopicSettings>,
+    topics: Arc<TopicRules>,
     floors: Arc<Floors>,
     /// What settings that do not hold any more have let go.
     keep_from: Offset,
+}
+
+/// What was set, by topic or pattern.
+#[derive(Clone, Debug, Default)]
+struct TopicRules {
+    by_text: BTreeMap<Box<str>, TopicSettings>,
+    /// The patterns with a wildcard among them, the longest first: which one that is stands at
+    /// [`Rules::for_topic`].
+    patterns: Vec<(TopicPattern, TopicSettings)>,
+}
+
+impl TopicRules {
+    fn put(&mut self, pattern: &str, settings: TopicSettings) {
+        self.remove(pattern);
+        self.by_text.insert(pattern.into(), settings);
+        // What is not parsed matches nothing: a newer program has set it.
+        if let Ok(parsed) = TopicPattern::parse(pattern)
+            && parsed.exact().is_none()
+        {
+            let at = self.patterns.partition_point(|(known, _)| rank(known) > rank(&parsed));
+            self.patterns.insert(at, (parsed, settings));
+        }
+    }
+
+    fn remove(&mut self, pattern: &str) {
+        if self.by_text.remove(pattern).is_some() {
+            self.patterns.retain(|(known, _)| known.as_str() != pattern);
+        }
+    }
+}
+
+/// By what one pattern is longer than another.
+fn rank(pattern: &TopicPattern) -> (usize, usize, &str) {
+    let text = pattern.as_str();
+    (text.split('/').filter(|level| *level != "**").count(), text.len(), text)
 }
 
 impl Rules {
@@ -106,32 +80,44 @@ impl Rules {
 
     /// What was set, by topic or pattern.
     pub fn topics(&self) -> impl ExactSizeIterator<Item = (&str, &TopicSettings)> {
-        self.topics.iter().map(|(pattern, settings)| (&**pattern, settings))
+        self.topics.by_text.iter().map(|(pattern, settings)| (&**pattern, settings))
     }
 
     /// What was set for exactly this topic or pattern.
     pub fn set_for(&self, pattern: &str) -> Option<&TopicSettings> {
-        self.topics.get(pattern)
+        self.topics.by_text.get(pattern)
+    }
+
+    /// How many topics, or patterns if it is one, have settings where this one would be one too many.
+    pub fn is_full_for(&self, pattern: &str) -> Option<usize> {
+        let patterns = self.topics.patterns.len();
+        let (count, count_max) = match pattern.contains('*') {
+            true => (patterns, PATTERNS_SET_MAX),
+            false => (self.topics.by_text.len() - patterns, TOPICS_SET_MAX),
+        };
+        (count >= count_max && self.set_for(pattern).is_none()).then_some(count)
     }
 
     /// What holds for a topic: its own settings, else those of the longest pattern that matches it: the
     /// one that fixes more levels (`a/*` before `a/**`), then the one with the longer text.
     pub fn for_topic(&self, topic: &str) -> Option<&TopicSettings> {
-        self.topics.get(topic).or_else(|| {
-            let with_wildcard = self.topics.iter().filter(|(text, _)| text.contains('*'));
-            let patterns = with_wildcard.filter_map(|(text, settings)| {
-                let pattern = TopicPattern::parse(text).ok()?;
-                (pattern.exact().is_none() && pattern.matches(topic)).then_some((text, settings))
+        let TopicRules { by_text, patterns } = &*self.topics;
+        by_text.get(topic).or_else(|| {
+            let longest = patterns.iter().find(|(pattern, _)| {
+                topic.starts_with(pattern.literal_prefix()) && pattern.matches(topic)
             });
-            let levels = |text: &str| text.split('/').filter(|level| *level != "**").count();
-            let longest = patterns.max_by_key(|(text, _)| (levels(text), text.len(), *text));
             longest.map(|(_, settings)| settings)
         })
     }
 
+    /// How many patterns have to be compared with a topic.
+    pub fn pattern_count(&self) -> usize {
+        self.topics.patterns.len()
+    }
+
     /// Whether any topic may be over some day.
     pub fn have_expiry(&self) -> bool {
-        self.topics.values().any(|settings| {
+        self.topics.by_text.values().any(|settings| {
             let TopicExpiry { age_s, idle_s } = settings.expire;
             age_s.or(idle_s).is_some()
         })
@@ -159,24 +145,24 @@ impl Rules {
         match control {
             Control::Log(settings) => self.log = *settings,
             Control::Topic(TopicRule { pattern, settings: Some(settings) }) => {
-                self.topics.insert(pattern.as_str().into(), *settings);
+                Arc::make_mut(&mut self.topics).put(pattern, *settings);
             }
             Control::Topic(TopicRule { pattern, settings: None }) => {
-                self.topics.remove(pattern.as_str());
+                Arc::make_mut(&mut self.topics).remove(pattern);
             }
             Control::Deleted(deleted) => {
                 let floors = Arc::make_mut(&mut self.floors);
                 for topic in &deleted.topics {
-                    floors.raise(topic, offset);
-                    if deleted.with_settings {
-                        self.topics.remove(topic.as_str());
+                    floors.raise(topic, offset, offset);
+                    if deleted.with_settings && self.topics.by_text.contains_key(topic.as_str()) {
+                        Arc::make_mut(&mut self.topics).remove(topic);
                     }
                 }
                 return deleted.topics.iter().map(|topic| (topic.clone(), offset)).collect();
             }
             Control::Trimmed(trimmed) => {
                 let floor = trimmed.before().min(offset);
-                Arc::make_mut(&mut self.floors).raise(&trimmed.topic, floor);
+                Arc::make_mut(&mut self.floors).raise(&trimmed.topic, floor, offset);
                 return vec![(trimmed.topic.clone(), floor)];
             }
         }
@@ -196,8 +182,16 @@ impl Rules {
 
     /// The log keeps nothing before this offset any more.
     pub fn forget_below(&mut self, start: Offset) {
-        if self.floors.iter().any(|(_, floor)| floor <= start) {
+        if self.floors.reach_below(start) {
             Arc::make_mut(&mut self.floors).forget_below(start);
+        }
+    }
+
+    /// Nothing is left of these topics below these floors.
+    pub fn forget_floors(&mut self, settled: &[(String, Offset)]) {
+        if !settled.is_empty() {
+            let floors = Arc::make_mut(&mut self.floors);
+            settled.iter().for_each(|(topic, floor)| floors.forget(topic, *floor));
         }
     }
 }

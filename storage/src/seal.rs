@@ -16,6 +16,7 @@ use crate::{
     offset::Position,
     segment::SegmentName,
     segment_set::SealedSegment,
+    topics::{TopicTable, names::Names},
     unsealed::Unsealed,
 };
 
@@ -27,6 +28,7 @@ pub struct SealJob<D: Disk> {
     name: SegmentName,
     dir: PathBuf,
     index: Arc<IndexBuilder>,
+    names: Names,
     end: SegmentEnd,
     /// The segments are of this kind of disk.
     disk: std::marker::PhantomData<fn(D)>,
@@ -42,11 +44,12 @@ pub struct SealOutcome<D: Disk> {
 
 impl<D: Disk> SealJob<D> {
     /// The job for a full segment, all of whose frames are visible and synced.
-    pub(crate) fn of(full: &Unsealed<D>, dir: &Path) -> Self {
+    pub(crate) fn of(full: &Unsealed<D>, dir: &Path, topics: &TopicTable) -> Self {
         SealJob {
             name: full.name,
             dir: dir.to_owned(),
             index: Arc::clone(&full.index),
+            names: topics.names().clone(),
             end: full.end,
             disk: std::marker::PhantomData,
         }
@@ -55,7 +58,7 @@ impl<D: Disk> SealJob<D> {
     /// Writes the index, and opens the segment as a sealed one.
     pub(crate) fn run(self, disk: &D) -> Result<SealOutcome<D>, OpenError> {
         let SealJob { name, dir, .. } = self;
-        write_index(disk, &dir, name, &self.index.finish(&self.end))?;
+        write_index(disk, &dir, name, &self.index.finish_named(&self.end, &self.names))?;
         disk.sync_dir(&dir).map_err(OpenError::io("syncing the directory", &dir))?;
         Ok(SealOutcome { name, segment: Arc::new(SealedSegment::open(disk, &dir, name)?) })
     }

@@ -8,7 +8,7 @@
 //! In a pattern `*` stands for one whole level, and `**`, as its last level, for any number of
 //! levels, also none: `a/**` matches `a`, `a/b` and `a/b/c`.
 
-use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
+use std::{borrow::Borrow, fmt, hash::Hasher, ops::Deref, sync::Arc};
 
 /// The longest topic or pattern.
 pub const TOPIC_BYTES_MAX: usize = 512;
@@ -98,6 +98,30 @@ impl fmt::Display for TopicNumber {
     }
 }
 
+/// Spreads topic numbers, which count up from 0, over a hash map; nobody outside chooses them.
+#[derive(Debug, Default)]
+pub(crate) struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// The name of a topic; a clone shares its text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic(Arc<str>);
@@ -113,6 +137,12 @@ impl Topic {
     pub fn parse_reserved(text: &str) -> Result<Topic, TopicError> {
         check_name(text)?;
         Ok(Topic(text.into()))
+    }
+
+    /// A topic whose name was checked before.
+    pub(crate) fn of_known(text: &str) -> Topic {
+        debug_assert!(check_name(text).is_ok(), "`{text}` was checked");
+        Topic(text.into())
     }
 
     /// The name.

@@ -2,48 +2,146 @@
 //!
 //! A topic gets its number when its first event is staged, and is *listed* once that event is
 //! visible: what a crash could take back is counted nowhere. Numbers are dense from 0, so that the
-//! entries are one array.
+//! entries are one table.
 //!
-//! A log may hold millions of topics. For each there is one entry (56 bytes), its name in one
-//! allocation shared with the events that carry it, about 8 bytes of hash table, which holds numbers
-//! alone and finds names through the entries, and about 28 bytes of ordered map for pages: some 120
-//! bytes and the name. (A `HashMap` with the name as its key would add 40.)
+//! A log may hold millions of topics. Each takes, beside its name: an entry of 40 bytes; 6 to 11 in a
+//! hash table, which holds numbers alone and finds names through the entries; and 4 to 8 in the order of
+//! names, by which they are listed. Nothing here is ever copied whole: entries lie in pages, names in
+//! pieces ([`names`]), the hash table is [`PARTS`] small ones, so that no append waits while a million
+//! topics move.
 
 use std::{
-    collections::BTreeMap,
     hash::{BuildHasher, RandomState},
-    ops::Bound,
+    ops::ControlFlow,
 };
 
 use hashbrown::HashTable;
 
 use crate::{
     offset::Offset,
-    topic::{Topic, TopicNumber, TopicPattern},
+    topic::{Topic, TopicNumber, TopicPattern, check_name},
 };
 
+pub(crate) mod names;
+mod order;
+
+use names::{NamePlace, Names};
+use order::Order;
+
+/// Tables of numbers; which one is told by bits of the hash that a table does not look at.
+const PARTS: usize = 256;
+const PART_SHIFT: u32 = 44;
+/// Entries of a page.
+const PAGE: usize = 256;
+
 /// The topics of one log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct TopicTable {
-    /// By number. `None` where a number was never seen: its segments are gone.
-    entries: Vec<Option<Entry>>,
+    entries: Entries,
+    names: Names,
     /// The numbers, by the hash of their names.
-    numbers: HashTable<u32>,
+    numbers: Box<[HashTable<u32>]>,
     hasher: RandomState,
-    /// The listed ones, by name.
-    listed: BTreeMap<Topic, TopicNumber>,
+    /// The listed ones.
+    listed: Order,
 }
 
-#[derive(Debug)]
+impl Default for TopicTable {
+    fn default() -> Self {
+        TopicTable {
+            entries: Entries::default(),
+            names: Names::default(),
+            numbers: (0..PARTS).map(|_| HashTable::new()).collect(),
+            hasher: RandomState::new(),
+            listed: Order::default(),
+        }
+    }
+}
+
+/// What is known of topics, by number.
+#[derive(Debug, Default)]
+struct Entries {
+    /// `None` where no number of a page was ever seen.
+    pages: Vec<Option<Box<[Entry; PAGE]>>>,
+    /// Behind the largest number.
+    end: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Entry {
-    topic: Topic,
-    count: u64,
+    /// None where the number was never seen: its segments are gone.
+    name: NamePlace,
     /// Behind `last` as long as there never was an event.
     first: Offset,
     last: Offset,
-    /// Of the first event since there was none; after a start, perhaps of one that came later.
-    first_time_ms: u64,
-    last_time_ms: u64,
+    count: U48,
+    last_time_ms: U48,
+    /// Of the first event since there was none, or shortly after it; after a start, perhaps of one that
+    /// came later.
+    first_time_s: u32,
+}
+
+/// A number below 2^48: times of events are, and a topic has fewer events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct U48([u8; 6]);
+
+impl U48 {
+    fn new(value: u64) -> U48 {
+        assert!(value >> 48 == 0, "times and counts are below 2^48");
+        let bytes = value.to_le_bytes();
+        U48(*bytes.first_chunk().expect("8 bytes"))
+    }
+
+    fn get(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+}
+
+const _: () = assert!(size_of::<Entry>() == 40);
+
+impl Entry {
+    const NONE: Entry = Entry {
+        name: NamePlace::NONE,
+        first: Offset::MAX,
+        last: Offset::ZERO,
+        count: U48([0; 6]),
+        last_time_ms: U48([0; 6]),
+        first_time_s: 0,
+    };
+
+    fn first_time_ms(&self) -> u64 {
+        u64::from(self.first_time_s) * 1_000
+    }
+
+    /// Late rather than early.
+    fn set_first_time_ms(&mut self, time_ms: u64) {
+        self.first_time_s = u32::try_from(time_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
+    }
+}
+
+impl Entries {
+    fn get(&self, number: u32) -> Option<&Entry> {
+        let number = number as usize;
+        let entry = &self.pages.get(number / PAGE)?.as_ref()?[number % PAGE];
+        (!entry.name.is_none()).then_some(entry)
+    }
+
+    fn get_mut(&mut self, number: u32) -> Option<&mut Entry> {
+        let number = number as usize;
+        let entry = &mut self.pages.get_mut(number / PAGE)?.as_mut()?[number % PAGE];
+        (!entry.name.is_none()).then_some(entry)
+    }
+
+    fn put(&mut self, number: u32, entry: Entry) {
+        self.end = self.end.max(number.checked_add(1).expect("a log has fewer than 2^32 topics"));
+        let number = number as usize;
+        if self.pages.len() <= number / PAGE {
+            self.pages.resize_with(number / PAGE + 1, || None);
+        }
+        let page = &mut self.pages[number / PAGE];
+        page.get_or_insert_with(|| Box::new([Entry::NONE; PAGE]))[number % PAGE] = entry;
+    }
 }
 
 /// What is known of a topic, or of its events in one segment.
@@ -83,25 +181,39 @@ impl TopicTable {
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.listed.is_empty()
+        self.len() == 0
     }
 
     /// The number of a topic, listed or only staged.
     pub fn number_of(&self, topic: &str) -> Option<TopicNumber> {
-        let hash = self.hasher.hash_one(topic);
-        self.numbers
-            .find(hash, |number| self.name_at(*number) == topic)
-            .copied()
-            .map(TopicNumber::new)
+        self.find_hashed(self.hash(topic), topic)
+    }
+
+    /// The same of a topic whose hash is known.
+    pub fn find_hashed(&self, hash: u64, topic: &str) -> Option<TopicNumber> {
+        let same = |number: &u32| name_at(&self.entries, &self.names, *number) == topic;
+        self.numbers[part_of(hash)].find(hash, same).copied().map(TopicNumber::new)
+    }
+
+    /// What [`TopicTable::find_hashed`] and [`TopicTable::assign_hashed`] look for a name by. Hashing many
+    /// names first and finding them then takes less time: the memory of one is fetched while others are
+    /// looked for.
+    pub fn hash(&self, topic: &str) -> u64 {
+        self.hasher.hash_one(topic)
     }
 
     /// The number of a topic; a new one if it has none yet.
     pub fn assign(&mut self, topic: &Topic) -> TopicNumber {
-        if let Some(number) = self.number_of(topic) {
+        self.assign_hashed(self.hash(topic), topic)
+    }
+
+    /// The same, of a topic whose hash is known.
+    pub fn assign_hashed(&mut self, hash: u64, topic: &Topic) -> TopicNumber {
+        if let Some(number) = self.find_hashed(hash, topic) {
             return number;
         }
-        let number = u32::try_from(self.entries.len()).expect("a log has fewer than 2^32 topics");
-        self.insert(number, topic.clone());
+        let number = self.entries.end;
+        self.insert(number, topic, hash);
         TopicNumber::new(number)
     }
 
@@ -112,17 +224,15 @@ impl TopicTable {
             known: known.to_owned(),
             claimed: topic.to_owned(),
         };
-        let index = number.get() as usize;
-        if let Some(Some(entry)) = self.entries.get(index) {
-            let known = entry.topic.as_str();
+        if let Some(known) = self.name_of(number) {
             return if known == topic { Ok(()) } else { Err(conflict(number.get(), known)) };
         }
-        if let Some(other) = self.number_of(topic) {
+        let hash = self.hash(topic);
+        if let Some(other) = self.find_hashed(hash, topic) {
             return Err(conflict(other.get(), topic));
         }
-        let parsed = Topic::parse_reserved(topic)
-            .map_err(|error| conflict(number.get(), &error.to_string()))?;
-        self.insert(number.get(), parsed);
+        check_name(topic).map_err(|error| conflict(number.get(), &error.to_string()))?;
+        self.insert(number.get(), topic, hash);
         Ok(())
     }
 
@@ -141,54 +251,57 @@ impl TopicTable {
         last: Offset,
         last_time_ms: u64,
     ) {
-        let entry = self.entries[number.get() as usize].as_mut();
+        let entry = self.entries.get_mut(number.get());
         let entry = entry.expect("a topic has its number before its events are visible");
-        if entry.count == 0 {
-            entry.first = first;
-            entry.first_time_ms = last_time_ms;
-            self.listed.insert(entry.topic.clone(), number);
-        } else {
+        let known = entry.count.get();
+        if known > 0 {
             assert!(entry.last < first, "the events of a topic come in offset order");
+        } else {
+            entry.first = first;
+            entry.set_first_time_ms(last_time_ms);
         }
-        entry.count += count;
+        entry.count = U48::new(known + count);
         entry.last = last;
-        entry.last_time_ms = last_time_ms;
+        entry.last_time_ms = U48::new(last_time_ms);
+        if known == 0 {
+            let name = self.names.get(entry.name);
+            let (entries, names) = (&self.entries, &self.names);
+            self.listed.insert(number.get(), name, |number| name_at(entries, names, number));
+        }
     }
 
     /// Learns of a topic that has its number already that its last event so far is gone.
     pub fn note_last(&mut self, number: TopicNumber, last: Offset, last_time_ms: u64) {
-        let entry = self.entries[number.get() as usize].as_mut();
+        let entry = self.entries.get_mut(number.get());
         let entry = entry.expect("a topic has its number before anything is said of it");
         if entry.first > entry.last {
             entry.first = last;
         }
         entry.last = entry.last.max(last);
-        entry.last_time_ms = entry.last_time_ms.max(last_time_ms);
+        entry.last_time_ms = U48::new(entry.last_time_ms.get().max(last_time_ms));
     }
 
     /// Every event of a topic up to its last so far is gone.
     pub fn clear(&mut self, number: TopicNumber) {
-        let Some(Some(entry)) = self.entries.get_mut(number.get() as usize) else { return };
-        entry.count = 0;
+        let Some(entry) = self.entries.get_mut(number.get()) else { return };
         entry.first = entry.last;
-        self.listed.remove(entry.topic.as_str());
+        if std::mem::take(&mut entry.count) != U48::default() {
+            let name = self.names.get(entry.name);
+            let (entries, names) = (&self.entries, &self.names);
+            self.listed.remove(name, |number| name_at(entries, names, number));
+        }
     }
 
     /// Clears the topics whose last event lies below what is kept of them.
     pub fn clear_below(&mut self, floors: &[(String, Offset)]) {
         for (topic, floor) in floors {
-            if let Some(number) = self.number_of(topic)
-                && self.last_ever(topic).is_some_and(|last| last < *floor)
-            {
+            let Some(number) = self.number_of(topic) else { continue };
+            let Some(entry) = self.entries.get_mut(number.get()) else { continue };
+            if entry.first <= entry.last && entry.last < *floor {
                 self.clear(number);
-                continue;
-            }
-            // Its former life does not make it old. (Late rather than early.)
-            let number = self.number_of(topic).map_or(usize::MAX, |number| number.get() as usize);
-            if let Some(Some(entry)) = self.entries.get_mut(number)
-                && entry.first < *floor
-            {
-                entry.first_time_ms = entry.last_time_ms;
+            } else if entry.first < *floor {
+                // Its former life does not make it old. (Late rather than early.)
+                entry.set_first_time_ms(entry.last_time_ms.get());
             }
         }
     }
@@ -197,26 +310,27 @@ impl TopicTable {
     /// the times of the first and the last event; and where to go on, from the first again at the end.
     pub fn find_over(
         &self,
-        from: usize,
-        count: usize,
+        from: u32,
+        count: u32,
         mut is_over: impl FnMut(&str, u64, u64) -> bool,
-    ) -> (Vec<String>, usize) {
-        let end = self.entries.len().min(from.saturating_add(count));
-        let entries = self.entries.get(from..end).unwrap_or_default().iter().flatten();
-        let with_events = entries.filter(|entry| entry.count > 0);
-        let over = with_events.filter(|entry| {
-            let topic = entry.topic.as_str();
-            !topic.starts_with('$') && is_over(topic, entry.first_time_ms, entry.last_time_ms)
+    ) -> (Vec<String>, u32) {
+        let end = self.entries.end.min(from.saturating_add(count));
+        let entries = (from..end).filter_map(|number| self.entries.get(number));
+        let with_events = entries.filter(|entry| entry.count != U48::default());
+        let named = with_events.map(|entry| (self.names.get(entry.name), entry));
+        let over = named.filter(|(topic, entry)| {
+            let last_time_ms = entry.last_time_ms.get();
+            !topic.starts_with('$') && is_over(topic, entry.first_time_ms(), last_time_ms)
         });
-        let names = over.map(|entry| entry.topic.as_str().to_owned()).collect();
-        (names, if end == self.entries.len() { 0 } else { end })
+        let names = over.map(|(topic, _)| topic.to_owned()).collect();
+        (names, if end == self.entries.end { 0 } else { end })
     }
 
     /// What is left of a topic, as somebody has counted it.
     pub fn recount(&mut self, number: TopicNumber, count: u64, first: Offset) {
-        let Some(Some(entry)) = self.entries.get_mut(number.get() as usize) else { return };
-        if entry.count > 0 && count > 0 {
-            (entry.count, entry.first) = (count, first);
+        let Some(entry) = self.entries.get_mut(number.get()) else { return };
+        if entry.count != U48::default() && count > 0 {
+            (entry.count, entry.first) = (U48::new(count), first);
         }
     }
 
@@ -227,29 +341,31 @@ impl TopicTable {
 
     /// The last event that a topic ever had, be it gone.
     pub fn last_ever(&self, topic: &str) -> Option<Offset> {
-        let number = self.number_of(topic)?;
-        let entry = self.entries.get(number.get() as usize)?.as_ref()?;
+        let entry = self.entries.get(self.number_of(topic)?.get())?;
         (entry.first <= entry.last).then_some(entry.last)
     }
 
     /// The name of a number.
-    pub fn topic(&self, number: TopicNumber) -> Option<&Topic> {
-        self.entries.get(number.get() as usize)?.as_ref().map(|entry| &entry.topic)
+    pub fn name_of(&self, number: TopicNumber) -> Option<&str> {
+        self.entries.get(number.get()).map(|entry| self.names.get(entry.name))
     }
 
     /// At most `limit` listed topics whose names begin with the bytes of `prefix` and come behind
     /// `after`, ordered by name.
     pub fn page(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<TopicSummary> {
-        let from = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
-        self.listed
-            .range::<str, _>((from, Bound::Unbounded))
-            .take_while(|(topic, _)| topic.starts_with(prefix))
-            .take(limit)
-            .filter_map(|(_, number)| self.summary(*number))
-            .collect()
+        let after = after.filter(|after| *after >= prefix);
+        let mut page = Vec::new();
+        self.walk(after.unwrap_or(prefix), |number, topic| {
+            if Some(topic) == after {
+                return ControlFlow::Continue(());
+            }
+            if page.len() == limit || !topic.starts_with(prefix) {
+                return ControlFlow::Break(());
+            }
+            page.extend(self.summary(number));
+            ControlFlow::Continue(())
+        });
+        page
     }
 
     /// The numbers of the listed topics that a pattern matches; `None` if more than `looked_at_max`
@@ -261,57 +377,84 @@ impl TopicTable {
     ) -> Option<Vec<TopicNumber>> {
         let prefix = pattern.literal_prefix();
         let mut numbers = Vec::new();
-        let listed = self.listed.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        for (looked_at, (topic, number)) in
-            listed.take_while(|(topic, _)| topic.starts_with(prefix)).enumerate()
-        {
-            if looked_at == looked_at_max {
-                return None;
+        let mut looked_at = 0;
+        self.walk(prefix, |number, topic| {
+            if !topic.starts_with(prefix) {
+                return ControlFlow::Break(());
+            }
+            looked_at += 1;
+            if looked_at > looked_at_max {
+                return ControlFlow::Break(());
             }
             if pattern.matches(topic) {
-                numbers.push(*number);
+                numbers.push(number);
             }
-        }
-        Some(numbers)
+            ControlFlow::Continue(())
+        });
+        (looked_at <= looked_at_max).then_some(numbers)
+    }
+
+    /// All names of this table, for who knows their places ([`TopicTable::name_place`]).
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Where the name of a number lies in [`TopicTable::names`].
+    pub(crate) fn name_place(&self, number: TopicNumber) -> Option<NamePlace> {
+        self.entries.get(number.get()).map(|entry| entry.name)
+    }
+
+    /// About how much memory it takes.
+    pub fn memory_bytes(&self) -> usize {
+        let pages = self.entries.pages.iter().flatten().count();
+        let numbers: usize = self.numbers.iter().map(HashTable::allocation_size).sum();
+        size_of::<Self>()
+            + pages * PAGE * size_of::<Entry>()
+            + self.entries.pages.capacity() * size_of::<usize>()
+            + numbers
+            + self.names.memory_bytes()
+            + self.listed.memory_bytes()
+    }
+
+    /// The listed topics in order, from the first whose name is not below `from` on.
+    fn walk<'a>(
+        &'a self,
+        from: &str,
+        mut take: impl FnMut(TopicNumber, &'a str) -> ControlFlow<()>,
+    ) {
+        let name_of = |number| name_at(&self.entries, &self.names, number);
+        self.listed.walk(from, name_of, |number| take(TopicNumber::new(number), name_of(number)));
     }
 
     fn summary(&self, number: TopicNumber) -> Option<TopicSummary> {
-        let entry = self.entries.get(number.get() as usize)?.as_ref()?;
-        (entry.count > 0).then(|| TopicSummary {
-            topic: entry.topic.clone(),
+        let entry = self.entries.get(number.get())?;
+        let count = entry.count.get();
+        (count > 0).then(|| TopicSummary {
+            topic: Topic::of_known(self.names.get(entry.name)),
             number,
-            count: entry.count,
+            count,
             first: entry.first,
             last: entry.last,
-            last_time_ms: entry.last_time_ms,
+            last_time_ms: entry.last_time_ms.get(),
         })
     }
 
-    fn name_at(&self, number: u32) -> &str {
-        let entry = self.entries[number as usize].as_ref();
-        entry.expect("the hash table holds known numbers").topic.as_str()
+    fn insert(&mut self, number: u32, topic: &str, hash: u64) {
+        let name = self.names.add(topic);
+        self.entries.put(number, Entry { name, ..Entry::NONE });
+        let (entries, names, hasher) = (&self.entries, &self.names, &self.hasher);
+        self.numbers[part_of(hash)].insert_unique(hash, number, |number| {
+            hasher.hash_one(name_at(entries, names, *number))
+        });
     }
+}
 
-    fn insert(&mut self, number: u32, topic: Topic) {
-        let index = number as usize;
-        if index >= self.entries.len() {
-            self.entries.resize_with(index + 1, || None);
-        }
-        let hash = self.hasher.hash_one(topic.as_str());
-        self.entries[index] = Some(Entry {
-            topic,
-            count: 0,
-            first: Offset::MAX,
-            last: Offset::ZERO,
-            first_time_ms: 0,
-            last_time_ms: 0,
-        });
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        self.numbers.insert_unique(hash, number, |number| {
-            let entry = entries[*number as usize].as_ref();
-            hasher.hash_one(entry.expect("the hash table holds known numbers").topic.as_str())
-        });
-    }
+fn part_of(hash: u64) -> usize {
+    usize::try_from(hash >> PART_SHIFT).expect("a hash of 64 bits") % PARTS
+}
+
+fn name_at<'a>(entries: &Entries, names: &'a Names, number: u32) -> &'a str {
+    names.get(entries.get(number).expect("numbers are known").name)
 }
 
 #[cfg(test)]
@@ -342,7 +485,7 @@ mod tests {
             (2, Offset::new(7), Offset::new(9))
         );
         assert_eq!(summary.last_time_ms, 90);
-        assert_eq!(table.topic(b), Some(&topic("b/c")));
+        assert_eq!(table.name_of(b), Some("b/c"));
     }
 
     #[test]

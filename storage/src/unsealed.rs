@@ -59,12 +59,12 @@ impl<D: Disk> Unsealed<D> {
     }
 
     /// A frame of it has become visible.
-    pub(crate) fn add(&mut self, frame: &Frame, position: Position) {
+    pub(crate) fn add(&mut self, frame: &Frame, position: Position, topics: &TopicTable) {
         let place = (self.end.end_offset, self.end.end_position);
         assert_eq!((frame.base_offset(), position), place, "frames become visible in order");
         let index = Arc::get_mut(&mut self.index);
-        let added = index.expect("a segment that grows is not being sealed").add(frame, position);
-        added.expect("a frame of ours fits those before it");
+        let index = index.expect("a segment that grows is not being sealed");
+        index.add_ours(frame, position, topics);
         self.end = SegmentEnd {
             end_offset: frame.end_offset(),
             end_position: position.plus(frame.frame_bytes() as u64),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use strandline_storage::error::ReadError;
 use strandline_storage::offset::Offset;
+use strandline_storage::rules::Floors;
 use strandline_storage::selection::Order;
 
 use super::super::catch_up::{Parked, ReadPage, TURN_BYTES_MAX, TURNS_MAX, Turn};
@@ -85,6 +86,17 @@ struct Missing {
     is_exact: bool,
 }
 
+/// So many topics that were deleted during a read are compared with what it wanted.
+const DELETED_MAX: usize = 256;
+
+/// Whether anything that is wanted was deleted or trimmed since.
+fn concerns(now: &Arc<Floors>, before: &Arc<Floors>, wanted: &Wanted) -> bool {
+    !Arc::ptr_eq(now, before)
+        && now
+            .raised_since(before, DELETED_MAX)
+            .is_none_or(|topics| topics.iter().any(|topic| wanted.matches(topic)))
+}
+
 /// Serves who is behind until nobody is.
 async fn read_on(owner: Rc<Subscribers>) {
     loop {
@@ -138,15 +150,16 @@ impl Subscribers {
             if is_exact { None } else { self.inner.borrow_mut().views.unpark(view_id, from) };
         let mut reading = parked.unwrap_or_else(|| {
             let end = if is_exact { until } else { self.log.visible() };
-            let walk = WholeLog::new(self.log.clone(), wanted, from..end, Order::Ascending);
+            let range = from..end;
+            let walk = WholeLog::new(self.log.clone(), wanted.clone(), range, Order::Ascending);
             Box::new(Parked::new(walk))
         });
         let loaded = Rc::new(Signal::new());
         self.inner.borrow_mut().behind.loading.insert((view_id, from), loaded.clone());
-        let floors = self.log.floors();
+        let (floors, concerned) = (self.log.floors(), wanted);
         let outcome = reading.read(turn, render.as_ref(), until).await;
         // A page of what has been deleted meanwhile is of no use; the log is read again.
-        let is_valid = Arc::ptr_eq(&floors, &self.log.floors());
+        let is_valid = !concerns(&self.log.floors(), &floors, &concerned);
         let is_stuck = !is_valid || matches!(&outcome, Ok(read) if read.page.end <= from);
         {
             let mut inner = self.inner.borrow_mut();
@@ -256,6 +269,22 @@ impl Inner {
         let first = page.chunks.partition_point(|chunk| chunk.end <= next);
         let chunks = &page.chunks[first..];
         let inside = chunks.first().and_then(|chunk| chunk.position_of(next));
+        if let Some(hidden) = page.hidden
+            && hidden.last >= next
+            && hidden.said_at > sub.told_deleted
+        {
+            // Said once for all that was deleted up to now, however much of it follows.
+            sub.told_deleted = self.views.floors().latest().max(hidden.said_at);
+            let follows = chunks.first().map_or(page.end, |chunk| chunk.start);
+            let from = if hidden.first.max(next) < follows { follows } else { next };
+            sub.place.jumped(from);
+            sub.has_sent = true;
+            let mut text = Vec::new();
+            let word = Word::Reset { reason: ResetReason::Deleted, from };
+            self.views.get(sub.view).render.say(word, &mut text);
+            wire.append(&text)?;
+            return Ok(Step::Sent(text.len()));
+        }
         let bytes = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
         let render = self.views.get(sub.view).render.as_ref();
         let is_taken =

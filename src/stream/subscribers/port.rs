@@ -36,13 +36,23 @@ impl Port<'_> {
         search
     }
 
-    /// Begins a subscription, from an offset on.
-    pub fn join(&mut self, number: u16, key: &ViewKey, render: Rc<dyn Render>, from: Offset) {
+    /// Begins a subscription, from an offset on. One whose client has been here before, `is_resumed`, is told
+    /// of what was deleted since.
+    pub fn join(
+        &mut self,
+        number: u16,
+        key: &ViewKey,
+        render: Rc<dyn Render>,
+        from: Offset,
+        is_resumed: bool,
+    ) {
+        self.inner.views.hide(&self.owner.log.floors());
         let member = Member { slot: self.id.index, number };
         let (view, position) = self.inner.views.join(key, member, || render);
         let place = Subscription::new(from);
         let state = SubState::Live;
-        let sub = Sub { number, state, has_sent: false, view, position, place };
+        let told_deleted = self.inner.known_deleted(is_resumed);
+        let sub = Sub { number, state, has_sent: false, view, position, place, told_deleted };
         let Some(Subs::Many(many)) = self.inner.slots.get_mut(self.id).map(|slot| &mut slot.subs)
         else {
             unreachable!("a session is called while it is there");

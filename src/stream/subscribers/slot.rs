@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
+use strandline_storage::offset::Offset;
 
 use super::super::chunk::RingPlace;
 use super::super::subscription::Subscription;
@@ -84,6 +85,8 @@ pub(super) struct Sub {
     /// Its position among the view's members.
     pub(super) position: u32,
     pub(super) place: Subscription,
+    /// It knows of all deletions and trims that the log has up to this event.
+    pub(super) told_deleted: Offset,
 }
 
 /// What a subscription does.

@@ -181,7 +181,11 @@ fn rings_and_pages_are_bounded_together() {
     for start in 0..20 {
         let end = Offset::new(start + 1);
         let chunk = Chunk::whole(Offset::new(start), end, big.clone());
-        views.add_page(ids[0], Offset::new(start), Page { end, chunks: [chunk].into() });
+        views.add_page(
+            ids[0],
+            Offset::new(start),
+            Page { end, chunks: [chunk].into(), hidden: None },
+        );
         assert!(views.page_bytes <= SHARD_PAGES_BYTES_MAX);
     }
     assert!(views.page_bytes > SHARD_PAGES_BYTES_MAX / 2, "they are kept while there is room");
@@ -197,12 +201,12 @@ fn what_is_deleted_is_in_no_ring_and_no_page() {
     let view_id = join(&mut views, &key(&["**"], &[]));
     views.publish(&frame(0, &["a", "b", "a"]));
     assert_eq!(read(&views, view_id, 0).as_deref(), Some("0 1 2 "));
-    let page = Page { end: Offset::new(3), chunks: Rc::new([]) };
+    let page = Page { end: Offset::new(3), chunks: Rc::new([]), hidden: None };
     views.add_page(view_id, Offset::ZERO, page);
     assert!(views.bytes() > 0);
 
     let mut floors = Floors::default();
-    floors.raise("a", Offset::new(5));
+    floors.raise("a", Offset::new(5), Offset::new(5));
     let floors = Arc::new(floors);
     views.hide(&floors);
     assert_eq!((read(&views, view_id, 0), views.bytes()), (None, 0), "it reads the log");
@@ -210,7 +214,44 @@ fn what_is_deleted_is_in_no_ring_and_no_page() {
     // Frames that were on their way when it was deleted, and later ones.
     views.publish(&frame(3, &["a", "b"]));
     views.publish(&frame(5, &["a", "b"]));
-    assert_eq!(read(&views, view_id, 3).as_deref(), Some("4 5 6 "));
+    assert_eq!(read(&views, view_id, 3), None, "it lacks one that is gone: it reads the log");
+    assert_eq!(read(&views, view_id, 4).as_deref(), Some("4 5 6 "));
     views.hide(&floors);
-    assert_eq!(read(&views, view_id, 3).as_deref(), Some("4 5 6 "), "nothing has changed");
+    assert_eq!(read(&views, view_id, 4).as_deref(), Some("4 5 6 "), "nothing has changed");
+}
+
+/// Each deletion made every view forget everything, and every subscriber read the log.
+#[test]
+fn a_deletion_costs_nothing_to_views_that_it_does_not_concern() {
+    let mut views = Views::new(Offset::ZERO);
+    let [exact, pattern, other] =
+        [&["runs/1"][..], &["runs/*"], &["rooms/**", "x"]].map(|patterns| {
+            let id = join(&mut views, &key(patterns, &[]));
+            let page = Page { end: Offset::new(1), chunks: Rc::new([]), hidden: None };
+            views.add_page(id, Offset::ZERO, page);
+            id
+        });
+    views.publish(&frame(1, &["runs/1", "rooms/1", "runs/2"]));
+    views.publish(&frame(4, &["rooms/1", "other"]));
+    let mut floors = Floors::default();
+    floors.raise("other", Offset::new(6), Offset::new(6));
+    let bytes = views.bytes();
+    views.hide(&Arc::new(floors.clone()));
+    assert_eq!(views.bytes(), bytes, "nobody asks for that one");
+    floors.raise("runs/2", Offset::new(6), Offset::new(6));
+    views.hide(&Arc::new(floors.clone()));
+    assert_eq!(read(&views, exact, 1), some("1 "));
+    assert_eq!(read(&views, pattern, 1), None);
+    assert_eq!(read(&views, other, 1), some("2 4 "));
+    let page_of = |views: &Views, id| views.get(id).pages.begins_at(Offset::ZERO);
+    assert!(page_of(&views, exact) && page_of(&views, other) && !page_of(&views, pattern));
+    // Who had the last of them lacks nothing, though much else has gone by since.
+    assert_eq!(read(&views, pattern, 4), some(""));
+    for topic in 0..2_000 {
+        floors.raise(&format!("many/{topic}"), Offset::new(6), Offset::new(6));
+    }
+    views.hide(&Arc::new(floors));
+    assert_eq!((read(&views, other, 1), read(&views, other, 5)), (None, some("")));
+    views.publish(&frame(6, &["rooms/1", "runs/1"]));
+    assert_eq!((read(&views, other, 5), read(&views, exact, 5)), (some("6 "), some("7 ")));
 }

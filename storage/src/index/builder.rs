@@ -3,13 +3,11 @@
 //!
 //! It keeps every frame's place, and for each topic its summary, the first frame that holds its
 //! events, and those behind as a list encoded as in the file. A topic that is in one frame alone
-//! costs one entry of a table, one of a hash map, and its name.
+//! takes 60 bytes and its name, which the log of a growing segment has anyway ([`IndexBuilder::add_ours`]);
+//! lists take 16 bytes for about two frames. Nothing is ever copied to a larger place, so that no frame
+//! waits for that, and to drop it all frees few pieces of memory.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-    ops::Range,
-};
+use std::ops::Range;
 
 use crate::{
     frame::{Frame, Seed},
@@ -22,7 +20,19 @@ use crate::{
     offset::{Offset, Position},
     segment::{FIRST_FRAME_POSITION, SegmentHeader},
     topic::TopicNumber,
+    topics::{
+        TopicTable,
+        names::{NamePlace, Names},
+    },
 };
+
+mod pieces;
+
+use pieces::{Chains, Pieces, Places};
+
+/// So many offsets a segment stands for at most: a log begins another one long before, and an event
+/// takes more than 30 bytes of it.
+pub const OFFSETS_MAX: u64 = u32::MAX as u64;
 
 /// How a segment ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,38 +85,64 @@ pub struct IndexBuilder {
     event_count: u64,
     first_time_ms: u64,
     last_time_ms: u64,
-    topics: Vec<TopicState>,
-    places: HashMap<TopicNumber, u32, BuildHasherDefault<NumberHasher>>,
-    names: String,
-    list_bytes: usize,
+    topics: Pieces<TopicState>,
+    places: Places,
+    /// Of frames that were added by [`IndexBuilder::add`].
+    names: Names,
+    /// The lists of topics behind their first entries.
+    lists: Chains,
     delta: StateDelta,
+    /// An entry of a list while it is made.
+    entry: Vec<u8>,
     /// What is lost, in offset order.
     gaps: Vec<Range<Offset>>,
-    /// What the frame that is being added holds of each of its topics.
+    /// What the frame that was added last holds of each of its topics.
     tallies: Vec<Tally>,
+    /// The places of those topics; none if one is new to the segment.
+    found: Vec<Option<u32>>,
+    /// The times of its first and its last event.
+    times: Option<(u64, u64)>,
     /// Which of them are new to the segment.
     new_numbers: Vec<TopicNumber>,
 }
 
+/// Offsets count from the segment's base.
 #[derive(Debug)]
 struct TopicState {
-    name_at: usize,
-    name_bytes: usize,
-    summary: TopicSummary,
+    name: NamePlace,
+    last_time_ms: u64,
+    number: TopicNumber,
+    event_count: u32,
+    first_offset: u32,
+    last_offset: u32,
     first_block: u32,
-    first_events: u64,
     last_block: u32,
-    last_first_offset: Offset,
+    /// Of the frame that was added last.
+    last_first_offset: u32,
     /// The list behind its first entry.
-    more: Vec<u8>,
+    more: pieces::Chain,
+    /// Of the first frame.
+    first_events: u16,
 }
 
+const _: () = assert!(size_of::<TopicState>() == 56);
+
+/// What a frame holds of one of its topics. Offsets count from the segment's base.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
-    event_count: u64,
-    first_offset: Offset,
-    last_offset: Offset,
+    event_count: u16,
+    first_offset: u32,
+    last_offset: u32,
     last_time_ms: u64,
+}
+
+/// What a frame holds of one of its topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Added {
+    pub event_count: u64,
+    pub first_offset: Offset,
+    pub last_offset: Offset,
+    pub last_time_ms: u64,
 }
 
 impl IndexBuilder {
@@ -120,13 +156,16 @@ impl IndexBuilder {
             event_count: 0,
             first_time_ms: 0,
             last_time_ms: 0,
-            topics: Vec::new(),
-            places: HashMap::default(),
-            names: String::new(),
-            list_bytes: 0,
+            topics: Pieces::default(),
+            places: Places::default(),
+            names: Names::default(),
+            lists: Chains::default(),
             delta: StateDelta::default(),
+            entry: Vec::new(),
             gaps: Vec::new(),
             tallies: Vec::new(),
+            found: Vec::new(),
+            times: None,
             new_numbers: Vec::new(),
         }
     }
@@ -141,35 +180,94 @@ impl IndexBuilder {
     ///
     /// If it lies before the end of the frame added before: its caller walks the file forwards.
     pub fn add(&mut self, frame: &Frame, position: Position) -> Result<(), IndexError> {
-        assert!(position >= self.end_position, "frames are added in file order");
-        assert!(frame.base_offset() >= self.end_offset, "frames are added in offset order");
+        self.check_place(frame.base_offset(), position);
         let block = block_of(position);
         self.check(frame, block)?;
+        self.tally(frame);
+        let tallies = std::mem::take(&mut self.tallies);
+        self.find_places(frame);
+        for (index, (number, name)) in frame.topics().enumerate() {
+            let (place, tally) = (self.found[index], &tallies[index]);
+            match place {
+                _ if tally.event_count == 0 => {}
+                Some(place) => self.add_to_known(place, block, tally),
+                None => {
+                    let name = self.names.add(name);
+                    self.add_new(number, name, block, tally);
+                }
+            }
+        }
+        self.tallies = tallies;
+        self.add_place(frame, position);
+        Ok(())
+    }
 
-        let mut tallies = std::mem::take(&mut self.tallies);
-        tallies.clear();
-        tallies.resize(frame.topics().len(), Tally::default());
-        let mut times = None;
+    /// Adds the next frame of a log whose own frames are all that the segment has: it is not checked
+    /// against those before, and names stay where the log has them.
+    ///
+    /// # Panics
+    ///
+    /// If it lies before the end of the frame added before, or `topics` lacks one of its topics.
+    pub(crate) fn add_ours(&mut self, frame: &Frame, position: Position, topics: &TopicTable) {
+        self.check_place(frame.base_offset(), position);
+        let block = block_of(position);
+        self.tally(frame);
+        let tallies = std::mem::take(&mut self.tallies);
+        self.find_places(frame);
+        for (index, (number, _)) in frame.topics().enumerate() {
+            let (place, tally) = (self.found[index], &tallies[index]);
+            match place {
+                _ if tally.event_count == 0 => {}
+                Some(place) => self.add_to_known(place, block, tally),
+                None => {
+                    let name = topics.name_place(number);
+                    let name = name.expect("a topic has its number before its events are visible");
+                    self.add_new(number, name, block, tally);
+                }
+            }
+        }
+        self.tallies = tallies;
+        self.add_place(frame, position);
+    }
+
+    /// What the frame that was added last holds of each of its topics, in the order of its table.
+    pub(crate) fn last_added(&self) -> impl Iterator<Item = Added> {
+        self.tallies.iter().map(|tally| Added {
+            event_count: u64::from(tally.event_count),
+            first_offset: self.offset_at(tally.first_offset),
+            last_offset: self.offset_at(tally.last_offset),
+            last_time_ms: tally.last_time_ms,
+        })
+    }
+
+    fn check_place(&self, base: Offset, position: Position) {
+        assert!(position >= self.end_position, "frames are added in file order");
+        assert!(base >= self.end_offset, "frames are added in offset order");
+    }
+
+    /// Counts what a frame holds of each of its topics, and notes its first and its last time.
+    fn tally(&mut self, frame: &Frame) {
+        self.tallies.clear();
+        self.tallies.resize(frame.topics().len(), Tally::default());
+        self.times = None;
+        let base = self.header.base_offset;
         for event in frame.events() {
-            let (offset, time_ms) = (event.offset(), event.time_ms());
-            let tally = &mut tallies[event.topic_index()];
+            let offset = u32::try_from(event.offset().since(base)).expect("the span was checked");
+            let time_ms = event.time_ms();
+            let tally = &mut self.tallies[event.topic_index()];
             if tally.event_count == 0 {
                 tally.first_offset = offset;
             }
             tally.event_count += 1;
             tally.last_offset = offset;
             tally.last_time_ms = time_ms;
-            times = Some((times.map_or(time_ms, |(first_ms, _)| first_ms), time_ms));
+            self.times = Some((self.times.map_or(time_ms, |(first_ms, _)| first_ms), time_ms));
         }
-        for ((number, name), tally) in frame.topics().zip(&tallies) {
-            if tally.event_count > 0 {
-                self.add_topic(number, name, block, tally);
-            }
-        }
-        self.tallies = tallies;
-        self.delta.add(frame);
+    }
 
-        if let Some((first_ms, last_ms)) = times {
+    fn add_place(&mut self, frame: &Frame, position: Position) {
+        self.delta.add(frame);
+        if let Some((first_ms, last_ms)) = self.times {
             if self.event_count == 0 {
                 self.first_time_ms = first_ms;
             }
@@ -177,14 +275,13 @@ impl IndexBuilder {
         }
         self.frames.push(FramePlace {
             base_offset: frame.base_offset(),
-            time_ms: times.map_or(self.last_time_ms, |(first_ms, _)| first_ms),
+            time_ms: self.times.map_or(self.last_time_ms, |(first_ms, _)| first_ms),
             position,
             frame_bytes: frame.frame_bytes(),
         });
         self.event_count += frame.len() as u64;
         self.end_offset = frame.end_offset();
         self.end_position = position.plus(frame.frame_bytes() as u64);
-        Ok(())
     }
 
     /// Adds a frame of so many bytes that stands for events which are lost ([`crate::frame::gap`]).
@@ -211,13 +308,16 @@ impl IndexBuilder {
         if frame.events().next().is_some_and(|event| event.time_ms() < self.last_time_ms) {
             return wrong("the order of times");
         }
+        if frame.end_offset().since(self.header.base_offset) > OFFSETS_MAX {
+            return wrong("the number of offsets of a segment");
+        }
         self.new_numbers.clear();
         for (number, name) in frame.topics() {
-            match self.places.get(&number) {
+            match self.places.get(number) {
                 None => self.new_numbers.push(number),
                 Some(place) => {
-                    let topic = &self.topics[*place as usize];
-                    if self.name(topic) != name || topic.last_block >= block {
+                    let topic = self.topics.get(place);
+                    if self.names.get(topic.name) != name || topic.last_block >= block {
                         return wrong("a frame's topic table");
                     }
                 }
@@ -230,43 +330,57 @@ impl IndexBuilder {
         Ok(())
     }
 
-    fn add_topic(&mut self, number: TopicNumber, name: &str, block: u32, tally: &Tally) {
-        let here = (block, tally.first_offset);
-        if let Some(place) = self.places.get(&number) {
-            let topic = &mut self.topics[*place as usize];
-            let before = topic.more.capacity();
-            let last = (topic.last_block, topic.last_first_offset);
-            write_list_entry(&mut topic.more, last, here, tally.event_count);
-            self.list_bytes += topic.more.capacity() - before;
-            (topic.last_block, topic.last_first_offset) = here;
-            topic.summary.event_count += tally.event_count;
-            topic.summary.last_offset = tally.last_offset;
-            topic.summary.last_time_ms = tally.last_time_ms;
-            return;
-        }
-        let place = u32::try_from(self.topics.len()).expect("fewer than 2^32 topics");
-        self.places.insert(number, place);
-        self.topics.push(TopicState {
-            name_at: self.names.len(),
-            name_bytes: name.len(),
-            summary: TopicSummary {
-                number,
-                event_count: tally.event_count,
-                first_offset: tally.first_offset,
-                last_offset: tally.last_offset,
-                last_time_ms: tally.last_time_ms,
-            },
-            first_block: block,
-            first_events: tally.event_count,
-            last_block: block,
-            last_first_offset: tally.first_offset,
-            more: Vec::new(),
-        });
-        self.names.push_str(name);
+    /// Finds the places of all topics of a frame first: one after the other, with all that follows, each
+    /// would wait for the memory that it lies in.
+    fn find_places(&mut self, frame: &Frame) {
+        self.found.clear();
+        self.found.extend(frame.topics().map(|(number, _)| self.places.get(number)));
     }
 
-    fn name(&self, topic: &TopicState) -> &str {
-        &self.names[topic.name_at..topic.name_at + topic.name_bytes]
+    /// Adds what a frame holds of a topic that the segment has already.
+    fn add_to_known(&mut self, place: u32, block: u32, tally: &Tally) {
+        let topic = self.topics.get_mut(place);
+        let base = self.header.base_offset;
+        let last = (topic.last_block, base.plus(u64::from(topic.last_first_offset)));
+        let here = (block, base.plus(u64::from(tally.first_offset)));
+        self.entry.clear();
+        write_list_entry(&mut self.entry, last, here, u64::from(tally.event_count));
+        self.lists.extend(&mut topic.more, &self.entry);
+        (topic.last_block, topic.last_first_offset) = (block, tally.first_offset);
+        topic.event_count += u32::from(tally.event_count);
+        topic.last_offset = tally.last_offset;
+        topic.last_time_ms = tally.last_time_ms;
+    }
+
+    fn add_new(&mut self, number: TopicNumber, name: NamePlace, block: u32, tally: &Tally) {
+        let place = self.topics.push(TopicState {
+            name,
+            last_time_ms: tally.last_time_ms,
+            number,
+            event_count: u32::from(tally.event_count),
+            first_offset: tally.first_offset,
+            last_offset: tally.last_offset,
+            first_block: block,
+            last_block: block,
+            last_first_offset: tally.first_offset,
+            more: pieces::Chain::default(),
+            first_events: tally.event_count,
+        });
+        self.places.put(number, place);
+    }
+
+    fn offset_at(&self, offset: u32) -> Offset {
+        self.header.base_offset.plus(u64::from(offset))
+    }
+
+    fn summary(&self, topic: &TopicState) -> TopicSummary {
+        TopicSummary {
+            number: topic.number,
+            event_count: u64::from(topic.event_count),
+            first_offset: self.offset_at(topic.first_offset),
+            last_offset: self.offset_at(topic.last_offset),
+            last_time_ms: topic.last_time_ms,
+        }
     }
 
     /// The header of the segment's log file.
@@ -293,10 +407,10 @@ impl IndexBuilder {
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.frames.capacity() * size_of::<FramePlace>()
-            + self.topics.capacity() * size_of::<TopicState>()
-            + self.places.capacity() * size_of::<(TopicNumber, u32)>()
-            + self.names.capacity()
-            + self.list_bytes
+            + self.topics.memory_bytes()
+            + self.places.memory_bytes()
+            + self.names.memory_bytes()
+            + self.lists.memory_bytes()
             + self.delta.memory_bytes()
     }
 
@@ -333,36 +447,44 @@ impl IndexBuilder {
         self.topics.len()
     }
 
-    /// The topics that have events in the segment, in the order in which they came.
-    pub fn topics(&self) -> impl ExactSizeIterator<Item = (&str, &TopicSummary)> {
-        self.topics.iter().map(|topic| (self.name(topic), &topic.summary))
+    /// The topics that have events in the segment, in the order in which they came; of frames that
+    /// [`IndexBuilder::add`] has added.
+    pub fn topics(&self) -> impl Iterator<Item = (&str, TopicSummary)> {
+        self.topics.iter().map(|topic| (self.names.get(topic.name), self.summary(topic)))
     }
 
     /// What the segment knows of a topic; `None` if it holds none of its events.
-    pub fn topic(&self, number: TopicNumber) -> Option<&TopicSummary> {
-        self.places.get(&number).map(|place| &self.topics[*place as usize].summary)
+    pub fn topic(&self, number: TopicNumber) -> Option<TopicSummary> {
+        self.places.get(number).map(|place| self.summary(self.topics.get(place)))
     }
 
     /// The frames that hold a topic's events, in file order.
-    pub fn topic_frames(&self, number: TopicNumber) -> impl Iterator<Item = TopicFrame> {
-        let topic = self.places.get(&number).map(|place| &self.topics[*place as usize]);
-        topic.into_iter().flat_map(|topic| {
-            let first_offset = topic.summary.first_offset;
-            let first = TopicFrame {
-                position: position_of(topic.first_block),
-                first_offset,
-                event_count: topic.first_events,
-            };
-            let mut more = ListReader::after(&topic.more, topic.first_block, first_offset);
-            let more = std::iter::from_fn(move || {
-                more.next_frame().expect("a list is read as it was written")
-            });
-            std::iter::once(first).chain(more)
-        })
+    pub fn topic_frames(&self, number: TopicNumber) -> Vec<TopicFrame> {
+        let Some(place) = self.places.get(number) else { return Vec::new() };
+        let topic = self.topics.get(place);
+        let first_offset = self.offset_at(topic.first_offset);
+        let mut frames = vec![TopicFrame {
+            position: position_of(topic.first_block),
+            first_offset,
+            event_count: u64::from(topic.first_events),
+        }];
+        let mut more = Vec::new();
+        self.lists.read(&topic.more, &mut more);
+        let mut more = ListReader::after(&more, topic.first_block, first_offset);
+        while let Some(frame) = more.next_frame().expect("a list is read as it was written") {
+            frames.push(frame);
+        }
+        frames
     }
 
-    /// The bytes of the `.idx` file. Takes some 0.3 us a topic.
+    /// The bytes of the `.idx` file; of frames that [`IndexBuilder::add`] has added. Takes some 0.3 us a
+    /// topic.
     pub fn finish(&self, end: &SegmentEnd) -> Vec<u8> {
+        self.finish_named(end, &self.names)
+    }
+
+    /// The same of frames that [`IndexBuilder::add_ours`] has added; `names` are those of their log.
+    pub(crate) fn finish_named(&self, end: &SegmentEnd, names: &Names) -> Vec<u8> {
         let base = self.header.base_offset;
         let carried = Carried {
             ids: delta::encode_ids(self.delta.ids(), base),
@@ -371,27 +493,33 @@ impl IndexBuilder {
             gone: Vec::new(),
             last_time_ms: self.last_time_ms,
         };
-        self.finish_carrying(end, &carried)
+        self.write(end, &carried, names)
     }
 
     /// The same for a segment that was rewritten.
     pub fn finish_carrying(&self, end: &SegmentEnd, carried: &Carried) -> Vec<u8> {
+        self.write(end, carried, &self.names)
+    }
+
+    fn write(&self, end: &SegmentEnd, carried: &Carried, names: &Names) -> Vec<u8> {
         assert!(end.end_offset >= self.end_offset, "a segment ends behind its frames");
         assert!(end.end_position >= self.end_position, "a segment ends behind its frames");
         let seed = Seed::of(&self.header.incarnation);
         let mut writer = TopicsWriter::new(self.header.base_offset, self.first_time_ms, seed);
-        let mut sorted: Vec<&TopicState> = self.topics.iter().collect();
-        sorted.sort_unstable_by_key(|topic| self.name(topic));
+        let mut sorted: Vec<(&str, &TopicState)> =
+            self.topics.iter().map(|topic| (names.get(topic.name), topic)).collect();
+        sorted.sort_unstable_by_key(|(name, _)| *name);
         let mut list = Vec::new();
-        for topic in sorted {
+        for (name, topic) in &sorted {
             list.clear();
-            let first = topic.summary.first_offset;
-            write_list_entry(&mut list, (0, first), (topic.first_block, first), topic.first_events);
-            list.extend_from_slice(&topic.more);
-            writer.add(self.name(topic).as_bytes(), &topic.summary, &list);
+            let first = self.offset_at(topic.first_offset);
+            let events = u64::from(topic.first_events);
+            write_list_entry(&mut list, (0, first), (topic.first_block, first), events);
+            self.lists.read(&topic.more, &mut list);
+            writer.add(name.as_bytes(), &self.summary(topic), &list);
         }
         writer.finish();
-        let names = self.topics.iter().map(|topic| self.name(topic).as_bytes());
+        let names = sorted.iter().map(|(name, _)| name.as_bytes());
         let filter = filter::encode(self.topics.len(), names);
         let mut other: Vec<(SectionKind, &[u8])> =
             vec![(SectionKind::TOPICS, &writer.topics), (SectionKind::LISTS, &writer.lists)];
@@ -480,29 +608,5 @@ impl IndexBuilder {
             bytes.extend_from_slice(content);
         }
         bytes
-    }
-}
-
-/// Spreads topic numbers, which count up from 0, over a hash map; nobody outside chooses them.
-#[derive(Debug, Default)]
-struct NumberHasher(u64);
-
-impl Hasher for NumberHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(self.0 ^ u64::from(*byte));
-        }
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.write_u64(u64::from(number));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }

@@ -214,6 +214,24 @@ impl ResidentIndex {
         start..end
     }
 
+    /// The block that holds a topic, if any does; with luck, found in the one that held the topic before
+    /// or next to it.
+    pub(crate) fn topic_block(&self, topic: &str, guess: usize) -> Option<usize> {
+        let begins_by = |block: usize| {
+            let (at, len) = self.fences[block];
+            self.bytes[at as usize..at as usize + usize::from(len)] <= *topic.as_bytes()
+        };
+        for block in guess..guess.saturating_add(2) {
+            if block < self.fences.len()
+                && begins_by(block)
+                && (block + 1 == self.fences.len() || !begins_by(block + 1))
+            {
+                return Some(block);
+            }
+        }
+        self.partition_point(|fence| fence <= topic.as_bytes()).checked_sub(1)
+    }
+
     /// Where these blocks lie in the index file, and how many bytes they are.
     pub fn topic_blocks_place(&self, blocks: &Range<usize>) -> (Position, usize) {
         assert!(blocks.end <= self.fences.len(), "blocks of this index");

@@ -395,6 +395,11 @@ pub struct StoredList {
 }
 
 impl StoredList {
+    /// The topic's last event in the segment.
+    pub(crate) fn last_offset(&self) -> Offset {
+        self.summary.last_offset
+    }
+
     /// The frames in the list's bytes, in file order.
     pub fn decode(&self, bytes: &[u8]) -> Result<Vec<TopicFrame>, IndexError> {
         if bytes.len() != self.list_bytes {

@@ -1,11 +1,11 @@
 //! What happens when events are appended: limits, what must happen once, conditions, staging.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, iter};
 
 use super::{Close, Log, Notice, Now, Poison};
 use crate::{
     append::{Append, Appended, ExpectedOffset, OffsetScope},
-    control::{self, Control},
+    control::{self, Control, TopicRule},
     error::AppendError,
     event::{EventKind, NewEvent, StagedEvent, archive::PRODUCER_HEADER},
     frame::{self, EVENTS_MAX},
@@ -18,6 +18,7 @@ use crate::{
         producers::{Judged, producer_hash},
     },
     staging::Staging,
+    topic::TopicNumber,
 };
 
 /// An event with an id that is not there yet.
@@ -56,8 +57,11 @@ impl<D: Disk> Log<D> {
         self.notices.extend(notice.map(Notice::Clock));
         let time_s = delta::seconds(time_ms);
 
-        for event in events.iter_mut().filter(|event| event.kind == EventKind::LogSettings) {
-            control::add_kept_from(event, self.keep_from);
+        for event in events.iter_mut().filter(|event| !event.kind.is_data()) {
+            if event.kind == EventKind::LogSettings {
+                control::add_kept_from(event, self.keep_from);
+            }
+            self.check_settings(event)?;
         }
         let mut claimed = None;
         if let (Some(claim), Some(first)) = (&producer, events.first_mut()) {
@@ -130,6 +134,11 @@ impl<D: Disk> Log<D> {
     ) -> Appended {
         let base = self.next;
         let topics = &mut self.topics;
+        // Each by itself would wait for the memory that its topic lies in; together they wait once.
+        let hashes: Vec<u64> = events.iter().map(|event| topics.hash(&event.topic)).collect();
+        let known: Vec<Option<TopicNumber>> = iter::zip(&events, &hashes)
+            .map(|(event, hash)| topics.find_hashed(*hash, &event.topic))
+            .collect();
         let next = &mut self.next;
         let ids = &mut self.state.ids;
         let (mut first, mut last) = (Offset::MAX, Offset::ZERO);
@@ -161,7 +170,8 @@ impl<D: Disk> Log<D> {
             let offset = *next;
             *next = offset.plus(1);
             see(offset);
-            let topic_number = topics.assign(&event.topic);
+            let topic_number =
+                known[index].unwrap_or_else(|| topics.assign_hashed(hashes[index], &event.topic));
             batch.push(StagedEvent { offset, time_ms, topic_number, event });
         }
         assert!(self.next > base, "what is all there is not staged");
@@ -228,6 +238,21 @@ impl<D: Disk> Log<D> {
             duplicates: novelties.len() as u64,
             time_ms,
             producer: None,
+        }
+    }
+
+    /// Refuses settings beyond those that are kept. (Some that are on their way at the same time may be
+    /// too many together: they are events of the log, and their number is bounded as that of all is.)
+    fn check_settings(&self, event: &NewEvent) -> Result<(), AppendError> {
+        let Some(Control::Topic(TopicRule { pattern, settings: Some(_) })) =
+            Control::decode(event.kind, &event.data)
+        else {
+            return Ok(());
+        };
+        let what = if pattern.contains('*') { "patterns" } else { "topics" };
+        match self.state.rules.is_full_for(&pattern) {
+            Some(count) => Err(AppendError::TooManySettings { count: count as u64, what }),
+            None => Ok(()),
         }
     }
 

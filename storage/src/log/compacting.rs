@@ -15,6 +15,7 @@ use crate::{
     compaction::{Limits, Look},
     error::OpenError,
     io::Disk,
+    offset::Offset,
     op::Job,
     segment::SegmentName,
     topic::TopicNumber,
@@ -36,6 +37,10 @@ pub(super) struct Compaction {
     left: HashSet<SegmentName>,
     /// When they were last looked through.
     looked_at: HashMap<SegmentName, Look>,
+    /// How far the sealed part reached, and how many rewrites there were, when floors were looked at last.
+    settled: Option<(Offset, u64)>,
+    /// The same of the look that is under way.
+    settling: Option<(Offset, u64)>,
     /// Topics that have lost events since they were counted.
     lessened: HashSet<TopicNumber>,
     /// Ends the one that is under way.
@@ -80,6 +85,7 @@ impl<D: Disk> Log<D> {
     /// The rules have changed: what was looked through is looked through again.
     pub(super) fn forget_looks(&mut self) {
         self.compaction.looked_at.clear();
+        (self.compaction.settled, self.compaction.settling) = (None, None);
     }
 
     /// Whether a topic has lost events since it was counted last; says so once.
@@ -116,6 +122,9 @@ impl<D: Disk> Log<D> {
         self.notices.extend(notice.map(Notice::Clock));
         self.jobs.compact = JobState::Running;
         self.compaction.is_cancelled = Arc::default();
+        let at = (self.segments.end(), self.compaction.totals.segments);
+        let settles = !self.state.rules.floors().is_empty() && self.compaction.settled != Some(at);
+        self.compaction.settling = settles.then_some(at);
         let limits = Limits { rules: self.state.rules.clone(), keep_from: self.start(), now_ms };
         Some(Job::Compact(Box::new(CompactJob {
             dir: self.dir.clone(),
@@ -129,18 +138,31 @@ impl<D: Disk> Log<D> {
             skipped: &self.compaction.damaged | &self.compaction.left,
             looked_at: self.compaction.looked_at.clone(),
             stub_limits: self.stub_limits(now_ms),
+            settles,
             rest: Duration::from_micros(if self.jobs.disk_full { 0 } else { REST_US }),
             is_cancelled: Arc::clone(&self.compaction.is_cancelled),
         })))
+    }
+
+    /// Nothing is left of these topics below these floors, but in segments that are gone and still read.
+    fn settle(&mut self, mut settled: Vec<(String, Offset)>) {
+        let looked_at = self.compaction.settling.take();
+        let read_from = self.gone.iter().map(|segment| segment.base()).min();
+        let found = settled.len();
+        settled.retain(|(_, floor)| read_from.is_none_or(|base| *floor <= base));
+        let is_whole =
+            settled.len() == found && !self.compaction.is_cancelled.load(Ordering::Relaxed);
+        self.compaction.settled = looked_at.filter(|_| is_whole);
+        self.state.rules.forget_floors(&settled);
     }
 
     pub(super) fn compacted(&mut self, result: Result<CompactOutcome<D>, OpenError>, now: Now) {
         // There may be more to do at once.
         self.jobs.compact = JobState::Idle;
         let done = match result {
-            Ok(CompactOutcome::Nothing) => {
+            Ok(CompactOutcome::Nothing { settled }) => {
                 self.jobs.compact = JobState::after(now, LOOK_MS, false);
-                return;
+                return self.settle(settled);
             }
             Ok(CompactOutcome::Looked(name)) => {
                 self.note_look(name, now);

@@ -7,6 +7,7 @@ use crate::{
     buffer::DiskBuffer,
     control::Control,
     frame::{self, EVENTS_MAX, FRAME_ALIGN_BYTES, FrameFlags, FrameMeta},
+    index::builder::{Added, OFFSETS_MAX},
     io::Disk,
     mutation::{self, Mutation},
     op::{Op, OpOutcome},
@@ -120,12 +121,21 @@ impl<D: Disk> Log<D> {
     fn publish(&mut self) {
         while let Some(InFlight { frame, position }) = self.commit.take_visible() {
             let active = self.unsealed.back_mut().expect("there is always an active segment");
-            active.add(&frame, position);
+            active.add(&frame, position, &self.topics);
             if frame.is_empty() {
                 continue;
             }
-            for event in frame.events() {
-                self.topics.add_event(event.topic_number(), event.offset(), event.time_ms());
+            for ((number, _), added) in frame.topics().zip(active.index.last_added()) {
+                let Added { event_count, first_offset, last_offset, last_time_ms } = added;
+                self.topics.add_events(
+                    number,
+                    event_count,
+                    first_offset,
+                    last_offset,
+                    last_time_ms,
+                );
+            }
+            for event in frame.events().filter(|event| !event.kind().is_data()) {
                 if let Some(control) = Control::decode(event.kind(), event.data()) {
                     let raised = self.state.rules.apply(&control, event.offset());
                     self.topics.clear_below(&raised);
@@ -247,8 +257,8 @@ impl<D: Disk> Log<D> {
             return Room::Ready;
         }
         // A frame that is longer than a segment gets one of its own.
-        let has_events = self.commit.submitted_end() > self.tail.base;
-        if end.get() > self.segment_bytes() && has_events {
+        let offsets = self.commit.submitted_end().since(self.tail.base);
+        if (end.get() > self.segment_bytes() && offsets > 0) || offsets > OFFSETS_MAX / 2 {
             return Room::Roll;
         }
         let with_room = end.plus(self.control_room_bytes());

@@ -129,7 +129,7 @@ impl<D: Disk> Log<D> {
             return None;
         }
         self.jobs.seal = JobState::Running;
-        Some(Job::Seal(SealJob::of(&self.unsealed[0], &self.dir)))
+        Some(Job::Seal(SealJob::of(&self.unsealed[0], &self.dir, &self.topics)))
     }
 
     pub(super) fn complete_job(&mut self, outcome: JobOutcome<D>, now: Now) {

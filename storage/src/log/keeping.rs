@@ -27,7 +27,9 @@ const RESERVE_RETRY_MS: u64 = 5_000;
 /// So often it is looked whether a segment that is gone is still read.
 const CLOSE_LOOK_MS: u64 = 1_000;
 /// So many topics are looked at at once for whether they are over,
-const EXPIRY_TOPICS: usize = 200;
+const EXPIRY_TOPICS: u32 = 200;
+/// fewer where there are more patterns than so many,
+const EXPIRY_PATTERNS: usize = 100;
 /// and the next ones so much later.
 const EXPIRY_MS: u64 = 20;
 /// An idle segment that holds only events that are gone is ended once it has so many bytes.
@@ -106,7 +108,10 @@ impl<D: Disk> Log<D> {
         let rules = &self.state.rules;
         let is_over =
             |topic: &str, first_ms, last_ms| rules.is_over(topic, first_ms, last_ms, now_ms);
-        let (mut topics, next) = self.topics.find_over(self.expiry_from, EXPIRY_TOPICS, is_over);
+        // Each may have to be compared with every pattern.
+        let share = 1 + u32::try_from(rules.pattern_count() / EXPIRY_PATTERNS).unwrap_or(u32::MAX);
+        let count = (EXPIRY_TOPICS / share).max(1);
+        let (mut topics, next) = self.topics.find_over(self.expiry_from, count, is_over);
         self.expiry_from = next;
         if next != 0 {
             self.retention_boot_ms = now.boot_ms.saturating_add(EXPIRY_MS);

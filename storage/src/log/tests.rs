@@ -968,6 +968,60 @@ fn rewritten_segments_hold_the_same_events_in_fewer_bytes() {
     assert!(offsets_of(&open(&disk), "keys").starts_with(&before[1]));
 }
 
+/// Else who began to read before a rewrite would read what was deleted.
+#[test]
+fn a_floor_stays_as_long_as_anybody_reads_what_it_hides() {
+    let disk = SimDisk::new(6);
+    let mut log = mixed(&disk, 200);
+    let reader = log.segments().clone();
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
+    log.append_control(&Control::Deleted(deleted), now(1)).expect("staged");
+    log.run_ops(now(2));
+    let floor = log.rules().floors().of("gone");
+    // The rest of it is in the segment that is written.
+    for number in 0..100 {
+        log.append(vec![event("keep", &format!("{number:->500}"))], now(3)).expect("staged");
+        log.run_ops(now(3));
+    }
+    assert!(floor > Offset::ZERO && log.segments().end() > floor);
+    for look in 1..4 {
+        log.run_ops(now(look * MUCH_LATER_MS));
+        assert!(log.segments().iter().all(|segment| segment.name().generation > 1));
+        assert_eq!(log.rules().floors().of("gone"), floor);
+    }
+    drop(reader);
+    for look in 4..7 {
+        log.run_ops(now(look * MUCH_LATER_MS));
+    }
+    assert!(log.rules().floors().is_empty());
+    assert_eq!(offsets_of(&log, "gone"), Vec::<u64>::new());
+}
+
+#[test]
+fn settings_are_kept_of_so_many_topics_and_patterns_and_no_more() {
+    let disk = SimDisk::new(7);
+    let mut log = open(&disk);
+    let set = |log: &mut Log<SimDisk>, pattern: &str| {
+        let settings = Some(crate::settings::TopicSettings::default());
+        let rule = TopicRule { pattern: pattern.into(), settings };
+        let set = log.append_control(&Control::Topic(rule), now(1)).map(|_| ());
+        log.run_ops(now(1));
+        set
+    };
+    for number in 0..crate::rules::PATTERNS_SET_MAX {
+        set(&mut log, &format!("{number}/*")).expect("room");
+    }
+    let too_many = |what, count| Err(AppendError::TooManySettings { count, what });
+    assert_eq!(set(&mut log, "one/*/more"), too_many("patterns", 1_000));
+    assert_eq!(set(&mut log, "7/*"), Ok(()), "that one is there");
+    assert_eq!(set(&mut log, "topic"), Ok(()));
+    let gone = TopicRule { pattern: "7/*".into(), settings: None };
+    log.append_control(&Control::Topic(gone), now(1)).expect("staged");
+    log.run_ops(now(1));
+    assert_eq!(set(&mut log, "one/*/more"), Ok(()));
+    assert_eq!(log.rules().topics().len(), 1_001);
+}
+
 #[test]
 fn dead_events_go_and_what_they_had_added_to_the_state_stays() {
     let disk = SimDisk::new(6);
@@ -1013,6 +1067,8 @@ fn dead_events_go_and_what_they_had_added_to_the_state_stays() {
         assert_eq!((retried.first, retried.duplicates), (Offset::ZERO, 1), "check {check}");
         assert_eq!(log.append(claimed(0, 0, "0"), now(3)).map(|done| done.duplicates), Ok(1));
         assert!(log.rules().for_topic("keys").is_some());
+        let floors = log.rules().floors().len();
+        assert_eq!(floors, if check == 0 { 2 } else { 0 }, "gone once all below is sealed");
         log = open(&disk.power_cut());
         log.run_ops(now(3 * MUCH_LATER_MS)); // what this start has sealed is counted as well
     }
