@@ -9,7 +9,8 @@
 //! empty, and a task that wakes itself goes to the *front* of that queue: a long job that yields in
 //! the usual way starves everything else for as long as it lasts. So a job works for at most
 //! [`SLICE_MS`], then awaits [`end_slice`], a read of an eventfd that is always readable: it comes
-//! back only by way of the ring, behind whatever else had completed (a test holds the difference).
+//! back only by way of the ring, with whatever else had completed (a test holds the difference). Work
+//! that is long and can wait awaits [`give_way`]: it comes back *behind* that, and all that follows.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -52,8 +53,17 @@ impl Driver {
     }
 }
 
+/// Before long work goes on, tasks that were woken run, and those that they wake, so many deep: a socket's
+/// readiness, its connection, the owner of the log, the write that it begins.
+const WAKES_DEEP: usize = 4;
+
+/// Long work gives way so many times in a row at most: it must not starve either.
+const WAYS_GIVEN_MAX: usize = 4;
+
 thread_local! {
     static IS_SHARD: Cell<bool> = const { Cell::new(false) };
+    /// Something is to be handed to the kernel before long work goes on.
+    static IS_HURRIED: Cell<bool> = const { Cell::new(false) };
     static ALWAYS_READY: OnceCell<Option<Rc<monoio::fs::File>>> = const { OnceCell::new() };
 }
 
@@ -124,6 +134,31 @@ pub async fn end_slice() {
     }
 }
 
+/// Ends a slice of long work: everything that can run now runs before it resolves, with what follows from
+/// it, and what others wait for ([`hurry`]) is in the kernel's hands.
+///
+/// [`end_slice`] alone puts a job *among* those that the ring has woken, often before them: each step on
+/// the way of an append (readiness, request, write, its completion, the answer) then waited for a
+/// slice of its own.
+pub async fn give_way() {
+    for _ in 0..WAYS_GIVEN_MAX {
+        IS_HURRIED.set(false);
+        end_slice().await;
+        for _ in 0..WAKES_DEEP {
+            // A spawned task stands behind all that are in the queue, and whom it wakes behind those again.
+            monoio::spawn(async {}).await;
+        }
+        if !IS_HURRIED.get() {
+            break;
+        }
+    }
+}
+
+/// What was just begun is waited for: long work lets the ring submit it before it goes on.
+pub fn hurry() {
+    IS_HURRIED.set(true);
+}
+
 /// How long a job has been at it.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
@@ -144,7 +179,7 @@ impl Slice {
     /// Lets others run if it is time, and then begins anew.
     pub async fn end_if_over(&mut self) {
         if self.is_over() {
-            end_slice().await;
+            give_way().await;
             *self = Slice::begin();
         }
     }
@@ -217,6 +252,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::local::promise;
 
     /// The usual way to yield, which monoio's own tasks have: wake yourself, be pending once.
     struct SelfWake(bool);
@@ -279,6 +315,82 @@ mod tests {
                 by_self_wake > Duration::from_millis(150),
                 "monoio has mended its yield ({by_self_wake:?}): then `end_slice` can go"
             );
+        }
+    }
+
+    /// How many slices of a long job go by until `others`, which begin with it, are through.
+    fn slices_until<F: Future<Output = ()> + 'static>(
+        gives_way: bool,
+        others: impl FnOnce() -> F + Send + 'static,
+    ) -> usize {
+        std::thread::spawn(move || {
+            block_on(Driver::detect().0, async move {
+                let (slices, seen) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+                let others = monoio::spawn({
+                    let (slices, seen) = (slices.clone(), seen.clone());
+                    let others = others();
+                    async move {
+                        others.await;
+                        seen.set(slices.get());
+                    }
+                });
+                let job = monoio::spawn(async move {
+                    for _ in 0..20 {
+                        slices.set(slices.get() + 1);
+                        if gives_way { give_way().await } else { end_slice().await }
+                    }
+                });
+                job.await;
+                others.await;
+                seen.get()
+            })
+            .expect("a runtime")
+        })
+        .join()
+        .expect("no panic")
+    }
+
+    #[test]
+    fn long_work_waits_for_all_that_follows_from_a_completion() {
+        // Tasks that wake each other, as a request, its append and its write do.
+        let chain = || async {
+            let (mut wakes, mut woken): (Vec<_>, Vec<_>) = (0..3).map(|_| promise::<()>()).unzip();
+            let last = woken.pop().expect("three");
+            for (woken, wakes) in woken.into_iter().zip(wakes.split_off(1)) {
+                monoio::spawn(async move {
+                    woken.await;
+                    wakes.keep(());
+                });
+            }
+            end_slice().await;
+            wakes.pop().expect("the first").keep(());
+            last.await;
+        };
+        assert_eq!(slices_until(true, chain), 1);
+        if Driver::detect().0 == Driver::IoUring {
+            assert!(slices_until(false, chain) > 1, "then `give_way` is not needed");
+        }
+    }
+
+    #[test]
+    fn long_work_waits_until_the_kernel_has_what_others_wait_for() {
+        let operation = |is_hurried: bool| {
+            move || async move {
+                // With few tasks monoio submits between them.
+                for _ in 0..32 {
+                    monoio::spawn(end_slice());
+                }
+                end_slice().await;
+                if is_hurried {
+                    hurry();
+                }
+                // An operation of the ring, which begins only when the ring submits.
+                end_slice().await;
+            }
+        };
+        if Driver::detect().0 == Driver::IoUring {
+            assert_eq!(slices_until(true, operation(true)), 1);
+            assert_eq!(slices_until(true, operation(false)), 2, "then `hurry` is not needed");
         }
     }
 
