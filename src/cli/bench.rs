@@ -91,6 +91,9 @@ struct ReplayBench {
     /// Connections that read it, all at the same time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     readers: u32,
+    /// How often each reads it: sealed segments come from the page cache from the second time on
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    readings: u32,
     #[command(flatten)]
     common: CommonArguments,
 }
@@ -197,13 +200,14 @@ const LOAD_BODIES: u32 = 4;
 
 impl ReplayBench {
     fn run(&self) -> Result<Outcome, Failure> {
-        let Self { events, readers, common } = self;
+        let Self { events, readers, readings, common } = self;
         let lines = u32::try_from(*events).unwrap_or(u32::MAX).min(LOAD_LINES);
         let replay = Replay {
             events: *events,
             publishers: LOAD_PUBLISHERS,
             window: lines * LOAD_BODIES,
             readers: *readers,
+            readings: *readings,
         };
         let (_server, target) = common.target(Some(lines), readers + LOAD_PUBLISHERS)?;
         Ok(replay::run(&target, &common.options()?, &replay)?)
