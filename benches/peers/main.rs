@@ -172,6 +172,7 @@ impl Load {
                 transport: Transport::Sse,
                 compression: None,
                 lines,
+                event_ids: false,
                 payload_bytes,
                 processes,
             }),

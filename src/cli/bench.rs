@@ -14,6 +14,7 @@ use crate::bench::{
     outcome::Outcome,
     replay::{self, Replay},
     storm::{self, Churn, Storm},
+    strandline::Strandline,
 };
 
 /// Measures a server: appends, fan-out, replay, idle subscribers, storms of reconnections.
@@ -55,6 +56,9 @@ struct AppendBench {
     /// Events in NDJSON bodies of so many lines, a request a body, instead of one event a request
     #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     ndjson: Option<u32>,
+    /// Gives each event an id, so that it would happen once
+    #[arg(long, conflicts_with = "ndjson")]
+    event_ids: bool,
     #[command(flatten)]
     load: LoadArguments,
     #[command(flatten)]
@@ -163,9 +167,10 @@ pub fn run(arguments: &BenchArguments) -> ExitCode {
 
 impl AppendBench {
     fn run(&self) -> Result<Outcome, Failure> {
-        let Self { publishers, ndjson, load, common } = self;
+        let Self { publishers, ndjson, event_ids, load, common } = self;
         let append = Append { publishers: *publishers, rates: load.rates(ndjson.unwrap_or(1))? };
         let (_server, target) = common.target(*ndjson, *publishers)?;
+        let target = Strandline { event_ids: *event_ids, ..target };
         Ok(append::run(&target, &common.options()?, &append)?)
     }
 }

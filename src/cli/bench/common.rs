@@ -254,6 +254,7 @@ impl CommonArguments {
             },
             compression: self.compression_name(),
             lines,
+            event_ids: false,
             payload_bytes: self.bytes,
             processes,
         };
