@@ -55,7 +55,7 @@ use crate::{
         LogAnswer, LogHandle, LogRequest, LogShared,
     },
     mesh::{Sender, Server},
-    runtime::{Driver, end_slice, run_when_idle},
+    runtime::{Driver, end_slice, hurry, run_when_idle},
 };
 
 /// Who appended, and is told when it is durable.
@@ -349,6 +349,9 @@ impl Owner {
         }
         self.report_notices();
         self.share_kept();
+        if has_started {
+            hurry();
+        }
         has_started
     }
 

@@ -1,7 +1,7 @@
 //! Monoio runtimes as Strandline needs them, and the end of a slice.
 //!
-//! A shard's thread has a ring of its own, built on that thread, with `COOP_TASKRUN`: completions wait
-//! for the thread's next system call instead of interrupting it. Where io_uring is refused (containers
+//! A shard's thread has a ring of its own, built on that thread, with `DEFER_TASKRUN`: completions wait
+//! until the thread asks for them instead of interrupting it. Where io_uring is refused (containers
 //! often do) the epoll driver takes its place; it does file I/O on the calling thread, so that commits
 //! then go to the disk thread.
 //!
@@ -9,7 +9,8 @@
 //! empty, and a task that wakes itself goes to the *front* of that queue: a long job that yields in
 //! the usual way starves everything else for as long as it lasts. So a job works for at most
 //! [`SLICE_MS`], then awaits [`end_slice`], a read of an eventfd that is always readable: it comes
-//! back only by way of the ring, behind whatever else had completed (a test holds the difference).
+//! back only by way of the ring, with whatever else had completed (a test holds the difference). Work
+//! that is long and can wait awaits [`give_way`]: it comes back *behind* that, and all that follows.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -52,8 +53,17 @@ impl Driver {
     }
 }
 
+/// Before long work goes on, tasks that were woken run, and those that they wake, so many deep: a socket's
+/// readiness, its connection, the owner of the log, the write that it begins.
+const WAKES_DEEP: usize = 4;
+
+/// Long work gives way so many times in a row at most: it must not starve either.
+const WAYS_GIVEN_MAX: usize = 4;
+
 thread_local! {
     static IS_SHARD: Cell<bool> = const { Cell::new(false) };
+    /// Something is to be handed to the kernel before long work goes on.
+    static IS_HURRIED: Cell<bool> = const { Cell::new(false) };
     static ALWAYS_READY: OnceCell<Option<Rc<monoio::fs::File>>> = const { OnceCell::new() };
 }
 
@@ -63,7 +73,9 @@ pub fn block_on<F: Future>(driver: Driver, future: F) -> io::Result<F::Output> {
     IS_SHARD.set(true);
     match driver {
         Driver::IoUring => {
-            let mut runtime = build_ring(true).or_else(|_| build_ring(false))?;
+            let mut runtime = build_ring(Completions::Deferred)
+                .or_else(|_| build_ring(Completions::Cooperative))
+                .or_else(|_| build_ring(Completions::Interrupting))?;
             Ok(runtime.block_on(async {
                 let ready = always_ready().and_then(monoio::fs::File::from_std)?;
                 ALWAYS_READY
@@ -88,13 +100,31 @@ fn one_runtime() -> io::Error {
 
 type RingRuntime = monoio::Runtime<monoio::time::TimeDriver<IoUringDriver>>;
 
-/// `COOP_TASKRUN` came with Linux 5.19. In a prototype with 64 publishers it, or `DEFER_TASKRUN` with
-/// `SINGLE_ISSUER`, took 86k appends a second to 120k; the second is not used, as it starves
-/// completions wherever a job forgets [`end_slice`].
-fn build_ring(coop_taskrun: bool) -> io::Result<RingRuntime> {
+/// How a ring tells its thread of completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Completions {
+    /// They wait until the thread asks for them (Linux 6.1). 64 publishers: 139k appends a second (124k
+    /// with `Cooperative`, 111k with `Interrupting`); 256: no difference.
+    ///
+    /// A job that holds the thread holds them up, whatever system calls it makes; but monoio looks at
+    /// completions only when its queue is empty, so that such a job holds them up anyway: [`end_slice`].
+    Deferred,
+    /// They wait for the thread's next system call (Linux 5.19).
+    Cooperative,
+    /// They interrupt it.
+    Interrupting,
+}
+
+fn build_ring(completions: Completions) -> io::Result<RingRuntime> {
     let mut ring = io_uring::IoUring::builder();
-    if coop_taskrun {
-        ring.setup_coop_taskrun();
+    match completions {
+        Completions::Deferred => {
+            ring.setup_single_issuer().setup_defer_taskrun();
+        }
+        Completions::Cooperative => {
+            ring.setup_coop_taskrun();
+        }
+        Completions::Interrupting => {}
     }
     RuntimeBuilder::<IoUringDriver>::new()
         .uring_builder(ring)
@@ -124,6 +154,31 @@ pub async fn end_slice() {
     }
 }
 
+/// Ends a slice of long work: everything that can run now runs before it resolves, with what follows from
+/// it, and what others wait for ([`hurry`]) is in the kernel's hands.
+///
+/// [`end_slice`] alone puts a job *among* those that the ring has woken, often before them: each step on
+/// the way of an append (readiness, request, write, its completion, the answer) then waited for a
+/// slice of its own.
+pub async fn give_way() {
+    for _ in 0..WAYS_GIVEN_MAX {
+        IS_HURRIED.set(false);
+        end_slice().await;
+        for _ in 0..WAKES_DEEP {
+            // A spawned task stands behind all that are in the queue, and whom it wakes behind those again.
+            monoio::spawn(async {}).await;
+        }
+        if !IS_HURRIED.get() {
+            break;
+        }
+    }
+}
+
+/// What was just begun is waited for: long work lets the ring submit it before it goes on.
+pub fn hurry() {
+    IS_HURRIED.set(true);
+}
+
 /// How long a job has been at it.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
@@ -144,7 +199,7 @@ impl Slice {
     /// Lets others run if it is time, and then begins anew.
     pub async fn end_if_over(&mut self) {
         if self.is_over() {
-            end_slice().await;
+            give_way().await;
             *self = Slice::begin();
         }
     }
@@ -163,6 +218,42 @@ pub fn pin_to(core: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// How long a thread asks to run in a row, in ns: longer than what any other gets that does not ask (0.7 to
+/// 3 ms, by kernel and cores).
+const LONG_SLICE_NS: u64 = 5_000_000;
+
+/// Lets whatever wakes up on this thread's core run before it goes on, for a thread that is busy.
+///
+/// On the core that gets a disk's interrupts the kernel's workers complete direct writes, in several
+/// steps. A thread that was busy there, with pushes or as the load of a bench, made each commit wait 2 to
+/// 3 ms for the last of them (`perf sched timehist`). Who asks for long slices (sched(7), since Linux
+/// 6.12) gets no less of the core, and is behind those that wake up with short ones.
+///
+/// A thread that somebody gave another policy keeps it.
+pub fn let_others_first() -> io::Result<()> {
+    let this_thread = 0;
+    // SAFETY: it asks for the policy of the calling thread, and touches no memory.
+    if unsafe { libc::sched_getscheduler(this_thread) } != libc::SCHED_OTHER {
+        return Ok(());
+    }
+    let attributes = libc::sched_attr {
+        size: u32::try_from(size_of::<libc::sched_attr>()).expect("a small struct"),
+        sched_policy: u32::try_from(libc::SCHED_OTHER).expect("it is 0"),
+        sched_flags: 0,
+        sched_nice: rustix::process::getpriority_process(None)?,
+        sched_priority: 0,
+        sched_runtime: LONG_SLICE_NS,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    let flags = 0_u32;
+    // SAFETY: the kernel reads `size` bytes of `attributes`, which outlive the call, and writes none.
+    let result = unsafe {
+        libc::syscall(libc::SYS_sched_setattr, this_thread, &raw const attributes, flags)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Makes this thread one that runs where nothing else wants to: on any core that the process may use,
@@ -217,6 +308,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::local::promise;
 
     /// The usual way to yield, which monoio's own tasks have: wake yourself, be pending once.
     struct SelfWake(bool);
@@ -279,6 +371,82 @@ mod tests {
                 by_self_wake > Duration::from_millis(150),
                 "monoio has mended its yield ({by_self_wake:?}): then `end_slice` can go"
             );
+        }
+    }
+
+    /// How many slices of a long job go by until `others`, which begin with it, are through.
+    fn slices_until<F: Future<Output = ()> + 'static>(
+        gives_way: bool,
+        others: impl FnOnce() -> F + Send + 'static,
+    ) -> usize {
+        std::thread::spawn(move || {
+            block_on(Driver::detect().0, async move {
+                let (slices, seen) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+                let others = monoio::spawn({
+                    let (slices, seen) = (slices.clone(), seen.clone());
+                    let others = others();
+                    async move {
+                        others.await;
+                        seen.set(slices.get());
+                    }
+                });
+                let job = monoio::spawn(async move {
+                    for _ in 0..20 {
+                        slices.set(slices.get() + 1);
+                        if gives_way { give_way().await } else { end_slice().await }
+                    }
+                });
+                job.await;
+                others.await;
+                seen.get()
+            })
+            .expect("a runtime")
+        })
+        .join()
+        .expect("no panic")
+    }
+
+    #[test]
+    fn long_work_waits_for_all_that_follows_from_a_completion() {
+        // Tasks that wake each other, as a request, its append and its write do.
+        let chain = || async {
+            let (mut wakes, mut woken): (Vec<_>, Vec<_>) = (0..3).map(|_| promise::<()>()).unzip();
+            let last = woken.pop().expect("three");
+            for (woken, wakes) in woken.into_iter().zip(wakes.split_off(1)) {
+                monoio::spawn(async move {
+                    woken.await;
+                    wakes.keep(());
+                });
+            }
+            end_slice().await;
+            wakes.pop().expect("the first").keep(());
+            last.await;
+        };
+        assert_eq!(slices_until(true, chain), 1);
+        if Driver::detect().0 == Driver::IoUring {
+            assert!(slices_until(false, chain) > 1, "then `give_way` is not needed");
+        }
+    }
+
+    #[test]
+    fn long_work_waits_until_the_kernel_has_what_others_wait_for() {
+        let operation = |is_hurried: bool| {
+            move || async move {
+                // With few tasks monoio submits between them.
+                for _ in 0..32 {
+                    monoio::spawn(end_slice());
+                }
+                end_slice().await;
+                if is_hurried {
+                    hurry();
+                }
+                // An operation of the ring, which begins only when the ring submits.
+                end_slice().await;
+            }
+        };
+        if Driver::detect().0 == Driver::IoUring {
+            assert_eq!(slices_until(true, operation(true)), 1);
+            assert_eq!(slices_until(true, operation(false)), 2, "then `hurry` is not needed");
         }
     }
 

@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// How many changes are taken at once; then everything else of the shard has its turn.
-const CHANGES_MAX: usize = 256;
+const CHANGES_MAX: usize = 64;
 
 /// After an error of the kernel's that nobody expects, the next attempt waits so long.
 const RETRY_MS: u64 = 10;

@@ -84,6 +84,9 @@ enum Load {
         readers: u32,
         #[arg(long, default_value_t = 250_000)]
         events: u64,
+        /// How often it is read; the last time counts
+        #[arg(long, default_value_t = 1)]
+        readings: u32,
     },
 }
 
@@ -125,6 +128,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let command = Command::parse();
+    if let Err(error) = strandline::runtime::let_others_first() {
+        eprintln!("the disk's completions may wait for the load: {error}");
+    }
     match command.load.run() {
         Ok(outcome) => {
             println!("{}", row(&outcome));
@@ -166,6 +172,7 @@ impl Load {
                 transport: Transport::Sse,
                 compression: None,
                 lines,
+                event_ids: false,
                 payload_bytes,
                 processes,
             }),
@@ -213,9 +220,15 @@ impl Load {
                 };
                 fan_out::run(target, &time.options(options), &fan_out)
             }
-            Load::Replay { readers, events, .. } => {
+            Load::Replay { readers, events, readings, .. } => {
                 let (publishers, window) = (1, 4 * BATCH_EVENTS);
-                let replay = Replay { events: *events, publishers, window, readers: *readers };
+                let replay = Replay {
+                    events: *events,
+                    publishers,
+                    window,
+                    readers: *readers,
+                    readings: *readings,
+                };
                 replay::run(target, &options, &replay)
             }
         }

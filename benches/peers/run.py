@@ -66,6 +66,9 @@ def loads(seconds: float) -> dict:
     replay = {}
     for readers in (1, 10):
         replay[f"{readers} readers" if readers > 1 else "1 reader"] = (["replay", "--readers", readers, "--events", 250_000], [STRANDLINE, DURABLE_STREAMS, DURABLE_STREAMS_GET])
+    # Long enough that most of it is in sealed segments, and read from the page cache.
+    replay["1 reader, a million, the second time"] = (
+        ["replay", "--readers", 1, "--events", 1_000_000, "--readings", 2], [STRANDLINE, DURABLE_STREAMS, DURABLE_STREAMS_GET])
     return {"append": append, "fanout": fanout, "unthrottled": unthrottled, "many": many, "replay": replay}
 
 

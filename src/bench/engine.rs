@@ -20,8 +20,10 @@ use super::{
     target::{From, PublisherWire, SubscriberWire, Target},
 };
 
-/// Between so many subscribers the control poll is looked at.
+/// After so many subscribers the control poll is looked at,
 const SUBSCRIBERS_PER_LOOK: usize = 16;
+/// or after so many bytes that they got.
+const BYTES_PER_LOOK: u64 = 256 << 10;
 const TOKEN_CONTROL: u64 = u64::MAX;
 const TOKEN_TIMER: u64 = u64::MAX - 1;
 
@@ -53,6 +55,8 @@ pub struct Subscriber<W> {
     link: Link,
     wire: W,
     ready: bool,
+    /// It stands among those that may have more.
+    queued: bool,
     /// How many events it has got.
     pub received: u64,
 }
@@ -73,6 +77,8 @@ pub struct Engine<'t, T: Target> {
     /// Where all receive into.
     buffer: Vec<u8>,
     ready: Vec<Ready>,
+    /// Subscribers that may have more than was received of them.
+    again: Vec<u32>,
     control_ready: Vec<Ready>,
     /// What payloads are made of.
     pub payloads: Payloads,
@@ -119,6 +125,7 @@ impl<'t, T: Target> Engine<'t, T> {
             connections: 0,
             buffer: vec![0; BUFFER_BYTES],
             ready: Vec::new(),
+            again: Vec::new(),
             control_ready: Vec::new(),
             payloads: Payloads::new(payload_bytes),
             checker: Checker::new(subscribers, publishers),
@@ -164,7 +171,7 @@ impl<'t, T: Target> Engine<'t, T> {
         let link = Link::new(socket, u64::from(index), &self.poll, out)?;
         let place = &mut self.subscribers[place(index)];
         assert!(place.is_none(), "a place is given once");
-        *place = Some(Subscriber { link, wire, ready: false, received: 0 });
+        *place = Some(Subscriber { link, wire, ready: false, queued: false, received: 0 });
         self.connecting += 1;
         Ok(())
     }
@@ -229,7 +236,7 @@ impl<'t, T: Target> Engine<'t, T> {
 
     /// A subscriber reads nothing from now on.
     pub fn pause(&mut self, index: u32) -> io::Result<()> {
-        match &self.subscribers[place(index)] {
+        match &mut self.subscribers[place(index)] {
             Some(subscriber) => subscriber.link.pause(&self.poll),
             None => Ok(()),
         }
@@ -237,7 +244,7 @@ impl<'t, T: Target> Engine<'t, T> {
 
     /// It reads again.
     pub fn resume(&mut self, index: u32) -> io::Result<()> {
-        match &self.subscribers[place(index)] {
+        match &mut self.subscribers[place(index)] {
             Some(subscriber) => subscriber.link.resume(&self.poll),
             None => Ok(()),
         }
@@ -248,16 +255,24 @@ impl<'t, T: Target> Engine<'t, T> {
         let due_ns = self.send_due()?;
         self.timer.arm(due_ns.unwrap_or(u64::MAX).min(until_ns))?;
         let mut ready = std::mem::take(&mut self.ready);
-        self.poll.wait(&mut ready, true)?;
-        for (number, one) in ready.iter().enumerate() {
-            if number % SUBSCRIBERS_PER_LOOK == 0 {
+        let again = std::mem::take(&mut self.again).into_iter();
+        self.poll.wait(&mut ready, again.len() == 0)?;
+        let told = ready
+            .iter()
+            .filter(|one| one.token != TOKEN_CONTROL)
+            .map(|one| (u32::try_from(one.token).expect("a subscriber's index"), Some(*one)));
+        self.control()?;
+        self.send_due()?;
+        let (mut served, mut looked_bytes) = (0, self.received_bytes);
+        for (index, told) in told.chain(again.map(|index| (index, None))) {
+            let bytes = self.received_bytes - looked_bytes;
+            if served >= SUBSCRIBERS_PER_LOOK || bytes >= BYTES_PER_LOOK {
                 self.control()?;
                 self.send_due()?;
+                (served, looked_bytes) = (0, self.received_bytes);
             }
-            if one.token != TOKEN_CONTROL {
-                let index = u32::try_from(one.token).expect("a subscriber's index");
-                self.serve_subscriber(index, *one)?;
-            }
+            self.serve_subscriber(index, told);
+            served += 1;
         }
         self.ready = ready;
         Ok(())
@@ -296,7 +311,7 @@ impl<'t, T: Target> Engine<'t, T> {
                 break;
             }
             publisher.push(&self.payloads, due_ns);
-            let flushed = publisher.link.flush(&self.control);
+            let flushed = publisher.link.flush();
             flushed.map_err(|error| publisher_error(publisher.index, &error))?;
             schedule.advance();
         }
@@ -314,7 +329,7 @@ impl<'t, T: Target> Engine<'t, T> {
                 Load::Closed { window } => publisher.fill(&self.payloads, window, now),
                 Load::Open(_) => {}
             }
-            let flushed = publisher.link.flush(&self.control);
+            let flushed = publisher.link.flush();
             flushed.map_err(|error| publisher_error(publisher.index, &error))?;
             // A socket that took everything tells nobody: more may be allowed at once.
             if publisher.link.unsent_bytes() > 0 || publisher.sent() == before {
@@ -326,16 +341,16 @@ impl<'t, T: Target> Engine<'t, T> {
     fn serve_publisher(&mut self, index: usize, ready: Ready) -> Result<(), BenchError> {
         let publisher = &mut self.publishers[index];
         let number = publisher.index;
+        let done = publisher.link.note(ready);
+        done.map_err(|error| publisher_error(number, &error))?;
         if ready.writable {
-            let done = publisher.link.on_writable(&self.control);
-            done.map_err(|error| publisher_error(number, &error))?;
             publisher.connected();
         }
         let mut now = now_ns();
-        if ready.readable {
+        while publisher.link.may_have_more() {
             let received = publisher.link.receive(&mut self.buffer);
             let Some(bytes) = received.map_err(|error| publisher_error(number, &error))? else {
-                return Ok(());
+                break;
             };
             now = now_ns();
             let acks = &mut self.acks;
@@ -348,14 +363,16 @@ impl<'t, T: Target> Engine<'t, T> {
         self.refill(index, now)
     }
 
-    fn serve_subscriber(&mut self, index: u32, ready: Ready) -> io::Result<()> {
+    /// Receives once of a subscriber, of which something was told or more may be there.
+    fn serve_subscriber(&mut self, index: u32, ready: Option<Ready>) {
         // It may have been closed by an earlier event of this turn.
-        let Some(subscriber) = &mut self.subscribers[place(index)] else { return Ok(()) };
+        let Some(subscriber) = &mut self.subscribers[place(index)] else { return };
         let served = (|| -> Result<(), String> {
-            if ready.writable {
-                subscriber.link.on_writable(&self.poll).map_err(|error| error.to_string())?;
+            subscriber.queued &= ready.is_some();
+            if let Some(ready) = ready {
+                subscriber.link.note(ready).map_err(|error| error.to_string())?;
             }
-            if !ready.readable {
+            if !subscriber.link.may_have_more() {
                 return Ok(());
             }
             let kept_bytes = subscriber.link.kept_bytes();
@@ -391,7 +408,10 @@ impl<'t, T: Target> Engine<'t, T> {
                 self.connecting -= 1;
             }
             if subscriber.link.unsent_bytes() > 0 {
-                subscriber.link.flush(&self.poll).map_err(|error| error.to_string())?;
+                subscriber.link.flush().map_err(|error| error.to_string())?;
+            }
+            if subscriber.link.may_have_more() && !std::mem::replace(&mut subscriber.queued, true) {
+                self.again.push(index);
             }
             Ok(())
         })();
@@ -400,7 +420,6 @@ impl<'t, T: Target> Engine<'t, T> {
             self.checker.report(Violation::HangUp { subscriber: index, reason });
             self.close_subscriber(index);
         }
-        Ok(())
     }
 }
 

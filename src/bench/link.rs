@@ -2,7 +2,7 @@
 
 use std::{io, os::fd::OwnedFd};
 
-use super::net::{self, Interest, Poll};
+use super::net::{self, Interest, Poll, Ready};
 
 /// The buffer that all connections of a thread receive into, one after the other.
 pub const BUFFER_BYTES: usize = 256 << 10;
@@ -19,8 +19,11 @@ pub struct Link {
     socket: OwnedFd,
     /// What it has in the poll.
     token: u64,
-    interest: Interest,
     connected: bool,
+    /// There may be more to receive, of which the poll tells no more.
+    may_have_more: bool,
+    has_ended: bool,
+    paused: bool,
     /// Bytes to send, from `sent` on.
     pub out: Vec<u8>,
     sent: usize,
@@ -31,9 +34,18 @@ pub struct Link {
 impl Link {
     /// A socket whose connection was begun; `out` leaves once it is made.
     pub fn new(socket: OwnedFd, token: u64, poll: &Poll, out: Vec<u8>) -> io::Result<Link> {
-        let interest = Interest::ReadWrite;
-        poll.add(&socket, token, interest)?;
-        Ok(Link { socket, token, interest, connected: false, out, sent: 0, tail: Vec::new() })
+        poll.add(&socket, token, Interest::Edge)?;
+        Ok(Link {
+            socket,
+            token,
+            connected: false,
+            may_have_more: false,
+            has_ended: false,
+            paused: false,
+            out,
+            sent: 0,
+            tail: Vec::new(),
+        })
     }
 
     /// How many bytes wait to be sent.
@@ -41,8 +53,8 @@ impl Link {
         self.out.len() - self.sent
     }
 
-    /// Sends what the socket takes, and waits for room if that was not all.
-    pub fn flush(&mut self, poll: &Poll) -> io::Result<()> {
+    /// Sends what the socket takes; it tells when it has room for the rest.
+    pub fn flush(&mut self) -> io::Result<()> {
         if !self.connected {
             return Ok(());
         }
@@ -59,21 +71,27 @@ impl Link {
             self.out.drain(..self.sent);
             self.sent = 0;
         }
-        let interest = if self.out.is_empty() { Interest::Read } else { Interest::ReadWrite };
-        if interest != self.interest {
-            self.interest = interest;
-            poll.change(&self.socket, self.token, interest)?;
+        Ok(())
+    }
+
+    /// Takes what the poll tells: sends, if there is room for what waits.
+    pub fn note(&mut self, ready: Ready) -> io::Result<()> {
+        self.may_have_more |= ready.readable;
+        self.has_ended |= ready.ended;
+        if ready.writable && !self.connected {
+            net::connect_result(&self.socket)?;
+            self.connected = true;
+        }
+        if ready.writable && self.unsent_bytes() > 0 {
+            return self.flush();
         }
         Ok(())
     }
 
-    /// The socket has room: the connection is made, or more can be sent.
-    pub fn on_writable(&mut self, poll: &Poll) -> io::Result<()> {
-        if !self.connected {
-            net::connect_result(&self.socket)?;
-            self.connected = true;
-        }
-        self.flush(poll)
+    /// Whether there may be something to receive: once the poll has told of it, until a receive has
+    /// found less than there was room for.
+    pub fn may_have_more(&self) -> bool {
+        self.may_have_more && !self.paused
     }
 
     /// Receives once, behind what waited for more: returns how many bytes of `buffer` are to be looked
@@ -87,9 +105,14 @@ impl Link {
             buffer.resize(buffer.len() * 2, 0);
         }
         match net::receive_some(&self.socket, &mut buffer[tail_bytes..])? {
-            None => Ok(None),
+            None => {
+                self.may_have_more = false;
+                Ok(None)
+            }
             Some(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the server")),
             Some(received) => {
+                // The end is not told of again, so it is waited for there.
+                self.may_have_more = received == buffer.len() - tail_bytes || self.has_ended;
                 buffer[..tail_bytes].copy_from_slice(&self.tail);
                 Ok(Some(tail_bytes + received))
             }
@@ -111,12 +134,14 @@ impl Link {
     }
 
     /// Receives nothing until [`resume`](Self::resume): the server finds a full socket.
-    pub fn pause(&self, poll: &Poll) -> io::Result<()> {
+    pub fn pause(&mut self, poll: &Poll) -> io::Result<()> {
+        self.paused = true;
         poll.remove(&self.socket)
     }
 
     /// Receives again.
-    pub fn resume(&self, poll: &Poll) -> io::Result<()> {
-        poll.add(&self.socket, self.token, self.interest)
+    pub fn resume(&mut self, poll: &Poll) -> io::Result<()> {
+        self.paused = false;
+        poll.add(&self.socket, self.token, Interest::Edge)
     }
 }

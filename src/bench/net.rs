@@ -12,7 +12,8 @@ use rustix::{
     event::epoll::{self, EventData, EventFlags},
     io::Errno,
     net::{
-        AddressFamily, SendFlags, SocketFlags, SocketType, ipproto::TCP, send, socket_with, sockopt,
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto::TCP, recv, send,
+        socket_with, sockopt,
     },
     time::{
         ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec,
@@ -89,8 +90,8 @@ pub fn send_some(socket: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
 
 /// Receives what has come; `None` if nothing has, 0 at the end of the connection.
 pub fn receive_some(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-    match rustix::io::read(socket, buffer) {
-        Ok(received) => Ok(Some(received)),
+    match recv(socket, buffer, RecvFlags::empty()) {
+        Ok((_, received)) => Ok(Some(received)),
         Err(Errno::AGAIN | Errno::INTR) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -99,17 +100,18 @@ pub fn receive_some(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<us
 /// What a socket is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// Something to receive.
+    /// Something to receive, for as long as there is.
     Read,
-    /// Room to send, as well.
-    ReadWrite,
+    /// Something to receive or room to send *comes to be*: it is told once, and whoever is told does all
+    /// that can be done. The kernel looks at a socket half as often.
+    Edge,
 }
 
 impl Interest {
     fn flags(self) -> EventFlags {
         match self {
             Interest::Read => EventFlags::IN,
-            Interest::ReadWrite => EventFlags::IN | EventFlags::OUT,
+            Interest::Edge => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET,
         }
     }
 }
@@ -123,6 +125,8 @@ pub struct Ready {
     pub readable: bool,
     /// There is room to send.
     pub writable: bool,
+    /// The end of the connection stands behind what there is to receive.
+    pub ended: bool,
 }
 
 /// Where the thread sleeps until a socket is ready. An epoll can itself be waited for in another.
@@ -144,11 +148,6 @@ impl Poll {
         Ok(epoll::add(&self.epoll, socket, EventData::new_u64(token), interest.flags())?)
     }
 
-    /// Waits for something else of it.
-    pub fn change(&self, socket: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
-        Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(token), interest.flags())?)
-    }
-
     /// Waits for it no longer.
     pub fn remove(&self, socket: impl AsFd) -> io::Result<()> {
         Ok(epoll::delete(&self.epoll, socket)?)
@@ -165,10 +164,12 @@ impl Poll {
         };
         ready.extend(events.iter().map(|event| {
             let flags = event.flags;
+            let ends = EventFlags::HUP | EventFlags::RDHUP | EventFlags::ERR;
             Ready {
                 token: event.data.u64(),
-                readable: flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR),
+                readable: flags.intersects(EventFlags::IN | ends),
                 writable: flags.intersects(EventFlags::OUT | EventFlags::ERR),
+                ended: flags.intersects(ends),
             }
         }));
         Ok(())
@@ -215,7 +216,10 @@ impl Timer {
 
     /// Takes note that it rang: until it is set again it is silent.
     pub fn take(&mut self) -> io::Result<()> {
-        receive_some(&self.timer, &mut [0; 8])?;
+        match rustix::io::read(&self.timer, &mut [0; 8]) {
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
         self.armed_ns = u64::MAX;
         Ok(())
     }

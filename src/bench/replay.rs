@@ -22,6 +22,9 @@ pub struct Replay {
     pub window: u32,
     /// Connections that read it, all at the same time.
     pub readers: u32,
+    /// How often each reads it, on a new connection: what the first reading brought into the page cache
+    /// the others find there.
+    pub readings: u32,
 }
 
 /// Runs it.
@@ -30,7 +33,7 @@ pub fn run<T: Target>(
     options: &Options,
     replay: &Replay,
 ) -> Result<Outcome, BenchError> {
-    let Replay { events, publishers, window, readers } = *replay;
+    let Replay { events, publishers, window, readers, readings } = *replay;
     let mut session = Session::new(target, options, readers, publishers)?;
     session.connect_publishers()?;
     session.begin_phase("load");
@@ -45,26 +48,36 @@ pub fn run<T: Target>(
     let history: u64 = session.engine.published().into_iter().map(u64::from).sum();
     session.settle()?;
 
-    let measured = session.measure_from_here("replay");
-    // How old an event is says nothing about the reading of it.
-    session.engine.receipts.reset(u64::MAX);
-    session.connect_subscribers(0..readers, |_| From::Earliest, |_| None)?;
-    let whole = session.wait_for_all(0..readers)?;
-    let label = format!(
-        "{readers} readers of {} events of {} bytes",
-        grouped(as_f64(history)),
-        options.payload_bytes
-    );
-    let mut point = session.count(&measured, label);
-    point.note("loaded_events_per_s", as_f64(history) / load_s);
-    if whole {
-        let bytes = point.deliveries_per_s * as_f64(bytes_of(options.payload_bytes));
-        point.note("payload_mib_per_s", bytes / f64::from(1 << 20));
+    let mut points = Vec::new();
+    for reading in 1..=readings {
+        for reader in 0..readers {
+            session.engine.close_subscriber(reader);
+            session.engine.checker.begin_at(reader, Some(0));
+        }
+        let measured = session.measure_from_here("replay");
+        // How old an event is says nothing about the reading of it.
+        session.engine.receipts.reset(u64::MAX);
+        session.connect_subscribers(0..readers, |_| From::Earliest, |_| None)?;
+        let whole = session.wait_for_all(0..readers)?;
+        let number = if readings > 1 { format!(", reading {reading}") } else { String::new() };
+        let label = format!(
+            "{readers} readers of {} events of {} bytes{number}",
+            grouped(as_f64(history)),
+            options.payload_bytes
+        );
+        let mut point = session.count(&measured, label);
+        point.note("loaded_events_per_s", as_f64(history) / load_s);
+        if whole {
+            let bytes = point.deliveries_per_s * as_f64(bytes_of(options.payload_bytes));
+            point.note("payload_mib_per_s", bytes / f64::from(1 << 20));
+        }
+        points.push(point);
     }
     let mut said = options.said();
     said.insert("events", events.to_string());
     said.insert("readers", readers.to_string());
-    Ok(session.finish("replay", said, vec![point], 0..readers))
+    said.insert("readings", readings.to_string());
+    Ok(session.finish("replay", said, points, 0..readers))
 }
 
 fn bytes_of(bytes: usize) -> u64 {

@@ -40,6 +40,8 @@ pub struct Strandline {
     pub compression: Option<&'static str>,
     /// Appends go as NDJSON bodies of so many lines.
     pub lines: Option<u32>,
+    /// Each event that is a request of its own has an id.
+    pub event_ids: bool,
     /// The length of a payload.
     pub payload_bytes: usize,
     /// Its processes, where they are known.
@@ -68,7 +70,7 @@ impl Target for Strandline {
         self.processes.clone()
     }
 
-    fn publisher(&self, _: u32) -> Appends {
+    fn publisher(&self, index: u32) -> Appends {
         // A line is a JSON string.
         let (content_type, body_bytes) = match self.lines {
             Some(lines) => {
@@ -79,11 +81,12 @@ impl Target for Strandline {
         };
         let head = format!(
             "POST /api/v1/topics/{}/events HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\n\
-             Content-Length: {body_bytes}\r\n\r\n",
+             Content-Length: {body_bytes}\r\n",
             self.encoded_topic(),
             self.host
         );
-        Appends { head: head.into_bytes(), lines: self.lines, lines_left: 0 }
+        let ids = (self.event_ids && self.lines.is_none()).then_some((index, 0));
+        Appends { head: head.into_bytes(), ids, lines: self.lines, lines_left: 0 }
     }
 
     fn subscriber(&self, _: u32, start: &From) -> Events {
@@ -131,7 +134,10 @@ impl Target for Strandline {
 /// A connection that appends.
 #[derive(Debug)]
 pub struct Appends {
+    /// Without the empty line at its end.
     head: Vec<u8>,
+    /// Whose events they are, and the number of the next, if they have ids.
+    ids: Option<(u32, u64)>,
     lines: Option<u32>,
     lines_left: u32,
 }
@@ -146,12 +152,18 @@ impl PublisherWire for Appends {
     fn push_event(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         let Some(lines) = self.lines else {
             out.extend_from_slice(&self.head);
+            if let Some((publisher, next)) = &mut self.ids {
+                out.extend_from_slice(format!("Event-Id: {publisher}-{next}\r\n").as_bytes());
+                *next += 1;
+            }
+            out.extend_from_slice(b"\r\n");
             out.extend_from_slice(payload);
             return;
         };
         if self.lines_left == 0 {
             self.lines_left = lines;
             out.extend_from_slice(&self.head);
+            out.extend_from_slice(b"\r\n");
         }
         self.lines_left -= 1;
         out.push(b'"');
@@ -332,6 +344,7 @@ mod tests {
             transport,
             compression: None,
             lines,
+            event_ids: false,
             payload_bytes: 5,
             processes: Vec::new(),
         }
@@ -355,6 +368,21 @@ mod tests {
         }
         let bodies = "Content-Length: 16\r\n\r\n\"@1234\"\n\"@1234\"\n";
         assert_eq!(text(&out).matches(bodies).count(), 2, "{}", text(&out));
+    }
+
+    #[test]
+    fn ids_are_each_publishers_own() {
+        let mut out = Vec::new();
+        let target = Strandline { event_ids: true, ..strandline(Transport::Sse, None) };
+        for publisher in [0, 7] {
+            let mut wire = target.publisher(publisher);
+            wire.push_event(b"@1234", &mut out);
+            wire.push_event(b"@1234", &mut out);
+        }
+        for id in ["0-0", "0-1", "7-0", "7-1"] {
+            let field = format!("\r\nEvent-Id: {id}\r\n\r\n@1234");
+            assert_eq!(text(&out).matches(&field).count(), 1, "{}", text(&out));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::bench::{
     outcome::Outcome,
     replay::{self, Replay},
     storm::{self, Churn, Storm},
+    strandline::Strandline,
 };
 
 /// Measures a server: appends, fan-out, replay, idle subscribers, storms of reconnections.
@@ -55,6 +56,9 @@ struct AppendBench {
     /// Events in NDJSON bodies of so many lines, a request a body, instead of one event a request
     #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     ndjson: Option<u32>,
+    /// Gives each event an id, so that it would happen once
+    #[arg(long, conflicts_with = "ndjson")]
+    event_ids: bool,
     #[command(flatten)]
     load: LoadArguments,
     #[command(flatten)]
@@ -91,6 +95,9 @@ struct ReplayBench {
     /// Connections that read it, all at the same time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     readers: u32,
+    /// How often each reads it: sealed segments come from the page cache from the second time on
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    readings: u32,
     #[command(flatten)]
     common: CommonArguments,
 }
@@ -160,9 +167,10 @@ pub fn run(arguments: &BenchArguments) -> ExitCode {
 
 impl AppendBench {
     fn run(&self) -> Result<Outcome, Failure> {
-        let Self { publishers, ndjson, load, common } = self;
+        let Self { publishers, ndjson, event_ids, load, common } = self;
         let append = Append { publishers: *publishers, rates: load.rates(ndjson.unwrap_or(1))? };
         let (_server, target) = common.target(*ndjson, *publishers)?;
+        let target = Strandline { event_ids: *event_ids, ..target };
         Ok(append::run(&target, &common.options()?, &append)?)
     }
 }
@@ -197,13 +205,14 @@ const LOAD_BODIES: u32 = 4;
 
 impl ReplayBench {
     fn run(&self) -> Result<Outcome, Failure> {
-        let Self { events, readers, common } = self;
+        let Self { events, readers, readings, common } = self;
         let lines = u32::try_from(*events).unwrap_or(u32::MAX).min(LOAD_LINES);
         let replay = Replay {
             events: *events,
             publishers: LOAD_PUBLISHERS,
             window: lines * LOAD_BODIES,
             readers: *readers,
+            readings: *readings,
         };
         let (_server, target) = common.target(Some(lines), readers + LOAD_PUBLISHERS)?;
         Ok(replay::run(&target, &common.options()?, &replay)?)

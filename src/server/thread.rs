@@ -68,6 +68,9 @@ pub(super) fn run(plan: Plan) -> io::Result<()> {
     {
         tracing::warn!(%error, core, "cannot pin a shard to its core");
     }
+    if let Err(error) = runtime::let_others_first() {
+        tracing::debug!(%error, "a busy shard may keep the disk's completions waiting");
+    }
     let (driver, started) = (plan.driver, plan.started.clone());
     let outcome = runtime::block_on(driver, run_shard(plan));
     match outcome {

@@ -18,7 +18,7 @@ use super::chunk::{ChunkBuilder, PAGE_CHUNK_BYTES, Render};
 use super::pages::{Hidden, Page};
 use super::whole_log::WholeLog;
 use crate::local::{Kept, Promise, promise};
-use crate::runtime::{Slice, end_slice};
+use crate::runtime::{Slice, give_way};
 
 /// How many subscribers read a log at once on a shard.
 pub const TURNS_MAX: usize = 16;
@@ -84,7 +84,7 @@ impl Turn {
     pub async fn end_slice_if_over(&self) {
         let slice = &self.0.0.slice;
         if slice.get().is_over() {
-            end_slice().await;
+            give_way().await;
             if slice.get().is_over() {
                 slice.set(Slice::begin());
             }

@@ -64,7 +64,7 @@ use crate::clock;
 use crate::local::Guard;
 use crate::log_handle::LogHandle;
 use crate::problem::CloseCode;
-use crate::runtime::{Slice, end_slice};
+use crate::runtime::{Slice, give_way};
 use crate::shutdown::Drain;
 
 /// Who only listens has nothing to say; more than a pipelined request or two is a mistake or a flood.
@@ -444,7 +444,7 @@ async fn serve_all(subscribers: Weak<Subscribers>, drain: Drain) {
             if !has_more {
                 break;
             }
-            end_slice().await;
+            give_way().await;
         }
     }
 }

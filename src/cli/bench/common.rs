@@ -24,7 +24,7 @@ use crate::{
         process::{ServerOptions, ServerProcess, pin},
         strandline::{Strandline, Transport},
     },
-    runtime::{allowed_cores, raise_file_limit},
+    runtime::{allowed_cores, let_others_first, raise_file_limit},
 };
 
 /// How events are sent.
@@ -238,6 +238,10 @@ impl CommonArguments {
         };
         let core = self.client_core.or(cores.last().copied().filter(|_| cores.len() > 1));
         pin(core.as_slice())?;
+        // Else the server's commits may wait for the load.
+        if let Err(error) = let_others_first() {
+            tracing::debug!(%error, "this thread may keep the disk's completions waiting");
+        }
         let unix_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis());
         let target = Strandline {
@@ -250,6 +254,7 @@ impl CommonArguments {
             },
             compression: self.compression_name(),
             lines,
+            event_ids: false,
             payload_bytes: self.bytes,
             processes,
         };
