@@ -71,6 +71,7 @@ impl Process {
         let visible = to_usize(log.visible());
         model.tag_may_change = tag_may_change;
         model.recovered(visible, log.tag().as_str());
+        model.check_start(to_usize(log.start()));
         (model.tag_may_change, model.showed_early) = (shows_early, shows_early);
         let process = Process { disk: disk.clone(), log, pending: Vec::new(), published: visible };
         assert_eq!(process.log.next(), process.log.visible(), "nothing is staged");
@@ -110,6 +111,9 @@ impl Process {
         let count = *rng.pick(&[None, Some(1), Some(5), Some(20), Some(100)]);
         let retain = LogRetention { count, ..LogRetention::default() };
         let control = Control::Log(LogSettings { retain });
+        if let Some(count) = count.and_then(|count| usize::try_from(count).ok()) {
+            model.count_min = Some(model.count_min.map_or(count, |known| known.min(count)));
+        }
         if let Ok(appended) = self.log.append_control(&control, now) {
             model.append(vec![control.event()], appended.time_ms);
         }
@@ -253,6 +257,8 @@ impl Process {
         if log.config().sync == SyncMode::Commit {
             assert_eq!(log.synced(), log.visible(), "readers see only what no crash can take");
         }
+        model.seen_max = model.seen_max.max(*published);
+        model.check_start(to_usize(log.start()));
         model.start = model.start.max(to_usize(log.start()));
         model.safe = to_usize(log.synced());
         model.seen = *published;

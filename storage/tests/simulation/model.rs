@@ -44,6 +44,10 @@ pub struct Model {
     pub safe: usize,
     /// Events below it were visible.
     pub seen: usize,
+    /// The log was told to keep no more than so many events, at some time.
+    pub count_min: Option<usize>,
+    /// The most that ever was visible.
+    pub seen_max: usize,
     /// The log has kept nothing before it, at some time: what is below may be gone, though a start that knows
     /// the limits again has not applied them yet.
     pub start: usize,
@@ -122,6 +126,12 @@ impl Model {
         }
         (self.safe, self.seen) = (survivors, survivors);
         self.tag = Some(tag.to_owned());
+    }
+
+    /// The log says that it keeps nothing before `start`: was it told so?
+    pub fn check_start(&self, start: usize) {
+        let allowed = self.count_min.map_or(0, |count| self.seen_max.saturating_sub(count));
+        assert!(start <= allowed, "kept from {start} on, and {allowed} was allowed");
     }
 
     /// Compares an event that was read with the one that was appended at that offset.
