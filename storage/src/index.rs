@@ -39,6 +39,7 @@ use crate::{
 };
 
 pub mod builder;
+pub(crate) mod cut;
 pub mod delta;
 pub(crate) mod filter;
 pub mod gone;

@@ -48,7 +48,7 @@ use crate::{
 };
 
 mod aside;
-mod salvage;
+pub(crate) mod salvage;
 #[cfg(test)]
 mod tests;
 

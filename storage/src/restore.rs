@@ -15,11 +15,11 @@ use crate::{
     error::{Corruption, OpenError},
     frame::FrameError,
     frame::Seed,
-    index::IndexHeader,
+    index::{Carried, IndexHeader},
     io::{Access, Disk, DiskFile},
     listing::{self, Listed},
     offset::{Offset, Position},
-    repair::begin_successor,
+    repair::{begin_successor, salvage},
     rewrite::{self, SegmentWriter},
     scan::{self, FrameScan, ScanEnd},
     segment::{Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag},
@@ -183,6 +183,25 @@ impl<D: Disk> Restore<'_, D> {
         OpenError::Corrupt(Corruption { file, position, what })
     }
 
+    /// What the events that compaction took had added to the state of the log, as far as they lie before the cut.
+    fn carried(
+        &self,
+        name: SegmentName,
+        header: &SegmentHeader,
+        writer: &SegmentWriter<D>,
+    ) -> Result<Option<Carried>, OpenError> {
+        let Some((index, carried)) = salvage::read_index(self.disk, self.from, name)? else {
+            return Ok(None);
+        };
+        if !index.belongs_to(header) {
+            return Ok(None);
+        }
+        let carried = writer.carried(&index, &carried);
+        let carried =
+            carried.map_err(|error| self.corrupt(name, Position::default(), error.to_string()))?;
+        Ok(Some(carried))
+    }
+
     /// Writes anew what lies before the cut, and before `end` if the segment is not the last.
     fn rewrite(&mut self, name: SegmentName, end: Option<Offset>) -> Result<bool, OpenError> {
         let path = self.from.join(name.log_file_name());
@@ -252,7 +271,11 @@ impl<D: Disk> Restore<'_, D> {
         if self.end == name.base_offset {
             writer.abandon()?;
         } else {
-            writer.finish(None)?;
+            let carried = match name.generation {
+                1 => None, // Its frames say all of it.
+                _ => self.carried(name, &header, &writer)?,
+            };
+            writer.finish(carried.as_ref())?;
             self.segments += 1;
         }
         Ok(!is_over)
