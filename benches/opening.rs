@@ -3,8 +3,9 @@
 //! ```text
 //! cargo bench --bench opening [-- CASE ...]        cases: see `CASES`; without one all but the largest
 //! ```
-//! Each case writes a log of 500 sealed segments, opens it some times, and says how long each took. Files go
-//! to the directory in `STRANDLINE_BENCH_DIR`, or the current one.
+//! Each case writes a log of 500 sealed segments, lets it do what it wants in the background, opens it some times,
+//! and says how long that took; then the same without its snapshots, as every log was opened before there were any.
+//! Files go to the directory in `STRANDLINE_BENCH_DIR`, or the current one.
 
 use std::{
     env, fs,
@@ -20,6 +21,7 @@ use strandline_storage::{
     event::{EventId, NewEvent},
     io::real::RealDisk,
     log::{Log, Now},
+    recovery::OpenReport,
     topic::Topic,
 };
 
@@ -118,42 +120,58 @@ fn write(dir: &Path, case: &Case) {
 
 fn measure(parent: &Path, case: &Case) {
     let dir = parent.join(format!("bench-opening-{}-{}", case.name, process::id()));
-    let kept = env::var_os("STRANDLINE_BENCH_KEEP")
-        .map(|_| parent.join(format!("bench-opening-{}", case.name)));
+    let kept = env::var_os("STRANDLINE_BENCH_KEEP");
+    let kept = kept.map(|_| parent.join(format!("bench-opening-{}", case.name)));
     let dir = kept.clone().unwrap_or(dir);
     if !dir.exists() {
         write(&dir, case);
     }
-    let mut times_ms = Vec::new();
-    for round in 0..=ROUNDS {
-        let began = Instant::now();
-        let (log, report) =
-            Log::open(RealDisk, &dir, config(case), now(1_000_000 + round)).expect("it opens");
-        let time_ms = began.elapsed().as_secs_f64() * 1e3;
-        // The first one may find a cold page cache, and seals the last segment.
-        if round > 0 {
-            times_ms.push(time_ms);
-        } else {
-            println!(
-                "{}: {} segments, {} events, {} topics",
-                case.name,
-                log.segments().len(),
-                report.end,
-                log.topics().len()
-            );
-        }
-        drop(log);
-    }
-    times_ms.sort_by(f64::total_cmp);
+    // The first start may find a cold page cache, and makes what is missing.
+    let (mut log, report) = open(&dir, case, 0);
+    log.run_ops(now(2_000_000));
     println!(
-        "  opened in {:.1} to {:.1} ms, median {:.1} ms",
-        times_ms[0],
-        times_ms[ROUNDS - 1],
-        times_ms[ROUNDS / 2]
+        "{}: {} segments, {} events, {} topics",
+        case.name,
+        log.segments().len(),
+        report.end,
+        log.topics().len()
     );
+    drop(log);
+    let snapshots = || {
+        let names = fs::read_dir(&dir).expect("the log's directory").flatten();
+        names
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "snap"))
+    };
+    let bytes: u64 = snapshots().map(|path| path.metadata().map_or(0, |file| file.len())).sum();
+    println!("  snapshots: {} with {} KiB", snapshots().count(), bytes >> 10);
+    time("opened", &dir, case);
+    for path in snapshots() {
+        fs::remove_file(path).expect("a file");
+    }
+    time("without snapshots", &dir, case);
     if kept.is_none() {
         fs::remove_dir_all(&dir).ok();
     }
+}
+
+fn open(dir: &Path, case: &Case, round: usize) -> (Log<RealDisk>, OpenReport) {
+    Log::open(RealDisk, dir, config(case), now(1_000_000 + round)).expect("it opens")
+}
+
+fn time(what: &str, dir: &Path, case: &Case) {
+    let mut times_ms = Vec::new();
+    for round in 0..=ROUNDS {
+        let began = Instant::now();
+        let opened = open(dir, case, round);
+        if round > 0 {
+            times_ms.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        drop(opened);
+    }
+    times_ms.sort_by(f64::total_cmp);
+    let (least, most) = (times_ms[0], times_ms[ROUNDS - 1]);
+    println!("  {what}: {least:.1} to {most:.1} ms, median {:.1} ms", times_ms[ROUNDS / 2]);
 }
 
 fn main() {
