@@ -11,6 +11,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use strandline_storage::{
     config::LogConfig,
+    control::Control,
     event::NewEvent,
     io::{Access, Disk, DiskFile, sim::SimDisk},
     log::{Log, Now},
@@ -18,6 +19,7 @@ use strandline_storage::{
     reader::{ReadQuery, Reader},
     repair,
     selection::Order,
+    settings::{LogRetention, LogSettings},
     stopped::StoppedLog,
     topic::Topic,
     verify::verify,
@@ -26,11 +28,17 @@ use strandline_storage::{
 const DIR: &str = "/log";
 const NOW: Now = Now { wall_ms: 1_750_000_000_000, boot_ms: 1_000 };
 
-/// Two sealed segments and one without an index, of a process that was killed.
+/// Sealed segments, the older of which were rewritten (compressed), a stub, snapshots, and a segment without an
+/// index, of a process that was killed.
 static SMALL_LOG: LazyLock<SimDisk> = LazyLock::new(|| {
     let mut disk = SimDisk::new(1);
-    for _ in 0..3 {
+    for round in 0..4 {
         let mut log = open(&disk).expect("a sound log");
+        if round == 2 {
+            let retain = LogRetention { count: Some(8), ..LogRetention::default() };
+            let control = Control::Log(LogSettings { retain });
+            log.append_control(&control, NOW).expect("staged");
+        }
         for number in 0..6 {
             let topic = Topic::parse(if number % 2 == 0 { "a" } else { "b/c" }).expect("a topic");
             log.append(vec![NewEvent::json(topic, Bytes::from_static(b"1"))], NOW).expect("staged");
@@ -50,6 +58,8 @@ fn open(disk: &SimDisk) -> Option<Log<SimDisk>> {
         event_bytes_max: 32 << 10,
         preallocate_bytes_min: 16 << 10,
         preallocate_bytes_max: 16 << 10,
+        compress_after_s: 0,
+        snapshot_segments: 1,
         ..LogConfig::default()
     };
     Log::open(disk.clone(), Path::new(DIR), config, NOW).ok().map(|(log, _)| log)

@@ -113,7 +113,7 @@ fn describe(step: &Step) -> Result<(), DirectoryError> {
             "  it is taken out whole: nothing in it can be read, and nothing says how much there was. The log \
              ends before it, and gets a new tag",
         ),
-        Action::Discard => say("  it is taken out; nothing is lost"),
+        Action::Discard | Action::SetAside => say("  it is taken out; nothing is lost"),
     }
 }
 

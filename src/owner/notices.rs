@@ -14,6 +14,7 @@ impl Owner {
                     | Notice::PrepareFailed { .. }
                     | Notice::CompactFailed { .. }
                     | Notice::RetireFailed { .. }
+                    | Notice::SnapshotFailed { .. }
             ) {
                 self.shared.metrics().failed_jobs.add(1);
             }
@@ -58,6 +59,9 @@ impl Owner {
                         reason,
                         "a segment that is gone could not be removed; tried again"
                     );
+                }
+                Notice::SnapshotFailed { reason } => {
+                    tracing::warn!(reason, "a snapshot could not be made; tried again");
                 }
                 Notice::PrepareFailed { reason } => {
                     tracing::warn!(reason, "the next segment could not be prepared; tried again");

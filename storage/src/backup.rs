@@ -5,6 +5,7 @@
 //! ```text
 //! sealed               .log and .idx, linked or copied
 //! stubs                .idx: the events are gone on purpose
+//! snapshots            as they are, up to the offset to which the backup reaches
 //! not sealed           a .log of the same name with the frames below the synced offset, and no more
 //! ```
 //! Beside a server nothing is locked, so a file may be gone between listing and linking: it was compacted, or
@@ -29,6 +30,10 @@ use crate::{
     scan::{FrameScan, SCAN_BYTES, ScanEnd},
     seal::TEMPORARY_ENDING,
     segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName, Tag},
+    snapshot::{
+        self,
+        read::{self, Kept},
+    },
 };
 
 /// So often a list of files is found to be out of date before that is told as a failure.
@@ -77,6 +82,9 @@ pub fn back_up_log<D: Disk>(
         match outcome {
             Err(OpenError::Io { source, .. })
                 if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS_MAX => {}
+            // Or several are gone, and a listing has seen some of them and not what came in their place.
+            Err(OpenError::MissingSegment { .. })
+                if reach != Reach::Stopped && attempt < ATTEMPTS_MAX => {}
             // A read beside a write may have seen the state before it.
             Err(OpenError::Corrupt(_)) if reach != Reach::Stopped && attempt < 3 => {}
             outcome => return outcome,
@@ -98,17 +106,24 @@ impl<D: Disk> Backup<'_, D> {
     fn run(mut self) -> Result<BackedUp, OpenError> {
         let names = self.list(self.from)?;
         let there = self.list(self.to)?;
-        let segments = listing::segments(&names);
+        let snapshots = read::offsets(&names);
+        let kept = Kept::read(self.disk, self.from, &snapshots)?;
+        let segments = listing::segments_from(&names, kept.ground);
         let mut wanted = Vec::new();
+        self.done.end = kept.begin(segments.first().map(|first| first.name.base_offset));
         for (index, listed) in segments.iter().enumerate() {
             let successor = segments.get(index + 1).map(|next| next.name.base_offset);
+            let (from, to) = (self.done.end, listed.name.base_offset);
+            if from < to && matches!(self.reach, Reach::Synced(limit) if to <= limit) {
+                return Err(OpenError::MissingSegment { dir: self.from.to_owned(), from, to });
+            }
             self.segment(listed, successor, &names, &there, &mut wanted)?;
         }
-        for name in names.iter().filter(|name| snapshot_offset(name).is_some()) {
-            if snapshot_offset(name) <= Some(self.done.end) {
-                self.put(name, &there, false, None)?;
-                wanted.push(name.clone());
-            }
+        let end = self.done.end;
+        for offset in snapshots.iter().filter(|offset| **offset <= end) {
+            let name = snapshot::file_name(*offset);
+            self.put(&name, &there, false, None)?;
+            wanted.push(name);
         }
         for name in there.iter().filter(|name| !wanted.contains(name)) {
             let path = self.to.join(name);
@@ -395,13 +410,6 @@ pub(crate) fn copy_file<F: DiskFile>(file: &F, copy: &F, end: Position) -> io::R
         at = at.plus(piece.len() as u64);
     }
     copy.sync_data()
-}
-
-/// The offset of a snapshot, by its file's name: `<offset, 20 digits>.snap`.
-pub(crate) fn snapshot_offset(file_name: &str) -> Option<Offset> {
-    let digits = file_name.strip_suffix(".snap")?;
-    let is_offset = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    is_offset.then(|| digits.parse().ok().map(Offset::new)).flatten()
 }
 
 #[cfg(test)]

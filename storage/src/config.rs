@@ -111,6 +111,10 @@ pub struct LogConfig {
     /// A sealed segment is rewritten, compressed, once its last event is so old: those that read what
     /// came lately read it as it was written.
     pub compress_after_s: u64,
+    /// The state of the log is written down once so many segments were sealed since, and they are longer than
+    /// what was written: opening the log reads what these have added, and of those before no more than where
+    /// things are.
+    pub snapshot_segments: usize,
     /// Sealed segments are read again so often, to find rot while there still is a backup.
     pub scrub_interval_s: u64,
     /// And so fast at most: little enough that nobody notices.
@@ -139,6 +143,7 @@ impl Default for LogConfig {
             id_window_events: 1_000_000,
             id_window_s: 600,
             reserve_bytes: 16 << 20,
+            snapshot_segments: 8,
             scrub_interval_s: 7 * 24 * 3600,
             scrub_bytes_per_s: 32 << 20,
             compress_after_s: 600,

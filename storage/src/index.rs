@@ -39,6 +39,7 @@ use crate::{
 };
 
 pub mod builder;
+pub(crate) mod cut;
 pub mod delta;
 pub(crate) mod filter;
 pub mod gone;
@@ -415,10 +416,10 @@ fn crc_without_field(bytes: &[u8; INDEX_HEADER_BYTES]) -> u32 {
     hasher.finalize()
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(*bytes[at..].first_chunk().expect("the length was checked"))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(*bytes[at..].first_chunk().expect("the length was checked"))
 }

@@ -42,9 +42,11 @@ pub mod segment_set;
 pub mod selection;
 pub mod settings;
 mod settle;
+pub mod snapshot;
 pub mod staging;
 pub mod state;
 pub mod stopped;
+mod stored_index;
 #[cfg(test)]
 mod testing;
 pub mod topic;

@@ -6,7 +6,7 @@ use crate::{
     error::OpenError,
     index::{INDEX_HEADER_BYTES, IndexHeader},
     io::{Access, Disk, DiskFile},
-    offset::Position,
+    offset::{Offset, Position},
     segment::{SegmentFile, SegmentName},
 };
 
@@ -36,6 +36,13 @@ pub(crate) fn segments(file_names: &[String]) -> Vec<Listed> {
         }
     }
     chosen
+}
+
+/// The same of those that begin at an offset or behind it: where a snapshot says that nothing before is kept.
+pub(crate) fn segments_from(file_names: &[String], begin: Offset) -> Vec<Listed> {
+    let mut all = segments(file_names);
+    all.retain(|listed| listed.name.base_offset >= begin);
+    all
 }
 
 /// The header of a segment's index; `None` if it is damaged.

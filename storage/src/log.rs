@@ -64,12 +64,14 @@ mod jobs;
 mod keeping;
 mod plan;
 mod scrubbing;
+mod snapshots;
 
 use compacting::Compaction;
 pub use compacting::CompactionTotals;
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
 pub use scrubbing::ScrubTotals;
 use scrubbing::{SCRUB_FIRST_MS, Scrubbing};
+use snapshots::Snapshots;
 
 /// The name of the file that keeps some space. Found at a start, it is removed: recovery may need it.
 pub(crate) const RESERVE_FILE_NAME: &str = "reserve.tmp";
@@ -119,6 +121,7 @@ pub struct Log<D: Disk> {
     /// The files that sealed segments were written through, while somebody still reads by them.
     written: Vec<(SegmentName, Weak<D::File>)>,
     scrubbing: Scrubbing<D>,
+    snapshots: Snapshots,
     /// Ids given out, and operations whose outcome is still to come.
     ops: u64,
     outstanding: usize,
@@ -155,6 +158,7 @@ struct Jobs<D: Disk> {
     compact: JobState,
     reserve: JobState,
     scrub: JobState,
+    snapshot: JobState,
     close: JobState,
     /// The reserve is there.
     has_reserve: bool,
@@ -258,6 +262,11 @@ pub enum Notice {
         /// What was found.
         reason: String,
     },
+    /// The state could not be written down; it is tried again.
+    SnapshotFailed {
+        /// What failed.
+        reason: String,
+    },
     /// The next segment's file could not be prepared; it is tried again.
     PrepareFailed {
         /// What failed.
@@ -359,6 +368,7 @@ impl<D: Disk> Log<D> {
                     SCRUB_FIRST_MS.min(config.scrub_interval_s * 1_000),
                     false,
                 ),
+                snapshot: JobState::Idle,
                 close: JobState::Idle,
                 has_reserve: false,
                 needs_reserve: false,
@@ -370,10 +380,11 @@ impl<D: Disk> Log<D> {
                 rolling: false,
                 disk_full: false,
             },
-            compaction: Compaction::default(),
+            compaction: Compaction::new(recovered.lessened),
             gone: Vec::new(),
             written: Vec::new(),
             scrubbing: Scrubbing::default(),
+            snapshots: Snapshots::new(recovered.snapshot),
             ops: 0,
             outstanding: 0,
             stated: end,
@@ -412,6 +423,7 @@ impl<D: Disk> Log<D> {
         if self.close == Close::Open {
             self.close = Close::Draining;
             self.cancel_compaction();
+            self.cancel_snapshot();
         }
     }
 

@@ -45,6 +45,8 @@ mutations! {
     /// What an event says about the log holds before that event is synced: work in the background starts
     /// from memory that a crash takes back.
     StateFromLiveMemory = "state_from_live_memory",
+    /// A snapshot is made of what the running log knows, instead of what its sealed segments say.
+    SnapshotFromLiveMemory = "snapshot_from_live_memory",
     /// What the index of a segment adds to the state of the log is not taken in again at a start.
     DeltasNotReplayed = "deltas_not_replayed",
     /// One shard alone learns of what became visible.

@@ -26,6 +26,7 @@ use crate::{
     scrub::{ScrubJob, ScrubOutcome},
     seal::{SealJob, SealOutcome},
     segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName},
+    snapshot::job::{SnapshotJob, SnapshotOutcome},
 };
 
 /// How frames reach the disk.
@@ -154,6 +155,8 @@ pub enum Job<D: Disk> {
     Reserve(ReserveJob),
     /// Rewrite a sealed segment that needs it. May take seconds: for a thread of its own.
     Compact(Box<CompactJob<D>>),
+    /// Write down the state at the end of the sealed part. For a thread of its own.
+    Snapshot(Box<SnapshotJob<D>>),
 }
 
 /// What a job gave.
@@ -196,6 +199,8 @@ pub enum JobOutcome<D: Disk> {
     },
     /// Of [`Job::Compact`].
     Compacted(Result<CompactOutcome<D>, OpenError>),
+    /// Of [`Job::Snapshot`]; `None` if it was cancelled.
+    Snapshot(Result<Option<SnapshotOutcome>, OpenError>),
 }
 
 impl<D: Disk> Job<D> {
@@ -216,6 +221,7 @@ impl<D: Disk> Job<D> {
             Job::Scrub(job) => JobOutcome::Scrubbed(Box::new(job.run(disk))),
             Job::Reserve(job) => JobOutcome::Reserved { keep: job.keep, result: job.run(disk) },
             Job::Compact(job) => JobOutcome::Compacted(job.run(disk)),
+            Job::Snapshot(job) => JobOutcome::Snapshot(job.run(disk)),
             Job::Retire(job) => {
                 JobOutcome::Retired { name: job.segment.name(), result: job.run(disk) }
             }
@@ -224,7 +230,7 @@ impl<D: Disk> Job<D> {
 
     /// Whether it may take long, and nothing waits for it.
     pub fn is_background(&self) -> bool {
-        matches!(self, Job::Compact(_) | Job::Close(_) | Job::Scrub(_))
+        matches!(self, Job::Compact(_) | Job::Close(_) | Job::Scrub(_) | Job::Snapshot(_))
     }
 
     /// Its name, for diagnostics.
@@ -239,6 +245,7 @@ impl<D: Disk> Job<D> {
             Job::Scrub(_) => "scrub",
             Job::Reserve(_) => "reserve",
             Job::Compact(_) => "compact",
+            Job::Snapshot(_) => "snapshot",
         }
     }
 }

@@ -2,7 +2,12 @@
 //! topics are. Every rule here has the crash that made it necessary in `docs/DURABILITY.md`.
 //!
 //! ```text
-//! for each segment, in offset order:
+//! the newest good snapshot        its state is where all begins; nothing below the newest one that says that
+//!                                 nothing before itself is kept is looked at
+//! for each segment below it, in offset order:
+//!   whose .idx is a stub          gone on purpose
+//!   with a valid .idx             opened, and no more; if it was rewritten since, its topics are to be counted
+//! for each segment behind it, or where the .idx of one below is damaged:
 //!   whose .idx is a stub         gone on purpose: its state delta is taken, and its log file removed
 //!   with a valid .idx            taken from it
 //!   without, not the last        scanned; ends at its successor's base, which it must reach
@@ -13,12 +18,18 @@
 //! A last segment without events gets no `.idx`: the new active segment, which every start begins,
 //! has the same base and is renamed over it.
 //!
+//! A log that ends before any of its snapshots has lost what was synced, and is not opened.
+//!
 //! Invariants:
 //! 1. What is returned is on the device, however it was read.
 //! 2. Nothing that was synced is cut; where that is in doubt, nothing is changed and the log is not
 //!    opened.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    path::Path,
+};
 
 use crate::{
     config::SyncMode,
@@ -26,6 +37,7 @@ use crate::{
     frame::{FRAME_VERSION, FrameError, Seed},
     index::TopicSummary,
     io::{Access, Disk, DiskFile, LockMode},
+    listing,
     mutation::{self, Mutation},
     offset::{Offset, Position},
     once::IdWindow,
@@ -37,15 +49,19 @@ use crate::{
         SegmentName, Tag,
     },
     segment_set::{SealedSegment, SegmentSet},
+    snapshot::{
+        self, Snapshot,
+        read::{self, Kept},
+    },
     state::LogState,
-    topics::TopicTable,
+    stored_index::StoredIndex,
+    topic::TopicNumber,
+    topics::{TopicConflict, TopicTable},
 };
 
 mod durable;
-mod stored_index;
 mod tail;
 
-use stored_index::StoredIndex;
 use tail::TailScan;
 
 /// What opening a log found and did.
@@ -87,7 +103,21 @@ pub(crate) struct Recovered<D: Disk> {
     pub(crate) start: Offset,
     pub(crate) end: Offset,
     pub(crate) last_time_ms: u64,
+    /// Topics that may have fewer events than the table says.
+    pub(crate) lessened: HashSet<TopicNumber>,
+    pub(crate) snapshot: SnapshotUsed,
     pub(crate) report: OpenReport,
+}
+
+/// The snapshot that a log was opened from, and how far the log has gone on since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SnapshotUsed {
+    /// Its length; 0 if there was none.
+    pub(crate) bytes: u64,
+    /// How many sealed segments, or stubs, lie behind it,
+    pub(crate) segments_behind: u64,
+    /// and how many bytes of files they have.
+    pub(crate) bytes_behind: u64,
 }
 
 /// Takes the log's lock; makes its directory if there is none.
@@ -114,28 +144,60 @@ pub(crate) fn recover<D: Disk>(
     dir: &Path,
     window: IdWindow,
 ) -> Result<Recovered<D>, OpenError> {
-    let found = newest_generations(disk, dir, list_segments(disk, dir)?)?;
+    let (found, snapshots) = list_files(disk, dir)?;
+    let (snapshot, damaged) = newest_snapshot(disk, dir, &snapshots)?;
+    let known = snapshot.as_ref().map_or(Offset::ZERO, Snapshot::offset);
+    // What is damaged and newer says nothing.
+    let sound: Vec<_> = snapshots.iter().filter(|offset| **offset <= known).copied().collect();
+    let kept = Kept::read(disk, dir, &sound)?;
+    let found = found.into_iter().filter(|found| found.name.base_offset >= kept.ground).collect();
+    let found = newest_generations(disk, dir, found)?;
+    let begin = kept.begin(found.first().map(|first| first.name.base_offset));
+    if let Some(damage) = damaged
+        && found.first().is_some_and(|first| first.name.base_offset > begin)
+    {
+        // It alone may say why nothing is there before.
+        return Err(OpenError::Corrupt(damage));
+    }
     let mut recovery = Recovery {
         disk,
         dir,
         segments: SegmentSet::default(),
         topics: TopicTable::default(),
         state: LogState::new(window),
-        end: Offset::ZERO,
+        lessened: HashSet::new(),
+        end: begin,
         last_time_ms: 0,
+        synced_end: snapshots.first().copied().unwrap_or_default(),
+        is_known: false,
+        behind: SnapshotUsed::default(),
         scanned: Vec::new(),
         cut: None,
     };
+    if let Some(snapshot) = &snapshot {
+        recovery.load(snapshot)?;
+    }
     let mut last = Last::None;
     for (index, segment) in found.iter().enumerate() {
         let successor = found.get(index + 1).map(|next| next.name.base_offset);
-        if segment.has_index && recovery.stub(segment)? {
-            continue;
+        recovery.is_known = segment.name.base_offset < known;
+        let is_taken = match snapshot.as_ref().filter(|_| recovery.is_known) {
+            Some(snapshot) => recovery.known(segment, snapshot, &mut last)?,
+            None => false,
+        };
+        let is_taken = is_taken || (segment.has_index && recovery.stub(segment)?);
+        if !is_taken {
+            let header = recovery.check_header(segment)?;
+            recovery.check_contiguity(segment)?;
+            last = recovery.segment(segment, &header, successor)?;
         }
-        let header = recovery.check_header(segment)?;
-        recovery.check_contiguity(segment)?;
-        last = recovery.segment(segment, &header, successor)?;
+        if recovery.is_known && recovery.end > known {
+            let path = dir.join(segment.name.log_file_name());
+            let what = format!("it goes on to {}, over the snapshot at {known}", recovery.end);
+            return Err(corrupt(&path, Position::default(), what));
+        }
     }
+    recovery.check_end(&snapshots)?;
     if !recovery.scanned.is_empty() {
         disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
     }
@@ -165,6 +227,8 @@ pub(crate) fn recover<D: Disk>(
         segments: recovery.segments,
         topics: recovery.topics,
         state: recovery.state,
+        lessened: recovery.lessened,
+        snapshot: recovery.behind,
         end: recovery.end,
         last_time_ms: recovery.last_time_ms,
         report,
@@ -185,8 +249,10 @@ enum Last {
     Segment { header: SegmentHeader, is_clean: bool },
 }
 
-/// Removes temporary files, and lists the segments in offset order, the newest generation of each.
-fn list_segments<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Found>, OpenError> {
+/// Removes temporary files, and lists the segments in offset order, and the offsets of the snapshots, the newest
+/// first.
+fn list_files<D: Disk>(disk: &D, dir: &Path) -> Result<(Vec<Found>, Vec<Offset>), OpenError> {
+    let mut snapshots = Vec::new();
     let mut segments: BTreeMap<SegmentName, Found> = BTreeMap::new();
     for file_name in disk.list(dir).map_err(OpenError::io("listing", dir))? {
         if file_name.ends_with(seal::TEMPORARY_ENDING) {
@@ -199,10 +265,32 @@ fn list_segments<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Found>, OpenError>
                 SegmentFile::Log => found.has_log = true,
                 SegmentFile::Index => found.has_index = true,
             }
+        } else if let Some(offset) = snapshot::offset_of(&file_name) {
+            snapshots.push(offset);
         }
         // Whatever else lies there is not ours to judge: a person may have put it there.
     }
-    Ok(segments.into_values().collect())
+    snapshots.sort_unstable_by(|left, right| right.cmp(left));
+    Ok((segments.into_values().collect(), snapshots))
+}
+
+/// The newest good one of the snapshots, which come newest first; and what is wrong with the newest that is not.
+/// One that cannot be read is passed over as well, unless no other can.
+fn newest_snapshot<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    offsets: &[Offset],
+) -> Result<(Option<Snapshot>, Option<Corruption>), OpenError> {
+    let (mut damaged, mut unreadable) = (None, None);
+    for offset in offsets {
+        match read::read(disk, dir, *offset) {
+            Ok(Ok(snapshot)) => return Ok((Some(snapshot), damaged)),
+            Ok(Err(damage)) => damaged = damaged.or(Some(damage)),
+            Err(error @ OpenError::Io { .. }) => unreadable = unreadable.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    unreadable.map_or(Ok((None, damaged)), Err)
 }
 
 /// Of each segment, the newest generation that is whole; the others are removed. A rewrite counts once
@@ -273,13 +361,113 @@ struct Recovery<'a, D: Disk> {
     segments: SegmentSet<D>,
     topics: TopicTable,
     state: LogState,
+    /// Topics of segments that were rewritten since they were counted.
+    lessened: HashSet<TopicNumber>,
     end: Offset,
     last_time_ms: u64,
+    /// Everything below was synced, as there is a snapshot of it.
+    synced_end: Offset,
+    /// The segment that is taken in lies below the snapshot, which has taken in what it says.
+    is_known: bool,
+    behind: SnapshotUsed,
     scanned: Vec<ScannedSegment>,
     cut: Option<Corruption>,
 }
 
 impl<D: Disk> Recovery<'_, D> {
+    /// Begins with the state of a snapshot.
+    fn load(&mut self, snapshot: &Snapshot) -> Result<(), OpenError> {
+        let path = self.dir.join(snapshot::file_name(snapshot.offset()));
+        let conflict =
+            |error: TopicConflict| corrupt(&path, Position::default(), error.to_string());
+        snapshot.for_each_topic(|topic| {
+            let number = topic.number;
+            self.topics.declare(number, topic.name).map_err(conflict)?;
+            if topic.count > 0 {
+                let (first, last) = (topic.first, topic.last);
+                self.topics.add_events(number, topic.count, first, last, topic.first_time_ms);
+            }
+            self.topics.note_last(number, topic.last, topic.last_time_ms);
+            if topic.is_lessened {
+                self.lessened.insert(number);
+            }
+            Ok::<(), OpenError>(())
+        })?;
+        snapshot.add_to(&mut self.state);
+        self.last_time_ms = snapshot.header().last_time_ms;
+        self.behind.bytes = snapshot.header().file_bytes;
+        Ok(())
+    }
+
+    /// Takes in a segment that lies below the snapshot by opening it. `false` if it must be looked at like any
+    /// other: its index is missing or damaged.
+    fn known(
+        &mut self,
+        found: &Found,
+        snapshot: &Snapshot,
+        last: &mut Last,
+    ) -> Result<bool, OpenError> {
+        self.check_contiguity(found)?;
+        if !found.has_index {
+            return Ok(false);
+        }
+        let path = self.dir.join(found.name.index_file_name());
+        let Some(header) = listing::index_header(self.disk, self.dir, found.name)? else {
+            return Ok(false);
+        };
+        if header.base_offset != found.name.base_offset {
+            return Ok(false);
+        }
+        let counted = snapshot.segment(found.name.base_offset);
+        if header.is_stub() {
+            // Before all that is kept it is known that events are gone.
+            if counted.is_some() && !self.segments.is_empty() {
+                let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
+                self.lessened.extend(index.topic_numbers());
+            }
+            self.remove_retired_log(found)?;
+            self.segments.push_retired(header.base_offset..header.end_offset);
+            self.end = header.end_offset;
+            return Ok(true);
+        }
+        if !found.has_log || header.end_offset == header.base_offset {
+            return Ok(false);
+        }
+        let segment = match SealedSegment::open(self.disk, self.dir, found.name) {
+            Ok(segment) => segment,
+            Err(OpenError::Corrupt(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        self.check_length(found, header.end_position)?;
+        let is_as_counted = counted.is_some_and(|counted| {
+            counted.generation == found.name.generation
+                && counted.incarnation == segment.header().incarnation
+        });
+        if !is_as_counted {
+            let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
+            self.lessened.extend(index.topic_numbers());
+        }
+        *last = Last::Segment { header: segment.header().clone(), is_clean: false };
+        self.end = segment.end();
+        self.segments.push(segment);
+        Ok(true)
+    }
+
+    /// A log that has a snapshot had been synced up to its offset.
+    fn check_end(&self, snapshots: &[Offset]) -> Result<(), OpenError> {
+        match snapshots.first() {
+            Some(newest) if *newest > self.end => {
+                let path = self.dir.join(snapshot::file_name(*newest));
+                let what = format!(
+                    "the log ends at offset {}, but had been synced up to {newest} when this was made",
+                    self.end
+                );
+                Err(corrupt(&path, Position::default(), what))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The header of a segment's log file. A file gets its name after its header is synced, so
     /// whatever is wrong with it is no torn write.
     fn check_header(&self, found: &Found) -> Result<SegmentHeader, OpenError> {
@@ -337,20 +525,39 @@ impl<D: Disk> Recovery<'_, D> {
         })?;
         self.add_gone(&path, &index)?;
         if !mutation::is_planted(Mutation::DeltasNotReplayed) {
-            index.add_to(&mut self.state);
+            self.add_state(&index);
         }
         self.segments.push_retired(base..end);
         self.end = end;
         self.last_time_ms = self.last_time_ms.max(index.header().last_time_ms);
-        if found.has_log {
-            // The stub's name comes first, and may be what the kernel alone knows.
-            self.disk
-                .sync_dir(self.dir)
-                .map_err(OpenError::io("syncing the directory", self.dir))?;
-            let path = self.dir.join(found.name.log_file_name());
-            self.disk.remove(&path).map_err(OpenError::io("removing", &path))?;
-        }
+        self.note_behind(index.header().index_bytes);
+        self.remove_retired_log(found)?;
         Ok(true)
+    }
+
+    /// Finishes a removal that was cut short.
+    fn remove_retired_log(&self, found: &Found) -> Result<(), OpenError> {
+        if !found.has_log {
+            return Ok(());
+        }
+        // The stub's name comes first, and may be what the kernel alone knows.
+        self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing the directory", self.dir))?;
+        let path = self.dir.join(found.name.log_file_name());
+        self.disk.remove(&path).map_err(OpenError::io("removing", &path))
+    }
+
+    /// Takes in what a segment says beside topics, unless the snapshot has.
+    fn add_state(&mut self, index: &StoredIndex) {
+        if !self.is_known {
+            index.add_to(&mut self.state);
+        }
+    }
+
+    fn note_behind(&mut self, bytes: u64) {
+        if !self.is_known {
+            self.behind.segments_behind += 1;
+            self.behind.bytes_behind += bytes;
+        }
     }
 
     /// A segment begins where the one before it ended.
@@ -434,6 +641,14 @@ impl<D: Disk> Recovery<'_, D> {
         let proof = scan::synced_beyond(file, seed, scan.end.end_position, scan.end.end_offset)
             .map_err(OpenError::io("reading", path))?;
         let proof = proof.filter(|_| !mutation::is_planted(Mutation::NoHoleCheck));
+        if proof.is_none() && scan.end.end_offset < self.synced_end {
+            let what = format!(
+                "{}: the log ends at offset {} here, but a snapshot says that everything below {} had been \
+                 synced",
+                scan.why, scan.end.end_offset, self.synced_end
+            );
+            return Err(corrupt(path, scan.end.end_position, what));
+        }
         if let Some((position, synced)) = proof {
             let what = format!(
                 "{}: the log ends at offset {} here, but the frame at position {position} says that \
@@ -464,8 +679,10 @@ impl<D: Disk> Recovery<'_, D> {
         for (name, topic) in scan.index.topics() {
             self.add_topic(path, header, scan.end.end_offset, name, &topic)?;
         }
-        self.state.add_delta(scan.index.delta());
-        self.segments.push(SealedSegment::open(self.disk, self.dir, found.name)?);
+        if !self.is_known {
+            self.state.add_delta(scan.index.delta());
+        }
+        self.push_sealed(SealedSegment::open(self.disk, self.dir, found.name)?);
         self.end = scan.end.end_offset;
         self.last_time_ms = self.last_time_ms.max(scan.index.last_time_ms());
         self.scanned.push(ScannedSegment {
@@ -498,11 +715,16 @@ impl<D: Disk> Recovery<'_, D> {
         self.check_length(found, index.header().end_position)?;
         index.for_each_topic(|name, topic| self.add_topic(&path, header, end, name, topic))?;
         self.add_gone(&path, &index)?;
-        index.add_to(&mut self.state);
-        self.segments.push(SealedSegment::open(self.disk, self.dir, found.name)?);
+        self.add_state(&index);
+        self.push_sealed(SealedSegment::open(self.disk, self.dir, found.name)?);
         self.end = end;
         self.last_time_ms = self.last_time_ms.max(index.header().last_time_ms);
         Ok(true)
+    }
+
+    fn push_sealed(&mut self, segment: SealedSegment<D>) {
+        self.note_behind(segment.file_bytes());
+        self.segments.push(segment);
     }
 
     /// A sealed log file is as long as its index says, or longer.
@@ -546,6 +768,11 @@ impl<D: Disk> Recovery<'_, D> {
         self.topics
             .declare(topic.number, name)
             .map_err(|conflict| corrupt(path, Position::default(), conflict.to_string()))?;
+        if self.is_known {
+            // The snapshot has counted them, be it as another generation.
+            self.lessened.insert(topic.number);
+            return Ok(());
+        }
         self.topics.add_events(
             topic.number,
             topic.event_count,

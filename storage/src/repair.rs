@@ -12,6 +12,8 @@
 //! its .log is missing, or all of it         a segment that holds nothing but a gap frame
 //! the last one, which holds no frame more   it goes whole, and the log has another tag
 //! an older generation beside a sound one    it goes: a repair before was interrupted
+//! a snapshot is damaged                     it goes: the one before it and the indexes say the same
+//! the log ends before a snapshot of it      a gap frame for what lies between
 //! ```
 //! Offsets never change, and a gap is named to whoever reads over it. So the log keeps its tag, and cursors
 //! stay good, but where its end is lost and offsets will be given out a second time, or where the header of
@@ -41,11 +43,12 @@ use crate::{
         FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentFile, SegmentHeader,
         SegmentName, Tag,
     },
+    snapshot::read::{self, Kept},
     verify::{SegmentFiles, check_segment, lock_shared},
 };
 
 mod aside;
-mod salvage;
+pub(crate) mod salvage;
 #[cfg(test)]
 mod tests;
 
@@ -96,6 +99,8 @@ pub enum Action {
     Abandon,
     /// It goes: the next generation holds all of it.
     Discard,
+    /// A snapshot goes: the log is opened from another, or from its indexes.
+    SetAside,
 }
 
 /// Events that are lost.
@@ -163,13 +168,20 @@ struct Planner<'a, D: Disk> {
     end: Offset,
     /// Of the first segment of which it could be read.
     tag: Option<Tag>,
+    /// The offsets of the snapshots, the newest first.
+    snapshots: Vec<Offset>,
 }
 
 impl<D: Disk> Planner<'_, D> {
     fn run(disk: &D, dir: &Path) -> Result<RepairPlan, OpenError> {
-        let mut planner =
-            Planner { disk, dir, plan: RepairPlan::default(), end: Offset::ZERO, tag: None };
-        let segments = planner.list()?;
+        let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
+        let snapshots = read::offsets(&names);
+        let kept = Kept::sound(disk, dir, &snapshots)?;
+        let end = kept.ground;
+        let plan = RepairPlan::default();
+        let mut planner = Planner { disk, dir, plan, end, tag: None, snapshots };
+        let segments = planner.list(&names)?;
+        planner.end = kept.begin(segments.first().map(|first| first.name.base_offset));
         for files in &segments {
             planner.tag = planner.tag.or(planner.tag_of(files)?);
         }
@@ -177,15 +189,53 @@ impl<D: Disk> Planner<'_, D> {
             let successor = segments.get(index + 1).map(|next| next.name.base_offset);
             planner.segment(files, successor)?;
         }
+        planner.check_snapshots()?;
         Ok(planner.plan)
+    }
+
+    /// Up to where a segment from `base` on may go of which nothing is known: no segment goes over a snapshot, and
+    /// behind the last one alone a snapshot knows that the log went on.
+    fn bound(&self, base: Offset, successor: Option<Offset>) -> Option<Offset> {
+        let snapshot = self.snapshots.iter().rev().find(|offset| **offset > base).copied();
+        successor.into_iter().chain(snapshot).min()
+    }
+
+    fn check_snapshots(&mut self) -> Result<(), OpenError> {
+        if let Some(to) = self.snapshots.first().copied() {
+            self.fill(to, "the files at the end are missing, or cut");
+        }
+        for offset in self.snapshots.clone() {
+            if let Err(damage) = read::read(self.disk, self.dir, offset)? {
+                let (action, name) = (Action::SetAside, SegmentName::first_generation(offset));
+                self.plan.steps.push(Step { damage, action, name, successor: None });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is missing up to an offset becomes gaps.
+    fn fill(&mut self, to: Offset, why: &str) {
+        while self.end < to {
+            let from = self.end;
+            let until = self.bound(from, Some(to)).unwrap_or(to);
+            let lost = Lost { from, to: until, what: why.to_owned() };
+            let name = SegmentName::first_generation(from);
+            let file = self.dir.join(name.log_file_name());
+            let damage = Corruption { file, position: Position::default(), what: lost.to_string() };
+            let (action, successor) = (Action::Fill { lost, tag: self.any_tag() }, Some(until));
+            self.plan.steps.push(Step { damage, action, name, successor });
+            self.end = until;
+        }
     }
 
     /// The segments in offset order, one generation of each: the newest that has a sound index, else the
     /// oldest. All others go.
-    fn list(&mut self) -> Result<Vec<SegmentFiles>, OpenError> {
+    fn list(&mut self, names: &[String]) -> Result<Vec<SegmentFiles>, OpenError> {
         let mut all: BTreeMap<SegmentName, SegmentFiles> = BTreeMap::new();
-        for file_name in self.disk.list(self.dir).map_err(OpenError::io("listing", self.dir))? {
-            if let Some((name, file)) = SegmentName::parse(&file_name) {
+        for file_name in names {
+            if let Some((name, file)) = SegmentName::parse(file_name)
+                && name.base_offset >= self.end
+            {
                 let files = all.entry(name).or_insert_with(|| SegmentFiles::none(name));
                 match file {
                     SegmentFile::Log => files.has_log = true,
@@ -240,13 +290,7 @@ impl<D: Disk> Planner<'_, D> {
     ) -> Result<(), OpenError> {
         let base = files.name.base_offset;
         if base > self.end {
-            let lost = Lost { from: self.end, to: base, what: "a file is missing".to_owned() };
-            let tag = self.any_tag();
-            let (file, what) = (self.dir.join(files.name.log_file_name()), lost.to_string());
-            let damage = Corruption { file, position: Position::default(), what };
-            let name = SegmentName::first_generation(self.end);
-            let (action, successor) = (Action::Fill { lost, tag }, Some(base));
-            self.plan.steps.push(Step { damage, action, name, successor });
+            self.fill(base, "a file is missing");
         }
         if base < self.end {
             let what = format!("the segment before it goes on to {}", self.end);
@@ -293,7 +337,8 @@ impl<D: Disk> Planner<'_, D> {
     ) -> Result<(), OpenError> {
         let index = salvage::read_index(self.disk, self.dir, files.name)?;
         let index = index.map(|(header, _)| header);
-        let end = index.as_ref().map(|index| index.end_offset).or(successor);
+        let end = index.as_ref().map(|index| index.end_offset);
+        let end = end.or_else(|| self.bound(files.name.base_offset, successor));
         let tag = index.map_or_else(|| self.any_tag(), |index| index.tag);
         let (name, from) = (files.name, files.name.base_offset);
         let action = match end {
@@ -312,6 +357,7 @@ impl<D: Disk> Planner<'_, D> {
     /// A segment of which neither file says what it is.
     fn unknown(&mut self, files: &SegmentFiles, damage: Corruption, successor: Option<Offset>) {
         let (from, name) = (files.name.base_offset, files.name);
+        let successor = self.bound(from, successor);
         let action = match successor {
             Some(to) if to > from => {
                 let what = "the header of its file is damaged, and its index too".to_owned();
@@ -356,6 +402,7 @@ impl<D: Disk> Repair<'_, D> {
         let name = step.name;
         match &step.action {
             Action::Discard => self.aside.take(name),
+            Action::SetAside => self.aside.take_snapshot(&step.damage.file),
             Action::Reindex => self.reindex(name, step.successor),
             Action::Rewrite { .. } => {
                 let new = self.next(name)?;

@@ -2,25 +2,31 @@
 //!
 //! Sealed segments that end before the cut are copied. The one in which the cut lies, and what is not sealed,
 //! are written anew (`rewrite.rs`). Behind them comes an empty segment with a *new* tag: cursors of the
-//! log that was backed up are another log's here, since that may have gone on.
+//! log that was backed up are another log's here, since that may have gone on. Snapshots behind the cut are left
+//! out: what is before it adds up to the same without them. Before the offset from which on the log had kept
+//! anything it cannot be cut.
 
 use std::{io, path::Path};
 
 use crate::{
-    backup::{copy_file, snapshot_offset},
+    backup::copy_file,
     clock::Now,
     config::SyncMode,
     error::{Corruption, OpenError},
     frame::FrameError,
     frame::Seed,
-    index::IndexHeader,
+    index::{Carried, IndexHeader},
     io::{Access, Disk, DiskFile},
     listing::{self, Listed},
     offset::{Offset, Position},
-    repair::begin_successor,
+    repair::{begin_successor, salvage},
     rewrite::{self, SegmentWriter},
     scan::{self, FrameScan, ScanEnd},
     segment::{Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag},
+    snapshot::{
+        self,
+        read::{self, Kept},
+    },
 };
 
 /// Where a restored log ends.
@@ -54,18 +60,26 @@ pub fn restore_log<D: Disk>(
     now: Now,
 ) -> Result<Restored, OpenError> {
     let names = disk.list(from).map_err(OpenError::io("listing", from))?;
-    let segments = listing::segments(&names);
-    let mut restore = Restore { disk, from, to, until, end: Offset::ZERO, segments: 0 };
+    let snapshots = read::offsets(&names);
+    let kept = kept_before(disk, from, &snapshots, until)?;
+    let segments = listing::segments_from(&names, kept.ground);
+    let first = segments.first().map(|first| first.name.base_offset);
+    let begin = kept.begin(first);
+    if first.is_some_and(|first| first > begin) && !snapshots.is_empty() {
+        let what =
+            "no snapshot before the cut says what the log was where it begins now: cut later";
+        let error = io::Error::new(io::ErrorKind::InvalidInput, what);
+        return Err(OpenError::io("restoring", from)(error));
+    }
+    let mut restore = Restore { disk, from, to, until, end: begin, segments: 0 };
     for (index, listed) in segments.iter().enumerate() {
         let successor = segments.get(index + 1).map(|next| next.name.base_offset);
         if !restore.segment(listed, successor)? {
             break;
         }
     }
-    for name in names.iter().filter(|name| snapshot_offset(name).is_some()) {
-        if snapshot_offset(name) <= Some(restore.end) {
-            restore.copy(name, None)?;
-        }
+    for offset in snapshots.iter().filter(|offset| **offset <= restore.end) {
+        restore.copy(&snapshot::file_name(*offset), None)?;
     }
     disk.sync_dir(to).map_err(OpenError::io("syncing the directory", to))?;
     let tag = Tag::random();
@@ -79,6 +93,28 @@ pub fn restore_log<D: Disk>(
     };
     begin_successor(disk, to, header)?;
     Ok(Restored { end: restore.end, tag, segments: restore.segments })
+}
+
+/// What the snapshots say that do not lie behind the cut.
+fn kept_before<D: Disk>(
+    disk: &D,
+    from: &Path,
+    snapshots: &[Offset],
+    until: Until,
+) -> Result<Kept, OpenError> {
+    let mut kept = Kept::default();
+    for offset in snapshots {
+        let Ok(header) = read::read_header(disk, from, *offset)? else { continue };
+        let is_before = match until {
+            Until::End => true,
+            Until::Offset(cut) => header.offset <= cut,
+            Until::TimeMs(cut) => header.last_time_ms < cut,
+        };
+        if is_before {
+            kept.add(&header);
+        }
+    }
+    Ok(kept)
 }
 
 struct Restore<'a, D: Disk> {
@@ -145,6 +181,25 @@ impl<D: Disk> Restore<'_, D> {
     fn corrupt(&self, name: SegmentName, position: Position, what: String) -> OpenError {
         let file = self.from.join(name.log_file_name());
         OpenError::Corrupt(Corruption { file, position, what })
+    }
+
+    /// What the events that compaction took had added to the state of the log, as far as they lie before the cut.
+    fn carried(
+        &self,
+        name: SegmentName,
+        header: &SegmentHeader,
+        writer: &SegmentWriter<D>,
+    ) -> Result<Option<Carried>, OpenError> {
+        let Some((index, carried)) = salvage::read_index(self.disk, self.from, name)? else {
+            return Ok(None);
+        };
+        if !index.belongs_to(header) {
+            return Ok(None);
+        }
+        let carried = writer.carried(&index, &carried);
+        let carried =
+            carried.map_err(|error| self.corrupt(name, Position::default(), error.to_string()))?;
+        Ok(Some(carried))
     }
 
     /// Writes anew what lies before the cut, and before `end` if the segment is not the last.
@@ -216,7 +271,11 @@ impl<D: Disk> Restore<'_, D> {
         if self.end == name.base_offset {
             writer.abandon()?;
         } else {
-            writer.finish(None)?;
+            let carried = match name.generation {
+                1 => None, // Its frames say all of it.
+                _ => self.carried(name, &header, &writer)?,
+            };
+            writer.finish(carried.as_ref())?;
             self.segments += 1;
         }
         Ok(!is_over)

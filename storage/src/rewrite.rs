@@ -21,7 +21,7 @@ use crate::{
         Frame, Seed,
         gap::{self, GAP_OFFSETS_MAX},
     },
-    index::{Carried, IndexBuilder, IndexError, SegmentEnd},
+    index::{Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd, cut::carried_below},
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
     seal::{self, TEMPORARY_ENDING},
@@ -142,6 +142,11 @@ impl<D: Disk> SegmentWriter<D> {
     pub fn abandon(self) -> Result<(), OpenError> {
         let SegmentWriter { disk, temporary, .. } = self;
         disk.remove(&temporary).map_err(OpenError::io("removing", &temporary))
+    }
+
+    /// What of an index, which belongs to the segment that is cut here, still holds.
+    pub fn carried(&self, header: &IndexHeader, carried: &Carried) -> Result<Carried, IndexError> {
+        carried_below(carried, header, self.end.end_offset, &self.index)
     }
 
     /// Gives both files their names, durably. Returns how it ends. What a sound index of the segment said of

@@ -19,6 +19,7 @@ use crate::{
     segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName},
     segment_set::{SealedSegment, SegmentSet},
     selection::{Order, Selection},
+    snapshot::read::{self, Kept},
     verify::lock_shared,
 };
 
@@ -28,6 +29,8 @@ pub struct StoppedLog<D: Disk> {
     dir: PathBuf,
     /// In offset order, and whether each has an index.
     segments: Vec<(SegmentName, bool)>,
+    /// Nothing before it is kept.
+    begin: Offset,
     _lock: D::Lock,
 }
 
@@ -39,9 +42,11 @@ impl<D: Disk> StoppedLog<D> {
     pub fn open(disk: &D, dir: &Path) -> Result<Self, OpenError> {
         let lock = lock_shared(disk, dir)?;
         let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
-        let segments = listing::segments(&names);
+        let kept = Kept::read(disk, dir, &read::offsets(&names))?;
+        let segments = listing::segments_from(&names, kept.ground);
+        let begin = kept.begin(segments.first().map(|first| first.name.base_offset));
         let segments = segments.iter().map(|listed| (listed.name, listed.has_index)).collect();
-        Ok(StoppedLog { disk: disk.clone(), dir: dir.to_owned(), segments, _lock: lock })
+        Ok(StoppedLog { disk: disk.clone(), dir: dir.to_owned(), segments, begin, _lock: lock })
     }
 
     /// Hands over what the log holds of a query, oldest first whatever its order says, and each gap
@@ -50,7 +55,7 @@ impl<D: Disk> StoppedLog<D> {
     /// Fails if a file was written by a newer version.
     pub fn read(&self, query: &ReadQuery, take: Taker<'_>) -> Result<(), OpenError> {
         let mut query = ReadQuery { order: Order::Ascending, ..query.clone() };
-        let mut end = Offset::ZERO;
+        let mut end = self.begin;
         for (index, (name, has_index)) in self.segments.iter().enumerate() {
             let successor = self.segments.get(index + 1).map(|(next, _)| next.base_offset);
             let base = name.base_offset;

@@ -7,12 +7,16 @@
 //! An index is compared with one that is built anew from the frames: the same frames give the same
 //! bytes, so all lookups are equal if the bytes are.
 //!
+//! A snapshot is checked whole, and that topics have the same numbers in it, and that the log did not end before
+//! it.
+//!
 //! A segment is checked by itself (`segment.rs`), so that several are at the same time; what holds over
 //! all of them (that each begins where the one before ended, the numbers of topics, the order of times)
 //! is checked as they come in, in offset order.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    convert::Infallible,
     io,
     path::Path,
     sync::{
@@ -27,6 +31,10 @@ use crate::{
     offset::{Offset, Position},
     seal::TEMPORARY_ENDING,
     segment::{SegmentFile, SegmentName},
+    snapshot::{
+        self,
+        read::{self, Kept},
+    },
     topic::TopicNumber,
 };
 
@@ -114,7 +122,7 @@ pub fn verify_with<D: Disk>(
         numbers: HashMap::new(),
         last_time_ms: 0,
     };
-    let segments = checker.list()?;
+    let (segments, snapshots) = checker.list()?;
     let bytes = segments.iter().map(|files| files.bytes).sum();
     progress.bytes_total.store(bytes, Ordering::Relaxed);
     let check = |index: usize| {
@@ -124,10 +132,11 @@ pub fn verify_with<D: Disk>(
     parallel::in_order(segments.len(), threads, check, |index, checked| {
         checker.take(&segments[index], checked);
     });
-    let Checker { mut verified, names, .. } = checker;
-    verified.segments = segments.len() as u64;
-    verified.topics = names.len() as u64;
-    verified.bytes = bytes;
+    checker.verified.segments = segments.len() as u64;
+    checker.verified.topics = checker.names.len() as u64;
+    checker.verified.bytes = bytes;
+    checker.check_snapshots(&snapshots)?;
+    let verified = checker.verified;
     Ok(verified)
 }
 
@@ -193,13 +202,19 @@ impl<D: Disk> Checker<'_, D> {
         self.verified.notes.push(format!("{}: {what}", self.dir.join(file_name).display()));
     }
 
-    /// The segments in offset order.
-    fn list(&mut self) -> Result<Vec<SegmentFiles>, OpenError> {
+    /// The segments in offset order, and the snapshots, the newest first.
+    fn list(&mut self) -> Result<(Vec<SegmentFiles>, Vec<Offset>), OpenError> {
         let mut segments: BTreeMap<SegmentName, SegmentFiles> = BTreeMap::new();
         let mut names = self.disk.list(self.dir).map_err(OpenError::io("listing", self.dir))?;
         names.sort_unstable();
+        let snapshots = read::offsets(&names);
+        let kept = Kept::sound(self.disk, self.dir, &snapshots)?;
         for file_name in names {
             if let Some((name, file)) = SegmentName::parse(&file_name) {
+                if name.base_offset < kept.ground {
+                    self.note(&file_name, "its events are gone on purpose; it will be removed");
+                    continue;
+                }
                 let files = segments.entry(name).or_insert_with(|| SegmentFiles::none(name));
                 match file {
                     SegmentFile::Log => files.has_log = true,
@@ -207,6 +222,8 @@ impl<D: Disk> Checker<'_, D> {
                 }
                 let opened = self.disk.open(&self.dir.join(&file_name), Access::Read);
                 files.bytes += opened.and_then(|file| file.size()).unwrap_or(0);
+            } else if snapshot::offset_of(&file_name).is_some() {
+                // It is looked at when the end of the log is known.
             } else if file_name.ends_with(TEMPORARY_ENDING) {
                 self.note(&file_name, "a temporary file, which the next start removes");
             } else if is_kept_aside(&file_name) {
@@ -219,6 +236,7 @@ impl<D: Disk> Checker<'_, D> {
             }
         }
         let all: Vec<SegmentFiles> = segments.into_values().collect();
+        self.verified.end = kept.begin(all.first().map(|first| first.name.base_offset));
         let mut chosen = Vec::new();
         for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
             // A rewrite counts once it has its index.
@@ -233,7 +251,33 @@ impl<D: Disk> Checker<'_, D> {
                 }
             }
         }
-        Ok(chosen)
+        Ok((chosen, snapshots))
+    }
+
+    /// Checks every snapshot against itself, against the end of the log, and against the numbers of topics.
+    fn check_snapshots(&mut self, offsets: &[Offset]) -> Result<(), OpenError> {
+        for offset in offsets {
+            let file_name = snapshot::file_name(*offset);
+            let end = self.verified.end;
+            if *offset > end {
+                let what = format!("the log ends at {end}, before what this is a snapshot of");
+                self.finding(&file_name, Position::default(), what);
+            }
+            match read::read(self.disk, self.dir, *offset) {
+                Ok(Ok(snapshot)) => {
+                    let checked = snapshot.for_each_topic(|topic| {
+                        let (number, name) = (topic.number, topic.name.into());
+                        self.check_topic(&file_name, number, name, Position::default());
+                        Ok::<(), Infallible>(())
+                    });
+                    let Ok(()) = checked;
+                }
+                Ok(Err(damage)) => self.report(&damage),
+                Err(error @ OpenError::NewerVersion { .. }) => return Err(error),
+                Err(error) => self.finding(&file_name, Position::default(), error),
+            }
+        }
+        Ok(())
     }
 
     /// Takes in what was found of the next segment by itself.

@@ -81,6 +81,8 @@ enum StepKind {
     /// Time passes, perhaps much, with whatever is under way: the disk may be slow.
     Wait,
     CheckReads,
+    /// The log is told to keep fewer events, or more.
+    Retain,
     /// Writes of killed processes land or do not, and the page cache forgets.
     DiskSettles,
     /// A later operation will fail.
@@ -109,7 +111,8 @@ fn life(seed: u64) -> Vec<Step> {
                 80..85 => StepKind::Settle,
                 85..91 => StepKind::Wait,
                 91..95 => StepKind::CheckReads,
-                95..97 => StepKind::DiskSettles,
+                95 => StepKind::DiskSettles,
+                96 => StepKind::Retain,
                 97 => StepKind::Arm,
                 _ => StepKind::Fuse,
             });
@@ -161,6 +164,7 @@ impl Life {
             scrub_bytes_per_s: 1 << 20,
             reserve_bytes: *rng.pick(&[0, 16 << 10]),
             compress_after_s: *rng.pick(&[0, 1, 1_000_000_000]),
+            snapshot_segments: *rng.pick(&[1, 1, 2, 8]),
         };
         let (model, process) = (Model::default(), None);
         Life { rng, disk, model, config, now: BEGIN, process, trouble: false, narrated }
@@ -253,6 +257,10 @@ impl Life {
                     process.complete(rng.index(process.pending()), model, *now);
                     process.start_ops(*now);
                 }
+            }
+            StepKind::Retain => {
+                process.retain(rng, model, *now);
+                process.start_ops(*now);
             }
             StepKind::Settle => process.settle(rng, model, *now),
             StepKind::Wait => {

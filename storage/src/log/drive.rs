@@ -67,6 +67,7 @@ impl<D: Disk> Log<D> {
             retry(jobs.compact),
             retry(jobs.reserve),
             retry(jobs.close),
+            retry(jobs.snapshot),
             retry(jobs.scrub).filter(|_| !self.segments.is_empty()),
             self.retention_due_boot_ms(),
         ]

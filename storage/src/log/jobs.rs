@@ -5,6 +5,7 @@
 //! roll:   that file becomes the segment     seal:    the full one gets its index
 //! retire: a sealed one whose events are gone goes (keeping.rs)
 //! compact: another is rewritten without its dead events (compacting.rs)
+//! snapshot: the state at the end of the sealed part is written down (snapshots.rs)
 //! ```
 
 use std::{io, sync::Arc};
@@ -39,6 +40,7 @@ impl<D: Disk> Log<D> {
             .or_else(|| self.next_retirement())
             .or_else(|| self.next_close(now))
             .or_else(|| self.next_compaction(now))
+            .or_else(|| self.next_snapshot())
             .or_else(|| self.next_scrub())?;
         Some(Op::Job { id: self.op_id(), job })
     }
@@ -145,6 +147,7 @@ impl<D: Disk> Log<D> {
             JobOutcome::Scrubbed(outcome) => self.scrubbed(*outcome, now),
             JobOutcome::Reserved { keep, result } => self.reserved(keep, result, now),
             JobOutcome::Compacted(result) => self.compacted(result, now),
+            JobOutcome::Snapshot(result) => self.snapshot_made(result, now),
             JobOutcome::Retired { name, result } => self.retired(name, result, now),
         }
     }
@@ -227,6 +230,7 @@ impl<D: Disk> Log<D> {
                 assert_eq!(sealed.name, outcome.name, "segments are sealed in order");
                 self.written.retain(|(_, file)| file.strong_count() > 0);
                 self.written.push((sealed.name, Arc::downgrade(&sealed.file)));
+                self.snapshots.note_sealed(outcome.segment.file_bytes());
                 self.segments = Arc::new(self.segments.with(outcome.segment));
             }
             Err(error) => {
@@ -264,7 +268,8 @@ impl<D: Disk> Jobs<D> {
     /// What waits for a time that has come may start again.
     pub(super) fn end_waits(&mut self, now: Now) {
         let Jobs { extend, prepare, seal, retire, compact, reserve, scrub, close, .. } = self;
-        for state in [extend, prepare, seal, retire, compact, reserve, scrub, close] {
+        let snapshot = &mut self.snapshot;
+        for state in [extend, prepare, seal, retire, compact, reserve, scrub, close, snapshot] {
             if matches!(*state, JobState::Waiting { until_boot_ms, .. } if until_boot_ms <= now.boot_ms)
             {
                 *state = JobState::Idle;

@@ -68,6 +68,17 @@ impl<'a, D: Disk> Aside<'a, D> {
     /// Moves the index of a segment out of the log.
     pub(super) fn take_index(&self, name: SegmentName) -> Result<(), OpenError> {
         self.take_file(&name.index_file_name())?;
+        self.sync()
+    }
+
+    /// Moves a snapshot out of the log.
+    pub(super) fn take_snapshot(&self, path: &Path) -> Result<(), OpenError> {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("its name is ours");
+        self.take_file(name)?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), OpenError> {
         for dir in [self.path.as_path(), self.dir] {
             self.disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
         }

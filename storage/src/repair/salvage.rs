@@ -214,7 +214,7 @@ fn header_of_index(index: &IndexHeader) -> SegmentHeader {
 
 /// An index's header and what it says of the state of the log, if all of it is sound: otherwise recovery
 /// does not believe it either.
-pub(super) fn read_index<D: Disk>(
+pub(crate) fn read_index<D: Disk>(
     disk: &D,
     dir: &Path,
     name: SegmentName,

@@ -117,3 +117,60 @@ fn a_repaired_backup_is_restored_with_its_gaps() {
         assert_eq!(restored(&log.disk, until).2, gaps, "{until:?}");
     }
 }
+
+/// Ids of events before the cut are known, though compaction has taken the events; those behind it are not.
+#[test]
+fn a_cut_in_a_rewritten_segment_keeps_what_it_carries() {
+    let config = LogConfig {
+        segment_bytes: 64 << 10,
+        frame_bytes_target: 8 << 10,
+        frame_bytes_max: 64 << 10,
+        event_bytes_max: 32 << 10,
+        preallocate_bytes_min: 16 << 10,
+        preallocate_bytes_max: 32 << 10,
+        compress_after_s: 1_000_000,
+        ..LogConfig::default()
+    };
+    let disk = SimDisk::new(1);
+    let open = |disk: &SimDisk, dir: &Path| {
+        Log::open(disk.clone(), dir, config.clone(), now()).expect("it opens").0
+    };
+    let dir = Path::new("/log");
+    let mut log = open(&disk, dir);
+    for number in 0..40 {
+        let topic = if number % 2 == 0 { "kept" } else { "gone" };
+        let mut event = crate::testing::event(topic, &vec![1; 1_000]);
+        event.id = Some(crate::event::EventId::parse(&format!("id-{number}")).expect("an id"));
+        let id = crate::append::ProducerId::parse(&format!("p{}", number % 10)).expect("a name");
+        let scope = crate::append::OffsetScope::Log;
+        let producer = crate::append::ProducerClaim { id, epoch: 0, seq: number / 10, scope };
+        let (events, expected) = (vec![event], None);
+        let append = crate::append::Append { events, expected, producer: Some(producer) };
+        log.append(append, now()).expect("staged");
+        log.run_ops(now());
+    }
+    let deleted = crate::control::TopicsDeleted::of(vec!["gone".into()]);
+    log.append_control(&crate::control::Control::Deleted(deleted), now()).expect("staged");
+    log.run_ops(now());
+    let later = Now { boot_ms: 100_000, ..now() };
+    log.run_ops(later);
+    let first = log.segments().iter().next().expect("sealed").clone();
+    assert_eq!((first.name().generation, first.base()), (2, Offset::ZERO), "it was rewritten");
+    let end = first.end();
+    drop(log);
+    let disk = disk.kill();
+    for cut in 1..end.get() {
+        let (disk, to) = (disk.fork(cut), Path::new("/restored"));
+        disk.create_dir(to).expect("a free name");
+        let until = Until::Offset(Offset::new(cut));
+        restore_log(&disk, dir, to, until, now()).expect("restored");
+        let log = open(&disk, to);
+        let ids: Vec<_> = log.ids().iter().map(|id| id.offset.get()).collect();
+        assert_eq!(ids, (0..cut).collect::<Vec<_>>(), "cut at {cut}");
+        // Of a producer that went on behind the cut what is left of its events says how far it had come.
+        for known in log.producers().iter() {
+            assert!(known.first.get() < cut, "cut at {cut}");
+        }
+        assert!(log.producers().len() as u64 >= cut.min(10) / 2, "cut at {cut}");
+    }
+}

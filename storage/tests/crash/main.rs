@@ -13,6 +13,7 @@ use strandline_storage::{
     log::{Log, Op},
     offset::Position,
     segment::SegmentName,
+    snapshot,
 };
 
 mod damage;
@@ -33,6 +34,7 @@ fn config() -> LogConfig {
         preallocate_bytes_max: 16 << 10,
         reserve_bytes: 16 << 10,
         compress_after_s: 0,
+        snapshot_segments: 2,
         ..LogConfig::default()
     }
 }
@@ -47,7 +49,8 @@ fn open(disk: &SimDisk, model: &mut Model) -> Process {
     Process::open(disk, config(), BEGIN, model).expect("nothing is wrong with this log")
 }
 
-/// A life with everything in it: appends, rolls, seals, idle frames, a clean stop and a restart.
+/// A life with everything in it: appends, rolls, seals, rewrites, retention, snapshots, idle frames, a clean stop
+/// and a restart.
 /// Ends early when the disk crashes.
 fn script(disk: &SimDisk, rng: &mut SimRng, model: &mut Model) {
     let mut now = BEGIN;
@@ -56,6 +59,9 @@ fn script(disk: &SimDisk, rng: &mut SimRng, model: &mut Model) {
         for round in 0..12 {
             for _ in 0..3 {
                 process.append(rng, model, now);
+            }
+            if round % 4 == 3 {
+                process.retain(rng, model, now);
             }
             process.start_ops(now);
             // One is left under way now and then, so that a crash finds several.
@@ -350,7 +356,7 @@ fn a_log_is_locked_while_it_is_open() {
 
 /// A killed process leaves no file that a later one would take for a segment's.
 #[test]
-fn only_segments_are_left_behind_after_many_crashes() {
+fn only_segments_and_snapshots_are_left_behind_after_many_crashes() {
     let mut rng = SimRng::new(5);
     let mut model = Model::default();
     let mut disk = disk(5);
@@ -361,7 +367,8 @@ fn only_segments_are_left_behind_after_many_crashes() {
     }
     drop(open(&disk, &mut model));
     for (name, _) in files(&disk) {
-        assert!(SegmentName::parse(&name).is_some(), "{name} is left behind");
+        let is_known = SegmentName::parse(&name).is_some() || snapshot::offset_of(&name).is_some();
+        assert!(is_known, "{name} is left behind");
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 use strandline_storage::{
     append::{Append, OffsetScope, ProducerClaim, ProducerId},
     config::{LogConfig, SyncMode},
+    control::Control,
     error::{AppendError, OpenError},
     io::{
         BlockingReads,
@@ -21,6 +22,7 @@ use strandline_storage::{
     offset::Offset,
     reader::{ReadQuery, offset_at_time},
     selection::Order,
+    settings::{LogRetention, LogSettings},
     topic::TopicPattern,
 };
 
@@ -69,6 +71,7 @@ impl Process {
         let visible = to_usize(log.visible());
         model.tag_may_change = tag_may_change;
         model.recovered(visible, log.tag().as_str());
+        model.check_start(to_usize(log.start()));
         (model.tag_may_change, model.showed_early) = (shows_early, shows_early);
         let process = Process { disk: disk.clone(), log, pending: Vec::new(), published: visible };
         assert_eq!(process.log.next(), process.log.visible(), "nothing is staged");
@@ -100,6 +103,19 @@ impl Process {
             assert!(appended.time_ms >= earlier_ms, "time goes on");
             assert!(self.log.poisoned().is_none(), "a poisoned log takes nothing");
             model.append(batch, appended.time_ms);
+        }
+    }
+
+    /// Lets the log keep so many events, or as many as come.
+    pub fn retain(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
+        let count = *rng.pick(&[None, Some(1), Some(5), Some(20), Some(100)]);
+        let retain = LogRetention { count, ..LogRetention::default() };
+        let control = Control::Log(LogSettings { retain });
+        if let Some(count) = count.and_then(|count| usize::try_from(count).ok()) {
+            model.count_min = Some(model.count_min.map_or(count, |known| known.min(count)));
+        }
+        if let Ok(appended) = self.log.append_control(&control, now) {
+            model.append(vec![control.event()], appended.time_ms);
         }
     }
 
@@ -227,7 +243,7 @@ impl Process {
     /// Checks what holds at every moment, and notes what nobody may take back from here on.
     fn observe(&mut self, model: &mut Model) {
         let Process { log, published, .. } = self;
-        assert!(log.start() <= log.synced() && log.synced() <= log.visible());
+        assert!(log.start() <= log.visible() && log.synced() <= log.visible());
         assert!(log.visible() <= log.next());
         assert_eq!(to_usize(log.next()), model.events.len(), "what was staged keeps its offset");
         for frame in log.take_published() {
@@ -241,6 +257,9 @@ impl Process {
         if log.config().sync == SyncMode::Commit {
             assert_eq!(log.synced(), log.visible(), "readers see only what no crash can take");
         }
+        model.seen_max = model.seen_max.max(*published);
+        model.check_start(to_usize(log.start()));
+        model.start = model.start.max(to_usize(log.start()));
         model.safe = to_usize(log.synced());
         model.seen = *published;
     }
@@ -251,9 +270,10 @@ impl Process {
         // After a failed sync the page cache may drop what readers had seen and the device never got.
         let is_poisoned = self.log.poisoned().is_some();
         let readable = if is_poisoned { to_usize(self.log.synced()) } else { visible };
-        self.check_read(Vec::new(), 0..readable, Order::Ascending, model);
+        let start = to_usize(self.log.start()).max(model.start).min(readable);
+        self.check_read(Vec::new(), start..readable, Order::Ascending, model);
         for _ in 0..3 {
-            let from = rng.index(readable + 1);
+            let from = start + rng.index(readable - start + 1);
             let end = from + rng.index(readable - from + 1);
             let order = *rng.pick(&[Order::Ascending, Order::Descending]);
             self.check_read(model::patterns(rng), from..end, order, model);
@@ -263,15 +283,40 @@ impl Process {
             let time_ms = (near_ms + rng.below(3)).saturating_sub(1);
             let sealed = self.log.unsealed_start();
             let expected = model.offset_at_time(time_ms, to_usize(sealed));
+            let is_kept = expected.is_none_or(|offset| to_usize(offset) >= start);
             let found = offset_at_time(self.log.segments(), &BlockingReads, time_ms);
-            assert_eq!(now_or_panic(found).expect("readable"), expected, "at {time_ms}");
+            let found = now_or_panic(found).expect("readable");
+            assert!(!is_kept || found == expected, "at {time_ms}: {found:?}, not {expected:?}");
         }
-        let topics = self.log.topics().page("", None, usize::MAX);
-        let listed = topics.into_iter().map(|topic| {
-            let name = topic.topic.as_str().to_owned();
-            (name, topic.count, topic.first.get(), topic.last.get(), topic.last_time_ms)
-        });
-        assert_eq!(listed.collect::<Vec<_>>(), model.topics(visible));
+        self.check_topics(model, visible);
+    }
+
+    /// Compares what is listed with what is there. Of a topic that has events below the start of the log
+    /// somebody who asks counts anew what is left.
+    fn check_topics(&self, model: &Model, visible: usize) {
+        let start = self.log.start().get().max(model.start as u64);
+        let mut listed = std::collections::BTreeMap::new();
+        for topic in self.log.topics().page("", None, usize::MAX) {
+            listed.insert(topic.topic.as_str().to_owned(), topic);
+        }
+        for (name, _, _, last, last_time_ms) in model.topics(visible) {
+            let Some(topic) = listed.remove(&name) else {
+                assert!(last < start, "{name} is not listed");
+                continue;
+            };
+            assert_eq!((topic.last.get(), topic.last_time_ms), (last, last_time_ms), "{name}");
+            assert_eq!(self.log.topics().last_ever(&name), Some(topic.last));
+            if topic.first.get() >= start {
+                let range = to_usize(Offset::new(start))..visible;
+                let offsets = model.offsets_of(&name, range);
+                assert_eq!(
+                    (topic.count, topic.first.get()),
+                    (offsets.len() as u64, offsets[0]),
+                    "{name}"
+                );
+            }
+        }
+        assert!(listed.is_empty(), "nobody appended to {:?}", listed.keys());
     }
 
     fn check_read(
@@ -287,7 +332,8 @@ impl Process {
         }
         let (found, lost) = read_offsets(&self.log, topics, range, order, model);
         assert_eq!(lost, [], "nothing is damaged");
-        assert_eq!(found, wanted);
+        let segments: Vec<_> = self.log.segments().iter().map(|segment| segment.name()).collect();
+        assert_eq!(found, wanted, "kept from {}, sealed: {segments:?}", self.log.start());
     }
 }
 

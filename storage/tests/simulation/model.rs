@@ -44,6 +44,13 @@ pub struct Model {
     pub safe: usize,
     /// Events below it were visible.
     pub seen: usize,
+    /// The log was told to keep no more than so many events, at some time.
+    pub count_min: Option<usize>,
+    /// The most that ever was visible.
+    pub seen_max: usize,
+    /// The log has kept nothing before it, at some time: what is below may be gone, though a start that knows
+    /// the limits again has not applied them yet.
+    pub start: usize,
     pub tag: Option<String>,
     /// Whether the tag may change: the last stop was unclean, in a mode that shows events early.
     pub tag_may_change: bool,
@@ -121,19 +128,28 @@ impl Model {
         self.tag = Some(tag.to_owned());
     }
 
+    /// The log says that it keeps nothing before `start`: was it told so?
+    pub fn check_start(&self, start: usize) {
+        let allowed = self.count_min.map_or(0, |count| self.seen_max.saturating_sub(count));
+        assert!(start <= allowed, "kept from {start} on, and {allowed} was allowed");
+    }
+
     /// Compares an event that was read with the one that was appended at that offset.
     pub fn check_event(&self, read: &EventView<'_>) {
         let offset = usize::try_from(read.offset().get()).expect("small");
         let kept = self.events.get(offset).unwrap_or_else(|| panic!("nobody appended {offset}"));
         let Kept { event, time_ms } = kept;
-        assert_eq!(read.data(), &event.data[..], "data of {offset}");
+        // The log adds to its settings what those before had let go.
+        if event.kind != EventKind::LogSettings {
+            assert_eq!(read.data(), &event.data[..], "data of {offset}");
+        }
         assert_eq!(read.topic(), event.topic.as_str(), "topic of {offset}");
         assert_eq!(read.time_ms(), *time_ms, "time of {offset}");
         assert_eq!(read.event_type(), event.event_type.as_str(), "type of {offset}");
         assert_eq!(read.id(), event.id.as_deref(), "id of {offset}");
         assert_eq!(read.key(), event.key.as_deref(), "key of {offset}");
         assert_eq!(read.form(), event.form, "form of {offset}");
-        assert_eq!(read.kind(), EventKind::Data, "kind of {offset}");
+        assert_eq!(read.kind(), event.kind, "kind of {offset}");
         let content_type = match &*event.content_type {
             "" => NewEvent::JSON,
             other => other,
@@ -150,6 +166,12 @@ impl Model {
         };
         let offsets = range.filter(|offset| wanted(&self.events[*offset].event.topic));
         offsets.map(|offset| offset as u64).collect()
+    }
+
+    /// The offsets in `range` of the events of a topic.
+    pub fn offsets_of(&self, topic: &str, range: Range<usize>) -> Vec<u64> {
+        let of_topic = range.filter(|offset| self.events[*offset].event.topic.as_str() == topic);
+        of_topic.map(|offset| offset as u64).collect()
     }
 
     /// The first offset below `end` whose event is not older than `time_ms`.

@@ -1,6 +1,6 @@
 //! What recovery needs of an index file: where the segment ends, and its state delta.
 
-use std::{io, path::Path};
+use std::{convert::Infallible, io, path::Path};
 
 use crate::{
     error::OpenError,
@@ -13,10 +13,11 @@ use crate::{
     offset::Position,
     once::{IdEntry, ProducerEntry},
     state::LogState,
+    topic::TopicNumber,
 };
 
 /// The checked parts of an index file.
-pub(super) struct StoredIndex {
+pub(crate) struct StoredIndex {
     resident: ResidentIndex,
     topics: Vec<u8>,
     ids: Vec<IdEntry>,
@@ -27,9 +28,17 @@ pub(super) struct StoredIndex {
 
 impl StoredIndex {
     /// Reads an index. `None` if it is damaged: the segment is then scanned, and indexed anew.
-    pub(super) fn read<D: Disk>(disk: &D, path: &Path) -> Result<Option<StoredIndex>, OpenError> {
+    pub(crate) fn read<D: Disk>(disk: &D, path: &Path) -> Result<Option<StoredIndex>, OpenError> {
         let file = disk.open(path, Access::Read).map_err(OpenError::io("opening", path))?;
-        match read_parts(&file) {
+        StoredIndex::of_file(&file, path)
+    }
+
+    /// The same of one that is open.
+    pub(crate) fn of_file<F: DiskFile>(
+        file: &F,
+        path: &Path,
+    ) -> Result<Option<StoredIndex>, OpenError> {
+        match read_parts(file) {
             Ok(Ok(index)) => Ok(Some(index)),
             Ok(Err(IndexError::NewerVersion { version })) => Err(OpenError::NewerVersion {
                 file: path.to_owned(),
@@ -43,22 +52,33 @@ impl StoredIndex {
     }
 
     /// Which log file it belongs to, and how that ends.
-    pub(super) fn header(&self) -> &IndexHeader {
+    pub(crate) fn header(&self) -> &IndexHeader {
         self.resident.header()
     }
 
     /// Adds what the segment says beside topics.
-    pub(super) fn add_to(&self, state: &mut LogState) {
+    pub(crate) fn add_to(&self, state: &mut LogState) {
         state.add(self.ids.iter(), &self.producers, &self.controls);
     }
 
     /// The topics whose last event in the segment is gone.
-    pub(super) fn gone(&self) -> &[GoneTopic] {
+    pub(crate) fn gone(&self) -> &[GoneTopic] {
         &self.gone
     }
 
+    /// The numbers of all topics that have events in the segment, or had some.
+    pub(crate) fn topic_numbers(&self) -> Vec<TopicNumber> {
+        let mut numbers: Vec<_> = self.gone.iter().map(|topic| topic.number).collect();
+        let added = self.for_each_topic(|_, topic| {
+            numbers.push(topic.number);
+            Ok::<(), Infallible>(())
+        });
+        let Ok(()) = added;
+        numbers
+    }
+
     /// Hands over each topic that has events in the segment. All of them were checked before.
-    pub(super) fn for_each_topic<E>(
+    pub(crate) fn for_each_topic<E>(
         &self,
         mut take: impl FnMut(&str, &TopicSummary) -> Result<(), E>,
     ) -> Result<(), E> {

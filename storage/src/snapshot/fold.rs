@@ -1,0 +1,234 @@
+//! A snapshot in the making: what the one before said, and what the index of each segment behind it adds.
+//!
+//! A fold over the log, as recovery is one: see `recovery.rs` and [`crate::state`]. Some 100 bytes and the name
+//! for each topic while it lasts.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    index::{TopicSummary, delta},
+    offset::Offset,
+    once::{IdWindow, producers::FORGOTTEN_S},
+    segment::Incarnation,
+    snapshot::{LiveSegment, Parts, Snapshot, TopicAt, rules::StoredRules, segments, topics},
+    state::LogState,
+    stored_index::StoredIndex,
+    topics::TopicConflict,
+};
+
+/// See the head of this file.
+pub(crate) struct Fold {
+    /// What has been taken in ends here.
+    offset: Offset,
+    last_time_ms: u64,
+    /// Of the segment that ends there.
+    incarnation: Option<Incarnation>,
+    topics: BTreeMap<u32, Folded>,
+    state: LogState,
+}
+
+struct Folded {
+    name: Box<str>,
+    count: u64,
+    first: Offset,
+    last: Offset,
+    first_time_ms: u64,
+    last_time_ms: u64,
+    is_lessened: bool,
+}
+
+impl Fold {
+    /// Of a log from its beginning on.
+    pub(crate) fn new(window: IdWindow) -> Fold {
+        Fold {
+            offset: Offset::ZERO,
+            last_time_ms: 0,
+            incarnation: None,
+            topics: BTreeMap::new(),
+            state: LogState::new(window),
+        }
+    }
+
+    /// From a snapshot on.
+    pub(crate) fn of(snapshot: &Snapshot, window: IdWindow) -> Fold {
+        let mut fold = Fold::new(window);
+        snapshot.add_to(&mut fold.state);
+        let header = snapshot.header();
+        fold.offset = header.offset;
+        fold.last_time_ms = header.last_time_ms;
+        fold.incarnation = Some(header.incarnation);
+        let added = snapshot.for_each_topic(|topic| {
+            let folded = Folded {
+                name: topic.name.into(),
+                count: topic.count,
+                first: topic.first,
+                last: topic.last,
+                first_time_ms: topic.first_time_ms,
+                last_time_ms: topic.last_time_ms,
+                is_lessened: topic.is_lessened,
+            };
+            fold.topics.insert(topic.number.get(), folded);
+            Ok::<(), std::convert::Infallible>(())
+        });
+        let Ok(()) = added;
+        fold
+    }
+
+    /// What a running log knows, but for what lies behind an offset: a bug that is planted.
+    #[cfg(mutations)]
+    pub(crate) fn of_live(
+        topics: &crate::topics::TopicTable,
+        state: &LogState,
+        offset: Offset,
+        last_time_ms: u64,
+        incarnation: Incarnation,
+    ) -> Fold {
+        let mut fold = Fold::new(state.ids.window());
+        state.ids.iter().filter(|id| id.offset < offset).for_each(|id| fold.state.ids.push(*id));
+        let is_below = |first: Offset, events: u32| first.plus(events.into()) <= offset;
+        for entry in state.producers.iter().filter(|entry| is_below(entry.first, entry.events)) {
+            fold.state.producers.put(*entry);
+        }
+        fold.state.rules = state.rules.clone();
+        let listed = topics.page("", None, usize::MAX);
+        for topic in listed.iter().filter(|topic| topic.first < offset) {
+            let last = topic.last.min(offset.previous().unwrap_or_default());
+            let folded = Folded {
+                name: topic.topic.as_str().into(),
+                count: topic.count.min(last.since(topic.first) + 1),
+                first: topic.first,
+                last,
+                first_time_ms: topic.last_time_ms,
+                last_time_ms: topic.last_time_ms,
+                is_lessened: false,
+            };
+            fold.topics.insert(topic.number.get(), folded);
+        }
+        Fold { offset, last_time_ms, incarnation: Some(incarnation), ..fold }
+    }
+
+    /// What has been taken in ends here.
+    pub(crate) fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    /// Takes in the segment that begins where the last one ended, or what is left of it.
+    pub(crate) fn add(&mut self, index: &StoredIndex) -> Result<(), TopicConflict> {
+        let header = index.header();
+        assert_eq!(header.base_offset, self.offset, "segments are taken in in order");
+        index.for_each_topic(|name, summary| self.add_events(name, summary))?;
+        for gone in index.gone() {
+            let topic = self.topic(gone.number.get(), &gone.name)?;
+            topic.note_last(gone.last_offset, gone.last_time_ms);
+        }
+        index.add_to(&mut self.state);
+        self.offset = header.end_offset;
+        self.last_time_ms = self.last_time_ms.max(header.last_time_ms);
+        self.incarnation = Some(header.incarnation);
+        Ok(())
+    }
+
+    /// The topics of a segment may have fewer events than had been counted: it has been rewritten.
+    pub(crate) fn lessen(&mut self, index: &StoredIndex) {
+        for number in index.topic_numbers() {
+            if let Some(topic) = self.topics.get_mut(&number.get()) {
+                topic.is_lessened = true;
+            }
+        }
+    }
+
+    fn add_events(&mut self, name: &str, summary: &TopicSummary) -> Result<(), TopicConflict> {
+        let topic = self.topic(summary.number.get(), name)?;
+        if topic.count == 0 {
+            topic.first = summary.first_offset;
+            topic.first_time_ms = summary.last_time_ms;
+        }
+        topic.count += summary.event_count;
+        topic.note_last(summary.last_offset, summary.last_time_ms);
+        Ok(())
+    }
+
+    /// The entry of a number, which has this name.
+    fn topic(&mut self, number: u32, name: &str) -> Result<&mut Folded, TopicConflict> {
+        let topic = self.topics.entry(number).or_insert_with(|| Folded {
+            name: name.into(),
+            count: 0,
+            first: Offset::ZERO,
+            last: Offset::ZERO,
+            first_time_ms: 0,
+            last_time_ms: 0,
+            is_lessened: false,
+        });
+        if *topic.name != *name {
+            let (known, claimed) = (topic.name.to_string(), name.to_owned());
+            return Err(TopicConflict { number, known, claimed });
+        }
+        Ok(topic)
+    }
+
+    /// The bytes of the snapshot. `segments` are those below its offset that hold events.
+    ///
+    /// # Panics
+    ///
+    /// If nothing was taken in.
+    pub(crate) fn finish(mut self, segments: &[LiveSegment]) -> Vec<u8> {
+        let kept_from = segments.first().map_or(self.offset, |segment| segment.base);
+        let (encoded, topic_count) = self.encode_topics(kept_from);
+        let LogState { ids, producers, rules } = &mut self.state;
+        rules.forget_below(kept_from);
+        // An append comes later than all of these: it asks for none that is too old by now.
+        let window_ms = ids.window().time_ms;
+        let is_young = |time_ms: u64| self.last_time_ms < time_ms.saturating_add(window_ms);
+        let young = ids.iter().filter(|entry| is_young(entry.time_ms));
+        let encoded_ids = delta::encode_ids(young, Offset::ZERO);
+        let now_s = delta::seconds(self.last_time_ms);
+        let known =
+            producers.iter().filter(|known| now_s < known.time_s.saturating_add(FORGOTTEN_S));
+        let mut known: Vec<_> = known.copied().collect();
+        known.sort_unstable_by_key(|entry| (entry.first, entry.hash));
+        let encoded_producers = delta::encode_producers(known.iter());
+        let (controls, floors) = StoredRules::of(rules, kept_from).encode();
+        let sections =
+            [segments::encode(segments), encoded, encoded_ids, encoded_producers, controls, floors];
+        let parts = Parts {
+            offset: self.offset,
+            kept_from,
+            last_time_ms: self.last_time_ms,
+            incarnation: self.incarnation.expect("something was taken in"),
+            topic_count,
+            sections,
+        };
+        parts.assemble()
+    }
+
+    fn encode_topics(&self, kept_from: Offset) -> (Vec<u8>, u64) {
+        let floors = self.state.rules.floors();
+        let (mut bytes, mut next) = (Vec::new(), 0);
+        for (number, topic) in &self.topics {
+            let floor = floors.of(&topic.name).max(kept_from);
+            let has_events = topic.count > 0 && topic.last >= floor;
+            let is_cut = topic.first < floors.of(&topic.name);
+            let entry = TopicAt {
+                number: crate::topic::TopicNumber::new(*number),
+                name: &topic.name,
+                count: if has_events { topic.count } else { 0 },
+                first: topic.first,
+                last: topic.last,
+                // Its former life does not make it old.
+                first_time_ms: if is_cut { topic.last_time_ms } else { topic.first_time_ms },
+                last_time_ms: topic.last_time_ms,
+                is_lessened: topic.is_lessened && has_events,
+            };
+            topics::encode(&mut bytes, &entry, next);
+            next = u64::from(*number) + 1;
+        }
+        (bytes, self.topics.len() as u64)
+    }
+}
+
+impl Folded {
+    fn note_last(&mut self, last: Offset, time_ms: u64) {
+        self.last = self.last.max(last);
+        self.last_time_ms = self.last_time_ms.max(time_ms);
+    }
+}
