@@ -1,6 +1,6 @@
 //! What happens when events are appended: limits, what must happen once, conditions, staging.
 
-use std::{collections::HashMap, iter};
+use std::collections::HashMap;
 
 use super::{Close, Log, Notice, Now, Poison};
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
         producers::{Judged, producer_hash},
     },
     staging::Staging,
-    topic::TopicNumber,
 };
 
 /// An event with an id that is not there yet.
@@ -134,11 +133,8 @@ impl<D: Disk> Log<D> {
     ) -> Appended {
         let base = self.next;
         let topics = &mut self.topics;
-        // Each by itself would wait for the memory that its topic lies in; together they wait once.
         let hashes: Vec<u64> = events.iter().map(|event| topics.hash(&event.topic)).collect();
-        let known: Vec<Option<TopicNumber>> = iter::zip(&events, &hashes)
-            .map(|(event, hash)| topics.find_hashed(*hash, &event.topic))
-            .collect();
+        let known = topics.find_all(events.iter().map(|event| &*event.topic), &hashes);
         let next = &mut self.next;
         let ids = &mut self.state.ids;
         let (mut first, mut last) = (Offset::MAX, Offset::ZERO);

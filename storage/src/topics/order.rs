@@ -70,6 +70,19 @@ impl Run {
         }
     }
 
+    /// Takes the second half out. Hints stay as they are, unless the names of a half have more in common.
+    fn split<'a>(&mut self, name_of: impl Fn(u32) -> &'a str) -> Run {
+        let mut behind = Run {
+            head: self.head,
+            numbers: self.numbers.split_off(RUN_MAX / 2),
+            shared: self.shared,
+            hints: self.hints.split_off(RUN_MAX / 2),
+        };
+        self.look(&name_of);
+        behind.look(&name_of);
+        behind
+    }
+
     /// Where `name`, which is not below the first, is or belongs.
     fn find<'a>(&self, name: &str, name_of: impl Fn(u32) -> &'a str) -> Result<usize, usize> {
         let (bytes, shared) = (name.as_bytes(), self.shared);
@@ -154,9 +167,8 @@ impl Order {
         }
         if is_full {
             let run = &mut self.runs[at];
-            let numbers = run.numbers.split_off(RUN_MAX / 2);
-            run.look(&name_of);
-            self.runs.insert(at + 1, Run::new(numbers, &name_of));
+            let behind = run.split(&name_of);
+            self.runs.insert(at + 1, behind);
             if let Some(rest) = place.checked_sub(RUN_MAX / 2).filter(|rest| *rest > 0) {
                 (at, place) = (at + 1, rest);
             }

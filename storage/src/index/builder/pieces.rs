@@ -149,6 +149,11 @@ impl Chains {
         }
     }
 
+    /// Looks at where a chain ends, so that it is near when it grows.
+    pub fn look(&self, chain: &Chain) -> u32 {
+        if chain.last == NONE { 0 } else { self.links.get(chain.last).next }
+    }
+
     /// Appends the bytes of a chain to `out`.
     pub fn read(&self, chain: &Chain, out: &mut Vec<u8>) {
         let mut at = chain.first;
