@@ -3,6 +3,7 @@
 
     benches/topics.py             everything below
     benches/topics.py append      the same events to a million topics and to one, in turn: rate and processor time of the server
+    benches/topics.py requests    the same, a request an event: 64 connections with many requests in flight
     benches/topics.py memory      memory a topic beside its name, after the load and after a start
     benches/topics.py list        pages of topics: by prefix, deep ones, and once retention has passed the first events of all
     benches/topics.py delete      a hundred thousand topics deleted one by one: processor time of the first and the last of them
@@ -213,8 +214,49 @@ def list_topics():
     done(server)
 
 
+def pipelined(server, requests, status, connections=64):
+    """Sends all requests over some connections, without waiting for answers, which must be of this status; returns seconds, also of the processor."""
+    texts = ["".join(requests[at::connections]).encode() for at in range(connections)]
+    sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in texts]
+    cpu, begin = cpu_seconds(server), time.monotonic()
+    for each, text in zip(sockets, texts):
+        threading.Thread(target=each.sendall, args=[text]).start()
+    line = f"HTTP/1.1 {status}".encode()
+    for at, each in enumerate(sockets):
+        left, rest = len(requests[at::connections]), b""
+        while left > 0:
+            part = each.recv(1 << 16)
+            assert part, "the server hung up"
+            part = rest + part
+            left -= part.count(line)
+            rest = part[max(0, len(part) - len(line) + 1):]
+        each.close()
+    return time.monotonic() - begin, cpu_seconds(server) - cpu
+
+
+def request(server, method, topic, text=""):
+    head = f"{method} /api/v1/topics/{topic} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+    return head + (f"Content-Type: application/json\r\nPrefer: return=minimal\r\nContent-Length: {len(text)}\r\n\r\n{text}" if text else "\r\n")
+
+
+def requests():
+    server = loaded()
+    text, count, rounds = json.dumps({"text": DATA}), 100_000, 4
+    totals = {"many": [0.0, 0.0], "one": [0.0, 0.0]}
+    for turn in range(rounds + 1):
+        for what, topic_of in (("many", lambda number: name((number * 7 + turn) % TOPICS)), ("one", lambda _: ONE)):
+            taken = pipelined(server, [request(server, "POST", topic_of(number) + "/events", text) for number in range(count)], 204)
+            if turn > 0:
+                totals[what] = [known + more for known, more in zip(totals[what], taken)]
+    for what, (seconds, cpu) in totals.items():
+        print(f"  {what}: {count * rounds / seconds / 1e3:.0f}k requests/s, {cpu / count / rounds * 1e6:.2f} us of processor time each")
+    slower, more = (totals["many"][at] / totals["one"][at] - 1 for at in range(2))
+    print(f"  to {TOPICS} topics: {slower * 100:+.1f} % time, {more * 100:+.1f} % processor time")
+    done(server)
+
+
 def delete():
-    count, readers = min(TOPICS, 100_000), 16
+    count = min(TOPICS, 100_000)
     server = strandline()
     Load(server).append(body(name, 0, 0, count), count)
     # Somebody whom it does not concern.
@@ -222,19 +264,7 @@ def delete():
     stream.sendall(f"GET /api/v1/events/stream?topic=other HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
     share = count // 10
     for begin in range(0, count, share):
-        before, started = cpu_seconds(server), time.monotonic()
-        sockets = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(readers)]
-        for at, each in enumerate(sockets):
-            lines = (f"DELETE /api/v1/topics/{name(number)} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n" for number in range(begin + at, begin + share, readers))
-            threading.Thread(target=each.sendall, args=["".join(lines).encode()]).start()
-        for at, each in enumerate(sockets):
-            wanted, got, rest = len(range(begin + at, begin + share, readers)), 0, b""
-            while got < wanted:
-                part = each.recv(1 << 16)
-                assert part, "the server hung up"
-                got, rest = got + (rest + part).count(b"HTTP/1.1 204") - rest.count(b"HTTP/1.1 204"), (rest + part)[-11:]
-            each.close()
-        took, cpu = time.monotonic() - started, cpu_seconds(server) - before
+        took, cpu = pipelined(server, [request(server, "DELETE", name(number)) for number in range(begin, begin + share)], 204, 16)
         if begin in (0, share * 4, share * 9):
             print(f"  {begin} to {begin + share}: {share / took / 1e3:.1f}k a second, {cpu / share * 1e6:.1f} us of processor time each", flush=True)
     server.end(signal.SIGTERM)
@@ -262,7 +292,7 @@ def replay():
 
 
 if __name__ == "__main__":
-    figures = {"append": append, "memory": memory, "list": list_topics, "delete": delete, "replay": replay}
+    figures = {"append": append, "requests": requests, "memory": memory, "list": list_topics, "delete": delete, "replay": replay}
     chosen = sys.argv[1:] or list(figures)
     if any(each not in figures for each in chosen):
         raise SystemExit(__doc__)
