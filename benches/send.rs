@@ -12,7 +12,7 @@ use std::{
     io,
     net::{TcpListener, TcpStream},
     os::fd::{AsFd, AsRawFd},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -51,49 +51,48 @@ fn measure(bytes: usize, zero_copy: bool, reader_core: Option<usize>) -> io::Res
     for _ in 0..SOCKETS {
         theirs.push(TcpStream::connect(listener.local_addr()?)?);
         let socket = listener.accept()?.0;
-        socket.set_nonblocking(true)?;
         if zero_copy {
             ask_for_zero_copy(&socket)?;
         }
         ours.push(socket);
     }
-    let is_over = AtomicBool::new(false);
+    let (is_over, read_bytes) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
-        let reader = scope.spawn(|| read_all(&theirs, reader_core, &is_over));
-        let sent = send_on(&ours, bytes, zero_copy);
+        let reader = scope.spawn(|| read_all(&theirs, reader_core, &is_over, &read_bytes));
+        let sent = send_on(&ours, bytes, zero_copy, &read_bytes);
         is_over.store(true, Ordering::Relaxed);
         reader.join().expect("the reader does not panic")?;
         sent
     })
 }
 
-fn send_on(sockets: &[TcpStream], bytes: usize, zero_copy: bool) -> io::Result<f64> {
+/// Sends in rounds; each begins when the last has been read, so that no socket is full at its beginning.
+fn send_on(
+    sockets: &[TcpStream],
+    bytes: usize,
+    zero_copy: bool,
+    read_bytes: &AtomicUsize,
+) -> io::Result<f64> {
     let data = vec![b'x'; bytes];
     let flags = SendFlags::NOSIGNAL | if zero_copy { MSG_ZEROCOPY } else { SendFlags::empty() };
-    let (begin, cpu_begin) = (Instant::now(), thread_cpu_us());
-    let (mut sends, mut full) = (0_u32, 0);
+    let (begin, mut cpu_us, mut sends) = (Instant::now(), 0.0, 0_u32);
+    let mut sent_bytes = 0;
     while begin.elapsed() < MEASURE {
-        let before = sends;
+        let cpu_begin_us = thread_cpu_us();
         for socket in sockets {
-            match send(socket, &data, flags) {
-                Ok(_) => sends += 1,
-                Err(Errno::AGAIN | Errno::NOBUFS) => full += 1,
-                Err(error) => return Err(error.into()),
-            }
+            // It blocks while the socket is full: asleep it costs nothing.
+            sent_bytes += send(socket, &data, flags)?;
+            sends += 1;
         }
         if zero_copy {
             sockets.iter().try_for_each(take_completions)?;
         }
-        if sends == before {
-            // The reader is the limit; what failed in between is little beside what did not.
-            thread::sleep(Duration::from_micros(200));
+        cpu_us += thread_cpu_us() - cpu_begin_us;
+        while read_bytes.load(Ordering::Relaxed) < sent_bytes {
+            thread::sleep(Duration::from_micros(50));
         }
     }
-    let cpu_us = thread_cpu_us() - cpu_begin;
-    if full > sends {
-        eprintln!("{full} of {} sends found a full socket", full + sends);
-    }
-    Ok(cpu_us / f64::from(sends.max(1)))
+    Ok(cpu_us / f64::from(sends))
 }
 
 /// Reads what the kernel says of memory that it is done with.
@@ -110,7 +109,12 @@ fn take_completions(socket: &TcpStream) -> io::Result<()> {
     }
 }
 
-fn read_all(sockets: &[TcpStream], core: Option<usize>, is_over: &AtomicBool) -> io::Result<()> {
+fn read_all(
+    sockets: &[TcpStream],
+    core: Option<usize>,
+    is_over: &AtomicBool,
+    read_bytes: &AtomicUsize,
+) -> io::Result<()> {
     if let Some(core) = core {
         pin_to(core)?;
     }
@@ -126,7 +130,8 @@ fn read_all(sockets: &[TcpStream], core: Option<usize>, is_over: &AtomicBool) ->
         epoll::wait(poll.as_fd(), rustix::buffer::spare_capacity(&mut events), Some(&timeout))?;
         for event in &events {
             let index = usize::try_from(event.data.u64()).expect("few");
-            recv(&sockets[index], &mut buffer[..], RecvFlags::DONTWAIT)?;
+            let (_, count) = recv(&sockets[index], &mut buffer[..], RecvFlags::DONTWAIT)?;
+            read_bytes.fetch_add(count, Ordering::Relaxed);
         }
     }
     Ok(())

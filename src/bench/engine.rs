@@ -24,6 +24,9 @@ use super::{
 const SUBSCRIBERS_PER_LOOK: usize = 16;
 /// or after so many bytes that they got.
 const BYTES_PER_LOOK: u64 = 256 << 10;
+/// In a closed loop, nobody publishes while a subscriber has so many bytes to receive at once: else more
+/// comes than this thread can read, and how far it is behind is all that its latencies say.
+const BEHIND_BYTES: u64 = 64 << 10;
 const TOKEN_CONTROL: u64 = u64::MAX;
 const TOKEN_TIMER: u64 = u64::MAX - 1;
 
@@ -79,6 +82,10 @@ pub struct Engine<'t, T: Target> {
     ready: Vec<Ready>,
     /// Subscribers that may have more than was received of them.
     again: Vec<u32>,
+    /// Somebody had [`BEHIND_BYTES`] to receive, in this turn or the last.
+    is_behind: bool,
+    /// Publishers that wait until nobody has.
+    held: Vec<usize>,
     control_ready: Vec<Ready>,
     /// What payloads are made of.
     pub payloads: Payloads,
@@ -126,6 +133,8 @@ impl<'t, T: Target> Engine<'t, T> {
             buffer: vec![0; BUFFER_BYTES],
             ready: Vec::new(),
             again: Vec::new(),
+            is_behind: false,
+            held: Vec::new(),
             control_ready: Vec::new(),
             payloads: Payloads::new(payload_bytes),
             checker: Checker::new(subscribers, publishers),
@@ -256,7 +265,7 @@ impl<'t, T: Target> Engine<'t, T> {
         self.timer.arm(due_ns.unwrap_or(u64::MAX).min(until_ns))?;
         let mut ready = std::mem::take(&mut self.ready);
         let again = std::mem::take(&mut self.again).into_iter();
-        self.poll.wait(&mut ready, again.len() == 0)?;
+        self.poll.wait(&mut ready, again.len() == 0 && self.held.is_empty())?;
         let told = ready
             .iter()
             .filter(|one| one.token != TOKEN_CONTROL)
@@ -264,6 +273,7 @@ impl<'t, T: Target> Engine<'t, T> {
         self.control()?;
         self.send_due()?;
         let (mut served, mut looked_bytes) = (0, self.received_bytes);
+        let mut is_behind = false;
         for (index, told) in told.chain(again.map(|index| (index, None))) {
             let bytes = self.received_bytes - looked_bytes;
             if served >= SUBSCRIBERS_PER_LOOK || bytes >= BYTES_PER_LOOK {
@@ -271,10 +281,20 @@ impl<'t, T: Target> Engine<'t, T> {
                 self.send_due()?;
                 (served, looked_bytes) = (0, self.received_bytes);
             }
+            let before = self.received_bytes;
             self.serve_subscriber(index, told);
+            if self.received_bytes - before >= BEHIND_BYTES {
+                (is_behind, self.is_behind) = (true, true);
+            }
             served += 1;
         }
         self.ready = ready;
+        self.is_behind = is_behind;
+        if !is_behind {
+            for index in std::mem::take(&mut self.held) {
+                self.refill(index, now_ns())?;
+            }
+        }
         Ok(())
     }
 
@@ -359,6 +379,10 @@ impl<'t, T: Target> Engine<'t, T> {
                 taken.map_err(|reason| BenchError::Publisher { publisher: number, reason })?;
             publisher.link.keep(&self.buffer[taken..bytes]);
             self.last_news_ns = now;
+        }
+        if self.is_behind && matches!(self.load, Load::Closed { .. }) {
+            self.held.push(index);
+            return Ok(());
         }
         self.refill(index, now)
     }
