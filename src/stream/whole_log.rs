@@ -147,8 +147,15 @@ impl WholeLog {
 
     /// Takes from wherever the place is now; without hits, the place may have moved.
     async fn step(&mut self) -> Result<Option<Hits>, ReadError> {
+        // Before the segments are looked at: these then reach at least up to what is settled.
+        let settled = self.log.floors().settled();
         if let Some(hits) = self.asked.pop_front() {
-            return Ok(Some(hits));
+            if hits.frame.as_ref().is_none_or(|frame| frame.base_offset() >= settled) {
+                return Ok(Some(hits));
+            }
+            // What it holds may be gone: the segments know.
+            self.asked.clear();
+            self.ahead = None;
         }
         if let Some((reader, place)) = &mut self.sealed {
             let (hits, place) = (reader.next(self.log.reads()).await?, *place);
@@ -158,7 +165,7 @@ impl WholeLog {
             }
             return Ok(hits);
         }
-        if let Some(frame) = self.recent() {
+        if let Some(frame) = self.recent().filter(|frame| frame.base_offset() >= settled) {
             return Ok(Some(Hits::of_frame(&frame, &self.selection, self.rest(), self.order)));
         }
         let segments = self.log.segments();

@@ -299,7 +299,7 @@ impl<D: Disk> CompactJob<D> {
         Ok(latest)
     }
 
-    /// How many events are dead; so far, if the job is cancelled.
+    /// How many events are dead; so far only, if the job is cancelled.
     fn count_dead(
         &self,
         segment: &SealedSegment<D>,
@@ -351,7 +351,11 @@ impl<D: Disk> CompactJob<D> {
             Err(reason) => return Ok(damaged(reason)),
         };
         if !must {
-            match self.count_dead(segment, file, judges.clone(), &latest) {
+            let counted = self.count_dead(segment, file, judges.clone(), &latest);
+            if self.is_cancelled.load(Ordering::Relaxed) {
+                return Ok(CompactOutcome::Nothing { settled: Vec::new() });
+            }
+            match counted {
                 Ok(dead) if !compaction::pays(dead, segment.index().header().event_count) => {
                     return Ok(CompactOutcome::Looked(old));
                 }

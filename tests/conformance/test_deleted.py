@@ -2,6 +2,7 @@
 
 import time
 
+from harness import Server
 from wire import Sse, Ws
 
 
@@ -129,3 +130,32 @@ def test_websocket(server, topic):
         socket.send(type="subscribe", topics=[f"{topic}/b"], last_event_id=f"{offsets[0]}.{tag}")
         assert socket.next_of("subscribed")["subscription"] == 2
         assert socket.next()["data"] == "b", "nothing of it was deleted"
+
+
+def test_what_is_still_in_memory_does_not_come_back_once_the_segments_have_let_it_go():
+    """`DELETE` of a topic hides its events at once, and for ever"""
+    with Server("--segment-bytes", "1048576", "--shards", "2", "--compress-after", "1") as server:
+        filler = "".join(f'{{"topic":"filler","data":"{"x" * 1000}"}}\n' for _ in range(600))
+
+        def more():
+            status, _, body = server.request("POST", "/api/v1/events", filler, {"Content-Type": "application/x-ndjson"})
+            assert status == 201, body
+
+        fill(server, "going/1", 3)
+        delete(server, "going/1")
+        more(), more()
+        started = time.monotonic()
+        while b"strandline_compacted_segments_total 1" not in server.request("GET", "/metrics")[2]:
+            assert time.monotonic() < started + 40
+            time.sleep(0.2)
+        # The next look finds that nothing is left, and the deletion is forgotten.
+        for _ in range(24):
+            for order in ("asc", "desc"):
+                for at in range(2):
+                    page = server.json("GET", f"/api/v1/events/history?topic=going/1&order={order}")[1]
+                    assert page["events"] == []
+            time.sleep(0.5)
+        with Sse(server, {"topic": "going/*", "from": "-3"}) as stream:
+            stream.established()
+            server.append("going/2", '"new"')
+            assert stream.next()["data"] == '"new"'

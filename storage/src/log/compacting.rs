@@ -43,6 +43,8 @@ pub(super) struct Compaction {
     settling: Option<(Offset, u64)>,
     /// Topics that have lost events since they were counted.
     lessened: HashSet<TopicNumber>,
+    /// The rules have changed since the one that is under way began: what it finds is outdated.
+    is_outdated: bool,
     /// Ends the one that is under way.
     is_cancelled: Arc<AtomicBool>,
     /// How many rewrites there were, and what they came to, since the log was opened.
@@ -79,6 +81,9 @@ impl<D: Disk> Log<D> {
     }
 
     fn note_look(&mut self, name: SegmentName, now: Now) {
+        if self.compaction.is_outdated {
+            return;
+        }
         let (at_ms, notice) = self.clock.event_time(now);
         self.notices.extend(notice.map(Notice::Clock));
         self.compaction.looked_at.insert(name, Look { end: self.segments.end(), at_ms });
@@ -92,6 +97,7 @@ impl<D: Disk> Log<D> {
     /// The rules have changed: what was looked through is looked through again.
     pub(super) fn forget_looks(&mut self) {
         self.compaction.looked_at.clear();
+        self.compaction.is_outdated = true;
         (self.compaction.settled, self.compaction.settling) = (None, None);
     }
 
@@ -129,6 +135,7 @@ impl<D: Disk> Log<D> {
         self.notices.extend(notice.map(Notice::Clock));
         self.jobs.compact = JobState::Running;
         self.compaction.is_cancelled = Arc::default();
+        self.compaction.is_outdated = false;
         let at = (self.segments.end(), self.compaction.totals.segments);
         let settles = !self.state.rules.floors().is_empty() && self.compaction.settled != Some(at);
         self.compaction.settling = settles.then_some(at);
@@ -168,7 +175,10 @@ impl<D: Disk> Log<D> {
         self.jobs.compact = JobState::Idle;
         let done = match result {
             Ok(CompactOutcome::Nothing { settled }) => {
-                self.jobs.compact = JobState::after(now, LOOK_MS, false);
+                // One that was cancelled has not looked at everything.
+                if !self.compaction.is_cancelled.load(Ordering::Relaxed) {
+                    self.jobs.compact = JobState::after(now, LOOK_MS, false);
+                }
                 return self.settle(settled);
             }
             Ok(CompactOutcome::Looked(name)) => {

@@ -145,7 +145,8 @@ impl Ids {
         }
         let time_ms = self.entries[start + settled - 1].time_ms;
         while self.settled - self.dropped > self.window.events as u64
-            || self.entries.front().is_some_and(|first| !self.is_inside(first, time_ms))
+            || self.dropped < self.settled
+                && self.entries.front().is_some_and(|first| !self.is_inside(first, time_ms))
         {
             self.drop_front();
         }
@@ -229,6 +230,14 @@ mod tests {
         ids.push(entry(3, 12, 1_000));
         ids.settle(Offset::new(13));
         assert_eq!((ids.len(), ids.entries.len()), (2, 2), "what is settled is forgotten");
+
+        let mut ids = Ids::new(IdWindow { events: 2, time_ms: 0 });
+        ids.push(entry(1, 10, 1_000));
+        ids.push(entry(2, 11, 1_000));
+        for below in [11, 12] {
+            ids.settle(Offset::new(below));
+        }
+        assert_eq!((ids.entries.len(), found(&ids, 2, 1_000)), (0, None), "a window without time");
     }
 
     proptest! {
