@@ -23,7 +23,7 @@
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::AtomicBool},
 };
 
 pub use crate::{
@@ -171,6 +171,9 @@ struct Jobs<D: Disk> {
     ends_for_space: bool,
     /// How much the next extension adds.
     step_bytes: u64,
+    /// Tells the extension under way that frames may come to wait for it, which it is told once fewer
+    /// bytes than these are left.
+    extend_urgent: (Arc<AtomicBool>, u64),
     /// How far the segment must be prepared for the frame that waits.
     needed: Position,
     /// The prepared file of the next segment.
@@ -375,6 +378,7 @@ impl<D: Disk> Log<D> {
                 owes_reserve: false,
                 ends_for_space: false,
                 step_bytes: config.preallocate_bytes_min,
+                extend_urgent: Default::default(),
                 needed: Position::default(),
                 next_file: None,
                 rolling: false,

@@ -21,7 +21,7 @@
 //! PRODUCERS  as in an index
 //! CONTROLS   control events that come to the settings that hold: kind, one byte; length, varint; data
 //! FLOORS     the first kept offset of topics that were deleted or trimmed, by name (varints): name bytes,
-//!            name, offset
+//!            name, offset, that of the event that says so - that
 //! ```
 //! The header's checksum covers its 256 bytes but for itself; those of the sections, which lie one behind the
 //! other, begin with the [`Seed`] of the incarnation: that of the segment that ends at the offset.

@@ -8,7 +8,13 @@
 //! snapshot: the state at the end of the sealed part is written down (snapshots.rs)
 //! ```
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use super::{Close, JobState, Jobs, Log, NEXT_FILE_NAME, Notice, Now, Tail};
 use crate::{
@@ -78,7 +84,13 @@ impl<D: Disk> Log<D> {
     /// More zeroes, when a frame waits for them or little is left. A log that has grown to the largest step has
     /// one whole step left when the next begins: frames at the disk's own speed use up half of one meanwhile,
     /// or more, and would wait.
+    ///
+    /// An extension rests between its pieces, so that commits have the disk, until a quarter of what was
+    /// left when it began is used up, or it is waited for: at the disk's own speed it has no rest.
     fn next_extension(&mut self) -> Option<Job<D>> {
+        if self.jobs.extend == JobState::Running {
+            self.hurry_extension();
+        }
         if self.jobs.extend != JobState::Idle || self.jobs.rolling || self.is_space_owed() {
             return None;
         }
@@ -103,8 +115,19 @@ impl<D: Disk> Log<D> {
         let to = Position::new(wanted.max(self.jobs.needed.get()).min(limit));
         self.jobs.step_bytes = (self.jobs.step_bytes * 2).min(self.config.preallocate_bytes_max);
         self.jobs.extend = JobState::Running;
+        let is_urgent = Arc::new(AtomicBool::new(is_needed));
+        self.jobs.extend_urgent = (Arc::clone(&is_urgent), ahead_bytes / 4 * 3);
         let file = Arc::clone(&self.tail.file.zeroing);
-        Some(Job::Extend(ExtendJob { file, from: prepared, to }))
+        Some(Job::Extend(ExtendJob { file, from: prepared, to, is_urgent }))
+    }
+
+    fn hurry_extension(&self) {
+        let (is_urgent, left_bytes) = &self.jobs.extend_urgent;
+        let prepared = self.tail.file.prepared;
+        let ahead_bytes = prepared.get().saturating_sub(self.tail.end.get());
+        if ahead_bytes < *left_bytes || self.jobs.needed > prepared || self.close != Close::Open {
+            is_urgent.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The next segment's file, once half of this one is used.

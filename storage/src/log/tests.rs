@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use bytes::Bytes;
 
+use std::sync::atomic::Ordering;
+
 use super::*;
 use crate::{
     append::{Append, ExpectedOffset, OffsetScope, ProducerClaim, ProducerId, ProducerPlace},
@@ -361,6 +363,55 @@ fn a_failed_sync_of_an_extension_poisons_whatever_it_failed_for() {
     log.run_ops(now(60_000));
     assert_eq!(log.poisoned().expect("poisoned").first_unsynced, visible);
     assert_eq!(log.visible(), visible);
+}
+
+#[test]
+fn zeroing_has_rests_until_what_is_left_is_used_up_or_the_log_closes() {
+    let config = LogConfig {
+        preallocate_bytes_min: 256 << 10,
+        preallocate_bytes_max: 256 << 10,
+        segment_bytes: 1 << 20,
+        reserve_bytes: 0,
+        ..tiny()
+    };
+    for is_closed in [false, true] {
+        let disk = SimDisk::new(1);
+        let (mut log, _) = open_with(&disk, config.clone());
+        let (mut held, mut began_at) = (None, 0);
+        let mut count = 0;
+        let is_urgent = |op: &Op<SimDisk>| match op {
+            Op::Job { job: Job::Extend(job), .. } => job.is_urgent.load(Ordering::Relaxed),
+            _ => unreachable!("it is an extension"),
+        };
+        loop {
+            append(&mut log, "0");
+            count += 1;
+            while let Some(op) = log.next_op(now(2)) {
+                match op {
+                    Op::Job { job: Job::Extend(_), .. } => {
+                        assert!(!is_urgent(&op), "nobody waits for it yet");
+                        began_at = count;
+                        held = Some(op);
+                    }
+                    op => log.complete(op.run(&disk), now(2)),
+                }
+            }
+            let Some(extension) = &held else { continue };
+            if is_closed {
+                log.begin_close();
+                while let Some(op) = log.next_op(now(2)) {
+                    log.complete(op.run(&disk), now(2));
+                }
+                assert!(is_urgent(extension), "the end waits for it");
+                break;
+            }
+            if is_urgent(extension) {
+                break;
+            }
+        }
+        assert!(is_closed || count > began_at, "a quarter of what was left had to go first");
+        log.complete(held.expect("it is held").run(&disk), now(2));
+    }
 }
 
 #[test]

@@ -15,7 +15,15 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct StoredRules {
     controls: Vec<(EventKind, Box<[u8]>)>,
-    floors: Vec<(String, Offset)>,
+    floors: Vec<StoredFloor>,
+}
+
+/// What is kept of a topic, and the event that says so.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct StoredFloor {
+    topic: String,
+    floor: Offset,
+    said_at: Offset,
 }
 
 impl StoredRules {
@@ -35,7 +43,12 @@ impl StoredRules {
         // A longer name is that of no topic.
         let is_needed = |topic: &str, floor| floor > kept_from && topic.len() <= TOPIC_BYTES_MAX;
         let floors = rules.floors().iter().filter(|(topic, floor)| is_needed(topic, *floor));
-        let mut floors: Vec<_> = floors.map(|(topic, floor)| (topic.to_owned(), floor)).collect();
+        let mut floors: Vec<_> = floors
+            .map(|(topic, floor)| {
+                let (topic, said_at) = (topic.to_owned(), rules.floors().said_at(topic));
+                StoredFloor { topic, floor, said_at }
+            })
+            .collect();
         floors.sort_unstable();
         StoredRules { controls, floors }
     }
@@ -45,9 +58,9 @@ impl StoredRules {
         for (kind, data) in &self.controls {
             rules.apply_stored(&StoredControl { offset, kind: *kind, data: data.clone() });
         }
-        for (topic, floor) in &self.floors {
+        for StoredFloor { topic, floor, said_at } in &self.floors {
             let trimmed = TopicTrimmed { topic: topic.clone(), before: floor.get() };
-            rules.apply(&Control::Trimmed(trimmed), offset);
+            rules.apply(&Control::Trimmed(trimmed), *said_at);
         }
     }
 
@@ -59,15 +72,16 @@ impl StoredRules {
             varint::write(&mut controls, data.len() as u64);
             controls.extend_from_slice(data);
         }
-        for (topic, floor) in &self.floors {
+        for StoredFloor { topic, floor, said_at } in &self.floors {
             varint::write(&mut floors, topic.len() as u64);
             floors.extend_from_slice(topic.as_bytes());
             varint::write(&mut floors, floor.get());
+            varint::write(&mut floors, said_at.since(*floor));
         }
         (controls, floors)
     }
 
-    /// The entries of CONTROLS and FLOORS; no floor lies above `end`.
+    /// The entries of CONTROLS and FLOORS; all of it was said before `end`.
     pub(super) fn decode(
         mut controls: &[u8],
         mut floors: &[u8],
@@ -86,10 +100,9 @@ impl StoredRules {
             let name = take_bytes(&mut floors, TOPIC_BYTES_MAX).ok_or_else(wrong)?;
             let name = std::str::from_utf8(name).map_err(|_| wrong())?.to_owned();
             let floor = Offset::new(varint::read(&mut floors)?);
-            if floor > end {
-                return Err(wrong());
-            }
-            rules.floors.push((name, floor));
+            let said_at = floor.get().checked_add(varint::read(&mut floors)?).map(Offset::new);
+            let said_at = said_at.filter(|said_at| *said_at < end).ok_or_else(wrong)?;
+            rules.floors.push(StoredFloor { topic: name, floor, said_at });
         }
         Ok(rules)
     }

@@ -100,7 +100,9 @@ fn state(log: &Log<SimDisk>) -> String {
     let rules = log.rules();
     lines.push(format!("{:?} {}", rules.log(), rules.keep_from()));
     lines.extend(rules.topics().map(|rule| format!("{rule:?}")));
-    let floors: BTreeMap<_, _> = rules.floors().iter().collect();
+    let floors = rules.floors();
+    let floors: BTreeMap<_, _> =
+        floors.iter().map(|(topic, floor)| (topic, (floor, floors.said_at(topic)))).collect();
     lines.push(format!("{floors:?}"));
     lines.join("\n")
 }
@@ -503,5 +505,6 @@ fn the_bytes_of_a_snapshot_are_what_they_were() {
     assert_eq!(state.ids.iter().collect::<Vec<_>>(), [&id]);
     assert_eq!(state.producers.iter().collect::<Vec<_>>(), [&producer]);
     assert_eq!((state.rules.log().retain, state.rules.floors().of("käse")), (retain, offset));
+    assert_eq!(state.rules.floors().said_at("käse"), offset);
     assert_eq!(state.rules.set_for("rooms/**"), Some(&settings));
 }
