@@ -68,12 +68,13 @@ thread_local! {
 }
 
 /// Runs `future` on this thread, with timers, until it is done. The thread counts as a shard from then
-/// on: a panic on it ends the process ([`abort_on_shard_panic`]).
-pub fn block_on<F: Future>(driver: Driver, future: F) -> io::Result<F::Output> {
+/// on: a panic on it ends the process ([`abort_on_shard_panic`]). `is_alone`: no other shard rings it.
+pub fn block_on<F: Future>(driver: Driver, is_alone: bool, future: F) -> io::Result<F::Output> {
     IS_SHARD.set(true);
     match driver {
         Driver::IoUring => {
-            let mut runtime = build_ring(Completions::Deferred)
+            let best = if is_alone { Completions::Deferred } else { Completions::Cooperative };
+            let mut runtime = build_ring(best)
                 .or_else(|_| build_ring(Completions::Cooperative))
                 .or_else(|_| build_ring(Completions::Interrupting))?;
             Ok(runtime.block_on(async {
@@ -108,6 +109,8 @@ enum Completions {
     ///
     /// A job that holds the thread holds them up, whatever system calls it makes; but monoio looks at
     /// completions only when its queue is empty, so that such a job holds them up anyway: [`end_slice`].
+    /// Not where other shards ring: when one has rung before the thread rests, monoio submits without
+    /// asking, and a shard that is always rung would never learn of its completions.
     Deferred,
     /// They wait for the thread's next system call (Linux 5.19).
     Cooperative,
@@ -334,7 +337,7 @@ mod tests {
     /// How late a 5 ms timer is beside a job of 200 ms that yields every 1 ms in the given way.
     fn lateness_beside_a_job(driver: Driver, by_slices: bool) -> Duration {
         std::thread::spawn(move || {
-            block_on(driver, async move {
+            block_on(driver, true, async move {
                 let began = Instant::now();
                 let rang = Rc::new(Cell::new(None));
                 let timer = monoio::spawn({
@@ -380,7 +383,7 @@ mod tests {
         others: impl FnOnce() -> F + Send + 'static,
     ) -> usize {
         std::thread::spawn(move || {
-            block_on(Driver::detect().0, async move {
+            block_on(Driver::detect().0, true, async move {
                 let (slices, seen) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
                 let others = monoio::spawn({
                     let (slices, seen) = (slices.clone(), seen.clone());

@@ -180,6 +180,7 @@ impl Server {
                 counts: ShardCounts::new(index, metrics.clone()),
                 core: (!cores.is_empty()).then(|| cores[index % cores.len()]),
                 driver,
+                is_alone: shards == 1,
                 config: config.clone(),
                 origins: origins.clone(),
                 control: control.clone(),

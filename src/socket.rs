@@ -303,7 +303,7 @@ mod tests {
     fn on_both_drivers(test: impl AsyncFn(Rc<Sockets>) + Copy + Send + 'static) {
         for driver in [Driver::detect().0, Driver::Epoll] {
             let thread = std::thread::spawn(move || {
-                block_on(driver, async move {
+                block_on(driver, true, async move {
                     let drain = Drain::new(Arc::new(Control::new(Vec::new())));
                     test(Sockets::start(drain).unwrap()).await;
                 })

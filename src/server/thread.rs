@@ -41,6 +41,8 @@ pub(super) struct Plan {
     pub(super) counts: ShardCounts,
     pub(super) core: Option<usize>,
     pub(super) driver: Driver,
+    /// There is no other shard.
+    pub(super) is_alone: bool,
     pub(super) config: Arc<ServerConfig>,
     pub(super) origins: Arc<OriginRules>,
     pub(super) control: Arc<Control>,
@@ -71,8 +73,8 @@ pub(super) fn run(plan: Plan) -> io::Result<()> {
     if let Err(error) = runtime::let_others_first() {
         tracing::debug!(%error, "a busy shard may keep the disk's completions waiting");
     }
-    let (driver, started) = (plan.driver, plan.started.clone());
-    let outcome = runtime::block_on(driver, run_shard(plan));
+    let (driver, is_alone, started) = (plan.driver, plan.is_alone, plan.started.clone());
+    let outcome = runtime::block_on(driver, is_alone, run_shard(plan));
     match outcome {
         Ok(result) => result,
         Err(error) => {
