@@ -1,0 +1,259 @@
+//! Rewriting segments, and reading them again.
+
+use super::{keeping::keep, once::claimed, *};
+
+/// Long enough after all appends for every sealed segment to be rewritten.
+const MUCH_LATER_MS: u64 = 700_000;
+
+fn keyed(topic: &str, key: &str, data: &str) -> NewEvent {
+    let key = Some(crate::event::EventKey::parse(key).expect("a key"));
+    NewEvent { key, ..event(topic, data) }
+}
+
+fn rule(log: &mut Log<SimDisk>, pattern: &str, retain: crate::settings::TopicRetention) {
+    let settings = crate::settings::TopicSettings { retain, ..Default::default() };
+    let rule = TopicRule { pattern: pattern.into(), settings: Some(settings) };
+    log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+}
+
+/// A log of several sealed segments with events of three topics and ten keys.
+pub(super) fn mixed(disk: &SimDisk, batches: usize) -> Log<SimDisk> {
+    let mut log = open(disk);
+    for number in 0..batches {
+        let data = |text: &str| format!("{text}{number:->500}");
+        let batch = vec![
+            keyed("keep", "k", &data("x")),
+            keyed("keys", &format!("k{}", number % 10), &data("y")),
+            event("gone", &data("z")),
+        ];
+        log.append(batch, now(1)).expect("staged");
+        log.run_ops(now(2));
+    }
+    log
+}
+
+fn offsets_of(log: &Log<SimDisk>, topic: &str) -> Vec<u64> {
+    let query = ReadQuery {
+        topics: vec![crate::topic::TopicPattern::parse(topic).expect("a pattern")],
+        from: log.start(),
+        end: log.segments().end(),
+        order: Order::Ascending,
+    };
+    let mut reader = crate::reader::Reader::new(log.segments().clone(), &query);
+    let mut offsets = Vec::new();
+    while let Some(hits) = reader.next_blocking().expect("readable") {
+        let hits = log.rules().floors().filter(hits);
+        offsets.extend(hits.events().map(|event| event.offset().get()));
+    }
+    offsets
+}
+
+#[test]
+fn rewritten_segments_hold_the_same_events_in_fewer_bytes() {
+    let disk = SimDisk::new(5);
+    let mut log = mixed(&disk, 200);
+    let before: Vec<_> = ["keep", "keys", "gone"].map(|topic| offsets_of(&log, topic)).into();
+    let set = log.segments().clone();
+    let bytes = |set: &SegmentSet<SimDisk>| set.iter().map(|one| one.file_bytes()).sum::<u64>();
+    log.run_ops(now(MUCH_LATER_MS));
+    assert!(log.segments().iter().all(|segment| segment.name().generation == 2));
+    assert!(bytes(log.segments()) * 2 < bytes(&set), "compressed");
+    let after: Vec<_> = ["keep", "keys", "gone"].map(|topic| offsets_of(&log, topic)).into();
+    assert_eq!(before, after);
+    let query = ReadQuery {
+        topics: Vec::new(),
+        from: Offset::ZERO,
+        end: set.end(),
+        order: Order::Descending,
+    };
+    let mut reader = crate::reader::Reader::new(set.clone(), &query);
+    let mut read = 0;
+    while let Some(hits) = reader.next_blocking().expect("who has the old files reads them") {
+        read += hits.len();
+    }
+    assert_eq!(read as u64, set.end().get());
+    let names: Vec<_> = log_files(&disk);
+    assert_eq!(names.len(), log.segments().len() + 1, "the old files are gone: {names:?}");
+    log.run_ops(now(2 * MUCH_LATER_MS));
+    assert!(log.segments().iter().all(|segment| segment.name().generation == 2), "once");
+    let disk = disk.power_cut();
+    assert!(offsets_of(&open(&disk), "keys").starts_with(&before[1]));
+}
+
+/// Else who began to read before a rewrite would read what was deleted.
+#[test]
+fn a_floor_stays_as_long_as_anybody_reads_what_it_hides() {
+    let disk = SimDisk::new(6);
+    let mut log = mixed(&disk, 200);
+    let reader = log.segments().clone();
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
+    log.append_control(&Control::Deleted(deleted), now(1)).expect("staged");
+    log.run_ops(now(2));
+    let floor = log.rules().floors().of("gone");
+    // The rest of it is in the segment that is written.
+    for number in 0..100 {
+        log.append(vec![event("keep", &format!("{number:->500}"))], now(3)).expect("staged");
+        log.run_ops(now(3));
+    }
+    assert!(floor > Offset::ZERO && log.segments().end() > floor);
+    for look in 1..4 {
+        log.run_ops(now(look * MUCH_LATER_MS));
+        assert!(log.segments().iter().all(|segment| segment.name().generation > 1));
+        assert_eq!(log.rules().floors().of("gone"), floor);
+    }
+    drop(reader);
+    for look in 4..7 {
+        log.run_ops(now(look * MUCH_LATER_MS));
+    }
+    assert!(log.rules().floors().is_empty());
+    assert_eq!(offsets_of(&log, "gone"), Vec::<u64>::new());
+}
+
+#[test]
+fn dead_events_go_and_what_they_had_added_to_the_state_stays() {
+    let disk = SimDisk::new(6);
+    let mut log = open(&disk);
+    log.append(
+        vec![NewEvent { id: Some(EventId::parse("x").expect("an id")), ..event("gone", "0") }],
+        now(1),
+    )
+    .expect("new");
+    log.append(claimed(0, 0, "0"), now(1)).expect("the next");
+    log.run_ops(now(1));
+    drop(log);
+    let disk = disk.power_cut();
+    let mut log = mixed(&disk, 200);
+    let end = log.segments().end().get();
+    let latest = crate::settings::TopicRetention { latest_per_key: true, ..Default::default() };
+    rule(&mut log, "ke*/none", latest);
+    rule(&mut log, "keys", latest);
+    rule(
+        &mut log,
+        "keep",
+        crate::settings::TopicRetention { count: Some(7), ..Default::default() },
+    );
+    let deleted = TopicsDeleted::of(vec!["gone".into(), "a".into()]);
+    log.append_control(&Control::Deleted(deleted), now(1)).expect("staged");
+    log.run_ops(now(2));
+    assert_eq!(offsets_of(&log, "gone"), Vec::<u64>::new(), "hidden at once");
+    let last = log.last_of("gone").expect("it had events");
+    log.run_ops(now(MUCH_LATER_MS));
+    log.run_ops(now(2 * MUCH_LATER_MS));
+    for check in 0..2 {
+        let (keep, keys) = (offsets_of(&log, "keep"), offsets_of(&log, "keys"));
+        assert_eq!(keep.len(), 7, "check {check}");
+        assert!(
+            keep.iter().all(|offset| end.saturating_sub(*offset) < 30),
+            "the newest: {keep:?} of {end}"
+        );
+        assert!(keys.len() >= 10 && keys.len() < 20, "about one a key: {keys:?}");
+        assert_eq!(log.last_of("gone"), Some(last));
+        let retried =
+            NewEvent { id: Some(EventId::parse("x").expect("an id")), ..event("gone", "0") };
+        let retried = log.append(vec![retried], now(3)).expect("a duplicate");
+        assert_eq!((retried.first, retried.duplicates), (Offset::ZERO, 1), "check {check}");
+        assert_eq!(log.append(claimed(0, 0, "0"), now(3)).map(|done| done.duplicates), Ok(1));
+        assert!(log.rules().for_topic("keys").is_some());
+        let floors = log.rules().floors().len();
+        assert_eq!(floors, if check == 0 { 2 } else { 0 }, "gone once all below is sealed");
+        log = open(&disk.power_cut());
+        log.run_ops(now(3 * MUCH_LATER_MS)); // what this start has sealed is counted as well
+    }
+}
+
+/// Whatever operation of the disk is the last of a rewrite: the log opens, and holds what it held.
+#[test]
+fn a_crash_in_a_rewrite_leaves_either_the_old_segment_or_the_new_one() {
+    let mut crashes = 0;
+    for crash_after in (0..).step_by(3) {
+        let disk = SimDisk::new(crash_after);
+        let mut log = mixed(&disk, 40);
+        let deleted = TopicsDeleted::of(vec!["gone".into()]);
+        let (visible, keep) = (log.visible(), offsets_of(&log, "keep"));
+        disk.crash_after(Some(crash_after));
+        log.append_control(&Control::Deleted(deleted), now(2)).expect("staged");
+        log.run_ops(now(2));
+        log.run_ops(now(MUCH_LATER_MS));
+        let is_done = !disk.is_crashed();
+        crashes += usize::from(!is_done);
+        let disk = if crash_after % 2 == 0 { disk.power_cut() } else { disk.kill() };
+        let log = open(&disk);
+        let is_deleted = log.visible() == visible.plus(1);
+        assert!(is_deleted || log.visible() == visible, "crash after {crash_after}");
+        assert_eq!(offsets_of(&log, "keep")[..keep.len()], keep[..], "crash after {crash_after}");
+        assert_eq!(offsets_of(&log, "gone").is_empty(), is_deleted, "crash after {crash_after}");
+        if is_done {
+            break;
+        }
+    }
+    assert!(crashes > 10, "it crashed {crashes} times");
+}
+
+#[test]
+fn a_damaged_segment_is_left_as_it_is_and_keeps_no_other() {
+    let disk = SimDisk::new(7);
+    let mut log = mixed(&disk, 100);
+    let files = log_files(&disk);
+    let path = files[0].clone();
+    disk.flip_bit(&path, Position::new(9_000), 3);
+    let bytes = disk.bytes(&path).expect("a file");
+    log.run_ops(now(MUCH_LATER_MS));
+    assert_eq!(log.damaged_segments(), 1, "found when it was to be rewritten");
+    keep(&mut log, crate::settings::LogRetention { count: Some(10), ..Default::default() });
+    log.run_ops(now(2 * MUCH_LATER_MS));
+    assert!(disk.bytes(&path).as_deref() == Some(&bytes[..]), "not a byte of it changes");
+    assert!(log_files(&disk).len() <= 3, "the others are gone: {:?}", log_files(&disk));
+    let disk = disk.power_cut();
+    assert_eq!(open(&disk).visible(), log.visible());
+}
+
+#[test]
+fn a_scrub_finds_rot_and_reports_it_once() {
+    let disk = SimDisk::new(8);
+    let config = LogConfig { scrub_interval_s: 100, scrub_bytes_per_s: 1 << 20, ..tiny() };
+    let (mut log, _) = open_with(&disk, config);
+    append_each(&mut log, 100);
+    let notices = |log: &mut Log<SimDisk>, boot_ms: u64| {
+        let mut now_ms = boot_ms;
+        while now_ms < boot_ms + 90_000 {
+            log.run_ops(now(now_ms));
+            now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
+        }
+        let notices = log.take_notices();
+        let of_scrub = notices
+            .into_iter()
+            .filter(|notice| matches!(notice, Notice::Scrubbed { .. } | Notice::Damaged { .. }));
+        of_scrub.collect::<Vec<_>>()
+    };
+    let first = notices(&mut log, 100_000);
+    assert!(
+        matches!(first[..], [Notice::Scrubbed { damaged: 0, bytes }] if bytes > 100_000),
+        "{first:?}"
+    );
+    let path = log_files(&disk)[1].clone();
+    disk.flip_bit(&path, Position::new(9_000), 3);
+    let second = notices(&mut log, 210_000);
+    assert!(
+        matches!(second[..], [Notice::Damaged { .. }, Notice::Scrubbed { damaged: 1, .. }]),
+        "{second:?}"
+    );
+    let third = notices(&mut log, 320_000);
+    assert!(matches!(third[..], [Notice::Scrubbed { damaged: 1, .. }]), "{third:?}");
+}
+
+/// A segment that was rewritten already is rewritten again for a deletion, though nothing was sealed since.
+#[test]
+fn a_deletion_reaches_segments_that_were_rewritten_before() {
+    let disk = SimDisk::new(5);
+    let mut log = mixed(&disk, 100);
+    log.run_ops(now(MUCH_LATER_MS));
+    assert!(log.segments().iter().all(|segment| segment.name().generation == 2));
+    let events = |log: &Log<SimDisk>| {
+        log.segments().iter().map(|one| one.index().header().event_count).sum::<u64>()
+    };
+    let (before, end) = (events(&log), log.segments().end());
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
+    log.append_control(&Control::Deleted(deleted), now(MUCH_LATER_MS)).expect("staged");
+    log.run_ops(now(MUCH_LATER_MS + 1));
+    assert_eq!((events(&log), log.segments().end()), (before / 3 * 2, end));
+}

@@ -1,0 +1,195 @@
+//! A disk without space.
+
+use super::*;
+
+#[test]
+fn a_full_disk_refuses_and_comes_back() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    append_each(&mut log, 1);
+    disk.limit_space(Some(disk.space_bytes()));
+    let mut appended = 1;
+    while log.append(vec![event("a", &appended.to_string())], now(2)).is_ok() {
+        appended += 1;
+        log.run_ops(now(2));
+        assert!(appended < 1_000, "the disk is full");
+    }
+    assert!(log.is_disk_full() && log.poisoned().is_none());
+    assert_eq!(log.append(vec![event("a", "x")], now(3)), Err(AppendError::DiskFull));
+    for boot_ms in [1_002, 1_500, 5_000, 9_000] {
+        log.run_ops(now(boot_ms));
+        let next_ms = log.deadline().expect("it is tried again");
+        assert!(next_ms > boot_ms, "a driver would spin at {boot_ms}");
+    }
+    disk.limit_space(None);
+    let retry_ms = log.deadline().expect("it is tried again");
+    log.run_ops(now(retry_ms));
+    assert!(!log.is_disk_full());
+    assert_eq!(log.visible(), log.next());
+    append_each(&mut log, 3);
+}
+
+#[test]
+fn what_a_full_disk_holds_up_can_be_taken_back() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    append_each(&mut log, 1);
+    disk.limit_space(Some(disk.space_bytes()));
+    while log.append(vec![event("a", "x")], now(2)).is_ok() {
+        log.run_ops(now(2));
+    }
+    assert!(log.next() > log.visible(), "some wait for space");
+    assert_eq!(log.refuse_staged(), log.visible());
+    disk.limit_space(None);
+    log.run_ops(now(60_000));
+    assert!(!log.is_disk_full(), "though nothing waits");
+    let appended = log.append(vec![event("a", "y")], now(60_000)).expect("there is space");
+    assert_eq!(appended.first, log.visible(), "no offset is lost");
+    log.run_ops(now(60_000));
+    assert_eq!(log.visible(), appended.wait);
+}
+
+#[test]
+fn a_new_segment_ends_the_shortage_of_the_old_one() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig { frame_bytes_target: 32 << 10, reserve_bytes: 0, ..tiny() };
+    let (mut log, _) = open_with(&disk, config);
+    let mut held = None;
+    let mut run = |log: &mut Log<SimDisk>, boot_ms: u64| {
+        while let Some(op) = log.next_op(now(boot_ms)) {
+            match &op {
+                Op::Job { job: Job::Extend(job), .. } if job.to == Position::new(64 << 10) => {
+                    held = Some(op);
+                }
+                _ => log.complete(op.run(&disk), now(boot_ms)),
+            }
+        }
+        held.take()
+    };
+    // A frame waits for an extension, and then with more goes into the next segment, which is there.
+    let mut extension = None;
+    for number in 0..9 {
+        append(&mut log, &format!("{number}"));
+        extension = extension.or(run(&mut log, 2));
+    }
+    let visible = log.visible();
+    assert_eq!(visible, Offset::new(8), "the ninth has no room");
+    append(&mut log, &format!("\"{}\"", "x".repeat(28 << 10)));
+    assert!(run(&mut log, 2).is_none());
+    disk.limit_space(Some(disk.space_bytes()));
+    let extension = extension.expect("it is under way");
+    log.complete(extension.run(&disk), now(2));
+    assert!(log.is_disk_full());
+    assert_eq!(log.refuse_staged(), visible);
+    log.run_ops(now(2));
+    assert_eq!(log_files(&disk).len(), 2, "it has rolled");
+    log.run_ops(now(60_000));
+    let appended = log.append(vec![event("a", "y")], now(60_000)).expect("there is a place for it");
+    log.run_ops(now(60_000));
+    assert_eq!((appended.first, log.visible()), (visible, appended.wait));
+}
+
+#[test]
+fn a_full_disk_refuses_what_has_no_room_and_the_log_still_ends() {
+    let disk = SimDisk::new(2);
+    let mut log = open(&disk);
+    append_each(&mut log, 3);
+    disk.limit_space(Some(disk.space_bytes()));
+    while !log.is_disk_full() {
+        let _ = log.append(vec![event("a", &"x".repeat(3_000))], now(2));
+        log.run_ops(now(2));
+    }
+    log.refuse_staged();
+    let deleted = |topic: &str| Control::Deleted(TopicsDeleted::of(vec![topic.into()]));
+    let mut taken = 0;
+    while log.append_control(&deleted(&format!("t/{taken}")), now(3)).is_ok() {
+        log.run_ops(now(3));
+        taken += 1;
+        assert!(taken < 100, "there is room for ever");
+    }
+    assert!(taken > 0, "there is room for some");
+    log.begin_close();
+    for step in 0..5 {
+        log.run_ops(now(4_000 + 2_000 * step));
+    }
+    assert!(log.is_closed(), "nothing waits for space that does not come");
+}
+
+/// Issue 5: "`DELETE`, trim, retention and compaction work on a full disk", and appends go on by
+/// themselves.
+#[test]
+fn a_full_disk_takes_what_frees_it_and_goes_on() {
+    for case in 0..3 {
+        let disk = SimDisk::new(case);
+        disk.limit_space(Some(600 << 10));
+        let (mut log, _) = open_with(&disk, LogConfig { reserve_bytes: 48 << 10, ..tiny() });
+        let mut appended = 0;
+        let batch = |number: u64| {
+            let mut rng = crate::io::sim::rng::SimRng::new(number);
+            let noise: String =
+                rng.bytes(900).iter().map(|byte| char::from(byte % 94 + 33)).collect();
+            vec![event("gone", &noise), event("keep", &format!("{number}"))]
+        };
+        while log.append(batch(appended), now(1)).is_ok() {
+            log.run_ops(now(2));
+            if log.is_disk_full() {
+                log.refuse_staged();
+            } else {
+                appended += 1;
+            }
+        }
+        assert!(log.is_disk_full() && appended > 50, "{appended}");
+        assert_eq!(log.append(batch(0), now(3)), Err(AppendError::DiskFull));
+        let retain = crate::settings::LogRetention { count: Some(20), ..Default::default() };
+        let control = match case {
+            0 => Control::Log(crate::settings::LogSettings { retain }),
+            1 => Control::Deleted(TopicsDeleted::of(vec!["gone".into()])),
+            _ => Control::Trimmed(TopicTrimmed { topic: "gone".into(), before: 2 * appended - 20 }),
+        };
+        log.append_control(&control, now(3)).expect("control events have room");
+        for step in 0..10 {
+            log.run_ops(now(3_000 + 3_000 * step));
+        }
+        assert!(!log.is_disk_full(), "case {case}: space is there again within 30 s");
+        let more = log.append(batch(appended), now(40_000)).expect("there is space");
+        log.run_ops(now(40_000));
+        assert_eq!(log.visible(), more.wait);
+        let disk = disk.power_cut();
+        let log = open(&disk);
+        assert_eq!(log.visible(), more.wait, "case {case}");
+    }
+}
+
+/// What is dead in the active segment is freed as well: it is ended, with the reserve if need be.
+#[test]
+fn a_deletion_frees_a_full_disk_though_all_events_are_in_the_active_segment() {
+    let disk = SimDisk::new(5);
+    disk.limit_space(Some(700 << 10));
+    let config = LogConfig { segment_bytes: 1 << 20, reserve_bytes: 96 << 10, ..tiny() };
+    let (mut log, _) = open_with(&disk, config.clone());
+    let batch = |number: u64| {
+        let mut rng = crate::io::sim::rng::SimRng::new(number);
+        let noise: String = rng.bytes(900).iter().map(|byte| char::from(byte % 94 + 33)).collect();
+        vec![event("gone", &noise), event("keep", &format!("{number}"))]
+    };
+    let mut appended = 0;
+    while !log.is_disk_full() {
+        let _ = log.append(batch(appended), now(1));
+        log.run_ops(now(2));
+        appended += 1;
+    }
+    log.refuse_staged();
+    assert!(log.segments().is_empty(), "all is in the active one");
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
+    log.append_control(&Control::Deleted(deleted), now(3)).expect("control events have room");
+    for step in 0..10 {
+        log.run_ops(now(3_000 + 3_000 * step));
+    }
+    assert!(!log.is_disk_full(), "space is there again within 30 s");
+    let more = log.append(batch(appended), now(40_000)).expect("there is space");
+    log.run_ops(now(40_000));
+    assert_eq!(log.visible(), more.wait);
+    let (log, _) = open_with(&disk.power_cut(), config);
+    assert_eq!(log.visible(), more.wait);
+    assert!(log.topics().get("keep").is_some_and(|topic| topic.count >= appended - 2));
+}

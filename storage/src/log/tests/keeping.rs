@@ -1,0 +1,263 @@
+//! Settings, deletions, limits, expiry.
+
+use super::{compacting::mixed, *};
+
+#[test]
+fn settings_and_deletions_hold_after_a_power_cut() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    append_each(&mut log, 10);
+    let settings = Some(crate::settings::TopicSettings::default());
+    let rule = Control::Topic(TopicRule { pattern: "a/*".into(), settings });
+    let trimmed = Control::Trimmed(TopicTrimmed { topic: "a".into(), before: 5 });
+    let deleted = Control::Deleted(TopicsDeleted::of(vec!["b".into()]));
+    for control in [&rule, &trimmed, &deleted] {
+        log.append_control(control, now(3)).expect("staged");
+    }
+    assert!(log.rules().floors().is_empty(), "not before it is durable");
+    log.run_ops(now(3));
+    append_each(&mut log, 50);
+    let mut disk = disk;
+    for _ in 0..2 {
+        disk = disk.power_cut();
+        log = open(&disk);
+        let floors = log.rules().floors();
+        assert_eq!((floors.of("a"), floors.of("b")), (Offset::new(5), Offset::new(12)));
+        assert_eq!(log.rules().for_topic("a/x"), settings.as_ref());
+    }
+}
+
+/// What is read from the first offset that is kept.
+fn kept(log: &Log<SimDisk>) -> Vec<String> {
+    let query = ReadQuery {
+        topics: vec![crate::topic::TopicPattern::parse("**").expect("a pattern")],
+        from: log.start(),
+        end: log.visible(),
+        order: Order::Ascending,
+    };
+    let mut reader = crate::reader::Reader::new(log.segments().clone(), &query);
+    let mut data = Vec::new();
+    while let Some(hits) = reader.next_blocking().expect("readable") {
+        data.extend(
+            hits.events().map(|event| String::from_utf8(event.data().to_vec()).expect("text")),
+        );
+    }
+    data
+}
+
+pub(super) fn keep(log: &mut Log<SimDisk>, retain: crate::settings::LogRetention) {
+    let settings = crate::settings::LogSettings { retain };
+    log.append_control(&Control::Log(settings), now(1)).expect("staged");
+    log.run_ops(now(2));
+}
+
+#[test]
+fn limits_let_old_segments_go_and_nothing_else() {
+    use crate::settings::LogRetention;
+    let none = LogRetention::default();
+    for (retain, at_boot_ms) in [
+        (LogRetention { count: Some(30), ..none }, 5_000),
+        (LogRetention { bytes: Some(100 << 10), ..none }, 5_000),
+        (LogRetention { age_s: Some(60), ..none }, 70_000),
+    ] {
+        let disk = SimDisk::new(3);
+        let mut log = open(&disk);
+        append_each(&mut log, 100);
+        let files = log_files(&disk).len();
+        keep(&mut log, retain);
+        log.run_ops(now(at_boot_ms));
+        assert!(log.deadline().is_none_or(|boot_ms| boot_ms > at_boot_ms), "a driver would spin");
+        let start = log.start();
+        assert!(start > Offset::ZERO && start <= log.visible(), "{retain:?}");
+        if let Some(count) = retain.count {
+            assert_eq!(start, Offset::new(101 - count));
+        }
+        assert!(log_files(&disk).len() < files, "{retain:?}: files are gone");
+        let data = kept(&log);
+        let from = usize::try_from(start.get()).expect("small").min(100);
+        assert_eq!(data, numbers(100)[from..][..data.len()]);
+        let expired = ReadQuery {
+            topics: Vec::new(),
+            from: Offset::ZERO,
+            end: log.visible(),
+            order: Order::Ascending,
+        };
+        let mut reader = crate::reader::Reader::new(log.segments().clone(), &expired);
+        let first = reader.next_blocking();
+        assert!(matches!(first, Err(crate::error::ReadError::Expired { .. })), "{first:?}");
+        let disk = disk.power_cut();
+        let mut log = open(&disk);
+        assert_eq!((log.visible(), log.last_of("a")), (Offset::new(101), Some(Offset::new(99))));
+        log.run_ops(now(at_boot_ms));
+        assert!(log.start() >= start, "{retain:?}: what is gone stays gone");
+        append_each(&mut log, 10);
+        assert_eq!(log.topics().get("a").map(|topic| topic.last), Some(Offset::new(110)));
+    }
+}
+
+/// Whatever operation of the disk is the last: each segment is whole, or gone for a stated reason.
+#[test]
+fn a_crash_while_segments_go_leaves_a_log_that_opens() {
+    for crash_after in 0..400 {
+        let disk = SimDisk::new(crash_after);
+        let mut log = open(&disk);
+        append_each(&mut log, 60);
+        disk.crash_after(Some(crash_after));
+        keep(&mut log, crate::settings::LogRetention { count: Some(10), ..Default::default() });
+        let is_done = !disk.is_crashed();
+        let disk = disk.power_cut();
+        let mut log = open(&disk);
+        log.run_ops(now(5_000));
+        if log.visible() == Offset::new(60) {
+            continue; // The setting itself did not reach the disk.
+        }
+        assert_eq!(log.visible(), Offset::new(61), "crash after {crash_after}");
+        assert_eq!(log.start(), Offset::new(51));
+        let data = kept(&log);
+        assert_eq!(data, numbers(60)[51..][..data.len()]);
+        if is_done {
+            assert!(crash_after > 5, "it never crashed");
+            return;
+        }
+    }
+    panic!("the removal never ends");
+}
+
+#[test]
+fn settings_are_kept_of_so_many_topics_and_patterns_and_no_more() {
+    let disk = SimDisk::new(7);
+    let mut log = open(&disk);
+    let set = |log: &mut Log<SimDisk>, pattern: &str| {
+        let settings = Some(crate::settings::TopicSettings::default());
+        let rule = TopicRule { pattern: pattern.into(), settings };
+        let set = log.append_control(&Control::Topic(rule), now(1)).map(|_| ());
+        log.run_ops(now(1));
+        set
+    };
+    for number in 0..crate::rules::PATTERNS_SET_MAX {
+        set(&mut log, &format!("{number}/*")).expect("room");
+    }
+    let too_many = |what, count| Err(AppendError::TooManySettings { count, what });
+    assert_eq!(set(&mut log, "one/*/more"), too_many("patterns", 1_000));
+    assert_eq!(set(&mut log, "7/*"), Ok(()), "that one is there");
+    assert_eq!(set(&mut log, "topic"), Ok(()));
+    let gone = TopicRule { pattern: "7/*".into(), settings: None };
+    log.append_control(&Control::Topic(gone), now(1)).expect("staged");
+    log.run_ops(now(1));
+    assert_eq!(set(&mut log, "one/*/more"), Ok(()));
+    assert_eq!(log.rules().topics().len(), 1_001);
+}
+
+#[test]
+fn a_removal_that_fails_half_way_is_finished_later() {
+    // The first is that of a new segment.
+    for after in 1..4 {
+        let disk = SimDisk::new(after);
+        let mut log = mixed(&disk, 60);
+        disk.arm(Fault::SyncDirFails, after);
+        keep(&mut log, crate::settings::LogRetention { count: Some(10), ..Default::default() });
+        log.run_ops(now(5_000));
+        log.run_ops(now(50_000));
+        let notices = log.take_notices();
+        let start = log.segments().start();
+        assert!(
+            start.plus(60) > log.visible(),
+            "it has gone on: {start}, {:?} {:?}",
+            log.poisoned().cloned(),
+            notices
+        );
+        assert!(log_files(&disk).len() <= 3, "{:?}", log_files(&disk));
+    }
+}
+
+#[test]
+fn a_topic_that_is_used_again_is_not_as_old_as_its_former_life() {
+    use crate::settings::{TopicExpiry, TopicSettings};
+    let disk = SimDisk::new(9);
+    let mut log = open(&disk);
+    let expire = TopicExpiry { age_s: Some(60), idle_s: None };
+    let settings = Some(TopicSettings { expire, ..Default::default() });
+    let rule = TopicRule { pattern: "a".into(), settings };
+    log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+    log.run_ops(now(1));
+    append_each(&mut log, 50);
+    log.run_ops(now(70_000));
+    assert!(log.topics().get("a").is_none(), "it is over");
+    log.append(vec![event("a", "new")], now(71_000)).expect("staged");
+    log.run_ops(now(71_000));
+    let disk = disk.power_cut();
+    let mut log = open(&disk);
+    log.run_ops(now(72_000));
+    assert!(log.topics().get("a").is_some(), "it has just begun anew");
+}
+
+/// A clock that leaps decades ahead, and is set right again, ends nothing.
+#[test]
+fn a_clock_that_leaps_ends_no_topic() {
+    use crate::settings::{TopicExpiry, TopicSettings};
+    let disk = SimDisk::new(9);
+    let mut log = open(&disk);
+    let expire = TopicExpiry { age_s: None, idle_s: Some(3_600) };
+    let settings = Some(TopicSettings { expire, ..Default::default() });
+    let rule = TopicRule { pattern: "**".into(), settings };
+    log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+    append_each(&mut log, 5);
+    log.run_ops(now(2_000));
+    let leapt = Now { wall_ms: now(0).wall_ms + 500_000_000_000, boot_ms: 4_000 };
+    log.run_ops(leapt);
+    log.run_ops(Now { boot_ms: 6_000, ..leapt });
+    assert!(log.topics().get("a").is_some());
+}
+
+#[test]
+fn topics_are_over_so_long_after_their_first_or_last_event() {
+    use crate::settings::{TopicExpiry, TopicSettings};
+    let disk = SimDisk::new(9);
+    let mut log = open(&disk);
+    for (pattern, age_s, idle_s) in [("old/*", Some(60), None), ("idle/*", None, Some(60))] {
+        let expire = TopicExpiry { age_s, idle_s };
+        let settings = Some(TopicSettings { expire, ..Default::default() });
+        let rule = TopicRule { pattern: pattern.into(), settings };
+        log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+    }
+    for at_ms in [1_000, 40_000] {
+        let topics = ["old/a", "idle/a", "kept/a"];
+        log.append(Vec::from(topics.map(|topic| event(topic, "1"))), now(at_ms)).expect("staged");
+        log.run_ops(now(at_ms));
+    }
+    let listed = |log: &Log<SimDisk>| {
+        ["old/a", "idle/a", "kept/a"].map(|topic| log.topics().get(topic).is_some())
+    };
+    log.run_ops(now(60_000));
+    assert_eq!(listed(&log), [true, true, true]);
+    log.run_ops(now(61_001));
+    assert_eq!(listed(&log), [false, true, true], "a minute after its first event");
+    log.run_ops(now(101_001));
+    assert_eq!(listed(&log), [false, false, true], "a minute after its last event");
+    log.append(vec![event("idle/a", "2")], now(102_000)).expect("staged");
+    log.run_ops(now(102_000));
+    assert_eq!(listed(&log), [false, true, true], "it begins anew");
+    let disk = disk.power_cut();
+    assert_eq!(listed(&open(&disk)), [false, true, true]);
+}
+
+/// What a limit has let go does not come back with a looser one.
+#[test]
+fn what_is_gone_stays_gone_when_a_limit_is_loosened() {
+    use crate::settings::LogRetention;
+    let disk = SimDisk::new(3);
+    let mut log = open(&disk);
+    append_each(&mut log, 20);
+    keep(&mut log, LogRetention { count: Some(5), ..Default::default() });
+    let start = log.start();
+    assert_eq!(start, Offset::new(16));
+    keep(&mut log, LogRetention::default());
+    assert_eq!(log.start(), start);
+    let mut disk = disk;
+    for _ in 0..2 {
+        disk = disk.power_cut();
+        let mut log = open(&disk);
+        assert_eq!(log.start(), start, "after a restart");
+        append_each(&mut log, 30);
+    }
+}

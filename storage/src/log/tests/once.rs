@@ -1,0 +1,123 @@
+//! Ids, producers and expected offsets.
+
+use super::*;
+
+fn with_id(id: &str, data: &str) -> NewEvent {
+    NewEvent { id: Some(EventId::parse(id).expect("an id")), ..event("a", data) }
+}
+
+pub(super) fn claimed(epoch: u64, seq: u64, data: &str) -> Append {
+    let id = ProducerId::parse("p").expect("a name");
+    let producer = Some(ProducerClaim { id, epoch, seq, scope: OffsetScope::Topic });
+    Append { events: vec![event("a", data)], expected: None, producer }
+}
+
+/// Issue 5: "It survives `kill -9`, recovery".
+#[test]
+fn an_id_is_recognised_whatever_happened_in_between() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    let first = log.append(vec![with_id("x", "0")], now(1)).expect("new");
+    let again = log.append(vec![with_id("x", "0")], now(1));
+    assert_eq!(again, Err(AppendError::IdInFlight { id: "x".into() }));
+    log.run_ops(now(2));
+    append_each(&mut log, 99);
+    assert!(log.segments().len() > 2, "it has rolled and sealed");
+    let mut disk = disk;
+    for _ in 0..3 {
+        disk = disk.power_cut();
+        log = open(&disk);
+        let retried = log.append(vec![with_id("x", "0")], now(5)).expect("a duplicate");
+        assert_eq!((retried.first, retried.last, retried.duplicates), (first.first, first.last, 1));
+        assert!(retried.wait <= log.visible(), "it may be answered at once");
+        assert_eq!(log.next(), Offset::new(100));
+        let other = log.append(vec![with_id("x", "1")], now(5));
+        assert_eq!(other, Err(AppendError::IdConflict { id: "x".into(), offset: first.first }));
+        let late = now(tiny().id_window_s * 1_000 + 5);
+        assert_eq!(log.append(vec![with_id("x", "1")], late).map(|new| new.duplicates), Ok(0));
+        // (Staged, and lost in the next power cut.)
+    }
+}
+
+#[test]
+fn the_events_of_an_array_that_are_there_are_not_appended_again() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    log.append(vec![with_id("x", "0")], now(1)).expect("new");
+    log.run_ops(now(2));
+    let batch = vec![event("a", "1"), with_id("x", "0"), with_id("y", "2"), with_id("y", "2")];
+    let appended = log.append(batch, now(3)).expect("partly new");
+    assert_eq!((appended.first, appended.last), (Offset::ZERO, Offset::new(2)));
+    assert_eq!((appended.duplicates, appended.wait), (2, Offset::new(3)));
+    let conflict = log.append(vec![event("a", "3"), with_id("z", "1"), with_id("z", "2")], now(3));
+    assert!(matches!(conflict, Err(AppendError::IdConflict { .. })));
+    assert_eq!(log.next(), Offset::new(3), "refused whole");
+    log.run_ops(now(4));
+    assert_eq!(stored(&disk, log.visible()), numbers(3));
+}
+
+#[test]
+fn a_producer_goes_on_where_it_was_after_a_power_cut() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    for seq in 0..100 {
+        let appended = log.append(claimed(0, seq, &seq.to_string()), now(1)).expect("the next");
+        assert_eq!(appended.producer, Some(ProducerPlace { epoch: 0, seq }));
+        log.run_ops(now(2));
+    }
+    let disk = disk.power_cut();
+    let mut log = open(&disk);
+    let retried = log.append(claimed(0, 99, "99"), now(3)).expect("a duplicate");
+    assert_eq!((retried.first, retried.duplicates), (Offset::new(99), 1));
+    let gap = log.append(claimed(0, 101, "x"), now(3));
+    assert_eq!(gap, Err(AppendError::ProducerGap { expected_seq: 100, given_seq: 101 }));
+    assert_eq!(log.append(claimed(1, 0, "100"), now(3)).map(|next| next.duplicates), Ok(0));
+    let waits = log.append(claimed(1, 0, "100"), now(3)).expect("a duplicate");
+    assert_eq!(waits.wait, Offset::new(101), "its answer rests on what is staged");
+    let stale = log.append(claimed(0, 100, "x"), now(3));
+    assert_eq!(stale, Err(AppendError::StaleEpoch { epoch: 1, given_epoch: 0 }));
+    log.run_ops(now(4));
+    assert_eq!(stored(&disk, log.visible()), numbers(101));
+    let headers = |frame: &Frame| frame.event(0).headers().len();
+    assert!(log.take_published().iter().all(|frame| headers(frame) == 0), "no reader sees it");
+}
+
+#[test]
+fn an_expected_offset_counts_what_is_staged_and_what_is_in_flight() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    let expect = |log: &mut Log<SimDisk>, topic, offset, scope| {
+        let events = vec![event(topic, "x")];
+        let expected = Some(ExpectedOffset { offset, scope });
+        log.append(Append { events, expected, producer: None }, now(1)).map(|done| done.first.get())
+    };
+    let refused = |expected_offset, given_offset| {
+        Err(AppendError::Unexpected { expected_offset, given_offset })
+    };
+    use OffsetScope::{Log as OfLog, Topic as OfTopic};
+    assert_eq!(expect(&mut log, "a", 1, OfTopic), refused(0, 1));
+    assert_eq!(expect(&mut log, "a", 0, OfTopic), Ok(0));
+    assert_eq!(expect(&mut log, "b", 0, OfTopic), Ok(1));
+    assert_eq!(expect(&mut log, "a", 0, OfTopic), refused(1, 0), "staged");
+    let held = hold_writes(&mut log, &disk);
+    assert_eq!(expect(&mut log, "b", 1, OfTopic), refused(2, 1), "in flight");
+    assert_eq!(expect(&mut log, "c", 1, OfLog), refused(2, 1));
+    assert_eq!(expect(&mut log, "c", 2, OfLog), Ok(2));
+    for op in held {
+        log.complete(op.run(&disk), now(2));
+    }
+    log.run_ops(now(2));
+    assert_eq!(expect(&mut log, "b", 1, OfTopic), refused(2, 1), "visible");
+    assert_eq!(expect(&mut log, "b", 2, OfTopic), Ok(3));
+}
+
+#[test]
+fn what_a_full_disk_refused_is_not_remembered() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    log.append(claimed(0, 0, "0"), now(1)).expect("the next");
+    log.append(vec![with_id("x", "1")], now(1)).expect("new");
+    assert_eq!(log.refuse_staged(), Offset::ZERO);
+    assert_eq!(log.append(claimed(0, 0, "0"), now(1)).map(|next| next.duplicates), Ok(0));
+    assert_eq!(log.append(vec![with_id("x", "1")], now(1)).map(|new| new.duplicates), Ok(0));
+}
