@@ -13,8 +13,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +22,6 @@ use std::{
 };
 
 use crate::{
-    buffer::DiskBuffer,
     compaction::{self, Hidden, LatestKeys, Limits, Look, TopicJudge},
     error::{Corruption, OpenError},
     event::StagedEvent,
@@ -34,11 +32,11 @@ use crate::{
         stub::StubLimits,
     },
     io::{Access, Disk, DiskFile},
+    new_segment::NewSegment,
     offset::{Offset, Position},
     reader::{ReadQuery, Reader},
     retire,
     scan::{FrameScan, ScanEnd},
-    seal::{self, TEMPORARY_ENDING},
     segment::{FIRST_FRAME_POSITION, Incarnation, SegmentHeader, SegmentName},
     segment_set::{SealedSegment, SegmentSet},
     selection::Order,
@@ -364,8 +362,7 @@ impl<D: Disk> CompactJob<D> {
             }
         }
         let name = SegmentName { generation: old.generation + 1, ..old };
-        let mut writer =
-            SegmentWriter::create(disk, self.dir.clone(), name, segment.header(), self.rest)?;
+        let mut writer = Packer::create(disk, &self.dir, name, segment.header(), self.rest)?;
         let mut dropped = 0;
         let mut lessened = HashSet::new();
         for frame in frames_of(segment, file) {
@@ -412,7 +409,8 @@ impl<D: Disk> CompactJob<D> {
             let (file, position) = (segment.index_path(), Position::default());
             OpenError::Corrupt(Corruption { file, position, what })
         })?;
-        let rewritten = writer.finish(segment.end(), &carried)?;
+        writer.finish(segment.end(), &carried)?;
+        let rewritten = SealedSegment::open(disk, &self.dir, name)?;
         // The new generation is the segment now, whatever becomes of the old one: the next start removes
         // what stays of it.
         for file_name in [old.log_file_name(), old.index_file_name()] {
@@ -524,14 +522,9 @@ fn read_section<D: Disk>(
     if is_good { Ok(bytes) } else { Err(IndexError::Checksum { section: kind }) }
 }
 
-/// The next generation of a segment, while it is written.
-struct SegmentWriter<'a, D: Disk> {
-    disk: &'a D,
-    dir: PathBuf,
-    name: SegmentName,
-    temporary: PathBuf,
-    file: D::File,
-    header: SegmentHeader,
+/// The next generation of a segment, while it is written: events become frames as long as they may be.
+struct Packer<D: Disk> {
+    new: NewSegment<D>,
     seed: Seed,
     index: IndexBuilder,
     pending: Vec<StagedEvent>,
@@ -539,73 +532,35 @@ struct SegmentWriter<'a, D: Disk> {
     commit_time_ms: u64,
     /// Where the next frame goes, with which base, behind which checksum.
     end: SegmentEnd,
-    /// The file has its name.
-    is_named: bool,
     /// How much was written since the last sync.
     unsynced_bytes: usize,
     /// What follows a sync.
     rest: Duration,
 }
 
-impl<D: Disk> Drop for SegmentWriter<'_, D> {
-    /// What was not finished takes no space. (If it stays, the next start removes it.)
-    fn drop(&mut self) {
-        if !self.is_named {
-            let _ = self.disk.remove(&self.temporary);
-        }
-    }
-}
-
-impl<'a, D: Disk> SegmentWriter<'a, D> {
+impl<D: Disk> Packer<D> {
     fn create(
-        disk: &'a D,
-        dir: PathBuf,
+        disk: &D,
+        dir: &Path,
         name: SegmentName,
         old: &SegmentHeader,
         rest: Duration,
     ) -> Result<Self, OpenError> {
         let header = SegmentHeader { incarnation: Incarnation::random(), ..old.clone() };
         let seed = Seed::of(&header.incarnation);
-        let temporary = dir.join(format!("{}{TEMPORARY_ENDING}", name.log_file_name()));
-        match disk.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(OpenError::io("removing", &temporary)(error));
-            }
-            _ => {}
-        }
-        let mut block = DiskBuffer::default();
-        block.extend_from_slice(&header.encode());
-        let create = || {
-            let created = disk.create(&temporary, Access::Write)?;
-            // Past the page cache where that is possible: what is written here pushes nothing out, and
-            // no sync of a frame waits for it.
-            let file = match disk.open(&temporary, Access::Direct) {
-                Ok(file) if file.write_at(block.as_slice(), Position::default()).is_ok() => file,
-                _ => created,
-            };
-            write_all(&file, block.as_slice(), Position::default())?;
-            Ok(file)
-        };
-        let file = create().map_err(OpenError::io("writing", &temporary))?;
         let end = SegmentEnd {
             end_offset: header.base_offset,
             end_position: FIRST_FRAME_POSITION,
             end_checksum: seed.chain_start(),
         };
-        Ok(SegmentWriter {
-            disk,
-            dir,
-            name,
-            temporary,
-            file,
-            index: IndexBuilder::new(&header),
-            header,
+        Ok(Packer {
+            new: NewSegment::create(disk, dir, name, &header, true)?,
             seed,
+            index: IndexBuilder::new(&header),
             pending: Vec::new(),
             pending_bytes: 0,
             commit_time_ms: 0,
             end,
-            is_named: false,
             unsynced_bytes: 0,
             rest,
         })
@@ -643,11 +598,10 @@ impl<'a, D: Disk> SegmentWriter<'a, D> {
         };
         let (frame, stored) = frame::encode_compressed(&meta, end_offset, &self.pending, self.seed);
         let position = self.end.end_position;
-        write_all(&self.file, stored.as_slice(), position)
-            .map_err(OpenError::io("writing", &self.temporary))?;
+        self.new.write(stored.as_slice(), position)?;
         self.index.add(&frame, position).map_err(|error| {
             let what = error.to_string();
-            OpenError::Corrupt(Corruption { file: self.temporary.clone(), position, what })
+            OpenError::Corrupt(Corruption { file: self.new.path().to_owned(), position, what })
         })?;
         self.end = SegmentEnd {
             end_offset,
@@ -667,41 +621,17 @@ impl<'a, D: Disk> SegmentWriter<'a, D> {
             return Ok(());
         }
         self.unsynced_bytes = 0;
-        self.file.sync_data().map_err(OpenError::io("syncing", &self.temporary))?;
+        self.new.sync()?;
         std::thread::sleep(self.rest);
         Ok(())
     }
 
     /// Makes it the segment, durably.
-    fn finish(
-        mut self,
-        end_offset: Offset,
-        carried: &Carried,
-    ) -> Result<SealedSegment<D>, OpenError> {
+    fn finish(mut self, end_offset: Offset, carried: &Carried) -> Result<(), OpenError> {
         if !self.pending.is_empty() {
             self.write_frame(end_offset)?;
         }
         let end = SegmentEnd { end_offset, ..self.end };
-        let log_path = self.dir.join(self.name.log_file_name());
-        self.file.sync_data().map_err(OpenError::io("syncing", &self.temporary))?;
-        self.disk
-            .rename(&self.temporary, &log_path)
-            .map_err(OpenError::io("renaming", &self.temporary))?;
-        self.is_named = true;
-        let bytes = self.index.finish_carrying(&end, carried);
-        if let Err(error) = seal::write_index(self.disk, &self.dir, self.name, &bytes) {
-            // Without its index it counts for nothing, and would keep the space that was missing.
-            let _ = self.disk.remove(&log_path);
-            return Err(error);
-        }
-        self.disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))?;
-        debug_assert_eq!(self.header.base_offset, self.name.base_offset);
-        SealedSegment::open(self.disk, &self.dir, self.name)
+        self.new.finish(&self.index.finish_carrying(&end, carried))
     }
-}
-
-fn write_all(file: &impl DiskFile, bytes: &[u8], position: Position) -> io::Result<()> {
-    let written = file.write_at(bytes, position)?;
-    // A direct write that was short cannot go on in the middle of a block.
-    if written == bytes.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
 }

@@ -23,6 +23,7 @@ pub mod io;
 mod listing;
 pub mod log;
 pub mod mutation;
+mod new_segment;
 pub mod offset;
 pub mod once;
 pub mod op;

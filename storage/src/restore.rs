@@ -269,7 +269,7 @@ impl<D: Disk> Restore<'_, D> {
         };
         self.end = writer.end();
         if self.end == name.base_offset {
-            writer.abandon()?;
+            drop(writer);
         } else {
             let carried = match name.generation {
                 1 => None, // Its frames say all of it.

@@ -1,18 +1,8 @@
 //! Writes a segment anew, frame by frame, with its index: for a repair and for a restore.
 //!
-//! ```text
-//! 1  <name>.log.tmp, <name>.idx.tmp    written whole, and synced
-//! 2  <name>.log, <name>.idx            renamed; the directory synced
-//! ```
 //! Bodies of frames stay as they are but for compressed ones; headers are made anew, since the file has another
-//! incarnation and so another seed of all checksums. Until step 2 nothing counts: a start removes temporary
-//! files.
-
-use std::{
-    io,
-    ops::Range,
-    path::{Path, PathBuf},
-};
+//! incarnation and so another seed of all checksums.
+use std::{io, ops::Range, path::Path};
 
 use crate::{
     buffer::DiskBuffer,
@@ -22,9 +12,9 @@ use crate::{
         gap::{self, GAP_OFFSETS_MAX},
     },
     index::{Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd, cut::carried_below},
-    io::{Access, Disk, DiskFile},
+    io::{Disk, DiskFile},
+    new_segment::NewSegment,
     offset::{Offset, Position},
-    seal::{self, TEMPORARY_ENDING},
     segment::{FIRST_FRAME_POSITION, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName},
 };
 
@@ -33,11 +23,7 @@ const WRITE_BYTES: usize = 1 << 20;
 
 /// A segment that is being written.
 pub(crate) struct SegmentWriter<D: Disk> {
-    disk: D,
-    dir: PathBuf,
-    name: SegmentName,
-    temporary: PathBuf,
-    file: D::File,
+    new: NewSegment<D>,
     seed: Seed,
     created_at_ms: u64,
     index: IndexBuilder,
@@ -55,24 +41,10 @@ impl<D: Disk> SegmentWriter<D> {
         name: SegmentName,
         header: &SegmentHeader,
     ) -> Result<Self, OpenError> {
-        assert_eq!(name.base_offset, header.base_offset, "a segment is named by its base");
-        let temporary = dir.join(format!("{}{TEMPORARY_ENDING}", name.log_file_name()));
-        match disk.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(OpenError::io("removing", &temporary)(error));
-            }
-            _ => {}
-        }
-        let file = disk
-            .create(&temporary, Access::Write)
-            .map_err(OpenError::io("creating", &temporary))?;
+        let new = NewSegment::create(disk, dir, name, header, false)?;
         let seed = Seed::of(&header.incarnation);
         Ok(SegmentWriter {
-            disk: disk.clone(),
-            dir: dir.to_owned(),
-            name,
-            temporary,
-            file,
+            new,
             seed,
             created_at_ms: header.created_at_ms,
             index: IndexBuilder::new(header),
@@ -81,8 +53,8 @@ impl<D: Disk> SegmentWriter<D> {
                 end_position: FIRST_FRAME_POSITION,
                 end_checksum: seed.chain_start(),
             },
-            pending: header.encode().to_vec(),
-            pending_at: Position::default(),
+            pending: Vec::new(),
+            pending_at: FIRST_FRAME_POSITION,
         })
     }
 
@@ -131,17 +103,10 @@ impl<D: Disk> SegmentWriter<D> {
     }
 
     fn flush(&mut self) -> Result<(), OpenError> {
-        write_all(&self.file, &self.pending, self.pending_at)
-            .map_err(OpenError::io("writing", &self.temporary))?;
+        self.new.write(&self.pending, self.pending_at)?;
         self.pending_at = self.pending_at.plus(self.pending.len() as u64);
         self.pending.clear();
         Ok(())
-    }
-
-    /// Removes what was written.
-    pub fn abandon(self) -> Result<(), OpenError> {
-        let SegmentWriter { disk, temporary, .. } = self;
-        disk.remove(&temporary).map_err(OpenError::io("removing", &temporary))
     }
 
     /// What of an index, which belongs to the segment that is cut here, still holds.
@@ -153,16 +118,12 @@ impl<D: Disk> SegmentWriter<D> {
     /// the state of the log is carried over; without one the frames say it.
     pub fn finish(mut self, carried: Option<&Carried>) -> Result<SegmentEnd, OpenError> {
         self.flush()?;
-        let SegmentWriter { disk, dir, name, temporary, file, index, end, .. } = self;
-        file.sync_data().map_err(OpenError::io("syncing", &temporary))?;
-        disk.rename(&temporary, &dir.join(name.log_file_name()))
-            .map_err(OpenError::io("renaming", &temporary))?;
+        let SegmentWriter { new, index, end, .. } = self;
         let index = match carried {
             Some(carried) => index.finish_carrying(&end, carried),
             None => index.finish(&end),
         };
-        seal::write_index(&disk, &dir, name, &index)?;
-        disk.sync_dir(&dir).map_err(OpenError::io("syncing the directory", &dir))?;
+        new.finish(&index)?;
         Ok(end)
     }
 }
@@ -177,16 +138,4 @@ pub(crate) fn read_header<F: DiskFile>(file: &F) -> io::Result<Result<SegmentHea
         }
         Err(error) => Err(error),
     }
-}
-
-/// Writes all of `bytes`.
-pub(crate) fn write_all<F: DiskFile>(file: &F, bytes: &[u8], position: Position) -> io::Result<()> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match file.write_at(&bytes[done..], position.plus(done as u64))? {
-            0 => return Err(io::ErrorKind::StorageFull.into()),
-            written => done += written,
-        }
-    }
-    Ok(())
 }

@@ -10,9 +10,9 @@ use crate::{
     clock::Now,
     error::OpenError,
     io::{Access, Disk, DiskFile},
+    new_segment::write_all,
     offset::Position,
     repair::salvage::Lenient,
-    rewrite::write_all,
     segment::SegmentName,
     verify::ASIDE_PREFIX,
 };

@@ -1,0 +1,120 @@
+//! The two files of a segment that is written anew: by compaction, a repair, a restore.
+//!
+//! ```text
+//! 1  <name>.log.tmp                written whole, and synced; renamed to <name>.log
+//! 2  <name>.idx.tmp -> <name>.idx  the same
+//! 3  the directory synced          from here on it is the segment
+//! ```
+//! What is not finished takes no space: it is removed when it is dropped, and a start removes temporary files.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    buffer::DiskBuffer,
+    error::OpenError,
+    io::{Access, Disk, DiskFile},
+    offset::Position,
+    seal::{self, TEMPORARY_ENDING},
+    segment::{SegmentHeader, SegmentName},
+};
+
+/// The log file of a segment, under a temporary name.
+pub(crate) struct NewSegment<D: Disk> {
+    disk: D,
+    dir: PathBuf,
+    name: SegmentName,
+    temporary: PathBuf,
+    file: D::File,
+    is_named: bool,
+}
+
+impl<D: Disk> Drop for NewSegment<D> {
+    fn drop(&mut self) {
+        if !self.is_named {
+            let _ = self.disk.remove(&self.temporary);
+        }
+    }
+}
+
+impl<D: Disk> NewSegment<D> {
+    /// Begins a segment in `dir` with its header. `is_direct`: past the page cache where that is possible, so
+    /// that what is written pushes nothing out, and no sync of a frame waits for it; everything that is
+    /// written then is aligned as [`Access::Direct`] says.
+    pub(crate) fn create(
+        disk: &D,
+        dir: &Path,
+        name: SegmentName,
+        header: &SegmentHeader,
+        is_direct: bool,
+    ) -> Result<Self, OpenError> {
+        assert_eq!(name.base_offset, header.base_offset, "a segment is named by its base");
+        let temporary = dir.join(format!("{}{TEMPORARY_ENDING}", name.log_file_name()));
+        match disk.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::io("removing", &temporary)(error));
+            }
+            _ => {}
+        }
+        let created = disk
+            .create(&temporary, Access::Write)
+            .map_err(OpenError::io("creating", &temporary))?;
+        let mut block = DiskBuffer::default();
+        block.extend_from_slice(&header.encode());
+        let start = Position::default();
+        let file = match is_direct.then(|| disk.open(&temporary, Access::Direct)) {
+            Some(Ok(direct)) if direct.write_at(block.as_slice(), start).is_ok() => direct,
+            _ => created,
+        };
+        let (disk, dir) = (disk.clone(), dir.to_owned());
+        let new = NewSegment { disk, dir, name, temporary, file, is_named: false };
+        new.write(block.as_slice(), start)?;
+        Ok(new)
+    }
+
+    /// What it is called until it is finished.
+    pub(crate) fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Writes all of `bytes`.
+    pub(crate) fn write(&self, bytes: &[u8], position: Position) -> Result<(), OpenError> {
+        write_all(&self.file, bytes, position).map_err(OpenError::io("writing", &self.temporary))
+    }
+
+    /// Makes durable what was written.
+    pub(crate) fn sync(&self) -> Result<(), OpenError> {
+        self.file.sync_data().map_err(OpenError::io("syncing", &self.temporary))
+    }
+
+    /// Makes it the segment, durably, with the bytes of its index.
+    pub(crate) fn finish(mut self, index: &[u8]) -> Result<(), OpenError> {
+        self.sync()?;
+        let path = self.dir.join(self.name.log_file_name());
+        self.disk
+            .rename(&self.temporary, &path)
+            .map_err(OpenError::io("renaming", &self.temporary))?;
+        self.is_named = true;
+        if let Err(error) = seal::write_index(&self.disk, &self.dir, self.name, index) {
+            // Without its index it counts for nothing, and would keep the space that was missing.
+            let _ = self.disk.remove(&path);
+            return Err(error);
+        }
+        self.disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))
+    }
+}
+
+/// Writes all of `bytes`.
+pub(crate) fn write_all<F: DiskFile>(file: &F, bytes: &[u8], position: Position) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.write_at(&bytes[done..], position.plus(done as u64))? {
+            // A direct write that was short cannot go on in the middle of a block: it fails then.
+            0 => return Err(io::ErrorKind::StorageFull.into()),
+            written => done += written,
+        }
+    }
+    Ok(())
+}
