@@ -19,7 +19,7 @@ use crate::{
     segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName},
     segment_set::{SealedSegment, SegmentSet},
     selection::{Order, Selection},
-    snapshot::read::{self, Kept},
+    snapshot::read,
     verify::lock_shared,
 };
 
@@ -42,9 +42,8 @@ impl<D: Disk> StoppedLog<D> {
     pub fn open(disk: &D, dir: &Path) -> Result<Self, OpenError> {
         let lock = lock_shared(disk, dir)?;
         let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
-        let kept = Kept::read(disk, dir, &read::offsets(&names))?;
-        let segments = listing::segments_from(&names, kept.ground);
-        let begin = kept.begin(segments.first().map(|first| first.name.base_offset));
+        let begin = read::begin(disk, dir, &read::offsets(&names))?;
+        let segments = listing::segments_from(&names, begin);
         let segments = segments.iter().map(|listed| (listed.name, listed.has_index)).collect();
         Ok(StoppedLog { disk: disk.clone(), dir: dir.to_owned(), segments, begin, _lock: lock })
     }
