@@ -159,10 +159,13 @@ pub(crate) fn recover<D: Disk>(
         // It alone may say why nothing is there before.
         return Err(OpenError::Corrupt(damage));
     }
+    // A log without a sealed segment begins there as well.
+    let mut segments = SegmentSet::default();
+    segments.push_retired(begin..begin);
     let mut recovery = Recovery {
         disk,
         dir,
-        segments: SegmentSet::default(),
+        segments,
         topics: TopicTable::default(),
         state: LogState::new(window),
         lessened: HashSet::new(),

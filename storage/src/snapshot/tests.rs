@@ -536,6 +536,7 @@ fn a_backup_is_restored_to_any_offset_that_is_kept() {
         let (log, report) = Log::open(disk, to, config(), now(1)).expect("it opens");
         assert_eq!((report.end, found.end), (restored.end, restored.end));
         assert!(restored.end >= cut.min(log.segments().end()), "{cut}: {restored:?}");
+        assert!(log.start() >= begin, "{cut}: nothing is kept before {begin}, not {}", log.start());
         assert!(log.ids().iter().all(|id| id.offset < restored.end));
     }
     disk.create_dir(to).expect("a free name");
