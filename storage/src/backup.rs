@@ -121,6 +121,12 @@ impl<D: Disk> Backup<'_, D> {
             self.segment(listed, successor, &names, &there, &mut wanted)?;
         }
         let end = self.done.end;
+        if let Some(newest) = snapshots.first().filter(|newest| **newest > end)
+            && self.reach == Reach::Stopped
+        {
+            // No start would open it either; and what proves the loss would not be in the backup.
+            return Err(read::ends_before(self.from, *newest, end));
+        }
         for offset in snapshots.iter().filter(|offset| **offset <= end) {
             let name = snapshot::file_name(*offset);
             self.put(&name, &there, false, None)?;

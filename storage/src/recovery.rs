@@ -460,12 +460,7 @@ impl<D: Disk> Recovery<'_, D> {
     fn check_end(&self, snapshots: &[Offset]) -> Result<(), OpenError> {
         match snapshots.first() {
             Some(newest) if *newest > self.end => {
-                let path = self.dir.join(snapshot::file_name(*newest));
-                let what = format!(
-                    "the log ends at offset {}, but had been synced up to {newest} when this was made",
-                    self.end
-                );
-                Err(corrupt(&path, Position::default(), what))
+                Err(read::ends_before(self.dir, *newest, self.end))
             }
             _ => Ok(()),
         }

@@ -79,6 +79,9 @@ pub fn restore_log<D: Disk>(
             break;
         }
     }
+    if let Some(newest) = before.first().filter(|newest| **newest > restore.end) {
+        return Err(read::ends_before(from, *newest, restore.end));
+    }
     for offset in snapshots.iter().filter(|offset| **offset <= restore.end) {
         restore.copy(&snapshot::file_name(*offset), None)?;
     }

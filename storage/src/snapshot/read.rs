@@ -90,6 +90,19 @@ pub(crate) fn passed_over<T>(
     }
 }
 
+/// The error for a log that ends before a snapshot of it.
+pub(crate) fn ends_before(dir: &Path, newest: Offset, end: Offset) -> OpenError {
+    OpenError::Corrupt(lost_behind(dir, newest, end))
+}
+
+/// What is wrong with such a log.
+pub(crate) fn lost_behind(dir: &Path, newest: Offset, end: Offset) -> Damage {
+    let what = format!(
+        "the log ends at offset {end}, but had been synced up to {newest} when this was made"
+    );
+    Corruption { file: dir.join(file_name(newest)), position: Position::default(), what }
+}
+
 fn read_bytes<D: Disk>(disk: &D, path: &Path, bytes_max: usize) -> Result<Vec<u8>, OpenError> {
     let file = disk.open(path, Access::Read).map_err(OpenError::io("opening", path))?;
     let size = file.size().map_err(OpenError::io("reading", path))?;

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, path::Path, path::PathBuf};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path, path::PathBuf};
 
 use super::*;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     backup::{Reach, back_up_log},
     config::LogConfig,
     control::{Control, TopicRule, TopicTrimmed, TopicsDeleted},
-    error::OpenError,
+    error::{OpenError, ReadError},
     event::EventId,
     io::{
         Access, Disk, DiskFile,
@@ -17,11 +17,14 @@ use crate::{
         tests::{DIR, append_each, event, now, tiny},
     },
     offset::Position,
+    reader::ReadQuery,
     recovery::OpenReport,
     repair,
     restore::{Until, restore_log},
     segment::SegmentName,
+    selection::Order,
     settings::{LogRetention, LogSettings, TopicRetention, TopicSettings},
+    stopped::{StoppedLog, Taker},
     topic::TopicNumber,
     verify::verify,
 };
@@ -438,6 +441,60 @@ fn an_unreadable_snapshot_is_passed_over() {
             same(&state_from(&open(&disk).0, start), &expected, "repaired");
         }
     }
+}
+
+/// What proves a loss is not left out, as if there was none.
+#[test]
+fn a_log_that_ends_before_its_snapshot_is_not_copied_as_a_shorter_one() {
+    let disk = filled(3, 200);
+    let newest = read::offsets(&names(&disk))[0];
+    let short = cut_short(&disk);
+    assert!(matches!(refused(&short), OpenError::Corrupt(_)));
+    match backed_up(&short) {
+        Err(OpenError::Corrupt(damage)) => assert_eq!(damage.file, snapshots(&short)[0]),
+        other => panic!("{other:?}"),
+    }
+    let to = Path::new("/restored");
+    for (until, is_refused) in [
+        (Until::End, true),
+        (Until::Offset(newest), true),
+        (Until::TimeMs(u64::MAX), true),
+        (Until::Offset(Offset::new(10)), false),
+    ] {
+        let short = short.fork(1);
+        short.create_dir(to).expect("a free name");
+        let restored = restore_log(&short, Path::new(DIR), to, until, now(1));
+        match restored {
+            Err(OpenError::Corrupt(_)) => assert!(is_refused, "{until:?}"),
+            Ok(restored) => assert!(!is_refused, "{until:?}: {restored:?}"),
+            Err(error) => panic!("{until:?}: {error}"),
+        }
+    }
+    let stopped = StoppedLog::open(&short, Path::new(DIR)).expect("not in use");
+    let read = |range: std::ops::Range<u64>| {
+        let (mut end, mut gaps) = (0, Vec::new());
+        let query = ReadQuery {
+            topics: Vec::new(),
+            from: Offset::new(range.start),
+            end: Offset::new(range.end),
+            order: Order::Ascending,
+        };
+        let take: Taker<'_> = &mut |part| {
+            match part {
+                Ok(hits) => end = hits.events().last().map_or(end, |e| e.offset().get() + 1),
+                Err(ReadError::Gap { from, to, .. }) => gaps.push((from.get(), to.get())),
+                Err(error) => panic!("{error}"),
+            }
+            ControlFlow::Continue(())
+        };
+        stopped.read(&query, take).expect("of this version");
+        (end, gaps)
+    };
+    let (end, gaps) = read(0..u64::MAX);
+    assert_eq!(gaps, [(end, newest.get())]);
+    assert_eq!(read(end + 1..u64::MAX).1, [(end + 1, newest.get())]);
+    assert_eq!(read(0..end).1, []);
+    assert_eq!(read(newest.get()..u64::MAX).1, []);
 }
 
 /// A power cut may keep some removals and not others.
