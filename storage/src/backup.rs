@@ -129,7 +129,8 @@ impl<D: Disk> Backup<'_, D> {
         }
         for offset in snapshots.iter().filter(|offset| **offset <= end) {
             let name = snapshot::file_name(*offset);
-            self.put(&name, &there, false, None)?;
+            // Another of the same offset may have come in the place of a damaged one.
+            self.put(&name, &[], false, None)?;
             wanted.push(name);
         }
         for name in there.iter().filter(|name| !wanted.contains(name)) {

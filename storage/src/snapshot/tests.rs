@@ -497,6 +497,18 @@ fn a_log_that_ends_before_its_snapshot_is_not_copied_as_a_shorter_one() {
     assert_eq!(read(newest.get()..u64::MAX).1, []);
 }
 
+/// An attempt before may have copied a snapshot that was damaged, and made anew since.
+#[test]
+fn a_backup_that_is_tried_again_takes_snapshots_anew() {
+    let disk = filled(4, 100);
+    let backup = backed_up(&disk).expect("backed up");
+    let name = file_name(read::offsets(&names(&disk))[0]);
+    remove(&disk, &backup.join(&name));
+    write(&disk, &backup.join(&name), b"an old one");
+    backed_up(&disk).expect("backed up");
+    assert_eq!(disk.bytes(&backup.join(&name)), disk.bytes(&Path::new(DIR).join(&name)));
+}
+
 /// A power cut may keep some removals and not others.
 #[test]
 fn what_is_left_below_the_merged_stubs_counts_for_nothing() {
