@@ -4,7 +4,7 @@
 //! frame by frame, and every frame is checked:
 //! ```text
 //! sealed               .log and .idx, linked or copied
-//! stubs                .idx: the events are gone on purpose
+//! stubs                .idx: the events are gone on purpose; those as well that an older snapshot alone needs
 //! snapshots            as they are, up to the offset to which the backup reaches
 //! not sealed           a .log of the same name with the frames below the synced offset, and no more
 //! ```
@@ -31,10 +31,7 @@ use crate::{
     scan::{FrameScan, SCAN_BYTES, ScanEnd},
     seal::TEMPORARY_ENDING,
     segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName, Tag},
-    snapshot::{
-        self,
-        read::{self, Kept},
-    },
+    snapshot::{self, read},
 };
 
 /// So often a list of files is found to be out of date before that is told as a failure.
@@ -108,10 +105,14 @@ impl<D: Disk> Backup<'_, D> {
         let names = self.list(self.from)?;
         let there = self.list(self.to)?;
         let snapshots = read::offsets(&names);
-        let kept = Kept::read(self.disk, self.from, &snapshots)?;
-        let segments = listing::segments_from(&names, kept.ground);
+        let begin = read::begin(self.disk, self.from, &snapshots)?;
         let mut wanted = Vec::new();
-        self.done.end = kept.begin(segments.first().map(|first| first.name.base_offset));
+        for name in listing::stubs_before(self.disk, self.from, &names, begin)? {
+            self.put(&name.index_file_name(), &[], false, None)?;
+            wanted.push(name.index_file_name());
+        }
+        let segments = listing::segments_from(&names, begin);
+        self.done.end = begin;
         for (index, listed) in segments.iter().enumerate() {
             let successor = segments.get(index + 1).map(|next| next.name.base_offset);
             let (from, to) = (self.done.end, listed.name.base_offset);
@@ -121,9 +122,16 @@ impl<D: Disk> Backup<'_, D> {
             self.segment(listed, successor, &names, &there, &mut wanted)?;
         }
         let end = self.done.end;
+        if let Some(newest) = snapshots.first().filter(|newest| **newest > end)
+            && self.reach == Reach::Stopped
+        {
+            // No start would open it either; and what proves the loss would not be in the backup.
+            return Err(read::ends_before(self.from, *newest, end));
+        }
         for offset in snapshots.iter().filter(|offset| **offset <= end) {
             let name = snapshot::file_name(*offset);
-            self.put(&name, &there, false, None)?;
+            // Another of the same offset may have come in the place of a damaged one.
+            self.put(&name, &[], false, None)?;
             wanted.push(name);
         }
         for name in there.iter().filter(|name| !wanted.contains(name)) {

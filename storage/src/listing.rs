@@ -45,6 +45,33 @@ pub(crate) fn segments_from(file_names: &[String], begin: Offset) -> Vec<Listed>
     all
 }
 
+/// The stubs among these names that lie before `begin`, where the newest snapshot says that a log begins: an older
+/// one may need them, should that be damaged.
+pub(crate) fn stubs_before<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    file_names: &[String],
+    begin: Offset,
+) -> Result<Vec<SegmentName>, OpenError> {
+    let mut stubs = Vec::new();
+    for Listed { name, has_index } in segments(file_names) {
+        if name.base_offset < begin && has_index && is_stub(disk, dir, name)? {
+            stubs.push(name);
+        }
+    }
+    Ok(stubs)
+}
+
+/// Whether a segment is a sound stub, as far as its header says. One that cannot be read is none; one that is gone is
+/// another matter.
+pub(crate) fn is_stub<D: Disk>(disk: &D, dir: &Path, name: SegmentName) -> Result<bool, OpenError> {
+    match index_header(disk, dir, name) {
+        Ok(header) => Ok(header.is_some_and(|header| header.is_stub())),
+        Err(OpenError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The header of a segment's index; `None` if it is damaged.
 pub(crate) fn index_header<D: Disk>(
     disk: &D,

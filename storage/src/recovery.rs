@@ -2,8 +2,8 @@
 //! topics are. Every rule here has the crash that made it necessary in `docs/DURABILITY.md`.
 //!
 //! ```text
-//! the newest good snapshot        its state is where all begins; nothing below the newest one that says that
-//!                                 nothing before itself is kept is looked at
+//! the newest good snapshot        its state is where all begins; nothing below the first offset that was kept
+//!                                 when it was made is looked at
 //! for each segment below it, in offset order:
 //!   whose .idx is a stub          gone on purpose
 //!   with a valid .idx             opened, and no more; if it was rewritten since, its topics are to be counted
@@ -49,10 +49,7 @@ use crate::{
         SegmentName, Tag,
     },
     segment_set::{SealedSegment, SegmentSet},
-    snapshot::{
-        self, Snapshot,
-        read::{self, Kept},
-    },
+    snapshot::{self, Snapshot, read},
     state::LogState,
     stored_index::StoredIndex,
     topic::TopicNumber,
@@ -147,22 +144,28 @@ pub(crate) fn recover<D: Disk>(
     let (found, snapshots) = list_files(disk, dir)?;
     let (snapshot, damaged) = newest_snapshot(disk, dir, &snapshots)?;
     let known = snapshot.as_ref().map_or(Offset::ZERO, Snapshot::offset);
-    // What is damaged and newer says nothing.
-    let sound: Vec<_> = snapshots.iter().filter(|offset| **offset <= known).copied().collect();
-    let kept = Kept::read(disk, dir, &sound)?;
-    let found = found.into_iter().filter(|found| found.name.base_offset >= kept.ground).collect();
+    let begin = match &snapshot {
+        Some(snapshot) => {
+            let older = snapshots.iter().filter(|offset| **offset < known).copied();
+            read::begin_by(disk, dir, snapshot.header(), &older.collect::<Vec<_>>())?
+        }
+        None => Offset::ZERO,
+    };
+    let found = found.into_iter().filter(|found| found.name.base_offset >= begin).collect();
     let found = newest_generations(disk, dir, found)?;
-    let begin = kept.begin(found.first().map(|first| first.name.base_offset));
     if let Some(damage) = damaged
         && found.first().is_some_and(|first| first.name.base_offset > begin)
     {
         // It alone may say why nothing is there before.
         return Err(OpenError::Corrupt(damage));
     }
+    // A log without a sealed segment begins there as well.
+    let mut segments = SegmentSet::default();
+    segments.push_retired(begin..begin);
     let mut recovery = Recovery {
         disk,
         dir,
-        segments: SegmentSet::default(),
+        segments,
         topics: TopicTable::default(),
         state: LogState::new(window),
         lessened: HashSet::new(),
@@ -457,12 +460,7 @@ impl<D: Disk> Recovery<'_, D> {
     fn check_end(&self, snapshots: &[Offset]) -> Result<(), OpenError> {
         match snapshots.first() {
             Some(newest) if *newest > self.end => {
-                let path = self.dir.join(snapshot::file_name(*newest));
-                let what = format!(
-                    "the log ends at offset {}, but had been synced up to {newest} when this was made",
-                    self.end
-                );
-                Err(corrupt(&path, Position::default(), what))
+                Err(read::ends_before(self.dir, *newest, self.end))
             }
             _ => Ok(()),
         }

@@ -12,7 +12,7 @@
 //! its .log is missing, or all of it         a segment that holds nothing but a gap frame
 //! the last one, which holds no frame more   it goes whole, and the log has another tag
 //! an older generation beside a sound one    it goes: a repair before was interrupted
-//! a snapshot is damaged                     it goes: the one before it and the indexes say the same
+//! a snapshot is damaged, or not readable    it goes: the one before it and the indexes say the same
 //! the log ends before a snapshot of it      a gap frame for what lies between
 //! ```
 //! Offsets never change, and a gap is named to whoever reads over it. So the log keeps its tag, and cursors
@@ -43,7 +43,7 @@ use crate::{
         FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentFile, SegmentHeader,
         SegmentName, Tag,
     },
-    snapshot::read::{self, Kept},
+    snapshot::{self, read},
     verify::{SegmentFiles, check_segment, lock_shared},
 };
 
@@ -176,12 +176,10 @@ impl<D: Disk> Planner<'_, D> {
     fn run(disk: &D, dir: &Path) -> Result<RepairPlan, OpenError> {
         let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
         let snapshots = read::offsets(&names);
-        let kept = Kept::sound(disk, dir, &snapshots)?;
-        let end = kept.ground;
+        let end = read::begin(disk, dir, &snapshots)?;
         let plan = RepairPlan::default();
         let mut planner = Planner { disk, dir, plan, end, tag: None, snapshots };
         let segments = planner.list(&names)?;
-        planner.end = kept.begin(segments.first().map(|first| first.name.base_offset));
         for files in &segments {
             planner.tag = planner.tag.or(planner.tag_of(files)?);
         }
@@ -205,7 +203,16 @@ impl<D: Disk> Planner<'_, D> {
             self.fill(to, "the files at the end are missing, or cut");
         }
         for offset in self.snapshots.clone() {
-            if let Err(damage) = read::read(self.disk, self.dir, offset)? {
+            let damage = match read::read(self.disk, self.dir, offset) {
+                Ok(read) => read.err(),
+                Err(OpenError::Io { source, .. }) => {
+                    let file = self.dir.join(snapshot::file_name(offset));
+                    let what = format!("it cannot be read: {source}");
+                    Some(Corruption { file, position: Position::default(), what })
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(damage) = damage {
                 let (action, name) = (Action::SetAside, SegmentName::first_generation(offset));
                 self.plan.steps.push(Step { damage, action, name, successor: None });
             }

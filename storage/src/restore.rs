@@ -23,10 +23,7 @@ use crate::{
     rewrite::{self, SegmentWriter},
     scan::{self, FrameScan, ScanEnd},
     segment::{Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag},
-    snapshot::{
-        self,
-        read::{self, Kept},
-    },
+    snapshot::{self, read},
 };
 
 /// Where a restored log ends.
@@ -61,10 +58,10 @@ pub fn restore_log<D: Disk>(
 ) -> Result<Restored, OpenError> {
     let names = disk.list(from).map_err(OpenError::io("listing", from))?;
     let snapshots = read::offsets(&names);
-    let kept = kept_before(disk, from, &snapshots, until)?;
-    let segments = listing::segments_from(&names, kept.ground);
+    let before = before_cut(disk, from, &snapshots, until)?;
+    let begin = read::begin(disk, from, &before)?;
+    let segments = listing::segments_from(&names, begin);
     let first = segments.first().map(|first| first.name.base_offset);
-    let begin = kept.begin(first);
     if first.is_some_and(|first| first > begin) && !snapshots.is_empty() {
         let what =
             "no snapshot before the cut says what the log was where it begins now: cut later";
@@ -72,11 +69,18 @@ pub fn restore_log<D: Disk>(
         return Err(OpenError::io("restoring", from)(error));
     }
     let mut restore = Restore { disk, from, to, until, end: begin, segments: 0 };
+    for name in listing::stubs_before(disk, from, &names, begin)? {
+        // Should the newest snapshot be damaged one day, the one before it needs them.
+        restore.copy(&name.index_file_name(), None)?;
+    }
     for (index, listed) in segments.iter().enumerate() {
         let successor = segments.get(index + 1).map(|next| next.name.base_offset);
         if !restore.segment(listed, successor)? {
             break;
         }
+    }
+    if let Some(newest) = before.first().filter(|newest| **newest > restore.end) {
+        return Err(read::ends_before(from, *newest, restore.end));
     }
     for offset in snapshots.iter().filter(|offset| **offset <= restore.end) {
         restore.copy(&snapshot::file_name(*offset), None)?;
@@ -95,26 +99,26 @@ pub fn restore_log<D: Disk>(
     Ok(Restored { end: restore.end, tag, segments: restore.segments })
 }
 
-/// What the snapshots say that do not lie behind the cut.
-fn kept_before<D: Disk>(
+/// Those of the snapshots that do not lie behind the cut, the newest first.
+fn before_cut<D: Disk>(
     disk: &D,
     from: &Path,
     snapshots: &[Offset],
     until: Until,
-) -> Result<Kept, OpenError> {
-    let mut kept = Kept::default();
-    for offset in snapshots {
-        let Ok(header) = read::read_header(disk, from, *offset)? else { continue };
+) -> Result<Vec<Offset>, OpenError> {
+    let mut before = Vec::new();
+    for offset in snapshots.iter().copied() {
         let is_before = match until {
             Until::End => true,
-            Until::Offset(cut) => header.offset <= cut,
-            Until::TimeMs(cut) => header.last_time_ms < cut,
+            Until::Offset(cut) => offset <= cut,
+            Until::TimeMs(cut) => read::passed_over(read::read_header(disk, from, offset))?
+                .is_some_and(|header| header.last_time_ms < cut),
         };
         if is_before {
-            kept.add(&header);
+            before.push(offset);
         }
     }
-    Ok(kept)
+    Ok(before)
 }
 
 struct Restore<'a, D: Disk> {

@@ -19,7 +19,7 @@ use crate::{
     segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName},
     segment_set::{SealedSegment, SegmentSet},
     selection::{Order, Selection},
-    snapshot::read::{self, Kept},
+    snapshot::read,
     verify::lock_shared,
 };
 
@@ -31,6 +31,8 @@ pub struct StoppedLog<D: Disk> {
     segments: Vec<(SegmentName, bool)>,
     /// Nothing before it is kept.
     begin: Offset,
+    /// The offset of the newest snapshot; 0 if there is none. Everything below was synced.
+    newest: Offset,
     _lock: D::Lock,
 }
 
@@ -42,11 +44,13 @@ impl<D: Disk> StoppedLog<D> {
     pub fn open(disk: &D, dir: &Path) -> Result<Self, OpenError> {
         let lock = lock_shared(disk, dir)?;
         let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
-        let kept = Kept::read(disk, dir, &read::offsets(&names))?;
-        let segments = listing::segments_from(&names, kept.ground);
-        let begin = kept.begin(segments.first().map(|first| first.name.base_offset));
+        let snapshots = read::offsets(&names);
+        let begin = read::begin(disk, dir, &snapshots)?;
+        let segments = listing::segments_from(&names, begin);
         let segments = segments.iter().map(|listed| (listed.name, listed.has_index)).collect();
-        Ok(StoppedLog { disk: disk.clone(), dir: dir.to_owned(), segments, begin, _lock: lock })
+        let (disk, dir) = (disk.clone(), dir.to_owned());
+        let newest = snapshots.first().copied().unwrap_or_default();
+        Ok(StoppedLog { disk, dir, segments, begin, newest, _lock: lock })
     }
 
     /// Hands over what the log holds of a query, oldest first whatever its order says, and each gap
@@ -84,6 +88,12 @@ impl<D: Disk> StoppedLog<D> {
                 return Ok(());
             }
             end = segment_end;
+        }
+        let lost = end.max(query.from)..self.newest;
+        if lost.start < lost.end && query.end > lost.start {
+            let corruption = read::lost_behind(&self.dir, self.newest, end);
+            // It is the last part: whether to go on does not matter.
+            let _ = take(Err(ReadError::Gap { from: lost.start, to: lost.end, corruption }));
         }
         Ok(())
     }

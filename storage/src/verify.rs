@@ -28,13 +28,11 @@ use std::{
 use crate::{
     error::{Corruption, OpenError},
     io::{Access, Disk, DiskFile, LockMode},
+    listing,
     offset::{Offset, Position},
     seal::TEMPORARY_ENDING,
     segment::{SegmentFile, SegmentName},
-    snapshot::{
-        self,
-        read::{self, Kept},
-    },
+    snapshot::{self, read},
     topic::TopicNumber,
 };
 
@@ -208,11 +206,15 @@ impl<D: Disk> Checker<'_, D> {
         let mut names = self.disk.list(self.dir).map_err(OpenError::io("listing", self.dir))?;
         names.sort_unstable();
         let snapshots = read::offsets(&names);
-        let kept = Kept::sound(self.disk, self.dir, &snapshots)?;
+        let begin = read::begin(self.disk, self.dir, &snapshots)?;
+        self.verified.end = begin;
         for file_name in names {
             if let Some((name, file)) = SegmentName::parse(&file_name) {
-                if name.base_offset < kept.ground {
-                    self.note(&file_name, "its events are gone on purpose; it will be removed");
+                if name.base_offset < begin {
+                    // An older snapshot may need a stub one day.
+                    if file == SegmentFile::Log || !listing::is_stub(self.disk, self.dir, name)? {
+                        self.note(&file_name, "its events are gone on purpose; it will be removed");
+                    }
                     continue;
                 }
                 let files = segments.entry(name).or_insert_with(|| SegmentFiles::none(name));
@@ -236,7 +238,6 @@ impl<D: Disk> Checker<'_, D> {
             }
         }
         let all: Vec<SegmentFiles> = segments.into_values().collect();
-        self.verified.end = kept.begin(all.first().map(|first| first.name.base_offset));
         let mut chosen = Vec::new();
         for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
             // A rewrite counts once it has its index.

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! 1  <offset>.snap.tmp   written and synced; renamed; the directory synced: it counts
-//! 2  what nobody needs any more goes: other snapshots, and the stubs below the oldest
+//! 2  what nobody needs any more goes: other snapshots, and the stubs that these have taken in
 //! ```
-//! Up to three are kept. The newest two: either is enough to open the log, should the other be damaged. And one
+//! Up to three are kept. The newest two: either is enough to open the log, should the other be damaged, and so no
+//! file goes that lies behind where the log begins by one of them, be the other a ground. And one
 //! at or before the first event that is kept, into which the stubs before that are merged: it alone lets a restored
 //! log end anywhere, and it says that what is not there before it is gone on purpose. Stubs between segments that
 //! hold events stay.
@@ -98,7 +99,7 @@ impl<D: Disk> SnapshotJob<D> {
         let bytes = match bytes {
             Some(bytes) => {
                 self.write(disk, end, &bytes)?;
-                files.note_written(end, kept_from == end);
+                files.note_written(end, kept_from);
                 bytes.len() as u64
             }
             None => files.size(end)?,
@@ -110,7 +111,7 @@ impl<D: Disk> SnapshotJob<D> {
             match self.bytes(disk, &mut files, &parts, kept_from, &[]) {
                 Ok(Some(bytes)) => {
                     self.write(disk, kept_from, &bytes)?;
-                    files.note_written(kept_from, true);
+                    files.note_written(kept_from, kept_from);
                     ground = Some(kept_from);
                 }
                 Ok(None) => return Ok(None),
@@ -120,7 +121,7 @@ impl<D: Disk> SnapshotJob<D> {
                 Err(error) => return Err(error),
             }
         }
-        let merged_stubs = self.clear(disk, &mut files, &names, ground)?;
+        let merged_stubs = self.clear(disk, &mut files, &names, kept_from, ground)?;
         Ok(Some(SnapshotOutcome { offset: end, bytes, merged_stubs }))
     }
 
@@ -236,33 +237,43 @@ impl<D: Disk> SnapshotJob<D> {
         disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))
     }
 
-    /// Removes snapshots beside the newest two and `ground`, and the stubs that this has taken in. Returns how
-    /// many those were.
+    /// Removes snapshots beside the newest two and `ground`, and the stubs that this has taken in and neither of
+    /// those two needs. Returns how many those were.
     fn clear(
         &self,
         disk: &D,
         files: &mut Files<'_, D>,
         names: &[String],
+        kept_from: Offset,
         ground: Option<Offset>,
     ) -> Result<usize, OpenError> {
         // One that a killed process had made may have a name that the kernel alone knows.
         disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))?;
         let mut kept: Vec<Offset> = ground.into_iter().collect();
         let offsets: Vec<Offset> = files.known.keys().rev().copied().collect();
-        let mut newest = 0;
+        // Where a log begins that is opened from one of the newest two.
+        let mut begins = Vec::new();
         for offset in &offsets {
-            if newest < 2 && files.good(*offset)? {
-                newest += 1;
-                kept.push(*offset);
+            match files.kind(*offset)? {
+                Kind::Good { kept_from } if begins.len() < 2 => {
+                    begins.push(kept_from);
+                    kept.push(*offset);
+                }
+                // It may be good, and the one that is missing.
+                Kind::Unreadable
+                    if begins.len() < 2 || (ground.is_none() && *offset <= kept_from) =>
+                {
+                    kept.push(*offset);
+                }
+                _ => {}
             }
         }
         for offset in offsets.iter().filter(|offset| !kept.contains(offset)) {
-            if files.kind(*offset)? == Kind::Unreadable {
-                continue;
-            }
             retire::remove(disk, &self.dir.join(file_name(*offset)))?;
         }
-        let Some(ground) = ground else { return Ok(0) };
+        // While one alone is good, the log must open without it.
+        let (Some(ground), [newest, second]) = (ground, begins.as_slice()) else { return Ok(0) };
+        let ground = ground.min(*newest).min(*second);
         let mut merged = 0;
         for (name, file) in names.iter().filter_map(|name| SegmentName::parse(name)) {
             // Older generations beside it, and a log file whose removal was cut short, are no more than that.
@@ -284,12 +295,13 @@ struct Files<'a, D: Disk> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It may be good: it is not used, and not removed either.
+    /// It may be good: it is not used, and not removed while there are not enough others.
     Unreadable,
     Damaged,
-    Good,
-    /// It also says that nothing before it is kept.
-    Ground,
+    /// It says that nothing before an offset is kept; it is a ground if that is its own.
+    Good {
+        kept_from: Offset,
+    },
 }
 
 impl<D: Disk> Files<'_, D> {
@@ -304,12 +316,11 @@ impl<D: Disk> Files<'_, D> {
     /// Whether there is a good one at an offset.
     fn good(&mut self, offset: Offset) -> Result<bool, OpenError> {
         let is_there = self.known.contains_key(&offset);
-        Ok(is_there && matches!(self.kind(offset)?, Kind::Good | Kind::Ground))
+        Ok(is_there && matches!(self.kind(offset)?, Kind::Good { .. }))
     }
 
-    fn note_written(&mut self, offset: Offset, is_ground: bool) {
-        let kind = if is_ground { Kind::Ground } else { Kind::Good };
-        self.known.insert(offset, Some(kind));
+    fn note_written(&mut self, offset: Offset, kept_from: Offset) {
+        self.known.insert(offset, Some(Kind::Good { kept_from }));
     }
 
     /// The newest good one at or before an offset.
@@ -327,7 +338,7 @@ impl<D: Disk> Files<'_, D> {
     fn newest_ground(&mut self, offset: Offset) -> Result<Option<Offset>, OpenError> {
         let offsets: Vec<Offset> = self.known.range(..=offset).rev().map(|(at, _)| *at).collect();
         for offset in offsets {
-            if self.kind(offset)? == Kind::Ground {
+            if self.kind(offset)? == (Kind::Good { kept_from: offset }) {
                 return Ok(Some(offset));
             }
         }
@@ -343,9 +354,8 @@ impl<D: Disk> Files<'_, D> {
             }
             Err(error) => return Err(error),
         };
-        let kind = snapshot.as_ref().map_or(Kind::Damaged, |snapshot| {
-            let is_ground = snapshot.header().kept_from == offset;
-            if is_ground { Kind::Ground } else { Kind::Good }
+        let kind = snapshot.as_ref().map_or(Kind::Damaged, |snapshot| Kind::Good {
+            kept_from: snapshot.header().kept_from,
         });
         self.known.insert(offset, Some(kind));
         Ok(snapshot)

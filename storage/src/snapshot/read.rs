@@ -45,61 +45,62 @@ pub(crate) fn read_header<D: Disk>(
     check(&path, offset, SnapshotHeader::decode(&bytes), |header| header.offset)
 }
 
-/// What snapshots say of the beginning of a log, by their headers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Kept {
-    /// The offset of the newest that says that nothing before itself is kept; 0 if there is none. Files of
-    /// segments below it count for nothing: it has taken in what they said, and removing them may have been cut
-    /// short.
-    pub(crate) ground: Offset,
-    /// Before it nothing is kept, as any of them says. The stubs that say so too may have been merged into a ground
-    /// that is lost.
-    from: Offset,
+/// Where a log begins whose snapshots, the newest first, are these: as a start would believe them. Files of segments
+/// before it count for nothing: removing them may have been cut short. 0 if none is whole.
+///
+/// The newest that is whole knows all that was before it. What is damaged or cannot be read says nothing.
+pub(crate) fn begin<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    offsets: &[Offset],
+) -> Result<Offset, OpenError> {
+    for (place, offset) in offsets.iter().enumerate() {
+        if let Some(whole) = passed_over(read(disk, dir, *offset))? {
+            return begin_by(disk, dir, whole.header(), &offsets[place + 1..]);
+        }
+    }
+    Ok(Offset::ZERO)
 }
 
-impl Kept {
-    /// As the good ones of the snapshots at these offsets say.
-    pub(crate) fn read<D: Disk>(
-        disk: &D,
-        dir: &Path,
-        offsets: &[Offset],
-    ) -> Result<Kept, OpenError> {
-        let mut kept = Kept::default();
-        for offset in offsets {
-            if let Ok(header) = read_header(disk, dir, *offset)? {
-                kept.add(&header);
-            }
-        }
-        Ok(kept)
-    }
-
-    /// As a start would believe it: those that lie behind the newest whole one say nothing.
-    pub(crate) fn sound<D: Disk>(
-        disk: &D,
-        dir: &Path,
-        offsets: &[Offset],
-    ) -> Result<Kept, OpenError> {
-        for (place, offset) in offsets.iter().enumerate() {
-            if read(disk, dir, *offset)?.is_ok() {
-                return Kept::read(disk, dir, &offsets[place..]);
-            }
-        }
-        Ok(Kept::default())
-    }
-
-    /// Takes in what one more says.
-    pub(crate) fn add(&mut self, header: &SnapshotHeader) {
-        self.from = self.from.max(header.kept_from);
-        if header.kept_from == header.offset {
-            self.ground = self.ground.max(header.offset);
+/// The same, by one that is whole and those before it: of them the headers alone are read, as it knows what they do.
+pub(crate) fn begin_by<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    whole: &SnapshotHeader,
+    older: &[Offset],
+) -> Result<Offset, OpenError> {
+    let mut begin = whole.kept_from;
+    for offset in older {
+        if let Some(header) = passed_over(read_header(disk, dir, *offset))? {
+            begin = begin.max(header.kept_from);
         }
     }
+    Ok(begin)
+}
 
-    /// Where a log must begin whose first segment, at the ground or behind it, begins at `first`: there, if all
-    /// before it is gone on purpose.
-    pub(crate) fn begin(&self, first: Option<Offset>) -> Offset {
-        first.filter(|first| *first <= self.from).unwrap_or(self.ground).max(self.ground)
+/// `None` of what is damaged or cannot be read. One that is gone is another matter: beside a server another has come
+/// in its place.
+pub(crate) fn passed_over<T>(
+    result: Result<Result<T, Damage>, OpenError>,
+) -> Result<Option<T>, OpenError> {
+    match result {
+        Ok(read) => Ok(read.ok()),
+        Err(OpenError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+/// The error for a log that ends before a snapshot of it.
+pub(crate) fn ends_before(dir: &Path, newest: Offset, end: Offset) -> OpenError {
+    OpenError::Corrupt(lost_behind(dir, newest, end))
+}
+
+/// What is wrong with such a log.
+pub(crate) fn lost_behind(dir: &Path, newest: Offset, end: Offset) -> Damage {
+    let what = format!(
+        "the log ends at offset {end}, but had been synced up to {newest} when this was made"
+    );
+    Corruption { file: dir.join(file_name(newest)), position: Position::default(), what }
 }
 
 fn read_bytes<D: Disk>(disk: &D, path: &Path, bytes_max: usize) -> Result<Vec<u8>, OpenError> {

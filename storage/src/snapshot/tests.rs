@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, path::Path, path::PathBuf};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path, path::PathBuf};
 
 use super::*;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     backup::{Reach, back_up_log},
     config::LogConfig,
     control::{Control, TopicRule, TopicTrimmed, TopicsDeleted},
-    error::OpenError,
+    error::{OpenError, ReadError},
     event::EventId,
     io::{
         Access, Disk, DiskFile,
@@ -17,11 +17,14 @@ use crate::{
         tests::{DIR, append_each, event, now, tiny},
     },
     offset::Position,
+    reader::ReadQuery,
     recovery::OpenReport,
     repair,
     restore::{Until, restore_log},
     segment::SegmentName,
+    selection::Order,
     settings::{LogRetention, LogSettings, TopicRetention, TopicSettings},
+    stopped::{StoppedLog, Taker},
     topic::TopicNumber,
     verify::verify,
 };
@@ -85,11 +88,18 @@ fn keep(log: &mut Log<SimDisk>, count: u64) {
 
 /// All that is known beside events, as text. Topics with events before their floor are counted by who asks.
 fn state(log: &Log<SimDisk>) -> String {
+    state_from(log, Offset::ZERO)
+}
+
+/// The same of a log that begins at an offset above 0: an older snapshot has counted what is gone since, and who
+/// asks counts those topics anew as well.
+fn state_from(log: &Log<SimDisk>, start: Offset) -> String {
     let mut lines = Vec::new();
     for topic in log.topics().page("", None, usize::MAX) {
         let (name, last) = (&topic.topic, log.topics().last_ever(&topic.topic));
-        match log.rules().floors().of(name) {
+        match log.rules().floors().of(name).max(start) {
             Offset::ZERO => lines.push(format!("{topic:?} {last:?}")),
+            _ if topic.last < start => {}
             _ => lines.push(format!("{name} {} {last:?} {}", topic.number, topic.last_time_ms)),
         }
     }
@@ -101,8 +111,11 @@ fn state(log: &Log<SimDisk>) -> String {
     lines.push(format!("{:?} {}", rules.log(), rules.keep_from()));
     lines.extend(rules.topics().map(|rule| format!("{rule:?}")));
     let floors = rules.floors();
-    let floors: BTreeMap<_, _> =
-        floors.iter().map(|(topic, floor)| (topic, (floor, floors.said_at(topic)))).collect();
+    let floors: BTreeMap<_, _> = floors
+        .iter()
+        .filter(|(_, floor)| *floor > start)
+        .map(|(topic, floor)| (topic, (floor, floors.said_at(topic))))
+        .collect();
     lines.push(format!("{floors:?}"));
     lines.join("\n")
 }
@@ -233,11 +246,7 @@ fn a_log_that_ends_before_its_snapshot_is_not_opened_but_repaired() {
     let segments: Vec<_> =
         names(&disk).iter().filter_map(|name| SegmentName::parse(name)).collect();
     let last_below = segments.iter().rfind(|(name, _)| name.base_offset < newest).expect("one").0;
-    // All files from there on.
-    let without = disk.fork(1);
-    for (name, file) in segments.iter().filter(|(name, _)| *name >= last_below) {
-        remove(&without, &Path::new(DIR).join(name.file_name(*file)));
-    }
+    let without = cut_short(&disk);
     // The frames alone of what is the last one then.
     let torn = disk.fork(1);
     for (name, file) in segments.iter().filter(|(name, _)| *name > last_below) {
@@ -287,7 +296,49 @@ fn retained(seed: u64) -> SimDisk {
 }
 
 fn ground(disk: &SimDisk) -> Offset {
-    read::Kept::read(disk, Path::new(DIR), &read::offsets(&names(disk))).expect("readable").ground
+    let is_ground = |offset: &Offset| {
+        let header = read::read_header(disk, Path::new(DIR), *offset).expect("readable");
+        header.is_ok_and(|header| header.kept_from == *offset)
+    };
+    read::offsets(&names(disk)).into_iter().find(is_ground).unwrap_or_default()
+}
+
+/// A log from which retention had taken all that was sealed when its newest snapshot was made: that is a ground.
+fn taken_whole(seed: u64) -> SimDisk {
+    let disk = SimDisk::new(seed);
+    let (mut log, _) = open(&disk);
+    let rng = &mut SimRng::new(seed);
+    fill(&mut log, rng, 60);
+    keep(&mut log, 1);
+    for _ in 0..400 {
+        fill(&mut log, rng, 1);
+        let offsets = read::offsets(&names(&disk));
+        if offsets.len() > 1 && offsets[0] == ground(&disk) {
+            drop(log);
+            return disk.kill();
+        }
+    }
+    panic!("{:?}", names(&disk));
+}
+
+/// A backup of a stopped log, with its directory.
+fn backed_up(disk: &SimDisk) -> Result<PathBuf, OpenError> {
+    let to = PathBuf::from("/backup");
+    let _ = disk.create_dir(&to);
+    back_up_log(disk, Path::new(DIR), None, &to, Reach::Stopped).map(|_| to)
+}
+
+/// A log whose files end before its newest snapshot.
+fn cut_short(disk: &SimDisk) -> SimDisk {
+    let disk = disk.fork(1);
+    let newest = read::offsets(&names(&disk))[0];
+    let segments: Vec<_> =
+        names(&disk).iter().filter_map(|name| SegmentName::parse(name)).collect();
+    let last_below = segments.iter().rfind(|(name, _)| name.base_offset < newest).expect("one").0;
+    for (name, file) in segments.iter().filter(|(name, _)| *name >= last_below) {
+        remove(&disk, &Path::new(DIR).join(name.file_name(*file)));
+    }
+    disk
 }
 
 fn stubs(disk: &SimDisk) -> usize {
@@ -325,6 +376,143 @@ fn stubs_before_all_that_is_kept_are_merged_and_nothing_is_forgotten() {
     }
 }
 
+/// A ground is no reason to take from the snapshot before it what that needs, nor is a copy the place to.
+#[test]
+fn either_of_the_newest_two_snapshots_is_enough_if_one_is_a_ground() {
+    for seed in 0..10 {
+        let disk = taken_whole(seed);
+        assert_eq!(verified(&disk), 0);
+        let (log, _) = open(&disk.fork(1));
+        let start = log.start();
+        let expected = state_from(&log, start);
+        let copy = disk.fork(1);
+        let backup = backed_up(&copy).expect("backed up");
+        let restored = Path::new("/restored");
+        copy.create_dir(restored).expect("a free name");
+        restore_log(&copy, &backup, restored, Until::End, now(1)).expect("restored");
+        let offsets = read::offsets(&names(&disk));
+        for offset in &offsets[..2] {
+            let context = format!("seed {seed}, without {offset}");
+            let name = file_name(*offset);
+            let disk = disk.fork(1);
+            disk.flip_bit(&Path::new(DIR).join(&name), Position::new(300), 0);
+            assert_eq!(verified(&disk), 1, "{context}");
+            same(&state_from(&open(&disk.fork(1)).0, start), &expected, &context);
+            let backup = backed_up(&disk).expect("backed up");
+            let (log, _) = Log::open(disk, &backup, config(), now(1)).expect("it opens");
+            assert_eq!(log.start(), start);
+            same(&state_from(&log, start), &expected, &context);
+            for dir in [backup.as_path(), restored] {
+                let copy = copy.fork(1);
+                copy.flip_bit(&dir.join(&name), Position::new(300), 0);
+                let (log, _) = Log::open(copy, dir, config(), now(1)).expect("it opens");
+                assert_eq!(log.start(), start);
+                same(&state_from(&log, start), &expected, &format!("{context}, {}", dir.display()));
+            }
+        }
+    }
+}
+
+/// A snapshot that cannot be read, and that nobody needs, is a finding, and goes in time.
+#[test]
+fn an_unreadable_snapshot_is_passed_over() {
+    for seed in 0..5 {
+        for place in 0..2 {
+            let disk = if seed % 2 == 0 { retained(seed) } else { filled(seed, 200) };
+            let (log, _) = open(&disk.fork(1));
+            let start = log.start();
+            let expected = state_from(&log, start);
+            let path = &snapshots(&disk)[place];
+            disk.make_unreadable(path, 0..u64::MAX);
+            assert_eq!(verified(&disk), 1);
+            let (mut log, _) = open(&disk.fork(1));
+            assert_eq!(log.start(), start);
+            same(
+                &state_from(&log, start),
+                &expected,
+                &format!("seed {seed}, without {}", path.display()),
+            );
+            drop(log);
+            let goes_on = disk.fork(1);
+            (log, _) = open(&goes_on);
+            fill(&mut log, &mut SimRng::new(seed), 200);
+            assert!(!snapshots(&goes_on).contains(path), "two newer ones are good");
+            let plan = repair::plan(&disk, Path::new(DIR)).expect("readable");
+            assert!(plan.steps.iter().all(|step| step.action == repair::Action::SetAside));
+            assert_eq!((plan.steps.len(), plan.beyond.len()), (1, 0), "{plan:?}");
+            repair::repair(&disk, Path::new(DIR), now(1)).expect("done").expect("something to do");
+            assert_eq!(verified(&disk), 0);
+            same(&state_from(&open(&disk).0, start), &expected, "repaired");
+        }
+    }
+}
+
+/// What proves a loss is not left out, as if there was none.
+#[test]
+fn a_log_that_ends_before_its_snapshot_is_not_copied_as_a_shorter_one() {
+    let disk = filled(3, 200);
+    let newest = read::offsets(&names(&disk))[0];
+    let short = cut_short(&disk);
+    assert!(matches!(refused(&short), OpenError::Corrupt(_)));
+    match backed_up(&short) {
+        Err(OpenError::Corrupt(damage)) => assert_eq!(damage.file, snapshots(&short)[0]),
+        other => panic!("{other:?}"),
+    }
+    let to = Path::new("/restored");
+    for (until, is_refused) in [
+        (Until::End, true),
+        (Until::Offset(newest), true),
+        (Until::TimeMs(u64::MAX), true),
+        (Until::Offset(Offset::new(10)), false),
+    ] {
+        let short = short.fork(1);
+        short.create_dir(to).expect("a free name");
+        let restored = restore_log(&short, Path::new(DIR), to, until, now(1));
+        match restored {
+            Err(OpenError::Corrupt(_)) => assert!(is_refused, "{until:?}"),
+            Ok(restored) => assert!(!is_refused, "{until:?}: {restored:?}"),
+            Err(error) => panic!("{until:?}: {error}"),
+        }
+    }
+    let stopped = StoppedLog::open(&short, Path::new(DIR)).expect("not in use");
+    let read = |range: std::ops::Range<u64>| {
+        let (mut end, mut gaps) = (0, Vec::new());
+        let query = ReadQuery {
+            topics: Vec::new(),
+            from: Offset::new(range.start),
+            end: Offset::new(range.end),
+            order: Order::Ascending,
+        };
+        let take: Taker<'_> = &mut |part| {
+            match part {
+                Ok(hits) => end = hits.events().last().map_or(end, |e| e.offset().get() + 1),
+                Err(ReadError::Gap { from, to, .. }) => gaps.push((from.get(), to.get())),
+                Err(error) => panic!("{error}"),
+            }
+            ControlFlow::Continue(())
+        };
+        stopped.read(&query, take).expect("of this version");
+        (end, gaps)
+    };
+    let (end, gaps) = read(0..u64::MAX);
+    assert_eq!(gaps, [(end, newest.get())]);
+    assert_eq!(read(end + 1..u64::MAX).1, [(end + 1, newest.get())]);
+    assert_eq!(read(0..end).1, []);
+    assert_eq!(read(newest.get()..u64::MAX).1, []);
+}
+
+/// An attempt before may have copied a snapshot that was damaged, and made anew since.
+#[test]
+fn a_backup_that_is_tried_again_takes_snapshots_anew() {
+    let disk = filled(4, 100);
+    let backup = backed_up(&disk).expect("backed up");
+    let name = file_name(read::offsets(&names(&disk))[0]);
+    remove(&disk, &backup.join(&name));
+    write(&disk, &backup.join(&name), b"an old one");
+    backed_up(&disk).expect("backed up");
+    assert_eq!(disk.bytes(&backup.join(&name)), disk.bytes(&Path::new(DIR).join(&name)));
+}
+
 /// A power cut may keep some removals and not others.
 #[test]
 fn what_is_left_below_the_merged_stubs_counts_for_nothing() {
@@ -342,6 +530,10 @@ fn what_is_left_below_the_merged_stubs_counts_for_nothing() {
         let disk = disk.fork(1);
         write(&disk, &path, &before.bytes(&path).expect("a file"));
         assert_eq!(verified(&disk), 0, "{name}");
+        let damaged = disk.fork(1);
+        damaged.flip_bit(&Path::new(DIR).join(file_name(ground)), Position::new(20), 0);
+        assert_eq!(verified(&damaged), 1, "{name}, and the ground is damaged");
+        same(&state(&open(&damaged).0), &expected, &name);
         let (mut log, _) = open(&disk);
         same(&state(&log), &expected, &name);
         fill(&mut log, &mut SimRng::new(1), 60);
@@ -417,6 +609,7 @@ fn a_backup_is_restored_to_any_offset_that_is_kept() {
         let (log, report) = Log::open(disk, to, config(), now(1)).expect("it opens");
         assert_eq!((report.end, found.end), (restored.end, restored.end));
         assert!(restored.end >= cut.min(log.segments().end()), "{cut}: {restored:?}");
+        assert!(log.start() >= begin, "{cut}: nothing is kept before {begin}, not {}", log.start());
         assert!(log.ids().iter().all(|id| id.offset < restored.end));
     }
     disk.create_dir(to).expect("a free name");

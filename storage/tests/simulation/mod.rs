@@ -271,6 +271,9 @@ impl Process {
         let is_poisoned = self.log.poisoned().is_some();
         let readable = if is_poisoned { to_usize(self.log.synced()) } else { visible };
         let start = to_usize(self.log.start()).max(model.start).min(readable);
+        let first = self.log.segments().iter().next().map(|segment| segment.base());
+        let first = first.unwrap_or_else(|| self.log.unsealed_start());
+        assert!(self.log.start() >= first, "nothing is there before {first}");
         self.check_read(Vec::new(), start..readable, Order::Ascending, model);
         for _ in 0..3 {
             let from = start + rng.index(readable - start + 1);
