@@ -426,7 +426,7 @@ impl<D: Disk> Recovery<'_, D> {
             // Before all that is kept it is known that events are gone.
             if counted.is_some() && !self.segments.is_empty() {
                 let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
-                self.lessened.extend(index.topic_numbers());
+                self.lessened.extend(snapshot.lessened_by(&index, false));
             }
             self.remove_retired_log(found)?;
             self.segments.push_retired(header.base_offset..header.end_offset);
@@ -448,7 +448,8 @@ impl<D: Disk> Recovery<'_, D> {
         });
         if !is_as_counted {
             let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
-            self.lessened.extend(index.topic_numbers());
+            let has_gaps = segment.index().gaps().len() > 0;
+            self.lessened.extend(snapshot.lessened_by(&index, has_gaps));
         }
         *last = Last::Segment { header: segment.header().clone(), is_clean: false };
         self.end = segment.end();

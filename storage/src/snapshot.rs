@@ -33,6 +33,8 @@
 //! A snapshot is made of the one before it and of what the indexes of sealed segments say (`fold.rs`), never of
 //! a running log's memory, which knows what no device has yet.
 
+use std::convert::Infallible;
+
 use crate::{
     frame::Seed,
     index::{IndexError, delta, u32_at, u64_at},
@@ -40,6 +42,8 @@ use crate::{
     once::{IdEntry, ProducerEntry},
     segment::Incarnation,
     state::LogState,
+    stored_index::StoredIndex,
+    topic::TopicNumber,
 };
 
 pub(crate) mod fold;
@@ -283,6 +287,25 @@ impl Snapshot {
         take: impl FnMut(&TopicAt<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         topics::walk(&self.topics, self.header.offset, take).expect("it was walked through before")
+    }
+
+    /// The topics that may have fewer events than it says, as a segment is not the one any more that was counted: what
+    /// is left of it names them, but for those of events that a repair has found to be lost. Then all that may have
+    /// had some there.
+    pub(crate) fn lessened_by(&self, index: &StoredIndex, has_gaps: bool) -> Vec<TopicNumber> {
+        let mut numbers = index.topic_numbers();
+        if !has_gaps && !numbers.is_empty() {
+            return numbers;
+        }
+        let (base, end) = (index.header().base_offset, index.header().end_offset);
+        let walked = self.for_each_topic(|topic| {
+            if topic.count > 0 && topic.first < end && topic.last >= base {
+                numbers.push(topic.number);
+            }
+            Ok::<(), Infallible>(())
+        });
+        let Ok(()) = walked;
+        numbers
     }
 
     /// Adds to an empty state what it says beside topics.

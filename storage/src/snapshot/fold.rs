@@ -13,6 +13,7 @@ use crate::{
     snapshot::{LiveSegment, Parts, Snapshot, TopicAt, rules::StoredRules, segments, topics},
     state::LogState,
     stored_index::StoredIndex,
+    topic::TopicNumber,
     topics::TopicConflict,
 };
 
@@ -128,9 +129,9 @@ impl Fold {
         Ok(())
     }
 
-    /// The topics of a segment may have fewer events than had been counted: it has been rewritten.
-    pub(crate) fn lessen(&mut self, index: &StoredIndex) {
-        for number in index.topic_numbers() {
+    /// These topics may have fewer events than had been counted: a segment has been rewritten.
+    pub(crate) fn lessen(&mut self, topics: Vec<TopicNumber>) {
+        for number in topics {
             if let Some(topic) = self.topics.get_mut(&number.get()) {
                 topic.is_lessened = true;
             }
@@ -209,7 +210,7 @@ impl Fold {
             let has_events = topic.count > 0 && topic.last >= floor;
             let is_cut = topic.first < floors.of(&topic.name);
             let entry = TopicAt {
-                number: crate::topic::TopicNumber::new(*number),
+                number: TopicNumber::new(*number),
                 name: &topic.name,
                 count: if has_events { topic.count } else { 0 },
                 first: topic.first,

@@ -174,13 +174,19 @@ impl<D: Disk> SnapshotJob<D> {
         // What was counted as another generation, or is gone since. (What lies before all that is kept is
         // known to be gone.)
         let start = live.first().map_or(target, |first| first.base);
-        for counted in base.iter().flat_map(|base| base.segments()) {
-            let now = live.binary_search_by_key(&counted.base, |segment| segment.base);
-            if counted.base < start || now.is_ok_and(|place| live[place] == *counted) {
-                continue;
-            }
-            if let Some(part) = parts.get(&counted.base) {
-                fold.lessen(&self.index(disk, part)?.0);
+        if let Some(base) = &base {
+            for counted in base.segments().iter().filter(|counted| counted.base >= start) {
+                let now = live.binary_search_by_key(&counted.base, |segment| segment.base);
+                if now.is_ok_and(|place| live[place] == *counted) {
+                    continue;
+                }
+                if let Some(part) = parts.get(&counted.base) {
+                    let has_gaps = match part {
+                        Part::Live(segment) => segment.index().gaps().len() > 0,
+                        Part::Stub(_) => false,
+                    };
+                    fold.lessen(base.lessened_by(&self.index(disk, part)?.0, has_gaps));
+                }
             }
         }
         Ok(Some(fold.finish(live)))
