@@ -47,6 +47,10 @@ use crate::{
     verify::{SegmentFiles, check_segment, lock_shared},
 };
 
+/// Why there is nothing before the first file of a log whose snapshots are all damaged.
+const FORGOTTEN: &str = "no snapshot is whole that says what was here; topics, settings, ids and producers of then are \
+                         forgotten, too";
+
 mod aside;
 pub(crate) mod salvage;
 #[cfg(test)]
@@ -170,6 +174,8 @@ struct Planner<'a, D: Disk> {
     tag: Option<Tag>,
     /// The offsets of the snapshots, the newest first.
     snapshots: Vec<Offset>,
+    /// There are snapshots, and none says that nothing was kept before the first file that is there.
+    is_forgotten: bool,
 }
 
 impl<D: Disk> Planner<'_, D> {
@@ -177,8 +183,10 @@ impl<D: Disk> Planner<'_, D> {
         let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
         let snapshots = read::offsets(&names);
         let end = read::begin(disk, dir, &snapshots)?;
+        // A whole one would say more than that.
+        let is_forgotten = end == Offset::ZERO && !snapshots.is_empty();
         let plan = RepairPlan::default();
-        let mut planner = Planner { disk, dir, plan, end, tag: None, snapshots };
+        let mut planner = Planner { disk, dir, plan, end, tag: None, snapshots, is_forgotten };
         let segments = planner.list(&names)?;
         for files in &segments {
             planner.tag = planner.tag.or(planner.tag_of(files)?);
@@ -297,7 +305,11 @@ impl<D: Disk> Planner<'_, D> {
     ) -> Result<(), OpenError> {
         let base = files.name.base_offset;
         if base > self.end {
-            self.fill(base, "a file is missing");
+            let why = match self.end == Offset::ZERO && self.is_forgotten {
+                true => FORGOTTEN,
+                false => "a file is missing",
+            };
+            self.fill(base, why);
         }
         if base < self.end {
             let what = format!("the segment before it goes on to {}", self.end);
