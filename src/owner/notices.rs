@@ -46,6 +46,11 @@ impl Owner {
                 Notice::Damaged { name, reason } => {
                     tracing::error!(%name, reason, "a segment is damaged: it is kept as it is");
                 }
+                Notice::SnapshotDamaged(damage) => tracing::error!(
+                    file = %damage.file.display(),
+                    reason = damage.what,
+                    "a snapshot is damaged: the log opens without it, and the next takes its place"
+                ),
                 Notice::Scrubbed { bytes, damaged: 0 } => {
                     tracing::info!(bytes, "all sealed segments were read again: they are sound");
                 }

@@ -35,7 +35,7 @@ pub use crate::{
 use crate::{
     clock::EventClock,
     config::{LogConfig, SyncMode},
-    error::OpenError,
+    error::{Corruption, OpenError},
     frame::{Frame, Seed},
     group_commit::{CommitDepth, Durability, GroupCommit},
     io::Disk,
@@ -265,6 +265,8 @@ pub enum Notice {
         /// What was found.
         reason: String,
     },
+    /// A snapshot is damaged: the one before it is enough, and the next takes its place.
+    SnapshotDamaged(Corruption),
     /// The state could not be written down; it is tried again.
     SnapshotFailed {
         /// What failed.

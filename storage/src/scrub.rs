@@ -1,17 +1,24 @@
 //! Sealed segments are read again now and then, so that rot is found while there still is a backup.
 //!
 //! A step reads a few MiB, on a thread that runs when nothing else wants to; between two steps the
-//! disk rests. Frames are checked as recovery checks them, the index whole.
+//! disk rests. Frames are checked as recovery checks them, the index whole. The snapshots are read whole as well, where
+//! a pass begins.
 
-use std::sync::Arc;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
+    error::{Corruption, OpenError},
     frame::FrameError,
     index::{self, SegmentEnd},
     io::{Access, Disk, DiskFile},
     offset::Position,
     scan::{FrameScan, ScanEnd},
     segment_set::SealedSegment,
+    snapshot::{self, read},
 };
 
 /// A step reads so much, and then the frame that it is in.
@@ -22,6 +29,8 @@ pub struct ScrubJob<D: Disk> {
     pub(crate) segment: Arc<SealedSegment<D>>,
     /// Where the step before it ended; `None` at the begin of the segment.
     pub(crate) from: Option<SegmentEnd>,
+    /// Where the snapshots are, if they are to be read.
+    pub(crate) snapshots: Option<PathBuf>,
 }
 
 /// What a step found.
@@ -34,16 +43,28 @@ pub struct ScrubOutcome<D: Disk> {
     pub bytes: u64,
     /// What is damaged.
     pub damage: Option<String>,
+    /// What is damaged in snapshots, if they were read.
+    pub snapshots: Option<Vec<Corruption>>,
 }
 
 impl<D: Disk> ScrubJob<D> {
     /// Reads a part of the segment.
     pub(crate) fn run(self, disk: &D) -> ScrubOutcome<D> {
-        let ScrubJob { segment, from } = self;
+        let ScrubJob { segment, from, snapshots } = self;
         // Past the page cache where that is possible: what it holds says little about the device.
         let direct = disk.open(&segment.log_path(), Access::Direct);
-        let mut outcome =
-            ScrubOutcome { segment: segment.clone(), next: None, bytes: 0, damage: None };
+        let mut outcome = ScrubOutcome {
+            segment: segment.clone(),
+            next: None,
+            bytes: 0,
+            damage: None,
+            snapshots: None,
+        };
+        if let Some(dir) = snapshots {
+            let (damaged, bytes) = check_snapshots(disk, &dir);
+            outcome.bytes += bytes;
+            outcome.snapshots = Some(damaged);
+        }
         if from.is_none()
             && let Err(what) = check_index(&segment)
         {
@@ -55,11 +76,33 @@ impl<D: Disk> ScrubJob<D> {
             Err(_) => scan(&**segment.log_file(), &segment, from),
         };
         match result {
-            Ok((next, bytes)) => (outcome.next, outcome.bytes) = (next, bytes),
+            Ok((next, bytes)) => {
+                outcome.next = next;
+                outcome.bytes += bytes;
+            }
             Err(what) => outcome.damage = Some(what),
         }
         outcome
     }
+}
+
+/// What is damaged in the snapshots of a log, and how many bytes those have that are not.
+fn check_snapshots<D: Disk>(disk: &D, dir: &Path) -> (Vec<Corruption>, u64) {
+    let (mut damaged, mut bytes) = (Vec::new(), 0);
+    for offset in read::offsets(&disk.list(dir).unwrap_or_default()) {
+        match read::read(disk, dir, offset) {
+            Ok(Ok(snapshot)) => bytes += snapshot.header().file_bytes,
+            Ok(Err(damage)) => damaged.push(damage),
+            // It was not among the newest any more.
+            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let file = dir.join(snapshot::file_name(offset));
+                let (position, what) = (Position::default(), error.to_string());
+                damaged.push(Corruption { file, position, what });
+            }
+        }
+    }
+    (damaged, bytes)
 }
 
 fn check_index<D: Disk>(segment: &SealedSegment<D>) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! When sealed segments are read again, and what follows.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use super::{Close, JobState, Log, Notice, Now};
 use crate::{
@@ -22,13 +22,16 @@ pub(super) struct Scrubbing<D: Disk> {
     /// Everything before it has been read.
     done: Offset,
     bytes: u64,
+    /// The snapshots that were found to be damaged when they were read last.
+    damaged_snapshots: Vec<PathBuf>,
     totals: ScrubTotals,
 }
 
 impl<D: Disk> Default for Scrubbing<D> {
     fn default() -> Self {
         let totals = ScrubTotals::default();
-        Scrubbing { place: None, done: Offset::ZERO, bytes: 0, totals }
+        let damaged_snapshots = Vec::new();
+        Scrubbing { place: None, done: Offset::ZERO, bytes: 0, damaged_snapshots, totals }
     }
 }
 
@@ -63,11 +66,13 @@ impl<D: Disk> Log<D> {
             },
         };
         self.jobs.scrub = JobState::Running;
-        Some(Job::Scrub(ScrubJob { segment, from }))
+        let begins = from.is_none() && self.scrubbing.done == Offset::ZERO;
+        let snapshots = begins.then(|| self.dir.clone());
+        Some(Job::Scrub(ScrubJob { segment, from, snapshots }))
     }
 
     pub(super) fn scrubbed(&mut self, outcome: ScrubOutcome<D>, now: Now) {
-        let ScrubOutcome { segment, next, bytes, damage } = outcome;
+        let ScrubOutcome { segment, next, bytes, damage, snapshots } = outcome;
         self.scrubbing.bytes += bytes;
         self.scrubbing.totals.bytes += bytes;
         // One that was replaced or removed meanwhile is not damaged: its files are gone.
@@ -76,6 +81,12 @@ impl<D: Disk> Log<D> {
             && is_current
         {
             self.note_damage(segment.name(), reason);
+        }
+        if let Some(damaged) = snapshots {
+            let now_damaged = damaged.iter().map(|damage| damage.file.clone()).collect();
+            let known = std::mem::replace(&mut self.scrubbing.damaged_snapshots, now_damaged);
+            let news = damaged.into_iter().filter(|damage| !known.contains(&damage.file));
+            self.notices.extend(news.map(Notice::SnapshotDamaged));
         }
         match next {
             Some(end) => self.scrubbing.place = Some((segment, end)),

@@ -13,7 +13,7 @@ use crate::{
         sim::{SimDisk, rng::SimRng},
     },
     log::{
-        Log,
+        Log, Notice,
         tests::{DIR, append_each, event, now, tiny},
     },
     offset::Position,
@@ -561,6 +561,37 @@ fn a_hole_that_no_snapshot_explains_is_a_lost_file() {
     assert!(first.damage.what.contains("settings, ids and producers"), "{}", first.damage.what);
     assert_eq!(verified(&disk), 0);
     open(&disk);
+}
+
+/// A log that is idle makes no new one, and nobody opens it: then the scrub sees it.
+#[test]
+fn a_scrub_finds_a_damaged_snapshot_and_reports_it_once() {
+    let disk = filled(1, 100);
+    let scrubbed = LogConfig { scrub_interval_s: 100, scrub_bytes_per_s: 1 << 20, ..config() };
+    let (mut log, _) = Log::open(disk.clone(), Path::new(DIR), scrubbed, now(1)).expect("it opens");
+    let pass = |log: &mut Log<SimDisk>, from_ms: u64| {
+        let mut now_ms = from_ms;
+        while now_ms < from_ms + 90_000 {
+            log.run_ops(now(now_ms));
+            now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
+        }
+        let mut found = Vec::new();
+        for notice in log.take_notices() {
+            match notice {
+                Notice::SnapshotDamaged(damage) => found.push(damage.file),
+                Notice::Scrubbed { damaged, .. } => assert_eq!(damaged, 0),
+                _ => {}
+            }
+        }
+        found
+    };
+    let passes = log.scrub_totals().passes;
+    assert!(pass(&mut log, 4_000_000).is_empty());
+    let path = &snapshots(&disk)[1];
+    disk.flip_bit(path, Position::new(300), 3);
+    assert_eq!(pass(&mut log, 4_110_000).as_slice(), std::slice::from_ref(path));
+    assert!(pass(&mut log, 4_220_000).is_empty(), "said once");
+    assert!(log.scrub_totals().passes >= passes + 3);
 }
 
 /// What a repair did not find was counted once.
