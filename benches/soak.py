@@ -280,7 +280,9 @@ def main():
     api.call("PUT", "/api/v1/topics/counted/**", {"retain": {"count": 100}})
     fanout = [binary(), "bench", "fanout", "--url", f"http://127.0.0.1:{port}", "--server-pid", server.pid, "--subscribers", 300]
     fanout += ["--rate", 100, "--seconds", seconds, "--warmup", 2, "--interval", SAMPLE_EVERY_S, "--json"]
-    bench = subprocess.Popen(["taskset", "-c", "1", *map(str, fanout)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    # Not a pipe: half an hour makes a longer report than a pipe holds.
+    report = open(data.with_suffix(".json"), "w+")
+    bench = subprocess.Popen(["taskset", "-c", "1", *map(str, fanout)], stdout=report, stderr=subprocess.DEVNULL)
     load, start, samples = Load(port), time.monotonic(), []
     load.every(0.25, latest_of_each_key)
     load.every(0.25, topics_that_keep_a_hundred)
@@ -295,7 +297,9 @@ def main():
             print(" ".join(f"{name} {value:,.0f}" for name, value in samples[-1].items()), flush=True)
         load.end()
         assert not load.errors, load.errors
-        measured = json.loads(bench.communicate()[0])
+        assert bench.wait() == 0, "the subscribers' side failed"
+        report.seek(0)
+        measured = json.load(report)
     finally:
         load.end()
         bench.kill()
