@@ -43,7 +43,7 @@ use strandline_storage::{
         thread::DiskThread,
         uring::{UringFiles, UringReads},
     },
-    log::{Log, Op, OpOutcome},
+    log::{Job, Log, Op, OpOutcome},
     offset::Offset,
 };
 
@@ -92,6 +92,8 @@ struct Hands {
     jobs: DiskThread,
     /// Rewriting segments.
     background: DiskThread,
+    /// Giving back what they took: mostly rests.
+    closing: DiskThread,
     /// Writes and syncs, where there is no io_uring: none of them waits behind a job.
     commits: Option<DiskThread>,
 }
@@ -157,8 +159,11 @@ impl Owner {
         let reads = UringReads::new(files.clone());
         let jobs = DiskThread::start("disk")?;
         let background = DiskThread::start("background")?;
-        background.run(run_when_idle, |()| {});
-        let hands = Hands { driver, disk, files, jobs, background, commits };
+        let closing = DiskThread::start("closing")?;
+        for thread in [&background, &closing] {
+            thread.run(run_when_idle, |()| {});
+        }
+        let hands = Hands { driver, disk, files, jobs, background, closing, commits };
         Ok(Rc::new(Owner {
             told_visible: Cell::new(log.visible()),
             told_synced: Cell::new(log.synced()),
@@ -366,7 +371,7 @@ impl Owner {
 
     /// Starts an operation as a task that nobody can drop.
     fn start(self: &Rc<Self>, operation: Op<RealDisk>) {
-        let Hands { driver, disk, files, jobs, background, commits } = &self.hands;
+        let Hands { driver, disk, files, jobs, background, closing, commits } = &self.hands;
         match operation {
             Op::Write { id, file, buffer, position } if *driver == Driver::IoUring => {
                 let (timed, write) = (self.time(), files.write(&file, buffer, position));
@@ -384,6 +389,7 @@ impl Owner {
             }
             operation => {
                 let thread = match &operation {
+                    Op::Job { job: Job::Close(_), .. } => closing,
                     Op::Job { job, .. } if job.is_background() => background,
                     Op::Job { .. } => jobs,
                     _ => commits.as_ref().unwrap_or(jobs),
