@@ -7,7 +7,7 @@
 //! A log may hold millions of topics. Each takes, beside its name: an entry of 40 bytes; 6 to 11 in a
 //! hash table, which holds numbers alone and finds names through the entries; and 4 to 8 in the order of
 //! names, by which they are listed. Nothing here is ever copied whole: entries lie in pages, names in
-//! pieces ([`names`]), the hash table is [`PARTS`] small ones, so that no append waits while a million
+//! pieces (`names`), the hash table is `PARTS` small ones, so that no append waits while a million
 //! topics move.
 
 use std::{

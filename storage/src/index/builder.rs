@@ -3,7 +3,7 @@
 //!
 //! It keeps every frame's place, and for each topic its summary, the first frame that holds its
 //! events, and those behind as a list encoded as in the file. A topic that is in one frame alone
-//! takes 60 bytes and its name, which the log of a growing segment has anyway ([`IndexBuilder::add_ours`]);
+//! takes 60 bytes and its name, which the log of a growing segment has anyway (`IndexBuilder::add_ours`);
 //! lists take 16 bytes for about two frames. Nothing is ever copied to a larger place, so that no frame
 //! waits for that, and to drop it all frees few pieces of memory.
 
