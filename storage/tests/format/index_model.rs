@@ -1,10 +1,8 @@
 //! An index, in memory and in its file, against a list of everything that was put in.
 
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{frame_of, seed, segment_header, staged};
+use crate::common::{frame_of, seed, segment_header, staged};
 use proptest::prelude::*;
 use strandline_storage::{
     frame::Frame,

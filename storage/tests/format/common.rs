@@ -1,5 +1,4 @@
 //! What the tests of formats share: deterministic events, and strategies for random ones.
-#![allow(dead_code, reason = "each test file uses its own part")]
 
 use bytes::Bytes;
 use proptest::prelude::*;

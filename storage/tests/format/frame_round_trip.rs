@@ -1,8 +1,6 @@
 //! Any events go into a frame and come back; any damage is found.
 
-mod common;
-
-use common::{frame_of, seed, staged_events};
+use crate::common::{frame_of, seed, staged_events};
 use proptest::prelude::*;
 use strandline_storage::{
     buffer::DiskBuffer,

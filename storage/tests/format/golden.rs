@@ -4,12 +4,10 @@
 //! A difference is a new format version, or a mistake. `STRANDLINE_BLESS=1` writes the files anew;
 //! the old ones must then still be read, under another name.
 
-mod common;
-
 use std::{env, fs, path::PathBuf, sync::Arc};
 
+use crate::common::{frame_of, seed, segment_header, staged};
 use bytes::Bytes;
-use common::{frame_of, seed, segment_header, staged};
 use strandline_storage::{
     buffer::DiskBuffer,
     config::SyncMode,

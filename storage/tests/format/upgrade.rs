@@ -5,8 +5,6 @@
 //! repair left), one without an index, and a last one with a torn end. `STRANDLINE_BLESS=1` makes the newest
 //! again where it is missing: with a new version under a new number, beside the old ones.
 
-mod common;
-
 use std::{
     collections::BTreeMap,
     env, fs,
@@ -14,7 +12,7 @@ use std::{
     process,
 };
 
-use common::{frame_of, staged};
+use crate::common::{frame_of, staged};
 use strandline_storage::{
     buffer::DiskBuffer,
     clock::Now,
