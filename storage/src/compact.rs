@@ -13,48 +13,41 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use crate::{
     compaction::{self, Hidden, LatestKeys, Limits, Look, TopicJudge},
     error::{Corruption, OpenError},
     event::StagedEvent,
-    frame::{self, EVENTS_MAX, Frame, FrameError, FrameFlags, FrameMeta, Seed},
+    frame::{Frame, FrameError},
     index::{
-        Carried, IndexBuilder, IndexError, IndexHeader, SectionKind, SegmentEnd, TopicSummary,
+        Carried, IndexBuilder, IndexError, IndexHeader, SectionKind, TopicSummary,
         gone::{self, GoneTopic},
         stub::StubLimits,
     },
     io::{Access, Disk, DiskFile},
-    new_segment::NewSegment,
     offset::{Offset, Position},
+    pace::Pace,
+    packer::Packer,
     reader::{ReadQuery, Reader},
     retire,
     scan::{FrameScan, ScanEnd},
-    segment::{FIRST_FRAME_POSITION, Incarnation, SegmentHeader, SegmentName},
+    segment::SegmentName,
     segment_set::{SealedSegment, SegmentSet},
     selection::Order,
     settle,
     topic::{Topic, TopicNumber, TopicPattern},
 };
 
-/// Frames gather events up to this length: long enough to compress well, short enough that one event
-/// costs a tenth of a millisecond to read.
-const FRAME_BYTES_TARGET: usize = 128 << 10;
-
 /// Why a segment that a repair has made is not rewritten.
 const HAS_GAPS: &str = "it has gaps that a repair has named";
 /// So much is read at once: a commit that comes meanwhile waits for it.
 const READ_BYTES: usize = 256 << 10;
-/// So much is written at a time, and then synced.
-pub(crate) const PACE_BYTES: usize = 1 << 20;
-
 /// See [`crate::op::Job::Compact`].
 pub struct CompactJob<D: Disk> {
     pub(crate) dir: PathBuf,
@@ -70,8 +63,7 @@ pub struct CompactJob<D: Disk> {
     pub(crate) stub_limits: StubLimits,
     /// Whether it also looks for floors that are done with.
     pub(crate) settles: bool,
-    /// How long it rests after each [`PACE_BYTES`].
-    pub(crate) rest: Duration,
+    pub(crate) pace: Pace,
     /// Raised when the log closes: nobody waits for a rewrite.
     pub(crate) is_cancelled: Arc<AtomicBool>,
 }
@@ -362,7 +354,8 @@ impl<D: Disk> CompactJob<D> {
             }
         }
         let name = SegmentName { generation: old.generation + 1, ..old };
-        let mut writer = Packer::create(disk, &self.dir, name, segment.header(), self.rest)?;
+        let mut writer =
+            Packer::create(disk, &self.dir, name, segment.header(), self.pace.clone())?;
         let mut dropped = 0;
         let mut lessened = HashSet::new();
         for frame in frames_of(segment, file) {
@@ -404,7 +397,7 @@ impl<D: Disk> CompactJob<D> {
             let topics = numbers_of(topics);
             return Ok(CompactOutcome::Retired { name: old, topics, bytes: before });
         }
-        let carried = carried(segment, topics, &writer.index).map_err(|error| {
+        let carried = carried(segment, topics, writer.index()).map_err(|error| {
             let what = error.to_string();
             let (file, position) = (segment.index_path(), Position::default());
             OpenError::Corrupt(Corruption { file, position, what })
@@ -520,118 +513,4 @@ fn read_section<D: Disk>(
     let is_good =
         read.is_ok() && (bytes.is_empty() || header.seed().crc(&bytes) == section.checksum);
     if is_good { Ok(bytes) } else { Err(IndexError::Checksum { section: kind }) }
-}
-
-/// The next generation of a segment, while it is written: events become frames as long as they may be.
-struct Packer<D: Disk> {
-    new: NewSegment<D>,
-    seed: Seed,
-    index: IndexBuilder,
-    pending: Vec<StagedEvent>,
-    pending_bytes: usize,
-    commit_time_ms: u64,
-    /// Where the next frame goes, with which base, behind which checksum.
-    end: SegmentEnd,
-    /// How much was written since the last sync.
-    unsynced_bytes: usize,
-    /// What follows a sync.
-    rest: Duration,
-}
-
-impl<D: Disk> Packer<D> {
-    fn create(
-        disk: &D,
-        dir: &Path,
-        name: SegmentName,
-        old: &SegmentHeader,
-        rest: Duration,
-    ) -> Result<Self, OpenError> {
-        let header = SegmentHeader { incarnation: Incarnation::random(), ..old.clone() };
-        let seed = Seed::of(&header.incarnation);
-        let end = SegmentEnd {
-            end_offset: header.base_offset,
-            end_position: FIRST_FRAME_POSITION,
-            end_checksum: seed.chain_start(),
-        };
-        Ok(Packer {
-            new: NewSegment::create(disk, dir, name, &header, true)?,
-            seed,
-            index: IndexBuilder::new(&header),
-            pending: Vec::new(),
-            pending_bytes: 0,
-            commit_time_ms: 0,
-            end,
-            unsynced_bytes: 0,
-            rest,
-        })
-    }
-
-    fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.index.event_count() == 0
-    }
-
-    fn push(&mut self, event: StagedEvent, commit_time_ms: u64) -> Result<(), OpenError> {
-        let bytes = frame::encoded_bytes_max(&event.event);
-        let is_full = self.pending_bytes + bytes > FRAME_BYTES_TARGET;
-        let is_far = self
-            .pending
-            .first()
-            .is_some_and(|_| event.offset.since(self.end.end_offset) >= u64::from(u32::MAX));
-        if (is_full && !self.pending.is_empty()) || self.pending.len() == EVENTS_MAX || is_far {
-            let end = self.pending.last().expect("not empty").offset.plus(1);
-            self.write_frame(end)?;
-        }
-        self.pending_bytes += bytes;
-        self.pending.push(event);
-        self.commit_time_ms = commit_time_ms;
-        Ok(())
-    }
-
-    /// Writes what is pending as the frame that stands for all offsets up to `end_offset`.
-    fn write_frame(&mut self, end_offset: Offset) -> Result<(), OpenError> {
-        let meta = FrameMeta {
-            base_offset: self.end.end_offset,
-            commit_time_ms: self.commit_time_ms,
-            synced_offset: self.end.end_offset,
-            previous_checksum: self.end.end_checksum,
-            flags: FrameFlags::NONE,
-        };
-        let (frame, stored) = frame::encode_compressed(&meta, end_offset, &self.pending, self.seed);
-        let position = self.end.end_position;
-        self.new.write(stored.as_slice(), position)?;
-        self.index.add(&frame, position).map_err(|error| {
-            let what = error.to_string();
-            OpenError::Corrupt(Corruption { file: self.new.path().to_owned(), position, what })
-        })?;
-        self.end = SegmentEnd {
-            end_offset,
-            end_position: position.plus(stored.len() as u64),
-            end_checksum: frame.header().checksum,
-        };
-        self.pending.clear();
-        self.pending_bytes = 0;
-        self.pace(stored.len())
-    }
-
-    /// A little at a time, synced, and then a rest: commits beside it wait for the drive's cache to be
-    /// written back, and that must never be much.
-    fn pace(&mut self, written: usize) -> Result<(), OpenError> {
-        self.unsynced_bytes += written;
-        if self.unsynced_bytes < PACE_BYTES {
-            return Ok(());
-        }
-        self.unsynced_bytes = 0;
-        self.new.sync()?;
-        std::thread::sleep(self.rest);
-        Ok(())
-    }
-
-    /// Makes it the segment, durably.
-    fn finish(mut self, end_offset: Offset, carried: &Carried) -> Result<(), OpenError> {
-        if !self.pending.is_empty() {
-            self.write_frame(end_offset)?;
-        }
-        let end = SegmentEnd { end_offset, ..self.end };
-        self.new.finish(&self.index.finish_carrying(&end, carried))
-    }
 }

@@ -27,6 +27,8 @@ mod new_segment;
 pub mod offset;
 pub mod once;
 pub mod op;
+mod pace;
+mod packer;
 pub mod reader;
 pub mod recovery;
 pub mod repair;

@@ -43,6 +43,7 @@ use crate::{
     offset::{Offset, Position},
     once::{Fingerprints, Ids, Producers},
     op::{NewFile, PrepareJob, RollJob},
+    pace::FramesBegun,
     reader::{TopicCount, count_frames},
     recovery::{self, OpenReport},
     rules::Rules,
@@ -71,6 +72,7 @@ pub use compacting::CompactionTotals;
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
 pub use scrubbing::ScrubTotals;
 use scrubbing::{SCRUB_FIRST_MS, Scrubbing};
+pub use snapshots::SnapshotTotals;
 use snapshots::Snapshots;
 
 /// The name of the file that keeps some space. Found at a start, it is removed: recovery may need it.
@@ -105,6 +107,7 @@ pub struct Log<D: Disk> {
     staging: Staging,
     commit: GroupCommit<InFlight>,
     depth: CommitDepth,
+    frames_begun: FramesBegun,
     /// Whether what is staged has waited for a place in flight.
     has_waited: bool,
     segments: Arc<SegmentSet<D>>,
@@ -353,6 +356,7 @@ impl<D: Disk> Log<D> {
             staging: Staging::new(config.staged_bytes_max),
             commit: GroupCommit::new(durability, end),
             depth: CommitDepth::new(config.frames_in_flight_max),
+            frames_begun: FramesBegun::default(),
             has_waited: false,
             segments: Arc::new(recovered.segments),
             unsealed: VecDeque::from([active]),

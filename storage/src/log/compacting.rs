@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use super::{Close, JobState, Log, Notice, Now};
@@ -17,12 +16,11 @@ use crate::{
     io::Disk,
     offset::Offset,
     op::Job,
+    pace::Pace,
     segment::SegmentName,
     topic::TopicNumber,
 };
 
-/// A rewrite rests so long after each piece that it has written, unless space is short.
-const REST_US: u64 = 2_000;
 /// Segments are looked at so often.
 const LOOK_MS: u64 = 10_000;
 /// A rewrite that failed is tried again after so long.
@@ -153,7 +151,7 @@ impl<D: Disk> Log<D> {
             looked_at: self.compaction.looked_at.clone(),
             stub_limits: self.stub_limits(now_ms),
             settles,
-            rest: Duration::from_micros(if self.jobs.disk_full { 0 } else { REST_US }),
+            pace: Pace::beside(&self.frames_begun, self.jobs.disk_full),
             is_cancelled: Arc::clone(&self.compaction.is_cancelled),
         })))
     }

@@ -325,6 +325,7 @@ impl<D: Disk> Log<D> {
         self.stated = synced_offset;
         // What is written is not taken back any more.
         self.state.ids.settle(frame.end_offset());
+        self.frames_begun.add_one();
         let id = self.op_id();
         let buffer = Arc::clone(frame.buffer());
         self.commit.start(id, frame.end_offset(), InFlight { frame, position });

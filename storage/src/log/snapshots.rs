@@ -1,11 +1,8 @@
 //! When the state of a log is written down, and what follows.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use super::{Close, JobState, Log, Notice, Now};
@@ -14,12 +11,11 @@ use crate::{
     io::Disk,
     offset::Offset,
     op::Job,
+    pace::Pace,
     recovery::SnapshotUsed,
     snapshot::job::{SnapshotJob, SnapshotOutcome},
 };
 
-/// A snapshot rests so long after each piece that it has written.
-const REST_US: u64 = 2_000;
 /// One that could not be made is tried again after so long.
 const RETRY_MS: u64 = 60_000;
 
@@ -40,8 +36,10 @@ pub struct SnapshotTotals {
     pub made: u64,
     /// Of which offset the newest of those is.
     pub offset: Offset,
-    /// The length of the newest.
+    /// The length of the newest, be it older than this opening; 0 if there is none.
     pub bytes: u64,
+    /// Segments sealed since the newest: an opening reads their indexes beside it.
+    pub segments_behind: u64,
     /// Stubs that were merged into one of them.
     pub merged_stubs: u64,
 }
@@ -62,7 +60,8 @@ impl Snapshots {
 impl<D: Disk> Log<D> {
     /// What snapshots have come to since the log was opened.
     pub fn snapshot_totals(&self) -> SnapshotTotals {
-        self.snapshots.totals
+        let Snapshots { newest, totals, .. } = &self.snapshots;
+        SnapshotTotals { bytes: newest.bytes, segments_behind: newest.segments_behind, ..*totals }
     }
 
     /// Ends the one that is being made.
@@ -92,7 +91,7 @@ impl<D: Disk> Log<D> {
             segments: Arc::clone(&self.segments),
             window: self.config.id_window(),
             stubs_min: self.config.snapshot_segments,
-            rest: Duration::from_micros(REST_US),
+            pace: Pace::beside(&self.frames_begun, false),
             is_cancelled: Arc::clone(&self.snapshots.is_cancelled),
             #[cfg(mutations)]
             live: self.live_snapshot(),
@@ -132,7 +131,6 @@ impl<D: Disk> Log<D> {
                 newest.bytes = outcome.bytes;
                 totals.made += 1;
                 totals.offset = outcome.offset;
-                totals.bytes = outcome.bytes;
                 totals.merged_stubs += outcome.merged_stubs as u64;
             }
             Err(error) => {

@@ -20,16 +20,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use crate::{
-    compact::PACE_BYTES,
     error::{Corruption, OpenError},
     io::{Access, Disk, DiskFile},
     listing,
     offset::{Offset, Position},
     once::IdWindow,
+    pace::{PACE_BYTES, Pace},
     retire,
     seal::TEMPORARY_ENDING,
     segment::{SegmentFile, SegmentName},
@@ -47,8 +46,7 @@ pub struct SnapshotJob<D: Disk> {
     pub(crate) window: IdWindow,
     /// So many stubs before the first event that is kept are merged.
     pub(crate) stubs_min: usize,
-    /// How long it rests after each [`PACE_BYTES`].
-    pub(crate) rest: Duration,
+    pub(crate) pace: Pace,
     /// Raised when the log closes: nobody waits for a snapshot.
     pub(crate) is_cancelled: Arc<AtomicBool>,
     /// A snapshot of what a running log knows, for the mutation that takes it from there.
@@ -217,7 +215,7 @@ impl<D: Disk> SnapshotJob<D> {
         retire::remove(disk, &temporary)?;
         let write = || {
             let file = disk.create(&temporary, Access::Write)?;
-            let mut position = Position::default();
+            let (mut position, mut pace) = (Position::default(), self.pace.clone());
             for piece in bytes.chunks(PACE_BYTES) {
                 let mut done = 0;
                 while done < piece.len() {
@@ -227,10 +225,9 @@ impl<D: Disk> SnapshotJob<D> {
                     }
                 }
                 position = position.plus(piece.len() as u64);
-                // A little at a time, synced: commits beside it wait for no more than that.
                 file.sync_data()?;
                 if position.get() < bytes.len() as u64 {
-                    std::thread::sleep(self.rest);
+                    pace.rest();
                 }
             }
             Ok(())
