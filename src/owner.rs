@@ -38,7 +38,7 @@ use strandline_storage::{
     frame::Frame,
     group_commit::WINDOW_MS,
     io::{
-        Space,
+        Disk, Space,
         real::RealDisk,
         thread::DiskThread,
         uring::{UringFiles, UringReads},
@@ -164,6 +164,8 @@ impl Owner {
             thread.run(run_when_idle, |()| {});
         }
         let hands = Hands { driver, disk, files, jobs, background, closing, commits };
+        // Known from the start on: whoever asks later while it is looked up gets what was known.
+        let space = hands.disk.space(log.dir()).ok();
         Ok(Rc::new(Owner {
             told_visible: Cell::new(log.visible()),
             told_synced: Cell::new(log.synced()),
@@ -175,7 +177,7 @@ impl Owner {
             waiters: RefCell::default(),
             work: Signal::new(),
             looked_boot_ms: Cell::new(0),
-            space: Cell::new(None),
+            space: Cell::new(space),
             is_looking_up_space: Cell::new(false),
             handle: OnceCell::new(),
         }))
