@@ -108,6 +108,16 @@ fn push_log(text: &mut MetricsText, stats: &LogStats) {
         ("strandline_log_topics", "Topics ever used.", stats.topics),
         ("strandline_log_ids", "Ids of events that are remembered.", stats.ids),
         ("strandline_log_producers", "Producers that are remembered.", stats.producers),
+        (
+            "strandline_snapshot_bytes",
+            "The length of the newest snapshot of the log's state; 0 before the first.",
+            stats.snapshots.bytes,
+        ),
+        (
+            "strandline_snapshot_segments_behind",
+            "Segments sealed since it was made, whose indexes a start reads as well.",
+            stats.snapshots.segments_behind,
+        ),
     ] {
         text.gauge(name, help, value);
     }
@@ -133,6 +143,11 @@ fn push_log(text: &mut MetricsText, stats: &LogStats) {
             stats.scrub.bytes,
         ),
         ("strandline_scrub_passes_total", "How often all of them have been.", stats.scrub.passes),
+        (
+            "strandline_snapshots_total",
+            "Snapshots of the log's state made since the start.",
+            stats.snapshots.made,
+        ),
     ] {
         text.counter(name, help, value);
     }

@@ -17,7 +17,7 @@ use strandline_storage::{
     error::{AppendError, ReadError},
     frame::{self, Frame},
     io::Space,
-    log::{CompactionTotals, ScrubTotals},
+    log::{CompactionTotals, ScrubTotals, SnapshotTotals},
     offset::Offset,
     reader::{Hits, ReadQuery},
     settings::{LogSettings, TopicSettings},
@@ -149,6 +149,8 @@ pub struct LogStats {
     pub compaction: CompactionTotals,
     /// What scrubbing has.
     pub scrub: ScrubTotals,
+    /// What was written down of the log's state.
+    pub snapshots: SnapshotTotals,
     /// The space of its disk, if that is known.
     pub disk: Option<Space>,
 }

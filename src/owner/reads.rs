@@ -48,6 +48,7 @@ impl Owner {
             producers: log.producers().len() as u64,
             compaction: log.compaction_totals(),
             scrub: log.scrub_totals(),
+            snapshots: log.snapshot_totals(),
             disk: space,
         }
     }

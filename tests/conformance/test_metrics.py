@@ -2,7 +2,9 @@
 
 import json
 import re
+import time
 
+from harness import Server
 from wire import Sse
 
 SAMPLE = re.compile(r'([a-z_][a-z0-9_]*)(\{[a-z_]+="[^"\\\n]*"(?:,[a-z_]+="[^"\\\n]*")*\})? (\d+(?:\.\d+)?)')
@@ -75,3 +77,18 @@ def test_many_ask_at_once(server):
     raw = server.exchange((one * 300 + "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").encode(), wait_s=10)
     assert raw.count(b"HTTP/1.1 200") == 301
     assert json.loads(raw[raw.rindex(b"{\"status"):])["status"] == "ok"
+
+
+def test_snapshots_are_counted():
+    """a start reads what the newest snapshot of the state says, and the indexes behind it"""
+    with Server("--segment-bytes", "1048576") as server:
+        before = metrics(server)
+        assert before["strandline_snapshots_total"] == before["strandline_snapshot_bytes"] == 0
+        lines = f'{{"topic":"filler","data":"{"x" * 1000}"}}\n' * 1000
+        for _ in range(9):
+            assert server.request("POST", "/api/v1/events", lines, {"Content-Type": "application/x-ndjson"})[0] == 201
+        deadline = time.monotonic() + 30
+        while (after := metrics(server))["strandline_snapshots_total"] == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert after["strandline_snapshot_bytes"] > 0 and after["strandline_snapshot_segments_behind"] < 8
