@@ -2,8 +2,9 @@
 //!
 //! `tests/golden/data-<n>/` are such directories, and are never changed. Each holds all that the files of its
 //! time can say: a stub, a sealed segment, one that was rewritten (compressed, with events gone and a gap that a
-//! repair left), one without an index, and a last one with a torn end. `STRANDLINE_BLESS=1` makes the newest
-//! again where it is missing: with a new version under a new number, beside the old ones.
+//! repair left), one without an index, and a last one with a torn end. `data-<n>-closed` is the same log after it was
+//! opened and closed: all sealed but the last segment, and the stub merged into a snapshot. `STRANDLINE_BLESS=1` makes
+//! the newest again where they are missing: with a new version under a new number, beside the old ones.
 
 use std::{
     collections::BTreeMap,
@@ -35,6 +36,7 @@ use strandline_storage::{
 
 /// The newest one.
 const NEWEST: &str = "data-1";
+const NEWEST_CLOSED: &str = "data-1-closed";
 const LOG: &str = "default/main";
 const END: u64 = 120;
 
@@ -94,7 +96,14 @@ fn the_newest_is_there() {
     if !golden(NEWEST).exists() && env::var_os("STRANDLINE_BLESS").is_some() {
         bless();
     }
+    if !golden(NEWEST_CLOSED).exists() && env::var_os("STRANDLINE_BLESS").is_some() {
+        bless_closed();
+    }
     assert!(golden(NEWEST).join("STRANDLINE").exists());
+    let names = fs::read_dir(golden(NEWEST_CLOSED).join(LOG)).expect("the closed one");
+    let names: Vec<_> = names.map(|entry| entry.expect("a file").file_name()).collect();
+    let has = |ending: &str| names.iter().any(|name| name.to_string_lossy().ends_with(ending));
+    assert!(has(".snap") && has(".idx") && has(".log"), "{names:?}");
 }
 
 fn check(from: &Path) {
@@ -152,7 +161,10 @@ struct Copy(PathBuf);
 
 impl Copy {
     fn of(from: &Path) -> Copy {
-        let name = from.file_name().expect("a name").to_string_lossy().into_owned();
+        Copy::named(from, &from.file_name().expect("a name").to_string_lossy())
+    }
+
+    fn named(from: &Path, name: &str) -> Copy {
         let to = env::temp_dir().join(format!("strandline-upgrade-{}-{name}", process::id()));
         fs::create_dir_all(to.join(LOG)).expect("a temporary directory");
         for dir in ["", LOG] {
@@ -298,5 +310,35 @@ fn bless() {
     fs::write(golden(NEWEST).join("STRANDLINE"), "strandline data 1\n").expect("space");
     for (name, bytes) in files {
         fs::write(dir.join(name), bytes).expect("space");
+    }
+}
+
+/// The newest as it is after an hour with a server.
+fn bless_closed() {
+    let (to, copy) = (golden(NEWEST_CLOSED), Copy::named(&golden(NEWEST), "closing"));
+    let now = Now { wall_ms: 1_800_000_000_000, boot_ms: 1 };
+    let config = LogConfig {
+        snapshot_segments: 1,
+        reserve_bytes: 0,
+        preallocate_bytes_min: 8192,
+        ..LogConfig::default()
+    };
+    let dir = copy.0.join(LOG);
+    let (mut log, _) = Log::open(RealDisk, &dir, config, now).expect("it opens");
+    log.run_ops(now);
+    assert!(log.snapshot_totals().made > 0);
+    log.begin_close();
+    log.run_ops(now);
+    assert!(log.is_closed());
+    drop(log);
+    fs::create_dir_all(to.join(LOG)).expect("a free name");
+    for dir in ["", LOG] {
+        for entry in fs::read_dir(copy.0.join(dir)).expect("the copy") {
+            let path = entry.expect("a file").path();
+            if path.is_file() {
+                fs::copy(&path, to.join(dir).join(path.file_name().expect("a name")))
+                    .expect("space");
+            }
+        }
     }
 }
