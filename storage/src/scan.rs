@@ -68,12 +68,7 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
     /// The same for a segment of whose header no more is known.
     pub fn with_seed(file: &'a F, seed: Seed, base_offset: Offset) -> Self {
         FrameScan {
-            pieces: Pieces {
-                file,
-                piece: Arc::new(DiskBuffer::default()),
-                start: Position::default(),
-                read_bytes: SCAN_BYTES,
-            },
+            pieces: Pieces::new(file, Position::default()),
             seed,
             end: SegmentEnd {
                 end_offset: base_offset,
@@ -179,8 +174,7 @@ pub fn synced_beyond<F: DiskFile>(
     from: Position,
     cut: Offset,
 ) -> io::Result<Option<(Position, Offset)>> {
-    let (piece, read_bytes) = (Arc::new(DiskBuffer::default()), SCAN_BYTES);
-    let mut pieces = Pieces { file, piece, start: from, read_bytes };
+    let mut pieces = Pieces::new(file, from);
     let mut position = from;
     loop {
         let bytes = pieces.bytes_at(position, FRAME_HEADER_BYTES)?;
@@ -206,7 +200,11 @@ struct Pieces<'a, F> {
     read_bytes: usize,
 }
 
-impl<F: DiskFile> Pieces<'_, F> {
+impl<'a, F: DiskFile> Pieces<'a, F> {
+    fn new(file: &'a F, start: Position) -> Self {
+        Pieces { file, piece: Arc::new(DiskBuffer::default()), start, read_bytes: SCAN_BYTES }
+    }
+
     fn frame_at(
         &mut self,
         position: Position,
@@ -237,17 +235,28 @@ impl<F: DiskFile> Pieces<'_, F> {
         (index <= self.piece.len()).then_some(index)
     }
 
+    /// Moves the window to `position`. What it has of it already is not read again.
     fn read(&mut self, position: Position, len: usize) -> io::Result<()> {
         // No more memory than there are bytes: many segments are much shorter than a piece.
         let left_bytes = self.file.size()?.saturating_sub(position.get());
         let len = usize::try_from(left_bytes).map_or(len, |left| left.min(len));
+        let from = self.index_of(position).unwrap_or(self.piece.len());
+        let there = (self.piece.len() - from).min(len);
+        // A direct read begins on a boundary.
+        let there = there - there % FRAME_ALIGN_BYTES;
         // A frame of the last piece may still be in use; then that memory stays with it.
-        if Arc::get_mut(&mut self.piece).is_none_or(|piece| piece.len() != len) {
-            self.piece = Arc::new(DiskBuffer::zeroed(len));
+        match Arc::get_mut(&mut self.piece).filter(|piece| piece.len() == len) {
+            Some(piece) => piece.as_mut_slice().copy_within(from..from + there, 0),
+            None => {
+                let mut piece = DiskBuffer::zeroed(len);
+                let old = &self.piece.as_slice()[from..from + there];
+                piece.as_mut_slice()[..there].copy_from_slice(old);
+                self.piece = Arc::new(piece);
+            }
         }
         let piece = Arc::get_mut(&mut self.piece).expect("it is ours alone");
         self.start = position;
-        let mut done = 0;
+        let mut done = there;
         while done < len {
             match self.file.read_at(&mut piece.as_mut_slice()[done..], position.plus(done as u64)) {
                 Ok(0) => break,
@@ -261,5 +270,81 @@ impl<F: DiskFile> Pieces<'_, F> {
         }
         piece.truncate(done);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::{io::sim::rng::SimRng, segment::SegmentFile, testing::TestLog};
+
+    /// A file that counts what is read of it.
+    struct Counted<F> {
+        file: F,
+        read_bytes: AtomicU64,
+    }
+
+    impl<F: DiskFile> DiskFile for Counted<F> {
+        fn size(&self) -> io::Result<u64> {
+            self.file.size()
+        }
+
+        fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {
+            assert!(position.get().is_multiple_of(FRAME_ALIGN_BYTES as u64), "a direct read");
+            let read = self.file.read_at(bytes, position)?;
+            self.read_bytes.fetch_add(read as u64, Ordering::Relaxed);
+            Ok(read)
+        }
+
+        fn write_at(&self, _: &[u8], _: Position) -> io::Result<usize> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn set_size(&self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    /// However long frames and pieces are, and whether frames are kept or not.
+    #[test]
+    fn every_byte_is_read_once() {
+        let mut rng = SimRng::new(1);
+        for case in 0..40 {
+            let mut log = TestLog::new(case);
+            let count = 1 + rng.below(30);
+            let frames: Vec<_> = (0..count)
+                .map(|_| {
+                    let len = usize::try_from(rng.below(40_000)).expect("short");
+                    vec![("a", vec![b'x'; len])]
+                })
+                .collect();
+            let name = log.add_sealed(&frames);
+            let set = log.set();
+            let header = set.iter().next().expect("a segment").header().clone();
+            let file = log.open(name, SegmentFile::Log);
+            let counted = Counted { file, read_bytes: AtomicU64::new(0) };
+            let steps = 1 + usize::try_from(rng.below(20)).expect("few");
+            let mut scan = FrameScan::new(&counted, &header).in_steps_of(steps * FRAME_ALIGN_BYTES);
+            let mut kept = Vec::new();
+            for at in &log.segments[0].1 {
+                let (frame, position) = scan.next_frame().expect("it works").expect("a frame");
+                assert_eq!((position.get(), frame.base_offset().get()), (at.position, at.base));
+                if rng.below(2) == 0 {
+                    kept.push(frame);
+                }
+            }
+            let read_bytes = counted.read_bytes.load(Ordering::Relaxed);
+            assert_eq!(read_bytes, counted.size().expect("a file") - FIRST_FRAME_POSITION.get());
+            for frame in kept {
+                let data = frame.events().next().expect("one").data().to_vec();
+                assert!(data.iter().all(|byte| *byte == b'x'), "case {case}");
+            }
+        }
     }
 }
