@@ -21,6 +21,9 @@ use crate::{
     segment::{SegmentHeader, SegmentName},
 };
 
+/// So much is written at once: a frame alone may be a few KiB.
+const WRITE_BYTES: usize = 256 << 10;
+
 /// The log file of a segment, under a temporary name.
 pub(crate) struct NewSegment<D: Disk> {
     disk: D,
@@ -28,6 +31,9 @@ pub(crate) struct NewSegment<D: Disk> {
     name: SegmentName,
     temporary: PathBuf,
     file: D::File,
+    /// What is still to be written, and where.
+    gathered: DiskBuffer,
+    gathered_at: Position,
     is_named: bool,
 }
 
@@ -69,8 +75,12 @@ impl<D: Disk> NewSegment<D> {
             _ => created,
         };
         let (disk, dir) = (disk.clone(), dir.to_owned());
-        let new = NewSegment { disk, dir, name, temporary, file, is_named: false };
-        new.write(block.as_slice(), start)?;
+        let gathered_at = start.plus(block.len() as u64);
+        let gathered = DiskBuffer::with_capacity(WRITE_BYTES);
+        let new =
+            NewSegment { disk, dir, name, temporary, file, gathered, gathered_at, is_named: false };
+        write_all(&new.file, block.as_slice(), start)
+            .map_err(OpenError::io("writing", &new.temporary))?;
         Ok(new)
     }
 
@@ -79,14 +89,24 @@ impl<D: Disk> NewSegment<D> {
         &self.temporary
     }
 
-    /// Writes all of `bytes`.
-    pub(crate) fn write(&self, bytes: &[u8], position: Position) -> Result<(), OpenError> {
-        write_all(&self.file, bytes, position).map_err(OpenError::io("writing", &self.temporary))
+    /// Writes all of `bytes` behind what was written before, with the next [`NewSegment::sync`] at the latest.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), OpenError> {
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
     }
 
     /// Makes durable what was written.
-    pub(crate) fn sync(&self) -> Result<(), OpenError> {
+    pub(crate) fn sync(&mut self) -> Result<(), OpenError> {
+        self.flush()?;
         self.file.sync_data().map_err(OpenError::io("syncing", &self.temporary))
+    }
+
+    fn flush(&mut self) -> Result<(), OpenError> {
+        write_all(&self.file, self.gathered.as_slice(), self.gathered_at)
+            .map_err(OpenError::io("writing", &self.temporary))?;
+        self.gathered_at = self.gathered_at.plus(self.gathered.len() as u64);
+        self.gathered.clear();
+        Ok(())
     }
 
     /// Makes it the segment, durably, with the bytes of its index.

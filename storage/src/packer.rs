@@ -101,7 +101,7 @@ impl<D: Disk> Packer<D> {
         };
         let (frame, stored) = frame::encode_compressed(&meta, end_offset, &self.pending, self.seed);
         let position = self.end.end_position;
-        self.new.write(stored.as_slice(), position)?;
+        self.new.write(stored.as_slice())?;
         self.index.add(&frame, position).map_err(|error| {
             let what = error.to_string();
             OpenError::Corrupt(Corruption { file: self.new.path().to_owned(), position, what })

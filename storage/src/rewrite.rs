@@ -18,9 +18,6 @@ use crate::{
     segment::{FIRST_FRAME_POSITION, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName},
 };
 
-/// So much is gathered before it is written.
-const WRITE_BYTES: usize = 1 << 20;
-
 /// A segment that is being written.
 pub(crate) struct SegmentWriter<D: Disk> {
     new: NewSegment<D>,
@@ -28,9 +25,6 @@ pub(crate) struct SegmentWriter<D: Disk> {
     created_at_ms: u64,
     index: IndexBuilder,
     end: SegmentEnd,
-    /// What was not written yet, and where it belongs.
-    pending: Vec<u8>,
-    pending_at: Position,
 }
 
 impl<D: Disk> SegmentWriter<D> {
@@ -53,8 +47,6 @@ impl<D: Disk> SegmentWriter<D> {
                 end_position: FIRST_FRAME_POSITION,
                 end_checksum: seed.chain_start(),
             },
-            pending: Vec::new(),
-            pending_at: FIRST_FRAME_POSITION,
         })
     }
 
@@ -97,16 +89,8 @@ impl<D: Disk> SegmentWriter<D> {
     }
 
     fn write(&mut self, frame: &[u8]) -> Result<(), OpenError> {
-        self.pending.extend_from_slice(frame);
         self.end.end_position = self.end.end_position.plus(frame.len() as u64);
-        if self.pending.len() >= WRITE_BYTES { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), OpenError> {
-        self.new.write(&self.pending, self.pending_at)?;
-        self.pending_at = self.pending_at.plus(self.pending.len() as u64);
-        self.pending.clear();
-        Ok(())
+        self.new.write(frame)
     }
 
     /// What of an index, which belongs to the segment that is cut here, still holds.
@@ -116,8 +100,7 @@ impl<D: Disk> SegmentWriter<D> {
 
     /// Gives both files their names, durably. Returns how it ends. What a sound index of the segment said of
     /// the state of the log is carried over; without one the frames say it.
-    pub fn finish(mut self, carried: Option<&Carried>) -> Result<SegmentEnd, OpenError> {
-        self.flush()?;
+    pub fn finish(self, carried: Option<&Carried>) -> Result<SegmentEnd, OpenError> {
         let SegmentWriter { new, index, end, .. } = self;
         let index = match carried {
             Some(carried) => index.finish_carrying(&end, carried),
