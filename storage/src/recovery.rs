@@ -25,11 +25,7 @@
 //! 2. Nothing that was synced is cut; where that is in doubt, nothing is changed and the log is not
 //!    opened.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    io,
-    path::Path,
-};
+use std::{collections::HashSet, io, path::Path};
 
 use crate::{
     config::SyncMode,
@@ -45,8 +41,7 @@ use crate::{
     scan::{self, ScanEnd},
     seal,
     segment::{
-        SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentError, SegmentFile, SegmentHeader,
-        SegmentName, Tag,
+        SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentError, SegmentHeader, SegmentName, Tag,
     },
     segment_set::{SealedSegment, SegmentSet},
     snapshot::{self, Snapshot, read},
@@ -57,8 +52,10 @@ use crate::{
 };
 
 mod durable;
+mod files;
 mod tail;
 
+use files::Found;
 use tail::TailScan;
 
 /// What opening a log found and did.
@@ -141,8 +138,8 @@ pub(crate) fn recover<D: Disk>(
     dir: &Path,
     window: IdWindow,
 ) -> Result<Recovered<D>, OpenError> {
-    let (found, snapshots) = list_files(disk, dir)?;
-    let (snapshot, damaged) = newest_snapshot(disk, dir, &snapshots)?;
+    let (found, snapshots) = files::list_files(disk, dir)?;
+    let (snapshot, damaged) = files::newest_snapshot(disk, dir, &snapshots)?;
     let known = snapshot.as_ref().map_or(Offset::ZERO, Snapshot::offset);
     let begin = match &snapshot {
         Some(snapshot) => {
@@ -152,7 +149,7 @@ pub(crate) fn recover<D: Disk>(
         None => Offset::ZERO,
     };
     let found = found.into_iter().filter(|found| found.name.base_offset >= begin).collect();
-    let found = newest_generations(disk, dir, found)?;
+    let found = files::newest_generations(disk, dir, found)?;
     if let Some(damage) = damaged
         && found.first().is_some_and(|first| first.name.base_offset > begin)
     {
@@ -238,124 +235,10 @@ pub(crate) fn recover<D: Disk>(
     })
 }
 
-/// A segment by its files.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    name: SegmentName,
-    has_log: bool,
-    has_index: bool,
-}
-
 /// How the log ended, from its last segment.
 enum Last {
     None,
     Segment { header: SegmentHeader, is_clean: bool },
-}
-
-/// Removes temporary files, and lists the segments in offset order, and the offsets of the snapshots, the newest
-/// first.
-fn list_files<D: Disk>(disk: &D, dir: &Path) -> Result<(Vec<Found>, Vec<Offset>), OpenError> {
-    let mut snapshots = Vec::new();
-    let mut segments: BTreeMap<SegmentName, Found> = BTreeMap::new();
-    for file_name in disk.list(dir).map_err(OpenError::io("listing", dir))? {
-        if file_name.ends_with(seal::TEMPORARY_ENDING) {
-            let path = dir.join(file_name);
-            disk.remove(&path).map_err(OpenError::io("removing", &path))?;
-        } else if let Some((name, file)) = SegmentName::parse(&file_name) {
-            let found =
-                segments.entry(name).or_insert(Found { name, has_log: false, has_index: false });
-            match file {
-                SegmentFile::Log => found.has_log = true,
-                SegmentFile::Index => found.has_index = true,
-            }
-        } else if let Some(offset) = snapshot::offset_of(&file_name) {
-            snapshots.push(offset);
-        }
-        // Whatever else lies there is not ours to judge: a person may have put it there.
-    }
-    snapshots.sort_unstable_by(|left, right| right.cmp(left));
-    Ok((segments.into_values().collect(), snapshots))
-}
-
-/// The newest good one of the snapshots, which come newest first; and what is wrong with the newest that is not.
-/// One that cannot be read is passed over as well, unless no other can.
-fn newest_snapshot<D: Disk>(
-    disk: &D,
-    dir: &Path,
-    offsets: &[Offset],
-) -> Result<(Option<Snapshot>, Option<Corruption>), OpenError> {
-    let (mut damaged, mut unreadable) = (None, None);
-    for offset in offsets {
-        match read::read(disk, dir, *offset) {
-            Ok(Ok(snapshot)) => return Ok((Some(snapshot), damaged)),
-            Ok(Err(damage)) => damaged = damaged.or(Some(damage)),
-            Err(error @ OpenError::Io { .. }) => unreadable = unreadable.or(Some(error)),
-            Err(error) => return Err(error),
-        }
-    }
-    unreadable.map_or(Ok((None, damaged)), Err)
-}
-
-/// Of each segment, the newest generation that is whole; the others are removed. A rewrite counts once
-/// its index is whole: what is left of one that was cut short goes, and so does what it replaced.
-fn newest_generations<D: Disk>(
-    disk: &D,
-    dir: &Path,
-    found: Vec<Found>,
-) -> Result<Vec<Found>, OpenError> {
-    let mut newest: Vec<Found> = Vec::with_capacity(found.len());
-    let same_base = |left: &Found, right: &Found| left.name.base_offset == right.name.base_offset;
-    for generations in found.chunk_by(same_base) {
-        let [only] = generations else {
-            newest.push(choose(disk, dir, generations)?);
-            continue;
-        };
-        newest.push(*only);
-    }
-    Ok(newest)
-}
-
-fn choose<D: Disk>(disk: &D, dir: &Path, generations: &[Found]) -> Result<Found, OpenError> {
-    for found in generations.iter().rev() {
-        if !is_whole(disk, dir, found)? {
-            continue;
-        }
-        // After a kill these names are perhaps what the kernel alone knows: a power cut could take them
-        // back, and keep the removals.
-        disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
-        for other in generations.iter().filter(|other| other.name != found.name) {
-            let files = [
-                (other.has_log, other.name.log_file_name()),
-                (other.has_index, other.name.index_file_name()),
-            ];
-            for (_, file_name) in files.into_iter().filter(|(is_there, _)| *is_there) {
-                let path = dir.join(file_name);
-                disk.remove(&path).map_err(OpenError::io("removing", &path))?;
-            }
-        }
-        return Ok(*found);
-    }
-    let path = dir.join(generations[0].name.log_file_name());
-    let what = format!("none of its {} generations has a sound index", generations.len());
-    Err(corrupt(&path, Position::default(), what))
-}
-
-/// Whether a generation has its log file, and an index that is sound and belongs to it.
-fn is_whole<D: Disk>(disk: &D, dir: &Path, found: &Found) -> Result<bool, OpenError> {
-    if !found.has_index {
-        return Ok(false);
-    }
-    let Some(index) = StoredIndex::read(disk, &dir.join(found.name.index_file_name()))? else {
-        return Ok(false);
-    };
-    if index.header().is_stub() || !found.has_log {
-        return Ok(index.header().is_stub());
-    }
-    match SealedSegment::open(disk, dir, found.name) {
-        Ok(_) => Ok(true),
-        Err(OpenError::Corrupt(_)) => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 struct Recovery<'a, D: Disk> {

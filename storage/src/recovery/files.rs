@@ -1,0 +1,132 @@
+//! Which files of a directory are the log: the newest whole generation of each segment, the newest good snapshot.
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::corrupt;
+use crate::{
+    error::{Corruption, OpenError},
+    io::Disk,
+    offset::{Offset, Position},
+    seal,
+    segment::{SegmentFile, SegmentName},
+    segment_set::SealedSegment,
+    snapshot::{self, Snapshot, read},
+    stored_index::StoredIndex,
+};
+
+/// A segment by its files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) name: SegmentName,
+    pub(super) has_log: bool,
+    pub(super) has_index: bool,
+}
+
+/// Removes temporary files, and lists the segments in offset order, and the offsets of the snapshots, the newest
+/// first.
+pub(super) fn list_files<D: Disk>(
+    disk: &D,
+    dir: &Path,
+) -> Result<(Vec<Found>, Vec<Offset>), OpenError> {
+    let mut snapshots = Vec::new();
+    let mut segments: BTreeMap<SegmentName, Found> = BTreeMap::new();
+    for file_name in disk.list(dir).map_err(OpenError::io("listing", dir))? {
+        if file_name.ends_with(seal::TEMPORARY_ENDING) {
+            let path = dir.join(file_name);
+            disk.remove(&path).map_err(OpenError::io("removing", &path))?;
+        } else if let Some((name, file)) = SegmentName::parse(&file_name) {
+            let found =
+                segments.entry(name).or_insert(Found { name, has_log: false, has_index: false });
+            match file {
+                SegmentFile::Log => found.has_log = true,
+                SegmentFile::Index => found.has_index = true,
+            }
+        } else if let Some(offset) = snapshot::offset_of(&file_name) {
+            snapshots.push(offset);
+        }
+        // Whatever else lies there is not ours to judge: a person may have put it there.
+    }
+    snapshots.sort_unstable_by(|left, right| right.cmp(left));
+    Ok((segments.into_values().collect(), snapshots))
+}
+
+/// The newest good one of the snapshots, which come newest first; and what is wrong with the newest that is not.
+/// One that cannot be read is passed over as well, unless no other can.
+pub(super) fn newest_snapshot<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    offsets: &[Offset],
+) -> Result<(Option<Snapshot>, Option<Corruption>), OpenError> {
+    let (mut damaged, mut unreadable) = (None, None);
+    for offset in offsets {
+        match read::read(disk, dir, *offset) {
+            Ok(Ok(snapshot)) => return Ok((Some(snapshot), damaged)),
+            Ok(Err(damage)) => damaged = damaged.or(Some(damage)),
+            Err(error @ OpenError::Io { .. }) => unreadable = unreadable.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    unreadable.map_or(Ok((None, damaged)), Err)
+}
+
+/// Of each segment, the newest generation that is whole; the others are removed. A rewrite counts once
+/// its index is whole: what is left of one that was cut short goes, and so does what it replaced.
+pub(super) fn newest_generations<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    found: Vec<Found>,
+) -> Result<Vec<Found>, OpenError> {
+    let mut newest: Vec<Found> = Vec::with_capacity(found.len());
+    let same_base = |left: &Found, right: &Found| left.name.base_offset == right.name.base_offset;
+    for generations in found.chunk_by(same_base) {
+        let [only] = generations else {
+            newest.push(choose(disk, dir, generations)?);
+            continue;
+        };
+        newest.push(*only);
+    }
+    Ok(newest)
+}
+
+fn choose<D: Disk>(disk: &D, dir: &Path, generations: &[Found]) -> Result<Found, OpenError> {
+    for found in generations.iter().rev() {
+        if !is_whole(disk, dir, found)? {
+            continue;
+        }
+        // After a kill these names are perhaps what the kernel alone knows: a power cut could take them
+        // back, and keep the removals.
+        disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
+        for other in generations.iter().filter(|other| other.name != found.name) {
+            let files = [
+                (other.has_log, other.name.log_file_name()),
+                (other.has_index, other.name.index_file_name()),
+            ];
+            for (_, file_name) in files.into_iter().filter(|(is_there, _)| *is_there) {
+                let path = dir.join(file_name);
+                disk.remove(&path).map_err(OpenError::io("removing", &path))?;
+            }
+        }
+        return Ok(*found);
+    }
+    let path = dir.join(generations[0].name.log_file_name());
+    let what = format!("none of its {} generations has a sound index", generations.len());
+    Err(corrupt(&path, Position::default(), what))
+}
+
+/// Whether a generation has its log file, and an index that is sound and belongs to it.
+fn is_whole<D: Disk>(disk: &D, dir: &Path, found: &Found) -> Result<bool, OpenError> {
+    if !found.has_index {
+        return Ok(false);
+    }
+    let Some(index) = StoredIndex::read(disk, &dir.join(found.name.index_file_name()))? else {
+        return Ok(false);
+    };
+    if index.header().is_stub() || !found.has_log {
+        return Ok(index.header().is_stub());
+    }
+    match SealedSegment::open(disk, dir, found.name) {
+        Ok(_) => Ok(true),
+        Err(OpenError::Corrupt(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
