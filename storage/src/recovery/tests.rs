@@ -23,6 +23,15 @@ fn begin(op: Op<SimDisk>) -> crate::io::sim::PendingWrite {
     }
 }
 
+/// A disk as the next process finds it, after one that appended so many events was killed.
+fn killed_after(events: usize) -> SimDisk {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    append_each(&mut log, events);
+    drop(log);
+    disk.kill()
+}
+
 fn overwrite(disk: &SimDisk, path: &Path, position: u64, bytes: &[u8]) {
     let file = disk.open(path, Access::Write).expect("the file");
     file.write_at(bytes, Position::new(position)).expect("room");
@@ -120,12 +129,8 @@ fn a_failed_sync_of_what_was_read_copies_it_to_a_new_file() {
 
 #[test]
 fn a_segment_that_is_not_the_last_must_reach_its_successor() {
-    let disk = SimDisk::new(1);
-    let mut log = open(&disk);
-    append_each(&mut log, 40);
-    drop(log);
+    let disk = killed_after(40);
     let files = log_files(&disk);
-    let disk = disk.kill();
     // The second lost its index, and one of its frames.
     disk.remove(&files[1].with_extension("idx")).expect("removed");
     disk.flip_bit(&files[1], Position::new(4096 * 2 + 80), 0);
@@ -142,11 +147,7 @@ fn a_segment_that_is_not_the_last_must_reach_its_successor() {
 
 #[test]
 fn a_truncated_sealed_segment_is_named() {
-    let disk = SimDisk::new(1);
-    let mut log = open(&disk);
-    append_each(&mut log, 40);
-    drop(log);
-    let disk = disk.kill();
+    let disk = killed_after(40);
     let path = log_files(&disk)[0].clone();
     disk.open(&path, Access::Write).expect("the file").set_size(8192).expect("truncated");
     assert!(matches!(open_error(&disk), OpenError::Corrupt(_)));
@@ -154,11 +155,7 @@ fn a_truncated_sealed_segment_is_named() {
 
 #[test]
 fn what_a_newer_version_wrote_is_left_alone() {
-    let disk = SimDisk::new(1);
-    let mut log = open(&disk);
-    append_each(&mut log, 2);
-    drop(log);
-    let disk = disk.kill();
+    let disk = killed_after(2);
     let path = log_files(&disk)[0].clone();
     let header = SegmentHeader::decode(&disk.bytes(&path).expect("the file")).expect("a header");
     let newer = SegmentHeader { version: SEGMENT_VERSION + 1, ..header };
@@ -173,11 +170,7 @@ fn what_a_newer_version_wrote_is_left_alone() {
 
 #[test]
 fn a_header_that_names_another_place_is_refused() {
-    let disk = SimDisk::new(1);
-    let mut log = open(&disk);
-    append_each(&mut log, 2);
-    drop(log);
-    let disk = disk.kill();
+    let disk = killed_after(2);
     let path = log_files(&disk)[0].clone();
     disk.rename(&path, &path.with_file_name("00000000000000000001.1.log")).expect("renamed");
     assert!(matches!(open_error(&disk), OpenError::Corrupt(_)));
@@ -202,12 +195,8 @@ fn temporary_files_are_removed_and_strange_ones_left() {
 
 #[test]
 fn an_index_of_another_file_is_not_believed() {
-    let disk = SimDisk::new(1);
-    let mut log = open(&disk);
-    append_each(&mut log, 40);
-    drop(log);
+    let disk = killed_after(40);
     let files = log_files(&disk);
-    let disk = disk.kill();
     let (first, second) = (files[0].with_extension("idx"), files[1].with_extension("idx"));
     let bytes = disk.bytes(&second).expect("an index");
     disk.remove(&first).expect("removed");
@@ -271,11 +260,7 @@ fn what_is_behind_a_hole_is_cut() {
 
 #[test]
 fn errors_say_what_to_do() {
-    let disk = SimDisk::new(1);
-    let mut log = open(&disk);
-    append_each(&mut log, 3);
-    drop(log);
-    let disk = disk.kill();
+    let disk = killed_after(3);
     disk.flip_bit(&log_files(&disk)[0], Position::new(4096 * 2 + 70), 0);
     let text = open_error(&disk).to_string();
     assert!(text.contains("position 8192") && text.contains("strandline repair"), "{text}");
