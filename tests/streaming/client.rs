@@ -132,19 +132,8 @@ impl Sse {
             "GET /api/v1/events/stream?{query} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{fields}\r\n"
         );
         stream.write_all(request.as_bytes()).expect("the request leaves");
-        let mut raw = Vec::new();
-        let end = loop {
-            if let Some(end) = find(&raw, b"\r\n\r\n") {
-                break end;
-            }
-            let mut part = [0; 4096];
-            let count = read(&mut stream, &mut part).expect("a head comes");
-            assert!(count > 0, "the stream ended before its head did");
-            raw.extend_from_slice(&part[..count]);
-        };
-        let head = String::from_utf8(raw[..end].to_vec()).expect("ASCII");
+        let (head, raw) = read_head(&mut stream);
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
-        raw.drain(..end + 4);
         Sse {
             stream,
             raw,
@@ -252,6 +241,23 @@ fn read(stream: &mut TcpStream, part: &mut [u8]) -> io::Result<usize> {
     }
 }
 
+/// The head of an answer without the empty line, and what came behind it.
+fn read_head(stream: &mut TcpStream) -> (String, Vec<u8>) {
+    let mut raw = Vec::new();
+    let end = loop {
+        if let Some(end) = find(&raw, b"\r\n\r\n") {
+            break end;
+        }
+        let mut part = [0; 4096];
+        let count = read(stream, &mut part).expect("a head comes");
+        assert!(count > 0, "the connection ended before its head did");
+        raw.extend_from_slice(&part[..count]);
+    };
+    let behind = raw.split_off(end + 4);
+    raw.truncate(end);
+    (String::from_utf8(raw).expect("ASCII"), behind)
+}
+
 /// A WebSocket client: masks with zeroes.
 pub struct WebSocket {
     stream: TcpStream,
@@ -278,18 +284,8 @@ impl WebSocket {
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).expect("the request leaves");
-        let mut raw = Vec::new();
-        let end = loop {
-            if let Some(end) = find(&raw, b"\r\n\r\n") {
-                break end;
-            }
-            let mut part = [0; 4096];
-            let count = read(&mut stream, &mut part).expect("a head comes");
-            assert!(count > 0, "the handshake was cut");
-            raw.extend_from_slice(&part[..count]);
-        };
-        assert!(raw.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&raw));
-        raw.drain(..end + 4);
+        let (head, raw) = read_head(&mut stream);
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
         let mut socket = WebSocket { stream, raw, pause: Duration::ZERO, read_bytes: 64 * 1024 };
         assert_eq!(socket.json()["type"], "connection.established");
         socket
