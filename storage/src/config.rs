@@ -1,77 +1,10 @@
 //! The limits of a log, each with its unit, its default and its reason, checked once when a log is
 //! opened with them.
 
-use std::{fmt, str::FromStr};
-
-use crate::{buffer::ALIGN_BYTES, frame, index::delta::IDS_MAX, once::IdWindow};
-
-/// When an append counts as done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SyncMode {
-    /// Once it is on the device. Nobody sees what a crash could take back.
-    #[default]
-    Commit,
-    /// Once the kernel has it; the device follows at most this much later.
-    Interval {
-        /// Milliseconds between syncs, 1 to 3,600,000.
-        interval_ms: u32,
-    },
-    /// Once the kernel has it; the device follows when the kernel likes.
-    Never,
-}
-
-/// The longest interval between syncs: an hour.
-pub const SYNC_INTERVAL_MS_MAX: u32 = 3_600_000;
-
-/// A text that is no sync mode.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is none of `commit`, `interval:MS` (1 to {SYNC_INTERVAL_MS_MAX} ms) and `never`")]
-pub struct SyncModeError {
-    /// What was given.
-    pub text: String,
-}
-
-impl FromStr for SyncMode {
-    type Err = SyncModeError;
-
-    fn from_str(text: &str) -> Result<Self, SyncModeError> {
-        let interval_ms = match text {
-            "commit" => return Ok(SyncMode::Commit),
-            "never" => return Ok(SyncMode::Never),
-            _ => text
-                .strip_prefix("interval:")
-                .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
-                .and_then(|digits| digits.parse().ok()),
-        };
-        match interval_ms {
-            Some(interval_ms) if (1..=SYNC_INTERVAL_MS_MAX).contains(&interval_ms) => {
-                Ok(SyncMode::Interval { interval_ms })
-            }
-            _ => Err(SyncModeError { text: text.to_owned() }),
-        }
-    }
-}
-
-impl SyncMode {
-    /// Its name without its number, as an acknowledgement states which mode held.
-    pub fn name(self) -> &'static str {
-        match self {
-            SyncMode::Commit => "commit",
-            SyncMode::Interval { .. } => "interval",
-            SyncMode::Never => "never",
-        }
-    }
-}
-
-impl fmt::Display for SyncMode {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SyncMode::Commit => formatter.write_str("commit"),
-            SyncMode::Interval { interval_ms } => write!(formatter, "interval:{interval_ms}"),
-            SyncMode::Never => formatter.write_str("never"),
-        }
-    }
-}
+pub use crate::sync_mode::SyncMode;
+use crate::{
+    buffer::ALIGN_BYTES, error::ConfigError, frame, index::delta::IDS_MAX, once::IdWindow,
+};
 
 /// Every limit of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,18 +82,6 @@ impl Default for LogConfig {
             compress_after_s: 600,
         }
     }
-}
-
-/// Limits that cannot be met together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name} of {value} must be {rule}")]
-pub struct ConfigError {
-    /// Which limit.
-    pub name: &'static str,
-    /// Its value.
-    pub value: u64,
-    /// What it must be.
-    pub rule: &'static str,
 }
 
 impl LogConfig {
@@ -256,23 +177,6 @@ impl LogConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sync_modes_are_read_as_they_are_written() {
-        for mode in [
-            SyncMode::Commit,
-            SyncMode::Never,
-            SyncMode::Interval { interval_ms: 1 },
-            SyncMode::Interval { interval_ms: SYNC_INTERVAL_MS_MAX },
-        ] {
-            assert_eq!(mode.to_string().parse(), Ok(mode));
-        }
-        for text in
-            ["", "Commit", "interval", "interval:", "interval:0", "interval:+1", "interval:3600001"]
-        {
-            assert!(text.parse::<SyncMode>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn the_defaults_hold_and_contradictions_do_not() {

@@ -5,11 +5,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    config::ConfigError,
-    offset::{Offset, Position},
-};
+use crate::offset::{Offset, Position};
 
+/// Limits that cannot be met together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name} of {value} must be {rule}")]
+pub struct ConfigError {
+    /// Which limit.
+    pub name: &'static str,
+    /// Its value.
+    pub value: u64,
+    /// What it must be.
+    pub rule: &'static str,
+}
 /// Why a log was not opened. Nothing in it was changed, but where a variant says so.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

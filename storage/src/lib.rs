@@ -50,6 +50,7 @@ pub mod staging;
 pub mod state;
 pub mod stopped;
 mod stored_index;
+pub mod sync_mode;
 #[cfg(test)]
 mod testing;
 pub mod topic;

@@ -29,8 +29,8 @@ use std::fmt;
 
 use crate::{
     buffer::ALIGN_BYTES,
-    config::{SYNC_INTERVAL_MS_MAX, SyncMode},
     offset::{Offset, Position},
+    sync_mode::{SYNC_INTERVAL_MS_MAX, SyncMode},
 };
 
 /// The header's length: the position of the first frame.
