@@ -189,7 +189,10 @@ impl Reader<'_> {
             if !self.outbox.room(limits).await {
                 return Next::Close;
             }
-            let Some(begun) = self.begun.take().or_else(|| self.begin_next()) else {
+            let Some(begun) = self.begun.take().or_else(|| self.begin_kept(&mut head_began)) else {
+                if !self.outbox.has_room(limits) {
+                    continue;
+                }
                 match self.fill_head(&mut head_began).await {
                     Some(next) => return next,
                     None => continue,
@@ -218,17 +221,17 @@ impl Reader<'_> {
         }
     }
 
-    /// Begins the next request of those that are kept; None if its head has not come whole.
-    fn begin_next(&mut self) -> Option<Begun> {
-        let mut head = self.shard.workspace().head();
-        match self.parser.parse_into(&mut head, self.inbound.bytes()) {
-            Ok(None) => None,
-            Ok(Some(bytes)) => {
-                self.inbound.take(bytes);
-                Some(self.begin(&head, !self.inbound.bytes().is_empty()))
-            }
-            Err(problem) => Some(self.refuse_unreadable(&problem)),
+    /// Serves of what is kept what can be served in one go, and begins what follows; None if that has not come
+    /// whole, or there is no room for answers.
+    fn begin_kept(&mut self, head_began: &mut Option<Instant>) -> Option<Begun> {
+        let kept = self.inbound.lend();
+        let taken = self.serve_at_once(kept.bytes());
+        self.inbound.take_back(kept);
+        self.inbound.take(taken);
+        if taken > 0 {
+            *head_began = None;
         }
+        self.begun.take()
     }
 
     /// Waits for more of a head, or for the first byte of one.
