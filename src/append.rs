@@ -6,8 +6,10 @@
 //! A head is judged before any of its body is read: what can be refused is refused at once. How the
 //! body comes is the connection's business; nothing here touches a socket.
 
+mod agreement;
 mod lines;
 mod repeated;
+mod shape;
 
 use std::{
     pin::Pin,
@@ -23,8 +25,9 @@ use strandline_storage::{
     topic::Topic,
 };
 
+pub use agreement::assert_known_heads_agree;
 pub(crate) use lines::LineAppends;
-pub(crate) use repeated::{RepeatedAppend, RepeatedHeads};
+pub(crate) use repeated::{KnownHead, OwnValues, RepeatedAppend, RepeatedHeads};
 
 use crate::{
     config::ServerConfig,
@@ -55,6 +58,7 @@ pub(crate) struct WholeForm {
 }
 
 /// A body that was read: what it appends, and how that is answered.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct WholeAppend {
     append: Append,
     is_many: bool,
@@ -116,20 +120,29 @@ impl AppendForm {
     pub(crate) fn body_limit(&self, config: &ServerConfig) -> BodyLimit {
         match self {
             AppendForm::Lines(_) => BodyLimit::Endless,
-            AppendForm::Whole(WholeForm { content: WholeContent::Raw { .. }, .. }) => {
-                BodyLimit::Event { bytes_max: config.log.event_bytes_max as u64 }
-            }
-            AppendForm::Whole(_) => BodyLimit::Whole { bytes_max: config.limits.array_bytes_max },
+            AppendForm::Whole(form) => form.body_limit(config),
         }
     }
 }
 
 impl WholeForm {
+    /// How long the body may be.
+    pub(crate) fn body_limit(&self, config: &ServerConfig) -> BodyLimit {
+        match self.content {
+            WholeContent::Raw { .. } => {
+                BodyLimit::Event { bytes_max: config.log.event_bytes_max as u64 }
+            }
+            WholeContent::Objects { .. } => {
+                BodyLimit::Whole { bytes_max: config.limits.array_bytes_max }
+            }
+        }
+    }
+
     /// What a whole body appends, at least one event.
-    pub(crate) fn read(&self, body: Bytes) -> Result<WholeAppend, Problem> {
+    pub(crate) fn read(&self, body: Bytes, own: &OwnValues) -> Result<WholeAppend, Problem> {
         let (parsed, terms) = match &self.content {
             WholeContent::Raw { raw, topic } => {
-                let events = vec![raw.event(topic, body)?];
+                let events = vec![raw.event(own.topic.as_ref().unwrap_or(topic), body)?];
                 (ParsedEvents { events, is_array: false }, raw.terms())
             }
             WholeContent::Objects { topic, terms } => {
@@ -137,10 +150,11 @@ impl WholeForm {
             }
         };
         let ParsedEvents { events, is_array: is_many } = parsed;
-        let append = match terms {
+        let mut append = match terms {
             Some(terms) => self.on_terms(events, terms)?,
             None => Append::from(events),
         };
+        own.fields.put_into(&mut append);
         Ok(WholeAppend { append, is_many, is_minimal: self.is_minimal })
     }
 

@@ -30,7 +30,10 @@ use bytes::Bytes;
 use monoio::time::Instant;
 
 use crate::{
-    append::{AckAnswer, AppendForm, LineAppends, RepeatedAppend, RepeatedHeads, WholeForm},
+    append::{
+        AckAnswer, AppendForm, KnownHead, LineAppends, OwnValues, RepeatedAppend, RepeatedHeads,
+        WholeForm,
+    },
     health, history,
     http::{
         admission,
@@ -189,7 +192,10 @@ impl Reader<'_> {
             if !self.outbox.room(limits).await {
                 return Next::Close;
             }
-            let Some(begun) = self.begun.take().or_else(|| self.begin_next()) else {
+            let Some(begun) = self.begun.take().or_else(|| self.begin_kept(&mut head_began)) else {
+                if !self.outbox.has_room(limits) {
+                    continue;
+                }
                 match self.fill_head(&mut head_began).await {
                     Some(next) => return next,
                     None => continue,
@@ -218,17 +224,17 @@ impl Reader<'_> {
         }
     }
 
-    /// Begins the next request of those that are kept; None if its head has not come whole.
-    fn begin_next(&mut self) -> Option<Begun> {
-        let mut head = self.shard.workspace().head();
-        match self.parser.parse_into(&mut head, self.inbound.bytes()) {
-            Ok(None) => None,
-            Ok(Some(bytes)) => {
-                self.inbound.take(bytes);
-                Some(self.begin(&head, !self.inbound.bytes().is_empty()))
-            }
-            Err(problem) => Some(self.refuse_unreadable(&problem)),
+    /// Serves of what is kept what can be served in one go, and begins what follows; None if that has not come
+    /// whole, or there is no room for answers.
+    fn begin_kept(&mut self, head_began: &mut Option<Instant>) -> Option<Begun> {
+        let kept = self.inbound.lend();
+        let taken = self.serve_at_once(kept.bytes());
+        self.inbound.take_back(kept);
+        self.inbound.take(taken);
+        if taken > 0 {
+            *head_began = None;
         }
+        self.begun.take()
     }
 
     /// Waits for more of a head, or for the first byte of one.
@@ -298,16 +304,14 @@ impl Reader<'_> {
                 continue;
             }
             let mut head = self.shard.workspace().head();
-            let (begun, head_bytes) = match self.parser.parse_into(&mut head, rest) {
+            let begun = match self.parser.parse_into(&mut head, rest) {
                 Ok(None) => break,
                 Ok(Some(head_bytes)) => {
-                    let (head_bytes, behind) = rest.split_at(head_bytes);
-                    rest = behind;
-                    (self.begin(&head, !rest.is_empty()), head_bytes)
+                    rest = &rest[head_bytes..];
+                    self.begin(&head, !rest.is_empty())
                 }
-                Err(problem) => (self.refuse_unreadable(&problem), &[][..]),
+                Err(problem) => self.refuse_unreadable(&problem),
             };
-            drop(head);
             let begun = match begun {
                 Begun::Append { form: AppendForm::Whole(form), decoder, to } => {
                     match decoder.sized_bytes_left().map(usize::try_from) {
@@ -315,10 +319,11 @@ impl Reader<'_> {
                             let (body, behind) = rest.split_at(body_bytes);
                             rest = behind;
                             let body = Bytes::copy_from_slice(body);
-                            let next = self.append_body(&form, body, &to);
+                            let next = self.append_body(&form, &OwnValues::default(), body, &to);
                             if to.keep_alive {
-                                let append = || RepeatedAppend { form, to, body_bytes };
-                                self.repeated.learn(head_bytes, append);
+                                let body_limit = form.body_limit(self.shard.config());
+                                let append = RepeatedAppend { form, to, body_bytes, body_limit };
+                                self.repeated.learn(&head, append);
                             }
                             Begun::Answered(next)
                         }
@@ -334,20 +339,19 @@ impl Reader<'_> {
         bytes.len() - rest.len()
     }
 
-    /// Serves an append off the front of `rest` whose head is known, byte for byte, and whose body has come
-    /// whole.
+    /// Serves an append off the front of `rest` whose head is known, and whose body has come whole.
     fn serve_repeated(&mut self, rest: &mut &[u8]) -> Option<Next> {
         if self.parser.is_amid() {
             return None;
         }
-        let (head_bytes, append) = self.repeated.find(rest)?;
-        let body = rest.get(head_bytes..head_bytes + append.body_bytes)?;
-        *rest = &rest[head_bytes + append.body_bytes..];
+        let KnownHead { head_bytes, body_bytes, append, own } = self.repeated.find(rest)?;
+        let body = rest[head_bytes..].get(..body_bytes)?;
+        *rest = &rest[head_bytes + body_bytes..];
         self.shard.counts().own().requests.add(1);
         let mut to = append.to.clone();
         to.date = self.shard.date();
         to.keep_alive &= !self.shard.drain().is_on();
-        Some(self.append_body(&append.form, Bytes::copy_from_slice(body), &to))
+        Some(self.append_body(&append.form, &own, Bytes::copy_from_slice(body), &to))
     }
 
     /// Judges a head, and does everything that needs no body and no waiting. `body_has_come` says that
@@ -488,13 +492,13 @@ impl Reader<'_> {
     async fn append_whole(&mut self, form: WholeForm, decoder: BodyDecoder, to: AnswerTo) -> Next {
         let stall_ms = self.shard.config().limits.body_stall_ms;
         match self.inbound.body(decoder, stall_ms).await {
-            Ok(body) => self.append_body(&form, body, &to),
+            Ok(body) => self.append_body(&form, &OwnValues::default(), body, &to),
             Err(fault) => self.fault(fault, &to),
         }
     }
 
-    fn append_body(&self, form: &WholeForm, body: Bytes, to: &AnswerTo) -> Next {
-        match form.read(body) {
+    fn append_body(&self, form: &WholeForm, own: &OwnValues, body: Bytes, to: &AnswerTo) -> Next {
+        match form.read(body, own) {
             Ok(append) => {
                 let event_bytes = append.data_bytes();
                 let answer = AckAnswer::submit(self.shard.log(), append, to);

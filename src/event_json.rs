@@ -20,6 +20,7 @@ mod render;
 #[cfg(test)]
 pub(crate) mod sample;
 mod terms;
+mod values;
 
 pub use object::{
     ARRAY_EVENTS_MAX, EventFields, EventsForm, ParsedEvents, check_json_body, new_event,
@@ -27,4 +28,5 @@ pub use object::{
 };
 pub use raw::RawAppend;
 pub use render::{push_event, push_websocket_event};
-pub use terms::{AppendTerms, producer_and_id};
+pub use terms::{AppendTerms, TermField, producer_and_id};
+pub use values::{FieldUse, FieldValues, ValueField};

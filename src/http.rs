@@ -12,7 +12,7 @@ mod appended;
 pub mod authority;
 pub mod body;
 pub mod cors;
-mod framing;
+pub(crate) mod framing;
 pub mod head;
 pub mod origin;
 pub mod query;

@@ -3,7 +3,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    io,
+    io, mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -44,6 +44,18 @@ pub(super) struct Inbound<'a> {
     /// How much the next read asks for at least.
     read_bytes: usize,
     is_ended: bool,
+}
+
+/// What has come and was not taken, while somebody else has it.
+pub(super) struct Lent {
+    buffer: Vec<u8>,
+    start: usize,
+}
+
+impl Lent {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
 }
 
 /// How a wait for bytes ended.
@@ -92,6 +104,17 @@ impl<'a> Inbound<'a> {
     /// What has come and was not taken.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.buffer[self.start..]
+    }
+
+    /// Gives out what has come and was not taken, until [`Inbound::take_back`].
+    pub(super) fn lend(&mut self) -> Lent {
+        Lent { buffer: mem::take(&mut self.buffer), start: mem::take(&mut self.start) }
+    }
+
+    /// Takes it back as it was.
+    pub(super) fn take_back(&mut self, lent: Lent) {
+        assert!(self.buffer.is_empty(), "nothing comes meanwhile");
+        Lent { buffer: self.buffer, start: self.start } = lent;
     }
 
     /// Takes bytes off the front.

@@ -240,12 +240,14 @@ pub fn check_encoding(value: &[u8]) -> Result<(), Problem> {
     Err(Problem::new(ProblemKind::UnsupportedEncoding, detail))
 }
 
-fn parse_type(name: &str, value: &[u8]) -> Result<EventType, Problem> {
+/// The type that the field of this name gives.
+pub fn parse_type(name: &str, value: &[u8]) -> Result<EventType, Problem> {
     let text = decoded(name, value)?;
     EventType::parse(&text).map_err(|error| name_problem(name, &text, &error))
 }
 
-fn parse_key(name: &str, value: &[u8]) -> Result<EventKey, Problem> {
+/// The key that the field of this name gives.
+pub fn parse_key(name: &str, value: &[u8]) -> Result<EventKey, Problem> {
     let text = decoded(name, value)?;
     EventKey::parse(&text).map_err(|error| name_problem(name, &text, &error))
 }

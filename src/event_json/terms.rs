@@ -76,10 +76,13 @@ impl Terms {
     pub fn take(&mut self, field: TermField, name: &str, value: &[u8]) -> Result<(), Problem> {
         self.first_name.get_or_insert_with(|| name.to_owned());
         match field {
-            TermField::EventId => self.take_id(name, value),
-            TermField::IdempotencyKey => {
-                let inner = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
-                self.take_id(name, inner.unwrap_or(value))
+            // Both spellings may give it, if they agree.
+            TermField::EventId | TermField::IdempotencyKey => {
+                let id = parse_id(field, name, value)?;
+                if *self.event_id.get_or_insert(id.clone()) != id {
+                    return Err(invalid(name, "gives another id than the field before it"));
+                }
+                Ok(())
             }
             TermField::ExpectedOffset => {
                 set(&mut self.expected_offset, name, number(name, value, u64::MAX)?)
@@ -97,16 +100,6 @@ impl Terms {
                 set(&mut self.producer_seq, name, number(name, value, PRODUCER_NUMBER_MAX)?)
             }
         }
-    }
-
-    /// An event's id; both spellings may give it, if they agree.
-    fn take_id(&mut self, name: &str, value: &[u8]) -> Result<(), Problem> {
-        let text = decoded(name, value)?;
-        let id = EventId::parse(&text).map_err(|error| name_problem(name, &text, &error))?;
-        if *self.event_id.get_or_insert(id.clone()) != id {
-            return Err(invalid(name, "gives another id than the field before it"));
-        }
-        Ok(())
     }
 
     /// Refuses all of them, for a body of lines.
@@ -162,8 +155,20 @@ pub fn producer_and_id() -> Problem {
     invalid("Producer-Id", "and an event id say twice when an append is a duplicate: use one")
 }
 
+/// The id that the field of this name gives; in `Idempotency-Key` it may stand in quotes.
+pub(super) fn parse_id(field: TermField, name: &str, value: &[u8]) -> Result<EventId, Problem> {
+    let inner = match field {
+        TermField::IdempotencyKey => {
+            value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""))
+        }
+        _ => None,
+    };
+    let text = decoded(name, inner.unwrap_or(value))?;
+    EventId::parse(&text).map_err(|error| name_problem(name, &text, &error))
+}
+
 /// A whole number in plain digits.
-fn number(name: &str, value: &[u8], number_max: u64) -> Result<u64, Problem> {
+pub(super) fn number(name: &str, value: &[u8], number_max: u64) -> Result<u64, Problem> {
     let text = std::str::from_utf8(value).unwrap_or_default();
     let number = parse_offset(text).map(|number| number.get()).filter(|n| *n <= number_max);
     number.ok_or_else(|| {

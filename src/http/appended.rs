@@ -35,7 +35,16 @@ pub const ID_WINDOW_FIELD: &str = "Event-Id-Window";
 
 /// Its value.
 pub fn id_window_text(window: IdWindow) -> String {
-    format!("events={}, seconds={}", window.events, window.time_ms / 1_000)
+    let mut text = Vec::new();
+    push_id_window(window, &mut text);
+    String::from_utf8(text).expect("digits and letters")
+}
+
+pub(super) fn push_id_window(window: IdWindow, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"events=");
+    write::number(out, window.events as u64);
+    out.extend_from_slice(b", seconds=");
+    write::number(out, window.time_ms / 1_000);
 }
 
 /// What the answer to an append of a producer says of it.
@@ -69,7 +78,7 @@ pub fn write_appended(appended: &Appended<'_>, minimal: bool, to: &AnswerTo, out
         answer = answer.number("Producer-Epoch", epoch).number("Producer-Seq", seq);
     }
     if let Some(window) = appended.id_window {
-        answer = answer.field(ID_WINDOW_FIELD, &id_window_text(window));
+        answer = answer.id_window(window);
     }
     if status == 204 {
         if appended.is_duplicate() {

@@ -38,7 +38,7 @@ pub(super) fn body_length(head: &Head) -> Result<BodyLength, Problem> {
 }
 
 /// `1*DIGIT`: no sign, no space, no list, and it fits.
-fn parse_length(digits: &[u8]) -> Option<u64> {
+pub(crate) fn parse_length(digits: &[u8]) -> Option<u64> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -237,6 +237,23 @@ impl Head {
         std::str::from_utf8(self.bytes_at(span)).expect("it was UTF-8 when it was parsed")
     }
 
+    /// The head as it came, without an empty line before it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where in [`Head::bytes`] the path stands.
+    pub fn path_range(&self) -> Range<usize> {
+        self.path.range()
+    }
+
+    /// All fields in order: their names, which of the known ones they are, and where in [`Head::bytes`] their
+    /// values stand; an empty one may stand anywhere.
+    pub fn value_ranges(&self) -> impl Iterator<Item = (&str, Option<FieldName>, Range<usize>)> {
+        let fields = self.fields.iter();
+        fields.map(|field| (self.text_at(field.name), field.known, field.value.range()))
+    }
+
     /// The request's method.
     pub fn method(&self) -> Method {
         self.method

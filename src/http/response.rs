@@ -4,6 +4,9 @@
 //! finish one without saying how long it is. What all answers to one request share (does the
 //! connection stay, is it HEAD, which CORS fields) is in [`AnswerTo`].
 
+use strandline_storage::once::IdWindow;
+
+use super::appended::push_id_window;
 pub use super::appended::{
     Appended, ID_WINDOW_FIELD, ProducerAnswer, id_window_text, write_appended,
 };
@@ -14,7 +17,7 @@ use crate::problem::Problem;
 use crate::stream::compression::Encoding;
 
 /// What an answer depends on in its request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerTo {
     /// The client's version.
     pub version: Version,
@@ -168,6 +171,16 @@ impl<'a> Answer<'a> {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");
         write::number(self.out, value);
+        self.out.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// Adds what answers to ids say of how long they are remembered.
+    pub(super) fn id_window(self, window: IdWindow) -> Self {
+        for part in [ID_WINDOW_FIELD, ": "] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+        push_id_window(window, self.out);
         self.out.extend_from_slice(b"\r\n");
         self
     }

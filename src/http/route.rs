@@ -280,7 +280,7 @@ fn pattern(path: &str) -> Result<TopicPattern, Problem> {
 
 /// Decodes a topic as it stands in a path. All of it is decoded at once: `%2F` separates levels just
 /// as `/` does, and nothing that the first decoding brings forth is decoded again.
-fn topic(path: &str) -> Result<Topic, Problem> {
+pub(crate) fn topic(path: &str) -> Result<Topic, Problem> {
     let invalid = |detail: String| Problem::new(ProblemKind::InvalidTopic, detail);
     let decoded = decode(path)
         .ok_or_else(|| invalid("the topic in the path is not percent-encoded UTF-8".into()))?;
