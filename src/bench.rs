@@ -4,6 +4,7 @@
 //! append, fan_out, replay, idle, storm     what is measured: one file a bench
 //!         session                          connect, warm up, measure, drain, look at the server
 //!         engine, load, link, net          the loop, the schedule, sockets
+//!         subscriber, shared               what comes: compared with what others got, or parsed
 //!         payload, check, record           what an event says, whether all came in order, how long it took
 //! target <- strandline (sse, websocket, http, decompress)    how a server speaks
 //! outcome, progress, page                  what was found
@@ -29,8 +30,10 @@ pub mod progress;
 pub mod record;
 pub mod replay;
 pub mod session;
+pub mod shared;
 pub mod sse;
 pub mod storm;
 pub mod strandline;
+pub mod subscriber;
 pub mod target;
 pub mod websocket;

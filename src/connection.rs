@@ -12,8 +12,10 @@
 //! nearly all requests come whole. What does not, or cannot be served without waiting, is kept in the
 //! connection's own buffer and goes on from there. So a connection that waits holds no buffer.
 
+mod bodies;
 mod deadline;
 mod inbound;
+mod judging;
 mod outbox;
 
 use std::{
@@ -30,31 +32,22 @@ use bytes::Bytes;
 use monoio::time::Instant;
 
 use crate::{
-    append::{
-        AckAnswer, AppendForm, KnownHead, LineAppends, OwnValues, RepeatedAppend, RepeatedHeads,
-        WholeForm,
-    },
-    health, history,
+    append::{AppendForm, KnownHead, OwnValues, RepeatedAppend, RepeatedHeads},
     http::{
-        admission,
-        body::{BodyDecoder, BodyPiece},
-        head::{BodyLength, Head},
-        query::{HistoryRequest, StreamRequest},
+        body::BodyDecoder,
+        query::StreamRequest,
         request::HeadParser,
         response::{self, AnswerTo},
-        route::{Change, Operation},
     },
-    monitoring, pages,
     problem::{Problem, ProblemKind},
-    reading::{self, Reading},
     settings::ChangeForm,
     shard::{Place, Shard},
     socket::Socket,
     sse,
-    stream::{compression::Encoding, live::LiveLog},
+    stream::compression::Encoding,
     websocket::{self, frames::Accepted},
 };
-use inbound::{BodyFault, Came, Inbound};
+use inbound::{Came, Inbound};
 use outbox::{Ending, Item, Outbox};
 
 /// What follows a request.
@@ -354,251 +347,6 @@ impl Reader<'_> {
         Some(self.append_body(&append.form, &own, Bytes::copy_from_slice(body), &to))
     }
 
-    /// Judges a head, and does everything that needs no body and no waiting. `body_has_come` says that
-    /// something follows the head already.
-    fn begin(&self, head: &Head, body_has_come: bool) -> Begun {
-        self.shard.counts().own().requests.add(1);
-        let mut to = AnswerTo::new(head);
-        to.date = self.shard.date();
-        to.keep_alive &= !self.shard.drain().is_on();
-        let config = self.shard.config();
-        match self.accept(head, &mut to) {
-            Ok(Operation::AppendRaw { topic }) => {
-                let form = AppendForm::of_topic(head, topic, config);
-                self.begin_append(head, to, form, body_has_come)
-            }
-            Ok(Operation::AppendEvents) => {
-                self.begin_append(head, to, AppendForm::of_events(head, config), body_has_come)
-            }
-            Ok(Operation::Change(change)) => match self.begin_change(change, head) {
-                Ok((form, decoder)) => {
-                    if head.expects_continue() && !body_has_come {
-                        self.outbox.push(Item::Ready(response::CONTINUE.to_vec()));
-                    }
-                    Begun::Change { form: Box::new(form), decoder, to }
-                }
-                Err(problem) => self.refuse(problem, head, &to),
-            },
-            Ok(operation) => {
-                // A body that nobody asked for is not read: nobody can tell then where the next
-                // request begins.
-                to.keep_alive &= is_without_body(head);
-                match self.read(operation, head, &to) {
-                    Ok(Reply::Item(item)) => {
-                        self.outbox.push(item);
-                        Begun::Answered(follow(&to))
-                    }
-                    Ok(Reply::Next(next)) => Begun::TakenOver(next),
-                    Err(problem) => self.refuse(problem, head, &to),
-                }
-            }
-            Err(problem) => self.refuse(problem, head, &to),
-        }
-    }
-
-    fn begin_change(
-        &self,
-        change: Change,
-        head: &Head,
-    ) -> Result<(ChangeForm, BodyDecoder), Problem> {
-        let form = ChangeForm::new(change, head)?;
-        if form.has_body() && head.body_length() == BodyLength::Unstated {
-            let detail = "settings are a body with Content-Length, or sent in chunks";
-            return Err(Problem::new(ProblemKind::LengthRequired, detail));
-        }
-        let decoder = BodyDecoder::new(head.body_length(), form.body_limit())?;
-        Ok((form, decoder))
-    }
-
-    fn begin_append(
-        &self,
-        head: &Head,
-        to: AnswerTo,
-        form: Result<AppendForm, Problem>,
-        body_has_come: bool,
-    ) -> Begun {
-        let form = form.and_then(|form| {
-            if head.body_length() == BodyLength::Unstated {
-                let detail = "an append states Content-Length, or is sent in chunks";
-                return Err(Problem::new(ProblemKind::LengthRequired, detail));
-            }
-            let decoder =
-                BodyDecoder::new(head.body_length(), form.body_limit(self.shard.config()))?;
-            Ok((form, decoder))
-        });
-        let (form, decoder) = match form {
-            Ok(form) => form,
-            Err(problem) => return self.refuse(problem, head, &to),
-        };
-        if head.expects_continue() && !body_has_come {
-            self.outbox.push(Item::Ready(response::CONTINUE.to_vec()));
-        }
-        Begun::Append { form, decoder, to }
-    }
-
-    /// Checks who asks, and what for. CORS fields are in `to` even if it is refused.
-    fn accept(&self, head: &Head, to: &mut AnswerTo) -> Result<Operation, Problem> {
-        admission::admit(head, self.shard.origins(), to)
-    }
-
-    /// Answers everything but an append.
-    fn read(&self, operation: Operation, head: &Head, to: &AnswerTo) -> Result<Reply, Problem> {
-        let mut out = Vec::new();
-        match operation {
-            Operation::AppendRaw { .. } | Operation::AppendEvents | Operation::Change(_) => {
-                unreachable!("it has a body to read")
-            }
-            Operation::Home => pages::write_home(to, &mut out),
-            Operation::Asset(asset) => pages::write_asset(asset, to, &mut out),
-            Operation::Problems => pages::write_problems(to, &mut out),
-            Operation::ProblemPage(entry) => pages::write_problem_page(entry, to, &mut out),
-            Operation::Live => health::write_live(to, &mut out),
-            Operation::Ready | Operation::Healthy => health::write_ready(self.shard, to, &mut out),
-            Operation::Metrics => {
-                let answer = monitoring::answer(self.shard.clone(), to.clone());
-                return Ok(Reply::Item(Item::Pending(Box::pin(answer))));
-            }
-            Operation::Options { allow } => response::write_options(head, allow, to, &mut out),
-            operation @ (Operation::Stream { .. }
-            | Operation::History
-            | Operation::Topics
-            | Operation::Topic { .. }
-            | Operation::Pattern { .. }
-            | Operation::Logs
-            | Operation::Log { .. }) => {
-                let (live, is_stopping) = (self.shard.live(), self.shard.drain().is_on());
-                let item = match reading::read(operation, head, to, live, is_stopping)? {
-                    Reading::Ready(bytes) => Item::Ready(bytes),
-                    Reading::Pending(answer) => Item::Pending(answer),
-                    Reading::Lines(request) => {
-                        Item::Streamed(lines_of_history(live.clone(), *request, to.clone()))
-                    }
-                    Reading::Sse(request, encoding) => {
-                        self.shard.counts().own().streams.add(1);
-                        return Ok(Reply::Next(Next::Sse(request, encoding, Box::new(to.clone()))));
-                    }
-                    Reading::WebSocket(request, accepted) => {
-                        self.shard.counts().own().streams.add(1);
-                        return Ok(Reply::Next(Next::WebSocket(request, accepted)));
-                    }
-                };
-                return Ok(Reply::Item(item));
-            }
-        }
-        Ok(Reply::Item(Item::Ready(out)))
-    }
-
-    /// The body is one append.
-    async fn append_whole(&mut self, form: WholeForm, decoder: BodyDecoder, to: AnswerTo) -> Next {
-        let stall_ms = self.shard.config().limits.body_stall_ms;
-        match self.inbound.body(decoder, stall_ms).await {
-            Ok(body) => self.append_body(&form, &OwnValues::default(), body, &to),
-            Err(fault) => self.fault(fault, &to),
-        }
-    }
-
-    fn append_body(&self, form: &WholeForm, own: &OwnValues, body: Bytes, to: &AnswerTo) -> Next {
-        match form.read(body, own) {
-            Ok(append) => {
-                let event_bytes = append.data_bytes();
-                let answer = AckAnswer::submit(self.shard.log(), append, to);
-                self.outbox.push(Item::Append { answer, event_bytes });
-                follow(to)
-            }
-            // The body has been read: the connection can go on.
-            Err(problem) => {
-                self.push_problem(&problem, to);
-                if problem.closes() { Next::Close } else { follow(to) }
-            }
-        }
-    }
-
-    /// Waits for all that was asked for before, which the change is to find made, and for the change,
-    /// which is to be found by what is asked for behind it.
-    async fn change(&mut self, form: Box<ChangeForm>, decoder: BodyDecoder, to: AnswerTo) -> Next {
-        let stall_ms = self.shard.config().limits.body_stall_ms;
-        match self.inbound.body(decoder, stall_ms).await {
-            Ok(body) => {
-                if !self.outbox.flushed().await {
-                    return Next::Close;
-                }
-                let mut out = Vec::new();
-                form.make(body, self.shard.log(), &to, &mut out).await;
-                self.outbox.push(Item::Ready(out));
-                follow(&to)
-            }
-            Err(fault) => self.fault(fault, &to),
-        }
-    }
-
-    /// Each line of the body is an event, appended while others still come.
-    async fn append_lines(
-        &mut self,
-        mut lines: Box<LineAppends>,
-        mut decoder: BodyDecoder,
-        mut to: AnswerTo,
-    ) -> Next {
-        let shard = self.shard;
-        let stall_ms = shard.config().limits.body_stall_ms;
-        let outcome = loop {
-            let came = self.inbound.bytes();
-            let mut input = came;
-            let step = loop {
-                match decoder.next(&mut input) {
-                    Ok(BodyPiece::Data(data)) => {
-                        if let Err(problem) = lines.take(data, shard.log()) {
-                            break Some(Err(problem));
-                        }
-                    }
-                    Ok(BodyPiece::More) => break None,
-                    Ok(BodyPiece::End) => break Some(Ok(())),
-                    Err(problem) => break Some(Err(problem)),
-                }
-            };
-            let taken = came.len() - input.len();
-            self.inbound.take(taken);
-            match step {
-                Some(outcome) => break outcome.and_then(|()| lines.end(shard.log())),
-                None => lines.submit(shard.log()),
-            }
-            if let Err(problem) = lines.room(shard.log()).await {
-                break Err(problem);
-            }
-            match self.inbound.fill_body(stall_ms).await {
-                Ok(()) => {}
-                Err(BodyFault::Refused(problem)) => break Err(problem),
-                // What is on its way goes on; nothing more is appended.
-                Err(BodyFault::Cut) => return Next::Close,
-            }
-        };
-        let is_whole = decoder.is_ended();
-        let mut out = Vec::new();
-        to.keep_alive &= is_whole;
-        lines.finish(outcome, shard.log(), &to, &mut out).await;
-        self.outbox.push(Item::Ready(out));
-        follow(&to)
-    }
-
-    fn fault(&self, fault: BodyFault, to: &AnswerTo) -> Next {
-        if let BodyFault::Refused(problem) = fault {
-            self.push_problem(&problem.closing(), to);
-        }
-        Next::Close
-    }
-
-    /// Refuses a request whose body, if it has one, was not read.
-    fn refuse(&self, problem: Problem, head: &Head, to: &AnswerTo) -> Begun {
-        let problem = if is_without_body(head) { problem } else { problem.closing() };
-        self.push_problem(&problem, to);
-        Begun::Answered(if problem.closes() { Next::Close } else { follow(to) })
-    }
-
-    /// Refuses what is no request: nobody can tell where another would begin.
-    fn refuse_unreadable(&self, problem: &Problem) -> Begun {
-        self.push_problem(problem, &AnswerTo::unreadable());
-        Begun::Answered(Next::Close)
-    }
-
     fn push_problem(&self, problem: &Problem, to: &AnswerTo) {
         let mut out = Vec::new();
         response::write_problem(problem, to, &mut out);
@@ -606,32 +354,8 @@ impl Reader<'_> {
     }
 }
 
-/// What a read is answered with.
-enum Reply {
-    Item(Item),
-    Next(Next),
-}
-
-fn lines_of_history(
-    live: Rc<LiveLog>,
-    request: HistoryRequest,
-    to: AnswerTo,
-) -> outbox::StreamedAnswer {
-    Box::new(move |mut writer| {
-        Box::pin(async move {
-            let send = async |bytes: Vec<u8>| writer.send(&bytes).await;
-            let is_whole = history::lines(live, request, to, send).await;
-            (writer, is_whole)
-        })
-    })
-}
-
 fn follow(to: &AnswerTo) -> Next {
     if to.keep_alive { Next::Request } else { Next::Close }
-}
-
-fn is_without_body(head: &Head) -> bool {
-    matches!(head.body_length(), BodyLength::Unstated | BodyLength::Sized(0))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;
+mod epoll;
 pub mod event_json;
 pub mod health;
 pub mod history;

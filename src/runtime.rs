@@ -8,7 +8,7 @@
 //! **Slices.** Monoio looks at completions, timers and other threads' wakers only when its run queue is
 //! empty, and a task that wakes itself goes to the *front* of that queue: a long job that yields in
 //! the usual way starves everything else for as long as it lasts. So a job works for at most
-//! [`SLICE_MS`], then awaits [`end_slice`], a read of an eventfd that is always readable: it comes
+//! [`SLICE_US`], then awaits [`end_slice`], a read of an eventfd that is always readable: it comes
 //! back only by way of the ring, with whatever else had completed (a test holds the difference). Work
 //! that is long and can wait awaits [`give_way`]: it comes back *behind* that, and all that follows.
 
@@ -28,8 +28,11 @@ use rustix::{
 };
 use strandline_storage::io::uring::check_available;
 
-/// How long a job may hold its shard while others wait.
-pub const SLICE_MS: u64 = 1;
+/// How long a job may hold its shard while others wait. An append beside pushes waits for two of these: until
+/// it is looked at, and until it is told that it is durable. With 1,000 subscribers and 16 publishers as fast
+/// as they are acknowledged, 1 ms gave 7.1 million deliveries a second, this 12.6 and 0.25 ms 14.0, of which
+/// the slowest hundredth took 6.5, 8.5 and 14.5 ms. It costs nothing that could be measured at low rates.
+pub const SLICE_US: u64 = 500;
 
 /// Submission places of a ring; completions have twice as many, and the kernel keeps what exceeds them.
 const RING_ENTRIES: u32 = 1024;
@@ -191,7 +194,7 @@ pub struct Slice {
 impl Slice {
     /// A slice that begins now.
     pub fn begin() -> Self {
-        Slice { until: Instant::now() + Duration::from_millis(SLICE_MS) }
+        Slice { until: Instant::now() + Duration::from_micros(SLICE_US) }
     }
 
     /// Whether it is time for others.

@@ -18,21 +18,20 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd},
+    os::fd::OwnedFd,
     pin::pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use monoio::net::TcpStream;
 use rustix::{
-    event::epoll::{self, CreateFlags, EventData, EventFlags},
     io::Errno,
     net::{RecvFlags, SendFlags, Shutdown},
 };
 
 use crate::{
+    epoll::{Change, Epoll},
     local::{Either, either},
     shutdown::Drain,
 };
@@ -45,9 +44,7 @@ const RETRY_MS: u64 = 10;
 
 /// The watched sockets of one shard.
 pub struct Sockets {
-    epoll: OwnedFd,
-    /// The same descriptor once more, in the hands of the runtime, which waits for it.
-    waited: TcpStream,
+    epoll: Epoll,
     places: RefCell<Places>,
 }
 
@@ -85,12 +82,8 @@ struct Place {
 impl Sockets {
     /// None yet; a task of this shard will watch those that come. To be made on the shard's thread.
     pub fn start(drain: Drain) -> io::Result<Rc<Self>> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let copy = epoll.try_clone()?.into_raw_fd();
-        // SAFETY: the descriptor was just duplicated and has no other owner. It is no socket, which
-        // matters to nobody: it is only waited for, by the same operation of the ring or of epoll.
-        let waited = TcpStream::from_std(unsafe { std::net::TcpStream::from_raw_fd(copy) })?;
-        let sockets = Rc::new(Sockets { epoll, waited, places: RefCell::default() });
+        let epoll = Epoll::new(CHANGES_MAX)?;
+        let sockets = Rc::new(Sockets { epoll, places: RefCell::default() });
         monoio::spawn(watch(sockets.clone(), drain));
         Ok(sockets)
     }
@@ -106,38 +99,30 @@ impl Sockets {
         });
         let index = self.places.borrow_mut().add(state.clone());
         let place = Place { state, index, sockets: self.clone() };
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(&self.epoll, &socket, EventData::new_u64(index as u64), flags)?;
+        self.epoll.add(&socket, index as u64)?;
         Ok(Socket { socket, place })
     }
 
     /// Wakes those to whom something has happened, up to [`CHANGES_MAX`].
-    fn wake_changed(&self, events: &mut Vec<epoll::Event>) -> io::Result<()> {
-        events.clear();
-        let timeout = Duration::ZERO.try_into().expect("no time fits");
-        let spare = rustix::buffer::spare_capacity(events);
-        match epoll::wait(self.epoll.as_fd(), spare, Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        for event in events.iter() {
-            let index = usize::try_from(event.data.u64()).expect("it was a usize");
+    fn wake_changed(&self) -> io::Result<()> {
+        let taken = self.epoll.take(|change| {
+            let index = usize::try_from(change.token).expect("it was a usize");
             if let Some(state) = self.places.borrow().get(index) {
-                state.change(event.flags);
+                state.change(change);
             }
-        }
-        Ok(())
+        });
+        // What is more is told of at once.
+        taken.map(|_has_more| ())
     }
 }
 
 /// Watches until the server has ended.
 async fn watch(sockets: Rc<Sockets>, drain: Drain) {
     let mut ended = pin!(drain.ended());
-    let mut events = Vec::with_capacity(CHANGES_MAX);
     loop {
-        let outcome = match either(ended.as_mut(), sockets.waited.readable(false)).await {
+        let outcome = match either(ended.as_mut(), sockets.epoll.changed()).await {
             Either::Left(()) => return,
-            Either::Right(Ok(())) => sockets.wake_changed(&mut events),
+            Either::Right(Ok(())) => sockets.wake_changed(),
             Either::Right(Err(error)) => Err(error),
         };
         if let Err(error) = outcome {
@@ -169,15 +154,14 @@ impl Places {
 }
 
 impl State {
-    fn change(&self, flags: EventFlags) {
-        let end = EventFlags::HUP | EventFlags::RDHUP | EventFlags::ERR;
-        if flags.intersects(end) {
+    fn change(&self, change: Change) {
+        if change.is_end {
             self.has_ended.set(true);
         }
-        if flags.intersects(EventFlags::IN | end) {
+        if change.is_readable {
             self.is_readable.set(true);
         }
-        if flags.intersects(EventFlags::OUT | end) {
+        if change.is_writable {
             self.is_writable.set(true);
         }
         // The waker stays: its task will wait again.
@@ -257,7 +241,7 @@ impl Socket {
 
     /// The socket itself, not watched any more.
     pub fn into_fd(self) -> io::Result<OwnedFd> {
-        epoll::delete(&self.place.sockets.epoll, &self.socket)?;
+        self.place.sockets.epoll.remove(&self.socket)?;
         Ok(self.socket)
     }
 }

@@ -144,6 +144,11 @@ impl SubscriberWire for Subscriber {
         self.is_ready
     }
 
+    /// A live read is, behind what it says of itself after each event.
+    fn is_between(&self) -> bool {
+        self.lines.is_between() && (self.is_control || self.read == Read::Plain)
+    }
+
     fn take(
         &mut self,
         input: &[u8],
@@ -152,18 +157,20 @@ impl SubscriberWire for Subscriber {
     ) -> Result<usize, String> {
         let Self { lines, is_control, is_ready, .. } = self;
         if self.read == Read::Plain {
-            let taken = lines.take(input, |payload| on_event(Delivery { payload, cursor: b"" }))?;
+            let taken = lines.take(input, |payload, end| {
+                on_event(Delivery { payload, cursor: b"", end: Some(end) });
+            })?;
             *is_ready = lines.has_begun();
             return Ok(taken);
         }
-        lines.take(input, |line| {
+        lines.take(input, |line, end| {
             if let Some(payload) = line.strip_prefix(b"data:") {
                 if *is_control {
                     // The first one says that it has caught up, or that there is history.
                     *is_ready = true;
                 } else if !payload.is_empty() {
                     *is_ready = true;
-                    on_event(Delivery { payload, cursor: b"" });
+                    on_event(Delivery { payload, cursor: b"", end: Some(end) });
                 }
             } else if let Some(name) = line.strip_prefix(b"event: ") {
                 *is_control = name == b"control";

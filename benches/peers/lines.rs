@@ -29,10 +29,21 @@ impl Lines {
         self.framing.is_some()
     }
 
-    /// Calls `on_line` for each whole line in `input`, without its end; returns how many bytes it is done
+    /// Whether what was taken says nothing about what comes next.
+    pub fn is_between(&self) -> bool {
+        let is_between_chunks =
+            matches!(self.framing, Some(Framing::UntilClose | Framing::Chunked(Chunks::Size)));
+        is_between_chunks && self.divided.is_empty()
+    }
+
+    /// Calls `on_line` for each whole line in `input`, without its end, and with the place behind it; returns how many bytes it is done
     /// with. An error says why there is no stream, or that it has ended.
     #[inline]
-    pub fn take(&mut self, input: &[u8], mut on_line: impl FnMut(&[u8])) -> Result<usize, String> {
+    pub fn take(
+        &mut self,
+        input: &[u8],
+        mut on_line: impl FnMut(&[u8], usize),
+    ) -> Result<usize, String> {
         let mut at = 0;
         if self.framing.is_none() {
             let Some(head) = Head::parse(input)? else { return Ok(0) };
@@ -47,7 +58,7 @@ impl Lines {
         }
         let Self { framing: Some(framing), divided } = self else { return Ok(at) };
         let chunks = match framing {
-            Framing::UntilClose => return Ok(at + whole_lines(&input[at..], &mut on_line)),
+            Framing::UntilClose => return Ok(whole_lines(input, at, &mut on_line)),
             Framing::Chunked(chunks) => chunks,
         };
         loop {
@@ -60,7 +71,7 @@ impl Lines {
             let rest = &input[at..];
             let is_whole = data_bytes <= rest.len();
             let piece = &rest[..data_bytes.min(rest.len())];
-            let taken = take_piece(piece, is_whole, divided, &mut on_line)?;
+            let taken = take_piece(piece, at, is_whole, divided, &mut on_line)?;
             chunks.take_data(taken);
             at += taken;
             if !is_whole {
@@ -70,12 +81,14 @@ impl Lines {
     }
 }
 
-/// Takes a piece of a chunk; returns how much. Of one that `is_whole`, the end of its chunk, nothing is left.
+/// Takes a piece of a chunk, which begins at `place`; returns how much. Of one that `is_whole`, the end of
+/// its chunk, nothing is left.
 fn take_piece(
     piece: &[u8],
+    place: usize,
     is_whole: bool,
     divided: &mut Vec<u8>,
-    on_line: &mut impl FnMut(&[u8]),
+    on_line: &mut impl FnMut(&[u8], usize),
 ) -> Result<usize, String> {
     let mut taken = 0;
     if !divided.is_empty() {
@@ -87,11 +100,11 @@ fn take_piece(
             };
         };
         divided.extend_from_slice(&piece[..end]);
-        on_line(divided);
-        divided.clear();
         taken = end + 1;
+        on_line(divided, place + taken);
+        divided.clear();
     }
-    taken += whole_lines(&piece[taken..], on_line);
+    taken = whole_lines(piece, taken, &mut |line, end| on_line(line, place + end));
     if is_whole {
         divided.extend_from_slice(&piece[taken..]);
         taken = piece.len();
@@ -99,13 +112,13 @@ fn take_piece(
     Ok(taken)
 }
 
-/// Hands out whole lines; returns the bytes of them.
+/// Hands out whole lines from `done` on; returns where the first that is not whole begins.
 #[inline]
-fn whole_lines(input: &[u8], on_line: &mut impl FnMut(&[u8])) -> usize {
-    let mut done = 0;
-    while let Some(end) = memchr(b'\n', &input[done..]) {
-        on_line(&input[done..done + end]);
-        done += end + 1;
+fn whole_lines(input: &[u8], mut done: usize, on_line: &mut impl FnMut(&[u8], usize)) -> usize {
+    while let Some(length) = memchr(b'\n', &input[done..]) {
+        let end = done + length;
+        on_line(&input[done..end], end + 1);
+        done = end + 1;
     }
     done
 }

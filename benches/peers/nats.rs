@@ -155,6 +155,11 @@ impl SubscriberWire for Subscriber {
         self.is_ready
     }
 
+    /// An ordered consumer's messages are numbered for it alone.
+    fn is_between(&self) -> bool {
+        self.is_ready && matches!(self.receive, Receive::Core)
+    }
+
     fn take(
         &mut self,
         input: &[u8],
@@ -163,6 +168,7 @@ impl SubscriberWire for Subscriber {
     ) -> Result<usize, String> {
         let mut done = 0;
         while let Some((bytes, message)) = Message::parse(&input[done..])? {
+            let end = done + bytes;
             match message {
                 Message::Event { subscription: b"1", reply, payload } => {
                     // `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<..>` names its place.
@@ -170,7 +176,7 @@ impl SubscriberWire for Subscriber {
                         Receive::Core => b"",
                         Receive::Ordered => reply.split(|byte| *byte == b'.').nth(5).unwrap_or(b""),
                     };
-                    on_event(Delivery { payload, cursor });
+                    on_event(Delivery { payload, cursor, end: Some(end) });
                 }
                 Message::Event { payload, .. }
                     if payload.windows(7).any(|text| text == b"\"error\"") =>
@@ -184,7 +190,7 @@ impl SubscriberWire for Subscriber {
                 Message::Status { reply, text } => answer_flow_control(reply, text, out),
                 Message::Other => {}
             }
-            done += bytes;
+            done = end;
         }
         Ok(done)
     }

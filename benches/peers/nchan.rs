@@ -84,15 +84,19 @@ impl SubscriberWire for Subscriber {
         self.lines.has_begun()
     }
 
+    fn is_between(&self) -> bool {
+        self.lines.is_between()
+    }
+
     fn take(
         &mut self,
         input: &[u8],
         _out: &mut Vec<u8>,
         mut on_event: impl FnMut(Delivery<'_>),
     ) -> Result<usize, String> {
-        self.lines.take(input, |line| {
+        self.lines.take(input, |line, end| {
             if let Some(payload) = line.strip_prefix(b"data: ") {
-                on_event(Delivery { payload, cursor: b"" });
+                on_event(Delivery { payload, cursor: b"", end: Some(end) });
             }
         })
     }

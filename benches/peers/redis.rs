@@ -125,6 +125,11 @@ impl SubscriberWire for Subscriber {
         self.is_ready
     }
 
+    /// A message stands for itself; an `XREAD` is asked for by what came before.
+    fn is_between(&self) -> bool {
+        self.is_ready && self.used == Use::PubSub
+    }
+
     fn take(
         &mut self,
         input: &[u8],
@@ -151,8 +156,8 @@ impl Subscriber {
             let rest = &input[done..];
             if let Some(value) = rest.strip_prefix(MESSAGE) {
                 let Some(value) = Value::parse(value)? else { return Ok(done) };
-                on_event(Delivery { payload: value.text, cursor: b"" });
                 done += MESSAGE.len() + value.bytes;
+                on_event(Delivery { payload: value.text, cursor: b"", end: Some(done) });
             } else if rest.starts_with(SUBSCRIBED) {
                 self.is_ready = true;
                 done += SUBSCRIBED.len();
@@ -208,10 +213,10 @@ impl Subscriber {
             }
             while self.left > 0 {
                 let Some(entry) = entry(&input[done..])? else { return Ok(done) };
-                on_event(Delivery { payload: entry.payload, cursor: entry.id });
+                done += entry.bytes;
+                on_event(Delivery { payload: entry.payload, cursor: entry.id, end: Some(done) });
                 self.last_id.clear();
                 self.last_id.extend_from_slice(entry.id);
-                done += entry.bytes;
                 self.left -= 1;
             }
             self.read_on(out);

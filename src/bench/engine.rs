@@ -11,12 +11,12 @@
 use std::io;
 
 use super::{
-    check::{Checker, Violation},
+    check::Violation,
     link::{BUFFER_BYTES, Link},
     load::{Load, Publisher},
     net::{self, Interest, Poll, Ready, Timer, now_ns},
-    payload::Payloads,
     record::Meter,
+    subscriber::{Seen, Subscriber},
     target::{From, PublisherWire, SubscriberWire, Target},
 };
 
@@ -52,18 +52,6 @@ pub enum BenchError {
     Stopped,
 }
 
-/// One connection that receives.
-#[derive(Debug)]
-pub struct Subscriber<W> {
-    link: Link,
-    wire: W,
-    ready: bool,
-    /// It stands among those that may have more.
-    queued: bool,
-    /// How many events it has got.
-    pub received: u64,
-}
-
 /// All connections of a run.
 pub struct Engine<'t, T: Target> {
     target: &'t T,
@@ -87,16 +75,10 @@ pub struct Engine<'t, T: Target> {
     /// Publishers that wait until nobody has.
     held: Vec<usize>,
     control_ready: Vec<Ready>,
-    /// What payloads are made of.
-    pub payloads: Payloads,
-    /// What has come, and what should not have.
-    pub checker: Checker,
     /// Acknowledgements.
     pub acks: Meter,
-    /// Deliveries.
-    pub receipts: Meter,
-    /// Deliveries since the beginning.
-    pub delivered: u64,
+    /// What subscribers have seen.
+    pub seen: Seen,
     /// Bytes that subscribers received since the beginning, as they came: in chunks, compressed.
     pub received_bytes: u64,
     /// Subscribers that were hung up on.
@@ -105,9 +87,6 @@ pub struct Engine<'t, T: Target> {
     load: Load,
     /// When the last thing happened: a delivery, an answer, a subscriber that became ready.
     pub last_news_ns: u64,
-    /// Set to keep the cursor of each delivery.
-    keep_cursors: bool,
-    cursors: Vec<Box<[u8]>>,
 }
 
 impl<'t, T: Target> Engine<'t, T> {
@@ -136,17 +115,12 @@ impl<'t, T: Target> Engine<'t, T> {
             is_behind: false,
             held: Vec::new(),
             control_ready: Vec::new(),
-            payloads: Payloads::new(payload_bytes),
-            checker: Checker::new(subscribers, publishers),
             acks: Meter::default(),
-            receipts: Meter::default(),
-            delivered: 0,
+            seen: Seen::new(payload_bytes, subscribers, publishers),
             received_bytes: 0,
             hang_ups: 0,
             load: Load::Still,
             last_news_ns: now_ns(),
-            keep_cursors: false,
-            cursors: Vec::new(),
         })
     }
 
@@ -180,15 +154,17 @@ impl<'t, T: Target> Engine<'t, T> {
         let link = Link::new(socket, u64::from(index), &self.poll, out)?;
         let place = &mut self.subscribers[place(index)];
         assert!(place.is_none(), "a place is given once");
-        *place = Some(Subscriber { link, wire, ready: false, queued: false, received: 0 });
+        *place = Some(Subscriber::new(link, wire));
         self.connecting += 1;
         Ok(())
     }
 
     /// Closes a subscriber's connection.
     pub fn close_subscriber(&mut self, index: u32) {
-        if let Some(subscriber) = self.subscribers[place(index)].take() {
+        if let Some(mut subscriber) = self.subscribers[place(index)].take() {
             self.connecting -= usize::from(!subscriber.ready);
+            // It is gone: what it makes of its last bytes is nobody's business.
+            let _ = subscriber.go_apart(&mut self.seen);
         }
     }
 
@@ -229,8 +205,8 @@ impl<'t, T: Target> Engine<'t, T> {
 
     /// Keeps the cursor of each delivery from now on; returns those kept so far.
     pub fn keep_cursors(&mut self, keep: bool) -> Vec<Box<[u8]>> {
-        self.keep_cursors = keep;
-        std::mem::take(&mut self.cursors)
+        self.seen.keep_cursors = keep;
+        std::mem::take(&mut self.seen.cursors)
     }
 
     /// Sends as `load` says from now on.
@@ -246,7 +222,10 @@ impl<'t, T: Target> Engine<'t, T> {
     /// A subscriber reads nothing from now on.
     pub fn pause(&mut self, index: u32) -> io::Result<()> {
         match &mut self.subscribers[place(index)] {
-            Some(subscriber) => subscriber.link.pause(&self.poll),
+            Some(subscriber) => {
+                subscriber.go_apart(&mut self.seen).map_err(io::Error::other)?;
+                subscriber.link.pause(&self.poll)
+            }
             None => Ok(()),
         }
     }
@@ -289,6 +268,7 @@ impl<'t, T: Target> Engine<'t, T> {
             served += 1;
         }
         self.ready = ready;
+        self.forget_what_is_old();
         self.is_behind = is_behind;
         if !is_behind {
             for index in std::mem::take(&mut self.held) {
@@ -296,6 +276,18 @@ impl<'t, T: Target> Engine<'t, T> {
             }
         }
         Ok(())
+    }
+
+    /// Keeps what subscribers share within its bounds: who is far behind goes its own way.
+    fn forget_what_is_old(&mut self) {
+        let Some(place) = self.seen.to_forget() else { return };
+        for index in 0..self.subscribers.len() {
+            let late = self.subscribers[index].as_mut().filter(|one| one.is_before(place));
+            let Some(Err(reason)) = late.map(|one| one.go_apart(&mut self.seen)) else { continue };
+            let index = u32::try_from(index).expect("there are few subscribers");
+            self.hang_up(index, reason);
+        }
+        self.seen.forget(place);
     }
 
     /// Serves publishers that are ready.
@@ -330,7 +322,7 @@ impl<'t, T: Target> Engine<'t, T> {
             if !publisher.has_room(schedule.window) {
                 break;
             }
-            publisher.push(&self.payloads, due_ns);
+            publisher.push(&self.seen.payloads, due_ns);
             let flushed = publisher.link.flush();
             flushed.map_err(|error| publisher_error(publisher.index, &error))?;
             schedule.advance();
@@ -345,8 +337,8 @@ impl<'t, T: Target> Engine<'t, T> {
         loop {
             let before = publisher.sent();
             match self.load {
-                Load::Still => publisher.fill(&self.payloads, 0, now),
-                Load::Closed { window } => publisher.fill(&self.payloads, window, now),
+                Load::Still => publisher.fill(&self.seen.payloads, 0, now),
+                Load::Closed { window } => publisher.fill(&self.seen.payloads, window, now),
                 Load::Open(_) => {}
             }
             let flushed = publisher.link.flush();
@@ -405,28 +397,7 @@ impl<'t, T: Target> Engine<'t, T> {
             self.received_bytes += u64::try_from(bytes - kept_bytes).expect("the buffer's size");
             let now = now_ns();
             self.last_news_ns = now;
-            let (payloads, checker, receipts) =
-                (&self.payloads, &mut self.checker, &mut self.receipts);
-            let before = self.delivered;
-            let (delivered, cursors) = (&mut self.delivered, &mut self.cursors);
-            let keep_cursors = self.keep_cursors;
-            let input = &self.buffer[..bytes];
-            let taken = subscriber.wire.take(input, &mut subscriber.link.out, |delivery| {
-                *delivered += 1;
-                if keep_cursors {
-                    cursors.push(delivery.cursor.into());
-                }
-                match payloads.read(delivery.payload) {
-                    Some(stamp) => {
-                        checker.deliver(index, stamp);
-                        receipts.record(stamp.due_ns, now);
-                    }
-                    None => checker.foreign(index, delivery.payload),
-                }
-            });
-            subscriber.received += self.delivered - before;
-            let taken = taken?;
-            subscriber.link.keep(&self.buffer[taken..bytes]);
+            subscriber.take(index, &self.buffer[..bytes], now, &mut self.seen)?;
             if !subscriber.ready && subscriber.wire.is_ready() {
                 subscriber.ready = true;
                 self.connecting -= 1;
@@ -440,10 +411,14 @@ impl<'t, T: Target> Engine<'t, T> {
             Ok(())
         })();
         if let Err(reason) = served {
-            self.hang_ups += 1;
-            self.checker.report(Violation::HangUp { subscriber: index, reason });
-            self.close_subscriber(index);
+            self.hang_up(index, reason);
         }
+    }
+
+    fn hang_up(&mut self, index: u32, reason: String) {
+        self.hang_ups += 1;
+        self.seen.checker.report(Violation::HangUp { subscriber: index, reason });
+        self.close_subscriber(index);
     }
 }
 

@@ -77,7 +77,7 @@ fn with_stalled<T: Target>(
     let reading = subscribers - stalled;
     let half = session.options.seconds / 2;
     session.run(half, |_| false)?;
-    let before = session.engine.receipts.latency();
+    let before = session.engine.seen.receipts.latency();
     let resident_before_kib = session.look().resident_kib;
     for index in reading..subscribers {
         session.engine.pause(index)?;
@@ -89,9 +89,9 @@ fn with_stalled<T: Target>(
     let resident_stalled_kib = session.look().resident_kib;
 
     // What the stalled get now is late by design: it is no latency of this point.
-    session.engine.receipts.reset(u64::MAX);
+    session.engine.seen.receipts.reset(u64::MAX);
     session.begin_phase("catch-up");
-    let (begin_ns, delivered) = (now_ns(), session.engine.delivered);
+    let (begin_ns, delivered) = (now_ns(), session.engine.seen.delivered);
     for index in reading..subscribers {
         session.engine.resume(index)?;
     }
@@ -106,6 +106,6 @@ fn with_stalled<T: Target>(
     point.note("others_p99_after_ms", after_p99);
     point.note("memory_growth_mib", growth_kib / 1024.0);
     point.note("caught_up_in_s", as_f64(now_ns() - begin_ns) / 1e9);
-    point.note("caught_up_deliveries", as_f64(session.engine.delivered - delivered));
+    point.note("caught_up_deliveries", as_f64(session.engine.seen.delivered - delivered));
     Ok(point)
 }

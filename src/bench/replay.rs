@@ -52,11 +52,11 @@ pub fn run<T: Target>(
     for reading in 1..=readings {
         for reader in 0..readers {
             session.engine.close_subscriber(reader);
-            session.engine.checker.begin_at(reader, Some(0));
+            session.engine.seen.checker.begin_at(reader, Some(0));
         }
         let measured = session.measure_from_here("replay");
         // How old an event is says nothing about the reading of it.
-        session.engine.receipts.reset(u64::MAX);
+        session.engine.seen.receipts.reset(u64::MAX);
         session.connect_subscribers(0..readers, |_| From::Earliest, |_| None)?;
         let whole = session.wait_for_all(0..readers)?;
         let number = if readings > 1 { format!(", reading {reading}") } else { String::new() };

@@ -120,7 +120,7 @@ impl<'t, T: Target> Session<'t, T> {
     pub fn begin_phase(&mut self, phase: &'static str) {
         let now = now_ns();
         self.engine.acks.end_interval();
-        self.engine.receipts.end_interval();
+        self.engine.seen.receipts.end_interval();
         self.phase = phase;
         self.phase_begin_ns = now;
         self.last_tick = (now, usage(&self.processes).unwrap_or_default());
@@ -136,7 +136,7 @@ impl<'t, T: Target> Session<'t, T> {
             at_s: as_f64(now - self.phase_begin_ns) / 1e9,
             seconds,
             ack: self.engine.acks.end_interval(),
-            receipt: self.engine.receipts.end_interval(),
+            receipt: self.engine.seen.receipts.end_interval(),
             cpu_cores: (used.cpu_s - before.cpu_s) / seconds.max(1e-9),
             resident_kib: used.resident_kib,
         };
@@ -205,7 +205,7 @@ impl<'t, T: Target> Session<'t, T> {
         }
         let refused = self.engine.hang_ups - hang_ups;
         if refused > 0 {
-            let violations = self.engine.checker.violations();
+            let violations = self.engine.seen.checker.violations();
             let first = violations.last().map_or("", String::as_str);
             return Err(BenchError::Patience(format!(
                 "{refused} of {} subscribers were not taken: {first}",
@@ -255,7 +255,7 @@ impl<'t, T: Target> Session<'t, T> {
         self.begin_phase(phase);
         let now = now_ns();
         self.engine.acks.reset(now);
-        self.engine.receipts.reset(now);
+        self.engine.seen.receipts.reset(now);
         self.resident_kib_max = 0;
         let begin = self.look();
         let received_bytes = self.engine.received_bytes;
@@ -274,7 +274,7 @@ impl<'t, T: Target> Session<'t, T> {
             self.resident_kib_max = used.resident_kib_max;
         }
         let seconds = as_f64(now - measured.begin_ns) / 1e9;
-        let (appends, deliveries) = (self.engine.acks.count(), self.engine.receipts.count());
+        let (appends, deliveries) = (self.engine.acks.count(), self.engine.seen.receipts.count());
         let cpu_s = used.cpu_s - measured.begin.cpu_s;
         let each = |count: u64| (count > 0).then(|| cpu_s * 1e6 / as_f64(count));
         Point {
@@ -311,7 +311,7 @@ impl<'t, T: Target> Session<'t, T> {
     ) -> Result<bool, BenchError> {
         let all = self.drain(subscribers)?;
         point.ack = self.engine.acks.latency();
-        point.receipt = self.engine.receipts.latency();
+        point.receipt = self.engine.seen.receipts.latency();
         if let Some(server) = &mut point.server {
             server.resident_end_kib = self.look().resident_kib;
         }
@@ -338,7 +338,8 @@ impl<'t, T: Target> Session<'t, T> {
         let mut next = subscribers.start;
         self.run_until(|engine| {
             while next < subscribers.end
-                && (engine.subscriber(next).is_none() || engine.checker.has_all(next, &published))
+                && (engine.subscriber(next).is_none()
+                    || engine.seen.checker.has_all(next, &published))
             {
                 next += 1;
             }
@@ -361,14 +362,14 @@ impl<'t, T: Target> Session<'t, T> {
     ) -> Outcome {
         self.progress.finish();
         let published = self.engine.published();
-        self.engine.checker.finish(complete, &published);
+        self.engine.seen.checker.finish(complete, &published);
         Outcome {
             bench,
             target: self.target.name().to_owned(),
             options,
             points,
-            violation_count: self.engine.checker.violation_count(),
-            violations: self.engine.checker.violations(),
+            violation_count: self.engine.seen.checker.violation_count(),
+            violations: self.engine.seen.checker.violations(),
         }
     }
 }

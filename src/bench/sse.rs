@@ -25,6 +25,9 @@ pub struct SseEvent<'a> {
     pub event: &'a [u8],
     /// From the first `data:` value to the end of the last; between lines it is as on the wire.
     pub data: &'a [u8],
+    /// Where it ends in what was given to [`SseStream::take`]; `None` if it was carried over to there, or
+    /// compressed.
+    pub end: Option<usize>,
 }
 
 /// One answer that is an event stream.
@@ -45,6 +48,13 @@ enum Phase {
 }
 
 impl SseStream {
+    /// Whether what was taken says nothing about what comes next.
+    pub fn is_between(&self) -> bool {
+        let is_between_chunks =
+            matches!(self.phase, Phase::UntilClose | Phase::Chunked(Chunks::Size));
+        is_between_chunks && self.carry.is_empty() && self.decompressor.is_none()
+    }
+
     /// Takes received bytes, from the head on: returns how many it is done with. An error says why there
     /// is no stream, or that it has ended.
     #[inline]
@@ -65,7 +75,7 @@ impl SseStream {
                     }
                 },
                 Phase::UntilClose => {
-                    at += self.take_text(rest, false, &mut on_event)?;
+                    at += self.take_text(rest, at, false, &mut on_event)?;
                     break;
                 }
                 Phase::Chunked(chunks) => {
@@ -79,7 +89,7 @@ impl SseStream {
                     let rest = &rest[frame_bytes..];
                     let is_whole = data_bytes <= rest.len();
                     let piece = &rest[..data_bytes.min(rest.len())];
-                    let taken = self.take_text(piece, is_whole, &mut on_event)?;
+                    let taken = self.take_text(piece, at, is_whole, &mut on_event)?;
                     if let Phase::Chunked(chunks) = &mut self.phase {
                         chunks.take_data(taken);
                     }
@@ -107,17 +117,18 @@ impl SseStream {
         Ok(())
     }
 
-    /// Takes a piece of the body; returns how much. What is left is given again with more behind it,
+    /// Takes a piece of the body, which begins at `place`; returns how much. What is left is given again with more behind it,
     /// unless `is_whole`: then nothing is left.
     #[inline]
     fn take_text(
         &mut self,
         piece: &[u8],
+        place: usize,
         is_whole: bool,
         on_event: &mut impl FnMut(SseEvent<'_>),
     ) -> Result<usize, String> {
         if self.decompressor.is_none() && self.carry.is_empty() {
-            let taken = take_events(piece, on_event);
+            let taken = take_events(piece, Some(place), on_event);
             if is_whole && taken < piece.len() {
                 self.carry.extend_from_slice(&piece[taken..]);
             }
@@ -127,7 +138,7 @@ impl SseStream {
             Some(decompressor) => decompressor.decompress(piece, &mut self.carry)?,
             None => self.carry.extend_from_slice(piece),
         }
-        let taken = take_events(&self.carry, on_event);
+        let taken = take_events(&self.carry, None, on_event);
         self.carry.drain(..taken);
         if self.carry.len() > EVENT_BYTES_MAX {
             return Err(format!("an event of more than {EVENT_BYTES_MAX} bytes"));
@@ -139,10 +150,14 @@ impl SseStream {
     }
 }
 
-/// Calls `on_event` for each whole event at the start of `text`; returns where the first that is not
-/// whole begins.
+/// Calls `on_event` for each whole event at the start of `text`, which begins at `place` if that is known;
+/// returns where the first that is not whole begins.
 #[inline]
-fn take_events(text: &[u8], on_event: &mut impl FnMut(SseEvent<'_>)) -> usize {
+fn take_events(
+    text: &[u8],
+    place: Option<usize>,
+    on_event: &mut impl FnMut(SseEvent<'_>),
+) -> usize {
     let (mut begin, mut at) = (0, 0);
     let mut event = SseEvent::default();
     // From the first data value to the end of the last.
@@ -156,6 +171,7 @@ fn take_events(text: &[u8], on_event: &mut impl FnMut(SseEvent<'_>)) -> usize {
             None => {
                 if let Some((from, to)) = data.take() {
                     event.data = &text[from..to];
+                    event.end = place.map(|place| place + at);
                     on_event(event);
                 }
                 event = SseEvent::default();

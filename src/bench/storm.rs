@@ -72,7 +72,7 @@ pub fn run<T: Target>(target: &T, options: &Options, storm: &Storm) -> Result<Ou
     };
     for index in 0..subscribers {
         let next = u32::try_from(seen(index) + 1).expect("less than all events");
-        session.engine.checker.begin_at(index, Some(next));
+        session.engine.seen.checker.begin_at(index, Some(next));
     }
     let measured =
         session.begin_measuring(Rate::Open { per_s: rate_per_s, window: RATE_WINDOW })?;
@@ -84,7 +84,8 @@ pub fn run<T: Target>(target: &T, options: &Options, storm: &Storm) -> Result<Ou
     let all_live = session.run_until(|engine| {
         let published = engine.acknowledged();
         while next < subscribers
-            && (engine.subscriber(next).is_none() || engine.checker.has_at_least(next, &published))
+            && (engine.subscriber(next).is_none()
+                || engine.seen.checker.has_at_least(next, &published))
         {
             next += 1;
         }
@@ -120,7 +121,7 @@ pub fn run_churn<T: Target>(
     let mut session = Session::new(target, options, subscribers, 1)?;
     session.connect_publishers()?;
     for index in 0..subscribers {
-        session.engine.checker.begin_at(index, None);
+        session.engine.seen.checker.begin_at(index, None);
     }
     session.connect_subscribers(0..subscribers, |_| From::Latest, |_| None)?;
     session.settle()?;
@@ -143,7 +144,7 @@ pub fn run_churn<T: Target>(
         // Where the server takes connections more slowly than they come, some never were subscribed.
         too_slow += u32::from(!session.engine.is_ready(index));
         session.engine.close_subscriber(index);
-        session.engine.checker.begin_at(index, None);
+        session.engine.seen.checker.begin_at(index, None);
         session.engine.add_subscriber(index, &From::Latest, None)?;
         count += 1;
         // The loop gets its turn even where everything is late.

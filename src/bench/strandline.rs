@@ -10,7 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     http::{Answer, excerpt},
-    sse::SseStream,
+    sse::{SseEvent, SseStream},
     target::{Delivery, From, PublisherWire, SubscriberWire, Target},
     websocket::WebSocket,
 };
@@ -238,6 +238,13 @@ impl SubscriberWire for Events {
         }
     }
 
+    fn is_between(&self) -> bool {
+        match self {
+            Events::Sse(events) => events.ready && events.stream.is_between(),
+            Events::WebSocket(events) => events.ready,
+        }
+    }
+
     #[inline]
     fn take(
         &mut self,
@@ -261,7 +268,10 @@ impl SseEvents {
     ) -> Result<usize, String> {
         let (ready, mut said) = (&mut self.ready, None);
         let taken = self.stream.take(input, |event| match event.event {
-            b"" => on_event(Delivery { payload: unquoted(event.data), cursor: event.id }),
+            b"" => {
+                let SseEvent { id: cursor, data, end, .. } = event;
+                on_event(Delivery { payload: unquoted(data), cursor, end });
+            }
             b"ping" => {}
             b"connection.established" if memmem::find(event.data, b"\"reset\"").is_none() => {
                 *ready = true;
@@ -284,11 +294,11 @@ impl SocketEvents {
         mut on_event: impl FnMut(Delivery<'_>),
     ) -> Result<usize, String> {
         let ready = &mut self.ready;
-        self.socket.take(input, out, |message| {
+        self.socket.take(input, out, |message, end| {
             if message.starts_with(b"{\"type\":\"event\"") {
                 let payload = member(message, &DATA).map(unquoted).unwrap_or_default();
                 let cursor = member(message, &OFFSET).unwrap_or_default();
-                on_event(Delivery { payload, cursor });
+                on_event(Delivery { payload, cursor, end: Some(end) });
                 return Ok(());
             }
             match member(message, &TYPE).map(unquoted).unwrap_or_default() {

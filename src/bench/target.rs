@@ -59,6 +59,9 @@ pub struct Delivery<'a> {
     pub payload: &'a [u8],
     /// What to begin behind, in [`From::After`]; empty where the protocol has nothing of the kind.
     pub cursor: &'a [u8],
+    /// How many bytes of what was given to [`SubscriberWire::take`] it ends behind: these make it whole.
+    /// `None` where it was made whole from something else, such as a compressed block.
+    pub end: Option<usize>,
 }
 
 /// One connection that appends.
@@ -98,6 +101,13 @@ pub trait SubscriberWire {
 
     /// Whether the subscription holds: everything appended from now on will be delivered.
     fn is_ready(&self) -> bool;
+
+    /// Whether what was taken says nothing about what comes next: it is between two events, and would read
+    /// the same bytes as the same events as any other connection of the run that is. Then it may be spared
+    /// what others have read. A wire that numbers its events, or answers them, never is.
+    fn is_between(&self) -> bool {
+        false
+    }
 
     /// Takes received bytes: calls `on_event` for each event in them and returns how many of them it is
     /// done with. The rest, the beginning of an event, is given again with what comes behind it, so that

@@ -31,14 +31,14 @@ impl WebSocket {
         out.extend_from_slice(request.as_bytes());
     }
 
-    /// Takes received bytes: calls `on_text` for each text message and answers pings in `out`. Returns
+    /// Takes received bytes: calls `on_text` for each text message, with where it ends in them, and answers pings in `out`. Returns
     /// how many bytes it is done with; an error says why the connection is no use.
     #[inline]
     pub fn take(
         &mut self,
         input: &[u8],
         out: &mut Vec<u8>,
-        mut on_text: impl FnMut(&[u8]) -> Result<(), String>,
+        mut on_text: impl FnMut(&[u8], usize) -> Result<(), String>,
     ) -> Result<usize, String> {
         let mut at = 0;
         if !self.upgraded {
@@ -52,7 +52,7 @@ impl WebSocket {
         while let Some(frame) = Frame::parse(&input[at..])? {
             at += frame.bytes;
             match frame.first {
-                first if first == FINAL | TEXT => on_text(frame.payload)?,
+                first if first == FINAL | TEXT => on_text(frame.payload, at)?,
                 first if first == FINAL | PING => push_pong(frame.payload, out),
                 first if first == FINAL | PONG => {}
                 first if first == FINAL | CLOSE => return Err(close_reason(frame.payload)),
@@ -145,7 +145,7 @@ mod tests {
             let mut pending = Vec::new();
             for piece in all.chunks(piece) {
                 pending.extend_from_slice(piece);
-                let taken = socket.take(&pending, &mut out, |text| {
+                let taken = socket.take(&pending, &mut out, |text, _| {
                     texts.push(String::from_utf8(text.to_vec()).unwrap());
                     Ok(())
                 });
@@ -161,13 +161,13 @@ mod tests {
     fn ends_are_said() {
         let taken = |bytes: &[u8]| {
             let all = [UPGRADED, bytes].concat();
-            WebSocket::default().take(&all, &mut Vec::new(), |_| Ok(())).unwrap_err()
+            WebSocket::default().take(&all, &mut Vec::new(), |_, _| Ok(())).unwrap_err()
         };
         assert_eq!(taken(&frame(FINAL | CLOSE, b"\x0f\xa0bye")), "closed with 4000: bye");
         assert!(taken(&[FINAL | TEXT, 0x83, 1, 2, 3, 4, 5, 6, 7]).contains("masked"));
         assert!(taken(&frame(FINAL | 2, b"binary")).contains("0x82"));
         let refused =
-            WebSocket::default().take(b"HTTP/1.1 503 No\r\n\r\n", &mut Vec::new(), |_| Ok(()));
+            WebSocket::default().take(b"HTTP/1.1 503 No\r\n\r\n", &mut Vec::new(), |_, _| Ok(()));
         assert!(refused.unwrap_err().contains("503"));
     }
 }

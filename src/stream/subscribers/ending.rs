@@ -7,9 +7,16 @@
 //! ```
 //! Each step has a deadline in the wheel; who is lost is gone at once.
 
+use super::alarms::ticks;
 use super::slot::{Phase, Sub, Subs};
-use super::{End, Inner, LEAVING_MS, SETTLE_MS, SlotId, ticks};
+use super::{End, Inner, SlotId};
 use crate::stream::chunk::Word;
+
+/// At the end, publishes that were taken have so long to be acknowledged: a commit's time, many times.
+const SETTLE_MS: u64 = 2_000;
+
+/// A stream that is told of its end has so long to take it, or a session to end its side.
+const LEAVING_MS: u64 = 2_000;
 
 impl Inner {
     /// Begins the end of a connection.

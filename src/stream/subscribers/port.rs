@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use strandline_storage::offset::Offset;
 
+use super::alarms::look_ahead;
 use super::slot::{Sub, SubState, Subs};
-use super::{Inner, SlotId, Subscribers, look_ahead};
+use super::{Inner, SlotId, Subscribers};
 use crate::stream::chunk::Render;
 use crate::stream::cursor::StartPlace;
 use crate::stream::search;

@@ -1,0 +1,129 @@
+//! Requests that have a body to read: appends, and changes of settings and the like.
+
+use bytes::Bytes;
+
+use super::{Next, Reader, follow, inbound::BodyFault, outbox::Item};
+use crate::{
+    append::{AckAnswer, LineAppends, OwnValues, WholeForm},
+    http::{
+        body::{BodyDecoder, BodyPiece},
+        response::AnswerTo,
+    },
+    settings::ChangeForm,
+};
+
+impl Reader<'_> {
+    /// The body is one append.
+    pub(super) async fn append_whole(
+        &mut self,
+        form: WholeForm,
+        decoder: BodyDecoder,
+        to: AnswerTo,
+    ) -> Next {
+        let stall_ms = self.shard.config().limits.body_stall_ms;
+        match self.inbound.body(decoder, stall_ms).await {
+            Ok(body) => self.append_body(&form, &OwnValues::default(), body, &to),
+            Err(fault) => self.fault(fault, &to),
+        }
+    }
+
+    pub(super) fn append_body(
+        &self,
+        form: &WholeForm,
+        own: &OwnValues,
+        body: Bytes,
+        to: &AnswerTo,
+    ) -> Next {
+        match form.read(body, own) {
+            Ok(append) => {
+                let event_bytes = append.data_bytes();
+                let answer = AckAnswer::submit(self.shard.log(), append, to);
+                self.outbox.push(Item::Append { answer, event_bytes });
+                follow(to)
+            }
+            // The body has been read: the connection can go on.
+            Err(problem) => {
+                self.push_problem(&problem, to);
+                if problem.closes() { Next::Close } else { follow(to) }
+            }
+        }
+    }
+
+    /// Waits for all that was asked for before, which the change is to find made, and for the change,
+    /// which is to be found by what is asked for behind it.
+    pub(super) async fn change(
+        &mut self,
+        form: Box<ChangeForm>,
+        decoder: BodyDecoder,
+        to: AnswerTo,
+    ) -> Next {
+        let stall_ms = self.shard.config().limits.body_stall_ms;
+        match self.inbound.body(decoder, stall_ms).await {
+            Ok(body) => {
+                if !self.outbox.flushed().await {
+                    return Next::Close;
+                }
+                let mut out = Vec::new();
+                form.make(body, self.shard.log(), &to, &mut out).await;
+                self.outbox.push(Item::Ready(out));
+                follow(&to)
+            }
+            Err(fault) => self.fault(fault, &to),
+        }
+    }
+
+    /// Each line of the body is an event, appended while others still come.
+    pub(super) async fn append_lines(
+        &mut self,
+        mut lines: Box<LineAppends>,
+        mut decoder: BodyDecoder,
+        mut to: AnswerTo,
+    ) -> Next {
+        let shard = self.shard;
+        let stall_ms = shard.config().limits.body_stall_ms;
+        let outcome = loop {
+            let came = self.inbound.bytes();
+            let mut input = came;
+            let step = loop {
+                match decoder.next(&mut input) {
+                    Ok(BodyPiece::Data(data)) => {
+                        if let Err(problem) = lines.take(data, shard.log()) {
+                            break Some(Err(problem));
+                        }
+                    }
+                    Ok(BodyPiece::More) => break None,
+                    Ok(BodyPiece::End) => break Some(Ok(())),
+                    Err(problem) => break Some(Err(problem)),
+                }
+            };
+            let taken = came.len() - input.len();
+            self.inbound.take(taken);
+            match step {
+                Some(outcome) => break outcome.and_then(|()| lines.end(shard.log())),
+                None => lines.submit(shard.log()),
+            }
+            if let Err(problem) = lines.room(shard.log()).await {
+                break Err(problem);
+            }
+            match self.inbound.fill_body(stall_ms).await {
+                Ok(()) => {}
+                Err(BodyFault::Refused(problem)) => break Err(problem),
+                // What is on its way goes on; nothing more is appended.
+                Err(BodyFault::Cut) => return Next::Close,
+            }
+        };
+        let is_whole = decoder.is_ended();
+        let mut out = Vec::new();
+        to.keep_alive &= is_whole;
+        lines.finish(outcome, shard.log(), &to, &mut out).await;
+        self.outbox.push(Item::Ready(out));
+        follow(&to)
+    }
+
+    fn fault(&self, fault: BodyFault, to: &AnswerTo) -> Next {
+        if let BodyFault::Refused(problem) = fault {
+            self.push_problem(&problem.closing(), to);
+        }
+        Next::Close
+    }
+}

@@ -1,0 +1,198 @@
+//! What a head asks for: everything is judged here that needs no body, and answered that needs no waiting.
+
+use std::rc::Rc;
+
+use super::{
+    Begun, Next, Reader, follow,
+    outbox::{self, Item},
+};
+use crate::{
+    append::AppendForm,
+    health, history,
+    http::{
+        admission,
+        body::BodyDecoder,
+        head::{BodyLength, Head},
+        query::HistoryRequest,
+        response::{self, AnswerTo},
+        route::{Change, Operation},
+    },
+    monitoring, pages,
+    problem::{Problem, ProblemKind},
+    reading::{self, Reading},
+    settings::ChangeForm,
+    stream::live::LiveLog,
+};
+
+/// What a read is answered with.
+enum Reply {
+    Item(Item),
+    Next(Next),
+}
+
+impl Reader<'_> {
+    /// Judges a head, and does everything that needs no body and no waiting. `body_has_come` says that
+    /// something follows the head already.
+    pub(super) fn begin(&self, head: &Head, body_has_come: bool) -> Begun {
+        self.shard.counts().own().requests.add(1);
+        let mut to = AnswerTo::new(head);
+        to.date = self.shard.date();
+        to.keep_alive &= !self.shard.drain().is_on();
+        let config = self.shard.config();
+        match self.accept(head, &mut to) {
+            Ok(Operation::AppendRaw { topic }) => {
+                let form = AppendForm::of_topic(head, topic, config);
+                self.begin_append(head, to, form, body_has_come)
+            }
+            Ok(Operation::AppendEvents) => {
+                self.begin_append(head, to, AppendForm::of_events(head, config), body_has_come)
+            }
+            Ok(Operation::Change(change)) => match self.begin_change(change, head) {
+                Ok((form, decoder)) => {
+                    if head.expects_continue() && !body_has_come {
+                        self.outbox.push(Item::Ready(response::CONTINUE.to_vec()));
+                    }
+                    Begun::Change { form: Box::new(form), decoder, to }
+                }
+                Err(problem) => self.refuse(problem, head, &to),
+            },
+            Ok(operation) => {
+                // A body that nobody asked for is not read: nobody can tell then where the next
+                // request begins.
+                to.keep_alive &= is_without_body(head);
+                match self.read(operation, head, &to) {
+                    Ok(Reply::Item(item)) => {
+                        self.outbox.push(item);
+                        Begun::Answered(follow(&to))
+                    }
+                    Ok(Reply::Next(next)) => Begun::TakenOver(next),
+                    Err(problem) => self.refuse(problem, head, &to),
+                }
+            }
+            Err(problem) => self.refuse(problem, head, &to),
+        }
+    }
+
+    fn begin_change(
+        &self,
+        change: Change,
+        head: &Head,
+    ) -> Result<(ChangeForm, BodyDecoder), Problem> {
+        let form = ChangeForm::new(change, head)?;
+        if form.has_body() && head.body_length() == BodyLength::Unstated {
+            let detail = "settings are a body with Content-Length, or sent in chunks";
+            return Err(Problem::new(ProblemKind::LengthRequired, detail));
+        }
+        let decoder = BodyDecoder::new(head.body_length(), form.body_limit())?;
+        Ok((form, decoder))
+    }
+
+    fn begin_append(
+        &self,
+        head: &Head,
+        to: AnswerTo,
+        form: Result<AppendForm, Problem>,
+        body_has_come: bool,
+    ) -> Begun {
+        let form = form.and_then(|form| {
+            if head.body_length() == BodyLength::Unstated {
+                let detail = "an append states Content-Length, or is sent in chunks";
+                return Err(Problem::new(ProblemKind::LengthRequired, detail));
+            }
+            let decoder =
+                BodyDecoder::new(head.body_length(), form.body_limit(self.shard.config()))?;
+            Ok((form, decoder))
+        });
+        let (form, decoder) = match form {
+            Ok(form) => form,
+            Err(problem) => return self.refuse(problem, head, &to),
+        };
+        if head.expects_continue() && !body_has_come {
+            self.outbox.push(Item::Ready(response::CONTINUE.to_vec()));
+        }
+        Begun::Append { form, decoder, to }
+    }
+
+    /// Checks who asks, and what for. CORS fields are in `to` even if it is refused.
+    fn accept(&self, head: &Head, to: &mut AnswerTo) -> Result<Operation, Problem> {
+        admission::admit(head, self.shard.origins(), to)
+    }
+
+    /// Answers everything but an append.
+    fn read(&self, operation: Operation, head: &Head, to: &AnswerTo) -> Result<Reply, Problem> {
+        let mut out = Vec::new();
+        match operation {
+            Operation::AppendRaw { .. } | Operation::AppendEvents | Operation::Change(_) => {
+                unreachable!("it has a body to read")
+            }
+            Operation::Home => pages::write_home(to, &mut out),
+            Operation::Asset(asset) => pages::write_asset(asset, to, &mut out),
+            Operation::Problems => pages::write_problems(to, &mut out),
+            Operation::ProblemPage(entry) => pages::write_problem_page(entry, to, &mut out),
+            Operation::Live => health::write_live(to, &mut out),
+            Operation::Ready | Operation::Healthy => health::write_ready(self.shard, to, &mut out),
+            Operation::Metrics => {
+                let answer = monitoring::answer(self.shard.clone(), to.clone());
+                return Ok(Reply::Item(Item::Pending(Box::pin(answer))));
+            }
+            Operation::Options { allow } => response::write_options(head, allow, to, &mut out),
+            operation @ (Operation::Stream { .. }
+            | Operation::History
+            | Operation::Topics
+            | Operation::Topic { .. }
+            | Operation::Pattern { .. }
+            | Operation::Logs
+            | Operation::Log { .. }) => {
+                let (live, is_stopping) = (self.shard.live(), self.shard.drain().is_on());
+                let item = match reading::read(operation, head, to, live, is_stopping)? {
+                    Reading::Ready(bytes) => Item::Ready(bytes),
+                    Reading::Pending(answer) => Item::Pending(answer),
+                    Reading::Lines(request) => {
+                        Item::Streamed(lines_of_history(live.clone(), *request, to.clone()))
+                    }
+                    Reading::Sse(request, encoding) => {
+                        self.shard.counts().own().streams.add(1);
+                        return Ok(Reply::Next(Next::Sse(request, encoding, Box::new(to.clone()))));
+                    }
+                    Reading::WebSocket(request, accepted) => {
+                        self.shard.counts().own().streams.add(1);
+                        return Ok(Reply::Next(Next::WebSocket(request, accepted)));
+                    }
+                };
+                return Ok(Reply::Item(item));
+            }
+        }
+        Ok(Reply::Item(Item::Ready(out)))
+    }
+
+    /// Refuses a request whose body, if it has one, was not read.
+    fn refuse(&self, problem: Problem, head: &Head, to: &AnswerTo) -> Begun {
+        let problem = if is_without_body(head) { problem } else { problem.closing() };
+        self.push_problem(&problem, to);
+        Begun::Answered(if problem.closes() { Next::Close } else { follow(to) })
+    }
+
+    /// Refuses what is no request: nobody can tell where another would begin.
+    pub(super) fn refuse_unreadable(&self, problem: &Problem) -> Begun {
+        self.push_problem(problem, &AnswerTo::unreadable());
+        Begun::Answered(Next::Close)
+    }
+}
+
+fn lines_of_history(
+    live: Rc<LiveLog>,
+    request: HistoryRequest,
+    to: AnswerTo,
+) -> outbox::StreamedAnswer {
+    Box::new(move |mut writer| {
+        Box::pin(async move {
+            let send = async |bytes: Vec<u8>| writer.send(&bytes).await;
+            let is_whole = history::lines(live, request, to, send).await;
+            (writer, is_whole)
+        })
+    })
+}
+
+fn is_without_body(head: &Head) -> bool {
+    matches!(head.body_length(), BodyLength::Unstated | BodyLength::Sized(0))
+}

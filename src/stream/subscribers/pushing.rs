@@ -1,0 +1,123 @@
+//! What a connection is sent: whatever its views have that it has not got, for as long as its socket takes it.
+
+use super::behind::Job;
+use super::serving::SENDS_PER_LOOK;
+use super::slot::{Phase, Served, SubState};
+use super::{Inner, SlotId, Subscribers};
+use crate::runtime::Slice;
+use crate::stream::view::Member;
+
+impl Inner {
+    /// Serves members of the view whose turn it is, for as long as the slice lasts; returns how many
+    /// sends that took since the clock was looked at.
+    pub(super) fn serve_due(&mut self, slice: &Slice) -> u32 {
+        let mut sends = 0;
+        let Some(view_id) = self.views.first_due() else { return 0 };
+        loop {
+            let members = &mut self.views.get_mut(view_id).members;
+            // Whoever is the only one may leave, and take the view along.
+            let is_only_one = members.len() == 1;
+            let Some(member) = members.next() else { break };
+            sends += u32::from(self.serve(member));
+            if is_only_one {
+                break;
+            }
+            if sends >= SENDS_PER_LOOK {
+                // Who has something to do by itself waits for a few sends, not for a whole round.
+                if !self.ready.is_empty() || slice.is_over() {
+                    self.views.served(false);
+                    return sends;
+                }
+                sends = 0;
+            }
+        }
+        self.views.served(true);
+        sends
+    }
+
+    /// Serves one member of a view from its ring; returns whether that took a send.
+    pub(super) fn serve(&mut self, member: Member) -> bool {
+        let Some((id, slot)) = self.slots.at_mut(member.slot) else { return false };
+        let Some(sub) = slot.sub_mut(member.number) else { return false };
+        let is_open = sub.state == SubState::Live && matches!(slot.phase, Phase::Open);
+        if !is_open || slot.wire.is_full {
+            return false;
+        }
+        let served = match slot.prepare() {
+            Ok(true) => slot.serve(member.number, &self.views, self.tick),
+            Ok(false) => return true,
+            Err(error) => Err(error),
+        };
+        let is_full = slot.wire.is_full;
+        self.go_on_reading(id);
+        match served {
+            Ok(Served::Sent) => true,
+            Ok(Served::Done) => is_full,
+            Ok(Served::Behind) => {
+                self.fall_behind(id, member.number);
+                false
+            }
+            Err(_) => {
+                self.remove(id);
+                true
+            }
+        }
+    }
+
+    /// Does what a connection has to do: reads, sends what waited, serves its subscriptions.
+    pub(super) fn run(&mut self, owner: &Subscribers, id: SlotId) {
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        slot.is_queued = false;
+        if self.take_input(owner, id).is_err() {
+            return self.remove(id);
+        }
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let prepared = slot.prepare();
+        self.go_on_reading(id);
+        match prepared {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => return self.remove(id),
+        }
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        match slot.phase {
+            Phase::Open => {}
+            Phase::Settling(_) => return self.settle_or_leave(id),
+            Phase::Leaving { .. } => return self.leave(id),
+        }
+        // Another begins each time: the first one may have more than the socket takes.
+        let subs = slot.all_subs_mut();
+        let numbers = subs.len();
+        if numbers > 1 {
+            subs.rotate_left(1);
+        }
+        for at in 0..numbers {
+            let Some(slot) = self.slots.get_mut(id) else { return };
+            let Some(sub) = slot.all_subs_mut().get_mut(at) else { break };
+            let (number, state) = (sub.number, sub.state);
+            match state {
+                SubState::Live => {
+                    self.serve(Member { slot: id.index, number });
+                }
+                SubState::Stalled if !slot.wire.is_full => self.fall_behind(id, number),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn fall_behind(&mut self, id: SlotId, number: u16) {
+        if let Some(sub) = self.slots.get_mut(id).and_then(|slot| slot.sub_mut(number)) {
+            sub.state = SubState::Behind;
+            self.behind.push(Job { id, number });
+        }
+    }
+
+    /// A session whose answers have left takes up what came in meanwhile.
+    pub(super) fn go_on_reading(&mut self, id: SlotId) {
+        if let Some(slot) = self.slots.get_mut(id)
+            && std::mem::take(&mut slot.has_room_again)
+        {
+            self.queue(id);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The one task that serves the connections of a shard: it sleeps until anything happens to any of them, then
+//! works in slices until nothing is left to do.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Weak;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use monoio::time::Sleep;
+
+use super::wheel::TICK_MS;
+use super::{End, Inner, SlotId, Subscribers};
+use crate::epoll::Change;
+use crate::problem::CloseCode;
+use crate::runtime::{Slice, give_way};
+use crate::shutdown::Drain;
+
+/// So many sends go by between two looks at the clock.
+pub(super) const SENDS_PER_LOOK: u32 = 8;
+
+/// Serves the subscribers of a shard until they are dropped.
+pub(super) async fn serve_all(subscribers: Weak<Subscribers>, drain: Drain) {
+    let mut draining = Some(Box::pin(async move { drain.begun().await }));
+    let mut alarm: Option<(Instant, Pin<Box<Sleep>>)> = None;
+    loop {
+        // The task is woken by what it looks after, so it must not keep that alive.
+        let is_there = poll_fn(|context| {
+            let Some(subscribers) = subscribers.upgrade() else { return Poll::Ready(false) };
+            if let Some(drain) = &mut draining
+                && drain.as_mut().poll(context).is_ready()
+            {
+                draining = None;
+                return Poll::Ready(true);
+            }
+            if subscribers.has_work() {
+                return Poll::Ready(true);
+            }
+            if subscribers.watch.borrow_mut().poll_changes(context).is_ready() {
+                return Poll::Ready(true);
+            }
+            if let Some(at) = subscribers.next_alarm() {
+                let is_set = alarm.as_ref().is_some_and(|(set, _)| *set <= at);
+                if !is_set {
+                    let rest = at.saturating_duration_since(Instant::now());
+                    alarm = Some((at, Box::pin(monoio::time::sleep(rest))));
+                }
+                if let Some((_, sleep)) = &mut alarm
+                    && sleep.as_mut().poll(context).is_ready()
+                {
+                    alarm = None;
+                    return Poll::Ready(true);
+                }
+            }
+            subscribers.waker.set(Some(context.waker().clone()));
+            Poll::Pending
+        });
+        if !is_there.await {
+            return;
+        }
+        loop {
+            let Some(subscribers) = subscribers.upgrade() else { return };
+            let has_more = subscribers.work();
+            drop(subscribers);
+            if !has_more {
+                break;
+            }
+            give_way().await;
+        }
+    }
+}
+
+impl Subscribers {
+    /// Works for a slice; returns whether there is more to do.
+    fn work(&self) -> bool {
+        let slice = Slice::begin();
+        let mut inner = self.inner.borrow_mut();
+        inner.tick = self.tick();
+        inner.views.hide(&self.log.floors());
+        let taken = self.watch.borrow().take(|id, change| inner.note(id, change));
+        let has_more_changes = taken.unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot wait for sockets");
+            false
+        });
+        if self.drain.is_on() && !inner.is_draining {
+            inner.begin_drain();
+        }
+        inner.take_alarms();
+        let mut sends = 0;
+        loop {
+            let mut is_idle = true;
+            if let Some(id) = inner.ready.pop_front() {
+                inner.run(self, id);
+                (is_idle, sends) = (false, sends + 1);
+            }
+            if let Some(id) = inner.rung.pop() {
+                inner.ring(self, id);
+                (is_idle, sends) = (false, sends + 1);
+            }
+            if let Some(id) = inner.to_drain.pop() {
+                inner.end(id, End::Close(CloseCode::Drained));
+                (is_idle, sends) = (false, sends + 1);
+            }
+            if inner.views.has_due() {
+                sends += inner.serve_due(&slice);
+                is_idle = false;
+            }
+            inner.behind.start_readers(self);
+            if is_idle {
+                return has_more_changes;
+            }
+            if sends >= SENDS_PER_LOOK {
+                if slice.is_over() {
+                    return true;
+                }
+                sends = 0;
+            }
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        let inner = self.inner.borrow();
+        !inner.ready.is_empty()
+            || !inner.rung.is_empty()
+            || !inner.to_drain.is_empty()
+            || inner.views.has_due()
+    }
+
+    /// When the next alarm rings.
+    fn next_alarm(&self) -> Option<Instant> {
+        let tick = self.inner.borrow().wheel.next_tick()?;
+        Some(self.began + Duration::from_millis(u64::from(tick) * TICK_MS))
+    }
+}
+
+impl Inner {
+    fn note(&mut self, id: SlotId, change: Change) {
+        let Some(slot) = self.slots.get_mut(id) else { return };
+        let mut is_due = false;
+        if change.is_writable && slot.wire.is_full {
+            slot.wire.is_full = false;
+            is_due = true;
+        }
+        if change.is_readable {
+            slot.has_input = true;
+            slot.has_end |= change.is_end;
+            is_due = true;
+        }
+        if is_due {
+            self.queue(id);
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        self.is_draining = true;
+        self.to_drain = self.slots.ids();
+    }
+}
