@@ -133,6 +133,12 @@ impl View {
             is_due: false,
         }
     }
+
+    /// Whether anything may have been encoded, or read, from before an offset.
+    pub(super) fn holds_below(&self, offset: Offset) -> bool {
+        let is_in_ring = !self.ring.is_empty() && self.ring.start() < offset;
+        is_in_ring || self.pages.bytes() > 0 || self.parked.is_some()
+    }
 }
 
 /// The members of a view, and how far round the last news have gone.

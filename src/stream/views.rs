@@ -238,6 +238,14 @@ impl Views {
             }
             None => concerned.extend(self.by_key.values().copied()),
         }
+        // A rewrite has dropped events of which something was encoded when they were new.
+        let settled = floors.settled();
+        if settled > before.settled() {
+            let is_older = |view_id: &ViewId| self.get(*view_id).holds_below(settled);
+            concerned.extend(self.by_key.values().copied().filter(is_older));
+            concerned.sort_unstable();
+            concerned.dedup();
+        }
         concerned.into_iter().for_each(|view_id| self.forget(view_id));
     }
 

@@ -187,6 +187,13 @@ impl Rules {
         }
     }
 
+    /// A rewrite has dropped events before `end`: see [`Floors::settled`].
+    pub fn settle_to(&mut self, end: Offset) {
+        if self.floors.settled() < end {
+            Arc::make_mut(&mut self.floors).settle_to(end);
+        }
+    }
+
     /// Nothing is left of these topics below these floors.
     pub fn forget_floors(&mut self, settled: &[(String, Offset)]) {
         if !settled.is_empty() {

@@ -159,3 +159,30 @@ def test_what_is_still_in_memory_does_not_come_back_once_the_segments_have_let_i
             stream.established()
             server.append("going/2", '"new"')
             assert stream.next()["data"] == '"new"'
+
+
+def test_what_a_rewrite_has_dropped_is_seen_by_no_reader():
+    """§8: `count`, `first`: every reader sees the same as these say, in memory or not"""
+    with Server("--segment-bytes", "1048576", "--compress-after", "1", "--shards", "2") as server:
+        lines = "".join(f'{{"topic":"few","data":"{at}{"x" * 3000}"}}\n' for at in range(200))
+        filler = "".join(f'{{"topic":"filler","data":"{"x" * 3000}"}}\n' for _ in range(450))
+        with Sse(server, {"topic": "few"}) as follower:
+            follower.established()
+            assert server.request("POST", "/api/v1/events", lines, {"Content-Type": "application/x-ndjson"})[0] == 201
+            assert server.request("PUT", "/api/v1/topics/few", b'{"retain":{"count":10}}')[0] == 200
+            assert server.request("POST", "/api/v1/events", filler, {"Content-Type": "application/x-ndjson"})[0] == 201
+            deadline = time.monotonic() + 40
+            while (topic := server.json("GET", "/api/v1/topics/few")[1])["count"] != 10:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            # The next look of each shard finds it.
+            server.append("few", '"last"')
+            for order in ("asc", "desc"):
+                for _ in range(4):
+                    page = server.json("GET", f"/api/v1/events/history?topic=few&limit=1000&order={order}")[1]
+                    offsets = sorted(event["offset"] for event in page["events"])
+                    assert (len(offsets), offsets[0]) == (11, topic["first"]), order
+        for query in ({"topic": "few", "from": "earliest"}, {"topic": "few", "from": "-100"}, {"topic": "few", "from": "0"}):
+            with Sse(server, query) as stream:
+                stream.established()
+                assert int(stream.next()["id"].split(".")[0]) == topic["first"], query

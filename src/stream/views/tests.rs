@@ -255,3 +255,24 @@ fn a_deletion_costs_nothing_to_views_that_it_does_not_concern() {
     views.publish(&frame(6, &["rooms/1", "runs/1"]));
     assert_eq!((read(&views, other, 5), read(&views, exact, 5)), (some("6 "), some("7 ")));
 }
+
+/// What a rewrite of a sealed segment has dropped is in no ring any more; what is newer stays.
+#[test]
+fn what_a_rewrite_has_dropped_is_in_no_ring_and_no_page() {
+    let mut views = Views::new(Offset::ZERO);
+    let old = join(&mut views, &key(&["a"], &[]));
+    views.publish(&frame(0, &["a", "b", "a"]));
+    views.publish(&frame(3, &["c", "c"]));
+    let new = join(&mut views, &key(&["**"], &[]));
+    views.publish(&frame(5, &["a", "b"]));
+    assert_eq!(read(&views, old, 0), some("0 2 5 "));
+    let mut floors = Floors::default();
+    floors.settle_to(Offset::new(5));
+    views.hide(&Arc::new(floors.clone()));
+    assert_eq!((read(&views, old, 0), read(&views, new, 5)), (None, some("5 6 ")));
+    let page = Page { end: Offset::new(3), chunks: Rc::new([]), hidden: None };
+    views.add_page(new, Offset::ZERO, page);
+    floors.settle_to(Offset::new(6));
+    views.hide(&Arc::new(floors.clone()));
+    assert_eq!((read(&views, new, 5), views.bytes()), (None, 0));
+}

@@ -192,6 +192,10 @@ impl<D: Disk> Log<D> {
                 self.compaction.lessened.extend(topics);
                 let name = segment.name();
                 self.note_gone(SegmentName { generation: name.generation - 1, ..name });
+                if dropped > 0 {
+                    // Frames in memory and what was encoded of them still have those events.
+                    self.state.rules.settle_to(segment.end());
+                }
                 self.segments = Arc::new(self.segments.with_replaced(segment));
                 self.note_look(name, now);
                 (name, Some(dropped), before, after)
@@ -199,6 +203,9 @@ impl<D: Disk> Log<D> {
             Ok(CompactOutcome::Retired { name, topics, bytes }) => {
                 self.compaction.lessened.extend(topics);
                 self.note_gone(name);
+                if let Some(segment) = self.segments.find(name.base_offset) {
+                    self.state.rules.settle_to(segment.end());
+                }
                 self.segments = Arc::new(self.segments.without(name));
                 (name, None, bytes, 0)
             }

@@ -25,7 +25,8 @@ pub struct Floors {
     highest: Offset,
     /// No deletion or trim has come behind it.
     latest: Offset,
-    /// No floor that was forgotten because nothing is left below it was above it.
+    /// No floor that was forgotten because nothing is left below it was above it, and no segment of which
+    /// a rewrite has dropped events goes on behind it.
     settled: Offset,
 }
 
@@ -107,8 +108,8 @@ impl Floors {
     }
 
     /// Up to where sealed segments alone say what is kept: floors up to there are forgotten once no segment
-    /// holds anything below them, and frames that are still in memory may hold what they had hidden. What
-    /// was sealed when these floors were made reaches at least so far.
+    /// holds anything below them, rewrites have dropped events that no floor hides, and frames that are still
+    /// in memory may hold all of that. What was sealed when these floors were made reaches at least so far.
     pub fn settled(&self) -> Offset {
         self.settled
     }
@@ -207,6 +208,11 @@ impl Floors {
         let (table, bucket) = place_of(topic);
         self.keep(table, bucket, |known, _| known != topic);
         self.settled = self.settled.max(floor);
+    }
+
+    /// Sealed segments alone say what is kept up to `end`.
+    pub fn settle_to(&mut self, end: Offset) {
+        self.settled = self.settled.max(end);
     }
 
     /// Whether any floor lies at or below an offset.
