@@ -32,6 +32,7 @@ mod packer;
 pub mod reader;
 pub mod recovery;
 pub mod repair;
+pub mod reserve;
 pub mod restore;
 pub mod retention;
 pub mod retire;

@@ -45,7 +45,8 @@ use crate::{
     op::{NewFile, PrepareJob, RollJob},
     pace::FramesBegun,
     reader::{TopicCount, count_frames},
-    recovery::{self, OpenReport},
+    recovery::{self, OpenReport, Recovered},
+    reserve,
     rules::Rules,
     segment::{
         FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag,
@@ -69,14 +70,12 @@ mod snapshots;
 
 use compacting::Compaction;
 pub use compacting::CompactionTotals;
+use jobs::is_full;
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
 pub use scrubbing::ScrubTotals;
 use scrubbing::{SCRUB_FIRST_MS, Scrubbing};
 pub use snapshots::SnapshotTotals;
 use snapshots::Snapshots;
-
-/// The name of the file that keeps some space. Found at a start, it is removed: recovery may need it.
-pub(crate) const RESERVE_FILE_NAME: &str = "reserve.tmp";
 
 /// The name of the file that is prepared to be the next segment. Found at a start, it is removed.
 pub(crate) const NEXT_FILE_NAME: &str = "next.log.tmp";
@@ -133,6 +132,53 @@ pub struct Log<D: Disk> {
     last_append_boot_ms: u64,
     close: Close,
     poison: Option<Poison>,
+}
+
+/// A log that was recovered, and its new segment.
+struct Begun<D: Disk> {
+    recovered: Recovered<D>,
+    header: SegmentHeader,
+    path: PathBuf,
+    file: NewFile<D>,
+}
+
+impl<D: Disk> Begun<D> {
+    fn new(disk: &D, dir: &Path, config: &LogConfig, now: Now) -> Result<Self, OpenError> {
+        let recovered = recovery::recover(disk, dir, config.id_window())?;
+        let (tag, end) = (recovered.report.tag, recovered.end);
+        let mode = match config.sync {
+            SyncMode::Commit => WriteMode::Direct,
+            SyncMode::Interval { .. } | SyncMode::Never => WriteMode::Buffered,
+        };
+        let header = SegmentHeader {
+            version: SEGMENT_VERSION,
+            base_offset: end,
+            created_at_ms: now.wall_ms,
+            incarnation: Incarnation::random(),
+            tag,
+            sync: config.sync,
+        };
+        let name = SegmentName::first_generation(end);
+        let path = dir.join(name.log_file_name());
+        let temporary = dir.join(NEXT_FILE_NAME);
+        let first_step = config.preallocate_bytes_min.min(config.segment_bytes);
+        let to = FIRST_FRAME_POSITION.plus(first_step);
+        if mutation::is_planted(Mutation::OldFileAppendedTo) {
+            let _ = disk.rename(&path, &temporary);
+        }
+        let file = PrepareJob { path: temporary.clone(), mode, to }
+            .run(disk)
+            .map_err(OpenError::io("preparing", &temporary))?;
+        let job = RollJob {
+            next: file,
+            header: header.clone(),
+            dir: dir.to_owned(),
+            from: temporary,
+            to: path.clone(),
+        };
+        let file = job.run(disk).map_err(OpenError::io("creating", &path))?;
+        Ok(Begun { recovered, header, path, file })
+    }
 }
 
 /// A frame whose write is under way.
@@ -293,40 +339,21 @@ impl<D: Disk> Log<D> {
     ) -> Result<(Self, OpenReport), OpenError> {
         config.check()?;
         let lock = recovery::lock(&disk, dir)?;
-        let recovered = recovery::recover(&disk, dir, config.id_window())?;
-        let (tag, end) = (recovered.report.tag, recovered.end);
-
-        let mode = match config.sync {
-            SyncMode::Commit => WriteMode::Direct,
-            SyncMode::Interval { .. } | SyncMode::Never => WriteMode::Buffered,
+        let config =
+            LogConfig { segment_bytes: reserve::segment_bytes(&disk, dir, &config), ..config };
+        let mut has_reserve = reserve::is_there(&disk, dir, config.reserve_bytes)?;
+        let (begun, owes_reserve) = match Begun::new(&disk, dir, &config, now) {
+            Err(OpenError::Io { source, .. }) if is_full(&source) && has_reserve => {
+                // What a start needs is what it is for.
+                has_reserve = false;
+                reserve::give_back(&disk, dir)?;
+                (Begun::new(&disk, dir, &config, now)?, true)
+            }
+            begun => (begun?, false),
         };
-        let header = SegmentHeader {
-            version: SEGMENT_VERSION,
-            base_offset: end,
-            created_at_ms: now.wall_ms,
-            incarnation: Incarnation::random(),
-            tag,
-            sync: config.sync,
-        };
+        let Begun { recovered, header, path, file } = begun;
+        let (tag, end) = (header.tag, header.base_offset);
         let name = SegmentName::first_generation(end);
-        let path = dir.join(name.log_file_name());
-        let temporary = dir.join(NEXT_FILE_NAME);
-        let first_step = config.preallocate_bytes_min.min(config.segment_bytes);
-        let to = FIRST_FRAME_POSITION.plus(first_step);
-        if mutation::is_planted(Mutation::OldFileAppendedTo) {
-            let _ = disk.rename(&path, &temporary);
-        }
-        let file = PrepareJob { path: temporary.clone(), mode, to }
-            .run(&disk)
-            .map_err(OpenError::io("preparing", &temporary))?;
-        let job = RollJob {
-            next: file,
-            header: header.clone(),
-            dir: dir.to_owned(),
-            from: temporary,
-            to: path.clone(),
-        };
-        let file = job.run(&disk).map_err(OpenError::io("creating", &path))?;
 
         let durability = match (config.sync, file.mode) {
             (SyncMode::Commit, WriteMode::Direct) => Durability::EachWrite,
@@ -379,16 +406,16 @@ impl<D: Disk> Log<D> {
                 ),
                 snapshot: JobState::Idle,
                 close: JobState::Idle,
-                has_reserve: false,
+                has_reserve,
                 needs_reserve: false,
-                owes_reserve: false,
+                owes_reserve,
                 ends_for_space: false,
                 step_bytes: config.preallocate_bytes_min,
                 extend_urgent: Default::default(),
                 needed: Position::default(),
                 next_file: None,
                 rolling: false,
-                disk_full: false,
+                disk_full: owes_reserve,
             },
             compaction: Compaction::new(recovered.lessened),
             gone: Vec::new(),

@@ -27,6 +27,7 @@ use crate::{
     io::{Access, Disk, DiskFile},
     mutation::{self, Mutation},
     offset::Position,
+    reserve::ReserveJob,
     retire::{CloseJob, RetireJob},
     scrub::{ScrubJob, ScrubOutcome},
     seal::{SealJob, SealOutcome},
@@ -313,7 +314,7 @@ impl<D: Disk> ExtendJob<D> {
 }
 
 /// Calls `rest` between two pieces.
-fn write_zeroes(
+pub(crate) fn write_zeroes(
     file: &impl DiskFile,
     from: Position,
     to: Position,
@@ -397,52 +398,8 @@ fn direct_files<D: Disk>(disk: &D, path: &Path) -> io::Result<[Arc<D::File>; 2]>
     Ok([Arc::new(zeroing), Arc::new(file)])
 }
 
-fn is_refusal(error: &io::Error) -> bool {
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
-}
-
-/// The reserve is no larger than one of so many parts of the disk.
-const RESERVE_SHARE: u64 = 50;
-
-/// See [`Job::Reserve`].
-pub struct ReserveJob {
-    pub(crate) path: PathBuf,
-    pub(crate) bytes: u64,
-    pub(crate) keep: bool,
-}
-
-impl ReserveJob {
-    /// Makes a file of zeroes, or removes it.
-    pub(crate) fn run<D: Disk>(self, disk: &D) -> io::Result<()> {
-        match disk.remove(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        if !self.keep {
-            return Ok(());
-        }
-        let dir = self.path.parent().expect("it lies in the log's directory");
-        let share_bytes = disk.space(dir)?.total_bytes / RESERVE_SHARE;
-        let share_bytes = share_bytes - share_bytes % ALIGN_BYTES as u64;
-        let bytes = self.bytes.min(share_bytes);
-        let created = disk.create(&self.path, Access::Write)?;
-        let written = match disk.open(&self.path, Access::Direct) {
-            Ok(direct) => {
-                match write_zeroes(&direct, Position::default(), Position::new(bytes), || {}) {
-                    Err(error) if is_refusal(&error) => {
-                        write_zeroes(&created, Position::default(), Position::new(bytes), || {})
-                    }
-                    written => written,
-                }
-            }
-            Err(_) => write_zeroes(&created, Position::default(), Position::new(bytes), || {}),
-        };
-        if written.is_err() {
-            // A part of it would be in the way of what is to use the rest.
-            let _ = disk.remove(&self.path);
-        }
-        written
-    }
 }
 
 /// See [`Job::Roll`].

@@ -564,6 +564,10 @@ impl<D: Disk> Recovery<'_, D> {
         if !self.is_known {
             self.state.add_delta(scan.index.delta());
         }
+        // What was prepared for more is of no use any more, and a full disk may need it for the next segment.
+        if let Ok(file) = self.disk.open(path, Access::Write) {
+            let _ = file.set_size(scan.end.end_position.get());
+        }
         self.push_sealed(SealedSegment::open(self.disk, self.dir, found.name)?);
         self.end = scan.end.end_offset;
         self.last_time_ms = self.last_time_ms.max(scan.index.last_time_ms());

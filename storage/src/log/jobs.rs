@@ -271,7 +271,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn space_is_short(&mut self) {
+    pub(super) fn space_is_short(&mut self) {
         if !self.jobs.disk_full {
             self.jobs.disk_full = true;
             self.notices.push(Notice::DiskFull);

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use super::{Close, JobState, Jobs, Log, Notice, Now, RESERVE_FILE_NAME, jobs::is_full};
+use super::{Close, JobState, Jobs, Log, Notice, Now, jobs::is_full};
 use crate::{
     config::LogConfig,
     control::{Control, TopicsDeleted},
@@ -11,7 +11,8 @@ use crate::{
     io::Disk,
     offset::Offset,
     once::producers::FORGOTTEN_S,
-    op::{Job, ReserveJob},
+    op::Job,
+    reserve::{RESERVE_FILE_NAME, ReserveJob},
     retention,
     retire::{CloseJob, RetireJob},
     segment::SegmentName,
@@ -221,8 +222,12 @@ impl<D: Disk> Log<D> {
                 self.jobs.has_reserve = keep;
             }
             Err(error) => {
-                self.jobs.owes_reserve |= keep && is_full(&error);
                 self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, is_full(&error));
+                if keep && is_full(&error) {
+                    // What space there is is the reserve's: nobody else takes of it.
+                    self.jobs.owes_reserve = true;
+                    self.space_is_short();
+                }
             }
         }
         if is_done && keep {

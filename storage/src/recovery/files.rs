@@ -7,6 +7,7 @@ use crate::{
     error::{Corruption, OpenError},
     io::Disk,
     offset::{Offset, Position},
+    reserve::RESERVE_FILE_NAME,
     seal,
     segment::{SegmentFile, SegmentName},
     segment_set::SealedSegment,
@@ -31,7 +32,9 @@ pub(super) fn list_files<D: Disk>(
     let mut snapshots = Vec::new();
     let mut segments: BTreeMap<SegmentName, Found> = BTreeMap::new();
     for file_name in disk.list(dir).map_err(OpenError::io("listing", dir))? {
-        if file_name.ends_with(seal::TEMPORARY_ENDING) {
+        if file_name == RESERVE_FILE_NAME {
+            // It is for a start that finds no space otherwise.
+        } else if file_name.ends_with(seal::TEMPORARY_ENDING) {
             let path = dir.join(file_name);
             disk.remove(&path).map_err(OpenError::io("removing", &path))?;
         } else if let Some((name, file)) = SegmentName::parse(&file_name) {

@@ -193,3 +193,46 @@ fn a_deletion_frees_a_full_disk_though_all_events_are_in_the_active_segment() {
     assert_eq!(log.visible(), more.wait);
     assert!(log.topics().get("keep").is_some_and(|topic| topic.count >= appended - 2));
 }
+
+/// However often, though each time as much is appended as there is room for, and nothing has the time to free any:
+/// what is the reserve's stays so.
+#[test]
+fn restarts_on_a_full_disk_cost_nothing_that_lasts() {
+    let mut disk = SimDisk::new(7);
+    disk.limit_space(Some(800 << 10));
+    let config = LogConfig { reserve_bytes: 96 << 10, ..tiny() };
+    let mut rng = crate::io::sim::rng::SimRng::new(3);
+    let mut batch = || {
+        let noise = rng.bytes(900);
+        let text: String = noise.iter().map(|byte| char::from(byte % 94 + 33)).collect();
+        vec![event("gone", &text), event("keep", "y")]
+    };
+    let run = |log: &mut Log<SimDisk>, disk: &SimDisk| {
+        while let Some(op) = log.next_op(now(2)) {
+            match op {
+                Op::Job { job: Job::Compact(_) | Job::Snapshot(_) | Job::Scrub(_), .. } => {}
+                op => log.complete(op.run(disk), now(2)),
+            }
+        }
+    };
+    let (mut log, _) = open_with(&disk, config.clone());
+    for _ in 0..60 {
+        run(&mut log, &disk);
+        while log.append(batch(), now(1)).is_ok() {
+            run(&mut log, &disk);
+        }
+        assert!(log.is_disk_full());
+        drop(log);
+        disk = disk.kill();
+        log = open_with(&disk, config.clone()).0;
+    }
+    assert!(log.visible().get() > 100, "{}", log.visible());
+    log.run_ops(now(1));
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
+    log.append_control(&Control::Deleted(deleted), now(1)).expect("there is room");
+    for step in 0..10 {
+        log.run_ops(now(3_000 + 3_000 * step));
+    }
+    assert!(!log.is_disk_full(), "space is there again within 30 s");
+    log.append(batch(), now(60_000)).expect("there is space");
+}
