@@ -30,6 +30,7 @@ use crate::{
     io::{Access, Disk, DiskFile, LockMode},
     listing,
     offset::{Offset, Position},
+    reserve::RESERVE_FILE_NAME,
     seal::TEMPORARY_ENDING,
     segment::{SegmentFile, SegmentName},
     snapshot::{self, read},
@@ -226,6 +227,8 @@ impl<D: Disk> Checker<'_, D> {
                 files.bytes += opened.and_then(|file| file.size()).unwrap_or(0);
             } else if snapshot::offset_of(&file_name).is_some() {
                 // It is looked at when the end of the log is known.
+            } else if file_name == RESERVE_FILE_NAME {
+                // Space for the day when there is none.
             } else if file_name.ends_with(TEMPORARY_ENDING) {
                 self.note(&file_name, "a temporary file, which the next start removes");
             } else if is_kept_aside(&file_name) {
