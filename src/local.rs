@@ -98,6 +98,50 @@ impl Drop for SignalWait<'_> {
     }
 }
 
+/// So much of something for all tasks of a shard.
+#[derive(Debug)]
+pub struct Budget {
+    left: Cell<usize>,
+}
+
+impl Budget {
+    /// All of it is there.
+    pub fn new(amount: usize) -> Rc<Self> {
+        Rc::new(Budget { left: Cell::new(amount) })
+    }
+
+    /// Takes `wanted`, or half of what is left if that is less: the next one finds some as well. `None` if
+    /// it would be less than `least`.
+    pub fn take(self: &Rc<Self>, wanted: usize, least: usize) -> Option<Share> {
+        let amount = wanted.min(self.left.get() / 2);
+        if amount < least {
+            return None;
+        }
+        self.left.set(self.left.get() - amount);
+        Some(Share { amount, budget: self.clone() })
+    }
+}
+
+/// A part of a [`Budget`], given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    amount: usize,
+    budget: Rc<Budget>,
+}
+
+impl Share {
+    /// How much it is.
+    pub fn amount(&self) -> usize {
+        self.amount
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.left.set(self.budget.left.get() + self.amount);
+    }
+}
+
 /// Learns that somebody has left.
 pub trait Leave {
     /// One has.
@@ -241,6 +285,16 @@ mod tests {
             assert!(poll(wait.as_mut()).is_pending());
         }
         assert_eq!(signal.waiting.borrow().len(), 1);
+    }
+
+    #[test]
+    fn a_budget_is_shared_and_given_back() {
+        let budget = Budget::new(100);
+        let shares: Vec<_> = std::iter::from_fn(|| budget.take(30, 10)).collect();
+        let amounts: Vec<_> = shares.iter().map(Share::amount).collect();
+        assert_eq!(amounts, [30, 30, 20, 10]);
+        drop(shares);
+        assert_eq!(budget.left.get(), 100);
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub use recent::RecentFrames;
 pub use shared::{LogFacts, LogShared};
 
 use crate::{
-    local::{Kept, Signal, SignalWait},
+    local::{Budget, Kept, Signal, SignalWait},
     metrics::LogMetrics,
     owner::Owner,
 };
@@ -70,6 +70,9 @@ pub(crate) enum Seat {
 
 type Listener = Rc<dyn Fn(News<'_>)>;
 
+/// All readers of a shard together ask for no more of what is not sealed than this before they need it.
+const AHEAD_BYTES_MAX: usize = 16 << 20;
+
 /// A log on one shard.
 pub struct LogHandle {
     shard: usize,
@@ -82,6 +85,7 @@ pub struct LogHandle {
     told_end: Cell<bool>,
     changed: Signal,
     reads: UringReads,
+    ahead: Rc<Budget>,
 }
 
 impl LogHandle {
@@ -103,6 +107,7 @@ impl LogHandle {
             told_end: Cell::new(false),
             changed: Signal::new(),
             reads,
+            ahead: Budget::new(AHEAD_BYTES_MAX),
         }
     }
 
@@ -221,6 +226,11 @@ impl LogHandle {
     /// Reads of files by this shard's ring.
     pub fn reads(&self) -> &UringReads {
         &self.reads
+    }
+
+    /// Bytes of frames that this shard's readers may have before they need them.
+    pub fn ahead(&self) -> &Rc<Budget> {
+        &self.ahead
     }
 
     /// Resolves when the visible offset moved after this call, or the log ended.

@@ -249,7 +249,9 @@ impl<'t, T: Target> Engine<'t, T> {
             .iter()
             .filter(|one| one.token != TOKEN_CONTROL)
             .map(|one| (u32::try_from(one.token).expect("a subscriber's index"), Some(*one)));
-        self.control()?;
+        if ready.iter().any(|one| one.token == TOKEN_CONTROL) {
+            self.control()?;
+        }
         self.send_due()?;
         let (mut served, mut looked_bytes) = (0, self.received_bytes);
         let mut is_behind = false;

@@ -148,9 +148,11 @@ impl SharedStream {
     /// The place up to which the stream is to be forgotten, if it has become too long. Who stands before it
     /// has to leave first.
     pub fn to_forget(&self) -> Option<u64> {
+        if self.bytes.len() <= BYTES_MAX {
+            return None;
+        }
         let middle = self.begin + length(BYTES_MAX / 2);
-        let mark = self.marks.iter().find(|mark| mark.at >= middle);
-        (self.bytes.len() > BYTES_MAX).then_some(mark?.at)
+        self.marks.iter().find(|mark| mark.at >= middle).map(|mark| mark.at)
     }
 
     /// Forgets what stands before `place`, a mark.

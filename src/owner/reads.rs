@@ -1,8 +1,16 @@
 //! What only the owner can tell readers: of the part of the log that is not sealed, and of its topics.
 
-use std::{collections::HashMap, ops::Range, rc::Rc, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    ops::Range,
+    rc::Rc,
+    sync::Arc,
+};
 
+use monoio::task::JoinHandle;
 use strandline_storage::{
+    buffer::DiskBuffer,
     error::{Corruption, ReadError},
     frame::{Frame, Trust},
     io::{ReadIo, real::RealDisk},
@@ -19,6 +27,9 @@ use crate::log_handle::{LogStats, UnsealedPart};
 
 /// So many bytes of frames are looked at in one step of counting.
 const RECOUNT_BUDGET_BYTES: usize = 1 << 20;
+
+/// So many reads of one request are in flight.
+const READS_MAX: usize = 4;
 
 /// A topic that is to be counted anew.
 struct Pending {
@@ -197,13 +208,21 @@ impl Owner {
         let from = query.from.max(plan.start);
         let range = from..query.end.min(visible).max(from);
         let mut hits = Vec::with_capacity(plan.pieces.len());
-        for piece in plan.pieces {
-            match piece {
-                UnsealedPiece::Frame(frame) => {
+        let mut pieces = plan.pieces.into_iter();
+        let mut begun: VecDeque<Begun> = VecDeque::with_capacity(READS_MAX);
+        loop {
+            while begun.len() < READS_MAX
+                && let Some(piece) = pieces.next()
+            {
+                begun.push_back(self.begin(piece));
+            }
+            match begun.pop_front() {
+                None => break,
+                Some(Begun::Frame(frame)) => {
                     hits.push(Hits::of_frame(&frame, &selection, range.clone(), query.order));
                 }
-                UnsealedPiece::Read(read) => {
-                    let (mut frames, gap) = self.read_frames(&read).await?;
+                Some(Begun::Read(read, bytes)) => {
+                    let (mut frames, gap) = frames_of(&read, bytes.await)?;
                     if !is_ascending {
                         // The gap lies behind the frames, so it comes first.
                         frames.reverse();
@@ -266,37 +285,55 @@ impl Owner {
         Ok(low)
     }
 
-    /// The frames of a read, up to the first that cannot be had.
-    async fn read_frames(
-        &self,
-        read: &UnsealedRead<RealDisk>,
-    ) -> Result<(Vec<Arc<Frame>>, Option<UnsealedGap>), ReadError> {
-        let bytes = self.reads.read(&read.file, read.position, read.len).await;
-        let bytes = bytes.map_err(|source| ReadError::Io { file: read.path.clone(), source })?;
-        let bytes = Arc::new(bytes);
-        let mut frames: Vec<Arc<Frame>> = Vec::new();
-        let mut next = 0;
-        while next < read.len {
-            // We wrote it, and its checksum tells whether the disk gave back the same.
-            match Frame::parse_at(&bytes, next, read.seed, Trust::Checksum) {
-                Ok(frame) => {
-                    next += frame.frame_bytes();
-                    frames.push(Arc::new(frame));
-                }
-                Err(error) => {
-                    let start = frames.last().map_or(read.offsets.start, |last| last.end_offset());
-                    let corruption = Corruption {
-                        file: read.path.clone(),
-                        position: read.position.plus(next as u64),
-                        what: error.to_string(),
-                    };
-                    let offsets = start..read.offsets.end;
-                    return Ok((frames, Some(UnsealedGap { offsets, corruption })));
-                }
+    /// Begins to read what has to be read.
+    fn begin(&self, piece: UnsealedPiece<RealDisk>) -> Begun {
+        match piece {
+            UnsealedPiece::Frame(frame) => Begun::Frame(frame),
+            UnsealedPiece::Read(read) => {
+                let (reads, file) = (self.reads.clone(), read.file.clone());
+                let (position, len) = (read.position, read.len);
+                let bytes = monoio::spawn(async move { reads.read(&file, position, len).await });
+                Begun::Read(read, bytes)
             }
         }
-        Ok((frames, None))
     }
+}
+
+/// A piece of what is not sealed: there, or on its way.
+enum Begun {
+    Frame(Arc<Frame>),
+    Read(UnsealedRead<RealDisk>, JoinHandle<io::Result<DiskBuffer>>),
+}
+
+/// The frames of a read, up to the first that cannot be had.
+fn frames_of(
+    read: &UnsealedRead<RealDisk>,
+    bytes: io::Result<DiskBuffer>,
+) -> Result<(Vec<Arc<Frame>>, Option<UnsealedGap>), ReadError> {
+    let bytes = bytes.map_err(|source| ReadError::Io { file: read.path.clone(), source })?;
+    let bytes = Arc::new(bytes);
+    let mut frames: Vec<Arc<Frame>> = Vec::new();
+    let mut next = 0;
+    while next < read.len {
+        // We wrote it, and its checksum tells whether the disk gave back the same.
+        match Frame::parse_at(&bytes, next, read.seed, Trust::Checksum) {
+            Ok(frame) => {
+                next += frame.frame_bytes();
+                frames.push(Arc::new(frame));
+            }
+            Err(error) => {
+                let start = frames.last().map_or(read.offsets.start, |last| last.end_offset());
+                let corruption = Corruption {
+                    file: read.path.clone(),
+                    position: read.position.plus(next as u64),
+                    what: error.to_string(),
+                };
+                let offsets = start..read.offsets.end;
+                return Ok((frames, Some(UnsealedGap { offsets, corruption })));
+            }
+        }
+    }
+    Ok((frames, None))
 }
 
 /// Frames that were written and cannot be read back.

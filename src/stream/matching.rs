@@ -17,8 +17,11 @@
 //! than there are patterns with so many levels: [`TopicMatcher::visits_max`], in all at most
 //! 2^17 - 1 and at most 16 times the number of patterns, plus one. The worst set has every mix of `*`
 //! and the very names of one topic; each visit is a look-up in a small table (`benches/matching.rs`).
+//! What a long walk found is kept until a pattern comes or goes, so that whoever makes such a set pays for
+//! each change of it, and not the shard for each event.
 
 use std::{
+    collections::HashMap,
     hash::{BuildHasher, RandomState},
     mem,
     str::Split,
@@ -26,6 +29,13 @@ use std::{
 
 use hashbrown::HashTable;
 use strandline_storage::topic::{LEVELS_MAX, TopicPattern};
+
+/// A walk that visits more nodes than this is a long one: some 10 us.
+const SHORT_WALK_NODES: usize = 256;
+
+/// What long walks found is kept up to so many values and topics, then it begins anew: some 0.5 MiB.
+const KEPT_VALUES_MAX: usize = 64 << 10;
+const KEPT_TOPICS_MAX: usize = 256;
 
 /// From topics to the values that were inserted under patterns that match them.
 ///
@@ -38,6 +48,16 @@ pub struct TopicMatcher<V> {
     root: Node<V>,
     /// How many nodes of the trie have so many levels above them, the root not counted.
     nodes: [usize; LEVELS_MAX],
+    values: usize,
+    long_walks: LongWalks<V>,
+}
+
+/// Topics whose walks were long, and what they found: each value once, in order.
+///
+/// Invariant: nothing was inserted or removed since.
+#[derive(Debug)]
+struct LongWalks<V> {
+    found: HashMap<Box<str>, Box<[V]>>,
     values: usize,
 }
 
@@ -69,12 +89,14 @@ impl<V: Copy + Eq> TopicMatcher<V> {
             root: Node::new(),
             nodes: [0; LEVELS_MAX],
             values: 0,
+            long_walks: LongWalks { found: HashMap::new(), values: 0 },
         }
     }
 
     /// Keeps `value` for the topics that `pattern` matches.
     pub fn insert(&mut self, pattern: &TopicPattern, value: V) {
         self.values += 1;
+        self.long_walks.forget();
         let Some(topic) = pattern.exact() else {
             return self.insert_levels(pattern.as_str(), value);
         };
@@ -127,6 +149,7 @@ impl<V: Copy + Eq> TopicMatcher<V> {
             }
         };
         self.values -= usize::from(was_there);
+        self.long_walks.forget();
         was_there
     }
 
@@ -152,15 +175,22 @@ impl<V: Copy + Eq> TopicMatcher<V> {
     }
 
     /// Like [`TopicMatcher::matches`], but each value comes once, and they are sorted.
-    pub fn matches_distinct(&self, topic: &str, out: &mut Vec<V>)
+    pub fn matches_distinct(&mut self, topic: &str, out: &mut Vec<V>)
     where
         V: Ord,
     {
-        self.matches(topic, out);
+        out.clear();
+        if let Some(found) = self.long_walks.of(topic) {
+            return out.extend_from_slice(found);
+        }
+        let visited = self.matches_counted(topic, out);
         // Most topics have one reader or none.
         if out.len() > 1 {
             out.sort_unstable();
             out.dedup();
+        }
+        if visited > SHORT_WALK_NODES {
+            self.long_walks.keep(topic, out);
         }
     }
 
@@ -201,6 +231,32 @@ impl<V: Copy + Eq> TopicMatcher<V> {
 impl<V: Copy + Eq> Default for TopicMatcher<V> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl<V: Copy> LongWalks<V> {
+    fn of(&self, topic: &str) -> Option<&[V]> {
+        if self.found.is_empty() {
+            return None;
+        }
+        self.found.get(topic).map(|found| &**found)
+    }
+
+    fn keep(&mut self, topic: &str, found: &[V]) {
+        if found.len() > KEPT_VALUES_MAX {
+            return;
+        }
+        if self.values + found.len() > KEPT_VALUES_MAX || self.found.len() >= KEPT_TOPICS_MAX {
+            self.forget();
+        }
+        self.values += found.len();
+        self.found.insert(topic.into(), found.into());
+    }
+
+    fn forget(&mut self) {
+        if !self.found.is_empty() {
+            (self.found, self.values) = (HashMap::new(), 0);
+        }
     }
 }
 
@@ -394,8 +450,9 @@ mod tests {
 
     #[test]
     fn every_kind_of_pattern_is_found() {
-        let matcher = matcher(&["a/b", "a/*", "a/**", "**", "*/b", "a/b/**", "a/*/c", "*", "x/y"]);
-        let found = |topic| {
+        let mut matcher =
+            matcher(&["a/b", "a/*", "a/**", "**", "*/b", "a/b/**", "a/*/c", "*", "x/y"]);
+        let mut found = |topic| {
             let mut out = vec![77];
             matcher.matches_distinct(topic, &mut out);
             out
@@ -469,6 +526,37 @@ mod tests {
         assert_eq!(visited, matcher.visits_max());
         // Another topic with as many levels shares no name with them.
         assert_eq!(matcher.matches_counted(&["x"; 10].join("/"), &mut out), 11);
+    }
+
+    #[test]
+    fn what_a_long_walk_found_is_kept_until_anything_changes() {
+        let texts = mixes(10);
+        let mut matcher = matcher(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+        let topic = (0..10).map(|at| format!("l{at}")).collect::<Vec<_>>().join("/");
+        let (mut first, mut again) = (Vec::new(), Vec::new());
+        matcher.matches_distinct(&topic, &mut first);
+        matcher.matches_distinct("l0", &mut again);
+        assert_eq!((matcher.long_walks.found.len(), matcher.long_walks.values), (1, first.len()));
+        matcher.matches_distinct(&topic, &mut again);
+        assert_eq!(again, first);
+        matcher.insert(&pattern(&topic), 7_000);
+        matcher.matches_distinct(&topic, &mut again);
+        assert_eq!((again.len(), again.last()), (first.len() + 1, Some(&7_000)));
+        assert!(matcher.remove(&pattern(&texts[0]), 0));
+        matcher.matches_distinct(&topic, &mut again);
+        assert_eq!((again.len(), again[0]), (first.len(), 1));
+    }
+
+    #[test]
+    fn what_is_kept_of_long_walks_is_bounded() {
+        let mut walks = LongWalks { found: HashMap::new(), values: 0 };
+        walks.keep("too many", &vec![1; KEPT_VALUES_MAX + 1]);
+        assert!(walks.found.is_empty());
+        for number in 0..2_000 {
+            walks.keep(&number.to_string(), &[number; 100]);
+            assert!(walks.values <= KEPT_VALUES_MAX && walks.found.len() <= KEPT_TOPICS_MAX);
+            assert_eq!(walks.values, walks.found.len() * 100);
+        }
     }
 
     fn levels() -> impl Strategy<Value = Vec<&'static str>> {

@@ -20,7 +20,7 @@ use strandline_storage::selection::{Order, Selection};
 
 use super::pages::Hidden;
 use super::view::Wanted;
-use crate::local::{Kept, promise};
+use crate::local::{Kept, Share, promise};
 use crate::log_handle::{LogHandle, UnsealedPart};
 use crate::runtime::end_slice;
 
@@ -31,8 +31,10 @@ const STALLS_MAX: usize = 16;
 /// wants of them.
 const UNSEALED_BYTES_MIN: usize = 256 * 1024;
 
-/// The same for a reader that goes on. It has these and those that it asked for ahead.
-const UNSEALED_BYTES_MAX: usize = 1024 * 1024;
+/// The same for a reader that goes on: it has these, and as many that it asked for ahead, as far as the shard
+/// has bytes for that. Two reads of the disk, so that one is always under way: with one the disk gave 1.3 GiB
+/// a second, of 1.7.
+const UNSEALED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// A walk over a range of a log.
 pub struct WholeLog {
@@ -44,6 +46,8 @@ pub struct WholeLog {
     /// A reader over sealed segments, and the place where it ends.
     sealed: Option<(Box<Reader<RealDisk>>, Offset)>,
     asked: VecDeque<Hits>,
+    /// Of the bytes that this shard's readers may have ahead: what `asked` came with.
+    share: Option<Share>,
     /// Whether the owner was asked before: then the reader wants more than a little.
     has_asked: bool,
     /// What was wanted of frames that were given, and is gone.
@@ -56,6 +60,7 @@ pub struct WholeLog {
 struct Ahead {
     from: Offset,
     part: Kept<Result<UnsealedPart, ReadError>>,
+    share: Share,
 }
 
 impl WholeLog {
@@ -72,6 +77,7 @@ impl WholeLog {
             order,
             sealed: None,
             asked: VecDeque::new(),
+            share: None,
             has_asked: false,
             hidden: None,
             ahead: None,
@@ -185,9 +191,12 @@ impl WholeLog {
             Order::Ascending => self.rest.start,
             Order::Descending => self.rest.start.max(sealed_end),
         };
-        let ahead = self.ahead.take().filter(|ahead| ahead.from == start);
-        let part = match ahead.map(|ahead| ahead.part) {
-            Some(part) => part.await.expect("whoever reads ahead says what came of it")?,
+        self.share = None;
+        let part = match self.ahead.take().filter(|ahead| ahead.from == start) {
+            Some(Ahead { part, share, .. }) => {
+                self.share = Some(share);
+                part.await.expect("whoever reads ahead says what came of it")?
+            }
             None => self.log.unsealed(self.query(start..self.rest.end), UNSEALED_BYTES_MIN).await?,
         };
         if part.hits.is_empty() {
@@ -204,12 +213,15 @@ impl WholeLog {
 
     /// Asks for what comes behind what is there already, and sees to it that the disk begins with it.
     async fn ask_ahead(&mut self, from: Offset) {
+        let share = self.log.ahead().take(UNSEALED_BYTES_MAX, UNSEALED_BYTES_MIN);
+        let Some(share) = share else { return };
+        let budget_bytes = share.amount();
         let (log, query) = (self.log.clone(), self.query(from..self.rest.end));
         let (promise, part) = promise();
         monoio::spawn(async move {
-            promise.keep(log.unsealed(query, UNSEALED_BYTES_MAX).await);
+            promise.keep(log.unsealed(query, budget_bytes).await);
         });
-        self.ahead = Some(Ahead { from, part });
+        self.ahead = Some(Ahead { from, part, share });
         // The ring submits when nothing else can run.
         end_slice().await;
     }
