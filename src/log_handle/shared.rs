@@ -191,10 +191,17 @@ impl LogShared {
         if earliest.get() != self.earliest.load(Ordering::Relaxed) {
             self.earliest.store(earliest.get(), Ordering::Release);
         }
-        if !Arc::ptr_eq(&self.floors.load(), floors) {
+        let (known_floors, known_segments) = (self.floors.load(), self.segments.load());
+        let are_new = !Arc::ptr_eq(&known_segments, segments);
+        // Who sees that segments alone decide up to somewhere sees those that do.
+        let are_first = floors.latest() == known_floors.latest();
+        if are_new && are_first {
+            self.segments.store(segments.clone());
+        }
+        if !Arc::ptr_eq(&known_floors, floors) {
             self.floors.store(floors.clone());
         }
-        if !Arc::ptr_eq(&self.segments.load(), segments) {
+        if are_new && !are_first {
             self.segments.store(segments.clone());
         }
     }

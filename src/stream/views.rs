@@ -232,7 +232,11 @@ impl Views {
         let mut concerned = Vec::new();
         match floors.raised_since(&before, HIDDEN_TOPICS_MAX) {
             Some(topics) => {
-                topics.iter().for_each(|topic| self.matcher.matches(topic, &mut concerned));
+                let mut of_topic = Vec::new();
+                for topic in &topics {
+                    self.matcher.matches(topic, &mut of_topic);
+                    concerned.extend_from_slice(&of_topic);
+                }
                 concerned.sort_unstable();
                 concerned.dedup();
             }

@@ -31,6 +31,9 @@ const STALLS_MAX: usize = 16;
 /// wants of them.
 const UNSEALED_BYTES_MIN: usize = 256 * 1024;
 
+/// The same for a reader that goes on where nothing was read ahead for it: others have all the bytes for that.
+const UNSEALED_BYTES: usize = 1024 * 1024;
+
 /// The same for a reader that goes on: it has these, and as many that it asked for ahead, as far as the shard
 /// has bytes for that. Two reads of the disk, so that one is always under way: with one the disk gave 1.3 GiB
 /// a second, of 1.7.
@@ -43,6 +46,8 @@ pub struct WholeLog {
     selection: Selection,
     rest: Range<Offset>,
     order: Order,
+    /// Up to where segments alone say what is kept, as was looked at last.
+    settled: Offset,
     /// A reader over sealed segments, and the place where it ends.
     sealed: Option<(Box<Reader<RealDisk>>, Offset)>,
     asked: VecDeque<Hits>,
@@ -69,12 +74,14 @@ impl WholeLog {
         let end = range.end.min(log.visible());
         let rest = range.start.min(end)..end;
         let selection = Selection::new(wanted.patterns());
+        let settled = log.floors().settled();
         WholeLog {
             log,
             wanted,
             selection,
             rest,
             order,
+            settled,
             sealed: None,
             asked: VecDeque::new(),
             share: None,
@@ -163,6 +170,13 @@ impl WholeLog {
             self.asked.clear();
             self.ahead = None;
         }
+        if settled > self.settled {
+            self.settled = settled;
+            if settled > self.rest.start {
+                // It may read a segment that has been rewritten since.
+                self.sealed = None;
+            }
+        }
         if let Some((reader, place)) = &mut self.sealed {
             let (hits, place) = (reader.next(self.log.reads()).await?, *place);
             if hits.is_none() {
@@ -197,7 +211,11 @@ impl WholeLog {
                 self.share = Some(share);
                 part.await.expect("whoever reads ahead says what came of it")?
             }
-            None => self.log.unsealed(self.query(start..self.rest.end), UNSEALED_BYTES_MIN).await?,
+            None => {
+                // The first part alone may be all that is wanted.
+                let bytes = if self.has_asked { UNSEALED_BYTES } else { UNSEALED_BYTES_MIN };
+                self.log.unsealed(self.query(start..self.rest.end), bytes).await?
+            }
         };
         if part.hits.is_empty() {
             self.move_to(part.considered);

@@ -45,7 +45,7 @@ use crate::{
     op::{NewFile, PrepareJob, RollJob},
     pace::FramesBegun,
     reader::{TopicCount, count_frames},
-    recovery::{self, OpenReport, Recovered},
+    recovery::{self, OpenReport},
     reserve,
     rules::Rules,
     segment::{
@@ -134,18 +134,22 @@ pub struct Log<D: Disk> {
     poison: Option<Poison>,
 }
 
-/// A log that was recovered, and its new segment.
+/// The new segment that each start begins.
 struct Begun<D: Disk> {
-    recovered: Recovered<D>,
     header: SegmentHeader,
     path: PathBuf,
     file: NewFile<D>,
 }
 
 impl<D: Disk> Begun<D> {
-    fn new(disk: &D, dir: &Path, config: &LogConfig, now: Now) -> Result<Self, OpenError> {
-        let recovered = recovery::recover(disk, dir, config.id_window())?;
-        let (tag, end) = (recovered.report.tag, recovered.end);
+    fn new(
+        disk: &D,
+        dir: &Path,
+        config: &LogConfig,
+        now: Now,
+        tag: Tag,
+        end: Offset,
+    ) -> Result<Self, OpenError> {
         let mode = match config.sync {
             SyncMode::Commit => WriteMode::Direct,
             SyncMode::Interval { .. } | SyncMode::Never => WriteMode::Buffered,
@@ -177,7 +181,7 @@ impl<D: Disk> Begun<D> {
             to: path.clone(),
         };
         let file = job.run(disk).map_err(OpenError::io("creating", &path))?;
-        Ok(Begun { recovered, header, path, file })
+        Ok(Begun { header, path, file })
     }
 }
 
@@ -342,17 +346,21 @@ impl<D: Disk> Log<D> {
         let config =
             LogConfig { segment_bytes: reserve::segment_bytes(&disk, dir, &config), ..config };
         let mut has_reserve = reserve::is_there(&disk, dir, config.reserve_bytes)?;
-        let (begun, owes_reserve) = match Begun::new(&disk, dir, &config, now) {
-            Err(OpenError::Io { source, .. }) if is_full(&source) && has_reserve => {
-                // What a start needs is what it is for.
-                has_reserve = false;
-                reserve::give_back(&disk, dir)?;
-                (Begun::new(&disk, dir, &config, now)?, true)
+        let mut owes_reserve = false;
+        // What a start needs is what it is for.
+        let mut give_back = |error: OpenError| match &error {
+            OpenError::Io { source, .. } if is_full(source) && has_reserve => {
+                (has_reserve, owes_reserve) = (false, true);
+                reserve::give_back(&disk, dir)
             }
-            begun => (begun?, false),
+            _ => Err(error),
         };
-        let Begun { recovered, header, path, file } = begun;
-        let (tag, end) = (header.tag, header.base_offset);
+        let recover = || recovery::recover(&disk, dir, config.id_window());
+        let recovered = recover().or_else(|error| give_back(error).and_then(|()| recover()))?;
+        let (tag, end) = (recovered.report.tag, recovered.end);
+        let begin = || Begun::new(&disk, dir, &config, now, tag, end);
+        let Begun { header, path, file } =
+            begin().or_else(|error| give_back(error).and_then(|()| begin()))?;
         let name = SegmentName::first_generation(end);
 
         let durability = match (config.sync, file.mode) {

@@ -201,6 +201,12 @@ pub(crate) fn recover<D: Disk>(
     if !recovery.scanned.is_empty() {
         disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
     }
+    for ScannedSegment { name, bytes, .. } in &recovery.scanned {
+        // What was prepared for more is of no use any more, and a full disk may need it for the next segment.
+        if let Ok(file) = disk.open(&dir.join(name.log_file_name()), Access::Write) {
+            let _ = file.set_size(*bytes);
+        }
+    }
     let floors = recovery.state.rules.floors().iter();
     let floors: Vec<_> = floors.map(|(topic, floor)| (topic.to_owned(), floor)).collect();
     recovery.topics.clear_below(&floors);
@@ -563,10 +569,6 @@ impl<D: Disk> Recovery<'_, D> {
         }
         if !self.is_known {
             self.state.add_delta(scan.index.delta());
-        }
-        // What was prepared for more is of no use any more, and a full disk may need it for the next segment.
-        if let Ok(file) = self.disk.open(path, Access::Write) {
-            let _ = file.set_size(scan.end.end_position.get());
         }
         self.push_sealed(SealedSegment::open(self.disk, self.dir, found.name)?);
         self.end = scan.end.end_offset;

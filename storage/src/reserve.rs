@@ -44,6 +44,10 @@ impl ReserveJob {
             return Ok(());
         }
         let end = Position::new(reserve_bytes(disk, dir, self.bytes)?);
+        if disk.space(dir)?.free_bytes < end.get() {
+            // Trying would take from others what there is, for a moment.
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let start = Position::default();
         let created = disk.create(&self.path, Access::Write)?;
         let written = match disk.open(&self.path, Access::Direct) {
@@ -88,13 +92,20 @@ pub(crate) fn give_back<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> 
 /// How long segments may become on this disk.
 pub(crate) fn segment_bytes<D: Disk>(disk: &D, dir: &Path, config: &LogConfig) -> u64 {
     let Ok(space) = disk.space(dir) else { return config.segment_bytes };
+    if space.total_bytes == 0 {
+        // Some file systems do not say.
+        return config.segment_bytes;
+    }
     let share_bytes = space.total_bytes / SEGMENT_SHARE;
     let bytes_max = (share_bytes & !(ALIGN_BYTES as u64 - 1)).max(LogConfig::SEGMENT_BYTES_MIN);
     config.segment_bytes.min(bytes_max)
 }
 
 fn reserve_bytes<D: Disk>(disk: &D, dir: &Path, bytes: u64) -> io::Result<u64> {
-    let total_bytes = disk.space(dir)?.total_bytes;
+    let total_bytes = match disk.space(dir)?.total_bytes {
+        0 => u64::MAX,
+        known => known,
+    };
     let bytes_min = RESERVE_BYTES_MIN.min(total_bytes / RESERVE_SHARE_MIN);
     let share_bytes = (total_bytes / RESERVE_SHARE).max(bytes_min);
     Ok(bytes.min(share_bytes) & !(ALIGN_BYTES as u64 - 1))

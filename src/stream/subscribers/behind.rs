@@ -89,10 +89,14 @@ struct Missing {
 /// So many topics that were deleted during a read are compared with what it wanted.
 const DELETED_MAX: usize = 256;
 
-/// Whether anything that is wanted was deleted or trimmed since.
-fn concerns(now: &Arc<Floors>, before: &Arc<Floors>, wanted: &Wanted) -> bool {
-    !Arc::ptr_eq(now, before)
-        && now
+/// Whether anything that is wanted from `from` on was deleted, trimmed or dropped by a rewrite since.
+fn concerns(now: &Arc<Floors>, before: &Arc<Floors>, from: Offset, wanted: &Wanted) -> bool {
+    if Arc::ptr_eq(now, before) {
+        return false;
+    }
+    let is_rewritten = now.settled() > before.settled() && now.settled() > from;
+    is_rewritten
+        || now
             .raised_since(before, DELETED_MAX)
             .is_none_or(|topics| topics.iter().any(|topic| wanted.matches(topic)))
 }
@@ -159,7 +163,7 @@ impl Subscribers {
         let (floors, concerned) = (self.log.floors(), wanted);
         let outcome = reading.read(turn, render.as_ref(), until).await;
         // A page of what has been deleted meanwhile is of no use; the log is read again.
-        let is_valid = !concerns(&self.log.floors(), &floors, &concerned);
+        let is_valid = !concerns(&self.log.floors(), &floors, from, &concerned);
         let is_stuck = !is_valid || matches!(&outcome, Ok(read) if read.page.end <= from);
         {
             let mut inner = self.inner.borrow_mut();

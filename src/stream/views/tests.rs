@@ -276,3 +276,16 @@ fn what_a_rewrite_has_dropped_is_in_no_ring_and_no_page() {
     views.hide(&Arc::new(floors.clone()));
     assert_eq!((read(&views, new, 5), views.bytes()), (None, 0));
 }
+
+/// Several deletions may be seen at once: an expiry is one of up to 200 topics.
+#[test]
+fn deletions_that_are_seen_at_once_concern_the_views_of_all_their_topics() {
+    let mut views = Views::new(Offset::ZERO);
+    let ids = ["a", "b", "c"].map(|topic| join(&mut views, &key(&[topic], &[])));
+    views.publish(&frame(0, &["a", "b", "c"]));
+    let mut floors = Floors::default();
+    floors.raise("a", Offset::new(5), Offset::new(5));
+    floors.raise("b", Offset::new(5), Offset::new(5));
+    views.hide(&Arc::new(floors));
+    assert_eq!(ids.map(|id| read(&views, id, 0)), [None, None, some("2 ")]);
+}
