@@ -83,7 +83,7 @@ impl StreamRequest {
         for parameter in Form::new(query) {
             let parameter = parameter?;
             if selection.take(&parameter)? {
-                subscribes |= parameter.name != "log";
+                subscribes |= !matches!(&*parameter.name, "log" | "_");
                 continue;
             }
             match &*parameter.name {
@@ -267,7 +267,7 @@ mod tests {
         let parse = |query: &[u8]| StreamRequest::parse(query, None, Transport::WebSocket);
         assert!(parse(b"format=event").is_ok());
         assert_eq!(parse(b"format=data").unwrap_err().kind(), ProblemKind::InvalidParameter);
-        assert!(!parse(b"heartbeat=30&log=main").unwrap().subscribes);
+        assert!(!parse(b"heartbeat=30&log=main&_=1").unwrap().subscribes, "API: `_` is ignored");
         for query in [
             "topic=a",
             "type=a",

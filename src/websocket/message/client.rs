@@ -97,13 +97,21 @@ pub struct Subscribe {
 pub struct MessageId(Box<str>);
 
 impl MessageId {
-    /// The longest id, quotes and escapes included.
+    /// The longest id: a number as it stands, a string without its quotes and escapes. As its bytes
+    /// came a string may be six times as long, and two quotes.
     pub const BYTES_MAX: usize = 128;
 
     fn of(value: &RawValue) -> Option<MessageId> {
         let text = value.get();
-        let scalar = matches!(text.as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'));
-        (scalar && text.len() <= MessageId::BYTES_MAX).then(|| MessageId(text.into()))
+        let bytes = match text.as_bytes().first() {
+            // Half a surrogate pair has no UTF-8: then its escapes are counted as they stand.
+            Some(b'"') => {
+                members::string(value).map_or(text.len() - "\"\"".len(), |string| string.len())
+            }
+            Some(b'-' | b'0'..=b'9') => text.len(),
+            _ => return None,
+        };
+        (bytes <= MessageId::BYTES_MAX).then(|| MessageId(text.into()))
     }
 
     /// The JSON text.
@@ -535,11 +543,17 @@ mod tests {
 
     #[test]
     fn ids_are_scalars_of_bounded_length() {
-        for id in ["null", "true", "{}", "[1]", &format!("\"{}\"", "x".repeat(127))] {
+        let (long_text, long_number) = (format!("\"{}\"", "x".repeat(129)), "1".repeat(129));
+        for id in ["null", "true", "{}", "[1]", &long_text, &long_number] {
             let (got, kind, _) = refused(&format!(r#"{{"type":"ping","id":{id}}}"#));
             assert_eq!((got, kind), (None, ProblemKind::InvalidMessage), "{id}");
         }
-        ok(&format!(r#"{{"type":"ping","id":"{}"}}"#, "x".repeat(126)));
+        let escaped = "\\u0078".repeat(128);
+        for id in ["x".repeat(128), escaped, "\\ud800".repeat(21)].map(|id| format!("\"{id}\"")) {
+            let text = format!(r#"{{"type":"ping","id":{id}}}"#);
+            let wanted = ClientMessage::Ping { id: Some(MessageId(id.into())) };
+            assert_eq!(ok(&text), wanted, "128 bytes, quotes and escapes not counted");
+        }
     }
 
     proptest! {
