@@ -115,13 +115,18 @@ pub struct Established<'a> {
     pub durable: Offset,
     /// The log's history.
     pub tag: Tag,
+    /// From where the client is to resume, if it can: not where it waits beyond the end.
+    pub cursor: Option<Cursor>,
 }
 
 /// Appends `retry:` and the first event of a stream.
 pub fn push_established(out: &mut Vec<u8>, established: &Established<'_>) {
-    let Established { retry_ms, connection_id, state, from, earliest, durable, tag } = *established;
+    let Established { retry_ms, connection_id, state, from, earliest, durable, tag, cursor } =
+        *established;
     push_retry(out, retry_ms);
-    push_id(out, Cursor::before(from, tag));
+    if let Some(cursor) = cursor {
+        push_id(out, cursor);
+    }
     out.extend_from_slice(b"event: connection.established\ndata: {\"connectionId\":");
     write::string(out, connection_id);
     out.extend_from_slice(b",\"state\":\"");
@@ -140,15 +145,20 @@ pub fn push_established(out: &mut Vec<u8>, established: &Established<'_>) {
 }
 
 /// Appends a `ping`, the heartbeat of those who asked for it and of filtered streams that have seen
-/// much go by: it moves the client's cursor. `cursor` is up to where the log has been looked through.
-pub fn push_ping(out: &mut Vec<u8>, cursor: Cursor, now_ms: u64) {
-    push_id(out, cursor);
+/// much go by: it moves the client's cursor. `cursor` is up to where the log has been looked through;
+/// a stream that waits beyond the end has none.
+pub fn push_ping(out: &mut Vec<u8>, cursor: Option<Cursor>, now_ms: u64) {
+    if let Some(cursor) = cursor {
+        push_id(out, cursor);
+    }
     out.extend_from_slice(b"event: ping\ndata: {\"timestamp\":");
     write::number(out, now_ms);
-    out.extend_from_slice(b",\"offset\":");
-    match cursor.seen() {
-        Some(seen) => write::number(out, seen.get()),
-        None => out.extend_from_slice(b"-1"),
+    if let Some(cursor) = cursor {
+        write::name(out, "offset");
+        match cursor.seen() {
+            Some(seen) => write::number(out, seen.get()),
+            None => out.extend_from_slice(b"-1"),
+        }
     }
     out.extend_from_slice(b"}\n\n");
 }
@@ -281,6 +291,7 @@ mod tests {
             earliest: Offset::ZERO,
             durable: Offset::new(64_000),
             tag: tag(),
+            cursor: Some(Cursor::before(Offset::new(64_000), tag())),
         };
         let mut out = Vec::new();
         push_established(&mut out, &established);
@@ -292,11 +303,16 @@ mod tests {
         );
         established.state = StartState::Reset(ResetReason::OtherLog);
         established.from = Offset::ZERO;
+        established.cursor = Some(Cursor::before(Offset::ZERO, tag()));
         let mut out = Vec::new();
         push_established(&mut out, &established);
         let out = String::from_utf8(out).unwrap();
         assert!(out.contains("id: -1.k3f9q\n"));
         assert!(out.contains("\"state\":\"reset\",\"reason\":\"other_log\",\"from\":0,"));
+        established.cursor = None;
+        let mut out = Vec::new();
+        push_established(&mut out, &established);
+        assert!(out.starts_with(b"retry: 2000\nevent: connection.established\n"), "it waits");
     }
 
     /// API §4: ping "`id:` + `event: ping` + `data: {"timestamp":...,"offset":...}`";
@@ -304,8 +320,9 @@ mod tests {
     #[test]
     fn control_events() {
         let mut out = Vec::new();
-        push_ping(&mut out, Cursor::after(Offset::new(5), tag()), 1_763_700_000_000);
-        push_ping(&mut out, Cursor::before(Offset::ZERO, tag()), 1);
+        push_ping(&mut out, Some(Cursor::after(Offset::new(5), tag())), 1_763_700_000_000);
+        push_ping(&mut out, Some(Cursor::before(Offset::ZERO, tag())), 1);
+        push_ping(&mut out, None, 2);
         push_reset(&mut out, ResetReason::Gap, Offset::new(500), tag());
         push_closing(&mut out, Some(2500), 4000, "draining\n");
         push_closing(&mut out, None, 1001, "");
@@ -313,6 +330,7 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "id: 5.k3f9q\nevent: ping\ndata: {\"timestamp\":1763700000000,\"offset\":5}\n\n\
              id: -1.k3f9q\nevent: ping\ndata: {\"timestamp\":1,\"offset\":-1}\n\n\
+             event: ping\ndata: {\"timestamp\":2}\n\n\
              id: 499.k3f9q\nevent: connection.reset\ndata: {\"reason\":\"gap\",\"from\":500}\n\n\
              retry: 2500\nevent: connection.closing\ndata: {\"code\":4000,\"reason\":\"draining\\n\"}\n\n\
              event: connection.closing\ndata: {\"code\":1001,\"reason\":\"\"}\n\n"

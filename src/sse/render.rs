@@ -176,7 +176,8 @@ impl Render for SseRender {
         match word {
             Word::Heartbeat => text.extend_from_slice(encode::HEARTBEAT),
             Word::Ping { next, now_ms } => {
-                encode::push_ping(&mut text, Cursor::before(next, self.tag), now_ms);
+                let cursor = next.map(|next| Cursor::before(next, self.tag));
+                encode::push_ping(&mut text, cursor, now_ms);
             }
             Word::Reset { reason, from } => {
                 encode::push_reset(&mut text, reason, from, self.tag);

@@ -123,6 +123,7 @@ fn push_established(
         earliest: facts.earliest,
         durable: live.log().synced(),
         tag: facts.tag,
+        cursor: facts.cursor_before(from),
     };
     let mut text = Vec::new();
     encode::push_established(&mut text, &established);

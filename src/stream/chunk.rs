@@ -39,8 +39,9 @@ pub enum Word {
     Heartbeat,
     /// The same, and that everything below `next` has been considered.
     Ping {
-        /// The first offset that has not been considered.
-        next: Offset,
+        /// The first offset that has not been considered; none while the stream waits for one beyond the
+        /// end, where no cursor is true.
+        next: Option<Offset>,
         /// Milliseconds since 1970.
         now_ms: u64,
     },

@@ -180,6 +180,14 @@ pub struct StreamFacts {
     pub tag: Tag,
 }
 
+impl StreamFacts {
+    /// The cursor of a reader that goes on at `from`. There is none where that lies beyond the end: whoever
+    /// came back with it would be told that it is ahead, and begin anew.
+    pub fn cursor_before(&self, from: Offset) -> Option<Cursor> {
+        (from <= self.visible).then(|| Cursor::before(from, self.tag))
+    }
+}
+
 /// How a stream begins, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
@@ -414,6 +422,21 @@ mod tests {
             "5.k3f9q",
         ] {
             assert!(StartFrom::parse(text).is_err(), "{text}");
+        }
+    }
+
+    /// API §4: "`id:` stands only where a client that resumes from it misses nothing".
+    #[test]
+    fn a_cursor_that_is_handed_out_is_taken_back() {
+        let facts = facts(10, 100);
+        for from in [10, 50, 100, 101, 5_000] {
+            let from = Offset::new(from);
+            let cursor = facts.cursor_before(from);
+            assert_eq!(cursor.is_some(), from <= facts.visible, "{from}");
+            if let Some(cursor) = cursor {
+                let start = resolve(GivenCursor::Cursor(cursor), None, &facts);
+                assert_eq!(start, at(StartState::Resumed, from.get()));
+            }
         }
     }
 

@@ -78,14 +78,14 @@ impl Render for WebSocketRender {
     fn say(&self, word: Word, out: &mut Vec<u8>) {
         let (subscription, tag) = (self.subscription.into(), self.tag);
         match word {
-            Word::Ping { next, now_ms } => push_text_frame(out, |out| {
+            Word::Ping { next: Some(next), now_ms } => push_text_frame(out, |out| {
                 message::push_cursor(out, subscription, Cursor::before(next, tag), now_ms);
             }),
             Word::Reset { reason, from } => push_text_frame(out, |out| {
                 message::push_reset(out, subscription, reason, from, tag);
             }),
             // The session pings and closes for all its subscriptions.
-            Word::Heartbeat | Word::Closing(_) => {}
+            Word::Heartbeat | Word::Ping { next: None, .. } | Word::Closing(_) => {}
         }
     }
 }
@@ -425,15 +425,17 @@ impl WebSocket {
     fn begin(&mut self, starting: Starting, from: Offset, port: &mut Port<'_>) {
         let Starting { number, id, wanted, start, .. } = starting;
         let (log, tag) = (&self.log, *self.log.tag());
-        let from = from.max(log.earliest());
+        let facts = StreamFacts { earliest: log.earliest(), visible: log.visible(), tag };
+        let from = from.max(facts.earliest);
         let subscribed = Subscribed {
             id: id.as_ref(),
             subscription: number.into(),
             state: start.state,
             from,
-            earliest: log.earliest(),
+            earliest: facts.earliest,
             durable: log.synced(),
             tag,
+            cursor: facts.cursor_before(from),
         };
         push_text_frame(&mut self.answers, |out| message::push_subscribed(out, &subscribed));
         let key = ViewKey { wanted, rendering: Rendering::WebSocket { subscription: number } };

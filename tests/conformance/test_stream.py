@@ -109,6 +109,47 @@ def test_from_offset(server, topic):
         assert stream.next()["id"].split(".")[0] == str(offsets[2] + 3)
 
 
+def test_who_waits_beyond_the_end_has_no_cursor_yet(fresh):
+    """beyond the end it waits; `id:` stands only where a client that resumes from it misses nothing"""
+    fill(fresh, "a", 5)
+    query = {"topic": "a", "from": 100, "ping": "true", "heartbeat": 1}
+    with Sse(fresh, query) as stream:
+        hello = stream.established()
+        assert hello["state"] == "resumed" and hello["from"] == 100 and hello["id"] is None
+        ping = stream.next()
+        assert ping["event"] == "ping" and "id" not in ping and "offset" not in ping.json and ping.json["timestamp"]
+        # What comes before is not wanted, and is no reason for a cursor.
+        fill(fresh, "a", 5, start=5)
+        ping = stream.next()
+        assert ping["event"] == "ping" and "id" not in ping
+        fill(fresh, "a", 90, start=10)
+        while "id" not in (event := stream.next()):
+            assert event["event"] == "ping"
+        assert event["id"] == f"99.{hello['tag']}" and event.json["offset"] == 99
+        fill(fresh, "a", 2, start=100)
+        assert [event["data"] for event in stream.take(2)] == ["100", "101"]
+        cursor = event["id"]
+    with Sse(fresh, query, {"Last-Event-ID": cursor}) as stream:
+        assert stream.established()["state"] == "resumed" and stream.next()["data"] == "100"
+
+
+def test_an_event_source_that_waits_beyond_the_end_comes_back_and_waits(fresh):
+    """a client that keeps what it was told, as an EventSource does, is not sent everything when it reconnects"""
+    fill(fresh, "a", 5)
+    last, got = None, []
+    for _ in range(3):
+        with Sse(fresh, {"topic": "a", "from": 8, "heartbeat": 1, "ping": "true"}, {"Last-Event-ID": last} if last else {}) as stream:
+            hello = stream.established()
+            assert hello["state"] == "resumed" and hello["from"] == 8
+            last = hello["id"] or last
+            last = stream.next().get("id", last)
+    with Sse(fresh, {"topic": "a", "from": 8}, {"Last-Event-ID": last} if last else {}) as stream:
+        stream.established()
+        fill(fresh, "a", 5, start=5)
+        got = [event["data"] for event in stream.take(2)]
+    assert got == ["8", "9"]
+
+
 def test_from_time(server, topic):
     """an RFC 3339 time; a space in a time counts as `+`"""
     fill(server, topic, 2)
@@ -159,7 +200,7 @@ def test_the_ends_of_the_offsets(server, topic):
         assert server.json("GET", f"/api/v1/events/history?topic={topic}&last_event_id={cursor}")[1]["events"] == []
     with Sse(server, {"topic": topic, "from": most}) as stream:
         hello = stream.established()
-        assert hello["state"] == "resumed" and hello["from"] == most and hello["id"] == f"{most - 1}.{tag}"
+        assert hello["state"] == "resumed" and hello["from"] == most and hello["id"] is None
         server.append(topic, "x")
         assert stream.silent()
 

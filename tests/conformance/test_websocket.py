@@ -95,6 +95,38 @@ def test_subscribe(server, topic):
         assert answer["state"] == "reset" and answer["reason"] == "other_log"
 
 
+def test_who_waits_beyond_the_end_has_no_cursor_yet(fresh):
+    """beyond the end it waits: `cursor` stands only where a client that resumes from it misses nothing"""
+    for at in range(5):
+        fresh.append("a", str(at))
+    with Ws(fresh, {"topic": "a", "from": 8, "heartbeat": 1}) as ws:
+        subscribed = ws.next()
+        assert subscribed["state"] == "resumed" and subscribed["from"] == 8 and "cursor" not in subscribed
+        assert ws.silent(2.5), "nothing is true that a cursor could say"
+        for at in range(5, 8):
+            fresh.append("a", str(at))
+        assert ws.next()["cursor"] == f"7.{subscribed['tag']}"
+        fresh.append("a", "8")
+        assert ws.next()["data"] == 8
+
+
+def test_what_opens_subscription_1(server):
+    """`topic`, .. or a cursor in the query opens subscription 1; `_` alone is ignored"""
+    with Ws(server, {"_": "1", "log": "main", "heartbeat": 5}) as ws:
+        assert ws.silent()
+        assert ws.ask(type="subscribe", id=1, topics=["none"])["subscription"] == 1
+
+
+def test_ids_of_messages(server):
+    """`id` of a message: a number or a string of at most 128 bytes; an answer has it as its bytes came"""
+    with Ws(server) as ws:
+        for text in ("x" * 128, "\u00e9" * 64, 'quoted "' * 16):
+            assert ws.ask(type="ping", id=text)["id"] == text
+        for text in ("x" * 129, "\u00e9" * 65):
+            error = ws.ask(type="ping", id=text)
+            assert error["type"] == "error" and "128 bytes" in error["message"] and "id" not in error
+
+
 def test_lowest_free_number(server, topic):
     """Subscriptions are numbered from 1 per connection, the lowest free one first; unsubscribed is its last frame"""
     with Ws(server) as ws:

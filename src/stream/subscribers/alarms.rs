@@ -63,7 +63,7 @@ impl Inner {
                 self.queue(id);
             }
             Subs::One { .. } => {
-                if self.beat_stream(id).is_err() {
+                if self.beat_stream(owner, id).is_err() {
                     self.remove(id);
                 }
             }
@@ -72,7 +72,7 @@ impl Inner {
 
     /// A stream's heartbeat: with a cursor if the client's would take it back over what held nothing
     /// for it. Where something waits to be taken, that is sign enough.
-    fn beat_stream(&mut self, id: SlotId) -> io::Result<()> {
+    fn beat_stream(&mut self, owner: &Subscribers, id: SlotId) -> io::Result<()> {
         let Some(slot) = self.slots.get_mut(id) else { return Ok(()) };
         if !slot.prepare()? {
             return Ok(());
@@ -81,6 +81,7 @@ impl Inner {
         let word = match look_ahead(sub, &self.views) {
             Some(next) if *is_pinging || sub.place.has_moved_silently() => {
                 sub.place.told();
+                let next = Some(next).filter(|next| *next <= owner.log.visible());
                 Word::Ping { next, now_ms: clock::unix_ms() }
             }
             _ => Word::Heartbeat,

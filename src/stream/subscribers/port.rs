@@ -75,16 +75,19 @@ impl Port<'_> {
     }
 
     /// The subscriptions of which nothing left since this was asked last, each with how far it has
-    /// come; the session tells its client.
+    /// come; the session tells its client. Those that wait beyond the end have no cursor yet.
     pub fn silent(&mut self) -> Vec<(u16, Offset)> {
         let Inner { slots, views, .. } = &mut *self.inner;
         let Some(slot) = slots.get_mut(self.id) else { return Vec::new() };
+        let visible = self.owner.log.visible();
         let mut silent = Vec::new();
         for sub in slot.all_subs_mut() {
             if std::mem::take(&mut sub.has_sent) {
                 continue;
             }
-            if let Some(next) = look_ahead(sub, views) {
+            if let Some(next) = look_ahead(sub, views)
+                && next <= visible
+            {
                 sub.place.told();
                 silent.push((sub.number, next));
             }

@@ -35,11 +35,13 @@ pub struct Subscribed<'a> {
     pub durable: Offset,
     /// The log's history.
     pub tag: Tag,
+    /// From where the client can resume; not where the subscription waits beyond the end.
+    pub cursor: Option<Cursor>,
 }
 
 /// Appends `subscribed`, which precedes the subscription's events.
 pub fn push_subscribed(out: &mut Vec<u8>, subscribed: &Subscribed<'_>) {
-    let Subscribed { id, subscription, state, from, earliest, durable, tag } = *subscribed;
+    let Subscribed { id, subscription, state, from, earliest, durable, tag, cursor } = *subscribed;
     push_type(out, "subscribed");
     push_id(out, id);
     push_number(out, "subscription", u64::from(subscription));
@@ -51,7 +53,9 @@ pub fn push_subscribed(out: &mut Vec<u8>, subscribed: &Subscribed<'_>) {
     push_number(out, "earliest", earliest.get());
     push_number(out, "durable", durable.get());
     push_text(out, "tag", tag.as_str());
-    push_text(out, "cursor", &Cursor::before(from, tag).to_string());
+    if let Some(cursor) = cursor {
+        push_text(out, "cursor", &cursor.to_string());
+    }
     out.push(b'}');
 }
 
@@ -193,16 +197,18 @@ mod tests {
             earliest: Offset::ZERO,
             durable: Offset::new(64_000),
             tag: tag(),
+            cursor: Some(Cursor::before(Offset::new(42), tag())),
         };
         assert_eq!(
             pushed(|out| push_subscribed(out, &subscribed)),
             r#"{"type":"subscribed","id":7,"subscription":2,"state":"resumed","from":42,"earliest":0,"durable":64000,"tag":"k3f9q","cursor":"41.k3f9q"}"#
         );
-        subscribed.id = None;
+        (subscribed.id, subscribed.cursor) = (None, None);
         subscribed.state = StartState::Reset(ResetReason::OtherLog);
         assert!(pushed(|out| push_subscribed(out, &subscribed)).starts_with(
             r#"{"type":"subscribed","subscription":2,"state":"reset","reason":"other_log","#
         ));
+        assert!(!pushed(|out| push_subscribed(out, &subscribed)).contains("cursor"), "it waits");
         assert_eq!(
             pushed(|out| {
                 let cursor = Cursor::after(Offset::new(64_000), tag());
