@@ -66,15 +66,25 @@ struct PageEnd {
     gap: Option<Range<Offset>>,
 }
 
-/// The answer to HEAD: how far the log reaches. `content_type` is what GET would answer with.
-pub fn write_head(live: &LiveLog, content_type: &str, to: &AnswerTo, out: &mut Vec<u8>) {
-    let log = live.log();
-    Answer::start(200, to, out)
-        .number("Log-Earliest", log.earliest().get())
-        .number("Log-Durable", log.synced().get())
-        .field("Content-Type", content_type)
-        .field("Cache-Control", "no-store")
-        .no_content();
+/// The whole answer to HEAD: how far the log reaches, or why GET would be refused. `content_type` is
+/// what GET would answer with.
+pub async fn head(
+    live: Rc<LiveLog>,
+    request: HistoryRequest,
+    content_type: &'static str,
+    to: AnswerTo,
+) -> Vec<u8> {
+    let mut out = Vec::new();
+    match resolve(&live, &request).await {
+        Ok(_) => Answer::start(200, &to, &mut out)
+            .number("Log-Earliest", live.log().earliest().get())
+            .number("Log-Durable", live.log().synced().get())
+            .field("Content-Type", content_type)
+            .field("Cache-Control", "no-store")
+            .no_content(),
+        Err(problem) => write_problem(&problem, &to, &mut out),
+    }
+    out
 }
 
 /// The whole answer that is one page. `query` is the request's own, from which the next one's is made.

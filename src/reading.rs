@@ -50,9 +50,8 @@ pub fn read(
             let request = HistoryRequest::parse(query.as_bytes())?;
             check_log(&request.log)?;
             if to.head_only {
-                let mut out = Vec::new();
-                history::write_head(live, forms[form], to, &mut out);
-                return Ok(Reading::Ready(out));
+                let answer = history::head(live.clone(), request, forms[form], to.clone());
+                return Ok(Reading::Pending(Box::pin(answer)));
             }
             Ok(match form {
                 0 => {

@@ -145,6 +145,19 @@ def test_head(server, topic):
         assert server.request("HEAD", HISTORY, headers={"Accept": kind})[1]["content-type"] == server.request("GET", HISTORY + "?limit=1", headers={"Accept": kind})[1]["content-type"] == kind
 
 
+def test_head_is_refused_as_get_is(fresh):
+    """HEAD is GET without the body: 410 and 400 too"""
+    for at in range(3):
+        fresh.append("a", str(at))
+    assert fresh.request("PUT", "/api/v1/logs/main", '{"retain":{"count":1}}', {"Content-Type": "application/json"})[0] == 200
+    for query in ("last_event_id=1.zzz", "last_event_id=?", "colour=red", "from=-1", "from=1&log=other", "since=2999-01-01T00:00:00Z", ""):
+        for accept in ("application/json", "application/x-ndjson", "text/html"):
+            asked = [fresh.request(method, f"{HISTORY}?{query}", headers={"Accept": accept}) for method in ("HEAD", "GET")]
+            (status, headers, body), (wanted, wanted_headers, _) = asked
+            assert (status, body) == (wanted, b""), (query, accept)
+            assert headers["content-type"] == wanted_headers["content-type"]
+
+
 @pytest.mark.parametrize("query", [
     "limit=0", "limit=10001", "limit=x", "limit=-1", "offset=-1", "offset=18446744073709551616", "order=up", "from=latest", "from=-1", "from=18446744073709551616", "from=x", "since=yesterday",
     "until=2026-99-01T00:00:00Z", "last_event_id=x", "colour=red", "topic=", "topic=a&log=", "heartbeat=5",
