@@ -76,28 +76,53 @@ impl ChangeForm {
         BodyLimit::Whole { bytes_max: settings_json::BODY_BYTES_MAX }
     }
 
+    /// The whole answer where its body was refused for `problem`.
+    pub(crate) async fn refuse(self, problem: Problem, live: Rc<LiveLog>, to: AnswerTo) -> Vec<u8> {
+        refuse(self.change, problem, live, to).await
+    }
+
     /// Makes the change, and appends the answer.
     pub(crate) async fn make(self, body: Bytes, log: &LogHandle, to: &AnswerTo, out: &mut Vec<u8>) {
-        if !self.has_body() && !body.is_empty() {
-            let detail = "this operation takes no body: what it is about stands in the path";
-            return write_problem(&Problem::new(ProblemKind::InvalidSettings, detail), to, out);
-        }
-        let made = match self.change {
-            Change::SetLog { log: name } => set_log(&name, &body, log).await,
-            Change::SetTopics { pattern, is_operation } => {
-                set_topics(&pattern, is_operation, &body, log).await
-            }
-            Change::Delete { pattern, is_operation } => delete(&pattern, is_operation, log).await,
-            Change::Trim { topic } => {
-                trim(&topic, self.before.expect("a trim says up to where"), log).await
-            }
-        };
-        match made {
+        match self.try_make(&body, log).await {
             Ok(Some(body)) => Answer::start(200, to, out).json(&body),
             Ok(None) => Answer::start(204, to, out).no_content(),
             Err(problem) => write_problem(&problem, to, out),
         }
     }
+
+    async fn try_make(self, body: &[u8], log: &LogHandle) -> Made {
+        // Whoever left a path's end too many sends any body.
+        check_operation(&self.change, log).await?;
+        if !self.has_body() && !body.is_empty() {
+            let detail = "this operation takes no body: what it is about stands in the path";
+            return Err(Problem::new(ProblemKind::InvalidSettings, detail));
+        }
+        match self.change {
+            Change::SetLog { log: name } => set_log(&name, body, log).await,
+            Change::SetTopics { pattern, .. } => set_topics(&pattern, body, log).await,
+            Change::Delete { pattern, .. } => delete(&pattern, log).await,
+            Change::Trim { topic } => {
+                trim(&topic, self.before.expect("a trim says up to where"), log).await
+            }
+        }
+    }
+}
+
+/// The whole answer to a change that is refused for `problem`, unless its path is to be blamed for that.
+pub(crate) async fn refuse(
+    change: Change,
+    problem: Problem,
+    live: Rc<LiveLog>,
+    to: AnswerTo,
+) -> Vec<u8> {
+    let problem = match check_operation(&change, live.log()).await {
+        Err(path) if problem.closes() => path.closing(),
+        Err(path) => path,
+        Ok(()) => problem,
+    };
+    let mut out = Vec::new();
+    write_problem(&problem, &to, &mut out);
+    out
 }
 
 /// The body of an answer; none is `204`.
@@ -117,14 +142,8 @@ async fn set_log(name: &LogName, body: &[u8], log: &LogHandle) -> Made {
     Ok(Some(log_object(&given.settings, log)))
 }
 
-async fn set_topics(
-    pattern: &TopicPattern,
-    is_operation: bool,
-    body: &[u8],
-    log: &LogHandle,
-) -> Made {
+async fn set_topics(pattern: &TopicPattern, body: &[u8], log: &LogHandle) -> Made {
     let settings = settings_json::parse_topic(body)?;
-    check_operation(pattern, is_operation, log).await?;
     let rule = TopicRule { pattern: pattern.as_str().to_owned(), settings: Some(settings) };
     append(&Control::Topic(rule), log).await?;
     let mut body = Vec::new();
@@ -135,8 +154,7 @@ async fn set_topics(
     Ok(Some(body))
 }
 
-async fn delete(pattern: &TopicPattern, is_operation: bool, log: &LogHandle) -> Made {
-    check_operation(pattern, is_operation, log).await?;
+async fn delete(pattern: &TopicPattern, log: &LogHandle) -> Made {
     let found = log.topic_settings(pattern.as_str()).await.ok_or_else(is_ending)?;
     let control = match pattern.exact() {
         Some(topic) => {
@@ -181,16 +199,15 @@ async fn append(control: &Control, log: &LogHandle) -> Result<Offset, Problem> {
 }
 
 /// "Under `PUT` and `DELETE` it is 409 with a hint unless that topic exists."
-async fn check_operation(
-    pattern: &TopicPattern,
-    is_operation: bool,
-    log: &LogHandle,
-) -> Result<(), Problem> {
-    let exists = match pattern.exact() {
-        Some(topic) if is_operation => log.topic(topic).await.is_some(),
-        _ => false,
+async fn check_operation(change: &Change, log: &LogHandle) -> Result<(), Problem> {
+    let (Change::SetTopics { pattern, is_operation: true }
+    | Change::Delete { pattern, is_operation: true }) = change
+    else {
+        return Ok(());
     };
-    if !is_operation || exists {
+    if let Some(topic) = pattern.exact()
+        && log.topic(topic).await.is_some()
+    {
         return Ok(());
     }
     let (topic, operation) = pattern.as_str().rsplit_once('/').unwrap_or_default();

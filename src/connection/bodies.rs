@@ -68,7 +68,12 @@ impl Reader<'_> {
                 self.outbox.push(Item::Ready(out));
                 follow(&to)
             }
-            Err(fault) => self.fault(fault, &to),
+            Err(BodyFault::Refused(problem)) => {
+                let answer = form.refuse(problem.closing(), self.shard.live().clone(), to);
+                self.outbox.push(Item::Pending(Box::pin(answer)));
+                Next::Close
+            }
+            Err(BodyFault::Cut) => Next::Close,
         }
     }
 

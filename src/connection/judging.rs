@@ -20,7 +20,7 @@ use crate::{
     monitoring, pages,
     problem::{Problem, ProblemKind},
     reading::{self, Reading},
-    settings::ChangeForm,
+    settings::{self, ChangeForm},
     stream::live::LiveLog,
 };
 
@@ -47,14 +47,19 @@ impl Reader<'_> {
             Ok(Operation::AppendEvents) => {
                 self.begin_append(head, to, AppendForm::of_events(head, config), body_has_come)
             }
-            Ok(Operation::Change(change)) => match self.begin_change(change, head) {
+            Ok(Operation::Change(change)) => match self.begin_change(&change, head) {
                 Ok((form, decoder)) => {
                     if head.expects_continue() && !body_has_come {
                         self.outbox.push(Item::Ready(response::CONTINUE.to_vec()));
                     }
                     Begun::Change { form: Box::new(form), decoder, to }
                 }
-                Err(problem) => self.refuse(problem, head, &to),
+                Err(problem) => {
+                    let (problem, next) = refusal(problem, head, &to);
+                    let answer = settings::refuse(change, problem, self.shard.live().clone(), to);
+                    self.outbox.push(Item::Pending(Box::pin(answer)));
+                    Begun::Answered(next)
+                }
             },
             Ok(operation) => {
                 // A body that nobody asked for is not read: nobody can tell then where the next
@@ -75,10 +80,10 @@ impl Reader<'_> {
 
     fn begin_change(
         &self,
-        change: Change,
+        change: &Change,
         head: &Head,
     ) -> Result<(ChangeForm, BodyDecoder), Problem> {
-        let form = ChangeForm::new(change, head)?;
+        let form = ChangeForm::new(change.clone(), head)?;
         if form.has_body() && head.body_length() == BodyLength::Unstated {
             let detail = "settings are a body with Content-Length, or sent in chunks";
             return Err(Problem::new(ProblemKind::LengthRequired, detail));
@@ -167,9 +172,9 @@ impl Reader<'_> {
 
     /// Refuses a request whose body, if it has one, was not read.
     fn refuse(&self, problem: Problem, head: &Head, to: &AnswerTo) -> Begun {
-        let problem = if is_without_body(head) { problem } else { problem.closing() };
+        let (problem, next) = refusal(problem, head, to);
         self.push_problem(&problem, to);
-        Begun::Answered(if problem.closes() { Next::Close } else { follow(to) })
+        Begun::Answered(next)
     }
 
     /// Refuses what is no request: nobody can tell where another would begin.
@@ -177,6 +182,13 @@ impl Reader<'_> {
         self.push_problem(problem, &AnswerTo::unreadable());
         Begun::Answered(Next::Close)
     }
+}
+
+/// How a request is refused whose body, if it has one, was not read, and what follows it.
+fn refusal(problem: Problem, head: &Head, to: &AnswerTo) -> (Problem, Next) {
+    let problem = if is_without_body(head) { problem } else { problem.closing() };
+    let next = if problem.closes() { Next::Close } else { follow(to) };
+    (problem, next)
 }
 
 fn lines_of_history(

@@ -149,6 +149,22 @@ def test_paths_that_end_like_operations(server, topic):
     assert len(offsets(server, topic)) == 1 and offsets(server, f"{topic}/*") == []
 
 
+@pytest.mark.parametrize("body,headers", [
+    (b"no JSON", {}), (b"", {}), (b"{}", {"Content-Type": "text/plain"}), (b"x" * 1_000_000, {}), (b"x" * 1_000_000, {"Expect": "100-continue"}),
+    ((b"{", b"}"), {}), ((b"x" * 100_000,) * 10, {}), (b'{"colour":1}', JSON),
+])
+def test_an_operation_whatever_the_body(server, topic, body, headers):
+    """under `PUT` and `DELETE` it is 409 with a hint unless that topic exists (`curl -T file .../events`)"""
+    for method in ("PUT", "DELETE"):
+        for ending in ("events", "trim"):
+            sent = iter(body) if isinstance(body, tuple) else body
+            value = problem(server.request(method, f"{path(topic)}/{ending}", sent, headers), "operation-path", 409)
+            assert topic in value["detail"]
+    server.append(f"{topic}%2Fevents", "1")
+    sent = iter(body) if isinstance(body, tuple) else body
+    assert server.request("PUT", f"{path(topic)}/events", sent, headers)[0] in (200, 400, 413, 415)
+
+
 @pytest.mark.parametrize("body,slug", [
     ("", "invalid-json"), ("{", "invalid-json"), ("[]", "invalid-settings"), ("null", "invalid-settings"), ('{"retian":{}}', "invalid-settings"), ('{"retain":{"bytes":1}}', "invalid-settings"),
     ('{"retain":{"age_s":0}}', "invalid-settings"), ('{"retain":{"age_s":1.5}}', "invalid-settings"), ('{"retain":{"count":"1"}}', "invalid-settings"), ('{"retain":{"count":-1}}', "invalid-settings"),
