@@ -12,7 +12,9 @@ use strandline_storage::topics::TopicSummary;
 
 use crate::http::query::TopicsRequest;
 use crate::http::response::{Answer, AnswerTo, write_problem};
+use crate::input::quoted;
 use crate::json::write;
+use crate::problem::{Problem, ProblemKind};
 use crate::settings::never_used;
 use crate::settings_json;
 use crate::stream::live::LiveLog;
@@ -66,7 +68,7 @@ pub async fn one(live: Rc<LiveLog>, topic: Topic, to: AnswerTo) -> Vec<u8> {
             body.extend_from_slice(b",\"count\":0");
         }
         None => {
-            write_problem(&never_used(topic.as_str()), &to, &mut out);
+            write_problem(&not_there(topic.as_str()), &to, &mut out);
             return out;
         }
     }
@@ -75,6 +77,20 @@ pub async fn one(live: Rc<LiveLog>, topic: Topic, to: AnswerTo) -> Vec<u8> {
     body.push(b'}');
     Answer::start(200, &to, &mut out).json(&body);
     out
+}
+
+/// Who has just appended to `.../events` looks for the events there first.
+fn not_there(topic: &str) -> Problem {
+    let Some(asked) = topic.strip_suffix("/events") else { return never_used(topic) };
+    let encoded = percent_encode(asked.as_bytes(), KEPT_IN_QUERY);
+    let detail = format!(
+        "topic {} has never been used, or was deleted; the events of topic {} are at \
+         /api/v1/events/history?topic={encoded} and, as they come, at \
+         /api/v1/events/stream?topic={encoded}",
+        quoted(topic),
+        quoted(asked)
+    );
+    Problem::new(ProblemKind::TopicNotFound, detail)
 }
 
 /// Everything of a topic's object but its end.

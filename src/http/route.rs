@@ -204,6 +204,11 @@ pub fn route(method: Method, path: &str) -> Result<Operation, Problem> {
         (Method::Put, Resource::Log(name)) => {
             Ok(Operation::Change(Change::SetLog { log: LogName::parse(name)? }))
         }
+        (Method::Get | Method::Head, resource @ Resource::AppendEvents) => {
+            let hint = "events are appended here, with POST; they are read at \
+                        /api/v1/events/history and, as they come, at /api/v1/events/stream";
+            Err(not_allowed(&resource, hint))
+        }
         (_, resource) => Err(not_allowed(&resource, "this path does not take this method")),
     }
 }

@@ -298,3 +298,27 @@ def test_small_segments_roll():
         server.kill()
         server.start()
         check()
+
+
+def test_a_query_makes_no_difference_to_probes_and_pages(server):
+    """These ignore a query, whatever it says: probes and monitors add cache busters of their own"""
+    for path in ("/livez", "/readyz", "/healthz", "/metrics", "/", "/problems", "/assets/style.css"):
+        for query in ("_=1", "t=1763700000", "x", "%ff=%zz", "log=other"):
+            assert server.request("GET", f"{path}?{query}")[0] == 200, (path, query)
+
+
+def test_who_looks_for_events_where_they_are_appended_is_told_where_they_are(server, topic):
+    """both say where events are read"""
+    server.append(topic, "1")
+    value = problem(server.request("GET", f"/api/v1/topics/{topic}/events"), "topic-not-found", 404)
+    page = re.search(r"(/api/v1/events/history\?topic=\S+)", value["detail"])[1]
+    assert [event["data"] for event in server.json("GET", page)[1]["events"]] == [1]
+    assert f"/api/v1/events/stream?topic={page.partition('=')[2]}" in value["detail"]
+    assert "history" not in problem(server.request("GET", f"/api/v1/topics/{topic}/none"), "topic-not-found", 404)["detail"]
+    for method in ("GET", "HEAD"):
+        status, headers, _ = server.request(method, "/api/v1/events")
+        assert status == 405 and headers["Allow"] == "POST, OPTIONS"
+    detail = problem(server.request("GET", "/api/v1/events"), "method-not-allowed", 405)["detail"]
+    assert "/api/v1/events/history" in detail and "/api/v1/events/stream" in detail
+    server.append(f"{topic}%2Fevents", "1")
+    assert server.json("GET", f"/api/v1/topics/{topic}/events")[1]["count"] == 1
