@@ -76,6 +76,9 @@ pub struct Limits {
     pub refused_head_ms: u64,
     /// After the signal to stop, connections have so long to end by themselves.
     pub drain_ms: u64,
+    /// Of it, a body that is still coming has so long to end; what has not is answered with 503 then.
+    /// Together with `linger_ms` less than `drain_ms`, so that the answer is read.
+    pub drain_body_ms: u64,
 }
 
 impl Default for Limits {
@@ -95,6 +98,7 @@ impl Default for Limits {
             refusals_max: 256,
             refused_head_ms: 3_000,
             drain_ms: 7_000,
+            drain_body_ms: 2_000,
         }
     }
 }

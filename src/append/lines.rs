@@ -134,6 +134,11 @@ impl LineAppends {
         Ok(())
     }
 
+    /// The number of the first line that has not come whole, from 1.
+    pub(crate) fn line_number(&self) -> u64 {
+        self.lines.line_number()
+    }
+
     /// The body has ended properly: what is left of it is a line too.
     pub(crate) fn end(&mut self, log: &LogHandle) -> Result<(), Problem> {
         if let Some(line) = self.lines.finish() {

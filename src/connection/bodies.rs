@@ -20,8 +20,7 @@ impl Reader<'_> {
         decoder: BodyDecoder,
         to: AnswerTo,
     ) -> Next {
-        let stall_ms = self.shard.config().limits.body_stall_ms;
-        match self.inbound.body(decoder, stall_ms).await {
+        match self.inbound.body(decoder, &self.shard.config().limits).await {
             Ok(body) => self.append_body(&form, &OwnValues::default(), body, &to),
             Err(fault) => self.fault(fault, &to),
         }
@@ -57,8 +56,7 @@ impl Reader<'_> {
         decoder: BodyDecoder,
         to: AnswerTo,
     ) -> Next {
-        let stall_ms = self.shard.config().limits.body_stall_ms;
-        match self.inbound.body(decoder, stall_ms).await {
+        match self.inbound.body(decoder, &self.shard.config().limits).await {
             Ok(body) => {
                 if !self.outbox.flushed().await {
                     return Next::Close;
@@ -85,7 +83,7 @@ impl Reader<'_> {
         mut to: AnswerTo,
     ) -> Next {
         let shard = self.shard;
-        let stall_ms = shard.config().limits.body_stall_ms;
+        let limits = &shard.config().limits;
         let outcome = loop {
             let came = self.inbound.bytes();
             let mut input = came;
@@ -110,9 +108,11 @@ impl Reader<'_> {
             if let Err(problem) = lines.room(shard.log()).await {
                 break Err(problem);
             }
-            match self.inbound.fill_body(stall_ms).await {
+            match self.inbound.fill_body(limits).await {
                 Ok(()) => {}
-                Err(BodyFault::Refused(problem)) => break Err(problem),
+                Err(BodyFault::Refused(problem)) => {
+                    break Err(problem.with("line", lines.line_number()));
+                }
                 // What is on its way goes on; nothing more is appended.
                 Err(BodyFault::Cut) => return Next::Close,
             }

@@ -15,6 +15,7 @@ use monoio::time::Instant;
 
 use super::deadline::Deadline;
 use crate::{
+    config::Limits,
     http::body::{BodyDecoder, BodyPiece},
     local::SignalWait,
     problem::{Problem, ProblemKind},
@@ -39,6 +40,8 @@ pub(super) struct Inbound<'a> {
     deadline: Deadline,
     /// When something came last.
     last_came: Instant,
+    /// When a body must have ended; set once the server drains.
+    body_ends: Option<Instant>,
     buffer: Vec<u8>,
     start: usize,
     /// How much the next read asks for at least.
@@ -94,6 +97,7 @@ impl<'a> Inbound<'a> {
             drain_moved: None,
             deadline: Deadline::default(),
             last_came: Instant::now(),
+            body_ends: None,
             buffer: Vec::new(),
             start: 0,
             read_bytes: BUFFER_BYTES_MIN,
@@ -245,16 +249,42 @@ impl<'a> Inbound<'a> {
         self.start = 0;
     }
 
-    /// Reads on until more of a body has come.
-    pub(super) async fn fill_body(&mut self, stall_ms: u64) -> Result<(), BodyFault> {
-        let deadline = Instant::now() + Duration::from_millis(stall_ms);
-        match self.fill(deadline, || None).await {
+    /// Reads on until more of a body has come. Once the server drains, what is still to come of it has to
+    /// come in time, also where it never stalls.
+    pub(super) async fn fill_body(&mut self, limits: &Limits) -> Result<(), BodyFault> {
+        if self.is_ended {
+            return Err(BodyFault::Cut);
+        }
+        self.make_room();
+        let stall = Instant::now() + Duration::from_millis(limits.body_stall_ms);
+        let drain_body = Duration::from_millis(limits.drain_body_ms);
+        let came = poll_fn(|context| {
+            if self.poll_drain(context).is_ready() {
+                let ends = *self.body_ends.get_or_insert_with(|| Instant::now() + drain_body);
+                if self.deadline.poll(ends, context).is_ready() {
+                    return Poll::Ready(Ok(Came::Draining));
+                }
+            }
+            if let Poll::Ready(outcome) = self.poll_read(context) {
+                return Poll::Ready(outcome);
+            }
+            if self.body_ends.is_none_or(|ends| stall < ends) {
+                ready!(self.deadline.poll(stall, context));
+                return Poll::Ready(Ok(Came::Late));
+            }
+            Poll::Pending
+        });
+        match came.await {
             Ok(Came::Bytes) => Ok(()),
             Ok(Came::Late) => {
-                let detail = format!("nothing of the body came for {stall_ms} ms");
+                let detail = format!("nothing of the body came for {} ms", limits.body_stall_ms);
                 Err(Problem::new(ProblemKind::RequestTimeout, detail).closing().into())
             }
-            Ok(_) | Err(_) => Err(BodyFault::Cut),
+            Ok(Came::Draining) => {
+                let detail = "the server is stopping, and the body has not ended";
+                Err(Problem::new(ProblemKind::Draining, detail).closing().into())
+            }
+            Ok(Came::End) | Err(_) => Err(BodyFault::Cut),
         }
     }
 
@@ -262,7 +292,7 @@ impl<'a> Inbound<'a> {
     pub(super) async fn body(
         &mut self,
         mut decoder: BodyDecoder,
-        stall_ms: u64,
+        limits: &Limits,
     ) -> Result<Bytes, BodyFault> {
         let stated = decoder.sized_bytes_left().map(usize::try_from);
         // A stated size is believed as far as the bytes that go with it have come.
@@ -289,7 +319,7 @@ impl<'a> Inbound<'a> {
             if is_whole {
                 return Ok(Bytes::from(body));
             }
-            self.fill_body(stall_ms).await?;
+            self.fill_body(limits).await?;
         }
     }
 

@@ -1,14 +1,17 @@
 """API §2: append."""
 
 import base64
+import contextlib
 import json
+import select
+import signal
 import socket
 import time
 
 import pytest
 
 from harness import Server
-from wire import Sse, problem, status_of
+from wire import Sse, Ws, problem, status_of
 
 
 def path(topic):
@@ -369,3 +372,82 @@ def test_the_ack_says_which_sync_held(sync):
         with Sse(server, {"from": "earliest"}) as stream:
             stream.established()
             assert stream.next()["data"] == "x"
+
+
+def test_cloudevents_are_reserved(server, topic):
+    """Reserved for later, 501 now: `application/cloudevents*`, of a request and of an event inside one"""
+    kind = "application/cloudevents+json"
+    problem(post(server, path(topic), b"{}", Content_Type=kind), "not-yet", 501)
+    problem(post(server, "/api/v1/events", b"[]", Content_Type="application/cloudevents-batch+json"), "not-yet", 501)
+    event = {"topic": topic, "content_type": kind, "data": {"specversion": "1.0"}}
+    problem(post(server, "/api/v1/events", json.dumps(event)), "not-yet", 501)
+    value = problem(post(server, "/api/v1/events", json.dumps({"topic": topic}) + "\n" + json.dumps(event), Content_Type="application/x-ndjson"), "not-yet", 501)
+    assert value["line"] == 2 and value["appended"] == 1
+    with Ws(server) as ws:
+        error = ws.ask(type="publish", id=1, **event)
+        assert error["type"] == "error" and error["problem"] == "not-yet" and error["status"] == 501
+
+
+def begun(server, head, body):
+    """A connection on which a request was sent whose body has not ended."""
+    stream = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    stream.sendall(head.replace("\n", "\r\n").format(port=server.port).encode() + b"\r\n" + body)
+    return stream
+
+
+def answer_of(stream):
+    """The status, the problem's members, and whether the connection ended after them."""
+    got = b""
+    while part := stream.recv(65536):
+        got += part
+    head, _, body = got.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+CHUNKED = "POST {path} HTTP/1.1\nHost: 127.0.0.1:{{port}}\nTransfer-Encoding: chunked\nContent-Type: {kind}\n"
+
+
+@pytest.mark.parametrize("shards", ["1", "2"])
+def test_a_drain_answers_bodies_that_are_still_coming(shards):
+    """Half-way failure: the status and problem, with `line`, `appended`, `duplicates`, `last`; what was appended stays"""
+    chunk = lambda text: f"{len(text):x}\r\n{text}\r\n".encode()
+    with Server("--shards", shards) as server:
+        lines = CHUNKED.format(path="/api/v1/topics/lines/events", kind="application/x-ndjson")
+        waiting = begun(server, lines, chunk("1\n") + chunk("2\n{\"begun\":"))
+        raw = begun(server, CHUNKED.format(path="/api/v1/topics/raw/events", kind="text/plain"), chunk("half"))
+        sized = begun(server, "PUT /api/v1/topics/raw HTTP/1.1\nHost: 127.0.0.1:{port}\nContent-Length: 2\n", b"{")
+        in_time = begun(server, CHUNKED.format(path="/api/v1/topics/late/events", kind="text/plain"), chunk("half"))
+        busy = begun(server, lines.replace("lines/", "busy/"), chunk("0\n"))
+        deadline = time.monotonic() + 5
+        while server.json("GET", "/api/v1/events/history?topic=lines&topic=busy")[1]["events"][2:] == []:
+            assert time.monotonic() < deadline
+        started, sent = time.monotonic(), 1
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        in_time.sendall(chunk(" and half") + b"0\r\n\r\n")
+        assert answer_of(in_time)[0] == 201, "what ends in time is appended"
+        busy.setblocking(False)
+        while not select.select([busy], [], [], 0.01)[0]:
+            with contextlib.suppress(BlockingIOError):
+                busy.sendall(chunk(f"{sent}\n"))
+                sent += 1
+            assert time.monotonic() - started < 6, "who never stalls is answered too"
+        busy.setblocking(True)
+        status, told = answer_of(busy)
+        assert status == 503 and told["type"] == "/problems/draining" and 1 < told["appended"] <= sent
+        assert told["line"] == told["appended"] + 1
+        status, value = answer_of(waiting)
+        assert status == 503 and value["type"] == "/problems/draining", value
+        assert (value["line"], value["appended"], value["duplicates"]) == (3, 2, 0)
+        for stream in (raw, sized):
+            status, problem = answer_of(stream)
+            assert status == 503 and problem["type"] == "/problems/draining"
+        assert time.monotonic() - started < 6
+        for stream in (waiting, raw, sized, in_time, busy):
+            stream.close()
+        assert server.process.wait(10) == 0
+        server.start()
+        page = server.json("GET", "/api/v1/events/history?topic=lines")[1]["events"]
+        assert [event["data"] for event in page] == [1, 2] and page[-1]["offset"] == value["last"]
+        assert server.json("GET", "/api/v1/topics/busy")[1]["count"] == told["appended"]
+        assert server.request("GET", "/api/v1/topics/raw")[0] == 404
