@@ -181,7 +181,8 @@ async fn fill(
                 let considered = place(&walk.rest(), asked.order);
                 return Ok(PageEnd { considered, skip, gap: None });
             }
-            Err(ReadError::Gap { from, to, .. }) => {
+            Err(error @ ReadError::Gap { from, to, .. }) => {
+                live.gaps().report(from, to, &error);
                 let gap = from.max(asked.range.start)..to.min(asked.range.end);
                 let considered = if asked.order == Order::Ascending { gap.start } else { gap.end };
                 return Ok(PageEnd { considered, skip, gap: Some(gap) });
@@ -256,7 +257,10 @@ pub async fn lines(
     while !rest.is_done() {
         let mut lines = Vec::new();
         if let Err(error) = rest.fill(&mut lines).await {
-            tracing::warn!(%error, "a history is cut where the log cannot be read");
+            match error {
+                ReadError::Gap { from, to, .. } => rest.live.gaps().report(from, to, &error),
+                _ => tracing::warn!(%error, "a history is cut where the log cannot be read"),
+            }
             return false;
         }
         let mut out = Vec::with_capacity(lines.len() + 16);

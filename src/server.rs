@@ -33,6 +33,7 @@ use crate::{
     runtime::{self, Driver},
     shard::ConnectionLimit,
     shutdown::Control,
+    stream::gaps::ReportedGaps,
 };
 use thread::{Plan, Role};
 
@@ -163,6 +164,7 @@ impl Server {
         let cores = if config.is_pinned { runtime::allowed_cores() } else { Vec::new() };
         let roles = roles(log, disk, &doorbells);
         let (config, origins) = (Arc::new(config), Arc::new(origins));
+        let gaps = Arc::new(ReportedGaps::default());
         let (started, starts) = mpsc::channel();
         let mut server = Server {
             address,
@@ -183,6 +185,7 @@ impl Server {
                 is_alone: shards == 1,
                 config: config.clone(),
                 origins: origins.clone(),
+                gaps: gaps.clone(),
                 control: control.clone(),
                 doorbell: doorbells[index].clone(),
                 listener,

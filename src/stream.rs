@@ -12,6 +12,7 @@ pub mod chunk;
 pub mod compression;
 pub mod cursor;
 pub mod filter;
+pub mod gaps;
 pub mod live;
 pub mod matching;
 mod pages;

@@ -33,7 +33,7 @@ use crate::{
     runtime::{self, Driver},
     shard::{ConnectionLimit, Connections, Shard},
     shutdown::{Control, Drain},
-    stream::live::LiveLog,
+    stream::{gaps::ReportedGaps, live::LiveLog},
 };
 
 /// What a shard's thread is started with.
@@ -45,6 +45,7 @@ pub(super) struct Plan {
     pub(super) is_alone: bool,
     pub(super) config: Arc<ServerConfig>,
     pub(super) origins: Arc<OriginRules>,
+    pub(super) gaps: Arc<ReportedGaps>,
     pub(super) control: Arc<Control>,
     pub(super) doorbell: Arc<Doorbell>,
     pub(super) listener: TcpListener,
@@ -107,7 +108,7 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
         owner.set_handle(&log);
     }
     let drain = Drain::new(control.clone());
-    let live = LiveLog::start(log.clone(), drain.clone())?;
+    let live = LiveLog::start(log.clone(), drain.clone(), plan.gaps)?;
     let connections = Connections::new(plan.connections);
     let shard =
         Rc::new(Shard::new(counts, driver, config.clone(), origins, live, drain, connections)?);

@@ -39,6 +39,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -59,6 +60,7 @@ use self::watch::Watch;
 use self::wheel::{TICK_MS, Wheel};
 use super::catch_up::Turns;
 use super::chunk::Render;
+use super::gaps::ReportedGaps;
 use super::subscription::Subscription;
 use super::view::{Member, ViewKey};
 use super::views::Views;
@@ -77,6 +79,7 @@ pub struct Subscribers {
     log: Rc<LogHandle>,
     turns: Turns,
     drain: Drain,
+    gaps: Arc<ReportedGaps>,
     /// Of the task that serves them, while it sleeps.
     waker: Cell<Option<Waker>>,
     began: Instant,
@@ -120,7 +123,12 @@ pub struct StreamStart {
 
 impl Subscribers {
     /// Nobody yet; they will be served until the shard ends, and told of `drain`.
-    pub fn start(log: Rc<LogHandle>, turns: Turns, drain: Drain) -> io::Result<Rc<Self>> {
+    pub fn start(
+        log: Rc<LogHandle>,
+        turns: Turns,
+        drain: Drain,
+        gaps: Arc<ReportedGaps>,
+    ) -> io::Result<Rc<Self>> {
         let inner = Inner {
             views: Views::new(log.visible()),
             slots: Slab::default(),
@@ -140,6 +148,7 @@ impl Subscribers {
             log,
             turns,
             drain: drain.clone(),
+            gaps,
             waker: Cell::new(None),
             began: Instant::now(),
             searches: Cell::new(0),

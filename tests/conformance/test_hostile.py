@@ -1,6 +1,7 @@
 """Issue: bad input. Nothing here may hurt the server or anyone else on it."""
 
 import contextlib
+import http.client
 import os
 import pathlib
 import random
@@ -230,6 +231,34 @@ def test_one_flipped_bit_in_a_sealed_segment():
         page = server.json("GET", page["next"])[1]
         got += [event["data"] for event in page["events"]]
     assert got == seen
+    server.kill()
+    shutil.rmtree(server.data)
+
+
+def test_a_gap_is_reported_once_in_the_servers_log():
+    """Corruption in a sealed segment: the range is reported once, whoever reads it and however often"""
+    server = stopped(300)
+    server.terminate()
+    server.start()
+    server.append("t/late", "after")
+    server.terminate()
+    first = segments(server.data)[0]
+    flip(first, first.read_bytes().index(b"000150xxx"))
+    server.arguments = ("--shards", "2")
+    before = os.path.getsize(server.log.name)
+    server.start()
+    for at in range(8):
+        with Sse(server, {"from": "earliest", "format": ["data", "event"][at % 2]}) as stream:
+            stream.established()
+            while stream.next().get("event") != "connection.reset":
+                pass
+        assert server.json("GET", "/api/v1/events/history?limit=10000")[1]["gap"]
+        with contextlib.suppress(http.client.IncompleteRead):
+            server.request("GET", "/api/v1/events/history", headers={"Accept": "application/x-ndjson"})
+    with open(server.log.name) as log:
+        log.seek(before)
+        said = [line for line in log if "gap" in line]
+    assert len(said) == 1 and "ERROR" in said[0] and " lost: " in said[0], said
     server.kill()
     shutil.rmtree(server.data)
 

@@ -18,6 +18,7 @@ use strandline_storage::selection::Order;
 use super::super::catch_up::{Parked, ReadPage, TURN_BYTES_MAX, TURNS_MAX, Turn};
 use super::super::chunk::{Render, RingPlace, Word};
 use super::super::cursor::ResetReason;
+use super::super::gaps::ReportedGaps;
 use super::super::pages::{Page, PagePlace};
 use super::super::view::{ViewId, Wanted};
 use super::super::whole_log::WholeLog;
@@ -182,7 +183,7 @@ impl Subscribers {
                         }
                     }
                     Ok(_) => {}
-                    Err(failure) => inner.fail(job, from, failure),
+                    Err(failure) => inner.fail(job, from, failure, &self.gaps),
                 }
             }
         }
@@ -302,7 +303,7 @@ impl Inner {
     }
 
     /// The log could not be read from `from` on.
-    fn fail(&mut self, job: Job, from: Offset, failure: ReadError) {
+    fn fail(&mut self, job: Job, from: Offset, failure: ReadError, gaps: &ReportedGaps) {
         let Job { id, number } = job;
         let Some(slot) = self.slots.get_mut(id) else { return };
         let Some(sub) = slot.sub_mut(number) else { return };
@@ -310,8 +311,8 @@ impl Inner {
             return;
         }
         let (reason, to) = match failure {
-            ReadError::Gap { to, .. } => {
-                tracing::warn!(%from, %to, why = %failure, "a subscriber passes over a gap");
+            ReadError::Gap { from: lost, to, .. } => {
+                gaps.report(lost, to, &failure);
                 (ResetReason::Gap, to.max(from))
             }
             ReadError::Expired { earliest } => (ResetReason::Expired, earliest.max(from)),
