@@ -4,7 +4,7 @@ import pathlib
 import re
 import subprocess
 
-from harness import Server
+from harness import Server, binary
 
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 
@@ -26,6 +26,42 @@ def test_examples():
             done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=20)
             pattern = re.escape(expected.strip()).replace("…", ".*")
             assert re.fullmatch(pattern, done.stdout.strip(), re.DOTALL), f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def shell_blocks():
+    """The lines of each `sh` block that has commands of the binary."""
+    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)
+    return [block.splitlines() for block in blocks if "strandline append" in block or "strandline verify" in block]
+
+
+def test_the_shell_examples_work_line_by_line(tmp_path):
+    """the first block beside a running server, the second once it is stopped"""
+    running, stopped = shell_blocks()
+    with Server(data=str(tmp_path / "strandline-data")) as server:
+        # As they stand, but that the server has another port and `tail` does not stay for ever.
+        said = {}
+        here = f"""strandline() {{ case $1 in
+            tail) timeout 3 {binary()} "$@" --url {server.base};;
+            append|topics|export|backup) {binary()} "$@" --url {server.base};;
+            *) {binary()} "$@";; esac; }}"""
+
+        def run(line):
+            done = subprocess.run(["bash", "-c", f"{here}\nset -o pipefail\n{line}"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+            name = re.search(r"strandline (\w+)", line)[1]
+            assert done.returncode in ((124,) if name == "tail" else (0,)), (line, done)
+            said[name] = done.stdout
+
+        for line in running:
+            run(line)
+        assert said["tail"].split() == list("12345") and "logs/web" in said["topics"]
+        assert len((tmp_path / "logs.ndjson").read_text().splitlines()) == 5
+        server.terminate()
+        for line in stopped:
+            run(line)
+        assert set(said) == {"append", "tail", "topics", "export", "backup", "restore", "verify", "repair", "dump"}
+        assert len((tmp_path / "everything.ndjson").read_text().splitlines()) == 5
+        restored = subprocess.run([binary(), "dump", "before-the-mistake"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert len(restored.stdout.splitlines()) == 3
 
 
 def test_the_two_commands_are_there():
