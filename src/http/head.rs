@@ -367,6 +367,11 @@ impl Head {
     }
 }
 
+/// What is wrong with a head that is none.
+pub(super) fn invalid(detail: &'static str) -> Problem {
+    Problem::new(ProblemKind::InvalidHead, detail)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,7 +17,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::head::{Head, Method, Span, Version};
+use super::head::{Head, Method, Span, Version, invalid};
 use super::{framing, target};
 use crate::problem::{Problem, ProblemKind};
 
@@ -166,10 +166,6 @@ fn read(head: &mut Head, bytes: &[u8]) -> Result<(), Problem> {
     head.connection = framing::connection_options(head);
     head.expects_continue = framing::expects_continue(head)?;
     Ok(())
-}
-
-pub(super) fn invalid(detail: &'static str) -> Problem {
-    Problem::new(ProblemKind::InvalidHead, detail)
 }
 
 fn too_large(amid_request_line: bool) -> Problem {

@@ -7,8 +7,7 @@
 //! ```
 
 use super::authority::Authority;
-use super::head::{FieldName, Head, Method, Span, Version};
-use super::request::invalid;
+use super::head::{FieldName, Head, Method, Span, Version, invalid};
 use crate::problem::{Problem, ProblemKind};
 
 /// Reads the target into path and query; returns the authority of one in absolute form.
