@@ -12,6 +12,7 @@
 //!    JSON that is stored is valid and at most 64 deep, so that rendering need not look into it.
 //! 3. Strict in: what is unknown, repeated or contradictory is refused by name.
 
+mod fields;
 mod headers;
 mod media_type;
 mod object;

@@ -21,9 +21,10 @@ use strandline_storage::{
 };
 
 use super::{
+    fields::name_problem,
     headers::{HeaderList, Headers},
     media_type::{MediaClass, MediaType},
-    raw::{Field, check_encoding, name_problem, stored, text_form},
+    raw::{Field, check_encoding, stored, text_form},
     terms::{AppendTerms, Terms},
 };
 use crate::{

@@ -19,17 +19,17 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use strandline_storage::{
     append::OffsetScope,
-    event::{DataForm, EventKey, EventKind, EventType, NameError, NewEvent},
+    event::{DataForm, EventKey, EventKind, EventType, NewEvent},
     topic::Topic,
 };
 
 use super::{
+    fields::{decoded, invalid, name_problem, set},
     headers::{HeaderList, Headers},
     media_type::{MediaClass, MediaType},
     terms::{AppendTerms, TermField, Terms},
 };
 use crate::{
-    http::query::form::decode_percent,
     input::{not_yet, quoted},
     json::check,
     problem::{Problem, ProblemKind},
@@ -185,26 +185,6 @@ impl<'a> Field<'a> {
     }
 }
 
-pub(super) fn set<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), Problem> {
-    match place.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(invalid(name, "stands more than once")),
-    }
-}
-
-pub(super) fn invalid(name: &str, what: &str) -> Problem {
-    Problem::new(ProblemKind::InvalidHeader, format!("the header field {name} {what}"))
-}
-
-/// The characters of a field's value, which is percent-encoded UTF-8.
-pub(super) fn decoded<'a>(name: &str, value: &'a [u8]) -> Result<Cow<'a, str>, Problem> {
-    let decoded = decode_percent(value).and_then(|bytes| match bytes {
-        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
-        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
-    });
-    decoded.ok_or_else(|| invalid(name, "is not percent-encoded UTF-8"))
-}
-
 fn parse_content_type(name: &str, value: &[u8]) -> Result<Content, Problem> {
     let text = std::str::from_utf8(value).map_err(|_| invalid(name, "is not ASCII"))?;
     let media =
@@ -250,15 +230,6 @@ pub fn parse_type(name: &str, value: &[u8]) -> Result<EventType, Problem> {
 pub fn parse_key(name: &str, value: &[u8]) -> Result<EventKey, Problem> {
     let text = decoded(name, value)?;
     EventKey::parse(&text).map_err(|error| name_problem(name, &text, &error))
-}
-
-/// The problem of a type or key that is none; `place` is the field or member that it stands in.
-pub fn name_problem(place: &str, text: &str, error: &NameError) -> Problem {
-    let kind = match error {
-        NameError::Reserved => ProblemKind::ReservedType,
-        _ => ProblemKind::InvalidName,
-    };
-    Problem::new(kind, format!("{place}: {} {error}", quoted(text)))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use strandline_storage::{
     event::EventId,
 };
 
-use super::raw::{decoded, invalid, name_problem, set};
+use super::fields::{decoded, invalid, name_problem, set};
 use crate::{problem::Problem, stream::cursor::parse_offset};
 
 /// One of the fields.
