@@ -31,7 +31,7 @@ use crate::problem::{Problem, ProblemKind};
 use crate::stream::catch_up::Turn;
 use crate::stream::cursor::Cursor;
 use crate::stream::live::LiveLog;
-use crate::stream::view::Wanted;
+use crate::stream::wanted::Wanted;
 use crate::stream::whole_log::WholeLog;
 use crate::timestamp::TimeText;
 

@@ -22,4 +22,5 @@ pub mod subscribers;
 pub mod subscription;
 pub mod view;
 mod views;
+pub mod wanted;
 pub mod whole_log;

@@ -27,7 +27,8 @@ use crate::stream::live::LiveLog;
 use crate::stream::pulse::connection_id;
 use crate::stream::search;
 use crate::stream::subscribers::StreamStart;
-use crate::stream::view::{Rendering, ViewKey, Wanted};
+use crate::stream::view::{Rendering, ViewKey};
+use crate::stream::wanted::Wanted;
 
 /// Appends the head of an event stream; for HEAD that is the whole answer.
 pub fn write_head(to: &AnswerTo, encoding: Encoding, out: &mut Vec<u8>) -> Framing {

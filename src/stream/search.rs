@@ -8,7 +8,7 @@ use strandline_storage::selection::Order;
 
 use super::catch_up::Turns;
 use super::cursor::StartPlace;
-use super::view::Wanted;
+use super::wanted::Wanted;
 use super::whole_log::WholeLog;
 use crate::log_handle::LogHandle;
 

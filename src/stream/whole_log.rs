@@ -19,7 +19,7 @@ use strandline_storage::rules::Floors;
 use strandline_storage::selection::{Order, Selection};
 
 use super::pages::Hidden;
-use super::view::Wanted;
+use super::wanted::Wanted;
 use crate::local::{Kept, Share, promise};
 use crate::log_handle::{LogHandle, UnsealedPart};
 use crate::runtime::end_slice;

@@ -43,7 +43,8 @@ use crate::stream::cursor::{self, Cursor, Start, StartPlace, StartState, StreamF
 use crate::stream::live::LiveLog;
 use crate::stream::pulse::connection_id;
 use crate::stream::subscribers::{End, Port, Session};
-use crate::stream::view::{Rendering, ViewKey, Wanted};
+use crate::stream::view::{Rendering, ViewKey};
+use crate::stream::wanted::Wanted;
 use crate::timestamp::TimeText;
 
 /// Subscriptions of one connection.

@@ -11,7 +11,8 @@ use crate::stream::chunk::Render;
 use crate::stream::cursor::StartPlace;
 use crate::stream::search;
 use crate::stream::subscription::Subscription;
-use crate::stream::view::{Member, ViewKey, Wanted};
+use crate::stream::view::{Member, ViewKey};
+use crate::stream::wanted::Wanted;
 
 /// A session's hands.
 pub struct Port<'a> {

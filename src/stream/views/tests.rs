@@ -7,7 +7,8 @@ use strandline_storage::topic::{Topic, TopicNumber, TopicPattern};
 
 use super::super::chunk::{RingPlace, Word};
 use super::super::compression::Encoding;
-use super::super::view::{Rendering, Wanted};
+use super::super::view::Rendering;
+use super::super::wanted::Wanted;
 use super::*;
 
 const SSE: Rendering =
