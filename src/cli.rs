@@ -20,6 +20,7 @@ pub mod restore;
 pub mod serve;
 pub mod staged;
 pub mod tail;
+pub mod target;
 pub mod topics;
 pub mod verify;
 

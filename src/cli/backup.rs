@@ -11,11 +11,12 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde::Deserialize;
 use strandline_storage::{
-    backup::{BackedUp, Reach, back_up_log},
+    backup::{BackedUp, Reach, back_up_log, last_segment},
     data_dir::{DEFAULT_LOG, DEFAULT_TENANT, DataDir},
     error::OpenError,
     io::real::RealDisk,
     offset::Offset,
+    segment::Tag,
     verify::{lock_shared, verify_with},
 };
 
@@ -23,6 +24,7 @@ use super::client::{Client, ServerAddress};
 use super::directory::{self, DirectoryError};
 use super::progress::Watched;
 use super::staged::Staged;
+use super::target::{Existing, Target, TargetError};
 use crate::runtime::run_when_idle;
 
 /// Makes or renews a backup of a data directory, beside the running server or without one.
@@ -34,7 +36,8 @@ use crate::runtime::run_when_idle;
 
 DIR is always one complete data directory: the new state is made beside it, verified, and takes its place in \
 one step. Files that never change are hard links where DIR is on the same file system, and copied where it is \
-not; a backup that is renewed copies only what is new. What the server has not synced is never in it. Beside a \
+not; a backup that is renewed copies only what is new. Only an older backup of the same log is replaced, unless \
+--replace says so, and never a directory that a server has. What the server has not synced is never in it. Beside a \
 running server it works where the processor would be idle, so that appends do not wait for it.
 
 A backup on the same disk does not outlive the disk: copy DIR on to another.
@@ -50,6 +53,9 @@ pub struct BackupArguments {
     /// Takes all the time of the processor that it can get, though a server runs
     #[arg(long)]
     fast: bool,
+    /// Replaces what is in DIR though it is no older backup of this very log; never what a server has
+    #[arg(long)]
+    replace: bool,
     /// Keeps a backup though there is damage in it, which is in the log itself
     #[arg(long)]
     keep_damaged: bool,
@@ -64,7 +70,11 @@ enum BackupError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error(transparent)]
     Open(#[from] OpenError),
+    #[error("{} stays as it is: {what}; name another directory, or --replace it", dir.display())]
+    NoBackupOfIt { dir: PathBuf, what: String },
     #[error("{0}")]
     Server(String),
     #[error(
@@ -89,14 +99,20 @@ fn back_up(arguments: &BackupArguments) -> Result<(), BackupError> {
     let begun = Instant::now();
     let to = &arguments.to;
     let data = DataDir::open_existing(&RealDisk, &arguments.data).map_err(DirectoryError::from)?;
-    let previous = match std::fs::read_dir(to) {
-        Ok(mut entries) => match entries.next() {
-            Some(_) => Some(DataDir::open_existing(&RealDisk, to)?),
-            None => None,
-        },
-        Err(_) => None,
-    };
-    let staged = Staged::begin(to)?;
+    let target = Target::examine(to, data.path())?;
+    // Its locks are held until it is replaced.
+    let previous = target.existing()?;
+    if let Some(previous) = &previous {
+        check_previous(arguments, previous, |tenant, log| {
+            let dir = data.log_dir(tenant, log);
+            match dir.is_dir() {
+                // A file that went between listing and opening says nothing; the end of all this looks again.
+                true => last_segment(&RealDisk, &dir).ok().map(|last| (last.tag, None)),
+                false => None,
+            }
+        })?;
+    }
+    let staged = Staged::begin(&target)?;
     let made = back_up_into(arguments, &data, previous.as_ref(), staged.data());
     match made {
         Ok(()) => staged.finish()?,
@@ -109,10 +125,24 @@ fn back_up(arguments: &BackupArguments) -> Result<(), BackupError> {
     Ok(())
 }
 
+/// Whether what is in the place of the backup may go, now that so much is known of the logs.
+fn check_previous(
+    arguments: &BackupArguments,
+    previous: &Existing,
+    now: impl FnMut(&str, &str) -> Option<(Option<Tag>, Option<Offset>)>,
+) -> Result<(), BackupError> {
+    match previous.objection(now) {
+        Some(what) if !arguments.replace => {
+            Err(BackupError::NoBackupOfIt { dir: arguments.to.clone(), what })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn back_up_into(
     arguments: &BackupArguments,
     data: &DataDir,
-    previous: Option<&DataDir>,
+    previous: Option<&Existing>,
     target: &DataDir,
 ) -> Result<(), BackupError> {
     let mut findings = 0;
@@ -125,10 +155,11 @@ fn back_up_into(
     if is_gentle {
         run_when_idle();
     }
+    let mut all_done = Vec::new();
     for (tenant, log) in logs {
         let from = data.log_dir(&tenant, &log);
         let to = target.create_log_dir(&RealDisk, &tenant, &log)?;
-        let previous = previous.map(|previous| previous.log_dir(&tenant, &log));
+        let previous = previous.map(|previous| previous.data.log_dir(&tenant, &log));
         let previous = previous.as_deref().filter(|dir| dir.is_dir());
         let done = back_up_one(arguments, &tenant, &log, &from, previous, &to)?;
         eprintln!(
@@ -140,9 +171,16 @@ fn back_up_into(
             HumanBytes(done.copied_bytes)
         );
         findings += verify_one(&to, is_gentle)?;
+        all_done.push((tenant, log, done));
     }
     if findings > 0 && !arguments.keep_damaged {
         return Err(BackupError::Damaged { findings });
+    }
+    if let Some(previous) = previous {
+        check_previous(arguments, previous, |tenant, log| {
+            let mut same = all_done.iter().filter(|done| done.0 == tenant && done.1 == log);
+            same.next().map(|(.., done)| (done.tag, Some(done.end)))
+        })?;
     }
     Ok(())
 }

@@ -115,9 +115,10 @@ pub fn when_free<T>(mut open: impl FnMut() -> Result<T, OpenError>) -> Result<T,
     open()
 }
 
-/// What of `names` in `dir` are directories that can be a tenant's or a log's, in order.
+/// What of `names` in `dir` are directories that can be a tenant's or a log's, in order. A data directory is neither.
 fn directories(dir: &Path, mut names: Vec<String>) -> Vec<PathBuf> {
     names.sort_unstable();
     names.retain(|name| name != "lost+found");
-    names.into_iter().map(|name| dir.join(name)).filter(|path| path.is_dir()).collect()
+    let is_ours = |path: &PathBuf| path.is_dir() && !path.join(MARKER_FILE_NAME).exists();
+    names.into_iter().map(|name| dir.join(name)).filter(is_ours).collect()
 }

@@ -15,6 +15,7 @@ use super::directory::{self, DirectoryError};
 use super::place::Place;
 use super::progress::Watched;
 use super::staged::Staged;
+use super::target::{Target, TargetError};
 use crate::clock;
 
 /// Makes a data directory of a backup, up to an offset or a time if wanted.
@@ -47,8 +48,8 @@ enum RestoreError {
     Directory(#[from] DirectoryError),
     #[error(transparent)]
     Open(#[from] OpenError),
-    #[error("{}: {what}", dir.display())]
-    Target { what: &'static str, dir: PathBuf },
+    #[error(transparent)]
+    Target(#[from] TargetError),
     #[error("{} holds several logs, whose offsets have nothing to do with each other: give --until a time", .0.display())]
     SeveralLogs(PathBuf),
     #[error(
@@ -71,18 +72,16 @@ pub fn run(arguments: &RestoreArguments) -> ExitCode {
 fn restore(arguments: &RestoreArguments) -> Result<(), RestoreError> {
     let backup =
         DataDir::open_existing(&RealDisk, &arguments.backup).map_err(DirectoryError::from)?;
-    let target = |what| RestoreError::Target { what, dir: arguments.data.clone() };
-    if arguments.data.exists() && !arguments.data.is_dir() {
-        return Err(target("it is not a directory"));
-    }
-    if std::fs::read_dir(&arguments.data).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(target("it is not empty: name a new directory with --data"));
+    let target = Target::examine(&arguments.data, &arguments.backup)?;
+    if !target.is_empty() {
+        let what = "it is not empty: name a new directory with --data".to_owned();
+        return Err(TargetError::Refused { place: arguments.data.clone(), what }.into());
     }
     let logs = directory::names_in(backup.path())?;
     if logs.len() > 1 && matches!(arguments.until, Some(Place::Offset(_))) {
         return Err(RestoreError::SeveralLogs(arguments.backup.clone()));
     }
-    let staged = Staged::begin(&arguments.data)?;
+    let staged = Staged::begin(&target)?;
     match restore_all(arguments, &backup, &logs, staged.data()) {
         Ok(()) => Ok(staged.finish()?),
         Err(error) => {

@@ -7,10 +7,12 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags};
 use strandline_storage::{
-    data_dir::{DataDir, MARKER_FILE_NAME},
+    data_dir::DataDir,
     error::OpenError,
     io::{Disk, LockMode, real::RealDisk},
 };
+
+use super::target::Target;
 
 /// How the name of one that is not whole yet ends; it begins with a dot.
 const ENDING: &str = ".unfinished";
@@ -18,6 +20,8 @@ const ENDING: &str = ".unfinished";
 /// A data directory under a temporary name, beside the place where it belongs.
 pub struct Staged {
     place: PathBuf,
+    /// There is one in its place, and the caller keeps it from being used.
+    is_replaced: bool,
     data: DataDir,
     /// Keeps a second one from being made for the same place at the same time.
     lock: <RealDisk as Disk>::Lock,
@@ -25,7 +29,8 @@ pub struct Staged {
 
 impl Staged {
     /// Begins one, and removes what a run before left of it.
-    pub fn begin(place: &Path) -> Result<Staged, OpenError> {
+    pub fn begin(target: &Target) -> Result<Staged, OpenError> {
+        let place = target.path();
         let name = place.file_name().ok_or_else(|| {
             let error = io::Error::other("give a directory by its name");
             OpenError::io("making", place)(error)
@@ -49,7 +54,7 @@ impl Staged {
             })?;
         empty(&path)?;
         let data = DataDir::open(&RealDisk, &path)?;
-        Ok(Staged { place: place.to_owned(), data, lock })
+        Ok(Staged { place: place.to_owned(), is_replaced: !target.is_empty(), data, lock })
     }
 
     /// The directory as it is now.
@@ -58,13 +63,12 @@ impl Staged {
     }
 
     /// Gives it its place. What was there, an older one, is removed afterwards: at any moment one of the
-    /// two is there, and whole.
+    /// two is there, and whole. What has come into an empty place meanwhile stays, and this fails.
     pub fn finish(self) -> Result<(), OpenError> {
-        let Staged { place, data, lock } = self;
+        let Staged { place, is_replaced, data, lock } = self;
         let path = data.path();
         let failed = |error| OpenError::io("putting into its place", &place)(error);
         RealDisk.sync_dir(path).map_err(failed)?;
-        let is_replaced = place.join(MARKER_FILE_NAME).exists();
         if is_replaced {
             let exchanged =
                 rustix::fs::renameat_with(CWD, path, CWD, &place, RenameFlags::EXCHANGE);

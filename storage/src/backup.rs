@@ -34,6 +34,10 @@ use crate::{
     snapshot::{self, read},
 };
 
+mod held;
+
+pub use held::{LastSegment, end_of, last_segment};
+
 /// So often a list of files is found to be out of date before that is told as a failure.
 const ATTEMPTS_MAX: u32 = 20;
 /// How much is copied at once.

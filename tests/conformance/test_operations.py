@@ -218,3 +218,61 @@ def test_a_damaged_log_replaces_no_backup(tmp_path):
     fine("repair", "--yes", backup)
     fine("restore", backup, "--data", tmp_path / "restored")
     assert sorted(os.listdir(tmp_path)) == ["backup", "data", "restored"]
+
+
+def tree(dir):
+    """All names below a directory, and what each leads to."""
+    return sorted((os.path.join(at, name), os.stat(os.path.join(at, name)).st_ino) for at, dirs, files in os.walk(dir) for name in dirs + files)
+
+
+def refused(what, *arguments):
+    """Runs a command that must fail, and say so."""
+    done = run(*arguments)
+    assert done.returncode == 1 and what in done.stderr, (what, done)
+
+
+def test_a_backup_replaces_nothing_but_an_older_one(tmp_path):
+    """a data directory, of a server that runs or is stopped, the source itself under any name, and the backup of another log
+    stay as they are; nothing is left beside them"""
+    live, stopped, backup, link = tmp_path / "live", tmp_path / "stopped", tmp_path / "backup", tmp_path / "link"
+    with Server("--shards", "1", data=str(stopped)) as other:
+        other.append("t", "another log")
+        other.terminate()
+    with Server("--shards", "1", data=str(live)) as server:
+        source = ["--data", live, "--url", server.base]
+        server.append("t", "one")
+        link.symlink_to(live)
+        before = tree(live), tree(stopped)
+        refused("itself", "backup", *source, live)
+        refused("itself", "backup", *source, link)
+        refused("itself", "backup", "--replace", *source, live / "default" / "..")
+        refused("lies in the data directory", "backup", *source, live / "inside")
+        refused("lies in the data directory", "backup", *source, link / "default" / "main" / "deep" / "inside")
+        refused("lies in it", "backup", *source, tmp_path)
+        refused("of another log", "backup", *source, stopped)
+        refused("in use", "backup", "--data", stopped, live)
+        refused("in use", "backup", "--replace", "--data", stopped, live)
+        (tmp_path / "file").write_text("x")
+        refused("not a directory", "backup", *source, tmp_path / "file")
+        (tmp_path / "nowhere").symlink_to(tmp_path / "missing")
+        refused("leads nowhere", "backup", *source, tmp_path / "nowhere")
+        assert before == (tree(live), tree(stopped))
+        # A symlink to an empty directory is one to where the backup goes.
+        (tmp_path / "real").mkdir()
+        (tmp_path / "to-real").symlink_to(tmp_path / "real")
+        for _ in range(2):
+            fine("backup", *source, tmp_path / "to-real")
+        assert (tmp_path / "to-real").is_symlink() and run("verify", tmp_path / "real").returncode == 0
+        fine("backup", *source, backup)
+        assert server.append("t", "two") == 1
+    refused("lies in the data directory", "restore", backup, "--data", backup / "inside")
+    refused("lies in the data directory", "restore", backup, "--data", live / "inside")
+    # The two arguments in the wrong order: the log has more than its backup.
+    refused("ends before, at offset 1", "backup", "--data", backup, live)
+    assert len(fine("export", "--data", live).stdout.splitlines()) == 2
+    fine("backup", "--data", live, backup)
+    # A log that got a new tag says what it would replace.
+    done = fine("restore", backup, "--data", tmp_path / "again")
+    refused("gave it a new tag", "backup", "--data", tmp_path / "again", backup)
+    fine("backup", "--replace", "--data", tmp_path / "again", backup)
+    assert sorted(os.listdir(tmp_path)) == ["again", "backup", "file", "link", "live", "nowhere", "real", "stopped", "to-real"]

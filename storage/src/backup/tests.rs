@@ -119,6 +119,31 @@ fn a_backup_of_a_stopped_log_is_what_the_next_start_keeps() {
     assert!(matches!(refused, Err(OpenError::Corrupt(_))), "{refused:?}");
 }
 
+/// What is asked before a backup takes the place of another directory.
+#[test]
+fn a_directory_says_which_log_it_holds_and_how_far() {
+    let disk = SimDisk::new(4);
+    let dir = Path::new(DIR);
+    disk.create_dir(dir).expect("a free name");
+    assert_eq!(last_segment(&disk, dir).expect("listed"), LastSegment::default());
+    assert_eq!(end_of(&disk, dir).expect("listed"), Offset::ZERO);
+    for count in [1, 20, 40, 40] {
+        let (mut log, _) = Log::open(disk.clone(), dir, config(), now()).expect("it opens");
+        append(&mut log, count);
+        let said = last_segment(&disk, dir).expect("a log");
+        assert_eq!((said.tag, said.sync), (Some(*log.tag()), Some(config().sync)));
+        let end = log.visible();
+        drop(log);
+        assert_eq!(end_of(&disk, dir).expect("a log"), end);
+    }
+    // Sealed segments alone, as the backup of a server that has just begun a file.
+    let mut sealed = TestLog::new(1);
+    sealed.add_sealed(&vec![vec![("a", vec![7; 700])]; 3]);
+    let said = last_segment(&sealed.disk, &sealed.dir).expect("a log");
+    assert!(said.tag.is_some() && said.sync.is_none(), "{said:?}");
+    assert_eq!(end_of(&sealed.disk, &sealed.dir).expect("a log"), Offset::new(3));
+}
+
 /// A part of the log that was taken when it was not sealed yet is taken whole by the next attempt, and
 /// what is gone from the log goes.
 #[test]

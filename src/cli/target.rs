@@ -1,0 +1,214 @@
+//! Where a data directory is to be made: looked at before anything is made there.
+//!
+//! What takes the place of a directory removes it. So the place is resolved through symlinks, and refused where it
+//! is the source itself, lies in a data directory, or has the source in it; a server's, whose lock is held, in any
+//! case. What is the same is told by device and inode, since one directory may have several names.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use strandline_storage::{
+    backup::{end_of, last_segment},
+    data_dir::{DataDir, MARKER_FILE_NAME},
+    error::OpenError,
+    io::{Disk, LockMode, real::RealDisk},
+    offset::Offset,
+    segment::Tag,
+};
+
+use super::directory::{self, DirectoryError};
+
+/// Why nothing can be made in a place.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// It cannot be looked at.
+    #[error("{}: {source}", place.display())]
+    Io {
+        /// The place, or what it depends on.
+        place: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It cannot be what is wanted; nothing was changed.
+    #[error("{}: {what}", place.display())]
+    Refused {
+        /// The place.
+        place: PathBuf,
+        /// Why, and what to do.
+        what: String,
+    },
+    /// What is there cannot be looked at.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+impl TargetError {
+    fn io(place: &Path) -> impl FnOnce(io::Error) -> TargetError {
+        move |source| TargetError::Io { place: place.to_owned(), source }
+    }
+}
+
+/// A place that is free, or holds a directory that is no other's.
+#[derive(Debug)]
+pub struct Target {
+    path: PathBuf,
+    is_empty: bool,
+}
+
+impl Target {
+    /// Looks at `place`, where a directory is to be made of the data directory `source`.
+    pub fn examine(place: &Path, source: &Path) -> Result<Target, TargetError> {
+        let path = resolve(place).map_err(TargetError::io(place))?;
+        let refused = |what: String| TargetError::Refused { place: place.to_owned(), what };
+        let source_id = id(source).map_err(TargetError::io(source))?;
+        if id(&path).is_ok_and(|id| id == source_id) {
+            return Err(refused(format!("it is {} itself", source.display())));
+        }
+        for above in path.ancestors().skip(1) {
+            if id(above).is_ok_and(|id| id == source_id) || above.join(MARKER_FILE_NAME).exists() {
+                let above = above.display();
+                return Err(refused(format!(
+                    "it lies in the data directory {above}: name one outside"
+                )));
+            }
+        }
+        let Ok(metadata) = fs::metadata(&path) else { return Ok(Target { path, is_empty: true }) };
+        if !metadata.is_dir() {
+            return Err(refused("it is not a directory".to_owned()));
+        }
+        let place_id = (metadata.dev(), metadata.ino());
+        let real_source = fs::canonicalize(source).map_err(TargetError::io(source))?;
+        if real_source.ancestors().any(|above| id(above).is_ok_and(|id| id == place_id)) {
+            let source = source.display();
+            return Err(refused(format!("{source} lies in it: name a directory beside")));
+        }
+        if path.parent().is_none_or(|parent| id(parent).is_ok_and(|id| id.0 != place_id.0)) {
+            return Err(refused("it is a mount point: name a directory in it".to_owned()));
+        }
+        let mut entries = fs::read_dir(&path).map_err(TargetError::io(place))?;
+        let is_empty = entries.next().is_none();
+        Ok(Target { path, is_empty })
+    }
+
+    /// The place, without symlinks.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.is_empty
+    }
+
+    /// The data directory that is there, whose locks are held from now on; `None` if the place is empty.
+    pub fn existing(&self) -> Result<Option<Existing>, TargetError> {
+        if self.is_empty {
+            return Ok(None);
+        }
+        let data = DataDir::open_existing(&RealDisk, &self.path).map_err(DirectoryError::from)?;
+        let mut logs = Vec::new();
+        for (tenant, log) in directory::names_in(&self.path)? {
+            let dir = data.log_dir(&tenant, &log);
+            let lock = || {
+                RealDisk.lock_dir(&dir, LockMode::Exclusive).map_err(|error| match error.kind() {
+                    io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.clone() },
+                    _ => OpenError::io("locking", &dir)(error),
+                })
+            };
+            let lock = directory::when_free(lock).map_err(|error| match error {
+                OpenError::Locked { dir: place } => {
+                    let what =
+                        "it is in use by a server, or another command: name a directory of its own";
+                    TargetError::Refused { place, what: what.to_owned() }
+                }
+                error => DirectoryError::from(error).into(),
+            })?;
+            let tag = last_segment(&RealDisk, &dir).map_err(DirectoryError::from)?.tag;
+            let end = end_of(&RealDisk, &dir).map_err(DirectoryError::from)?;
+            logs.push(ExistingLog { tenant, log, tag, end, _lock: lock });
+        }
+        Ok(Some(Existing { data, logs }))
+    }
+}
+
+/// A data directory that may be replaced. No server has it, and none gets it while this is there.
+pub struct Existing {
+    /// The directory.
+    pub data: DataDir,
+    /// The logs in it.
+    pub logs: Vec<ExistingLog>,
+}
+
+/// A log of it.
+pub struct ExistingLog {
+    /// The name of its tenant,
+    pub tenant: String,
+    /// and its own.
+    pub log: String,
+    /// Its tag; `None` if nothing in it says one.
+    pub tag: Option<Tag>,
+    /// Where it ends.
+    pub end: Offset,
+    _lock: <RealDisk as Disk>::Lock,
+}
+
+impl Existing {
+    /// Why these directories are not to be replaced by what is, or will be, the log of the same name there: `now`
+    /// gives its tag, and its end as far as it is known.
+    pub fn objection(
+        &self,
+        mut now: impl FnMut(&str, &str) -> Option<(Option<Tag>, Option<Offset>)>,
+    ) -> Option<String> {
+        self.logs.iter().find_map(|old| {
+            let ExistingLog { tenant, log, end, .. } = old;
+            let what = match (now(tenant, log), old.tag) {
+                // Nothing that could be lost, or told from anything else.
+                (_, None) if *end == Offset::ZERO => return None,
+                (None, _) => "there is no such log in --data".to_owned(),
+                (_, None) => "its tag cannot be read".to_owned(),
+                (Some((tag, _)), Some(old_tag)) if tag != Some(old_tag) => format!(
+                    "its tag is {old_tag}, that of the log in --data {}: it is of another log, or of this one \
+                     before an unclean end, a repair or a restore gave it a new tag",
+                    tag.map_or_else(|| "is not known".to_owned(), |tag| tag.to_string()),
+                ),
+                (Some((_, Some(new_end))), _) if new_end < *end => {
+                    format!("the log in --data ends before, at offset {new_end}")
+                }
+                _ => return None,
+            };
+            Some(format!("it holds {tenant}/{log} up to offset {end}, and {what}"))
+        })
+    }
+}
+
+/// Where a directory is, or will be: without symlinks as far as there is anything.
+fn resolve(place: &Path) -> io::Result<PathBuf> {
+    let mut at = std::path::absolute(place)?;
+    let mut missing = Vec::new();
+    loop {
+        match fs::canonicalize(&at) {
+            Ok(mut path) => {
+                path.extend(missing.iter().rev());
+                return Ok(path);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let name = at.file_name().map(ToOwned::to_owned);
+                let (Some(name), Err(_)) = (name, fs::symlink_metadata(&at)) else {
+                    let what = "a symlink, or `..`, leads nowhere";
+                    return Err(io::Error::new(io::ErrorKind::NotFound, what));
+                };
+                missing.push(name);
+                at.pop();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// What tells a directory from others, whatever its name.
+fn id(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}

@@ -1,0 +1,73 @@
+//! Which log a directory holds and how far that goes: what has to be known before a backup takes its place.
+
+use std::path::Path;
+
+use super::{FrameError, FrameScan, ScanEnd, listing, rewrite};
+use crate::{
+    config::SyncMode,
+    error::OpenError,
+    io::{Access, Disk},
+    offset::Offset,
+    segment::Tag,
+    snapshot::read,
+};
+
+/// What the last segment of a log says about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastSegment {
+    /// The log's tag; `None` if it has no segment, or none whose header can be read.
+    pub tag: Option<Tag>,
+    /// How appends to it count as done; `None` once it is sealed.
+    pub sync: Option<SyncMode>,
+}
+
+/// Reads what the last segment of the log in `dir` says. Nothing is locked: a server may be writing there.
+pub fn last_segment<D: Disk>(disk: &D, dir: &Path) -> Result<LastSegment, OpenError> {
+    let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
+    let Some(last) = listing::segments(&names).pop() else { return Ok(LastSegment::default()) };
+    if last.has_index
+        && let Some(index) = listing::index_header(disk, dir, last.name)?
+    {
+        return Ok(LastSegment { tag: Some(index.tag), sync: None });
+    }
+    let path = dir.join(last.name.log_file_name());
+    let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+    let header = rewrite::read_header(&file).map_err(OpenError::io("reading", &path))?;
+    Ok(header.map_or_else(
+        |_| LastSegment::default(),
+        |header| LastSegment { tag: Some(header.tag), sync: Some(header.sync) },
+    ))
+}
+
+/// Where the log in `dir` ends, as far as it can be read; nobody writes to it meanwhile.
+pub fn end_of<D: Disk>(disk: &D, dir: &Path) -> Result<Offset, OpenError> {
+    let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
+    let snapshot = read::offsets(&names).first().copied().unwrap_or_default();
+    let Some(last) = listing::segments(&names).pop() else { return Ok(snapshot) };
+    if last.has_index
+        && let Some(index) = listing::index_header(disk, dir, last.name)?
+    {
+        return Ok(snapshot.max(index.end_offset));
+    }
+    let end = snapshot.max(last.name.base_offset);
+    let path = dir.join(last.name.log_file_name());
+    let reading = OpenError::io("reading", &path);
+    let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+    let header = match rewrite::read_header(&file).map_err(OpenError::io("reading", &path))? {
+        Ok(header) => header,
+        Err(_) => return Ok(end),
+    };
+    let mut frames = FrameScan::new(&file, &header);
+    let mut next = || match frames.next_frame()? {
+        Ok(_) => Ok(true),
+        Err(ScanEnd::Invalid(FrameError::Lost { .. })) => Ok(frames.step_over_lost()?.is_some()),
+        Err(_) => Ok(false),
+    };
+    loop {
+        match next() {
+            Ok(true) => {}
+            Ok(false) => return Ok(end.max(frames.end().end_offset)),
+            Err(error) => return Err(reading(error)),
+        }
+    }
+}
