@@ -1,10 +1,11 @@
 //! `strandline backup`: a second data directory, of a running server or a stopped one.
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -12,6 +13,7 @@ use indicatif::HumanBytes;
 use serde::Deserialize;
 use strandline_storage::{
     backup::{BackedUp, Reach, back_up_log, last_segment},
+    config::SyncMode,
     data_dir::{DEFAULT_LOG, DEFAULT_TENANT, DataDir},
     error::OpenError,
     io::real::RealDisk,
@@ -27,6 +29,13 @@ use super::staged::Staged;
 use super::target::{Existing, Target, TargetError};
 use crate::runtime::run_when_idle;
 
+/// What was acknowledged is waited for so long beyond the server's interval between syncs,
+const SYNC_WAIT: Duration = Duration::from_secs(5);
+/// and so long in all: an interval may be an hour.
+const SYNC_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often the server is asked meanwhile.
+const SYNC_ASK_EVERY: Duration = Duration::from_millis(50);
+
 /// Makes or renews a backup of a data directory, beside the running server or without one.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -37,13 +46,15 @@ use crate::runtime::run_when_idle;
 DIR is always one complete data directory: the new state is made beside it, verified, and takes its place in \
 one step. Files that never change are hard links where DIR is on the same file system, and copied where it is \
 not; a backup that is renewed copies only what is new. Only an older backup of the same log is replaced, unless \
---replace says so, and never a directory that a server has. What the server has not synced is never in it. Beside a \
+--replace says so, and never a directory that a server has. What the server has not synced is never in it: what it had acknowledged is waited for, a minute at most, and named if it \
+does not come (`serve --sync never`). Beside a \
 running server it works where the processor would be idle, so that appends do not wait for it.
 
 A backup on the same disk does not outlive the disk: copy DIR on to another.
 `strandline restore` makes a data directory of it, up to an offset or a time if wanted.
 
-Exit codes: 0 backed up and verified, 1 failure (the backup before is untouched), 2 usage.")]
+Exit codes: 0 backed up and verified; 1 failure (the backup before is untouched), or the new backup lacks what is named, \
+or keeps the damage that is named (--keep-damaged); 2 usage.")]
 pub struct BackupArguments {
     #[command(flatten)]
     server: ServerAddress,
@@ -87,7 +98,8 @@ enum BackupError {
 /// Runs the command.
 pub fn run(arguments: &BackupArguments) -> ExitCode {
     match back_up(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -95,7 +107,8 @@ pub fn run(arguments: &BackupArguments) -> ExitCode {
     }
 }
 
-fn back_up(arguments: &BackupArguments) -> Result<(), BackupError> {
+/// Whether all is in the backup, and sound.
+fn back_up(arguments: &BackupArguments) -> Result<bool, BackupError> {
     let begun = Instant::now();
     let to = &arguments.to;
     let data = DataDir::open_existing(&RealDisk, &arguments.data).map_err(DirectoryError::from)?;
@@ -113,16 +126,41 @@ fn back_up(arguments: &BackupArguments) -> Result<(), BackupError> {
         })?;
     }
     let staged = Staged::begin(&target)?;
-    let made = back_up_into(arguments, &data, previous.as_ref(), staged.data());
-    match made {
-        Ok(()) => staged.finish()?,
+    let made = match back_up_into(arguments, &data, previous.as_ref(), staged.data()) {
+        Ok(made) => made,
         Err(error) => {
             staged.abandon()?;
             return Err(error);
         }
+    };
+    staged.finish()?;
+    let (to, seconds) = (to.display(), begun.elapsed().as_secs_f64());
+    match made.findings {
+        0 => eprintln!("{to}: verified, in {seconds:.1} s"),
+        1 => eprintln!("{to}: kept with 1 finding, as above; the rest is verified"),
+        findings => {
+            eprintln!("{to}: kept with {findings} findings, as above; the rest is verified")
+        }
     }
-    eprintln!("{}: verified, in {:.1} s", to.display(), begun.elapsed().as_secs_f64());
-    Ok(())
+    for (dir, missing) in &made.missing {
+        eprintln!(
+            "warning: events from {} to {} of {} are not in the backup: they had been acknowledged, and the \
+             server has not synced them; it does once it is stopped in order, or runs with another --sync",
+            missing.start,
+            missing.end,
+            dir.display()
+        );
+    }
+    Ok(made.findings == 0 && made.missing.is_empty())
+}
+
+/// What is in a backup that should not be, and what is not that should.
+#[derive(Debug, Default)]
+struct Made {
+    /// How much damage.
+    findings: u64,
+    /// Acknowledged events of a log's directory.
+    missing: Vec<(PathBuf, Range<Offset>)>,
 }
 
 /// Whether what is in the place of the backup may go, now that so much is known of the logs.
@@ -144,8 +182,8 @@ fn back_up_into(
     data: &DataDir,
     previous: Option<&Existing>,
     target: &DataDir,
-) -> Result<(), BackupError> {
-    let mut findings = 0;
+) -> Result<Made, BackupError> {
+    let mut made = Made::default();
     let logs = directory::names_in(data.path())?;
     let is_running = |(tenant, log): &(String, String)| {
         let locked = lock_shared(&RealDisk, &data.log_dir(tenant, log));
@@ -161,7 +199,7 @@ fn back_up_into(
         let to = target.create_log_dir(&RealDisk, &tenant, &log)?;
         let previous = previous.map(|previous| previous.data.log_dir(&tenant, &log));
         let previous = previous.as_deref().filter(|dir| dir.is_dir());
-        let done = back_up_one(arguments, &tenant, &log, &from, previous, &to)?;
+        let (done, acknowledged) = back_up_one(arguments, &tenant, &log, &from, previous, &to)?;
         eprintln!(
             "{}: up to offset {}; {} files linked, {} copied ({})",
             from.display(),
@@ -170,11 +208,14 @@ fn back_up_into(
             done.copied,
             HumanBytes(done.copied_bytes)
         );
-        findings += verify_one(&to, is_gentle)?;
+        made.findings += verify_one(&to, is_gentle)?;
+        if done.end < acknowledged {
+            made.missing.push((from, done.end..acknowledged));
+        }
         all_done.push((tenant, log, done));
     }
-    if findings > 0 && !arguments.keep_damaged {
-        return Err(BackupError::Damaged { findings });
+    if made.findings > 0 && !arguments.keep_damaged {
+        return Err(BackupError::Damaged { findings: made.findings });
     }
     if let Some(previous) = previous {
         check_previous(arguments, previous, |tenant, log| {
@@ -182,16 +223,26 @@ fn back_up_into(
             same.next().map(|(.., done)| (done.tag, Some(done.end)))
         })?;
     }
-    Ok(())
+    Ok(made)
 }
 
-/// What is asked of the server: how far it has synced, and of which history.
+/// What is asked of the server: of which history, how far it has synced, and how far it goes.
 #[derive(Deserialize)]
 struct Ends {
     durable: u64,
     tag: String,
+    cursor: String,
 }
 
+impl Ends {
+    /// The end of what readers may have seen: the cursor of the newest page says the last offset.
+    fn visible(&self) -> Option<u64> {
+        let (offset, _tag) = self.cursor.split_once('.')?;
+        u64::try_from(offset.parse::<i64>().ok()?.checked_add(1)?).ok()
+    }
+}
+
+/// Also gives the end of what had been acknowledged when it began.
 fn back_up_one(
     arguments: &BackupArguments,
     tenant: &str,
@@ -199,13 +250,18 @@ fn back_up_one(
     from: &Path,
     previous: Option<&Path>,
     to: &Path,
-) -> Result<BackedUp, BackupError> {
+) -> Result<(BackedUp, Offset), BackupError> {
     match lock_shared(&RealDisk, from) {
         // Held until all is copied: no server starts meanwhile.
-        Ok(_lock) => Ok(back_up_log(&RealDisk, from, previous, to, Reach::Stopped)?),
+        Ok(_lock) => {
+            let done = back_up_log(&RealDisk, from, previous, to, Reach::Stopped)?;
+            Ok((done, done.end))
+        }
         Err(OpenError::Locked { .. }) => {
             let ends = ask(arguments, tenant, log)?;
-            let reach = Reach::Synced(Offset::new(ends.durable));
+            let acknowledged = Offset::new(ends.visible().unwrap_or(ends.durable));
+            let durable = wait_until_durable(arguments, tenant, log, from, &ends, acknowledged)?;
+            let reach = Reach::Synced(durable);
             let done = back_up_log(&RealDisk, from, previous, to, reach)?;
             match done.tag {
                 Some(tag) if tag.as_str() != ends.tag => Err(BackupError::Server(format!(
@@ -213,11 +269,38 @@ fn back_up_one(
                     arguments.server.url,
                     from.display()
                 ))),
-                _ => Ok(done),
+                _ => Ok((done, acknowledged)),
             }
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Waits until what had been acknowledged is synced, if that comes by itself, and gives what is then.
+fn wait_until_durable(
+    arguments: &BackupArguments,
+    tenant: &str,
+    log: &str,
+    from: &Path,
+    ends: &Ends,
+    acknowledged: Offset,
+) -> Result<Offset, BackupError> {
+    let interval = match last_segment(&RealDisk, from)?.sync {
+        Some(SyncMode::Never) => return Ok(Offset::new(ends.durable)),
+        Some(SyncMode::Interval { interval_ms }) => Duration::from_millis(interval_ms.into()),
+        Some(SyncMode::Commit) | None => Duration::ZERO,
+    };
+    let until = Instant::now() + (interval + SYNC_WAIT).min(SYNC_WAIT_MAX);
+    let mut durable = Offset::new(ends.durable);
+    while durable < acknowledged && Instant::now() < until {
+        thread::sleep(SYNC_ASK_EVERY);
+        let now = ask(arguments, tenant, log)?;
+        if now.tag != ends.tag {
+            break;
+        }
+        durable = Offset::new(now.durable);
+    }
+    Ok(durable)
 }
 
 fn ask(arguments: &BackupArguments, tenant: &str, log: &str) -> Result<Ends, BackupError> {
@@ -231,7 +314,7 @@ fn ask(arguments: &BackupArguments, tenant: &str, log: &str) -> Result<Ends, Bac
     }
     let client = Client::new(&arguments.server).map_err(|error| failed(error.to_string()))?;
     let log = if log == DEFAULT_LOG { String::new() } else { format!("&log={log}") };
-    let answer = client.get(&format!("/api/v1/events/history?limit=1{log}"), &[]);
+    let answer = client.get(&format!("/api/v1/events/history?order=desc&limit=1{log}"), &[]);
     let text = answer
         .map_err(|error| failed(error.to_string()))?
         .into_body()

@@ -212,7 +212,8 @@ def test_a_damaged_log_replaces_no_backup(tmp_path):
     done = run("backup", "--data", server.data, backup)
     assert done.returncode == 1 and "--keep-damaged" in done.stderr and first in done.stderr, done
     assert json.loads(fine("verify", "--json", backup).stdout)["sound"]
-    fine("backup", "--keep-damaged", "--data", server.data, backup)
+    done = run("backup", "--keep-damaged", "--data", server.data, backup)
+    assert done.returncode == 1 and "kept with 1 finding," in done.stderr and "verified, in" not in done.stderr, done
     assert run("verify", backup).returncode == 1
     assert run("restore", backup, "--data", tmp_path / "restored").returncode == 1
     fine("repair", "--yes", backup)
@@ -276,3 +277,24 @@ def test_a_backup_replaces_nothing_but_an_older_one(tmp_path):
     refused("gave it a new tag", "backup", "--data", tmp_path / "again", backup)
     fine("backup", "--replace", "--data", tmp_path / "again", backup)
     assert sorted(os.listdir(tmp_path)) == ["again", "backup", "file", "link", "live", "nowhere", "real", "stopped", "to-real"]
+
+
+def test_a_backup_has_what_was_acknowledged_or_says_what_it_lacks(tmp_path):
+    """"The backup holds every event that was acknowledged when it was begun": also where syncs come later, and never"""
+    def held(backup):
+        return json.loads(fine("verify", "--json", backup).stdout)["logs"][0]["end"]
+
+    for mode in ("interval:1500", "never"):
+        backup = tmp_path / mode
+        with Server("--shards", "1", "--sync", mode, data=str(tmp_path / f"data-{mode}")) as server:
+            for at in range(7):
+                server.append("t", f"{at}")
+            done = run("backup", "--data", server.data, "--url", server.base, backup)
+            if mode == "never":
+                assert done.returncode == 1 and "events from 0 to 7" in done.stderr, done
+                assert held(backup) == 0
+            else:
+                assert done.returncode == 0 and held(backup) == 7, done
+            server.terminate()
+        fine("backup", "--data", server.data, backup)
+        assert held(backup) == 7
