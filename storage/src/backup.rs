@@ -3,7 +3,7 @@
 //! What is sealed never changes, so it is linked, or copied where links are refused. What is not is copied
 //! frame by frame, and every frame is checked:
 //! ```text
-//! sealed               .log and .idx, linked or copied
+//! sealed               .log and .idx, linked or copied; on another file system linked from the backup before
 //! stubs                .idx: the events are gone on purpose; those as well that an older snapshot alone needs
 //! snapshots            as they are, up to the offset to which the backup reaches
 //! not sealed           a .log of the same name with the frames below the synced offset, and no more
@@ -218,22 +218,19 @@ impl<D: Disk> Backup<'_, D> {
             }
         }
         let temporary = self.temporary(file_name)?;
-        let mut sources = vec![from.clone()];
-        if previous_has_it {
-            sources.extend(self.previous.map(|previous| previous.join(file_name)));
-        }
-        for source in &sources {
-            match self.disk.link(source, &temporary) {
-                Ok(()) => {
-                    self.done.linked += 1;
-                    return self.name(&temporary, &to);
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound && source == &from => {
-                    return Err(OpenError::io("linking", source)(error));
-                }
-                // Another file system, one without links, too many links, not ours: copied.
-                Err(_) => {}
+        match self.disk.link(&from, &temporary) {
+            Ok(()) => return self.name_linked(&temporary, &to),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(OpenError::io("linking", &from)(error));
             }
+            // Another file system, one without links, too many links, not ours: copied.
+            Err(_) => {}
+        }
+        if let Some(previous) = self.previous.map(|previous| previous.join(file_name))
+            && (previous_has_it || (end.is_none() && self.is_same(&from, &previous)))
+            && self.disk.link(&previous, &temporary).is_ok()
+        {
+            return self.name_linked(&temporary, &to);
         }
         let file = self.open_held(&from, Access::Read).map_err(OpenError::io("opening", &from))?;
         let size = file.size().map_err(OpenError::io("reading", &from))?;
@@ -248,6 +245,29 @@ impl<D: Disk> Backup<'_, D> {
         self.name(&temporary, &to)
     }
 
+    /// Whether two small files are equal. A repair may have written one anew under the same name, or a segment
+    /// have become a stub since. What cannot be read is told when it is copied.
+    fn is_same(&self, left: &Path, right: &Path) -> bool {
+        let open = |path| {
+            let file = self.open_held(path, Access::Read)?;
+            let size = file.size()?;
+            Ok::<_, io::Error>((file, size))
+        };
+        let (Ok((right, right_bytes)), Ok((left, left_bytes))) = (open(right), open(left)) else {
+            return false;
+        };
+        let mut at = 0;
+        while left_bytes == right_bytes && at < left_bytes {
+            let bytes = usize::try_from(left_bytes - at).unwrap_or(usize::MAX).min(COPY_BYTES);
+            let piece = |file| read_bytes(file, Position::new(at), bytes);
+            match (piece(&left), piece(&right)) {
+                (Ok(left), Ok(right)) if left.as_slice() == right.as_slice() => at += bytes as u64,
+                _ => return false,
+            }
+        }
+        left_bytes == right_bytes
+    }
+
     /// A free temporary name.
     fn temporary(&self, file_name: &str) -> Result<PathBuf, OpenError> {
         let temporary = self.to.join(format!("{file_name}{TEMPORARY_ENDING}"));
@@ -257,6 +277,11 @@ impl<D: Disk> Backup<'_, D> {
             }
             _ => Ok(temporary),
         }
+    }
+
+    fn name_linked(&mut self, temporary: &Path, to: &Path) -> Result<(), OpenError> {
+        self.done.linked += 1;
+        self.name(temporary, to)
     }
 
     fn name(&self, temporary: &Path, to: &Path) -> Result<(), OpenError> {

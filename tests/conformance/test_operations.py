@@ -1,8 +1,9 @@
 """The day when something went wrong: verify, backup, restore, export, import against real servers."""
 
 import json
-import re
 import os
+import pathlib
+import re
 import shutil
 import subprocess
 import threading
@@ -183,9 +184,23 @@ def test_backups_beside_a_busy_server(tmp_path):
             shutil.rmtree(target)
     # Of a stopped one, on to another file system if there is one.
     shm = "/dev/shm/strandline-backup-test"
+    shutil.rmtree(shm, ignore_errors=True)
     for target in [tmp_path / "stopped"] + ([shm] if os.path.isdir("/dev/shm") else []):
-        for _ in range(2):
-            fine("backup", "--data", server.data, target)
+        target = pathlib.Path(target)
+        for number in range(2):
+            done = fine("backup", "--data", server.data, target)
+            # Of what has not changed nothing is copied again, on another file system neither.
+            assert number == 0 or re.search(r"[1-9]\d* files linked, [012] copied", done.stderr), done
+        for name in os.listdir(target / "default" / "main"):
+            if name.endswith(".idx") and os.stat(target).st_dev != os.stat(tmp_path).st_dev:
+                with open(target / "default" / "main" / name, "r+b") as file:
+                    file.seek(-1, os.SEEK_END)
+                    last = file.read(1)[0]
+                    file.seek(-1, os.SEEK_END)
+                    file.write(bytes([last ^ 1]))  # Another index of the same name and length.
+                assert run("verify", target).returncode == 1
+                fine("backup", "--data", server.data, target)
+                break
         assert json.loads(fine("verify", "--json", target).stdout)["logs"][0]["end"] == acknowledged[0]
     shutil.rmtree(shm, ignore_errors=True)
 
