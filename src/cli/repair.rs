@@ -67,14 +67,17 @@ fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, Directory
     let plan = directory::when_free(|| repair::plan(&RealDisk, log))?;
     for damage in &plan.beyond {
         say(&format!(
-            "beyond repair: {damage}: restore a backup, or `strandline export` the rest"
+            "beyond repair: {damage}: take the file out if it does not belong there, restore a backup, or \
+             `strandline export` the rest"
         ))?;
     }
+    if !plan.beyond.is_empty() {
+        say(&format!("{}: nothing is changed: it would not open after it either", log.display()))?;
+        return Ok(false);
+    }
     if plan.steps.is_empty() {
-        if plan.beyond.is_empty() {
-            say(&format!("{}: nothing to repair", log.display()))?;
-        }
-        return Ok(plan.beyond.is_empty());
+        say(&format!("{}: nothing to repair", log.display()))?;
+        return Ok(true);
     }
     for step in &plan.steps {
         describe(step)?;
@@ -97,7 +100,7 @@ fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, Directory
             ))?;
         }
     }
-    Ok(plan.beyond.is_empty())
+    Ok(true)
 }
 
 fn describe(step: &Step) -> Result<(), DirectoryError> {

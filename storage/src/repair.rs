@@ -65,7 +65,7 @@ pub struct RepairPlan {
     /// In the order of the log.
     pub steps: Vec<Step>,
     /// Damage that no repair can mend: frames that contradict those of other segments, segments that
-    /// overlap.
+    /// overlap. With any of it nothing is done.
     pub beyond: Vec<Corruption>,
 }
 
@@ -127,7 +127,7 @@ impl fmt::Display for Lost {
 /// What a repair did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repaired {
-    /// What it did, and what it could not do.
+    /// What it did.
     pub plan: RepairPlan,
     /// Where the files are that it took out.
     pub aside: PathBuf,
@@ -141,14 +141,15 @@ pub fn plan<D: Disk>(disk: &D, dir: &Path) -> Result<RepairPlan, OpenError> {
     Planner::run(disk, dir)
 }
 
-/// Does what [`plan`] says. `None` if there was nothing to do.
+/// Does what [`plan`] says. `None` if there was nothing to do, or something is beyond repair: the log would not open
+/// after it either, and what is there now tells a person more than what a repair makes of it.
 pub fn repair<D: Disk>(disk: &D, dir: &Path, now: Now) -> Result<Option<Repaired>, OpenError> {
     let _lock = disk.lock_dir(dir, LockMode::Exclusive).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned() },
         _ => OpenError::io("locking", dir)(error),
     })?;
     let plan = Planner::run(disk, dir)?;
-    if plan.steps.is_empty() {
+    if plan.steps.is_empty() || !plan.beyond.is_empty() {
         return Ok(None);
     }
     let mut repair =

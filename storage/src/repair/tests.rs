@@ -284,6 +284,30 @@ fn segments_that_overlap_are_beyond_repair() {
     assert!(!planned(&log.disk).beyond.is_empty());
 }
 
+/// A stray empty file, as a copy that went wrong leaves it, had got an index and another name, and the log did not
+/// open afterwards either.
+#[test]
+fn nothing_is_touched_where_something_is_beyond_repair() {
+    let log = log();
+    let stray = SegmentName::first_generation(Offset::new(25));
+    log.write(&log.path(stray, SegmentFile::Log), &[]);
+    flip(&log, 0, 1, 70);
+    let plan = planned(&log.disk);
+    assert!(!plan.beyond.is_empty() && !plan.steps.is_empty(), "{plan:?}");
+    let state = || {
+        let mut names = log.disk.list(Path::new(DIR)).expect("a directory");
+        names.sort_unstable();
+        let bytes = |name: &String| log.disk.bytes(&Path::new(DIR).join(name)).expect("a file");
+        names.iter().map(|name| (name.clone(), bytes(name))).collect::<Vec<_>>()
+    };
+    let before = state();
+    assert_eq!(repair(&log.disk, Path::new(DIR), now()).expect("a disk that works"), None);
+    assert_eq!(state(), before);
+    assert!(open(&log.disk).is_err());
+    log.disk.remove(&log.path(stray, SegmentFile::Log)).expect("a file");
+    check_repair(&log.disk, 56, &[(4, 8)]);
+}
+
 /// A power cut anywhere in a repair: a second one ends as the first would have, and nothing more is lost.
 #[test]
 fn a_crash_at_any_step_of_a_repair_loses_nothing() {
