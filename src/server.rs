@@ -91,14 +91,15 @@ fn hint_of(error: &OpenError) -> &'static str {
         }
         OpenError::Io { source, .. } => match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                ": make space, or choose another directory with --data"
+                ": the disk is full, and every start begins a new file: make room first, or choose another \
+                 directory with --data; `strandline dump` reads the events without a server"
             }
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 ": it must be writable; --data chooses another directory"
             }
             _ => "",
         },
-        OpenError::Corrupt(_) | OpenError::Config(_) => "",
+        OpenError::MarkerLost { .. } | OpenError::Corrupt(_) | OpenError::Config(_) => "",
     }
 }
 

@@ -76,7 +76,10 @@ pub fn logs_in(dir: &Path) -> Result<Vec<PathBuf>, DirectoryError> {
     if names.iter().any(|name| SegmentName::parse(name).is_some()) {
         return Ok(vec![dir.to_owned()]);
     }
-    Err(DirectoryError::NotOurs { dir: dir.to_owned() })
+    match DataDir::open_existing(&RealDisk, dir) {
+        Err(error @ OpenError::MarkerLost { .. }) => Err(error.into()),
+        _ => Err(DirectoryError::NotOurs { dir: dir.to_owned() }),
+    }
 }
 
 /// The tenants and logs in a data directory, by their names.

@@ -12,6 +12,7 @@ use crate::{
     error::OpenError,
     io::{Access, Disk, DiskFile},
     offset::Position,
+    segment::SegmentName,
 };
 
 /// The marker's name.
@@ -50,6 +51,9 @@ impl DataDir {
         if !names.iter().any(|name| name == MARKER_FILE_NAME) {
             let is_strange =
                 |name: &&String| **name != MARKER_TEMPORARY_FILE_NAME && **name != LOST_AND_FOUND;
+            if has_logs(disk, path, &names) {
+                return Err(OpenError::MarkerLost { dir: path.to_owned() });
+            }
             if names.iter().any(|name| is_strange(&name)) {
                 let what = "it is not empty, and has no STRANDLINE file";
                 return Err(OpenError::NotOurs { dir: path.to_owned(), what });
@@ -64,6 +68,9 @@ impl DataDir {
     pub fn open_existing<D: Disk>(disk: &D, path: &Path) -> Result<DataDir, OpenError> {
         let names = disk.list(path).map_err(|error| listing_error(error, path))?;
         if !names.iter().any(|name| name == MARKER_FILE_NAME) {
+            if has_logs(disk, path, &names) {
+                return Err(OpenError::MarkerLost { dir: path.to_owned() });
+            }
             let what = "it has no STRANDLINE file";
             return Err(OpenError::NotOurs { dir: path.to_owned(), what });
         }
@@ -95,6 +102,16 @@ impl DataDir {
         }
         Ok(log_dir)
     }
+}
+
+/// Whether logs lie where they do in a data directory, below a directory that holds `names`.
+fn has_logs<D: Disk>(disk: &D, path: &Path, names: &[String]) -> bool {
+    let list = |dir: &Path| disk.list(dir).unwrap_or_default();
+    names.iter().map(|name| path.join(name)).any(|tenant| {
+        list(&tenant).iter().any(|log| {
+            list(&tenant.join(log)).iter().any(|name| SegmentName::parse(name).is_some())
+        })
+    })
 }
 
 fn listing_error(error: io::Error, path: &Path) -> OpenError {
@@ -172,7 +189,7 @@ fn check_marker<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::sim::SimDisk;
+    use crate::io::{real::RealDisk, sim::SimDisk};
 
     fn path() -> &'static Path {
         Path::new("/srv/strandline/data")
@@ -206,6 +223,26 @@ mod tests {
         let refused = DataDir::open(&disk, Path::new("/home"));
         assert!(matches!(refused, Err(OpenError::NotOurs { .. })), "{refused:?}");
         assert_eq!(disk.list(Path::new("/home")).expect("listed"), ["letter"], "nothing was added");
+    }
+
+    /// It is refused still, since nothing says of which version it is, and told what it is.
+    #[test]
+    fn a_directory_that_has_lost_its_marker_is_told_so() {
+        let dir = std::env::temp_dir().join(format!("strandline-marker-{}", std::process::id()));
+        let (disk, dir) = (RealDisk, dir.as_path());
+        let data = DataDir::open(&disk, dir).expect("made");
+        let log = data.create_log_dir(&disk, DEFAULT_TENANT, DEFAULT_LOG).expect("made");
+        write(&disk, &log.join("00000000000000000000.1.log"), "x");
+        disk.remove(&dir.join(MARKER_FILE_NAME)).expect("a file");
+        let refused = [DataDir::open(&disk, dir), DataDir::open_existing(&disk, dir)];
+        write(&disk, &dir.join(MARKER_FILE_NAME), "strandline data 1\n");
+        let opened = DataDir::open(&disk, dir);
+        std::fs::remove_dir_all(dir).expect("ours");
+        for refused in refused {
+            let Err(error @ OpenError::MarkerLost { .. }) = refused else { panic!("{refused:?}") };
+            assert!(error.to_string().contains("echo 'strandline data 1' > "), "{error}");
+        }
+        assert_eq!(opened.expect("there"), data);
     }
 
     #[test]

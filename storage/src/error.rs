@@ -35,6 +35,16 @@ pub enum OpenError {
         /// What was found, or missed.
         what: &'static str,
     },
+    /// It holds logs and no marker: a person has to say that it is a data directory.
+    #[error(
+        "{dir} holds logs, but its STRANDLINE file is missing: if it is a data directory, bring the file back \
+         (`echo 'strandline data 1' > {dir}/STRANDLINE`; docs/OPERATIONS.md)",
+        dir = dir.display()
+    )]
+    MarkerLost {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// A newer version wrote it: use that one.
     #[error("{} was written by a newer version (format {version}, this one knows up to {version_max})", file.display())]
     NewerVersion {

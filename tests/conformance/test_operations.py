@@ -313,3 +313,21 @@ def test_a_backup_has_what_was_acknowledged_or_says_what_it_lacks(tmp_path):
             server.terminate()
         fine("backup", "--data", server.data, backup)
         assert held(backup) == 7
+
+
+def test_a_lost_marker_is_named_and_can_be_written_anew(fresh):
+    """OPERATIONS says what the STRANDLINE file holds, and so does the message"""
+    fresh.append("t", "one")
+    fresh.terminate()
+    marker = pathlib.Path(fresh.data) / "STRANDLINE"
+    marker.unlink()
+    for arguments in (["serve", "--listen", "127.0.0.1:0", "--data"], ["verify"], ["repair"], ["dump"], ["backup", "x", "--data"]):
+        done = run(*arguments, fresh.data)
+        assert done.returncode == 1 and f"echo 'strandline data 1' > {fresh.data}/STRANDLINE" in done.stderr, done
+    fine("verify", pathlib.Path(fresh.data) / "default" / "main")
+    operations = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "OPERATIONS.md").read_text()
+    assert "`echo 'strandline data 1' > DIR/STRANDLINE`" in operations
+    subprocess.run(["sh", "-c", f"echo 'strandline data 1' > {fresh.data}/STRANDLINE"], check=True)
+    fine("verify", fresh.data)
+    fresh.start()
+    assert fresh.append("t", "two") == 1
