@@ -17,6 +17,7 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use strandline_storage::topic::Topic;
 
 use super::client::{Client, ClientError, Refusal, ServerAddress};
 use super::progress::bytes_bar;
@@ -40,8 +41,8 @@ pub struct AppendArguments {
     #[command(flatten)]
     server: ServerAddress,
     /// The topic of every line; each line is one event's data: JSON if it parses, else text
-    #[arg(long, required_unless_present = "ndjson", conflicts_with = "ndjson")]
-    topic: Option<String>,
+    #[arg(long, required_unless_present = "ndjson", conflicts_with = "ndjson", value_parser = parse_topic)]
+    topic: Option<Topic>,
     /// Each line is an event object, with its own topic
     #[arg(long)]
     ndjson: bool,
@@ -53,6 +54,10 @@ pub struct AppendArguments {
     event_type: Option<String>,
     /// The file to append; `-` or none is standard input
     file: Option<PathBuf>,
+}
+
+fn parse_topic(text: &str) -> Result<Topic, String> {
+    Topic::parse(text).map_err(|error| error.to_string())
 }
 
 /// One event as the request's body spells it.

@@ -67,6 +67,10 @@ fn parse_pattern(text: &str) -> Result<TopicPattern, String> {
 
 /// Runs the command.
 pub fn run(arguments: &ExportArguments) -> ExitCode {
+    if let Some(until) = arguments.until.filter(|until| until.is_before(arguments.from)) {
+        eprintln!("error: --until {until} is before --from {}", arguments.from);
+        return ExitCode::from(2);
+    }
     let mut out = Output::new(arguments);
     let exported = match &arguments.data {
         Some(_) => out.read_directory(arguments),

@@ -15,6 +15,17 @@ pub enum Place {
     TimeMs(u64),
 }
 
+impl Place {
+    /// Whether this lies before another; of an offset and a time nobody knows.
+    pub fn is_before(self, other: Place) -> bool {
+        match (self, other) {
+            (Place::Offset(this), Place::Offset(other)) => this < other,
+            (Place::TimeMs(this), Place::TimeMs(other)) => this < other,
+            _ => false,
+        }
+    }
+}
+
 impl FromStr for Place {
     type Err = String;
 

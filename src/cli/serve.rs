@@ -16,10 +16,7 @@ use signal_hook::{
     iterator::Signals,
     low_level,
 };
-use strandline_storage::{
-    config::{LogConfig, SyncMode},
-    error::OpenError,
-};
+use strandline_storage::config::{LogConfig, SyncMode};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -106,10 +103,12 @@ fn parse_connections_max(text: &str) -> Result<NonZeroUsize, String> {
 
 fn parse_segment_bytes(text: &str) -> Result<u64, String> {
     let bytes: u64 = text.parse().map_err(|_| "give a number of bytes".to_owned())?;
-    let config = LogConfig { segment_bytes: bytes, ..LogConfig::default() };
-    if bytes < LogConfig::SEGMENT_BYTES_MIN {
-        return Err(format!("the least is {}", LogConfig::SEGMENT_BYTES_MIN));
+    let least = LogConfig::SEGMENT_BYTES_MIN;
+    // What the log itself takes is less, for tests.
+    if bytes < least || !bytes.is_multiple_of(4096) {
+        return Err(format!("give a multiple of 4096, at least {least}"));
     }
+    let config = LogConfig { segment_bytes: bytes, ..LogConfig::default() };
     config.check().map_err(|error| error.to_string())?;
     Ok(bytes)
 }
@@ -140,31 +139,9 @@ pub fn run(arguments: ServeArguments) -> ExitCode {
     match serve(arguments.into_config()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}{}", advice(&error));
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// What to do about it, where the error does not say so itself.
-fn advice(error: &ServeError) -> &'static str {
-    let ServeError::Start(StartError::Open(error)) = error else { return "" };
-    match error {
-        OpenError::Locked { .. } => {
-            ": stop the server that runs there, or name another directory with --data"
-        }
-        OpenError::NotOurs { .. } => ": name an empty or a new directory with --data",
-        OpenError::Io { source, .. } => match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                ": the disk is full, and every start begins a new file: make room first; \
-                 `strandline dump` reads the events without"
-            }
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                ": run this as the user that owns it, or name another directory with --data"
-            }
-            _ => "",
-        },
-        _ => "",
     }
 }
 

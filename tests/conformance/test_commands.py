@@ -111,7 +111,7 @@ def test_tail_begins_anew_where_it_cannot_go_on(server, topic, tmp_path):
 
 @pytest.mark.parametrize("arguments", [
     ["append"], ["append", "--ndjson", "--topic", "a"], ["append", "--ndjson", "--type", "a"], ["append", "--ndjson", "--text"], ["tail", "--limit", "0"], ["verify"], ["dump"], ["dump", "x", "--from", "y"], ["repair"],
-    ["topics", "--colour"],
+    ["topics", "--colour"], ["append", "--topic", "bad/*", "/dev/null"], ["export", "--from", "5", "--until", "3"],
 ])
 def test_usage_errors(arguments):
     """exit 2 usage: nothing that was asked for is silently left out"""
@@ -181,7 +181,10 @@ def test_what_is_printed_can_be_pasted(tmp_path):
 def test_errors_of_directories_say_what_to_do(fresh, tmp_path):
     """Errors say what to do"""
     said = run("serve", "--listen", "127.0.0.1:0", "--data", fresh.data).stderr
-    assert "in use" in said and "--data" in said
+    assert "in use" in said and said.count("--data") == 1, said
+    for bytes_ in (1000, 1048577):
+        said = run("serve", "--segment-bytes", bytes_).stderr
+        assert "a multiple of 4096, at least 1048576" in said, said
     (tmp_path / "mine").write_text("x")
     said = run("serve", "--listen", "127.0.0.1:0", "--data", tmp_path).stderr
     assert "not a data directory" in said and "--data" in said

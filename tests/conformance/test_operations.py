@@ -78,6 +78,9 @@ def test_parts_of_an_export(fresh):
         assert offsets("--from", when) == [2000]
         assert offsets("--until", when) == list(range(2000))
         assert offsets("--from", 5, "--until", 5) == []
+        for arguments in (["--from", 5, "--until", 3], ["--from", when, "--until", "2000-01-01T00:00:00Z"]):
+            done = run("export", *source, *arguments)
+            assert done.returncode == 2 and "is before --from" in done.stderr, done
     parts("--url", fresh.base)
     assert run("export", "--data", fresh.data).returncode == 1, "it is in use"
     fresh.terminate()
