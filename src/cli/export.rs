@@ -11,15 +11,15 @@ use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use strandline_storage::{
-    error::ReadError, io::real::RealDisk, offset::Offset, reader::ReadQuery, selection::Order,
-    stopped::StoppedLog, topic::TopicPattern,
+    backup::last_segment, error::ReadError, io::real::RealDisk, offset::Offset, reader::ReadQuery,
+    selection::Order, stopped::StoppedLog, topic::TopicPattern,
 };
 
 use super::client::{Client, ClientError, ServerAddress};
 use super::directory;
 use super::place::Place;
 use super::progress;
-use super::records::{self, Format};
+use super::records::{self, Format, Origin};
 use crate::{event_json::push_event, timestamp::TimeText};
 
 /// Bytes written, and read from a server, at once.
@@ -90,7 +90,7 @@ pub fn run(arguments: &ExportArguments) -> ExitCode {
 struct Output<'a> {
     out: BufWriter<io::StdoutLock<'a>>,
     format: Format,
-    log: String,
+    origin: Origin,
     events: u64,
     line: Vec<u8>,
     bar: indicatif::ProgressBar,
@@ -107,7 +107,8 @@ impl Output<'_> {
         Output {
             out: BufWriter::with_capacity(BUFFER_BYTES, io::stdout().lock()),
             format: arguments.format,
-            log,
+            // Its tag is read when the log is opened.
+            origin: Origin { log, tag: String::new() },
             events: 0,
             line: Vec::new(),
             bar: progress::bytes_bar(None),
@@ -122,7 +123,7 @@ impl Output<'_> {
             Format::Cloudevents => {
                 self.line.extend_from_slice(if self.events == 0 { b"[" } else { b"," });
                 self.line.push(b'\n');
-                records::push_cloud_event(&mut self.line, object, &self.log)?;
+                records::push_cloud_event(&mut self.line, object, &self.origin)?;
             }
         }
         if self.format == Format::Ndjson {
@@ -160,9 +161,14 @@ impl Output<'_> {
         let data = arguments.data.as_deref().expect("the caller has looked");
         let log = directory::log_in(data).map_err(|error| error.to_string())?;
         let Some(dir) = log else { return Ok(true) };
-        self.log = dir.file_name().map_or_else(String::new, |name| name.display().to_string());
-        let log = directory::when_free(|| StoppedLog::open(&RealDisk, &dir))
-            .map_err(|error| directory::DirectoryError::from(error).to_string())?;
+        self.origin.log =
+            dir.file_name().map_or_else(String::new, |name| name.display().to_string());
+        let told = |error| directory::DirectoryError::from(error).to_string();
+        let log = directory::when_free(|| StoppedLog::open(&RealDisk, &dir)).map_err(told)?;
+        if self.format == Format::Cloudevents {
+            let last = last_segment(&RealDisk, &dir).map_err(told)?;
+            self.origin.tag = last.tag.map_or_else(|| "unknown".to_owned(), |tag| tag.to_string());
+        }
         let offset = |place: Option<Place>, other| match place {
             Some(Place::Offset(offset)) => offset,
             _ => other,
@@ -214,6 +220,13 @@ impl Output<'_> {
         let told = |error: ClientError| error.to_string();
         let client = Client::new(&arguments.server).map_err(told)?;
         let query = query_of(arguments);
+        if self.format == Format::Cloudevents {
+            let page = client.get(&format!("{query}&from=earliest&limit=1"), &[]).map_err(told)?;
+            let text = page.into_body().read_to_string().map_err(|error| error.to_string())?;
+            let page: Page =
+                serde_json::from_str(&text).map_err(|error| format!("an odd answer: {error}"))?;
+            self.origin.tag = page.tag;
+        }
         let (mut from, mut is_whole) = (arguments.from, true);
         loop {
             let path = format!("{query}&{}", from_parameter(from));
@@ -292,6 +305,7 @@ struct EventPlace {
 
 #[derive(Deserialize)]
 struct Page {
+    tag: String,
     gap: Option<Gap>,
 }
 

@@ -30,9 +30,12 @@ const BATCH_BYTES: usize = 1 << 20;
   strandline export --url http://old:7400 | strandline import --url http://new:7400
   strandline import --format cloudevents --topic orders batch.json
   strandline import --make-ids old- everything.ndjson    # may be repeated: nothing is appended twice
+  strandline import --new-ids back- deleted.ndjson       # though the log remembers their ids
 
 Events keep everything but offset and time, which the log gives them. Those with an id that the log has seen \
-within its window are recognised, and counted as duplicates.
+within its window are recognised, and counted as duplicates, also where the events themselves are gone since \
+(`DELETE` of a topic): --new-ids brings those back. The source of a foreign CloudEvent is kept as the header ce-source, \
+and is a part of its id here.
 
 Exit codes: 0 all acknowledged, 1 failure (says which record, and how to go on), 2 usage.")]
 pub struct ImportArguments {
@@ -47,6 +50,9 @@ pub struct ImportArguments {
     /// Gives events without an id one: this and their old offset
     #[arg(long, value_name = "PREFIX")]
     make_ids: Option<String>,
+    /// Gives every event a new id: this and its old id, or else its old offset. So events come back that a DELETE took
+    #[arg(long, value_name = "PREFIX", conflicts_with = "make_ids")]
+    new_ids: Option<String>,
     /// Passes over so many records at the start
     #[arg(long, value_name = "N", default_value_t = 0)]
     skip: u64,
@@ -59,7 +65,11 @@ pub fn run(arguments: &ImportArguments) -> ExitCode {
     match import(arguments) {
         Ok(Counts { events, duplicates: 0 }) => eprintln!("imported {events} events"),
         Ok(Counts { events, duplicates }) => {
-            eprintln!("imported {events} events, of which the log had {duplicates} already");
+            eprintln!(
+                "imported {events} events, of which the log had {duplicates} already\n\
+                 warning: those {duplicates} were not appended again, since the log has seen their ids. If they are \
+                 gone from it (DELETE, trim, retention) and are wanted back: --new-ids PREFIX appends them as new"
+            );
         }
         Err(error) => {
             eprintln!("error: {error}");
@@ -81,8 +91,11 @@ fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
     let (input, size_bytes) = open(arguments)?;
     let bar = progress::bytes_bar(size_bytes);
     let input = BufReader::with_capacity(BATCH_BYTES, bar.wrap_read(input));
-    let conversion =
-        Conversion { topic: arguments.topic.clone(), id_prefix: arguments.make_ids.clone() };
+    let conversion = Conversion {
+        topic: arguments.topic.clone(),
+        id_prefix: arguments.make_ids.clone(),
+        new_ids: arguments.new_ids.clone(),
+    };
     let mut batch =
         Batch { client, body: Vec::new(), numbers: Vec::new(), counts: Counts::default() };
     let mut failure = None;

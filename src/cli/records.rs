@@ -3,7 +3,7 @@
 //! ```text
 //! event object     CloudEvent              note
 //! topic            subject
-//! id               id                      of an event without one: `<log>/<offset>`
+//! id               id                      of an event without one: `<tag>/<offset>`, which no other log has
 //! type             type
 //! key              partitionkey
 //! content_type     datacontenttype
@@ -14,7 +14,10 @@
 //!                  source                  `/api/v1/logs/<log>`
 //! offset           offset                  a string; an import does not keep it
 //! ```
-//! Attributes of foreign CloudEvents that are none of these become headers of the event.
+//! Attributes of foreign CloudEvents that are none of these become headers of the event, and a foreign source does so
+//! as `ce-source`. A CloudEvent is known by source and id together, an event by its id alone: so that of a foreign one
+//! is `<id>@<16 hex digits of its source>` here, which an export takes apart again. Ids of our own exports stay as
+//! they are.
 
 use std::{
     borrow::Cow,
@@ -61,21 +64,38 @@ const CLOUD_MEMBERS: [(&str, &str); 7] = [
     ("data_base64", "data_base64"),
 ];
 /// What of a CloudEvent is none of an event.
-const CLOUD_ONLY: [&str; 6] =
-    ["specversion", "source", "time", "offset", "eventheaders", "dataschema"];
+const CLOUD_ONLY: [&str; 5] = ["specversion", "source", "time", "offset", "eventheaders"];
+/// How the sources of our own CloudEvents begin.
+const OWN_SOURCE: &str = "/api/v1/logs/";
+/// The header that keeps the source of a foreign one, named as in the HTTP binding of CloudEvents.
+const SOURCE_HEADER: &str = "ce-source";
+
+/// Which log an export reads.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// Its name.
+    pub log: String,
+    /// Its tag.
+    pub tag: String,
+}
 
 /// Appends the CloudEvent of an event object that a server wrote.
-pub fn push_cloud_event(out: &mut Vec<u8>, object: &str, log: &str) -> Result<(), String> {
+pub fn push_cloud_event(out: &mut Vec<u8>, object: &str, origin: &Origin) -> Result<(), String> {
     let members = members(object)?;
     let raw = |name: &str| members.get(name).map(|value| value.get());
     out.extend_from_slice(b"{\"specversion\":\"1.0\",\"id\":");
     let offset = raw("offset").unwrap_or("0");
-    match raw("id") {
-        Some(id) => out.extend_from_slice(id.as_bytes()),
-        None => write::string(out, &format!("{log}/{offset}")),
+    let foreign = Foreign::of(raw("id"), raw("headers"));
+    match (&foreign, raw("id")) {
+        (Some(foreign), _) => write::string(out, &foreign.id),
+        (None, Some(id)) => out.extend_from_slice(id.as_bytes()),
+        (None, None) => write::string(out, &format!("{}/{offset}", origin.tag)),
     }
     out.extend_from_slice(b",\"source\":");
-    write::string(out, &format!("/api/v1/logs/{log}"));
+    match &foreign {
+        Some(foreign) => write::string(out, &foreign.source),
+        None => write::string(out, &format!("{OWN_SOURCE}{}", origin.log)),
+    }
     let mut push = |name: &str, value: &str| {
         write::name(out, name);
         out.extend_from_slice(value.as_bytes());
@@ -92,7 +112,11 @@ pub fn push_cloud_event(out: &mut Vec<u8>, object: &str, log: &str) -> Result<()
         }
     }
     push("offset", &format!("\"{offset}\""));
-    if let Some(headers) = raw("headers") {
+    let headers = match &foreign {
+        Some(foreign) => foreign.headers.as_deref(),
+        None => raw("headers"),
+    };
+    if let Some(headers) = headers {
         let mut text = Vec::new();
         write::string(&mut text, headers);
         push("eventheaders", &String::from_utf8(text).expect("JSON is UTF-8"));
@@ -106,6 +130,37 @@ pub fn push_cloud_event(out: &mut Vec<u8>, object: &str, log: &str) -> Result<()
     Ok(())
 }
 
+/// What had been a foreign CloudEvent: its id and source as they were, and what headers remain.
+struct Foreign {
+    id: String,
+    source: String,
+    headers: Option<String>,
+}
+
+impl Foreign {
+    /// `None` of an event that an import has not made of one: its id and headers say so together.
+    fn of(id: Option<&str>, headers: Option<&str>) -> Option<Foreign> {
+        let headers = headers.filter(|headers| headers.contains(SOURCE_HEADER))?;
+        let mut headers: BTreeMap<String, String> = serde_json::from_str(headers).ok()?;
+        let source = headers.remove(SOURCE_HEADER)?;
+        let id: String = serde_json::from_str(id?).ok()?;
+        let id = id.strip_suffix(&source_suffix(&source))?.to_owned();
+        let headers = match headers.is_empty() {
+            true => None,
+            false => Some(serde_json::to_string(&headers).expect("strings are JSON")),
+        };
+        Some(Foreign { id, source, headers })
+    }
+}
+
+/// What tells ids of one source from those of another: FNV-1a over 64 bits, which is the same in every version.
+fn source_suffix(source: &str) -> String {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+    format!("@{:016x}", source.bytes().fold(BASIS, hash))
+}
+
 /// What an import does beside passing events on.
 #[derive(Clone, Debug, Default)]
 pub struct Conversion {
@@ -113,6 +168,8 @@ pub struct Conversion {
     pub topic: Option<String>,
     /// Gives an event that has no id one of this and its offset, or its number among those that are read.
     pub id_prefix: Option<String>,
+    /// Gives every event another id: this and the one that it has, or else as above.
+    pub new_ids: Option<String>,
 }
 
 impl Conversion {
@@ -126,8 +183,10 @@ impl Conversion {
         }
         let mut line = Line::default();
         for name in EVENT_MEMBERS {
-            if let Some(value) = members.get(name) {
-                line.raw(name, value.get());
+            match members.get(name) {
+                Some(id) if name == "id" => self.push_id(&mut line, id.get(), "")?,
+                Some(value) => line.raw(name, value.get()),
+                None => {}
             }
         }
         Ok(self.finish(line, &members, number))
@@ -140,10 +199,21 @@ impl Conversion {
         if version != Some("\"1.0\"") {
             return Err("\"specversion\" is not \"1.0\"".to_owned());
         }
+        let source: Option<String> = match members.get("source") {
+            Some(source) => Some(
+                serde_json::from_str(source.get())
+                    .map_err(|_| "\"source\" is not a string".to_owned())?,
+            ),
+            None => None,
+        };
+        let foreign = source.filter(|source| !source.starts_with(OWN_SOURCE));
+        let suffix = foreign.as_deref().map(source_suffix).unwrap_or_default();
         let mut line = Line::default();
         for (name, own) in CLOUD_MEMBERS {
-            if let Some(value) = members.get(name) {
-                line.raw(own, value.get());
+            match members.get(name) {
+                Some(id) if own == "id" => self.push_id(&mut line, id.get(), &suffix)?,
+                Some(value) => line.raw(own, value.get()),
+                None => {}
             }
         }
         let mut headers: BTreeMap<String, String> = BTreeMap::new();
@@ -162,6 +232,7 @@ impl Conversion {
                 headers.insert(name.to_string(), text);
             }
         }
+        headers.extend(foreign.map(|source| (SOURCE_HEADER.to_owned(), source)));
         if !headers.is_empty() {
             let text = serde_json::to_string(&headers).expect("strings are JSON");
             line.raw("headers", &text);
@@ -169,11 +240,25 @@ impl Conversion {
         Ok(self.finish(line, &members, number))
     }
 
+    /// An id as it stands, unless it is to be another.
+    fn push_id(&self, line: &mut Line, id: &str, suffix: &str) -> Result<(), String> {
+        if suffix.is_empty() && self.new_ids.is_none() {
+            line.raw("id", id);
+            return Ok(());
+        }
+        let id: String =
+            serde_json::from_str(id).map_err(|_| "\"id\" is not a string".to_owned())?;
+        let prefix = self.new_ids.as_deref().unwrap_or_default();
+        line.text("id", &format!("{prefix}{id}{suffix}"));
+        Ok(())
+    }
+
     fn finish(&self, mut line: Line, members: &Members<'_>, number: u64) -> Vec<u8> {
         if let Some(topic) = self.topic.as_ref().filter(|_| !line.has("topic")) {
             line.text("topic", topic);
         }
-        if let Some(prefix) = self.id_prefix.as_ref().filter(|_| !line.has("id")) {
+        let prefix = self.new_ids.as_ref().or(self.id_prefix.as_ref());
+        if let Some(prefix) = prefix.filter(|_| !line.has("id")) {
             let offset = members.get("offset").and_then(|value| value.get().parse().ok());
             line.text("id", &format!("{prefix}{}", offset.unwrap_or(number)));
         }
@@ -313,6 +398,10 @@ mod tests {
 
     const EVENT: &str = r#"{"offset":42,"time":"2025-11-21T04:40:00.007Z","topic":"a/b","type":"t","id":"i","key":"k","headers":{"trace-id":"1"},"content_type":"text/plain","data":"x\n"}"#;
 
+    fn origin() -> Origin {
+        Origin { log: "main".into(), tag: "k3f9q".into() }
+    }
+
     fn text(line: Vec<u8>) -> String {
         String::from_utf8(line).unwrap()
     }
@@ -325,7 +414,11 @@ mod tests {
             "{\"topic\":\"a/b\",\"type\":\"t\",\"id\":\"i\",\"key\":\"k\",\"headers\":{\"trace-id\":\"1\"},\
              \"content_type\":\"text/plain\",\"data\":\"x\\n\"}\n"
         );
-        let conversion = Conversion { topic: Some("c".into()), id_prefix: Some("old-".into()) };
+        let conversion = Conversion {
+            topic: Some("c".into()),
+            id_prefix: Some("old-".into()),
+            ..Conversion::default()
+        };
         let line = conversion.of_event("{\"data\":{\"x\":\r\n 1.50},\"offset\":7}", 3).unwrap();
         assert_eq!(text(line), "{\"data\":{\"x\":   1.50},\"topic\":\"c\",\"id\":\"old-7\"}\n");
         let line = conversion.of_event("{}", 3).unwrap();
@@ -338,7 +431,7 @@ mod tests {
     #[test]
     fn a_cloud_event_says_all_that_the_event_says() {
         let mut cloud = Vec::new();
-        push_cloud_event(&mut cloud, EVENT, "main").unwrap();
+        push_cloud_event(&mut cloud, EVENT, &origin()).unwrap();
         let cloud = text(cloud);
         assert_eq!(
             cloud,
@@ -350,24 +443,75 @@ mod tests {
         assert_eq!(back, value(conversion.of_event(EVENT, 1).unwrap()));
         // One without an id has to have one.
         let mut cloud = Vec::new();
-        push_cloud_event(&mut cloud, r#"{"offset":7,"topic":"a","data_base64":"/w=="}"#, "x")
-            .unwrap();
+        let event = r#"{"offset":7,"topic":"a","data_base64":"/w=="}"#;
+        push_cloud_event(&mut cloud, event, &origin()).unwrap();
         let line = text(conversion.of_cloud_event(&text(cloud), 1).unwrap());
-        assert_eq!(line, "{\"topic\":\"a\",\"id\":\"x/7\",\"data_base64\":\"/w==\"}\n");
+        assert_eq!(line, "{\"topic\":\"a\",\"id\":\"k3f9q/7\",\"data_base64\":\"/w==\"}\n");
     }
 
     #[test]
     fn foreign_cloud_events_keep_their_attributes_as_headers() {
         let event = r#"{"specversion":"1.0","id":"1","source":"/s","type":"com.x","traceparent":"00-1","n":5,"data":[1]}"#;
-        let conversion = Conversion { topic: Some("in".into()), id_prefix: None };
+        let conversion = Conversion { topic: Some("in".into()), ..Conversion::default() };
         let line = text(conversion.of_cloud_event(event, 1).unwrap());
         assert_eq!(
             line,
-            "{\"type\":\"com.x\",\"id\":\"1\",\"data\":[1],\"headers\":{\"n\":\"5\",\"traceparent\":\"00-1\"},\
-             \"topic\":\"in\"}\n"
+            "{\"type\":\"com.x\",\"id\":\"1@07d65507b49cba97\",\"data\":[1],\"headers\":{\"ce-source\":\"/s\",\
+             \"n\":\"5\",\"traceparent\":\"00-1\"},\"topic\":\"in\"}\n"
         );
         assert!(conversion.of_cloud_event("{\"specversion\":\"0.3\"}", 1).is_err());
         assert!(conversion.of_cloud_event("{}", 1).is_err());
+    }
+
+    /// A CloudEvent is known by source and id: those of several sources may have the same id.
+    #[test]
+    fn foreign_cloud_events_are_told_apart_and_exported_as_they_came() {
+        let conversion = Conversion::default();
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let mut ids = std::collections::BTreeSet::new();
+        for source in ["/one", "/two", "urn:three"] {
+            for more in ["", r#","n":"5""#] {
+                let event = format!(
+                    r#"{{"specversion":"1.0","id":"a@b","source":"{source}","subject":"t"{more}}}"#
+                );
+                let line = text(conversion.of_cloud_event(&event, 1).unwrap());
+                ids.insert(value(&line)["id"].to_string());
+                let mut cloud = Vec::new();
+                push_cloud_event(&mut cloud, line.trim(), &origin()).unwrap();
+                let cloud = text(cloud);
+                assert_eq!(value(&cloud)["id"], "a@b");
+                assert_eq!(value(&cloud)["source"], source);
+                let again = text(conversion.of_cloud_event(&cloud, 1).unwrap());
+                assert_eq!(value(&again), value(&line));
+            }
+        }
+        assert_eq!(ids.len(), 3);
+        // An event of our own that happens to have such a header goes out and comes back as it is.
+        let own = r#"{"topic":"t","id":"x","headers":{"ce-source":"/one"}}"#;
+        let mut cloud = Vec::new();
+        push_cloud_event(&mut cloud, own, &origin()).unwrap();
+        let cloud = text(cloud);
+        assert_eq!(value(&cloud)["source"], "/api/v1/logs/main");
+        let back = text(conversion.of_cloud_event(&cloud, 1).unwrap());
+        assert_eq!(value(&back), value(own));
+        for bad in [r#""source":5,"id":"1""#, r#""source":"/s","id":1"#] {
+            let event = format!(r#"{{"specversion":"1.0",{bad}}}"#);
+            assert!(conversion.of_cloud_event(&event, 1).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_event_gets_another_id_where_that_is_wanted() {
+        let conversion = Conversion { new_ids: Some("again-".into()), ..Conversion::default() };
+        for (event, id) in [
+            (r#"{"offset":7,"id":"a"}"#, "again-a"),
+            (r#"{"offset":7}"#, "again-7"),
+            ("{}", "again-3"),
+        ] {
+            let line = conversion.of_event(event, 3).unwrap();
+            assert_eq!(serde_json::from_slice::<serde_json::Value>(&line).unwrap()["id"], id);
+        }
+        assert!(conversion.of_event(r#"{"id":5}"#, 1).is_err());
     }
 
     #[test]

@@ -334,3 +334,45 @@ def test_a_lost_marker_is_named_and_can_be_written_anew(fresh):
     fine("verify", fresh.data)
     fresh.start()
     assert fresh.append("t", "two") == 1
+
+
+def test_events_come_back_after_a_delete(fresh):
+    """the log remembers ids of events that are gone: an import says so, and what to do"""
+    fresh.append("other", "stays")
+    count = fill(fresh)
+    exported = fine("export", "--url", fresh.base, "--topic", "a/**").stdout
+    for topic in ("a/b", "a/c"):
+        assert fresh.request("DELETE", f"/api/v1/topics/{topic}")[0] in (200, 204)
+    done = fine("import", "--url", fresh.base, stdin=exported)
+    assert "warning" in done.stderr and "--new-ids" in done.stderr and "DELETE" in done.stderr, done
+    assert fine("export", "--url", fresh.base, "--topic", "a/**").stdout == ""
+    for already in (0, 3):
+        done = fine("import", "--url", fresh.base, "--new-ids", "back-", stdin=exported)
+        assert ("warning" in done.stderr) == (already > 0), done
+        back = events(fine("export", "--url", fresh.base, "--topic", "a/**").stdout)
+        assert back == [{**event, "id": f"back-{event['id']}"} for event in events(exported)] and len(back) == 3 < count
+
+
+def test_cloud_events_are_known_by_source_and_id():
+    """the same id of several sources is several events, and their sources come back; events without an id of two servers are told apart"""
+    foreign = [{"specversion": "1.0", "id": "1", "source": source, "type": "x", "subject": "in", "traceparent": "00", "data": at} for at, source in enumerate(("/one", "/two"))]
+    exports = []
+    with Server("--shards", "1") as target:
+        for _ in range(2):
+            fine("import", "--url", target.base, "--format", "cloudevents", stdin=json.dumps(foreign))
+        lines = [json.loads(line) for line in fine("export", "--url", target.base).stdout.splitlines()]
+        assert [(line["data"], line["headers"]["ce-source"]) for line in lines] == [(0, "/one"), (1, "/two")]
+        out = json.loads(fine("export", "--url", target.base, "--format", "cloudevents").stdout)
+        assert [(event["id"], event["source"]) for event in out] == [("1", "/one"), ("1", "/two")]
+        for _ in range(2):
+            with Server("--shards", "1") as server:
+                server.append("n", "no id")
+                tag = server.json("GET", "/api/v1/events/history?limit=1")[1]["tag"]
+                exports.append(fine("export", "--url", server.base, "--format", "cloudevents").stdout)
+                assert json.loads(exports[-1])[0]["id"] == f"{tag}/0"
+                server.terminate()
+                assert fine("export", "--data", server.data, "--format", "cloudevents").stdout == exports[-1]
+        for _ in range(2):
+            for exported in exports:
+                fine("import", "--url", target.base, "--format", "cloudevents", stdin=exported)
+        assert target.json("GET", "/api/v1/topics/n")[1]["count"] == 2
