@@ -23,7 +23,7 @@
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
-    sync::{Arc, Weak, atomic::AtomicBool},
+    sync::{Arc, Weak},
 };
 
 pub use crate::{
@@ -42,7 +42,7 @@ use crate::{
     mutation::{self, Mutation},
     offset::{Offset, Position},
     once::{Fingerprints, Ids, Producers},
-    op::{NewFile, PrepareJob, RollJob},
+    op::{Headway, NewFile, PrepareJob, RollJob},
     pace::FramesBegun,
     reader::{TopicCount, count_frames},
     recovery::{self, OpenReport},
@@ -224,9 +224,8 @@ struct Jobs<D: Disk> {
     ends_for_space: bool,
     /// How much the next extension adds.
     step_bytes: u64,
-    /// Tells the extension under way that frames may come to wait for it, which it is told once fewer
-    /// bytes than these are left.
-    extend_urgent: (Arc<AtomicBool>, u64),
+    /// Tells the extension under way how fast it has to be.
+    headway: Arc<Headway>,
     /// How far the segment must be prepared for the frame that waits.
     needed: Position,
     /// The prepared file of the next segment.
@@ -419,7 +418,7 @@ impl<D: Disk> Log<D> {
                 owes_reserve,
                 ends_for_space: false,
                 step_bytes: config.preallocate_bytes_min,
-                extend_urgent: Default::default(),
+                headway: Arc::default(),
                 needed: Position::default(),
                 next_file: None,
                 rolling: false,
