@@ -109,6 +109,9 @@ pub struct Log<D: Disk> {
     frames_begun: FramesBegun,
     /// Whether what is staged has waited for a place in flight.
     has_waited: bool,
+    /// Whether the driver tells when it is idle, and whether it has since the last frame.
+    counts_on_idle: bool,
+    is_idle: bool,
     segments: Arc<SegmentSet<D>>,
     /// Full ones, oldest first, and the active one.
     unsealed: VecDeque<Unsealed<D>>,
@@ -392,6 +395,8 @@ impl<D: Disk> Log<D> {
             depth: CommitDepth::new(config.frames_in_flight_max),
             frames_begun: FramesBegun::default(),
             has_waited: false,
+            counts_on_idle: false,
+            is_idle: false,
             segments: Arc::new(recovered.segments),
             unsealed: VecDeque::from([active]),
             tail,
@@ -444,6 +449,30 @@ impl<D: Disk> Log<D> {
     /// are in flight at a time. Whoever does not tell has the usual two.
     pub fn note_busy(&mut self, busy_ms: u64, now: Now) {
         self.depth.note_time(now.boot_ms, busy_ms);
+    }
+
+    /// The driver will tell when the thread that commits has nothing else to do ([`Log::note_idle`]), as long
+    /// as the log [is gathering](Log::is_gathering). Until then what is staged waits for the frame that is
+    /// under way, and gathers, though more may be.
+    pub fn count_on_idle(&mut self) {
+        self.counts_on_idle = true;
+    }
+
+    /// Whether what is staged could begin as a frame, and waits for one that is under way only because more
+    /// may come meanwhile.
+    pub fn is_gathering(&self) -> bool {
+        let in_flight = self.commit.in_flight();
+        self.counts_on_idle
+            && self.poison.is_none()
+            && !self.staging.is_empty()
+            && (1..self.depth.get()).contains(&in_flight)
+            && !self.jobs.rolling
+            && self.jobs.needed <= self.tail.file.prepared
+    }
+
+    /// The thread that commits has nothing else to do: to gather for longer would cost only time.
+    pub fn note_idle(&mut self) {
+        self.is_idle = true;
     }
 
     /// How many frames are on their way to the device.

@@ -418,6 +418,41 @@ fn zeroing_has_rests_until_what_is_left_is_used_up_or_the_log_closes() {
 }
 
 #[test]
+fn a_log_that_counts_on_idle_gathers_until_it_is_told() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open_with(&disk, tiny());
+    log.run_ops(now(2));
+    let begin = |log: &mut Log<SimDisk>| {
+        append(log, "1");
+        log.next_op(now(2)).filter(|op| matches!(op, Op::Write { .. }))
+    };
+    let (first, second) = (begin(&mut log), begin(&mut log));
+    assert!(first.is_some() && second.is_some(), "nobody said that there is a time for it");
+    assert!(begin(&mut log).is_none() && !log.is_gathering(), "two are enough");
+    for write in [first, second].into_iter().flatten() {
+        log.complete(write.run(&disk), now(2));
+    }
+    log.run_ops(now(2));
+
+    log.count_on_idle();
+    let first = begin(&mut log).expect("nothing is under way");
+    assert!(!log.is_gathering(), "nothing is staged");
+    assert!(begin(&mut log).is_none(), "it gathers");
+    assert!(log.is_gathering());
+    log.note_idle();
+    let second = log.next_op(now(2)).expect("to gather for longer would be in vain");
+    assert!(begin(&mut log).is_none() && !log.is_gathering(), "two are enough for the idle, too");
+    log.note_idle();
+    assert!(log.next_op(now(2)).is_none());
+    log.complete(second.run(&disk), now(2));
+    assert!(log.next_op(now(2)).is_none() && !log.is_gathering(), "the first is still awaited");
+    log.complete(first.run(&disk), now(2));
+    let third = log.next_op(now(2)).expect("nothing is under way");
+    log.complete(third.run(&disk), now(2));
+    assert_eq!(log.visible(), log.next());
+}
+
+#[test]
 fn an_empty_frame_that_a_failed_sync_lost_takes_nothing_with_it() {
     let sync = SyncMode::Interval { interval_ms: 10 };
     // No extension, whose sync would make it durable.
