@@ -8,7 +8,8 @@
 //! ```
 //! Commits are started by one task that appends wake: it runs behind all that is already in the run
 //! queue, so that whatever arrives in the same turn of the loop goes into the same frame. And by the end
-//! of another: what waits is handed to the disk before the answers to what is durable are sent.
+//! of another: what waits is handed to the disk before the answers to what is durable are sent. While one
+//! is under way the next begins when the shard would idle.
 //!
 //! Invariants:
 //! 1. A write's task is never raced or dropped: the kernel would keep the buffer, and nobody would
@@ -55,7 +56,7 @@ use crate::{
         LogAnswer, LogHandle, LogRequest, LogShared,
     },
     mesh::{Sender, Server},
-    runtime::{Driver, end_slice, hurry, run_when_idle},
+    runtime::{Driver, end_slice, give_way, hurry, run_when_idle},
 };
 
 /// Who appended, and is told when it is durable.
@@ -145,7 +146,7 @@ impl Timed {
 
 impl Owner {
     pub(crate) fn new(
-        log: Log<RealDisk>,
+        mut log: Log<RealDisk>,
         disk: RealDisk,
         driver: Driver,
         files: Rc<UringFiles>,
@@ -166,6 +167,9 @@ impl Owner {
         let hands = Hands { driver, disk, files, jobs, background, closing, commits };
         // Known from the start on: whoever asks later while it is looked up gets what was known.
         let space = hands.disk.space(log.dir()).ok();
+        if driver == Driver::IoUring {
+            log.count_on_idle();
+        }
         Ok(Rc::new(Owner {
             told_visible: Cell::new(log.visible()),
             told_synced: Cell::new(log.synced()),
@@ -306,12 +310,16 @@ impl Owner {
         loop {
             let work = self.work.wait();
             self.start_operations();
-            let (is_closed, deadline) = {
+            let (is_closed, is_gathering, deadline) = {
                 let log = self.log.borrow();
-                (log.is_closed(), log.deadline())
+                (log.is_closed(), log.is_gathering(), log.deadline())
             };
             if is_closed {
                 break;
+            }
+            if is_gathering {
+                self.look_whether_idle().await;
+                continue;
             }
             match deadline {
                 Some(boot_ms) => {
@@ -327,6 +335,16 @@ impl Owner {
         self.log.borrow_mut().release();
         self.shared.store_closed();
         self.tell_ended();
+    }
+
+    /// Tells the log that the shard is idle if nothing was appended by all that could run.
+    async fn look_whether_idle(&self) {
+        let next = self.log.borrow().next();
+        give_way().await;
+        let mut log = self.log.borrow_mut();
+        if log.next() == next {
+            log.note_idle();
+        }
     }
 
     /// Where frames that became visible are told on this shard.

@@ -110,6 +110,9 @@ pub trait DiskFile: Send + Sync + 'static {
     fn give_back(&self) {}
     /// Sets the length, filling with zeroes.
     fn set_size(&self, size_bytes: u64) -> io::Result<()>;
+    /// Gives the file a length and blocks up to `to` for writes from `from` on: they lengthen nothing then,
+    /// for which file systems keep all others off the file. It reads as zeroes until they come. A hint.
+    fn allocate(&self, _from: Position, _to: Position) {}
 
     /// Reads exactly `bytes.len()` bytes; `UnexpectedEof` if the file ends before.
     fn read_exact_at(&self, bytes: &mut [u8], position: Position) -> io::Result<()> {

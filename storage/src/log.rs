@@ -23,7 +23,7 @@
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
-    sync::{Arc, Weak, atomic::AtomicBool},
+    sync::{Arc, Weak},
 };
 
 pub use crate::{
@@ -42,7 +42,7 @@ use crate::{
     mutation::{self, Mutation},
     offset::{Offset, Position},
     once::{Fingerprints, Ids, Producers},
-    op::{NewFile, PrepareJob, RollJob},
+    op::{Headway, NewFile, PrepareJob, RollJob},
     pace::FramesBegun,
     reader::{TopicCount, count_frames},
     recovery::{self, OpenReport},
@@ -109,6 +109,9 @@ pub struct Log<D: Disk> {
     frames_begun: FramesBegun,
     /// Whether what is staged has waited for a place in flight.
     has_waited: bool,
+    /// Whether the driver tells when it is idle, and whether it has since the last frame.
+    counts_on_idle: bool,
+    is_idle: bool,
     segments: Arc<SegmentSet<D>>,
     /// Full ones, oldest first, and the active one.
     unsealed: VecDeque<Unsealed<D>>,
@@ -224,9 +227,8 @@ struct Jobs<D: Disk> {
     ends_for_space: bool,
     /// How much the next extension adds.
     step_bytes: u64,
-    /// Tells the extension under way that frames may come to wait for it, which it is told once fewer
-    /// bytes than these are left.
-    extend_urgent: (Arc<AtomicBool>, u64),
+    /// Tells the extension under way how fast it has to be.
+    headway: Arc<Headway>,
     /// How far the segment must be prepared for the frame that waits.
     needed: Position,
     /// The prepared file of the next segment.
@@ -393,6 +395,8 @@ impl<D: Disk> Log<D> {
             depth: CommitDepth::new(config.frames_in_flight_max),
             frames_begun: FramesBegun::default(),
             has_waited: false,
+            counts_on_idle: false,
+            is_idle: false,
             segments: Arc::new(recovered.segments),
             unsealed: VecDeque::from([active]),
             tail,
@@ -419,7 +423,7 @@ impl<D: Disk> Log<D> {
                 owes_reserve,
                 ends_for_space: false,
                 step_bytes: config.preallocate_bytes_min,
-                extend_urgent: Default::default(),
+                headway: Arc::default(),
                 needed: Position::default(),
                 next_file: None,
                 rolling: false,
@@ -445,6 +449,30 @@ impl<D: Disk> Log<D> {
     /// are in flight at a time. Whoever does not tell has the usual two.
     pub fn note_busy(&mut self, busy_ms: u64, now: Now) {
         self.depth.note_time(now.boot_ms, busy_ms);
+    }
+
+    /// The driver will tell when the thread that commits has nothing else to do ([`Log::note_idle`]), as long
+    /// as the log [is gathering](Log::is_gathering). Until then what is staged waits for the frame that is
+    /// under way, and gathers, though more may be.
+    pub fn count_on_idle(&mut self) {
+        self.counts_on_idle = true;
+    }
+
+    /// Whether what is staged could begin as a frame, and waits for one that is under way only because more
+    /// may come meanwhile.
+    pub fn is_gathering(&self) -> bool {
+        let in_flight = self.commit.in_flight();
+        self.counts_on_idle
+            && self.poison.is_none()
+            && !self.staging.is_empty()
+            && (1..self.depth.get()).contains(&in_flight)
+            && !self.jobs.rolling
+            && self.jobs.needed <= self.tail.file.prepared
+    }
+
+    /// The thread that commits has nothing else to do: to gather for longer would cost only time.
+    pub fn note_idle(&mut self) {
+        self.is_idle = true;
     }
 
     /// How many frames are on their way to the device.

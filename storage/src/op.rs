@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -285,25 +285,68 @@ impl<D: Disk> Clone for NewFile<D> {
 /// Zeroes are written in pieces of this size: a commit beside them waits for one at most.
 pub const ZEROING_BYTES: usize = 256 << 10;
 
-/// Between two pieces the disk is left to the commits, while nobody waits: five times as long as a piece takes
-/// on a fast disk. Without it the commits beside 11 to 16 ms of zeroing, four times a second, were all
-/// of the tail of 64 publishers' acknowledgements: p99 1.61 ms, and 0.90 with it.
+/// Between two pieces the disk is left to the commits, while there is time ([`Headway`]): five times as long as a
+/// piece takes on a fast disk. Beside zeroing without a rest each commit takes 0.6 to 0.9 ms instead of 0.15.
 const ZEROING_REST: Duration = Duration::from_millis(1);
+
+/// How far an extension has come, beside what its log has used meanwhile of what it had left.
+///
+/// The log says what is left, the disk thread looks. Zeroing keeps half as far again ahead of the use as it
+/// would need to: 64 publishers never take its rests away, frames at the disk's own speed do at once.
+#[derive(Debug, Default)]
+pub(crate) struct Headway {
+    /// What was left when the extension began.
+    began_bytes: u64,
+    /// What is left now, of that.
+    left_bytes: AtomicU64,
+    /// Somebody waits for it.
+    is_urgent: AtomicBool,
+}
+
+impl Headway {
+    /// Of an extension that begins while there are still `left_bytes`.
+    pub(crate) fn begin(left_bytes: u64) -> Self {
+        let (left, is_urgent) = (AtomicU64::new(left_bytes), AtomicBool::new(false));
+        Headway { began_bytes: left_bytes, left_bytes: left, is_urgent }
+    }
+
+    /// So much is left by now.
+    pub(crate) fn note_left(&self, left_bytes: u64) {
+        self.left_bytes.store(left_bytes, Ordering::Relaxed);
+    }
+
+    /// From now on there is no time for rests.
+    pub(crate) fn hurry(&self) {
+        self.is_urgent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there is time for a rest after `done_bytes` of `all_bytes`.
+    pub(crate) fn has_time(&self, done_bytes: u64, all_bytes: u64) -> bool {
+        let left_bytes = self.left_bytes.load(Ordering::Relaxed);
+        let used_bytes = self.began_bytes.saturating_sub(left_bytes);
+        let product = |a: u64, b: u64| u128::from(a) * u128::from(b);
+        !self.is_urgent.load(Ordering::Relaxed)
+            && 2 * product(done_bytes, self.began_bytes) >= 3 * product(used_bytes, all_bytes)
+    }
+}
 
 /// See [`Job::Extend`].
 pub struct ExtendJob<D: Disk> {
     pub(crate) file: Arc<D::File>,
     pub(crate) from: Position,
     pub(crate) to: Position,
-    /// Set once frames may come to wait for the zeroes.
-    pub(crate) is_urgent: Arc<AtomicBool>,
+    pub(crate) headway: Arc<Headway>,
 }
 
 impl<D: Disk> ExtendJob<D> {
     /// Writes zeroes and syncs: when frames are written there, nothing but data changes on the disk.
     fn run(self) -> io::Result<()> {
-        write_zeroes(&*self.file, self.from, self.to, || {
-            if !self.is_urgent.load(Ordering::Relaxed) {
+        // A write that lengthens the file keeps the commits off it until it is done: they are all asked for
+        // again, by threads of the kernel's that have to be woken (30 to 100 us, one of 35 commits).
+        self.file.allocate(self.from, self.to);
+        let all_bytes = self.to.get().saturating_sub(self.from.get());
+        write_zeroes(&*self.file, self.from, self.to, |done_bytes| {
+            if self.headway.has_time(done_bytes, all_bytes) {
                 thread::sleep(ZEROING_REST);
             }
         })?;
@@ -313,12 +356,12 @@ impl<D: Disk> ExtendJob<D> {
     }
 }
 
-/// Calls `rest` between two pieces.
+/// Calls `rest` between two pieces, with how many bytes are done.
 pub(crate) fn write_zeroes(
     file: &impl DiskFile,
     from: Position,
     to: Position,
-    rest: impl Fn(),
+    rest: impl Fn(u64),
 ) -> io::Result<()> {
     let align_bytes = ALIGN_BYTES as u64;
     assert!(from.get().is_multiple_of(align_bytes) && to.get().is_multiple_of(align_bytes));
@@ -337,7 +380,7 @@ pub(crate) fn write_zeroes(
         position = position.plus(whole as u64);
         left -= whole as u64;
         if left > 0 {
-            rest();
+            rest(position.get() - from.get());
         }
     }
     Ok(())
@@ -375,7 +418,7 @@ impl PrepareJob {
                 (zeroing, Arc::new(created), WriteMode::Buffered)
             }
         };
-        write_zeroes(&*zeroing, Position::default(), self.to, || {})?;
+        write_zeroes(&*zeroing, Position::default(), self.to, |_| {})?;
         zeroing.sync_data()?;
         Ok(NewFile { file, zeroing, mode, prepared: self.to })
     }
@@ -393,7 +436,7 @@ impl PrepareJob {
 /// that.
 fn direct_files<D: Disk>(disk: &D, path: &Path) -> io::Result<[Arc<D::File>; 2]> {
     let zeroing = disk.open(path, Access::Direct)?;
-    write_zeroes(&zeroing, Position::default(), FIRST_FRAME_POSITION, || {})?;
+    write_zeroes(&zeroing, Position::default(), FIRST_FRAME_POSITION, |_| {})?;
     let file = disk.open(path, Access::DirectSync)?;
     Ok([Arc::new(zeroing), Arc::new(file)])
 }
@@ -427,5 +470,32 @@ impl<D: Disk> RollJob<D> {
             disk.sync_dir(&self.dir)?;
         }
         Ok(self.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeroing_rests_while_it_is_half_as_far_again_as_what_was_used() {
+        let headway = Headway::begin(1200);
+        assert!(headway.has_time(0, 400), "nothing is used");
+        headway.note_left(900);
+        assert!(!headway.has_time(149, 400), "a quarter is used: three eighths should be done");
+        assert!(headway.has_time(150, 400));
+        headway.note_left(0);
+        assert!(!headway.has_time(399, 400));
+        headway.note_left(1200);
+        assert!(headway.has_time(1, 400));
+        headway.hurry();
+        assert!(!headway.has_time(399, 400));
+    }
+
+    #[test]
+    fn zeroing_does_not_rest_where_nothing_was_left() {
+        let headway = Headway::begin(0);
+        headway.hurry();
+        assert!(!headway.has_time(1, 2));
     }
 }

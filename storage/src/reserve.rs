@@ -51,11 +51,11 @@ impl ReserveJob {
         let start = Position::default();
         let created = disk.create(&self.path, Access::Write)?;
         let written = match disk.open(&self.path, Access::Direct) {
-            Ok(direct) => match write_zeroes(&direct, start, end, || {}) {
-                Err(error) if is_refusal(&error) => write_zeroes(&created, start, end, || {}),
+            Ok(direct) => match write_zeroes(&direct, start, end, |_| {}) {
+                Err(error) if is_refusal(&error) => write_zeroes(&created, start, end, |_| {}),
                 written => written,
             },
-            Err(_) => write_zeroes(&created, start, end, || {}),
+            Err(_) => write_zeroes(&created, start, end, |_| {}),
         };
         if written.is_err() {
             // A part of it would be in the way of what is to use the rest.

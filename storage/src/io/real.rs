@@ -20,7 +20,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FlockOperation, Mode, OFlags, StatxFlags},
+    fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, StatxFlags},
     io::retry_on_intr,
 };
 
@@ -189,6 +189,12 @@ impl DiskFile for RealFile {
     fn set_size(&self, size_bytes: u64) -> io::Result<()> {
         Ok(retry_on_intr(|| rustix::fs::ftruncate(&self.file, size_bytes))?)
     }
+
+    fn allocate(&self, from: Position, to: Position) {
+        let len = to.get().saturating_sub(from.get());
+        // Not every file system can; and what finds the disk full is met again by the writes.
+        let _ = rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from.get(), len);
+    }
 }
 
 /// See [`DiskFile::hold`].
@@ -308,6 +314,11 @@ mod tests {
         assert_eq!(&bytes[..10], b"\0\0\0hello\0\0");
         let error = file.read_exact_at(&mut bytes, Position::new(0)).expect_err("too short");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        file.allocate(Position::new(10), Position::new(1 << 20));
+        let allocated = file.size().expect("a size");
+        assert!(allocated == 1 << 20 || allocated == 10, "as far as the file system can");
+        file.read_exact_at(&mut bytes[..10], Position::new(0)).expect("what was there");
+        assert_eq!(&bytes[..10], b"\0\0\0hello\0\0");
         let reader = RealDisk.open(&dir.0.join("a"), Access::Read).expect("opened");
         assert!(reader.write_at(b"no", Position::new(0)).is_err());
     }

@@ -181,9 +181,15 @@ impl<D: Disk> Log<D> {
         }
         // Waiting makes frames larger and so fewer. One that is full already has nothing to wait for.
         let is_full = self.staging.staged_bytes() >= self.config.frame_bytes_target;
-        let depth = if is_full { self.config.frames_in_flight_max } else { self.depth.get() };
-        if self.commit.in_flight() >= depth {
-            self.has_waited = true;
+        let is_idle = std::mem::take(&mut self.is_idle);
+        let depth = match self.depth.get() {
+            _ if is_full => self.config.frames_in_flight_max,
+            _ if self.counts_on_idle && !is_idle => 1,
+            depth => depth,
+        };
+        let in_flight = self.commit.in_flight();
+        if in_flight >= depth {
+            self.has_waited |= in_flight >= self.depth.get();
             return None;
         }
         let gathered = self.staging.gather(self.config.frame_bytes_target, EVENTS_MAX);

@@ -8,13 +8,7 @@
 //! snapshot: the state at the end of the sealed part is written down (snapshots.rs)
 //! ```
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{io, sync::Arc};
 
 use super::{Close, JobState, Jobs, Log, NEXT_FILE_NAME, Notice, Now, Tail};
 use crate::{
@@ -23,7 +17,7 @@ use crate::{
     io::Disk,
     mutation::{self, Mutation},
     offset::Position,
-    op::{ExtendJob, Job, JobOutcome, NewFile, Op, PrepareJob, RollJob},
+    op::{ExtendJob, Headway, Job, JobOutcome, NewFile, Op, PrepareJob, RollJob},
     seal::{SealJob, SealOutcome},
     segment::{FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName},
     unsealed::Unsealed,
@@ -85,11 +79,11 @@ impl<D: Disk> Log<D> {
     /// one whole step left when the next begins: frames at the disk's own speed use up half of one meanwhile,
     /// or more, and would wait.
     ///
-    /// An extension rests between its pieces, so that commits have the disk, until a quarter of what was
-    /// left when it began is used up, or it is waited for: at the disk's own speed it has no rest.
+    /// An extension rests between its pieces, so that commits have the disk, as long as it is ahead of what
+    /// is used ([`Headway`]) and nobody waits for it.
     fn next_extension(&mut self) -> Option<Job<D>> {
         if self.jobs.extend == JobState::Running {
-            self.hurry_extension();
+            self.note_headway();
         }
         if self.jobs.extend != JobState::Idle || self.jobs.rolling || self.is_space_owed() {
             return None;
@@ -115,18 +109,21 @@ impl<D: Disk> Log<D> {
         let to = Position::new(wanted.max(self.jobs.needed.get()).min(limit));
         self.jobs.step_bytes = (self.jobs.step_bytes * 2).min(self.config.preallocate_bytes_max);
         self.jobs.extend = JobState::Running;
-        let is_urgent = Arc::new(AtomicBool::new(is_needed));
-        self.jobs.extend_urgent = (Arc::clone(&is_urgent), ahead_bytes / 4 * 3);
+        let headway = Arc::new(Headway::begin(ahead_bytes));
+        if is_needed {
+            headway.hurry();
+        }
+        self.jobs.headway = Arc::clone(&headway);
         let file = Arc::clone(&self.tail.file.zeroing);
-        Some(Job::Extend(ExtendJob { file, from: prepared, to, is_urgent }))
+        Some(Job::Extend(ExtendJob { file, from: prepared, to, headway }))
     }
 
-    fn hurry_extension(&self) {
-        let (is_urgent, left_bytes) = &self.jobs.extend_urgent;
-        let prepared = self.tail.file.prepared;
-        let ahead_bytes = prepared.get().saturating_sub(self.tail.end.get());
-        if ahead_bytes < *left_bytes || self.jobs.needed > prepared || self.close != Close::Open {
-            is_urgent.store(true, Ordering::Relaxed);
+    fn note_headway(&self) {
+        let (headway, prepared) = (&self.jobs.headway, self.tail.file.prepared);
+        headway.note_left(prepared.get().saturating_sub(self.tail.end.get()));
+        let is_waited_for = self.jobs.needed > prepared || self.jobs.rolling;
+        if is_waited_for || self.close != Close::Open {
+            headway.hurry();
         }
     }
 

@@ -9,8 +9,6 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use bytes::Bytes;
 
-use std::sync::atomic::Ordering;
-
 use super::*;
 use crate::{
     append::{Append, ExpectedOffset, OffsetScope, ProducerClaim, ProducerId, ProducerPlace},
@@ -385,7 +383,7 @@ fn zeroing_has_rests_until_what_is_left_is_used_up_or_the_log_closes() {
         let (mut held, mut began_at) = (None, 0);
         let mut count = 0;
         let is_urgent = |op: &Op<SimDisk>| match op {
-            Op::Job { job: Job::Extend(job), .. } => job.is_urgent.load(Ordering::Relaxed),
+            Op::Job { job: Job::Extend(job), .. } => !job.headway.has_time(1, 4),
             _ => unreachable!("it is an extension"),
         };
         loop {
@@ -414,9 +412,44 @@ fn zeroing_has_rests_until_what_is_left_is_used_up_or_the_log_closes() {
                 break;
             }
         }
-        assert!(is_closed || count > began_at, "a quarter of what was left had to go first");
+        assert!(is_closed || count > began_at, "a sixth of what was left had to go first");
         log.complete(held.expect("it is held").run(&disk), now(2));
     }
+}
+
+#[test]
+fn a_log_that_counts_on_idle_gathers_until_it_is_told() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open_with(&disk, tiny());
+    log.run_ops(now(2));
+    let begin = |log: &mut Log<SimDisk>| {
+        append(log, "1");
+        log.next_op(now(2)).filter(|op| matches!(op, Op::Write { .. }))
+    };
+    let (first, second) = (begin(&mut log), begin(&mut log));
+    assert!(first.is_some() && second.is_some(), "nobody said that there is a time for it");
+    assert!(begin(&mut log).is_none() && !log.is_gathering(), "two are enough");
+    for write in [first, second].into_iter().flatten() {
+        log.complete(write.run(&disk), now(2));
+    }
+    log.run_ops(now(2));
+
+    log.count_on_idle();
+    let first = begin(&mut log).expect("nothing is under way");
+    assert!(!log.is_gathering(), "nothing is staged");
+    assert!(begin(&mut log).is_none(), "it gathers");
+    assert!(log.is_gathering());
+    log.note_idle();
+    let second = log.next_op(now(2)).expect("to gather for longer would be in vain");
+    assert!(begin(&mut log).is_none() && !log.is_gathering(), "two are enough for the idle, too");
+    log.note_idle();
+    assert!(log.next_op(now(2)).is_none());
+    log.complete(second.run(&disk), now(2));
+    assert!(log.next_op(now(2)).is_none() && !log.is_gathering(), "the first is still awaited");
+    log.complete(first.run(&disk), now(2));
+    let third = log.next_op(now(2)).expect("nothing is under way");
+    log.complete(third.run(&disk), now(2));
+    assert_eq!(log.visible(), log.next());
 }
 
 #[test]

@@ -180,4 +180,14 @@ impl DiskFile for SimFile {
         }
         if crashes { Err(crash()) } else { Ok(()) }
     }
+
+    fn allocate(&self, _from: Position, to: Position) {
+        let Ok((mut state, crashes)) = self.disk.begin() else { return };
+        // It is a hint: whether it is taken is chance.
+        let content = state.file(self.inode);
+        let is_longer = to_usize(to.get()) > content.size_bytes();
+        if is_longer && !crashes && state.rng.chance(50) {
+            state.file(self.inode).resize(to_usize(to.get()));
+        }
+    }
 }
