@@ -291,6 +291,29 @@ struct Levels {
 }
 
 fn check(text: &str, allowed: &Levels) -> Result<(), TopicError> {
+    if is_plain(text) { Ok(()) } else { check_levels(text, allowed) }
+}
+
+/// Whether it is a topic and a pattern without a doubt, as nearly all are: nothing but printed ASCII, and no
+/// character that means something.
+fn is_plain(text: &str) -> bool {
+    let is_odd = |byte: u8| !(0x20..0x7f).contains(&byte) | (byte == b'*') | (byte == b'$');
+    let odd = text.bytes().fold(false, |odd, byte| odd | is_odd(byte));
+    if odd || text.len() > LEVEL_BYTES_MAX {
+        return false;
+    }
+    let (mut levels, mut before) = (1, b'/');
+    for byte in text.bytes() {
+        if before == b'/' && matches!(byte, b'/' | b'.') {
+            return false;
+        }
+        levels += usize::from(byte == b'/');
+        before = byte;
+    }
+    before != b'/' && levels <= LEVELS_MAX
+}
+
+fn check_levels(text: &str, allowed: &Levels) -> Result<(), TopicError> {
     if text.is_empty() {
         return Err(TopicError::Empty);
     }
@@ -370,6 +393,30 @@ mod tests {
             assert!(Topic::parse(text).is_ok(), "{text:?}");
         }
         assert!(Topic::parse_reserved("$groups/a").is_ok());
+    }
+
+    /// All texts of up to five of these, and long ones.
+    #[test]
+    fn what_is_plain_is_without_a_doubt_a_topic() {
+        let letters = ["a", "/", ".", "*", "$", " ", "\u{1f}", "\u{7f}", "é"];
+        let mut texts = vec![String::new()];
+        let (mut from, mut plain) = (0, 0);
+        for _ in 0..5 {
+            let end = texts.len();
+            for at in from..end {
+                texts.extend(letters.map(|letter| format!("{}{letter}", texts[at])));
+            }
+            from = end;
+        }
+        texts.extend([15, 16, 17, 64, 65].map(|levels| vec!["a"; levels].join("/")));
+        texts.extend([127, 128, 129].map(|bytes| "a".repeat(bytes)));
+        for text in texts.iter().filter(|text| is_plain(text)) {
+            for (reserved, wildcards) in [(false, false), (true, true)] {
+                assert_eq!(check_levels(text, &Levels { reserved, wildcards }), Ok(()), "{text:?}");
+            }
+            plain += 1;
+        }
+        assert!(plain > 200 && is_plain(&"a".repeat(128)) && is_plain(&["a"; 16].join("/")));
     }
 
     #[test]

@@ -17,17 +17,40 @@ const HASHES: u32 = 7;
 const HASHES_MAX: u32 = 32;
 const BITS_AT: usize = 4;
 
-/// The filter's bytes.
-pub(crate) fn encode<'a>(topic_count: usize, names: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    let bits_bytes = (topic_count * BITS_PER_TOPIC).div_ceil(8);
-    let mut bytes = vec![0; BITS_AT + bits_bytes];
-    bytes[..BITS_AT].copy_from_slice(&HASHES.to_le_bytes());
-    for name in names {
-        for bit in bits_of(name, HASHES, bits_bytes) {
-            bytes[BITS_AT + bit / 8] |= 1 << (bit % 8);
+/// A filter that is made of one name after the other.
+pub(crate) struct FilterWriter {
+    bytes: Vec<u8>,
+}
+
+impl FilterWriter {
+    /// Of so many names, none of them yet.
+    pub(crate) fn new(topic_count: usize) -> FilterWriter {
+        let bits_bytes = (topic_count * BITS_PER_TOPIC).div_ceil(8);
+        let mut bytes = vec![0; BITS_AT + bits_bytes];
+        bytes[..BITS_AT].copy_from_slice(&HASHES.to_le_bytes());
+        FilterWriter { bytes }
+    }
+
+    /// Adds one of them.
+    pub(crate) fn add(&mut self, name: &[u8]) {
+        let bits = &mut self.bytes[BITS_AT..];
+        for bit in bits_of(name, HASHES, bits.len()) {
+            bits[bit / 8] |= 1 << (bit % 8);
         }
     }
-    bytes
+
+    /// The filter's bytes.
+    pub(crate) fn finish(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// The filter of some names.
+#[cfg(test)]
+pub(crate) fn encode<'a>(topic_count: usize, names: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut filter = FilterWriter::new(topic_count);
+    names.for_each(|name| filter.add(name));
+    filter.finish()
 }
 
 /// Checks that bytes are a filter.
@@ -50,10 +73,17 @@ pub(crate) fn may_contain(bytes: &[u8], name: &[u8]) -> bool {
 
 fn bits_of(name: &[u8], hashes: u32, bits_bytes: usize) -> impl Iterator<Item = usize> {
     let hash = hash(name);
-    let (first, step) = (hash & u64::from(u32::MAX), (hash >> 32) | 1);
     let bit_count = bits_bytes as u64 * 8;
-    (0..u64::from(hashes)).map(move |turn| {
-        usize::try_from((first + turn * step) % bit_count).expect("below the number of bits")
+    // Two divisions instead of one a bit: none of the sums wraps.
+    let (first, step) = (hash & u64::from(u32::MAX), (hash >> 32) | 1);
+    let (mut bit, step) = (first % bit_count, step % bit_count);
+    (0..hashes).map(move |_| {
+        let this = bit;
+        bit += step;
+        if bit >= bit_count {
+            bit -= bit_count;
+        }
+        usize::try_from(this).expect("below the number of bits")
     })
 }
 
@@ -80,6 +110,19 @@ mod tests {
         assert!(names.iter().all(|name| may_contain(&filter, name)));
         let others = (10_000..110_000).filter(|other| may_contain(&filter, &name(*other))).count();
         assert!(others < 1_500, "{others} of 100000 others");
+    }
+
+    #[test]
+    fn bits_are_those_of_the_format() {
+        for (number, bits_bytes) in (0..1_000).zip([1, 2, 3, 125, 1_250_001].into_iter().cycle()) {
+            let name = format!("rooms/{number}").into_bytes();
+            let hash = hash(&name);
+            let bits: Vec<_> =
+                bits_of(&name, HASHES_MAX, bits_bytes).map(|bit| bit as u64).collect();
+            let (first, step) = (hash & 0xffff_ffff, (hash >> 32) | 1);
+            let of_format = (0..32).map(|turn| (first + turn * step) % (bits_bytes as u64 * 8));
+            assert_eq!(bits, of_format.collect::<Vec<_>>());
+        }
     }
 
     #[test]

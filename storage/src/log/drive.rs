@@ -126,6 +126,9 @@ impl<D: Disk> Log<D> {
             if frame.is_empty() {
                 continue;
             }
+            if frame.topics().len() > 1 {
+                self.topics.look(frame.topics().map(|(number, _)| number));
+            }
             for ((number, _), added) in frame.topics().zip(active.index.last_added()) {
                 let Added { event_count, first_offset, last_offset, last_time_ms } = added;
                 self.topics.add_events(

@@ -63,13 +63,6 @@ impl Names {
         &piece[at..at + place.len()]
     }
 
-    /// The first byte of a name.
-    pub fn first_byte(&self, place: NamePlace) -> u8 {
-        let (piece, at) = (place.at() / PIECE_BYTES, place.at() % PIECE_BYTES);
-        let piece = self.full.get(piece).map_or(&self.last, |piece| &**piece);
-        piece.as_bytes()[at]
-    }
-
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
         self.full.len() * (PIECE_BYTES + size_of::<Arc<String>>()) + self.last.capacity()

@@ -154,6 +154,11 @@ impl Chains {
         if chain.last == NONE { 0 } else { self.links.get(chain.last).next }
     }
 
+    /// Looks at where a chain begins, so that it is near when it is read.
+    pub fn look_first(&self, chain: &Chain) -> u32 {
+        if chain.first == NONE { 0 } else { self.links.get(chain.first).next }
+    }
+
     /// Appends the bytes of a chain to `out`.
     pub fn read(&self, chain: &Chain, out: &mut Vec<u8>) {
         let mut at = chain.first;
