@@ -268,8 +268,8 @@ impl<F> GroupCommit<F> {
 /// that has time, or before a slow device, more frames in flight shorten the wait for a place: 64
 /// publishers: 79k with 1, 85k with 2. (Taken while the machine had other work; on a quiet one 64
 /// publishers showed no clear difference.) So one is in flight while the thread has other work, and others
-/// begin when it is about to idle, where the driver tells it (`Log::note_idle`): 64 publishers 130k appends a
-/// second at 5.9 us where two could always be, 137k at 5.6 us with that. How many others, the rule decides:
+/// begin when it is about to idle, where the driver tells it (`Log::note_idle`): 64 publishers 119k appends a
+/// second where two could always be, 133k with that (medians of four runs in turns). How many others, the rule decides:
 /// every [`WINDOW_MS`] it looks how much of that time the thread was busy, whatever with:
 ///
 /// ```text
