@@ -4,6 +4,9 @@
 //! ```text
 //! cargo bench --bench group_commit [-- FILTER]
 //! ```
+//! `own_code` is the time that the log itself takes for an append and all that follows from it, without
+//! the disk and waiting for it: as it is, of events with ids, and of 64 producers.
+//!
 //! Each publisher has one 256-byte event in flight, as `owner` would stage them. The operations are
 //! done by a few threads, one write each, so that several can be in flight. Files go to the directory
 //! in `STRANDLINE_BENCH_DIR`, or the current one: a `/tmp` in memory would measure nothing.
@@ -21,8 +24,9 @@ use std::{
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use strandline_storage::{
+    append::{Append, OffsetScope, ProducerClaim, ProducerId},
     config::{LogConfig, SyncMode},
-    event::NewEvent,
+    event::{EventId, NewEvent},
     io::real::RealDisk,
     log::{Log, Now, Op, OpOutcome},
     offset::Offset,
@@ -123,6 +127,76 @@ impl Driven {
     }
 }
 
+/// How an append is known again.
+#[derive(Clone, Copy)]
+enum Once {
+    Unknown,
+    Id,
+    Producer,
+}
+
+impl Once {
+    fn name(self) -> &'static str {
+        match self {
+            Once::Unknown => "plain",
+            Once::Id => "with an id",
+            Once::Producer => "of a producer",
+        }
+    }
+
+    /// The append of a number.
+    fn append(self, number: u64, event: &NewEvent) -> Append {
+        const PRODUCERS: u64 = 64;
+        let mut append = Append::from(vec![event.clone()]);
+        match self {
+            Once::Unknown => {}
+            Once::Id => {
+                append.events[0].id = EventId::parse(&format!("event-{number}")).ok();
+            }
+            Once::Producer => {
+                let name = format!("producer-{}", number % PRODUCERS);
+                let id = ProducerId::parse(&name).expect("a name");
+                let (epoch, seq, scope) = (0, number / PRODUCERS, OffsetScope::Topic);
+                append.producer = Some(ProducerClaim { id, epoch, seq, scope });
+            }
+        }
+        append
+    }
+}
+
+impl Driven {
+    /// Appends `events` and returns how long the log's own code took for them.
+    fn own_time(&mut self, once: Once, appended: &mut u64, events: u64) -> Duration {
+        let mut took = Duration::ZERO;
+        let end = self.log.next().plus(events);
+        while self.log.visible() < end {
+            let room = 256 - self.log.next().since(self.log.visible());
+            let count = room.min(end.since(self.log.next()));
+            let numbers = *appended..*appended + count;
+            *appended += count;
+            let appends: Vec<_> = numbers.map(|number| once.append(number, &self.event)).collect();
+            let time = now(self.started);
+            let began = Instant::now();
+            for append in appends {
+                self.log.append(append, time).expect("staged");
+            }
+            let ops: Vec<_> = std::iter::from_fn(|| self.log.next_op(time)).collect();
+            took += began.elapsed();
+            for op in ops {
+                let thread = if matches!(op, Op::Job { .. }) { THREADS - 1 } else { 0 };
+                self.ops[thread].send(op).expect("the threads live as long as the log");
+            }
+            let outcome = self.outcomes.recv().expect("an operation is under way");
+            let time = now(self.started);
+            let began = Instant::now();
+            self.log.complete(outcome, time);
+            black_box(self.log.take_published());
+            took += began.elapsed();
+        }
+        took
+    }
+}
+
 impl Drop for Driven {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.dir).ok();
@@ -142,5 +216,16 @@ fn group_commit(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, group_commit);
+fn own_code(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("own_code");
+    group.sample_size(20).throughput(Throughput::Elements(1));
+    for once in [Once::Unknown, Once::Id, Once::Producer] {
+        let (mut driven, mut appended) = (Driven::open(SyncMode::Commit), 0);
+        group.bench_function(once.name(), |bencher| {
+            bencher.iter_custom(|events| driven.own_time(once, &mut appended, events));
+        });
+    }
+}
+
+criterion_group!(benches, group_commit, own_code);
 criterion_main!(benches);

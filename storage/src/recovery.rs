@@ -601,7 +601,16 @@ impl<D: Disk> Recovery<'_, D> {
             return Ok(false);
         }
         self.check_length(found, index.header().end_position)?;
-        index.for_each_topic(|name, topic| self.add_topic(&path, header, end, name, topic))?;
+        // Some at a time, so that the waits for what is known of them overlap.
+        let mut some = SomeTopics::default();
+        index.for_each_topic(|name, topic| {
+            some.push(name, topic);
+            if some.topics.len() < SomeTopics::COUNT {
+                return Ok(());
+            }
+            self.add_topics(&path, header, end, &mut some)
+        })?;
+        self.add_topics(&path, header, end, &mut some)?;
         self.add_gone(&path, &index)?;
         self.add_state(&index);
         self.push_sealed(SealedSegment::open(self.disk, self.dir, found.name)?);
@@ -637,6 +646,23 @@ impl<D: Disk> Recovery<'_, D> {
         Ok(())
     }
 
+    fn add_topics(
+        &mut self,
+        path: &Path,
+        header: &SegmentHeader,
+        end: Offset,
+        some: &mut SomeTopics,
+    ) -> Result<(), OpenError> {
+        self.topics.look_at_names(some.topics.iter().map(|(_, topic)| topic.number));
+        let mut start = 0;
+        for (name_end, topic) in &some.topics {
+            self.add_topic(path, header, end, &some.names[start..*name_end], topic)?;
+            start = *name_end;
+        }
+        some.clear();
+        Ok(())
+    }
+
     fn add_topic(
         &mut self,
         path: &Path,
@@ -669,6 +695,27 @@ impl<D: Disk> Recovery<'_, D> {
             topic.last_time_ms,
         );
         Ok(())
+    }
+}
+
+/// Topics of an index, with the ends of their names among all of those.
+#[derive(Default)]
+struct SomeTopics {
+    names: String,
+    topics: Vec<(usize, TopicSummary)>,
+}
+
+impl SomeTopics {
+    const COUNT: usize = 64;
+
+    fn push(&mut self, name: &str, topic: &TopicSummary) {
+        self.names.push_str(name);
+        self.topics.push((self.names.len(), *topic));
+    }
+
+    fn clear(&mut self) {
+        self.names.clear();
+        self.topics.clear();
     }
 }
 

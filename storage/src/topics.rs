@@ -31,6 +31,8 @@ use order::Order;
 /// Tables of numbers; which one is told by bits of the hash that a table does not look at.
 const PARTS: usize = 256;
 const PART_SHIFT: u32 = 44;
+/// Of how many topics what is known is looked at before it is used.
+const LOOKED_AT: usize = 64;
 /// Entries of a page.
 const PAGE: usize = 256;
 
@@ -232,6 +234,14 @@ impl TopicTable {
                 _ => self.find_hashed(*hash, topic),
             })
             .collect()
+    }
+
+    /// Looks at the names of topics that may have these numbers, before they are declared: for the same reason.
+    pub(crate) fn look_at_names(&self, numbers: impl Iterator<Item = TopicNumber>) {
+        let names = numbers.filter_map(|number| self.name_of(number));
+        let names: Vec<&str> = names.collect();
+        let bytes = names.iter().map(|name| u64::from(name.as_bytes()[0]));
+        std::hint::black_box(bytes.sum::<u64>());
     }
 
     /// Looks at what is known of some topics that have their numbers, so that it is near when events are
@@ -482,10 +492,33 @@ impl TopicTable {
         let name = self.names.add(topic);
         self.entries.put(number, Entry { name, ..Entry::NONE });
         let (entries, names, hasher) = (&self.entries, &self.names, &self.hasher);
-        self.numbers[part_of(hash)].insert_unique(hash, number, |number| {
-            hasher.hash_one(name_at(entries, names, *number))
-        });
+        let part = &mut self.numbers[part_of(hash)];
+        if part.len() == part.capacity() {
+            grow(
+                part,
+                |number| names.get(entries.get(number).expect("numbers are known").name),
+                hasher,
+            );
+        }
+        part.insert_unique(hash, number, |_| unreachable!("there is room"));
     }
+}
+
+/// Moves numbers to a table of twice the size. It would find each name by itself, and wait for it.
+fn grow<'a>(part: &mut HashTable<u32>, name_of: impl Fn(u32) -> &'a str, hasher: &RandomState) {
+    let numbers: Vec<u32> = part.iter().copied().collect();
+    let mut larger = HashTable::with_capacity((2 * numbers.len()).max(1));
+    for numbers in numbers.chunks(LOOKED_AT) {
+        // Names are looked at together, so that the waits for them overlap.
+        let names: Vec<&str> = numbers.iter().map(|number| name_of(*number)).collect();
+        let bytes = names.iter().map(|name| u64::from(name.as_bytes()[0]));
+        std::hint::black_box(bytes.sum::<u64>());
+        for (number, name) in numbers.iter().zip(names) {
+            let hash = hasher.hash_one(name);
+            larger.insert_unique(hash, *number, |_| unreachable!("there is room"));
+        }
+    }
+    *part = larger;
 }
 
 fn part_of(hash: u64) -> usize {
