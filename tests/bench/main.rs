@@ -55,8 +55,7 @@ fn append_counts_acknowledgements() {
     for (point, rate) in open["points"].as_array().expect("a list").iter().zip([200.0, 400.0]) {
         assert_eq!(number(&point["rate_per_s"]), rate);
         let acks = number(&point["ack"]["count"]);
-        // As many as are due, or fewer where the machine has other work: never all that could be.
-        assert!(acks > 0.0 && acks < rate * 0.6, "{acks} at {rate}/s in 0.4 s");
+        assert!((acks - rate * 0.4).abs() < rate * 0.2, "{acks} at {rate}/s in 0.4 s");
     }
 }
 
