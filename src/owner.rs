@@ -199,7 +199,7 @@ impl Owner {
             return self.refuse(to, chain.as_ref(), AppendError::AfterRefused);
         }
         let (since, events) = (Instant::now(), append.events.len() as u64);
-        let appended = self.log.borrow_mut().append(append, clock::now());
+        let appended = self.log.borrow_mut().append(append, clock::now_at(since));
         let (wait, result) = match appended {
             Ok(Appended { first, last, wait, duplicates, producer, .. }) => {
                 let sync = self.shared.sync();

@@ -15,6 +15,7 @@ use monoio::time::Instant;
 
 use super::deadline::Deadline;
 use crate::{
+    clock,
     config::Limits,
     http::body::{BodyDecoder, BodyPiece},
     local::SignalWait,
@@ -38,7 +39,7 @@ pub(super) struct Inbound<'a> {
     /// The wait for the drain to begin, for as long as the connection lives.
     drain_moved: Option<SignalWait<'a>>,
     deadline: Deadline,
-    /// When something came last.
+    /// When something came last, some milliseconds more or less.
     last_came: Instant,
     /// When a body must have ended; set once the server drains.
     body_ends: Option<Instant>,
@@ -160,7 +161,7 @@ impl<'a> Inbound<'a> {
             return Poll::Ready(Ok(Came::End));
         }
         let read_bytes = ready!(self.socket.poll_recv(buffer, context))?;
-        self.last_came = Instant::now();
+        self.last_came = clock::coarse_instant().into();
         self.is_ended = read_bytes == 0;
         Poll::Ready(Ok(if self.is_ended { Came::End } else { Came::Bytes }))
     }
