@@ -439,6 +439,10 @@ impl Owner {
         monoio::spawn(async move {
             let outcome = outcome.await;
             owner.complete(outcome);
+            if owner.log.borrow().is_short_of_time() {
+                // What has come meanwhile goes into the next frame, which so are fewer.
+                end_slice().await;
+            }
             let has_started = owner.start_operations();
             let is_alone = has_started && owner.log.borrow().frames_in_flight() == 1;
             if is_alone && owner.hands.driver == Driver::IoUring {

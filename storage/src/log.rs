@@ -475,6 +475,12 @@ impl<D: Disk> Log<D> {
         self.is_idle = true;
     }
 
+    /// Whether the thread that commits has hardly a moment to spare, by what [`Log::note_busy`] told: then
+    /// larger frames, and so fewer, shorten the wait for all.
+    pub fn is_short_of_time(&self) -> bool {
+        self.depth.get() == 1
+    }
+
     /// How many frames are on their way to the device.
     pub fn frames_in_flight(&self) -> usize {
         self.commit.in_flight()
