@@ -240,7 +240,17 @@ impl Reader<'_> {
             self.inbound.fill(deadline, || None).await
         } else {
             self.inbound.rest();
-            poll_fn(|context| self.poll_requests(context)).await
+            let mut is_waiting = false;
+            poll_fn(|context| {
+                // Mostly it is an answer that the task was woken for.
+                if is_waiting && !self.inbound.has_news() {
+                    return Poll::Pending;
+                }
+                let polled = self.poll_requests(context);
+                is_waiting = polled.is_pending();
+                polled
+            })
+            .await
         };
         match came {
             Ok(Came::Bytes) => None,

@@ -51,11 +51,18 @@ pub struct SignalWait<'a> {
     place: Option<usize>,
 }
 
+impl SignalWait<'_> {
+    /// Whether the signal was raised since the wait began.
+    pub fn is_over(&self) -> bool {
+        self.signal.epoch.get() != self.epoch
+    }
+}
+
 impl Future for SignalWait<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.signal.epoch.get() != self.epoch {
+        if self.is_over() {
             self.place = None;
             return Poll::Ready(());
         }

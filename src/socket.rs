@@ -180,6 +180,11 @@ impl State {
 }
 
 impl Socket {
+    /// Whether there may be something to read: [`Socket::poll_recv`] would look.
+    pub fn may_read(&self) -> bool {
+        self.place.state.is_readable.get()
+    }
+
     /// Reads into the space that `buffer` has, which must have some, and returns how many bytes came; 0
     /// when nothing more will come.
     pub fn poll_recv(

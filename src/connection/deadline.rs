@@ -14,6 +14,11 @@ pub(super) struct Deadline {
 }
 
 impl Deadline {
+    /// Whether the timer has rung since [`Deadline::poll`] last looked at it, too early or not.
+    pub(super) fn has_rung(&self) -> bool {
+        self.timer.as_ref().is_some_and(|timer| timer.is_elapsed())
+    }
+
     /// Ready once `at` has passed. Each call may name another time.
     pub(super) fn poll(&mut self, at: Instant, context: &mut Context<'_>) -> Poll<()> {
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));

@@ -166,6 +166,13 @@ impl<'a> Inbound<'a> {
         Poll::Ready(Ok(if self.is_ended { Came::End } else { Came::Bytes }))
     }
 
+    /// Whether anything has happened that ends a wait by [`Inbound::poll_into`], [`Inbound::poll_drain`] and
+    /// [`Inbound::poll_idle`]. If not, they need not be polled again in the same task.
+    pub(super) fn has_news(&self) -> bool {
+        let has_moved = self.drain_moved.as_ref().is_none_or(SignalWait::is_over);
+        self.socket.may_read() || has_moved || self.deadline.has_rung()
+    }
+
     /// Ready when nothing has come for `idle`, unless that is the connection's own doing.
     pub(super) fn poll_idle(
         &mut self,
