@@ -15,14 +15,16 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     append::{Append, ExpectedOffset, OffsetScope, ProducerClaim, ProducerId, ProducerPlace},
+    config::SyncMode,
     control::{Control, TopicRule, TopicTrimmed, TopicsDeleted},
-    error::{AppendError, Corruption},
+    error::{AppendError, Corruption, OpenError},
     event::{EventId, NewEvent},
     io::{
         Access, DiskFile,
         sim::{Fault, SimDisk},
     },
     reader::ReadQuery,
+    recovery::OpenReport,
     scan::FrameScan,
     selection::Order,
     topic::Topic,
