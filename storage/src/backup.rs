@@ -140,12 +140,7 @@ impl<D: Disk> Backup<'_, D> {
         }
         for name in there.iter().filter(|name| !wanted.contains(name)) {
             let path = self.to.join(name);
-            match self.disk.remove(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(OpenError::io("removing", &path)(error));
-                }
-                _ => {}
-            }
+            self.disk.remove_if_there(&path).map_err(OpenError::io("removing", &path))?;
         }
         self.disk.sync_dir(self.to).map_err(OpenError::io("syncing the directory", self.to))?;
         Ok(self.done)
@@ -271,12 +266,8 @@ impl<D: Disk> Backup<'_, D> {
     /// A free temporary name.
     fn temporary(&self, file_name: &str) -> Result<PathBuf, OpenError> {
         let temporary = self.to.join(format!("{file_name}{TEMPORARY_ENDING}"));
-        match self.disk.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(OpenError::io("removing", &temporary)(error))
-            }
-            _ => Ok(temporary),
-        }
+        self.disk.remove_if_there(&temporary).map_err(OpenError::io("removing", &temporary))?;
+        Ok(temporary)
     }
 
     fn name_linked(&mut self, temporary: &Path, to: &Path) -> Result<(), OpenError> {
@@ -286,12 +277,7 @@ impl<D: Disk> Backup<'_, D> {
 
     fn name(&self, temporary: &Path, to: &Path) -> Result<(), OpenError> {
         // A rename between two names of one file does nothing.
-        match self.disk.remove(to) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(OpenError::io("removing", to)(error));
-            }
-            _ => {}
-        }
+        self.disk.remove_if_there(to).map_err(OpenError::io("removing", to))?;
         self.disk.rename(temporary, to).map_err(OpenError::io("renaming", temporary))
     }
 
