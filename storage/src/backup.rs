@@ -25,7 +25,6 @@ use crate::{
     frame::FrameError,
     io::{Access, Disk, DiskFile},
     listing::{self, Listed},
-    new_segment::write_all,
     offset::{Offset, Position},
     rewrite,
     scan::{FrameScan, SCAN_BYTES, ScanEnd},
@@ -410,7 +409,7 @@ impl<F: DiskFile> Copied<F> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        write_all(&self.file, &self.pending, self.at)?;
+        self.file.write_all_at(&self.pending, self.at)?;
         self.at = self.at.plus(self.pending.len() as u64);
         self.pending.clear();
         Ok(())
@@ -430,7 +429,7 @@ pub(crate) fn copy_file<F: DiskFile>(file: &F, copy: &F, end: Position) -> io::R
     while at < end {
         let left = usize::try_from(end.get() - at.get()).unwrap_or(usize::MAX);
         let piece = read_bytes(file, at, left.min(COPY_BYTES))?;
-        write_all(copy, piece.as_slice(), at)?;
+        copy.write_all_at(piece.as_slice(), at)?;
         at = at.plus(piece.len() as u64);
     }
     copy.sync_data()

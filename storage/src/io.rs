@@ -134,6 +134,19 @@ pub trait DiskFile: Send + Sync + 'static {
         }
         Ok(())
     }
+
+    /// Writes all of `bytes` where a short write says no more than that the disk is nearly full: beside the
+    /// log, never to its active segment.
+    fn write_all_at(&self, bytes: &[u8], position: Position) -> io::Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.write_at(&bytes[done..], position.plus(done as u64))? {
+                0 => return Err(io::ErrorKind::StorageFull.into()),
+                written => done += written,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Reads a part of a file without blocking the caller's thread, if the caller has a way to.
