@@ -12,7 +12,10 @@
 //!    JSON that is stored is valid and at most 64 deep, so that rendering need not look into it.
 //! 3. Strict in: what is unknown, repeated or contradictory is refused by name.
 
+mod data;
+mod faults;
 mod fields;
+mod form;
 mod headers;
 mod media_type;
 mod object;
@@ -23,9 +26,9 @@ pub(crate) mod sample;
 mod terms;
 mod values;
 
+pub use form::{EventsForm, check_json_body};
 pub use object::{
-    ARRAY_EVENTS_MAX, EventFields, EventsForm, ParsedEvents, check_json_body, new_event,
-    parse_event, parse_events,
+    ARRAY_EVENTS_MAX, EventFields, ParsedEvents, new_event, parse_event, parse_events,
 };
 pub use raw::RawAppend;
 pub use render::{push_event, push_websocket_event};

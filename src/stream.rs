@@ -18,6 +18,7 @@ pub mod matching;
 mod pages;
 pub mod pulse;
 pub mod search;
+pub mod start;
 pub mod subscribers;
 pub mod subscription;
 pub mod view;

@@ -16,7 +16,7 @@ use super::{
     load::{Load, Publisher},
     net::{self, Interest, Poll, Ready, Timer, now_ns},
     record::Meter,
-    subscriber::{Seen, Subscriber},
+    subscriber::{Arrival, Seen, Subscriber},
     target::{From, PublisherWire, SubscriberWire, Target},
 };
 
@@ -399,7 +399,8 @@ impl<'t, T: Target> Engine<'t, T> {
             self.received_bytes += u64::try_from(bytes - kept_bytes).expect("the buffer's size");
             let now = now_ns();
             self.last_news_ns = now;
-            subscriber.take(index, &self.buffer[..bytes], now, &mut self.seen)?;
+            let arrival = Arrival { index, bytes: &self.buffer[..bytes], now_ns: now };
+            subscriber.take(arrival, &mut self.seen)?;
             if !subscriber.ready && subscriber.wire.is_ready() {
                 subscriber.ready = true;
                 self.connecting -= 1;

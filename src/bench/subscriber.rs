@@ -35,6 +35,17 @@ pub struct Subscriber<W> {
     last: Option<Stamp>,
 }
 
+/// What a subscriber has received.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// Which subscriber.
+    pub index: u32,
+    /// What its link had kept, and what came behind it.
+    pub bytes: &'a [u8],
+    /// When it came.
+    pub now_ns: u64,
+}
+
 /// What subscribers have seen.
 #[derive(Debug)]
 pub struct Seen {
@@ -127,62 +138,47 @@ impl<W: SubscriberWire> Subscriber<W> {
         }
     }
 
-    /// Takes `input`, received at `now_ns` behind what the link kept; what it cannot be done with yet, the
-    /// link keeps. An error says why the connection can go on no longer.
-    pub fn take(
-        &mut self,
-        index: u32,
-        input: &[u8],
-        now_ns: u64,
-        seen: &mut Seen,
-    ) -> Result<(), String> {
+    /// Takes what it has received; what it cannot be done with yet, the link keeps. An error says why the
+    /// connection can go on no longer.
+    pub fn take(&mut self, arrival: Arrival<'_>, seen: &mut Seen) -> Result<(), String> {
         let before = seen.delivered;
-        let done = self.follow_or_parse(index, input, now_ns, seen);
+        let done = self.follow_or_parse(arrival, seen);
         self.received += seen.delivered - before;
         done
     }
 
-    fn follow_or_parse(
-        &mut self,
-        index: u32,
-        input: &[u8],
-        now_ns: u64,
-        seen: &mut Seen,
-    ) -> Result<(), String> {
+    fn follow_or_parse(&mut self, arrival: Arrival<'_>, seen: &mut Seen) -> Result<(), String> {
         let (Some(follower), Some(stream)) = (&mut self.follower, &seen.stream) else {
-            return self.parse(index, input, now_ns, seen);
+            return self.parse(arrival, seen);
         };
         let (checker, receipts, delivered) =
             (&mut seen.checker, &mut seen.receipts, &mut seen.delivered);
-        let followed = stream.follow(follower, input, |stamp| {
+        let followed = stream.follow(follower, arrival.bytes, |stamp| {
             *delivered += 1;
-            deliver(checker, receipts, index, stamp, now_ns);
+            deliver(checker, receipts, arrival.index, stamp, arrival.now_ns);
         });
         match followed {
             Followed::Whole => {
                 self.link.keep(&[]);
                 Ok(())
             }
-            Followed::ToTheEnd(known) => self.parse_ahead(index, &input[known..], now_ns, seen),
+            Followed::ToTheEnd(known) => {
+                self.parse_ahead(Arrival { bytes: &arrival.bytes[known..], ..arrival }, seen)
+            }
             Followed::Other => {
                 let mut begun = self.leave(seen)?;
                 if begun.is_empty() {
-                    return self.parse(index, input, now_ns, seen);
+                    return self.parse(arrival, seen);
                 }
-                begun.extend_from_slice(input);
-                self.parse(index, &begun, now_ns, seen)
+                begun.extend_from_slice(arrival.bytes);
+                self.parse(Arrival { bytes: &begun, ..arrival }, seen)
             }
         }
     }
 
     /// Parses what nobody has had yet, and lets the others have it, if it can.
-    fn parse_ahead(
-        &mut self,
-        index: u32,
-        input: &[u8],
-        now_ns: u64,
-        seen: &mut Seen,
-    ) -> Result<(), String> {
+    fn parse_ahead(&mut self, arrival: Arrival<'_>, seen: &mut Seen) -> Result<(), String> {
+        let Arrival { index, bytes: input, now_ns } = arrival;
         let mut ahead = std::mem::take(&mut seen.ahead);
         ahead.clear();
         let mut is_known = true;
@@ -210,13 +206,8 @@ impl<W: SubscriberWire> Subscriber<W> {
     }
 
     /// Parses what it has for itself, and joins the others if it can.
-    fn parse(
-        &mut self,
-        index: u32,
-        input: &[u8],
-        now_ns: u64,
-        seen: &mut Seen,
-    ) -> Result<(), String> {
+    fn parse(&mut self, arrival: Arrival<'_>, seen: &mut Seen) -> Result<(), String> {
+        let Arrival { index, bytes: input, now_ns } = arrival;
         let last = &mut self.last;
         let taken = self.wire.take(input, &mut self.link.out, |delivery| {
             *last = seen.take(index, delivery, now_ns);
@@ -383,7 +374,8 @@ mod tests {
                 std::io::Write::write_all(&mut peers[at], piece).unwrap();
                 let bytes = subscriber.link.receive(&mut buffer).unwrap().unwrap();
                 has_shared |= subscriber.follower.is_some();
-                subscriber.take(index, &buffer[..bytes], 9, &mut seen).unwrap();
+                let arrival = Arrival { index, bytes: &buffer[..bytes], now_ns: 9 };
+                subscriber.take(arrival, &mut seen).unwrap();
                 if turn % 7 == 3 {
                     subscriber.go_apart(&mut seen).unwrap();
                 }

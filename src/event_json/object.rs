@@ -11,26 +11,23 @@
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use std::borrow::Cow;
-
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use strandline_storage::{
-    append::OffsetScope,
-    event::{DataForm, EventId, EventKey, EventKind, EventType, NewEvent},
+    event::{EventId, EventKey, EventKind, EventType, NewEvent},
     topic::Topic,
 };
 
 use super::{
+    data::{Content, content_of},
+    faults::{invalid, member, not_an_object, not_json, text_of, within},
     fields::name_problem,
     headers::{HeaderList, Headers},
     media_type::{MediaClass, MediaType},
-    raw::{Field, check_encoding, stored, text_form},
-    terms::{AppendTerms, Terms},
+    raw::stored,
 };
 use crate::{
     input::{not_yet, quoted},
     json::{
-        check::{self, JsonError},
+        check,
         members::{self, Members},
     },
     problem::{Problem, ProblemKind},
@@ -41,93 +38,6 @@ pub const ARRAY_EVENTS_MAX: usize = 10_000;
 
 static NAMES: [&str; 8] =
     ["topic", "data", "data_base64", "content_type", "type", "id", "key", "headers"];
-
-/// How the body of `POST /api/v1/events` is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EventsForm {
-    /// One event object, or an array of them, and what the append asks for beside them.
-    Json(Option<Box<AppendTerms>>),
-    /// One event object a line.
-    Lines,
-}
-
-impl EventsForm {
-    /// Reads the header fields of the request, names in any case.
-    pub fn from_fields<'a>(
-        fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Result<EventsForm, Problem> {
-        let (mut content, mut terms) = (None, Terms::default());
-        for (name, value) in fields {
-            match Field::of(name) {
-                Field::ContentType => {
-                    if content.replace(events_content(value)?).is_some() {
-                        let detail = "the header field Content-Type stands more than once";
-                        return Err(Problem::new(ProblemKind::InvalidHeader, detail));
-                    }
-                }
-                Field::ContentEncoding => check_encoding(value)?,
-                Field::Term(field) => terms.take(field, name, value)?,
-                Field::Later => return Err(not_yet(&format!("the header field {name}"))),
-                Field::EventType | Field::EventKey | Field::EventHeader(_) => {
-                    let detail = format!(
-                        "the header field {name} is for raw appends: use the object's member"
-                    );
-                    return Err(Problem::new(ProblemKind::InvalidHeader, detail));
-                }
-                Field::Other => {}
-            }
-        }
-        terms.refuse_id()?;
-        match content.unwrap_or(EventsContent::Json) {
-            EventsContent::Json => Ok(EventsForm::Json(terms.finish(OffsetScope::Log)?)),
-            EventsContent::Lines => terms.refuse_lines().map(|()| EventsForm::Lines),
-        }
-    }
-}
-
-enum EventsContent {
-    Json,
-    Lines,
-}
-
-/// Refuses a request whose body calls itself anything but JSON; none and form-urlencoded, what
-/// `curl -d` sends, are JSON too.
-pub fn check_json_body<'a>(
-    fields: impl Iterator<Item = (&'a str, &'a [u8])>,
-) -> Result<(), Problem> {
-    for (name, value) in fields {
-        match Field::of(name) {
-            Field::ContentType => {
-                let text = String::from_utf8_lossy(value);
-                let class = MediaType::parse(&text).map(|media| media.class);
-                if !matches!(class, Ok(MediaClass::Json | MediaClass::Form)) {
-                    let detail = format!("the body is application/json, not {}", quoted(&text));
-                    return Err(Problem::new(ProblemKind::UnsupportedMediaType, detail));
-                }
-            }
-            Field::ContentEncoding => check_encoding(value)?,
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn events_content(content_type: &[u8]) -> Result<EventsContent, Problem> {
-    let text = String::from_utf8_lossy(content_type);
-    let class = MediaType::parse(&text).map(|media| media.class);
-    match class {
-        Ok(MediaClass::Json | MediaClass::Form) => Ok(EventsContent::Json),
-        Ok(MediaClass::Lines) => Ok(EventsContent::Lines),
-        Ok(MediaClass::CloudEvents) => Err(not_yet(&format!("the content type {}", quoted(&text)))),
-        Ok(MediaClass::Text | MediaClass::Other) | Err(_) => {
-            let detail = format!(
-                "event objects are application/json or application/x-ndjson, not {}",
-                quoted(&text)
-            );
-            Err(Problem::new(ProblemKind::UnsupportedMediaType, detail))
-        }
-    }
-}
 
 /// The events of a JSON body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,7 +184,8 @@ pub fn new_event(
     if let Some(MediaType { class: MediaClass::CloudEvents, stored }) = media {
         return Err(not_yet(&format!("the content type {}", quoted(stored))));
     }
-    let Content { content_type, form, data } = content_of(fields, media.as_ref(), source)?;
+    let Content { content_type, form, data } =
+        content_of(fields.data, fields.data_base64, media.as_ref(), source)?;
     let kind = EventKind::Data;
     Ok(NewEvent {
         topic,
@@ -287,85 +198,6 @@ pub fn new_event(
         kind,
         data,
     })
-}
-
-struct Content<'a> {
-    content_type: &'a str,
-    form: DataForm,
-    data: Bytes,
-}
-
-fn content_of<'a>(
-    fields: &EventFields<'_>,
-    media: Option<&MediaType<'a>>,
-    source: &Bytes,
-) -> Result<Content<'a>, Problem> {
-    match (fields.data, fields.data_base64) {
-        (Some(_), Some(_)) => Err(invalid(
-            "members \"data\" and \"data_base64\" are both given: one event has one data",
-        )),
-        (Some(value), None) => content_of_value(value, media, source),
-        (None, Some(value)) => {
-            let encoded = text_of("data_base64", value)?;
-            let data = STANDARD.decode(encoded.as_bytes()).map_err(|error| {
-                invalid(&format!("member \"data_base64\" is not padded base64: {error}"))
-            })?;
-            content_of_bytes(data.into(), media, "application/octet-stream")
-        }
-        (None, None) => content_of_bytes(Bytes::new(), media, "text/plain"),
-    }
-}
-
-/// The content of `data`: JSON as it stands, or the characters of a string.
-fn content_of_value<'a>(
-    value: &RawValue,
-    media: Option<&MediaType<'a>>,
-    source: &Bytes,
-) -> Result<Content<'a>, Problem> {
-    let content_type = media.map_or("", |media| media.stored);
-    if let Some(MediaType { class: MediaClass::Text, .. }) = media {
-        let text = members::string(value).ok_or_else(|| {
-            invalid(
-                "member \"data\" is not a string of characters, as its content_type text/* needs",
-            )
-        })?;
-        let data = match text {
-            Cow::Borrowed(text) => source.slice_ref(text.as_bytes()),
-            Cow::Owned(text) => text.into(),
-        };
-        return Ok(Content { content_type, form: DataForm::Text, data });
-    }
-    check::check_depth(value.get()).map_err(|error| not_json("member \"data\"", &error))?;
-    let form = match media.map_or(MediaClass::Json, |media| media.class) {
-        MediaClass::Json => DataForm::Json,
-        _ => DataForm::Binary,
-    };
-    Ok(Content { content_type, form, data: source.slice_ref(value.get().as_bytes()) })
-}
-
-/// The content of bytes, which are what their content type says, if anything.
-fn content_of_bytes<'a>(
-    data: Bytes,
-    media: Option<&MediaType<'a>>,
-    default: &'static str,
-) -> Result<Content<'a>, Problem> {
-    let (content_type, class) = match media {
-        Some(media) => (media.stored, media.class),
-        None => (default, classify_default(default)),
-    };
-    let form = match class {
-        MediaClass::Json => {
-            check::check(&data).map_err(|error| not_json("the data", &error))?;
-            DataForm::Json
-        }
-        MediaClass::Text => text_form(&data),
-        _ => DataForm::Binary,
-    };
-    Ok(Content { content_type, form, data })
-}
-
-fn classify_default(content_type: &str) -> MediaClass {
-    if content_type == "text/plain" { MediaClass::Text } else { MediaClass::Other }
 }
 
 fn headers_of(value: &RawValue) -> Result<HeaderList, Problem> {
@@ -382,41 +214,12 @@ fn headers_of(value: &RawValue) -> Result<HeaderList, Problem> {
     }
 }
 
-/// The characters of a member that must be a string.
-fn text_of<'a>(name: &str, value: &'a RawValue) -> Result<Cow<'a, str>, Problem> {
-    members::string(value)
-        .ok_or_else(|| invalid(&format!("member \"{name}\" is not a string of characters")))
-}
-
-fn member(name: &str) -> String {
-    format!("member \"{name}\"")
-}
-
-fn invalid(detail: &str) -> Problem {
-    Problem::new(ProblemKind::InvalidEvent, detail.to_owned())
-}
-
-fn not_json(what: &str, error: &JsonError) -> Problem {
-    Problem::new(ProblemKind::InvalidJson, format!("{what} {error}"))
-}
-
-/// Tells JSON that is not `wanted` from what is not JSON.
-fn not_an_object(what: &str, wanted: &str, text: &str, error: &JsonError) -> Problem {
-    match check::check(text.as_bytes()) {
-        Ok(_) => invalid(&format!("{what} is not {wanted}")),
-        Err(_) => not_json(what, error),
-    }
-}
-
-/// The same problem with the place where it was found in front.
-fn within(place: &str, problem: &Problem) -> Problem {
-    Problem::new(problem.kind(), format!("{place}: {}", problem.detail()))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+    use strandline_storage::event::DataForm;
+
+    use super::*;
 
     fn parse(text: &str) -> Result<NewEvent, Problem> {
         parse_event(&Bytes::copy_from_slice(text.as_bytes()), None)
@@ -605,45 +408,6 @@ mod tests {
         assert_eq!(array(&many(10_000)).unwrap().events.len(), 10_000);
         let problem = array(&many(10_001)).unwrap_err();
         assert_eq!((problem.kind(), problem.status()), (ProblemKind::TooManyEvents, 413));
-    }
-
-    /// API §2: none and form-urlencoded "at `/api/v1/events` .. is taken as JSON".
-    #[test]
-    fn content_types_of_event_objects() {
-        let form = |fields: &[(&str, &str)]| {
-            EventsForm::from_fields(fields.iter().map(|(name, value)| (*name, value.as_bytes())))
-        };
-        let of = |content_type| form(&[("Content-Type", content_type)]);
-        let json = || Ok(EventsForm::Json(None));
-        assert_eq!(form(&[]), json());
-        assert_eq!(of("application/x-www-form-urlencoded"), json());
-        assert_eq!(of("application/json; charset=utf-8"), json());
-        assert_eq!(of("application/x-ndjson"), Ok(EventsForm::Lines));
-        for content_type in ["text/plain", "image/png", "garbage"] {
-            assert_eq!(of(content_type).unwrap_err().status(), 415, "{content_type}");
-        }
-        assert_eq!(of("application/cloudevents-batch+json").unwrap_err().status(), 501);
-        assert_eq!(form(&[("Idempotency-Key", "x")]).unwrap_err().status(), 400);
-        assert_eq!(form(&[("Event-Type", "x")]).unwrap_err().status(), 400);
-        assert_eq!(form(&[("Content-Encoding", "br")]).unwrap_err().status(), 415);
-    }
-
-    /// API §2: "400 for streams"; a producer's sequence at this path counts in the log.
-    #[test]
-    fn terms_of_event_objects() {
-        let form = |fields: &[(&str, &str)]| {
-            EventsForm::from_fields(fields.iter().map(|(name, value)| (*name, value.as_bytes())))
-        };
-        let producer = [("Producer-Id", "p"), ("Producer-Epoch", "0"), ("Producer-Seq", "1")];
-        let Ok(EventsForm::Json(Some(terms))) = form(&producer) else { panic!("no terms") };
-        assert_eq!(terms.producer.expect("a producer").scope, OffsetScope::Log);
-        let expected = ("Expected-Offset", "7");
-        let Ok(EventsForm::Json(Some(terms))) = form(&[expected]) else { panic!("no terms") };
-        assert_eq!(terms.expected_offset, Some(7));
-        for field in [expected, producer[0]] {
-            let problem = form(&[field, ("Content-Type", "application/x-ndjson")]).unwrap_err();
-            assert_eq!(problem.kind(), ProblemKind::InvalidHeader);
-        }
     }
 
     proptest! {

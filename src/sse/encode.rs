@@ -27,7 +27,10 @@ use crate::{
     event_json,
     http::query::Format,
     json::write,
-    stream::cursor::{Cursor, ResetReason, StartState},
+    stream::{
+        cursor::Cursor,
+        start::{Beginning, ResetReason, StartState},
+    },
     timestamp::TimeText,
 };
 
@@ -105,24 +108,14 @@ pub struct Established<'a> {
     pub retry_ms: u32,
     /// The connection's name in logs.
     pub connection_id: &'a str,
-    /// What is said about the cursor.
-    pub state: StartState,
-    /// The first offset that may follow.
-    pub from: Offset,
-    /// The first offset still kept.
-    pub earliest: Offset,
-    /// The synced offset.
-    pub durable: Offset,
-    /// The log's history.
-    pub tag: Tag,
-    /// From where the client is to resume, if it can: not where it waits beyond the end.
-    pub cursor: Option<Cursor>,
+    /// Where and how it begins; the client resumes from its cursor.
+    pub beginning: Beginning,
 }
 
 /// Appends `retry:` and the first event of a stream.
 pub fn push_established(out: &mut Vec<u8>, established: &Established<'_>) {
-    let Established { retry_ms, connection_id, state, from, earliest, durable, tag, cursor } =
-        *established;
+    let Established { retry_ms, connection_id, beginning } = *established;
+    let Beginning { state, from, earliest, durable, tag, cursor } = beginning;
     push_retry(out, retry_ms);
     if let Some(cursor) = cursor {
         push_id(out, cursor);
@@ -286,12 +279,14 @@ mod tests {
         let mut established = Established {
             retry_ms: 2000,
             connection_id: "c-1",
-            state: StartState::Live,
-            from: Offset::new(64_000),
-            earliest: Offset::ZERO,
-            durable: Offset::new(64_000),
-            tag: tag(),
-            cursor: Some(Cursor::before(Offset::new(64_000), tag())),
+            beginning: Beginning {
+                state: StartState::Live,
+                from: Offset::new(64_000),
+                earliest: Offset::ZERO,
+                durable: Offset::new(64_000),
+                tag: tag(),
+                cursor: Some(Cursor::before(Offset::new(64_000), tag())),
+            },
         };
         let mut out = Vec::new();
         push_established(&mut out, &established);
@@ -301,15 +296,15 @@ mod tests {
              data: {\"connectionId\":\"c-1\",\"state\":\"live\",\"from\":64000,\"earliest\":0,\
              \"durable\":64000,\"tag\":\"k3f9q\"}\n\n"
         );
-        established.state = StartState::Reset(ResetReason::OtherLog);
-        established.from = Offset::ZERO;
-        established.cursor = Some(Cursor::before(Offset::ZERO, tag()));
+        established.beginning.state = StartState::Reset(ResetReason::OtherLog);
+        established.beginning.from = Offset::ZERO;
+        established.beginning.cursor = Some(Cursor::before(Offset::ZERO, tag()));
         let mut out = Vec::new();
         push_established(&mut out, &established);
         let out = String::from_utf8(out).unwrap();
         assert!(out.contains("id: -1.k3f9q\n"));
         assert!(out.contains("\"state\":\"reset\",\"reason\":\"other_log\",\"from\":0,"));
-        established.cursor = None;
+        established.beginning.cursor = None;
         let mut out = Vec::new();
         push_established(&mut out, &established);
         assert!(out.starts_with(b"retry: 2000\nevent: connection.established\n"), "it waits");

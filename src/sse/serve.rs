@@ -22,10 +22,10 @@ use crate::http::response::{Answer, AnswerTo, Framing};
 use crate::local::Guard;
 use crate::problem::CloseCode;
 use crate::stream::compression::Encoding;
-use crate::stream::cursor::{self, StartPlace, StartState, StreamFacts};
 use crate::stream::live::LiveLog;
 use crate::stream::pulse::connection_id;
 use crate::stream::search;
+use crate::stream::start::{self, StartPlace, StartState, StreamFacts};
 use crate::stream::subscribers::StreamStart;
 use crate::stream::view::{Rendering, ViewKey};
 use crate::stream::wanted::Wanted;
@@ -57,7 +57,7 @@ pub fn serve(
     let log = live.log();
     let (tag, visible) = (*log.tag(), log.visible());
     let facts = StreamFacts { earliest: log.earliest(), visible, tag };
-    let start = cursor::resolve(request.cursor, request.from, &facts);
+    let start = start::resolve(request.cursor, request.from, &facts);
     let mut text = Vec::with_capacity(512);
     let framing = write_head(to, encoding, &mut text);
     let wrapping = Wrapping { framing, encoding };
@@ -119,12 +119,7 @@ fn push_established(
     let established = Established {
         retry_ms: retry_ms(),
         connection_id: &connection_id(),
-        state,
-        from,
-        earliest: facts.earliest,
-        durable: live.log().synced(),
-        tag: facts.tag,
-        cursor: facts.cursor_before(from),
+        beginning: facts.beginning(state, from, live.log().synced()),
     };
     let mut text = Vec::new();
     encode::push_established(&mut text, &established);

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use strandline_storage::event::EventView;
 use strandline_storage::offset::Offset;
 
-use super::cursor::ResetReason;
+use super::start::ResetReason;
 use crate::problem::CloseCode;
 
 /// A chunk of live events ends behind the event with which it reaches this length: what a send can

@@ -7,7 +7,7 @@ use strandline_storage::offset::Offset;
 use strandline_storage::selection::Order;
 
 use super::catch_up::Turns;
-use super::cursor::StartPlace;
+use super::start::StartPlace;
 use super::wanted::Wanted;
 use super::whole_log::WholeLog;
 use crate::log_handle::LogHandle;

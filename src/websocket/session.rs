@@ -39,9 +39,10 @@ use crate::local::Guard;
 use crate::log_handle::{AckFuture, Acked, AppendRefused, LogHandle};
 use crate::problem::{CloseCode, Problem, ProblemKind};
 use crate::stream::chunk::{Render, Word};
-use crate::stream::cursor::{self, Cursor, Start, StartPlace, StartState, StreamFacts};
+use crate::stream::cursor::Cursor;
 use crate::stream::live::LiveLog;
 use crate::stream::pulse::connection_id;
+use crate::stream::start::{self, Start, StartPlace, StartState, StreamFacts};
 use crate::stream::subscribers::{End, Port, Session};
 use crate::stream::view::{Rendering, ViewKey};
 use crate::stream::wanted::Wanted;
@@ -408,7 +409,7 @@ impl WebSocket {
             return self.refuse(id.as_ref(), &Problem::new(ProblemKind::InvalidMessage, detail));
         };
         let (earliest, visible, tag) = (self.log.earliest(), self.log.visible(), *self.log.tag());
-        let start = cursor::resolve(cursor, from, &StreamFacts { earliest, visible, tag });
+        let start = start::resolve(cursor, from, &StreamFacts { earliest, visible, tag });
         let wanted = Rc::new(Wanted::new(topics, types).filtered(filter));
         let wanted_too = wanted.clone();
         let mut starting =
@@ -431,12 +432,7 @@ impl WebSocket {
         let subscribed = Subscribed {
             id: id.as_ref(),
             subscription: number.into(),
-            state: start.state,
-            from,
-            earliest: facts.earliest,
-            durable: log.synced(),
-            tag,
-            cursor: facts.cursor_before(from),
+            beginning: facts.beginning(start.state, from, log.synced()),
         };
         push_text_frame(&mut self.answers, |out| message::push_subscribed(out, &subscribed));
         let key = ViewKey { wanted, rendering: Rendering::WebSocket { subscription: number } };

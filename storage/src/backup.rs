@@ -25,7 +25,6 @@ use crate::{
     frame::FrameError,
     io::{Access, Disk, DiskFile},
     listing::{self, Listed},
-    new_segment::write_all,
     offset::{Offset, Position},
     rewrite,
     scan::{FrameScan, SCAN_BYTES, ScanEnd},
@@ -140,12 +139,7 @@ impl<D: Disk> Backup<'_, D> {
         }
         for name in there.iter().filter(|name| !wanted.contains(name)) {
             let path = self.to.join(name);
-            match self.disk.remove(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(OpenError::io("removing", &path)(error));
-                }
-                _ => {}
-            }
+            self.disk.remove_if_there(&path).map_err(OpenError::io("removing", &path))?;
         }
         self.disk.sync_dir(self.to).map_err(OpenError::io("syncing the directory", self.to))?;
         Ok(self.done)
@@ -271,12 +265,8 @@ impl<D: Disk> Backup<'_, D> {
     /// A free temporary name.
     fn temporary(&self, file_name: &str) -> Result<PathBuf, OpenError> {
         let temporary = self.to.join(format!("{file_name}{TEMPORARY_ENDING}"));
-        match self.disk.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(OpenError::io("removing", &temporary)(error))
-            }
-            _ => Ok(temporary),
-        }
+        self.disk.remove_if_there(&temporary).map_err(OpenError::io("removing", &temporary))?;
+        Ok(temporary)
     }
 
     fn name_linked(&mut self, temporary: &Path, to: &Path) -> Result<(), OpenError> {
@@ -286,12 +276,7 @@ impl<D: Disk> Backup<'_, D> {
 
     fn name(&self, temporary: &Path, to: &Path) -> Result<(), OpenError> {
         // A rename between two names of one file does nothing.
-        match self.disk.remove(to) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(OpenError::io("removing", to)(error));
-            }
-            _ => {}
-        }
+        self.disk.remove_if_there(to).map_err(OpenError::io("removing", to))?;
         self.disk.rename(temporary, to).map_err(OpenError::io("renaming", temporary))
     }
 
@@ -424,7 +409,7 @@ impl<F: DiskFile> Copied<F> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        write_all(&self.file, &self.pending, self.at)?;
+        self.file.write_all_at(&self.pending, self.at)?;
         self.at = self.at.plus(self.pending.len() as u64);
         self.pending.clear();
         Ok(())
@@ -444,7 +429,7 @@ pub(crate) fn copy_file<F: DiskFile>(file: &F, copy: &F, end: Position) -> io::R
     while at < end {
         let left = usize::try_from(end.get() - at.get()).unwrap_or(usize::MAX);
         let piece = read_bytes(file, at, left.min(COPY_BYTES))?;
-        write_all(copy, piece.as_slice(), at)?;
+        copy.write_all_at(piece.as_slice(), at)?;
         at = at.plus(piece.len() as u64);
     }
     copy.sync_data()

@@ -146,10 +146,7 @@ fn write_marker<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
     let path = dir.join(MARKER_FILE_NAME);
     let text = format!("{MARKER_PREFIX}{DATA_VERSION}\n");
     let write = || {
-        match disk.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        disk.remove_if_there(&temporary)?;
         let file = disk.create(&temporary, Access::Write)?;
         if file.write_at(text.as_bytes(), Position::default())? != text.len() {
             return Err(io::ErrorKind::StorageFull.into());

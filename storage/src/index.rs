@@ -38,6 +38,7 @@ use crate::{
     segment::{Incarnation, SegmentHeader, Tag},
 };
 
+mod blocks;
 pub mod builder;
 pub(crate) mod cut;
 pub mod delta;

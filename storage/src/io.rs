@@ -74,6 +74,13 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file's name. Not durable before [`Disk::sync_dir`].
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes a file that may be gone already, or never was.
+    fn remove_if_there(&self, path: &Path) -> io::Result<()> {
+        match self.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
     /// Makes the names of a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// How much space the disk of a directory has.
@@ -123,6 +130,19 @@ pub trait DiskFile: Send + Sync + 'static {
                 Ok(read) => done += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of `bytes` where a short write says no more than that the disk is nearly full: beside the
+    /// log, never to its active segment.
+    fn write_all_at(&self, bytes: &[u8], position: Position) -> io::Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.write_at(&bytes[done..], position.plus(done as u64))? {
+                0 => return Err(io::ErrorKind::StorageFull.into()),
+                written => done += written,
             }
         }
         Ok(())

@@ -34,23 +34,17 @@ pub use crate::{
 };
 use crate::{
     clock::EventClock,
-    config::{LogConfig, SyncMode},
-    error::{Corruption, OpenError},
+    config::LogConfig,
     frame::{Frame, Seed},
-    group_commit::{CommitDepth, Durability, GroupCommit},
+    group_commit::{CommitDepth, GroupCommit},
     io::Disk,
-    mutation::{self, Mutation},
     offset::{Offset, Position},
     once::{Fingerprints, Ids, Producers},
-    op::{Headway, NewFile, PrepareJob, RollJob},
+    op::NewFile,
     pace::FramesBegun,
     reader::{TopicCount, count_frames},
-    recovery::{self, OpenReport},
-    reserve,
     rules::Rules,
-    segment::{
-        FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag,
-    },
+    segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName, Tag},
     segment_set::{SealedSegment, SegmentSet},
     staging::Staging,
     state::LogState,
@@ -64,16 +58,19 @@ mod compacting;
 mod drive;
 mod jobs;
 mod keeping;
+mod notice;
+mod opening;
 mod plan;
 mod scrubbing;
 mod snapshots;
 
 use compacting::Compaction;
 pub use compacting::CompactionTotals;
-use jobs::is_full;
+use jobs::{JobState, Jobs};
+pub use notice::{Notice, Poison};
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
 pub use scrubbing::ScrubTotals;
-use scrubbing::{SCRUB_FIRST_MS, Scrubbing};
+use scrubbing::Scrubbing;
 pub use snapshots::SnapshotTotals;
 use snapshots::Snapshots;
 
@@ -137,57 +134,6 @@ pub struct Log<D: Disk> {
     poison: Option<Poison>,
 }
 
-/// The new segment that each start begins.
-struct Begun<D: Disk> {
-    header: SegmentHeader,
-    path: PathBuf,
-    file: NewFile<D>,
-}
-
-impl<D: Disk> Begun<D> {
-    fn new(
-        disk: &D,
-        dir: &Path,
-        config: &LogConfig,
-        now: Now,
-        tag: Tag,
-        end: Offset,
-    ) -> Result<Self, OpenError> {
-        let mode = match config.sync {
-            SyncMode::Commit => WriteMode::Direct,
-            SyncMode::Interval { .. } | SyncMode::Never => WriteMode::Buffered,
-        };
-        let header = SegmentHeader {
-            version: SEGMENT_VERSION,
-            base_offset: end,
-            created_at_ms: now.wall_ms,
-            incarnation: Incarnation::random(),
-            tag,
-            sync: config.sync,
-        };
-        let name = SegmentName::first_generation(end);
-        let path = dir.join(name.log_file_name());
-        let temporary = dir.join(NEXT_FILE_NAME);
-        let first_step = config.preallocate_bytes_min.min(config.segment_bytes);
-        let to = FIRST_FRAME_POSITION.plus(first_step);
-        if mutation::is_planted(Mutation::OldFileAppendedTo) {
-            let _ = disk.rename(&path, &temporary);
-        }
-        let file = PrepareJob { path: temporary.clone(), mode, to }
-            .run(disk)
-            .map_err(OpenError::io("preparing", &temporary))?;
-        let job = RollJob {
-            next: file,
-            header: header.clone(),
-            dir: dir.to_owned(),
-            from: temporary,
-            to: path.clone(),
-        };
-        let file = job.run(disk).map_err(OpenError::io("creating", &path))?;
-        Ok(Begun { header, path, file })
-    }
-}
-
 /// A frame whose write is under way.
 struct InFlight {
     frame: Arc<Frame>,
@@ -204,53 +150,6 @@ struct Tail<D: Disk> {
     previous_checksum: u32,
 }
 
-/// The jobs: at most one of each kind is under way.
-struct Jobs<D: Disk> {
-    extend: JobState,
-    prepare: JobState,
-    roll: JobState,
-    seal: JobState,
-    retire: JobState,
-    compact: JobState,
-    reserve: JobState,
-    scrub: JobState,
-    snapshot: JobState,
-    close: JobState,
-    /// The reserve is there.
-    has_reserve: bool,
-    /// What frees space has found none: the reserve is to be given back.
-    needs_reserve: bool,
-    /// It was given back, or could not be made: nothing else takes space before it is there again.
-    owes_reserve: bool,
-    /// Much of the active segment may be dead, and the disk is full: it is to be ended, so that it can be
-    /// rewritten, be it with the reserve.
-    ends_for_space: bool,
-    /// How much the next extension adds.
-    step_bytes: u64,
-    /// Tells the extension under way how fast it has to be.
-    headway: Arc<Headway>,
-    /// How far the segment must be prepared for the frame that waits.
-    needed: Position,
-    /// The prepared file of the next segment.
-    next_file: Option<NewFile<D>>,
-    /// A frame waits for a new segment.
-    rolling: bool,
-    /// A frame waits for space on the disk.
-    disk_full: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum JobState {
-    Idle,
-    Running,
-    /// It failed, and may be tried again then.
-    Waiting {
-        until_boot_ms: u64,
-        /// For want of space.
-        is_full: bool,
-    },
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Close {
     Open,
@@ -260,191 +159,7 @@ enum Close {
     Ending,
 }
 
-/// Why a log takes no more writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Poison {
-    /// The first offset of which nobody knows whether it is on the device.
-    pub first_unsynced: Offset,
-    /// What failed.
-    pub reason: String,
-}
-
-/// Something that an operator should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// About the clock.
-    Clock(ClockNotice),
-    /// The log has become read-only.
-    Poisoned(Poison),
-    /// The disk has no space for what waits; it is tried again.
-    DiskFull,
-    /// There is space again.
-    DiskSpaceBack,
-    /// A full segment could not be indexed; it is tried again, and stays readable.
-    SealFailed {
-        /// What failed.
-        reason: String,
-    },
-    /// A segment whose events are gone could not be removed; it is tried again.
-    RetireFailed {
-        /// What failed.
-        reason: String,
-    },
-    /// A segment has been rewritten.
-    Compacted {
-        /// Which, by its new name; of one that is a stub now, its old one.
-        name: SegmentName,
-        /// How many events went; `None` if all did.
-        dropped: Option<u64>,
-        /// The length of its files before.
-        bytes_before: u64,
-        /// And after.
-        bytes_after: u64,
-    },
-    /// Rewriting failed; it is tried again.
-    CompactFailed {
-        /// What failed.
-        reason: String,
-    },
-    /// All sealed segments have been read again.
-    Scrubbed {
-        /// How many bytes.
-        bytes: u64,
-        /// How many segments are damaged.
-        damaged: usize,
-    },
-    /// A sealed segment is damaged: it is neither rewritten nor removed by itself.
-    Damaged {
-        /// Which.
-        name: SegmentName,
-        /// What was found.
-        reason: String,
-    },
-    /// A snapshot is damaged: the one before it is enough, and the next takes its place.
-    SnapshotDamaged(Corruption),
-    /// The state could not be written down; it is tried again.
-    SnapshotFailed {
-        /// What failed.
-        reason: String,
-    },
-    /// The next segment's file could not be prepared; it is tried again.
-    PrepareFailed {
-        /// What failed.
-        reason: String,
-    },
-}
-
 impl<D: Disk> Log<D> {
-    /// Opens the log in `dir`, which is made if it is missing: locks it, recovers what is there, and
-    /// begins a new segment. Blocks.
-    pub fn open(
-        disk: D,
-        dir: &Path,
-        config: LogConfig,
-        now: Now,
-    ) -> Result<(Self, OpenReport), OpenError> {
-        config.check()?;
-        let lock = recovery::lock(&disk, dir)?;
-        let config =
-            LogConfig { segment_bytes: reserve::segment_bytes(&disk, dir, &config), ..config };
-        let mut has_reserve = reserve::is_there(&disk, dir, config.reserve_bytes)?;
-        let mut owes_reserve = false;
-        // What a start needs is what it is for.
-        let mut give_back = |error: OpenError| match &error {
-            OpenError::Io { source, .. } if is_full(source) && has_reserve => {
-                (has_reserve, owes_reserve) = (false, true);
-                reserve::give_back(&disk, dir)
-            }
-            _ => Err(error),
-        };
-        let recover = || recovery::recover(&disk, dir, config.id_window());
-        let recovered = recover().or_else(|error| give_back(error).and_then(|()| recover()))?;
-        let (tag, end) = (recovered.report.tag, recovered.end);
-        let begin = || Begun::new(&disk, dir, &config, now, tag, end);
-        let Begun { header, path, file } =
-            begin().or_else(|error| give_back(error).and_then(|()| begin()))?;
-        let name = SegmentName::first_generation(end);
-
-        let durability = match (config.sync, file.mode) {
-            (SyncMode::Commit, WriteMode::Direct) => Durability::EachWrite,
-            (SyncMode::Commit, WriteMode::Buffered) => Durability::FollowingSync,
-            (SyncMode::Interval { interval_ms }, _) => {
-                Durability::Deferred { interval_ms: Some(u64::from(interval_ms)) }
-            }
-            (SyncMode::Never, _) => Durability::Deferred { interval_ms: None },
-        };
-        let report = OpenReport { write_mode: file.mode, ..recovered.report };
-        let tail = Tail::new(&header, file);
-        let active = Unsealed::new(name, header, path, Arc::clone(&tail.file.file));
-        let log = Log {
-            disk,
-            dir: dir.to_owned(),
-            lock: Some(lock),
-            tag,
-            keep_from: recovered.start.max(recovered.state.rules.keep_from()).min(end),
-            retention_boot_ms: 0,
-            expiry_from: 0,
-            last_control: Offset::ZERO,
-            next: end,
-            clock: EventClock::new(now, recovered.last_time_ms),
-            topics: recovered.topics,
-            state: recovered.state,
-            fingerprints: Fingerprints::default(),
-            staging: Staging::new(config.staged_bytes_max),
-            commit: GroupCommit::new(durability, end),
-            depth: CommitDepth::new(config.frames_in_flight_max),
-            frames_begun: FramesBegun::default(),
-            has_waited: false,
-            counts_on_idle: false,
-            is_idle: false,
-            segments: Arc::new(recovered.segments),
-            unsealed: VecDeque::from([active]),
-            tail,
-            recent: RecentFrames::new(config.recent_frames_bytes_max),
-            published: Vec::new(),
-            notices: Vec::new(),
-            jobs: Jobs {
-                extend: JobState::Idle,
-                prepare: JobState::Idle,
-                roll: JobState::Idle,
-                seal: JobState::Idle,
-                retire: JobState::Idle,
-                compact: JobState::Idle,
-                reserve: JobState::Idle,
-                scrub: JobState::after(
-                    now,
-                    SCRUB_FIRST_MS.min(config.scrub_interval_s * 1_000),
-                    false,
-                ),
-                snapshot: JobState::Idle,
-                close: JobState::Idle,
-                has_reserve,
-                needs_reserve: false,
-                owes_reserve,
-                ends_for_space: false,
-                step_bytes: config.preallocate_bytes_min,
-                headway: Arc::default(),
-                needed: Position::default(),
-                next_file: None,
-                rolling: false,
-                disk_full: owes_reserve,
-            },
-            compaction: Compaction::new(recovered.lessened),
-            gone: Vec::new(),
-            written: Vec::new(),
-            scrubbing: Scrubbing::default(),
-            snapshots: Snapshots::new(recovered.snapshot),
-            ops: 0,
-            outstanding: 0,
-            stated: end,
-            last_append_boot_ms: now.boot_ms,
-            close: Close::Open,
-            poison: None,
-            config,
-        };
-        Ok((log, report))
-    }
-
     /// Tells how long the thread that commits has been busy in all its life: on a busy one fewer frames
     /// are in flight at a time. Whoever does not tell has the usual two.
     pub fn note_busy(&mut self, busy_ms: u64, now: Now) {

@@ -424,10 +424,7 @@ impl PrepareJob {
     }
 
     fn create<D: Disk>(&self, disk: &D) -> io::Result<D::File> {
-        match disk.remove(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        disk.remove_if_there(&self.path)?;
         disk.create(&self.path, Access::Write)
     }
 }

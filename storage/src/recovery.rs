@@ -30,33 +30,27 @@ use std::{collections::HashSet, io, path::Path};
 use crate::{
     config::SyncMode,
     error::{Corruption, OpenError},
-    frame::{FRAME_VERSION, FrameError, Seed},
     index::TopicSummary,
     io::{Access, Disk, DiskFile, LockMode},
-    listing,
-    mutation::{self, Mutation},
     offset::{Offset, Position},
     once::IdWindow,
     op::WriteMode,
-    scan::{self, ScanEnd},
-    seal,
-    segment::{
-        SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentError, SegmentHeader, SegmentName, Tag,
-    },
+    segment::{SegmentHeader, SegmentName, Tag},
     segment_set::{SealedSegment, SegmentSet},
-    snapshot::{self, Snapshot, read},
+    snapshot::{Snapshot, read},
     state::LogState,
     stored_index::StoredIndex,
     topic::TopicNumber,
-    topics::{TopicConflict, TopicTable},
+    topics::TopicTable,
 };
 
+mod checks;
 mod durable;
 mod files;
+mod indexed;
+mod known;
+mod scanned;
 mod tail;
-
-use files::Found;
-use tail::TailScan;
 
 /// What opening a log found and did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -267,173 +261,6 @@ struct Recovery<'a, D: Disk> {
 }
 
 impl<D: Disk> Recovery<'_, D> {
-    /// Begins with the state of a snapshot.
-    fn load(&mut self, snapshot: &Snapshot) -> Result<(), OpenError> {
-        let path = self.dir.join(snapshot::file_name(snapshot.offset()));
-        let conflict =
-            |error: TopicConflict| corrupt(&path, Position::default(), error.to_string());
-        snapshot.for_each_topic(|topic| {
-            let number = topic.number;
-            self.topics.declare(number, topic.name).map_err(conflict)?;
-            if topic.count > 0 {
-                let (first, last) = (topic.first, topic.last);
-                self.topics.add_events(number, topic.count, first, last, topic.first_time_ms);
-            }
-            self.topics.note_last(number, topic.last, topic.last_time_ms);
-            if topic.is_lessened {
-                self.lessened.insert(number);
-            }
-            Ok::<(), OpenError>(())
-        })?;
-        snapshot.add_to(&mut self.state);
-        self.last_time_ms = snapshot.header().last_time_ms;
-        self.behind.bytes = snapshot.header().file_bytes;
-        Ok(())
-    }
-
-    /// Takes in a segment that lies below the snapshot by opening it. `false` if it must be looked at like any
-    /// other: its index is missing or damaged.
-    fn known(
-        &mut self,
-        found: &Found,
-        snapshot: &Snapshot,
-        last: &mut Last,
-    ) -> Result<bool, OpenError> {
-        self.check_contiguity(found)?;
-        if !found.has_index {
-            return Ok(false);
-        }
-        let path = self.dir.join(found.name.index_file_name());
-        let Some(header) = listing::index_header(self.disk, self.dir, found.name)? else {
-            return Ok(false);
-        };
-        if header.base_offset != found.name.base_offset {
-            return Ok(false);
-        }
-        let counted = snapshot.segment(found.name.base_offset);
-        if header.is_stub() {
-            // Before all that is kept it is known that events are gone.
-            if counted.is_some() && !self.segments.is_empty() {
-                let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
-                self.lessened.extend(snapshot.lessened_by(&index, false));
-            }
-            self.remove_retired_log(found)?;
-            self.segments.push_retired(header.base_offset..header.end_offset);
-            self.end = header.end_offset;
-            return Ok(true);
-        }
-        if !found.has_log || header.end_offset == header.base_offset {
-            return Ok(false);
-        }
-        let segment = match SealedSegment::open(self.disk, self.dir, found.name) {
-            Ok(segment) => segment,
-            Err(OpenError::Corrupt(_)) => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        self.check_length(found, header.end_position)?;
-        let is_as_counted = counted.is_some_and(|counted| {
-            counted.generation == found.name.generation
-                && counted.incarnation == segment.header().incarnation
-        });
-        if !is_as_counted {
-            let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
-            let has_gaps = segment.index().gaps().len() > 0;
-            self.lessened.extend(snapshot.lessened_by(&index, has_gaps));
-        }
-        *last = Last::Segment { header: segment.header().clone(), is_clean: false };
-        self.end = segment.end();
-        self.segments.push(segment);
-        Ok(true)
-    }
-
-    /// A log that has a snapshot had been synced up to its offset.
-    fn check_end(&self, snapshots: &[Offset]) -> Result<(), OpenError> {
-        match snapshots.first() {
-            Some(newest) if *newest > self.end => {
-                Err(read::ends_before(self.dir, *newest, self.end))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The header of a segment's log file. A file gets its name after its header is synced, so
-    /// whatever is wrong with it is no torn write.
-    fn check_header(&self, found: &Found) -> Result<SegmentHeader, OpenError> {
-        let path = self.dir.join(found.name.log_file_name());
-        let corrupt = |what: String| corrupt(&path, Position::default(), what);
-        if !found.has_log {
-            return Err(corrupt("is missing, but its index is there".to_owned()));
-        }
-        let file = self.disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
-        let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
-        match file.read_exact_at(&mut bytes, Position::default()) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(corrupt("the file is shorter than its header".to_owned()));
-            }
-            Err(error) => return Err(OpenError::io("reading", &path)(error)),
-        }
-        let header = SegmentHeader::decode(&bytes).map_err(|error| match error {
-            SegmentError::NewerVersion { version } => OpenError::NewerVersion {
-                file: path.clone(),
-                version,
-                version_max: SEGMENT_VERSION,
-            },
-            error => corrupt(error.to_string()),
-        })?;
-        if header.base_offset != found.name.base_offset {
-            return Err(corrupt(format!(
-                "its header says that it begins at {}",
-                header.base_offset
-            )));
-        }
-        Ok(header)
-    }
-
-    /// Takes in a segment whose events are gone on purpose; `false` if it is another.
-    fn stub(&mut self, found: &Found) -> Result<bool, OpenError> {
-        let path = self.dir.join(found.name.index_file_name());
-        let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
-        let header = index.header();
-        if !header.is_stub() {
-            return Ok(false);
-        }
-        if header.base_offset != found.name.base_offset {
-            let what = format!("it says that it begins at {}", header.base_offset);
-            return Err(corrupt(&path, Position::default(), what));
-        }
-        self.check_contiguity(found)?;
-        let (base, end) = (header.base_offset, header.end_offset);
-        index.for_each_topic(|name, topic| {
-            self.topics
-                .declare(topic.number, name)
-                .map_err(|conflict| corrupt(&path, Position::default(), conflict.to_string()))?;
-            self.topics.note_last(topic.number, topic.last_offset, topic.last_time_ms);
-            Ok::<_, OpenError>(())
-        })?;
-        self.add_gone(&path, &index)?;
-        if !mutation::is_planted(Mutation::DeltasNotReplayed) {
-            self.add_state(&index);
-        }
-        self.segments.push_retired(base..end);
-        self.end = end;
-        self.last_time_ms = self.last_time_ms.max(index.header().last_time_ms);
-        self.note_behind(index.header().index_bytes);
-        self.remove_retired_log(found)?;
-        Ok(true)
-    }
-
-    /// Finishes a removal that was cut short.
-    fn remove_retired_log(&self, found: &Found) -> Result<(), OpenError> {
-        if !found.has_log {
-            return Ok(());
-        }
-        // The stub's name comes first, and may be what the kernel alone knows.
-        self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing the directory", self.dir))?;
-        let path = self.dir.join(found.name.log_file_name());
-        self.disk.remove(&path).map_err(OpenError::io("removing", &path))
-    }
-
     /// Takes in what a segment says beside topics, unless the snapshot has.
     fn add_state(&mut self, index: &StoredIndex) {
         if !self.is_known {
@@ -448,219 +275,9 @@ impl<D: Disk> Recovery<'_, D> {
         }
     }
 
-    /// A segment begins where the one before it ended.
-    fn check_contiguity(&self, found: &Found) -> Result<(), OpenError> {
-        let base = found.name.base_offset;
-        if base > self.end {
-            let dir = self.dir.to_owned();
-            return Err(OpenError::MissingSegment { dir, from: self.end, to: base });
-        }
-        if base < self.end {
-            let path = self.dir.join(found.name.log_file_name());
-            let what = format!("the segment before it goes on to {}", self.end);
-            return Err(corrupt(&path, Position::default(), what));
-        }
-        Ok(())
-    }
-
-    /// Takes in one segment: from its index if that is valid, else by scanning it.
-    fn segment(
-        &mut self,
-        found: &Found,
-        header: &SegmentHeader,
-        successor: Option<Offset>,
-    ) -> Result<Last, OpenError> {
-        let path = self.dir.join(found.name.log_file_name());
-        let last = |is_clean| Last::Segment { header: header.clone(), is_clean };
-        if found.has_index && self.take_from_index(found, header)? {
-            // A last segment that is sealed was sealed by a start that went no further: whether the
-            // run before it ended cleanly is not known any more.
-            return Ok(last(false));
-        }
-        let file = self.disk.open(&path, Access::Write).map_err(OpenError::io("opening", &path))?;
-        let scan =
-            TailScan::run(&file, header, successor).map_err(OpenError::io("reading", &path))?;
-        if let ScanEnd::Invalid(FrameError::NewerVersion { version, .. }) = &scan.why {
-            return Err(OpenError::NewerVersion {
-                file: path,
-                version: u32::from(*version),
-                version_max: u32::from(FRAME_VERSION),
-            });
-        }
-        if let Some(successor) = successor {
-            if scan.end.end_offset != successor {
-                let what = format!("{}, but the next segment begins at {successor}", scan.why);
-                return Err(corrupt(&path, scan.end.end_position, what));
-            }
-        } else {
-            self.check_cut(&path, &file, header, &scan)?;
-        }
-        if mutation::is_planted(Mutation::IndexAheadOfSegment) && scan.index.event_count() > 0 {
-            seal::write_index(self.disk, self.dir, found.name, &scan.index.finish(&scan.end))?;
-            self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing", self.dir))?;
-        }
-        durable::make_durable(
-            self.disk,
-            self.dir,
-            &path,
-            &file,
-            header,
-            &scan,
-            successor.is_none(),
-        )?;
-        if scan.end.end_offset == header.base_offset {
-            // Only the last can be without events; the new active segment takes its name.
-            return Ok(last(scan.is_clean));
-        }
-        let is_clean = scan.is_clean;
-        self.take_scanned(found, header, &path, scan)?;
-        Ok(last(is_clean))
-    }
-
-    /// Nothing that was synced is cut.
-    fn check_cut(
-        &mut self,
-        path: &Path,
-        file: &D::File,
-        header: &SegmentHeader,
-        scan: &TailScan,
-    ) -> Result<(), OpenError> {
-        let seed = Seed::of(&header.incarnation);
-        let proof = scan::synced_beyond(file, seed, scan.end.end_position, scan.end.end_offset)
-            .map_err(OpenError::io("reading", path))?;
-        let proof = proof.filter(|_| !mutation::is_planted(Mutation::NoHoleCheck));
-        if proof.is_none() && scan.end.end_offset < self.synced_end {
-            let what = format!(
-                "{}: the log ends at offset {} here, but a snapshot says that everything below {} had been \
-                 synced",
-                scan.why, scan.end.end_offset, self.synced_end
-            );
-            return Err(corrupt(path, scan.end.end_position, what));
-        }
-        if let Some((position, synced)) = proof {
-            let what = format!(
-                "{}: the log ends at offset {} here, but the frame at position {position} says that \
-                 everything below {synced} had been synced",
-                scan.why, scan.end.end_offset
-            );
-            return Err(corrupt(path, scan.end.end_position, what));
-        }
-        if scan.why != ScanEnd::Invalid(FrameError::Blank) {
-            self.cut = Some(Corruption {
-                file: path.to_owned(),
-                position: scan.end.end_position,
-                what: scan.why.to_string(),
-            });
-        }
-        Ok(())
-    }
-
-    fn take_scanned(
-        &mut self,
-        found: &Found,
-        header: &SegmentHeader,
-        path: &Path,
-        scan: TailScan,
-    ) -> Result<(), OpenError> {
-        let bytes = scan.index.finish(&scan.end);
-        seal::write_index(self.disk, self.dir, found.name, &bytes)?;
-        for (name, topic) in scan.index.topics() {
-            self.add_topic(path, header, scan.end.end_offset, name, &topic)?;
-        }
-        if !self.is_known {
-            self.state.add_delta(scan.index.delta());
-        }
-        self.push_sealed(SealedSegment::open(self.disk, self.dir, found.name)?);
-        self.end = scan.end.end_offset;
-        self.last_time_ms = self.last_time_ms.max(scan.index.last_time_ms());
-        self.scanned.push(ScannedSegment {
-            name: found.name,
-            events: scan.index.event_count(),
-            bytes: scan.end.end_position.get(),
-        });
-        Ok(())
-    }
-
-    /// Takes in a segment from its index, if it has a valid one: its state delta, and where it ends.
-    fn take_from_index(
-        &mut self,
-        found: &Found,
-        header: &SegmentHeader,
-    ) -> Result<bool, OpenError> {
-        let path = self.dir.join(found.name.index_file_name());
-        let Some(index) = StoredIndex::read(self.disk, &path)? else {
-            if found.name.generation == 1 {
-                return Ok(false);
-            }
-            // It alone knows what the events that compaction took had added to the state.
-            let what = "the index of a rewritten segment is damaged".to_owned();
-            return Err(corrupt(&path, Position::default(), what));
-        };
-        let end = index.header().end_offset;
-        if !index.header().belongs_to(header) || end == header.base_offset {
-            return Ok(false);
-        }
-        self.check_length(found, index.header().end_position)?;
-        // Some at a time, so that the waits for what is known of them overlap.
-        let mut some = SomeTopics::default();
-        index.for_each_topic(|name, topic| {
-            some.push(name, topic);
-            if some.topics.len() < SomeTopics::COUNT {
-                return Ok(());
-            }
-            self.add_topics(&path, header, end, &mut some)
-        })?;
-        self.add_topics(&path, header, end, &mut some)?;
-        self.add_gone(&path, &index)?;
-        self.add_state(&index);
-        self.push_sealed(SealedSegment::open(self.disk, self.dir, found.name)?);
-        self.end = end;
-        self.last_time_ms = self.last_time_ms.max(index.header().last_time_ms);
-        Ok(true)
-    }
-
     fn push_sealed(&mut self, segment: SealedSegment<D>) {
         self.note_behind(segment.file_bytes());
         self.segments.push(segment);
-    }
-
-    /// A sealed log file is as long as its index says, or longer.
-    fn check_length(&self, found: &Found, end: Position) -> Result<(), OpenError> {
-        let path = self.dir.join(found.name.log_file_name());
-        let file = self.disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
-        let size = file.size().map_err(OpenError::io("reading", &path))?;
-        if size < end.get() {
-            let what = format!("the file ends here, but its index says that frames go on to {end}");
-            return Err(corrupt(&path, Position::new(size), what));
-        }
-        Ok(())
-    }
-
-    fn add_gone(&mut self, path: &Path, index: &StoredIndex) -> Result<(), OpenError> {
-        for topic in index.gone() {
-            self.topics
-                .declare(topic.number, &topic.name)
-                .map_err(|conflict| corrupt(path, Position::default(), conflict.to_string()))?;
-            self.topics.note_last(topic.number, topic.last_offset, topic.last_time_ms);
-        }
-        Ok(())
-    }
-
-    fn add_topics(
-        &mut self,
-        path: &Path,
-        header: &SegmentHeader,
-        end: Offset,
-        some: &mut SomeTopics,
-    ) -> Result<(), OpenError> {
-        self.topics.look_at_names(some.topics.iter().map(|(_, topic)| topic.number));
-        let mut start = 0;
-        for (name_end, topic) in &some.topics {
-            self.add_topic(path, header, end, &some.names[start..*name_end], topic)?;
-            start = *name_end;
-        }
-        some.clear();
-        Ok(())
     }
 
     fn add_topic(
@@ -695,27 +312,6 @@ impl<D: Disk> Recovery<'_, D> {
             topic.last_time_ms,
         );
         Ok(())
-    }
-}
-
-/// Topics of an index, with the ends of their names among all of those.
-#[derive(Default)]
-struct SomeTopics {
-    names: String,
-    topics: Vec<(usize, TopicSummary)>,
-}
-
-impl SomeTopics {
-    const COUNT: usize = 64;
-
-    fn push(&mut self, name: &str, topic: &TopicSummary) {
-        self.names.push_str(name);
-        self.topics.push((self.names.len(), *topic));
-    }
-
-    fn clear(&mut self) {
-        self.names.clear();
-        self.topics.clear();
     }
 }
 

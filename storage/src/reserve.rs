@@ -112,8 +112,5 @@ fn reserve_bytes<D: Disk>(disk: &D, dir: &Path, bytes: u64) -> io::Result<u64> {
 }
 
 fn remove<D: Disk>(disk: &D, dir: &Path) -> io::Result<()> {
-    match disk.remove(&dir.join(RESERVE_FILE_NAME)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    disk.remove_if_there(&dir.join(RESERVE_FILE_NAME))
 }

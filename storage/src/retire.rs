@@ -3,7 +3,6 @@
 //! In this order, with the directory synced in between: a log file that is missing is always explained.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -52,12 +51,7 @@ impl<D: Disk> CloseJob<D> {
 
 /// Removes a file that may be gone already: a removal that was cut short is tried again.
 pub(crate) fn remove<D: Disk>(disk: &D, path: &Path) -> Result<(), OpenError> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(OpenError::io("removing", path)(error))
-        }
-        _ => Ok(()),
-    }
+    disk.remove_if_there(path).map_err(OpenError::io("removing", path))
 }
 
 /// Puts a stub in the place of a segment's index, durably.

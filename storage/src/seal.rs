@@ -74,22 +74,10 @@ pub(crate) fn write_index<D: Disk>(
     let file_name = name.index_file_name();
     let temporary = dir.join(format!("{file_name}{TEMPORARY_ENDING}"));
     let path = dir.join(file_name);
-    match disk.remove(&temporary) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(OpenError::io("removing", &temporary)(error));
-        }
-        _ => {}
-    }
+    disk.remove_if_there(&temporary).map_err(OpenError::io("removing", &temporary))?;
     let write = || {
         let file = disk.create(&temporary, Access::Write)?;
-        let mut done = 0;
-        while done < bytes.len() {
-            let written = file.write_at(&bytes[done..], Position::new(done as u64))?;
-            if written == 0 {
-                return Err(std::io::ErrorKind::StorageFull.into());
-            }
-            done += written;
-        }
+        file.write_all_at(bytes, Position::default())?;
         file.sync_data()
     };
     if let Err(error) = write() {

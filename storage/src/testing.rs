@@ -1,4 +1,5 @@
-//! Logs on a simulated disk, made frame by frame, for the tests of those who read.
+//! Logs on a simulated disk for the tests of those who read: made frame by frame, or small ones that a [`Log`]
+//! has written; and all that is in one.
 
 use std::{
     collections::HashMap,
@@ -10,17 +11,22 @@ use bytes::Bytes;
 
 use crate::{
     buffer::DiskBuffer,
-    config::SyncMode,
-    event::{DataForm, EventKind, EventType, NewEvent, StagedEvent},
+    clock::Now,
+    config::{LogConfig, SyncMode},
+    error::ReadError,
+    event::{DataForm, EventKind, EventType, EventView, NewEvent, StagedEvent},
     frame::{self, Frame, FrameFlags, FrameMeta, Seed},
     index::{IndexBuilder, SegmentEnd},
     io::{Access, Disk, DiskFile, sim::SimDisk},
+    log::Log,
     offset::{Offset, Position},
+    reader::{ReadQuery, Reader},
     segment::{
         FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentFile, SegmentHeader,
         SegmentName, Tag,
     },
     segment_set::{SealedSegment, SegmentSet},
+    selection::Order,
     topic::{Topic, TopicNumber},
 };
 
@@ -217,5 +223,53 @@ pub(crate) fn event(topic: &str, data: &[u8]) -> NewEvent {
         form: DataForm::Binary,
         kind: EventKind::Data,
         data: Bytes::copy_from_slice(data),
+    }
+}
+
+pub(crate) fn now() -> Now {
+    Now { wall_ms: 1_700_000_000_000, boot_ms: 1 }
+}
+
+/// Segments of 128 KiB, so that a few events fill some.
+pub(crate) fn small_segments() -> LogConfig {
+    LogConfig {
+        segment_bytes: 128 << 10,
+        preallocate_bytes_min: 16 << 10,
+        preallocate_bytes_max: 32 << 10,
+        ..LogConfig::default()
+    }
+}
+
+/// Appends events of topic `a`, each in a frame of its own and its offset its data.
+pub(crate) fn append_numbers(log: &mut Log<SimDisk>, count: usize) {
+    for _ in 0..count {
+        let topic = Topic::parse("a").expect("a topic");
+        let data = Bytes::from(log.next().to_string().into_bytes());
+        log.append(vec![NewEvent::json(topic, data)], now()).expect("staged");
+        log.run_ops(now());
+    }
+}
+
+/// What finds every event, in order.
+pub(crate) fn everything() -> ReadQuery {
+    let (from, end) = (Offset::ZERO, Offset::MAX);
+    ReadQuery { topics: Vec::new(), from, end, order: Order::Ascending }
+}
+
+/// Reads what a query finds: what `get` makes of each event, and from where to where nothing can be read.
+pub(crate) fn read_all<T>(
+    set: &Arc<SegmentSet<SimDisk>>,
+    query: &ReadQuery,
+    get: impl Fn(EventView<'_>) -> T,
+) -> (Vec<T>, Vec<(u64, u64)>) {
+    let mut reader = Reader::new(set.clone(), query);
+    let (mut events, mut gaps) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next_blocking() {
+            Ok(None) => return (events, gaps),
+            Ok(Some(hits)) => events.extend(hits.events().map(&get)),
+            Err(ReadError::Gap { from, to, .. }) => gaps.push((from.get(), to.get())),
+            Err(error) => panic!("{error}"),
+        }
     }
 }

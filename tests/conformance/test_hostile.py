@@ -195,18 +195,21 @@ def flip(path, position):
         file.write(bytes([byte ^ 0x10]))
 
 
-def test_one_flipped_bit_in_a_sealed_segment():
-    """a segment with one flipped bit (sealed: named by `verify` and never served)"""
+def sealed():
+    """A server that was stopped, of 300 events in a sealed segment and one behind it, and that segment."""
     server = stopped(300)
     server.terminate()
     server.start()
     server.append("t/late", "after")
     server.terminate()
+    return server, segments(server.data)[0]
+
+
+def test_one_flipped_bit_in_a_sealed_segment():
+    """a segment with one flipped bit (sealed: named by `verify` and never served)"""
+    server, first = sealed()
     assert subprocess.run([binary(), "verify", server.data], capture_output=True, text=True).returncode == 0
-    first = segments(server.data)[0]
-    content = first.read_bytes()
-    at = content.index(b"000150xxx")
-    flip(first, at)
+    flip(first, first.read_bytes().index(b"000150xxx"))
     done = subprocess.run([binary(), "verify", server.data], capture_output=True, text=True)
     assert done.returncode == 1 and first.name in done.stdout, done
     server.start()
@@ -237,12 +240,7 @@ def test_one_flipped_bit_in_a_sealed_segment():
 
 def test_a_gap_is_reported_once_in_the_servers_log():
     """Corruption in a sealed segment: the range is reported once, whoever reads it and however often"""
-    server = stopped(300)
-    server.terminate()
-    server.start()
-    server.append("t/late", "after")
-    server.terminate()
-    first = segments(server.data)[0]
+    server, first = sealed()
     flip(first, first.read_bytes().index(b"000150xxx"))
     server.arguments = ("--shards", "2")
     before = os.path.getsize(server.log.name)

@@ -17,9 +17,9 @@ use strandline_storage::selection::Order;
 
 use super::super::catch_up::{Parked, ReadPage, TURN_BYTES_MAX, TURNS_MAX, Turn};
 use super::super::chunk::{Render, RingPlace, Word};
-use super::super::cursor::ResetReason;
 use super::super::gaps::ReportedGaps;
 use super::super::pages::{Page, PagePlace};
+use super::super::start::ResetReason;
 use super::super::view::ViewId;
 use super::super::wanted::Wanted;
 use super::super::whole_log::WholeLog;

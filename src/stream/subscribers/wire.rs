@@ -142,24 +142,8 @@ impl Wire {
     }
 
     fn push_one(&mut self, place: &mut Subscription, chunk: &Chunk) -> io::Result<bool> {
-        if self.is_full {
-            return Ok(false);
-        }
-        loop {
-            match send_one(self.socket.as_fd(), &chunk.bytes) {
-                Ok(count) => {
-                    self.took(place, &[chunk], count);
-                    self.is_full = count < chunk.bytes.len();
-                    return Ok(!self.is_full);
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => {
-                    self.is_full = true;
-                    return Ok(false);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let bytes = &chunk.bytes;
+        self.offer(place, &[chunk], bytes.len(), |socket| send_one(socket, bytes))
     }
 
     fn push_batch(
@@ -168,15 +152,28 @@ impl Wire {
         batch: &[&Chunk],
         batch_bytes: usize,
     ) -> io::Result<bool> {
-        if self.is_full {
-            return Ok(false);
-        }
         let slices: Vec<IoSlice<'_>> =
             batch.iter().map(|chunk| IoSlice::new(&chunk.bytes)).collect();
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        loop {
+        self.offer(place, batch, batch_bytes, |socket| {
             let mut none = SendAncillaryBuffer::default();
-            match rustix::net::sendmsg(&self.socket, &slices, &mut none, flags) {
+            rustix::net::sendmsg(socket, &slices, &mut none, flags)
+        })
+    }
+
+    /// Offers the kernel a batch by `send`, unless the socket is full. Returns whether all of it was taken.
+    fn offer(
+        &mut self,
+        place: &mut Subscription,
+        batch: &[&Chunk],
+        batch_bytes: usize,
+        send: impl Fn(BorrowedFd<'_>) -> Result<usize, Errno>,
+    ) -> io::Result<bool> {
+        if self.is_full {
+            return Ok(false);
+        }
+        loop {
+            match send(self.socket.as_fd()) {
                 Ok(count) => {
                     self.took(place, batch, count);
                     self.is_full = count < batch_bytes;

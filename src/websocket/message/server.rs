@@ -7,7 +7,10 @@ use super::client::MessageId;
 use crate::{
     json::write,
     problem::Problem,
-    stream::cursor::{Cursor, ResetReason, StartState},
+    stream::{
+        cursor::Cursor,
+        start::{Beginning, ResetReason, StartState},
+    },
 };
 
 /// Appends the first message of a connection.
@@ -25,23 +28,14 @@ pub struct Subscribed<'a> {
     pub id: Option<&'a MessageId>,
     /// Its number in this connection.
     pub subscription: u32,
-    /// What is said about the cursor.
-    pub state: StartState,
-    /// The first offset that may follow.
-    pub from: Offset,
-    /// The first offset still kept.
-    pub earliest: Offset,
-    /// The synced offset.
-    pub durable: Offset,
-    /// The log's history.
-    pub tag: Tag,
-    /// From where the client can resume; not where the subscription waits beyond the end.
-    pub cursor: Option<Cursor>,
+    /// Where and how it begins.
+    pub beginning: Beginning,
 }
 
 /// Appends `subscribed`, which precedes the subscription's events.
 pub fn push_subscribed(out: &mut Vec<u8>, subscribed: &Subscribed<'_>) {
-    let Subscribed { id, subscription, state, from, earliest, durable, tag, cursor } = *subscribed;
+    let Subscribed { id, subscription, beginning } = *subscribed;
+    let Beginning { state, from, earliest, durable, tag, cursor } = beginning;
     push_type(out, "subscribed");
     push_id(out, id);
     push_number(out, "subscription", u64::from(subscription));
@@ -192,19 +186,21 @@ mod tests {
         let mut subscribed = Subscribed {
             id: Some(&id7),
             subscription: 2,
-            state: StartState::Resumed,
-            from: Offset::new(42),
-            earliest: Offset::ZERO,
-            durable: Offset::new(64_000),
-            tag: tag(),
-            cursor: Some(Cursor::before(Offset::new(42), tag())),
+            beginning: Beginning {
+                state: StartState::Resumed,
+                from: Offset::new(42),
+                earliest: Offset::ZERO,
+                durable: Offset::new(64_000),
+                tag: tag(),
+                cursor: Some(Cursor::before(Offset::new(42), tag())),
+            },
         };
         assert_eq!(
             pushed(|out| push_subscribed(out, &subscribed)),
             r#"{"type":"subscribed","id":7,"subscription":2,"state":"resumed","from":42,"earliest":0,"durable":64000,"tag":"k3f9q","cursor":"41.k3f9q"}"#
         );
-        (subscribed.id, subscribed.cursor) = (None, None);
-        subscribed.state = StartState::Reset(ResetReason::OtherLog);
+        (subscribed.id, subscribed.beginning.cursor) = (None, None);
+        subscribed.beginning.state = StartState::Reset(ResetReason::OtherLog);
         assert!(pushed(|out| push_subscribed(out, &subscribed)).starts_with(
             r#"{"type":"subscribed","subscription":2,"state":"reset","reason":"other_log","#
         ));

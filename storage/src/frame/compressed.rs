@@ -14,7 +14,9 @@ use std::cell::RefCell;
 
 use super::{
     EVENTS_MAX, FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, Frame, FrameError, FrameFlags, FrameMeta,
-    Seed, header::BODY_BYTES_MAX, number_topics,
+    Seed,
+    encode::{encoded_bytes_max, frame_bytes_max, header_of, number_topics},
+    header::BODY_BYTES_MAX,
 };
 use crate::{
     buffer::DiskBuffer,
@@ -70,9 +72,8 @@ pub fn encode_compressed(
     let last = events.last().expect("not empty").offset;
     assert!(first >= meta.base_offset && last < end_offset, "events lie in their frame");
 
-    let shares_bytes: usize =
-        events.iter().map(|staged| super::encoded_bytes_max(&staged.event)).sum();
-    let mut plain = DiskBuffer::with_capacity(super::frame_bytes_max(shares_bytes));
+    let shares_bytes: usize = events.iter().map(|staged| encoded_bytes_max(&staged.event)).sum();
+    let mut plain = DiskBuffer::with_capacity(frame_bytes_max(shares_bytes));
     plain.extend_zeroes(FRAME_HEADER_BYTES);
     let (topics, topic_indexes) = number_topics(events);
     archive::encode_body(meta.base_offset, &topics, events, &topic_indexes, &mut plain);
@@ -102,7 +103,7 @@ pub fn encode_compressed(
     }
     let meta = FrameMeta { flags, ..*meta };
     let body = &stored.as_slice()[FRAME_HEADER_BYTES..];
-    let mut header = super::header_of(&meta, end_offset, events.len(), body, seed);
+    let mut header = header_of(&meta, end_offset, events.len(), body, seed);
     let header_bytes = header.encode(seed);
     for buffer in [&mut stored, &mut plain] {
         buffer.as_mut_slice()[..FRAME_HEADER_BYTES].copy_from_slice(&header_bytes);

@@ -30,13 +30,14 @@ use crate::{
     topic::TopicPattern,
 };
 
+pub(super) use super::blocks::{block_of, position_of};
+
 /// How far apart the frames of FRAMES are at least in the log file. A seek reads at most so much,
 /// and the frame, more than it needs; entries take 0.04 % of the log.
 pub const FRAMES_STEP_BYTES: u64 = 64 << 10;
 
 pub(super) const FRAME_PLACE_BYTES: usize = 24;
 pub(super) const GAP_BYTES: usize = 16;
-const BLOCK_BYTES: u64 = ALIGN_BYTES as u64;
 
 /// Where a frame lies in its log file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,16 +70,6 @@ impl FramePlace {
             frame_bytes: u32_at(bytes, 20) as usize * ALIGN_BYTES,
         }
     }
-}
-
-/// The number of the block that begins at a frame's position.
-pub(super) fn block_of(position: Position) -> u32 {
-    assert!(position.get().is_multiple_of(BLOCK_BYTES), "a frame begins on a block");
-    u32::try_from(position.get() / BLOCK_BYTES).expect("a segment is below 16 TiB")
-}
-
-pub(super) fn position_of(block: u32) -> Position {
-    Position::new(u64::from(block) * BLOCK_BYTES)
 }
 
 fn blocks_in(frame_bytes: usize) -> u32 {

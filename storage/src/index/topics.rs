@@ -33,7 +33,7 @@ use std::ops::Range;
 
 use crate::{
     frame::Seed,
-    index::{IndexError, IndexHeader, SectionKind, resident::position_of, varint},
+    index::{IndexError, IndexHeader, SectionKind, blocks::position_of, varint},
     offset::{Offset, Position},
     topic::{TOPIC_BYTES_MAX, TopicNumber},
 };

@@ -10,8 +10,9 @@
 
 use std::{io, sync::Arc};
 
-use super::{Close, JobState, Jobs, Log, NEXT_FILE_NAME, Notice, Now, Tail};
+use super::{Close, Log, NEXT_FILE_NAME, Notice, Now, Tail, scrubbing::SCRUB_FIRST_MS};
 use crate::{
+    config::LogConfig,
     error::OpenError,
     frame::FRAME_ALIGN_BYTES,
     io::Disk,
@@ -27,6 +28,53 @@ use crate::{
 const DISK_FULL_RETRY_MS: u64 = 1_000;
 /// A seal that failed is tried again so often: it writes the whole index anew.
 const SEAL_RETRY_MS: u64 = 10_000;
+
+/// The jobs: at most one of each kind is under way.
+pub(super) struct Jobs<D: Disk> {
+    pub(super) extend: JobState,
+    pub(super) prepare: JobState,
+    pub(super) roll: JobState,
+    pub(super) seal: JobState,
+    pub(super) retire: JobState,
+    pub(super) compact: JobState,
+    pub(super) reserve: JobState,
+    pub(super) scrub: JobState,
+    pub(super) snapshot: JobState,
+    pub(super) close: JobState,
+    /// The reserve is there.
+    pub(super) has_reserve: bool,
+    /// What frees space has found none: the reserve is to be given back.
+    pub(super) needs_reserve: bool,
+    /// It was given back, or could not be made: nothing else takes space before it is there again.
+    pub(super) owes_reserve: bool,
+    /// Much of the active segment may be dead, and the disk is full: it is to be ended, so that it can be
+    /// rewritten, be it with the reserve.
+    pub(super) ends_for_space: bool,
+    /// How much the next extension adds.
+    pub(super) step_bytes: u64,
+    /// Tells the extension under way how fast it has to be.
+    pub(super) headway: Arc<Headway>,
+    /// How far the segment must be prepared for the frame that waits.
+    pub(super) needed: Position,
+    /// The prepared file of the next segment.
+    pub(super) next_file: Option<NewFile<D>>,
+    /// A frame waits for a new segment.
+    pub(super) rolling: bool,
+    /// A frame waits for space on the disk.
+    pub(super) disk_full: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum JobState {
+    Idle,
+    Running,
+    /// It failed, and may be tried again then.
+    Waiting {
+        until_boot_ms: u64,
+        /// For want of space.
+        is_full: bool,
+    },
+}
 
 impl<D: Disk> Log<D> {
     pub(super) fn next_job(&mut self, now: Now) -> Option<Op<D>> {
@@ -285,6 +333,33 @@ impl<D: Disk> Log<D> {
 }
 
 impl<D: Disk> Jobs<D> {
+    /// None is under way.
+    pub(super) fn new(config: &LogConfig, now: Now, has_reserve: bool, owes_reserve: bool) -> Self {
+        let scrub_first_ms = SCRUB_FIRST_MS.min(config.scrub_interval_s * 1_000);
+        Jobs {
+            extend: JobState::Idle,
+            prepare: JobState::Idle,
+            roll: JobState::Idle,
+            seal: JobState::Idle,
+            retire: JobState::Idle,
+            compact: JobState::Idle,
+            reserve: JobState::Idle,
+            scrub: JobState::after(now, scrub_first_ms, false),
+            snapshot: JobState::Idle,
+            close: JobState::Idle,
+            has_reserve,
+            needs_reserve: false,
+            owes_reserve,
+            ends_for_space: false,
+            step_bytes: config.preallocate_bytes_min,
+            headway: Arc::default(),
+            needed: Position::default(),
+            next_file: None,
+            rolling: false,
+            disk_full: owes_reserve,
+        }
+    }
+
     /// What waits for a time that has come may start again.
     pub(super) fn end_waits(&mut self, now: Now) {
         let Jobs { extend, prepare, seal, retire, compact, reserve, scrub, close, .. } = self;

@@ -8,7 +8,7 @@ use crate::{
         sim::{SimDisk, SimFile, rng::SimRng},
     },
     segment::SegmentFile,
-    testing::{TestLog, Written},
+    testing::{TestLog, Written, read_all},
     topic::Topic,
 };
 
@@ -319,18 +319,8 @@ fn what_the_disk_does_not_give_back_is_a_gap() {
         (&["a"], Order::Ascending),
         (&["b"], Order::Descending),
     ] {
-        let mut reader = Reader::new(log.set(), &query(topics, 0..80, order));
-        let (mut offsets, mut gaps) = (Vec::new(), Vec::new());
-        loop {
-            match reader.next_blocking() {
-                Ok(Some(hits)) => {
-                    offsets.extend(hits.events().map(|event| event.offset().get()));
-                }
-                Ok(None) => break,
-                Err(ReadError::Gap { from, to, .. }) => gaps.push((from.get(), to.get())),
-                Err(error) => panic!("{error}"),
-            }
-        }
+        let asked = query(topics, 0..80, order);
+        let (offsets, gaps) = read_all(&log.set(), &asked, |event| event.offset().get());
         let [(from, to)] = gaps[..] else { panic!("one gap: {gaps:?}") };
         assert!(to > from && to - from < 12, "of one block: {gaps:?}");
         let wanted = |offset: &u64| topics.is_empty() || (offset % 2 == 1) == (topics == ["b"]);

@@ -103,14 +103,7 @@ fn copy<D: Disk>(disk: &D, file: &D::File, path: &Path, end: Position) -> io::Re
     while position < end {
         resize(&mut piece, piece_len(position, end));
         file.read_exact_at(piece.as_mut_slice(), position)?;
-        let mut done = 0;
-        while done < piece.len() {
-            let written = copy.write_at(&piece.as_slice()[done..], position.plus(done as u64))?;
-            if written == 0 {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            done += written;
-        }
+        copy.write_all_at(piece.as_slice(), position)?;
         position = position.plus(piece.len() as u64);
     }
     copy.sync_data()

@@ -13,6 +13,7 @@ use crate::{
         },
     },
     op::OpOutcome,
+    segment::SEGMENT_VERSION,
 };
 
 /// Hands a write to the disk, and leaves it in flight.

@@ -10,7 +10,6 @@ use crate::{
     clock::Now,
     error::OpenError,
     io::{Access, Disk, DiskFile},
-    new_segment::write_all,
     offset::Position,
     repair::salvage::Lenient,
     segment::SegmentName,
@@ -118,7 +117,7 @@ impl<'a, D: Disk> Aside<'a, D> {
                 file.read_exact_at(piece.as_mut_slice(), at)?;
                 // A segment is preallocated with zeroes, which need not be kept.
                 if piece.as_slice().iter().any(|byte| *byte != 0) {
-                    write_all(&copy, piece.as_slice(), at)?;
+                    copy.write_all_at(piece.as_slice(), at)?;
                 }
                 at = at.plus(piece.len() as u64);
             }

@@ -1,39 +1,20 @@
-use bytes::Bytes;
-
 use super::*;
 use crate::{
-    config::LogConfig,
-    error::ReadError,
-    event::NewEvent,
     io::{
         DiskFile,
         sim::{SimDisk, rng::SimRng},
     },
     log::Log,
-    reader::{ReadQuery, Reader},
-    selection::Order,
-    testing::TestLog,
-    topic::{Topic, TopicPattern},
+    reader::ReadQuery,
+    testing::{TestLog, append_numbers, everything, now, read_all, small_segments},
+    topic::TopicPattern,
     verify::verify,
 };
 
 const DIR: &str = "/log";
 
-fn now() -> Now {
-    Now { wall_ms: 1_700_000_000_000, boot_ms: 1 }
-}
-
-fn config() -> LogConfig {
-    LogConfig {
-        segment_bytes: 128 << 10,
-        preallocate_bytes_min: 16 << 10,
-        preallocate_bytes_max: 32 << 10,
-        ..LogConfig::default()
-    }
-}
-
 fn open(disk: &SimDisk) -> Result<Log<SimDisk>, OpenError> {
-    Log::open(disk.clone(), Path::new(DIR), config(), now()).map(|(log, _)| log)
+    Log::open(disk.clone(), Path::new(DIR), small_segments(), now()).map(|(log, _)| log)
 }
 
 /// A log of so many events, each in a frame of its own, whose process was killed. Its tag, and
@@ -41,12 +22,7 @@ fn open(disk: &SimDisk) -> Result<Log<SimDisk>, OpenError> {
 fn killed_log(seed: u64, events: usize) -> (Tag, SimDisk) {
     let disk = SimDisk::new(seed);
     let mut log = open(&disk).expect("a new log");
-    for number in 0..events {
-        let topic = Topic::parse("a").expect("a topic");
-        let data = Bytes::from(number.to_string().into_bytes());
-        log.append(vec![NewEvent::json(topic, data)], now()).expect("staged");
-        log.run_ops(now());
-    }
+    append_numbers(&mut log, events);
     assert_eq!(log.visible(), Offset::new(events as u64));
     (*log.tag(), disk.kill())
 }
@@ -79,18 +55,8 @@ fn flip(log: &TestLog, segment: usize, frame: usize, at: u64) {
 /// The offsets that an opened log gives of a topic, or of all, and the gaps.
 fn read(log: &Log<SimDisk>, topics: &[&str]) -> (Vec<u64>, Vec<(u64, u64)>) {
     let topics = topics.iter().map(|text| TopicPattern::parse(text).expect("a pattern")).collect();
-    let (from, end) = (Offset::ZERO, Offset::MAX);
-    let query = ReadQuery { topics, from, end, order: Order::Ascending };
-    let mut reader = Reader::new(log.segments().clone(), &query);
-    let (mut offsets, mut gaps) = (Vec::new(), Vec::new());
-    loop {
-        match reader.next_blocking() {
-            Ok(None) => return (offsets, gaps),
-            Ok(Some(hits)) => offsets.extend(hits.events().map(|event| event.offset().get())),
-            Err(ReadError::Gap { from, to, .. }) => gaps.push((from.get(), to.get())),
-            Err(error) => panic!("{error}"),
-        }
-    }
+    let query = ReadQuery { topics, ..everything() };
+    read_all(log.segments(), &query, |event| event.offset().get())
 }
 
 fn planned(disk: &SimDisk) -> RepairPlan {

@@ -1,20 +1,14 @@
 use super::*;
 use crate::{
     config::LogConfig,
-    error::ReadError,
+    event::EventView,
     io::sim::SimDisk,
     log::Log,
-    reader::{ReadQuery, Reader},
     repair,
     segment::SegmentFile,
-    selection::Order,
-    testing::TestLog,
+    testing::{TestLog, everything, now, read_all},
     verify::verify,
 };
-
-fn now() -> Now {
-    Now { wall_ms: 1_700_000_000_000, boot_ms: 1 }
-}
 
 fn log() -> TestLog {
     let frames = |count: usize| {
@@ -44,24 +38,9 @@ fn restored(disk: &SimDisk, until: Until) -> (Restored, Pairs, Pairs) {
     let (log, report) = Log::open(disk, to, config, now()).expect("it opens");
     assert_eq!((report.tag, report.end), (restored.tag, restored.end));
     assert_ne!(report.tag, Tag::parse("test1").expect("a tag"), "its history is another one");
-    let query = ReadQuery {
-        topics: Vec::new(),
-        from: Offset::ZERO,
-        end: Offset::MAX,
-        order: Order::Ascending,
-    };
-    let mut reader = Reader::new(log.segments().clone(), &query);
-    let (mut events, mut gaps) = (Vec::new(), Vec::new());
-    loop {
-        match reader.next_blocking() {
-            Ok(None) => return (restored, events, gaps),
-            Ok(Some(hits)) => {
-                events.extend(hits.events().map(|event| (event.offset().get(), event.time_ms())));
-            }
-            Err(ReadError::Gap { from, to, .. }) => gaps.push((from.get(), to.get())),
-            Err(error) => panic!("{error}"),
-        }
-    }
+    let pair = |event: EventView<'_>| (event.offset().get(), event.time_ms());
+    let (events, gaps) = read_all(log.segments(), &everything(), pair);
+    (restored, events, gaps)
 }
 
 #[test]

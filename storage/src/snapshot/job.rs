@@ -14,7 +14,6 @@
 
 use std::{
     collections::BTreeMap,
-    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -217,13 +216,7 @@ impl<D: Disk> SnapshotJob<D> {
             let file = disk.create(&temporary, Access::Write)?;
             let (mut position, mut pace) = (Position::default(), self.pace.clone());
             for piece in bytes.chunks(PACE_BYTES) {
-                let mut done = 0;
-                while done < piece.len() {
-                    match file.write_at(&piece[done..], position.plus(done as u64))? {
-                        0 => return Err(io::ErrorKind::StorageFull.into()),
-                        written => done += written,
-                    }
-                }
+                file.write_all_at(piece, position)?;
                 position = position.plus(piece.len() as u64);
                 file.sync_data()?;
                 if position.get() < bytes.len() as u64 {

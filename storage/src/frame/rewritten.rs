@@ -1,0 +1,69 @@
+//! A frame at another place: a repair and a restore copy frames to other segments, whole or cut short.
+
+use std::sync::Arc;
+
+use super::{
+    FRAME_HEADER_BYTES, Frame, FrameFlags, FrameMeta, Seed, compressed::encode_compressed,
+    encode::encode,
+};
+use crate::{
+    buffer::DiskBuffer,
+    event::{EventView, StagedEvent},
+    offset::Offset,
+    topic::Topic,
+};
+
+impl Frame {
+    /// Its events below `end_offset` as a frame of another segment, or at another place of the chain: as it
+    /// is read, and the bytes to be stored. A frame that stays whole and is not compressed keeps its body.
+    /// `None` if a topic is spelled as no topic is.
+    pub fn rewritten(
+        &self,
+        end_offset: Offset,
+        seed: Seed,
+        previous_checksum: u32,
+    ) -> Option<(Frame, DiskBuffer)> {
+        let mut header = self.header;
+        if end_offset < header.end_offset || header.flags.has(FrameFlags::COMPRESSED) {
+            let names: Option<Vec<Topic>> =
+                self.topics().map(|(_, name)| Topic::parse_reserved(name).ok()).collect();
+            let names = names?;
+            let staged = |event: EventView<'_>| StagedEvent {
+                offset: event.offset(),
+                time_ms: event.time_ms(),
+                topic_number: event.topic_number(),
+                event: event.to_new(&names[event.topic_index()]),
+            };
+            let below = self.events().take_while(|event| event.offset() < end_offset);
+            let events: Vec<StagedEvent> = below.map(staged).collect();
+            let meta = FrameMeta {
+                base_offset: header.base_offset,
+                commit_time_ms: header.commit_time_ms,
+                synced_offset: header.synced_offset,
+                previous_checksum,
+                flags: FrameFlags::NONE,
+            };
+            return Some(match events.is_empty() {
+                true => {
+                    let frame = encode(&meta, &[], seed, DiskBuffer::default());
+                    let stored = (*frame.buffer).clone();
+                    (frame, stored)
+                }
+                false => {
+                    let end_offset = end_offset.min(header.end_offset);
+                    encode_compressed(&meta, end_offset, &events, seed)
+                }
+            });
+        }
+        let body = FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + self.body_bytes;
+        let mut buffer = DiskBuffer::default();
+        buffer.extend_from_slice(self.as_bytes());
+        header.previous_checksum = previous_checksum;
+        header.body_checksum = seed.crc(&buffer.as_slice()[body]);
+        let header_bytes = header.encode(seed);
+        buffer.as_mut_slice()[..FRAME_HEADER_BYTES].copy_from_slice(&header_bytes);
+        let stored = buffer.clone();
+        let body_bytes = self.body_bytes;
+        Some((Frame { header, buffer: Arc::new(buffer), start: 0, body_bytes }, stored))
+    }
+}

@@ -1,0 +1,169 @@
+//! From a directory to a log that takes appends: what recovery has found, and a new segment behind it.
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    Close, Log, NEXT_FILE_NAME, Tail, compacting::Compaction, jobs::Jobs, jobs::is_full,
+    scrubbing::Scrubbing, snapshots::Snapshots,
+};
+use crate::{
+    clock::{EventClock, Now},
+    config::{LogConfig, SyncMode},
+    error::OpenError,
+    group_commit::{CommitDepth, Durability, GroupCommit},
+    io::Disk,
+    mutation::{self, Mutation},
+    offset::Offset,
+    once::Fingerprints,
+    op::{NewFile, PrepareJob, RollJob, WriteMode},
+    pace::FramesBegun,
+    recovery::{self, OpenReport},
+    reserve,
+    segment::{
+        FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag,
+    },
+    staging::Staging,
+    unsealed::{RecentFrames, Unsealed},
+};
+
+impl<D: Disk> Log<D> {
+    /// Opens the log in `dir`, which is made if it is missing: locks it, recovers what is there, and
+    /// begins a new segment. Blocks.
+    pub fn open(
+        disk: D,
+        dir: &Path,
+        config: LogConfig,
+        now: Now,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        config.check()?;
+        let lock = recovery::lock(&disk, dir)?;
+        let config =
+            LogConfig { segment_bytes: reserve::segment_bytes(&disk, dir, &config), ..config };
+        let mut has_reserve = reserve::is_there(&disk, dir, config.reserve_bytes)?;
+        let mut owes_reserve = false;
+        // What a start needs is what it is for.
+        let mut give_back = |error: OpenError| match &error {
+            OpenError::Io { source, .. } if is_full(source) && has_reserve => {
+                (has_reserve, owes_reserve) = (false, true);
+                reserve::give_back(&disk, dir)
+            }
+            _ => Err(error),
+        };
+        let recover = || recovery::recover(&disk, dir, config.id_window());
+        let recovered = recover().or_else(|error| give_back(error).and_then(|()| recover()))?;
+        let (tag, end) = (recovered.report.tag, recovered.end);
+        let begin = || Begun::new(&disk, dir, &config, now, tag, end);
+        let Begun { header, path, file } =
+            begin().or_else(|error| give_back(error).and_then(|()| begin()))?;
+        let name = SegmentName::first_generation(end);
+
+        let durability = match (config.sync, file.mode) {
+            (SyncMode::Commit, WriteMode::Direct) => Durability::EachWrite,
+            (SyncMode::Commit, WriteMode::Buffered) => Durability::FollowingSync,
+            (SyncMode::Interval { interval_ms }, _) => {
+                Durability::Deferred { interval_ms: Some(u64::from(interval_ms)) }
+            }
+            (SyncMode::Never, _) => Durability::Deferred { interval_ms: None },
+        };
+        let report = OpenReport { write_mode: file.mode, ..recovered.report };
+        let tail = Tail::new(&header, file);
+        let active = Unsealed::new(name, header, path, Arc::clone(&tail.file.file));
+        let log = Log {
+            disk,
+            dir: dir.to_owned(),
+            lock: Some(lock),
+            tag,
+            keep_from: recovered.start.max(recovered.state.rules.keep_from()).min(end),
+            retention_boot_ms: 0,
+            expiry_from: 0,
+            last_control: Offset::ZERO,
+            next: end,
+            clock: EventClock::new(now, recovered.last_time_ms),
+            topics: recovered.topics,
+            state: recovered.state,
+            fingerprints: Fingerprints::default(),
+            staging: Staging::new(config.staged_bytes_max),
+            commit: GroupCommit::new(durability, end),
+            depth: CommitDepth::new(config.frames_in_flight_max),
+            frames_begun: FramesBegun::default(),
+            has_waited: false,
+            counts_on_idle: false,
+            is_idle: false,
+            segments: Arc::new(recovered.segments),
+            unsealed: VecDeque::from([active]),
+            tail,
+            recent: RecentFrames::new(config.recent_frames_bytes_max),
+            published: Vec::new(),
+            notices: Vec::new(),
+            jobs: Jobs::new(&config, now, has_reserve, owes_reserve),
+            compaction: Compaction::new(recovered.lessened),
+            gone: Vec::new(),
+            written: Vec::new(),
+            scrubbing: Scrubbing::default(),
+            snapshots: Snapshots::new(recovered.snapshot),
+            ops: 0,
+            outstanding: 0,
+            stated: end,
+            last_append_boot_ms: now.boot_ms,
+            close: Close::Open,
+            poison: None,
+            config,
+        };
+        Ok((log, report))
+    }
+}
+
+/// The new segment that each start begins.
+struct Begun<D: Disk> {
+    header: SegmentHeader,
+    path: PathBuf,
+    file: NewFile<D>,
+}
+
+impl<D: Disk> Begun<D> {
+    fn new(
+        disk: &D,
+        dir: &Path,
+        config: &LogConfig,
+        now: Now,
+        tag: Tag,
+        end: Offset,
+    ) -> Result<Self, OpenError> {
+        let mode = match config.sync {
+            SyncMode::Commit => WriteMode::Direct,
+            SyncMode::Interval { .. } | SyncMode::Never => WriteMode::Buffered,
+        };
+        let header = SegmentHeader {
+            version: SEGMENT_VERSION,
+            base_offset: end,
+            created_at_ms: now.wall_ms,
+            incarnation: Incarnation::random(),
+            tag,
+            sync: config.sync,
+        };
+        let name = SegmentName::first_generation(end);
+        let path = dir.join(name.log_file_name());
+        let temporary = dir.join(NEXT_FILE_NAME);
+        let first_step = config.preallocate_bytes_min.min(config.segment_bytes);
+        let to = FIRST_FRAME_POSITION.plus(first_step);
+        if mutation::is_planted(Mutation::OldFileAppendedTo) {
+            let _ = disk.rename(&path, &temporary);
+        }
+        let file = PrepareJob { path: temporary.clone(), mode, to }
+            .run(disk)
+            .map_err(OpenError::io("preparing", &temporary))?;
+        let job = RollJob {
+            next: file,
+            header: header.clone(),
+            dir: dir.to_owned(),
+            from: temporary,
+            to: path.clone(),
+        };
+        let file = job.run(disk).map_err(OpenError::io("creating", &path))?;
+        Ok(Begun { header, path, file })
+    }
+}

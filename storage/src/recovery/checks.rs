@@ -1,0 +1,85 @@
+//! What must be true of segments that recovery takes in: where it is not, the log is not opened.
+
+use std::io;
+
+use super::{Recovery, corrupt, files::Found};
+use crate::{
+    error::OpenError,
+    io::{Access, Disk, DiskFile},
+    offset::{Offset, Position},
+    segment::{SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentError, SegmentHeader},
+    snapshot::read,
+};
+
+impl<D: Disk> Recovery<'_, D> {
+    /// The header of a segment's log file. A file gets its name after its header is synced, so
+    /// whatever is wrong with it is no torn write.
+    pub(super) fn check_header(&self, found: &Found) -> Result<SegmentHeader, OpenError> {
+        let path = self.dir.join(found.name.log_file_name());
+        let corrupt = |what: String| corrupt(&path, Position::default(), what);
+        if !found.has_log {
+            return Err(corrupt("is missing, but its index is there".to_owned()));
+        }
+        let file = self.disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+        let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
+        match file.read_exact_at(&mut bytes, Position::default()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(corrupt("the file is shorter than its header".to_owned()));
+            }
+            Err(error) => return Err(OpenError::io("reading", &path)(error)),
+        }
+        let header = SegmentHeader::decode(&bytes).map_err(|error| match error {
+            SegmentError::NewerVersion { version } => OpenError::NewerVersion {
+                file: path.clone(),
+                version,
+                version_max: SEGMENT_VERSION,
+            },
+            error => corrupt(error.to_string()),
+        })?;
+        if header.base_offset != found.name.base_offset {
+            return Err(corrupt(format!(
+                "its header says that it begins at {}",
+                header.base_offset
+            )));
+        }
+        Ok(header)
+    }
+
+    /// A segment begins where the one before it ended.
+    pub(super) fn check_contiguity(&self, found: &Found) -> Result<(), OpenError> {
+        let base = found.name.base_offset;
+        if base > self.end {
+            let dir = self.dir.to_owned();
+            return Err(OpenError::MissingSegment { dir, from: self.end, to: base });
+        }
+        if base < self.end {
+            let path = self.dir.join(found.name.log_file_name());
+            let what = format!("the segment before it goes on to {}", self.end);
+            return Err(corrupt(&path, Position::default(), what));
+        }
+        Ok(())
+    }
+
+    /// A sealed log file is as long as its index says, or longer.
+    pub(super) fn check_length(&self, found: &Found, end: Position) -> Result<(), OpenError> {
+        let path = self.dir.join(found.name.log_file_name());
+        let file = self.disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+        let size = file.size().map_err(OpenError::io("reading", &path))?;
+        if size < end.get() {
+            let what = format!("the file ends here, but its index says that frames go on to {end}");
+            return Err(corrupt(&path, Position::new(size), what));
+        }
+        Ok(())
+    }
+
+    /// A log that has a snapshot had been synced up to its offset.
+    pub(super) fn check_end(&self, snapshots: &[Offset]) -> Result<(), OpenError> {
+        match snapshots.first() {
+            Some(newest) if *newest > self.end => {
+                Err(read::ends_before(self.dir, *newest, self.end))
+            }
+            _ => Ok(()),
+        }
+    }
+}
