@@ -191,9 +191,9 @@ impl<D: Disk> Log<D> {
     }
 
     /// Whether the thread that commits has hardly a moment to spare, by what [`Log::note_busy`] told: then
-    /// larger frames, and so fewer, shorten the wait for all.
+    /// larger frames, and so fewer, shorten the wait for all. Not while the log is being closed.
     pub fn is_short_of_time(&self) -> bool {
-        self.depth.get() == 1
+        self.depth.get() == 1 && self.close == Close::Open
     }
 
     /// How many frames are on their way to the device.
