@@ -166,18 +166,14 @@ fn send(
     }
 }
 
-/// A refusal names the line at which it stopped, or says that it took nothing. One that does neither
-/// may come from a proxy, which cannot know.
+/// What a refusal of a batch means for the lines.
 fn refused(refusal: &Refusal, lines_done: u64, batch_lines: u64) -> ClientError {
-    let Refusal { status, title, detail, .. } = refusal;
-    let what = format!("{title} ({status}): {detail}");
-    if refusal.line.is_none() && refusal.appended.is_none() && *status >= 500 {
-        return ClientError::Connection(doubt(lines_done, batch_lines, &what));
+    if refusal.leaves_doubt() {
+        return ClientError::Connection(doubt(lines_done, batch_lines, &refusal.to_string()));
     }
     let line = lines_done + refusal.line.unwrap_or(1);
-    let first =
-        if matches!(status, 408 | 429 | 500..) { "once that is over," } else { "mend it and" };
-    ClientError::Local(format!("line {line}: {what}; {}", go_on(line, first)))
+    let advice = go_on(line, refusal.what_first());
+    ClientError::Local(format!("line {line}: {refusal}; {advice}"))
 }
 
 /// What is appended when `line` is the first that is not, and what to do.

@@ -53,15 +53,32 @@ pub struct Refusal {
     pub appended: Option<u64>,
 }
 
+impl Refusal {
+    /// A refusal names the line at which it stopped, or says that it took nothing. One that does neither
+    /// may come from a proxy, which cannot know.
+    pub fn leaves_doubt(&self) -> bool {
+        self.line.is_none() && self.appended.is_none() && self.status >= 500
+    }
+
+    /// What comes before trying again.
+    pub fn what_first(&self) -> &'static str {
+        if matches!(self.status, 408 | 429 | 500..) { "once that is over," } else { "mend it and" }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({}): {}", self.title, self.status, self.detail)
+    }
+}
+
 impl fmt::Display for ClientError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(what) | Self::Connection(what) | Self::Local(what) => {
                 formatter.write_str(what)
             }
-            Self::Refused(refusal) => {
-                write!(formatter, "{} ({}): {}", refusal.title, refusal.status, refusal.detail)
-            }
+            Self::Refused(refusal) => refusal.fmt(formatter),
         }
     }
 }

@@ -189,16 +189,13 @@ impl Batch {
     }
 
     fn refused(&self, refusal: &Refusal, doubt: impl FnOnce(String) -> ClientError) -> ClientError {
-        let Refusal { status, title, detail, .. } = refusal;
-        let what = format!("{title} ({status}): {detail}");
-        if refusal.line.is_none() && refusal.appended.is_none() && *status >= 500 {
-            return doubt(what);
+        if refusal.leaves_doubt() {
+            return doubt(refusal.to_string());
         }
         let line = usize::try_from(refusal.line.unwrap_or(1).saturating_sub(1)).unwrap_or(0);
         let number = self.numbers.get(line).copied().unwrap_or(self.numbers[0]);
-        let first =
-            if matches!(status, 408 | 429 | 500..) { "once that is over," } else { "mend it and" };
-        ClientError::Local(format!("record {number}: {what}; {}", go_on(number, first)))
+        let advice = go_on(number, refusal.what_first());
+        ClientError::Local(format!("record {number}: {refusal}; {advice}"))
     }
 }
 

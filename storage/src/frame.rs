@@ -73,7 +73,7 @@ pub enum Trust {
 ///
 /// Invariants: from `start`, which is a multiple of [`FRAME_ALIGN_BYTES`], `buffer` holds the header's
 /// place and behind it an archive of `body_bytes`; if it has any, `Body::check` accepted it or
-/// [`encode`] wrote it. A frame that was not compressed lies there as it lies in its file.
+/// [`encode()`] wrote it. A frame that was not compressed lies there as it lies in its file.
 pub struct Frame {
     header: FrameHeader,
     buffer: Arc<DiskBuffer>,

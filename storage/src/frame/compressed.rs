@@ -59,7 +59,7 @@ pub(super) fn decompress(body: &[u8]) -> Result<DiskBuffer, FrameError> {
 ///
 /// # Panics
 ///
-/// As [`super::encode`] does; and if there are no events, or one lies at or behind `end_offset`.
+/// As [`super::encode()`] does; and if there are no events, or one lies at or behind `end_offset`.
 pub fn encode_compressed(
     meta: &FrameMeta,
     end_offset: Offset,
