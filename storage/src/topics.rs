@@ -235,10 +235,9 @@ impl TopicTable {
 
     /// Looks at the names of topics that may have these numbers, before they are compared: for the same reason.
     pub(crate) fn look_at_names(&self, numbers: impl Iterator<Item = TopicNumber>) {
-        let names = numbers.filter_map(|number| self.name_of(number));
-        let names: Vec<&str> = names.collect();
-        let bytes = names.iter().map(|name| u64::from(name.as_bytes()[0]));
-        std::hint::black_box(bytes.sum::<u64>());
+        // Entries first: they say where names lie.
+        let places: Vec<NamePlace> = numbers.filter_map(|number| self.name_place(number)).collect();
+        names::look(places.iter().map(|place| self.names.bytes(*place)));
     }
 
     /// Looks at what is known of some topics that have their numbers, so that it is near when events are
@@ -508,8 +507,7 @@ fn grow<'a>(part: &mut HashTable<u32>, name_of: impl Fn(u32) -> &'a str, hasher:
     for numbers in numbers.chunks(LOOKED_AT) {
         // Names are looked at together, so that the waits for them overlap.
         let names: Vec<&str> = numbers.iter().map(|number| name_of(*number)).collect();
-        let bytes = names.iter().map(|name| u64::from(name.as_bytes()[0]));
-        std::hint::black_box(bytes.sum::<u64>());
+        names::look(names.iter().map(|name| name.as_bytes()));
         for (number, name) in numbers.iter().zip(names) {
             let hash = hasher.hash_one(name);
             larger.insert_unique(hash, *number, |_| unreachable!("there is room"));
