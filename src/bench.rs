@@ -6,7 +6,7 @@
 //!         engine, load, link, net          the loop, the schedule, sockets
 //!         subscriber, shared               what comes: compared with what others got, or parsed
 //!         payload, check, record           what an event says, whether all came in order, how long it took
-//! target <- strandline (sse, websocket, http, decompress)    how a server speaks
+//! target <- strandline (topics, sse, websocket, http, decompress)    how a server speaks
 //! outcome, progress, page                  what was found
 //! ```
 //! It knows servers only as [`target::Target`], so that others can be measured by the same client.
@@ -36,4 +36,5 @@ pub mod storm;
 pub mod strandline;
 pub mod subscriber;
 pub mod target;
+pub mod topics;
 pub mod websocket;

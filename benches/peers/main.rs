@@ -169,6 +169,7 @@ impl Load {
                 address,
                 host: address.to_string(),
                 topic: "bench/peers".to_owned(),
+                topics: 1,
                 transport: Transport::Sse,
                 compression: None,
                 lines,
@@ -203,7 +204,7 @@ impl Load {
                 append::run(
                     target,
                     &time.options(options),
-                    &Append { publishers: *publishers, rates },
+                    &Append { publishers: *publishers, topics: 1, rates },
                 )
             }
             Load::Fanout { time, subscribers, publishers, rate, .. } => {

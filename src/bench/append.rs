@@ -3,7 +3,7 @@
 use super::{
     engine::BenchError,
     options::{Options, Rate},
-    outcome::Outcome,
+    outcome::{Outcome, grouped},
     session::Session,
     target::Target,
 };
@@ -13,6 +13,8 @@ use super::{
 pub struct Append {
     /// Connections that append.
     pub publishers: u32,
+    /// Topics that events are spread over, as the target does it.
+    pub topics: u32,
     /// One after the other.
     pub rates: Vec<Rate>,
 }
@@ -30,12 +32,17 @@ pub fn run<T: Target>(
     for rate in &append.rates {
         let measured = session.begin_measuring(*rate)?;
         session.run(options.seconds, |_| false)?;
-        let mut point = session.count(&measured, rate.label(append.publishers));
+        let mut label = rate.label(append.publishers);
+        if append.topics > 1 {
+            label.push_str(&format!(", to {} topics", grouped(f64::from(append.topics))));
+        }
+        let mut point = session.count(&measured, label);
         point.rate_per_s = rate.per_s();
         session.finish_point(&mut point, 0..0)?;
         points.push(point);
     }
     let mut said = options.said();
     said.insert("publishers", append.publishers.to_string());
+    said.insert("topics", append.topics.to_string());
     Ok(session.finish("append", said, points, 0..0))
 }

@@ -97,7 +97,7 @@ const fn each(byte: u8) -> u64 {
 }
 
 /// Eight digits, the highest first.
-fn hex(number: u32) -> [u8; 8] {
+pub(super) fn hex(number: u32) -> [u8; 8] {
     let mut digits = u64::from(number);
     digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
     digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;

@@ -1,17 +1,18 @@
 //! Strandline as a target: appends over HTTP, streams over SSE or WebSocket.
 
-use std::{net::SocketAddr, sync::LazyLock};
+use std::{io, net::SocketAddr, sync::LazyLock};
 
 use memchr::{
     memchr,
     memmem::{self, Finder},
 };
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     http::{Answer, excerpt},
     sse::{SseEvent, SseStream},
     target::{Delivery, From, PublisherWire, SubscriberWire, Target},
+    topics::{self, Draw},
     websocket::WebSocket,
 };
 
@@ -34,6 +35,8 @@ pub struct Strandline {
     pub host: String,
     /// The topic of all events; a new one for each run.
     pub topic: String,
+    /// Appends go to so many topics below it, at random, if they are more than one.
+    pub topics: u32,
     /// How subscribers are connected.
     pub transport: Transport,
     /// `Accept-Encoding` of event streams, if any.
@@ -48,9 +51,13 @@ pub struct Strandline {
     pub processes: Vec<u32>,
 }
 
+/// All but what stands for itself in a path and in a query, as clients write it.
+const IN_TOPIC: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
 impl Strandline {
     fn encoded_topic(&self) -> String {
-        utf8_percent_encode(&self.topic, NON_ALPHANUMERIC).to_string()
+        utf8_percent_encode(&self.topic, IN_TOPIC).to_string()
     }
 }
 
@@ -70,6 +77,13 @@ impl Target for Strandline {
         self.processes.clone()
     }
 
+    fn prepare(&self) -> io::Result<()> {
+        if self.topics <= 1 {
+            return Ok(());
+        }
+        topics::load(self.address, &self.host, &self.topic, self.topics, self.payload_bytes)
+    }
+
     fn publisher(&self, index: u32) -> Appends {
         // A line is a JSON string.
         let (content_type, body_bytes) = match self.lines {
@@ -79,14 +93,18 @@ impl Target for Strandline {
             }
             None => ("text/plain", self.payload_bytes),
         };
-        let head = format!(
-            "POST /api/v1/topics/{}/events HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\n\
+        let mut head = format!("POST /api/v1/topics/{}", self.encoded_topic());
+        let draw = (self.topics > 1).then(|| {
+            head.push_str("/00000000");
+            (head.len() - 8, Draw::new(self.topics, index))
+        });
+        head.push_str(&format!(
+            "/events HTTP/1.1\r\nHost: {}\r\nContent-Type: {content_type}\r\n\
              Content-Length: {body_bytes}\r\n",
-            self.encoded_topic(),
             self.host
-        );
+        ));
         let ids = (self.event_ids && self.lines.is_none()).then_some((index, 0));
-        Appends { head: head.into_bytes(), ids, lines: self.lines, lines_left: 0 }
+        Appends { head: head.into_bytes(), draw, ids, lines: self.lines, lines_left: 0 }
     }
 
     fn subscriber(&self, _: u32, start: &From) -> Events {
@@ -136,6 +154,8 @@ impl Target for Strandline {
 pub struct Appends {
     /// Without the empty line at its end.
     head: Vec<u8>,
+    /// Where in it the topic's last level stands, and what it is the next time, if topics are many.
+    draw: Option<(usize, Draw)>,
     /// Whose events they are, and the number of the next, if they have ids.
     ids: Option<(u32, u64)>,
     lines: Option<u32>,
@@ -150,6 +170,11 @@ impl PublisherWire for Appends {
     }
 
     fn push_event(&mut self, payload: &[u8], out: &mut Vec<u8>) {
+        if let Some((at, draw)) = &mut self.draw
+            && self.lines_left == 0
+        {
+            self.head[*at..*at + 8].copy_from_slice(&draw.next_level());
+        }
         let Some(lines) = self.lines else {
             out.extend_from_slice(&self.head);
             if let Some((publisher, next)) = &mut self.ids {
@@ -350,7 +375,8 @@ mod tests {
         Strandline {
             address: ([127, 0, 0, 1], 1).into(),
             host: "localhost".to_owned(),
-            topic: "a/b".to_owned(),
+            topic: "a/b c".to_owned(),
+            topics: 1,
             transport,
             compression: None,
             lines,
@@ -369,7 +395,7 @@ mod tests {
         let mut out = Vec::new();
         let mut single = strandline(Transport::Sse, None).publisher(0);
         single.push_event(b"@1234", &mut out);
-        assert!(text(&out).starts_with("POST /api/v1/topics/a%2Fb/events HTTP/1.1\r\n"));
+        assert!(text(&out).starts_with("POST /api/v1/topics/a/b%20c/events HTTP/1.1\r\n"));
         assert!(text(&out).ends_with("Content-Length: 5\r\n\r\n@1234"), "{}", text(&out));
         out.clear();
         let mut lines = strandline(Transport::Sse, Some(2)).publisher(0);
@@ -378,6 +404,20 @@ mod tests {
         }
         let bodies = "Content-Length: 16\r\n\r\n\"@1234\"\n\"@1234\"\n";
         assert_eq!(text(&out).matches(bodies).count(), 2, "{}", text(&out));
+    }
+
+    #[test]
+    fn each_request_goes_to_a_topic_of_many() {
+        let target = Strandline { topics: 1_000, ..strandline(Transport::Sse, None) };
+        let mut wire = target.publisher(0);
+        let mut draw = Draw::new(1_000, 0);
+        for _ in 0..3 {
+            let mut out = Vec::new();
+            wire.push_event(b"@1234", &mut out);
+            let level = draw.next_level();
+            let line = format!("POST /api/v1/topics/a/b%20c/{}/events HTTP/1.1\r\n", text(&level));
+            assert!(text(&out).starts_with(&line), "{}", text(&out));
+        }
     }
 
     #[test]

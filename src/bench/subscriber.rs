@@ -347,6 +347,7 @@ mod tests {
             address: ([127, 0, 0, 1], 1).into(),
             host: "h".to_owned(),
             topic: "t".to_owned(),
+            topics: 1,
             transport: Transport::Sse,
             compression: None,
             lines: None,

@@ -24,6 +24,7 @@ use crate::bench::{
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   strandline bench append --publishers 64
+  strandline bench append --publishers 64 --topics 1000000
   strandline bench append --publishers 4 --ndjson 10000
   strandline bench fanout --subscribers 1000 --rate 150
   strandline bench fanout --subscribers 1000 --rates 50,100,200,400 --report fanout.html
@@ -56,6 +57,9 @@ struct AppendBench {
     /// Events in NDJSON bodies of so many lines, a request a body, instead of one event a request
     #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     ndjson: Option<u32>,
+    /// Spreads events over so many topics, each of which got one before, at random
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "ndjson", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    topics: u32,
     /// Gives each event an id, so that it would happen once
     #[arg(long, conflicts_with = "ndjson")]
     event_ids: bool,
@@ -167,10 +171,11 @@ pub fn run(arguments: &BenchArguments) -> ExitCode {
 
 impl AppendBench {
     fn run(&self) -> Result<Outcome, Failure> {
-        let Self { publishers, ndjson, event_ids, load, common } = self;
-        let append = Append { publishers: *publishers, rates: load.rates(ndjson.unwrap_or(1))? };
+        let Self { publishers, topics, ndjson, event_ids, load, common } = self;
+        let rates = load.rates(ndjson.unwrap_or(1))?;
+        let append = Append { publishers: *publishers, topics: *topics, rates };
         let (_server, target) = common.target(*ndjson, *publishers)?;
-        let target = Strandline { event_ids: *event_ids, ..target };
+        let target = Strandline { event_ids: *event_ids, topics: *topics, ..target };
         Ok(append::run(&target, &common.options()?, &append)?)
     }
 }

@@ -244,7 +244,7 @@ pub struct StagedEvent {
     pub offset: Offset,
     /// When it was appended: milliseconds since 1970, below 2^48, never less than the event's before it.
     pub time_ms: u64,
-    /// The number of its topic.
+    /// The number of its topic, once its frame is begun.
     pub topic_number: TopicNumber,
     /// What was appended.
     pub event: NewEvent,

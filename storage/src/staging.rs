@@ -4,6 +4,7 @@
 //! 1. A batch goes into one frame, whole: a crash keeps all of it or nothing.
 //! 2. What waits is bounded, in encoded bytes; past the limit an append is refused, not queued.
 //! 3. A frame takes batches from the front, as many as fit its target size, and at least one.
+//! 4. What waits has no topic number yet: those of a frame are looked up together when it is begun.
 
 use std::collections::VecDeque;
 
@@ -99,12 +100,12 @@ impl Staging {
         gathered
     }
 
-    /// The first `events` events, for the frame's encoder.
-    pub fn front(&mut self, events: usize) -> &[StagedEvent] {
+    /// The first `events` events, for the frame's encoder, which needs the numbers of their topics.
+    pub fn front(&mut self, events: usize) -> &mut [StagedEvent] {
         if self.events.as_slices().0.len() < events {
             self.events.make_contiguous();
         }
-        &self.events.as_slices().0[..events]
+        &mut self.events.as_mut_slices().0[..events]
     }
 
     /// Forgets what has gone into a frame.

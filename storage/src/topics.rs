@@ -1,6 +1,6 @@
 //! The topics of a log: name -> number, count, first and last event. Pure.
 //!
-//! A topic gets its number when its first event is staged, and is *listed* once that event is
+//! A topic gets its number when the frame of its first event is begun, and is *listed* once that event is
 //! visible: what a crash could take back is counted nowhere. Numbers are dense from 0, so that the
 //! entries are one table.
 //!
@@ -18,6 +18,7 @@ use std::{
 use hashbrown::HashTable;
 
 use crate::{
+    event::StagedEvent,
     offset::Offset,
     topic::{Topic, TopicNumber, TopicPattern, check_name},
 };
@@ -186,7 +187,7 @@ impl TopicTable {
         self.len() == 0
     }
 
-    /// The number of a topic, listed or only staged.
+    /// The number of a topic, listed or only on its way to the disk.
     pub fn number_of(&self, topic: &str) -> Option<TopicNumber> {
         self.find_hashed(self.hash(topic), topic)
     }
@@ -197,51 +198,46 @@ impl TopicTable {
         self.numbers[part_of(hash)].find(hash, same).copied().map(TopicNumber::new)
     }
 
-    /// What [`TopicTable::find_all`] and [`TopicTable::assign_hashed`] look for a name by.
-    pub fn hash(&self, topic: &str) -> u64 {
+    fn hash(&self, topic: &str) -> u64 {
         self.hasher.hash_one(topic)
     }
 
-    /// The numbers of topics whose hashes are known ([`TopicTable::hash`]), each if it has one.
+    /// Gives events the numbers of their topics, new ones to topics that have none yet.
     ///
     /// What is known of a topic lies in four places, and of a million topics none of them is near: so each
-    /// kind of place is looked at for all of them first, which the processor does at the same time, and
+    /// kind of place is looked at for many of them first, which the processor does at the same time, and
     /// not one behind the other for each topic.
-    pub fn find_all<'a>(
-        &self,
-        topics: impl Iterator<Item = &'a str>,
-        hashes: &[u64],
-    ) -> Vec<Option<TopicNumber>> {
-        if hashes.len() <= 1 {
-            return topics
-                .zip(hashes)
-                .map(|(topic, hash)| self.find_hashed(*hash, topic))
-                .collect();
+    pub fn number_all(&mut self, events: &mut [StagedEvent]) {
+        let mut of_a_topic = events.chunk_by_mut(|one, next| one.event.topic == next.event.topic);
+        let mut some = Vec::with_capacity(LOOKED_AT);
+        loop {
+            let next = of_a_topic.by_ref().take(LOOKED_AT);
+            some.extend(next.map(|events| (self.hash(&events[0].event.topic), events)));
+            let hashes = || some.iter().map(|(hash, _)| *hash);
+            // The first that it may be, which it nearly always is.
+            let first_of = |hash| self.numbers[part_of(hash)].find(hash, |_| true).copied();
+            let numbers: Vec<Option<u32>> = hashes().map(first_of).collect();
+            if numbers.len() > 1 {
+                self.look_at_names(numbers.iter().flatten().copied().map(TopicNumber::new));
+            }
+            if numbers.is_empty() {
+                break;
+            }
+            for ((hash, events), number) in some.drain(..).zip(numbers) {
+                let topic = &events[0].event.topic;
+                let found = number.map(TopicNumber::new);
+                let found = found.filter(|number| self.name_of(*number) == Some(topic));
+                let number = found.unwrap_or_else(|| self.assign_hashed(hash, topic));
+                events.iter_mut().for_each(|staged| staged.topic_number = number);
+            }
         }
-        // The first that it may be, which it nearly always is.
-        let first_of = |hash: &u64| self.numbers[part_of(*hash)].find(*hash, |_| true).copied();
-        let numbers: Vec<Option<u32>> = hashes.iter().map(first_of).collect();
-        let name_of =
-            |number: &Option<u32>| Some(self.names.get(self.entries.get((*number)?)?.name));
-        let names: Vec<Option<&str>> = numbers.iter().map(name_of).collect();
-        let bytes = names.iter().flatten().map(|name| u64::from(name.as_bytes()[0]));
-        std::hint::black_box(bytes.sum::<u64>());
-        let firsts = numbers.into_iter().zip(names);
-        let looked_for = topics.zip(hashes).zip(firsts);
-        looked_for
-            .map(|((topic, hash), (number, name))| match number {
-                Some(number) if name == Some(topic) => Some(TopicNumber::new(number)),
-                _ => self.find_hashed(*hash, topic),
-            })
-            .collect()
     }
 
-    /// Looks at the names of topics that may have these numbers, before they are declared: for the same reason.
+    /// Looks at the names of topics that may have these numbers, before they are compared: for the same reason.
     pub(crate) fn look_at_names(&self, numbers: impl Iterator<Item = TopicNumber>) {
-        let names = numbers.filter_map(|number| self.name_of(number));
-        let names: Vec<&str> = names.collect();
-        let bytes = names.iter().map(|name| u64::from(name.as_bytes()[0]));
-        std::hint::black_box(bytes.sum::<u64>());
+        // Entries first: they say where names lie.
+        let places: Vec<NamePlace> = numbers.filter_map(|number| self.name_place(number)).collect();
+        names::look(places.iter().map(|place| self.names.bytes(*place)));
     }
 
     /// Looks at what is known of some topics that have their numbers, so that it is near when events are
@@ -257,7 +253,7 @@ impl TopicTable {
     }
 
     /// The same, of a topic whose hash is known.
-    pub fn assign_hashed(&mut self, hash: u64, topic: &Topic) -> TopicNumber {
+    fn assign_hashed(&mut self, hash: u64, topic: &Topic) -> TopicNumber {
         if let Some(number) = self.find_hashed(hash, topic) {
             return number;
         }
@@ -511,8 +507,7 @@ fn grow<'a>(part: &mut HashTable<u32>, name_of: impl Fn(u32) -> &'a str, hasher:
     for numbers in numbers.chunks(LOOKED_AT) {
         // Names are looked at together, so that the waits for them overlap.
         let names: Vec<&str> = numbers.iter().map(|number| name_of(*number)).collect();
-        let bytes = names.iter().map(|name| u64::from(name.as_bytes()[0]));
-        std::hint::black_box(bytes.sum::<u64>());
+        names::look(names.iter().map(|name| name.as_bytes()));
         for (number, name) in numbers.iter().zip(names) {
             let hash = hasher.hash_one(name);
             larger.insert_unique(hash, *number, |_| unreachable!("there is room"));
@@ -531,10 +526,20 @@ fn name_at<'a>(entries: &Entries, names: &'a Names, number: u32) -> &'a str {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
+    use crate::event::NewEvent;
 
     fn topic(name: &str) -> Topic {
         Topic::parse(name).expect("a topic")
+    }
+
+    fn staged(name: &str) -> StagedEvent {
+        let event = NewEvent::json(topic(name), Bytes::from_static(b"1"));
+        let (offset, topic_number) = (Offset::ZERO, TopicNumber::new(u32::MAX));
+        StagedEvent { offset, time_ms: 0, topic_number, event }
     }
 
     fn names(page: &[TopicSummary]) -> Vec<&str> {
@@ -585,5 +590,36 @@ mod tests {
         assert!(table.declare(TopicNumber::new(4), "a//b").is_err());
         assert_eq!(table.assign(&topic("new")), TopicNumber::new(4), "behind all known numbers");
         table.declare(TopicNumber::new(1), "$groups/x").expect("reserved topics are topics");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// So many topics that now and then the first that a hash finds is another.
+        #[test]
+        fn numbers_given_to_many_are_those_given_one_by_one(
+            frames in vec(vec(prop_oneof![0..4_u32, 0..20_000_u32], 0..300), 1..8),
+            declared in vec(0..20_000_u32, 0..4),
+        ) {
+            let (mut together, mut alone) = (TopicTable::default(), TopicTable::default());
+            for number in 0..10_000 {
+                let name = format!("t/{}", number * 2);
+                prop_assert_eq!(together.assign(&topic(&name)), alone.assign(&topic(&name)));
+            }
+            for (turn, frame) in frames.into_iter().enumerate() {
+                let names = frame.iter().map(|number| format!("t/{number}"));
+                let mut events: Vec<StagedEvent> = names.map(|name| staged(&name)).collect();
+                together.number_all(&mut events);
+                for staged in &events {
+                    let topic = &staged.event.topic;
+                    prop_assert_eq!(staged.topic_number, alone.assign(topic));
+                    prop_assert_eq!(together.name_of(staged.topic_number), Some(topic.as_str()));
+                }
+                if let Some(number) = declared.get(turn) {
+                    let (name, place) = (format!("d/{number}"), TopicNumber::new(50_000 + number));
+                    prop_assert_eq!(together.declare(place, &name), alone.declare(place, &name));
+                }
+            }
+        }
     }
 }

@@ -248,6 +248,7 @@ impl CommonArguments {
             address,
             host,
             topic: self.topic.clone().unwrap_or_else(|| format!("bench/{unix_ms:x}")),
+            topics: 1,
             transport: match self.transport {
                 TransportName::Sse => Transport::Sse,
                 TransportName::Ws => Transport::WebSocket,

@@ -16,6 +16,8 @@ const BITS_PER_TOPIC: usize = 10;
 const HASHES: u32 = 7;
 const HASHES_MAX: u32 = 32;
 const BITS_AT: usize = 4;
+/// So many names are hashed at the same time.
+const LANES: usize = 4;
 
 /// A filter that is made of one name after the other.
 pub(crate) struct FilterWriter {
@@ -31,10 +33,18 @@ impl FilterWriter {
         FilterWriter { bytes }
     }
 
-    /// Adds one of them.
-    pub(crate) fn add(&mut self, name: &[u8]) {
+    /// Adds some of them: several take hardly longer than one.
+    pub(crate) fn add_all(&mut self, names: &[&[u8]]) {
+        let (some, rest) = names.as_chunks::<LANES>();
+        for names in some {
+            hashes(*names).into_iter().for_each(|hash| self.add_hash(hash));
+        }
+        rest.iter().for_each(|name| self.add_hash(hash(name)));
+    }
+
+    fn add_hash(&mut self, hash: u64) {
         let bits = &mut self.bytes[BITS_AT..];
-        for bit in bits_of(name, HASHES, bits.len()) {
+        for bit in bits_of(hash, HASHES, bits.len()) {
             bits[bit / 8] |= 1 << (bit % 8);
         }
     }
@@ -49,7 +59,7 @@ impl FilterWriter {
 #[cfg(test)]
 pub(crate) fn encode<'a>(topic_count: usize, names: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut filter = FilterWriter::new(topic_count);
-    names.for_each(|name| filter.add(name));
+    filter.add_all(&names.collect::<Vec<_>>());
     filter.finish()
 }
 
@@ -67,12 +77,11 @@ pub(crate) fn may_contain(bytes: &[u8], name: &[u8]) -> bool {
     let Some((hashes, bits)) = bytes.split_first_chunk() else { return true };
     let bits_bytes = bits.len();
     bits_bytes > 0
-        && bits_of(name, u32::from_le_bytes(*hashes), bits_bytes)
+        && bits_of(hash(name), u32::from_le_bytes(*hashes), bits_bytes)
             .all(|bit| bits[bit / 8] & (1 << (bit % 8)) != 0)
 }
 
-fn bits_of(name: &[u8], hashes: u32, bits_bytes: usize) -> impl Iterator<Item = usize> {
-    let hash = hash(name);
+fn bits_of(hash: u64, hashes: u32, bits_bytes: usize) -> impl Iterator<Item = usize> {
     let bit_count = bits_bytes as u64 * 8;
     // Two divisions instead of one a bit: none of the sums wraps.
     let (first, step) = (hash & u64::from(u32::MAX), (hash >> 32) | 1);
@@ -88,10 +97,28 @@ fn bits_of(name: &[u8], hashes: u32, bits_bytes: usize) -> impl Iterator<Item = 
 }
 
 fn hash(name: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in name {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let [hash] = hashes([name]);
+    hash
+}
+
+/// Each is a chain of multiplications that wait for one another; those of several names do not.
+fn hashes<const N: usize>(names: [&[u8]; N]) -> [u64; N] {
+    let mut hashes = [0xcbf2_9ce4_8422_2325_u64; N];
+    let step = |hash: &mut u64, byte: u8| {
+        *hash = (*hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    };
+    let all_have = names.iter().map(|name| name.len()).min().unwrap_or(0);
+    let heads = names.map(|name| &name[..all_have]);
+    for at in 0..all_have {
+        hashes.iter_mut().zip(heads).for_each(|(hash, head)| step(hash, head[at]));
     }
+    for (hash, name) in hashes.iter_mut().zip(names) {
+        name[all_have..].iter().for_each(|byte| step(hash, *byte));
+    }
+    hashes.map(mix)
+}
+
+fn mix(mut hash: u64) -> u64 {
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ (hash >> 33)
@@ -118,7 +145,7 @@ mod tests {
             let name = format!("rooms/{number}").into_bytes();
             let hash = hash(&name);
             let bits: Vec<_> =
-                bits_of(&name, HASHES_MAX, bits_bytes).map(|bit| bit as u64).collect();
+                bits_of(hash, HASHES_MAX, bits_bytes).map(|bit| bit as u64).collect();
             let (first, step) = (hash & 0xffff_ffff, (hash >> 32) | 1);
             let of_format = (0..32).map(|turn| (first + turn * step) % (bits_bytes as u64 * 8));
             assert_eq!(bits, of_format.collect::<Vec<_>>());
@@ -135,6 +162,15 @@ mod tests {
     #[test]
     fn the_hash_is_part_of_the_format() {
         assert_eq!(hash(b"rooms/42/messages"), 0x8d60b0c5d7598761);
+    }
+
+    #[test]
+    fn hashes_of_several_names_are_those_of_each() {
+        let names: Vec<_> = (0..40).map(|number| "abcd/".repeat(number * 7 % 40)).collect();
+        for names in names.windows(LANES) {
+            let names: [&[u8]; LANES] = std::array::from_fn(|lane| names[lane].as_bytes());
+            assert_eq!(hashes(names), names.map(hash));
+        }
     }
 
     #[test]

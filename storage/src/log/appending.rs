@@ -18,6 +18,7 @@ use crate::{
         producers::{Judged, producer_hash},
     },
     staging::Staging,
+    topic::TopicNumber,
 };
 
 /// An event with an id that is not there yet.
@@ -132,9 +133,6 @@ impl<D: Disk> Log<D> {
         time_ms: u64,
     ) -> Appended {
         let base = self.next;
-        let topics = &mut self.topics;
-        let hashes: Vec<u64> = events.iter().map(|event| topics.hash(&event.topic)).collect();
-        let known = topics.find_all(events.iter().map(|event| &*event.topic), &hashes);
         let next = &mut self.next;
         let ids = &mut self.state.ids;
         let (mut first, mut last) = (Offset::MAX, Offset::ZERO);
@@ -143,17 +141,16 @@ impl<D: Disk> Log<D> {
             first = first.min(offset);
             last = last.max(offset);
         };
-        let mut batch = Vec::with_capacity(events.len());
-        for (index, event) in events.into_iter().enumerate() {
+        let batch = events.into_iter().enumerate().filter_map(|(index, event)| {
             match novelties.get(index) {
                 Some(Novelty::At(offset)) => {
                     see(*offset);
                     duplicates += 1;
-                    continue;
+                    return None;
                 }
                 Some(Novelty::Again) => {
                     duplicates += 1;
-                    continue;
+                    return None;
                 }
                 Some(Novelty::New(NewId { hash, fingerprint })) => ids.push(IdEntry {
                     hash: *hash,
@@ -166,12 +163,12 @@ impl<D: Disk> Log<D> {
             let offset = *next;
             *next = offset.plus(1);
             see(offset);
-            let topic_number =
-                known[index].unwrap_or_else(|| topics.assign_hashed(hashes[index], &event.topic));
-            batch.push(StagedEvent { offset, time_ms, topic_number, event });
-        }
-        assert!(self.next > base, "what is all there is not staged");
+            // Topics get their numbers when the frame is begun, many at once.
+            let topic_number = TopicNumber::default();
+            Some(StagedEvent { offset, time_ms, topic_number, event })
+        });
         self.staging.push(batch, bytes);
+        assert!(self.next > base, "what is all there is not staged");
         Appended { first, last, wait: self.next, duplicates, time_ms, producer: None }
     }
 

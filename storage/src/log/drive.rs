@@ -324,6 +324,7 @@ impl<D: Disk> Log<D> {
         };
         let buffer = DiskBuffer::with_capacity(frame::frame_bytes_max(gathered.bytes));
         let events = self.staging.front(gathered.events);
+        self.topics.number_all(events);
         let frame = Arc::new(frame::encode(&meta, events, self.tail.seed, buffer));
         self.staging.release(gathered);
 

@@ -58,15 +58,32 @@ impl Names {
 
     /// The name at a place that [`Names::add`] gave, or that of what this was cloned from.
     pub fn get(&self, place: NamePlace) -> &str {
-        let (piece, at) = (place.at() / PIECE_BYTES, place.at() % PIECE_BYTES);
-        let piece = self.full.get(piece).map_or(&self.last, |piece| &**piece);
+        let (piece, at) = self.find(place);
         &piece[at..at + place.len()]
+    }
+
+    /// The same as bytes, which are not looked at.
+    pub fn bytes(&self, place: NamePlace) -> &[u8] {
+        let (piece, at) = self.find(place);
+        &piece.as_bytes()[at..at + place.len()]
+    }
+
+    fn find(&self, place: NamePlace) -> (&String, usize) {
+        let (piece, at) = (place.at() / PIECE_BYTES, place.at() % PIECE_BYTES);
+        (self.full.get(piece).map_or(&self.last, |piece| &**piece), at)
     }
 
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
         self.full.len() * (PIECE_BYTES + size_of::<Arc<String>>()) + self.last.capacity()
     }
+}
+
+/// Looks at some names, so that they are near when they are read: the processor waits for the memory of
+/// many at the same time, and would for each alone if it was read before the next is looked at.
+pub(crate) fn look<'a>(names: impl Iterator<Item = &'a [u8]>) {
+    let ends = names.map(|name| u64::from(name[0]) + u64::from(name[name.len() - 1]));
+    std::hint::black_box(ends.sum::<u64>());
 }
 
 #[cfg(test)]
@@ -84,6 +101,7 @@ mod tests {
         for (number, place) in places.iter().enumerate() {
             assert!(!place.is_none());
             assert_eq!(names.get(*place), name(number));
+            assert_eq!(names.bytes(*place), name(number).as_bytes());
             if number < 1_000 {
                 assert_eq!(shared.get(*place), name(number));
             }
