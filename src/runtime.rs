@@ -264,7 +264,13 @@ pub fn let_others_first() -> io::Result<()> {
 
 /// Makes this thread one that runs where nothing else wants to: on any core that the process may use,
 /// when it would be idle (`SCHED_IDLE`). Threads inherit the core of the shard that starts them.
+///
+/// Its I/O is of the usual class, which has to be said: else it were of the idle one, as the thread is, and
+/// that would have the others wait for it ([`IO_CLASS`]).
 pub fn run_when_idle() {
+    if let Err(error) = set_io_class() {
+        tracing::warn!(%error, "commits may wait for background work");
+    }
     let process = rustix::process::getpid();
     if let Ok(set) = sched_getaffinity(Some(process)) {
         // The main thread is pinned to no core. Else this one stays where it is.
@@ -275,6 +281,21 @@ pub fn run_when_idle() {
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) } != 0 {
         tracing::warn!(error = %io::Error::last_os_error(), "background work runs at usual priority");
     }
+}
+
+/// `IOPRIO_CLASS_BE` at its last level. The kernel derives the idle class from `SCHED_IDLE`, and `mq-deadline`
+/// lets what is of that wait while others have anything under way. Of a sync this is a priority turned over: a
+/// commit's write that takes the drive's cache along waits for the sync that is under way, which waits for a
+/// timer. One of a hundred commits beside 200 syncs a second took 8 ms where it takes 0.6 now, as without syncs.
+const IO_CLASS: libc::c_int = (2 << 13) | 7;
+
+/// Gives this thread's I/O the [`IO_CLASS`].
+fn set_io_class() -> io::Result<()> {
+    // `IOPRIO_WHO_PROCESS`, of which 0 is the calling thread.
+    let (who_process, this_thread): (libc::c_int, libc::c_int) = (1, 0);
+    // SAFETY: it takes three numbers, and touches no memory.
+    let result = unsafe { libc::syscall(libc::SYS_ioprio_set, who_process, this_thread, IO_CLASS) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// From now on a panic on a shard's thread ends the process, also where panics unwind (tests): a shard

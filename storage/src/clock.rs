@@ -18,7 +18,8 @@
 
 use crate::event::archive::TIME_MS_END;
 
-/// The two clocks, read together by the caller; nothing in this crate reads a clock.
+/// The two clocks, read together by the caller; nothing in this crate reads a clock
+/// (but `pace`, for its rests).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// Milliseconds since 1970, UTC, as the wall clock has it.

@@ -32,7 +32,7 @@ use crate::{
     },
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
-    pace::Pace,
+    pace::{Pace, PacedFile},
     packer::Packer,
     reader::{ReadQuery, Reader},
     retire,
@@ -242,7 +242,7 @@ impl<D: Disk> CompactJob<D> {
     fn latest_keys(
         &self,
         segment: &SealedSegment<D>,
-        file: &D::File,
+        file: &PacedFile<D::File>,
         topics: &Topics,
     ) -> Result<LatestKeys, String> {
         let mut latest = LatestKeys::default();
@@ -293,7 +293,7 @@ impl<D: Disk> CompactJob<D> {
     fn count_dead(
         &self,
         segment: &SealedSegment<D>,
-        file: &D::File,
+        file: &PacedFile<D::File>,
         mut judges: HashMap<&str, TopicJudge>,
         latest: &LatestKeys,
     ) -> Result<u64, String> {
@@ -335,7 +335,8 @@ impl<D: Disk> CompactJob<D> {
             .collect();
         // Past the page cache where that is possible: it is read once, and the pages would have to be given back.
         let direct = disk.open(&segment.log_path(), Access::Direct);
-        let file = direct.as_ref().unwrap_or(segment.log_file());
+        let file = direct.map_or_else(|_| Arc::clone(segment.log_file()), Arc::new);
+        let file = &PacedFile::new(file, self.pace.clone());
         let latest = match self.latest_keys(segment, file, topics) {
             Ok(latest) => latest,
             Err(reason) => return Ok(damaged(reason)),
@@ -423,7 +424,7 @@ fn numbers_of(topics: &Topics) -> Vec<TopicNumber> {
 /// Every frame of a segment, up to its end; what is wrong where one cannot be read.
 fn frames_of<'a, D: Disk>(
     segment: &SealedSegment<D>,
-    file: &'a D::File,
+    file: &'a PacedFile<D::File>,
 ) -> impl Iterator<Item = Result<Frame, String>> + use<'a, D> {
     let mut scan = FrameScan::new(file, segment.header()).in_steps_of(READ_BYTES);
     let end = segment.index().header().end_position;

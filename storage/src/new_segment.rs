@@ -10,6 +10,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     error::OpenError,
     io::{Access, Disk, DiskFile},
     offset::Position,
+    pace::{Pace, PacedFile},
     seal::{self, TEMPORARY_ENDING},
     segment::{SegmentHeader, SegmentName},
 };
@@ -30,7 +32,7 @@ pub(crate) struct NewSegment<D: Disk> {
     dir: PathBuf,
     name: SegmentName,
     temporary: PathBuf,
-    file: D::File,
+    file: PacedFile<D::File>,
     /// What is still to be written, and where.
     gathered: DiskBuffer,
     gathered_at: Position,
@@ -48,13 +50,14 @@ impl<D: Disk> Drop for NewSegment<D> {
 impl<D: Disk> NewSegment<D> {
     /// Begins a segment in `dir` with its header. `is_direct`: past the page cache where that is possible, so
     /// that what is written pushes nothing out, and no sync of a frame waits for it; everything that is
-    /// written then is aligned as [`Access::Direct`] says.
+    /// written then is aligned as [`Access::Direct`] says. It is written at this `pace`.
     pub(crate) fn create(
         disk: &D,
         dir: &Path,
         name: SegmentName,
         header: &SegmentHeader,
         is_direct: bool,
+        pace: Pace,
     ) -> Result<Self, OpenError> {
         assert_eq!(name.base_offset, header.base_offset, "a segment is named by its base");
         let temporary = dir.join(format!("{}{TEMPORARY_ENDING}", name.log_file_name()));
@@ -74,6 +77,7 @@ impl<D: Disk> NewSegment<D> {
             Some(Ok(direct)) if direct.write_at(block.as_slice(), start).is_ok() => direct,
             _ => created,
         };
+        let file = PacedFile::new(Arc::new(file), pace);
         let (disk, dir) = (disk.clone(), dir.to_owned());
         let gathered_at = start.plus(block.len() as u64);
         let gathered = DiskBuffer::with_capacity(WRITE_BYTES);

@@ -1,21 +1,39 @@
-//! How what is written in the background leaves the disk to commits: a little at a time, synced, and then a rest.
+//! How what is read and written in the background leaves the disk to commits: a little at a time, and then a rest.
 //!
-//! A commit waits for the drive's cache to be written back, so that must never be much. Nobody waits on a log to which
-//! nothing was appended meanwhile: there it goes on at once.
+//! ```text
+//!   somebody appends    piece | rest: four times as long | piece | rest ...
+//!   nobody does         as much as asked for, at once
+//! ```
+//! A commit waits for what is under way. There is the more of that the longer pieces take, and a disk may take ten
+//! times as long from one minute to the next: a rest that is measured by the piece before it leaves the commits the
+//! same share of any disk. No rest is longer than [`REST_MAX`], so that a rewrite comes to its end on the slowest.
 
 use std::{
+    io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// So much is written at a time, and then synced.
+use crate::{buffer::ALIGN_BYTES, io::DiskFile, offset::Position};
+
+/// So much is written before it is synced: a commit waits for the drive's cache to be written back.
 pub(crate) const PACE_BYTES: usize = 1 << 20;
 
-/// It rests so long after each piece that somebody may have waited for.
-const REST: Duration = Duration::from_millis(2);
+/// Beside somebody who appends no more is read or written at a time. (64 KiB did no better, and halved the rate.)
+const PIECE_BYTES: usize = 256 << 10;
+const _: () = assert!(PIECE_BYTES.is_multiple_of(ALIGN_BYTES));
+
+/// After each piece it rests so many times as long as that took: it has a fifth of the disk's time.
+const REST_TIMES: u32 = 4;
+
+/// It rests no longer: at the least, 13 MB are read and written a second beside what the disk takes for them.
+const REST_MAX: Duration = Duration::from_millis(20);
+
+/// Nobody is taken to append any more who has not for so long.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How many frames a log has begun to write, for all who want to know whether any.
 #[derive(Clone, Debug, Default)]
@@ -31,49 +49,186 @@ impl FramesBegun {
     }
 }
 
-/// When somebody who writes in the background rests.
+/// When somebody who works in the background rests, and for how long. It is told the time.
 #[derive(Clone, Debug)]
 pub(crate) struct Pace {
     frames: FramesBegun,
     frames_seen: u64,
+    /// Until then somebody is taken to append.
+    busy_until: Option<Instant>,
     is_urgent: bool,
 }
 
 impl Pace {
     /// Beside a log that begins these `frames`; without any rest if `is_urgent`.
     pub(crate) fn beside(frames: &FramesBegun, is_urgent: bool) -> Self {
-        Pace { frames: frames.clone(), frames_seen: frames.get(), is_urgent }
+        Pace { frames: frames.clone(), frames_seen: frames.get(), busy_until: None, is_urgent }
     }
 
-    /// After each piece that was synced.
-    pub(crate) fn rest(&mut self) {
-        if self.is_due() {
-            std::thread::sleep(REST);
+    /// Beside nobody.
+    pub(crate) fn alone() -> Self {
+        Pace::beside(&FramesBegun::default(), true)
+    }
+
+    /// As if somebody had just appended: for what is short and has time.
+    pub(crate) fn from_the_start(self) -> Self {
+        Pace { frames_seen: self.frames_seen.wrapping_sub(1), ..self }
+    }
+
+    /// Whether somebody appends.
+    fn is_beside(&mut self, now: Instant) -> bool {
+        let frames = self.frames.get();
+        if std::mem::replace(&mut self.frames_seen, frames) != frames {
+            self.busy_until = Some(now + QUIET);
+        }
+        !self.is_urgent && self.busy_until.is_some_and(|until| now < until)
+    }
+
+    /// How much of `bytes` is read or written now.
+    fn piece_of(&mut self, bytes: usize, now: Instant) -> usize {
+        if self.is_beside(now) { bytes.min(PIECE_BYTES) } else { bytes }
+    }
+
+    /// How long to rest after a piece that took so long.
+    fn rest_after(&mut self, took: Duration, now: Instant) -> Duration {
+        match self.is_beside(now) {
+            true => took.saturating_mul(REST_TIMES).min(REST_MAX),
+            false => Duration::ZERO,
         }
     }
+}
 
-    fn is_due(&mut self) -> bool {
-        let frames = self.frames.get();
-        let is_idle = std::mem::replace(&mut self.frames_seen, frames) == frames;
-        !self.is_urgent && !is_idle
+/// A file that is read and written at a [`Pace`], by one thread.
+pub(crate) struct PacedFile<F> {
+    file: Arc<F>,
+    pace: Mutex<Pace>,
+}
+
+impl<F: DiskFile> PacedFile<F> {
+    pub(crate) fn new(file: Arc<F>, pace: Pace) -> Self {
+        PacedFile { file, pace: Mutex::new(pace) }
+    }
+
+    /// Does something with as many of `bytes` as it is told, and rests.
+    fn piece<T>(&self, bytes: usize, work: impl FnOnce(&F, usize) -> T) -> T {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = Instant::now();
+        let bytes = pace.piece_of(bytes, began);
+        let result = work(&self.file, bytes);
+        let rest = pace.rest_after(began.elapsed(), Instant::now());
+        if !rest.is_zero() {
+            std::thread::sleep(rest);
+        }
+        result
+    }
+}
+
+impl<F: DiskFile> DiskFile for PacedFile<F> {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {
+        self.piece(bytes.len(), |file, len| file.read_at(&mut bytes[..len], position))
+    }
+
+    fn write_at(&self, bytes: &[u8], position: Position) -> io::Result<usize> {
+        self.piece(bytes.len(), |file, len| file.write_at(&bytes[..len], position))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.piece(0, |file, _| file.sync_data())
+    }
+
+    fn set_size(&self, size_bytes: u64) -> io::Result<()> {
+        self.file.set_size(size_bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::{Access, Disk, sim::SimDisk};
 
-    #[test]
-    fn it_rests_after_each_piece_beside_which_frames_were_begun() {
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A log that has begun frames, and one who works beside it.
+    fn beside(is_urgent: bool) -> (FramesBegun, Pace) {
         let frames = FramesBegun::default();
         frames.add_one();
-        let (mut pace, mut urgent) = (Pace::beside(&frames, false), Pace::beside(&frames, true));
-        let due: Vec<_> = [0, 1, 3, 0]
-            .map(|begun| {
-                (0..begun).for_each(|_| frames.add_one());
-                (pace.is_due(), urgent.is_due())
-            })
-            .into();
-        assert_eq!(due, [(false, false), (true, false), (true, false), (false, false)]);
+        let pace = Pace::beside(&frames, is_urgent);
+        (frames, pace)
+    }
+
+    #[test]
+    fn it_rests_by_what_a_piece_took_while_somebody_appends() {
+        let (frames, mut pace) = beside(false);
+        let start = Instant::now();
+        assert_eq!(pace.rest_after(MS, start), Duration::ZERO, "nobody did since it began");
+        frames.add_one();
+        assert_eq!(pace.rest_after(MS, start), 4 * MS);
+        assert_eq!(pace.rest_after(3 * MS, start), 12 * MS);
+        assert_eq!(pace.rest_after(Duration::ZERO, start), Duration::ZERO);
+        assert_eq!(pace.rest_after(1_000 * MS, start), REST_MAX, "it comes to its end");
+        assert_eq!(pace.rest_after(Duration::MAX, start), REST_MAX);
+    }
+
+    #[test]
+    fn it_goes_on_at_once_when_nobody_has_appended_for_long_enough() {
+        let (frames, mut pace) = beside(false);
+        let start = Instant::now();
+        frames.add_one();
+        assert_eq!(pace.rest_after(MS, start), 4 * MS);
+        assert_eq!(pace.rest_after(MS, start + QUIET - MS), 4 * MS, "few appends need it as well");
+        assert_eq!(pace.rest_after(MS, start + QUIET), Duration::ZERO);
+        frames.add_one();
+        assert_eq!(pace.rest_after(MS, start + 3 * QUIET), 4 * MS);
+    }
+
+    #[test]
+    fn pieces_are_short_while_somebody_appends() {
+        let (frames, mut pace) = beside(false);
+        let start = Instant::now();
+        assert_eq!(pace.piece_of(4 * PIECE_BYTES, start), 4 * PIECE_BYTES);
+        frames.add_one();
+        let pieces = [4 * PIECE_BYTES, PIECE_BYTES, 1, 0].map(|bytes| pace.piece_of(bytes, start));
+        assert_eq!(pieces, [PIECE_BYTES, PIECE_BYTES, 1, 0]);
+    }
+
+    #[test]
+    fn what_is_urgent_never_rests() {
+        let (frames, mut pace) = beside(true);
+        let start = Instant::now();
+        frames.add_one();
+        assert_eq!(pace.rest_after(MS, start), Duration::ZERO);
+        assert_eq!(pace.piece_of(4 * PIECE_BYTES, start), 4 * PIECE_BYTES);
+        assert_eq!(Pace::alone().rest_after(MS, start), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_has_time_rests_from_its_first_piece_on() {
+        let (_, pace) = beside(false);
+        let (mut pace, start) = (pace.from_the_start(), Instant::now());
+        assert_eq!(pace.rest_after(MS, start), 4 * MS);
+        assert_eq!(pace.rest_after(MS, start + QUIET), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_file_that_is_written_in_pieces_holds_the_same() {
+        let disk = SimDisk::new(1);
+        let path = std::path::Path::new("/a");
+        let file = Arc::new(disk.create(path, Access::Write).expect("created"));
+        let (_, pace) = beside(false);
+        let paced = PacedFile::new(Arc::clone(&file), pace.from_the_start());
+        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(2 * PIECE_BYTES + 1).collect();
+        assert_eq!(paced.write_at(&bytes, Position::default()).expect("a piece"), PIECE_BYTES);
+        crate::new_segment::write_all(&paced, &bytes, Position::default()).expect("written");
+        paced.sync_data().expect("synced");
+        assert_eq!(paced.size().expect("a size"), bytes.len() as u64);
+        let mut back = vec![0; bytes.len()];
+        paced.read_exact_at(&mut back, Position::default()).expect("read");
+        assert!(back == bytes);
+        file.read_exact_at(&mut back, Position::default()).expect("read");
+        assert!(back == bytes);
     }
 }

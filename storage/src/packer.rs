@@ -30,7 +30,6 @@ pub(crate) struct Packer<D: Disk> {
     end: SegmentEnd,
     /// How much was written since the last sync.
     unsynced_bytes: usize,
-    pace: Pace,
 }
 
 impl<D: Disk> Packer<D> {
@@ -49,7 +48,7 @@ impl<D: Disk> Packer<D> {
             end_checksum: seed.chain_start(),
         };
         Ok(Packer {
-            new: NewSegment::create(disk, dir, name, &header, true)?,
+            new: NewSegment::create(disk, dir, name, &header, true, pace)?,
             seed,
             index: IndexBuilder::new(&header),
             pending: Vec::new(),
@@ -57,7 +56,6 @@ impl<D: Disk> Packer<D> {
             commit_time_ms: 0,
             end,
             unsynced_bytes: 0,
-            pace,
         })
     }
 
@@ -122,9 +120,7 @@ impl<D: Disk> Packer<D> {
             return Ok(());
         }
         self.unsynced_bytes = 0;
-        self.new.sync()?;
-        self.pace.rest();
-        Ok(())
+        self.new.sync()
     }
 
     /// Makes it the segment, durably.

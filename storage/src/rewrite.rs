@@ -15,6 +15,7 @@ use crate::{
     io::{Disk, DiskFile},
     new_segment::NewSegment,
     offset::{Offset, Position},
+    pace::Pace,
     segment::{FIRST_FRAME_POSITION, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName},
 };
 
@@ -35,7 +36,7 @@ impl<D: Disk> SegmentWriter<D> {
         name: SegmentName,
         header: &SegmentHeader,
     ) -> Result<Self, OpenError> {
-        let new = NewSegment::create(disk, dir, name, header, false)?;
+        let new = NewSegment::create(disk, dir, name, header, false, Pace::alone())?;
         let seed = Seed::of(&header.incarnation);
         Ok(SegmentWriter {
             new,

@@ -16,6 +16,7 @@ use crate::{
     index::{self, SegmentEnd},
     io::{Access, Disk, DiskFile},
     offset::Position,
+    pace::{Pace, PacedFile},
     scan::{FrameScan, ScanEnd},
     segment_set::SealedSegment,
     snapshot::{self, read},
@@ -31,6 +32,7 @@ pub struct ScrubJob<D: Disk> {
     pub(crate) from: Option<SegmentEnd>,
     /// Where the snapshots are, if they are to be read.
     pub(crate) snapshots: Option<PathBuf>,
+    pub(crate) pace: Pace,
 }
 
 /// What a step found.
@@ -50,7 +52,7 @@ pub struct ScrubOutcome<D: Disk> {
 impl<D: Disk> ScrubJob<D> {
     /// Reads a part of the segment.
     pub(crate) fn run(self, disk: &D) -> ScrubOutcome<D> {
-        let ScrubJob { segment, from, snapshots } = self;
+        let ScrubJob { segment, from, snapshots, pace } = self;
         // Past the page cache where that is possible: what it holds says little about the device.
         let direct = disk.open(&segment.log_path(), Access::Direct);
         let mut outcome = ScrubOutcome {
@@ -71,11 +73,8 @@ impl<D: Disk> ScrubJob<D> {
             outcome.damage = Some(format!("index: {what}"));
             return outcome;
         }
-        let result = match &direct {
-            Ok(file) => scan(file, &segment, from),
-            Err(_) => scan(&**segment.log_file(), &segment, from),
-        };
-        match result {
+        let file = direct.map_or_else(|_| Arc::clone(segment.log_file()), Arc::new);
+        match scan(&PacedFile::new(file, pace), &segment, from) {
             Ok((next, bytes)) => {
                 outcome.next = next;
                 outcome.bytes += bytes;
@@ -115,7 +114,7 @@ fn check_index<D: Disk>(segment: &SealedSegment<D>) -> Result<(), String> {
 
 /// Checks the frames of one step; where the next one begins, and how much was read.
 fn scan<D: Disk>(
-    file: &D::File,
+    file: &PacedFile<D::File>,
     segment: &SealedSegment<D>,
     from: Option<SegmentEnd>,
 ) -> Result<(Option<SegmentEnd>, u64), String> {

@@ -8,6 +8,7 @@ use crate::{
     io::Disk,
     offset::Offset,
     op::Job,
+    pace::Pace,
     scrub::{ScrubJob, ScrubOutcome},
     segment_set::SealedSegment,
 };
@@ -68,7 +69,12 @@ impl<D: Disk> Log<D> {
         self.jobs.scrub = JobState::Running;
         let begins = from.is_none() && self.scrubbing.done == Offset::ZERO;
         let snapshots = begins.then(|| self.dir.clone());
-        Some(Job::Scrub(ScrubJob { segment, from, snapshots }))
+        Some(Job::Scrub(ScrubJob {
+            segment,
+            from,
+            snapshots,
+            pace: Pace::beside(&self.frames_begun, false).from_the_start(),
+        }))
     }
 
     pub(super) fn scrubbed(&mut self, outcome: ScrubOutcome<D>, now: Now) {
