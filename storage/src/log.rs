@@ -23,7 +23,10 @@
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 pub use crate::{
@@ -134,6 +137,8 @@ pub struct Log<D: Disk> {
     stated: Offset,
     last_append_boot_ms: u64,
     close: Close,
+    /// Tells what works for long, and may be left undone, that the log closes.
+    is_ending: Arc<AtomicBool>,
     poison: Option<Poison>,
 }
 
@@ -439,6 +444,7 @@ impl<D: Disk> Log<D> {
             stated: end,
             last_append_boot_ms: now.boot_ms,
             close: Close::Open,
+            is_ending: Arc::default(),
             poison: None,
             config,
         };
@@ -497,6 +503,7 @@ impl<D: Disk> Log<D> {
             self.close = Close::Draining;
             self.cancel_compaction();
             self.cancel_snapshot();
+            self.is_ending.store(true, Ordering::Relaxed);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::{
     offset::Offset,
     op::Job,
     scrub::{ScrubJob, ScrubOutcome},
+    segment::SegmentName,
     segment_set::SealedSegment,
 };
 
@@ -71,6 +72,11 @@ impl<D: Disk> Log<D> {
         Some(Job::Scrub(ScrubJob { segment, from, snapshots }))
     }
 
+    /// A segment goes: scrubbing does not keep it open between two steps.
+    pub(super) fn forget_scrubbing(&mut self, name: SegmentName) {
+        self.scrubbing.place.take_if(|(segment, _)| segment.name() == name);
+    }
+
     pub(super) fn scrubbed(&mut self, outcome: ScrubOutcome<D>, now: Now) {
         let ScrubOutcome { segment, next, bytes, damage, snapshots } = outcome;
         self.scrubbing.bytes += bytes;
@@ -89,8 +95,10 @@ impl<D: Disk> Log<D> {
             self.notices.extend(news.map(Notice::SnapshotDamaged));
         }
         match next {
-            Some(end) => self.scrubbing.place = Some((segment, end)),
-            None => self.scrubbing.done = segment.end(),
+            Some(end) if is_current => self.scrubbing.place = Some((segment, end)),
+            // It was rewritten meanwhile: what has taken its place is read from its begin on.
+            _ if !is_current && self.segments.find(segment.base()).is_some() => {}
+            _ => self.scrubbing.done = segment.end(),
         }
         let rest_ms = bytes.saturating_mul(1_000) / self.config.scrub_bytes_per_s;
         let is_over = self.scrubbing.place.is_none() && self.scrubbing.done >= self.segments.end();
