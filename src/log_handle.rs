@@ -85,6 +85,8 @@ pub struct LogHandle {
     told_end: Cell<bool>,
     changed: Signal,
     reads: UringReads,
+    /// How many segments had been closed when its files were looked through last.
+    swept: Cell<u64>,
     ahead: Rc<Budget>,
 }
 
@@ -107,6 +109,7 @@ impl LogHandle {
             told_end: Cell::new(false),
             changed: Signal::new(),
             reads,
+            swept: Cell::new(0),
             ahead: Budget::new(AHEAD_BYTES_MAX),
         }
     }
@@ -216,6 +219,14 @@ impl LogHandle {
     /// The sealed segments.
     pub fn segments(&self) -> Arc<SegmentSet<RealDisk>> {
         self.shared.segments()
+    }
+
+    /// The sealed segments, if they are others than `known`.
+    pub fn segments_since(
+        &self,
+        known: &Arc<SegmentSet<RealDisk>>,
+    ) -> Option<Arc<SegmentSet<RealDisk>>> {
+        self.shared.segments_since(known)
     }
 
     /// Which events were deleted or trimmed.
@@ -330,7 +341,16 @@ impl LogHandle {
                 self.publish(frame);
             }
         }
+        self.close_what_is_gone();
         self.tell_missed();
+    }
+
+    /// Closes what this shard's ring has of segments that nobody reads any more: what is open takes space.
+    pub(crate) fn close_what_is_gone(&self) {
+        let closed = self.shared.segments_closed();
+        if self.swept.replace(closed) != closed {
+            self.reads.sweep();
+        }
     }
 
     /// The next frame that became visible. The visible offset has been stored.

@@ -415,9 +415,15 @@ impl Owner {
                     _ => commits.as_ref().unwrap_or(jobs),
                 };
                 let (disk, timed) = (*disk, self.time());
+                let closes = matches!(operation, Op::Job { job: Job::Close(_), .. });
                 let run = thread.call(move || operation.run(&disk));
+                let owner = self.clone();
                 self.complete_with(async move {
-                    match run.await {
+                    let outcome = run.await;
+                    if closes {
+                        owner.tell_segment_closed();
+                    }
+                    match outcome {
                         OpOutcome::Write { id, result } => {
                             OpOutcome::Write { id, result: timed.write(result) }
                         }

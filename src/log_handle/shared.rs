@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use strandline_storage::{
     config::SyncMode,
     io::real::RealDisk,
@@ -36,6 +36,8 @@ pub struct LogShared {
     poisoned: OnceLock<String>,
     disk_full: AtomicBool,
     closed: AtomicBool,
+    /// How many segments that are gone were closed.
+    segments_closed: AtomicU64,
     metrics: LogMetrics,
 }
 
@@ -91,6 +93,7 @@ impl LogShared {
             poisoned: OnceLock::new(),
             disk_full: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            segments_closed: AtomicU64::new(0),
             metrics: LogMetrics::default(),
         }
     }
@@ -140,6 +143,15 @@ impl LogShared {
         self.segments.load_full()
     }
 
+    /// The sealed segments, if they are others than `known`: that they are the same costs next to nothing.
+    pub fn segments_since(
+        &self,
+        known: &Arc<SegmentSet<RealDisk>>,
+    ) -> Option<Arc<SegmentSet<RealDisk>>> {
+        let segments = self.segments.load();
+        (!Arc::ptr_eq(&segments, known)).then(|| Guard::into_inner(segments))
+    }
+
     /// Which events were deleted or trimmed.
     pub fn floors(&self) -> Arc<Floors> {
         self.floors.load_full()
@@ -158,6 +170,11 @@ impl LogShared {
     /// Whether appends are refused until the disk has space.
     pub fn is_disk_full(&self) -> bool {
         self.disk_full.load(Ordering::Acquire)
+    }
+
+    /// How many segments that are gone were closed: nobody reads them any more.
+    pub fn segments_closed(&self) -> u64 {
+        self.segments_closed.load(Ordering::Acquire)
     }
 
     /// What the owner has counted. It alone adds.
@@ -214,6 +231,11 @@ impl LogShared {
     /// By the owner: appends are refused for want of space, or are taken again.
     pub(crate) fn store_disk_full(&self, is_full: bool) {
         self.disk_full.store(is_full, Ordering::Release);
+    }
+
+    /// By the owner: a segment that is gone was closed.
+    pub(crate) fn store_segment_closed(&self) {
+        self.segments_closed.fetch_add(1, Ordering::Release);
     }
 
     /// By the owner: the log was closed.

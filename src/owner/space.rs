@@ -1,6 +1,9 @@
 //! How much space the log's disk has: for who asks, and for the server's log before it is full.
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    rc::{Rc, Weak},
+    time::Duration,
+};
 
 use strandline_storage::io::{Disk, Space};
 
@@ -29,6 +32,17 @@ impl Owner {
             .await;
         }
         self.space.get()
+    }
+
+    /// A segment that is gone was closed: each shard closes what its ring still has of it.
+    pub(super) fn tell_segment_closed(&self) {
+        self.shared.store_segment_closed();
+        for guest in &self.guests {
+            guest.frames.ring();
+        }
+        if let Some(handle) = self.handle.get().and_then(Weak::upgrade) {
+            handle.close_what_is_gone();
+        }
     }
 
     /// Logs a warning whenever the disk has become fuller than one of [`WARN_PERCENT`], until the log closes.

@@ -191,6 +191,8 @@ impl Parked {
         }
         chunks.extend(builder.finish());
         self.scratch = scratch;
+        // How soon it goes on is for its client to say.
+        self.walk.let_go();
         goes_on &= self.hits.is_some() || !self.walk.rest().is_empty();
         let (end, hidden) = (self.next, self.take_hidden());
         Ok(ReadPage { page: Page { end, chunks: chunks.into(), hidden }, goes_on })

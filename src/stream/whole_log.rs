@@ -4,6 +4,9 @@
 //! A place moves between the three while it is read: a segment is sealed, a frame is dropped from
 //! memory. So each step looks anew where its place is, and takes from there; the range ends at what
 //! was visible when it was made, which nothing ever takes back.
+//!
+//! A step reads the segments that the log has when it begins. So a walk that goes on for long keeps nothing
+//! open that has gone from the log, and one that is [let go](WholeLog::let_go) keeps nothing open at all.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,7 +17,7 @@ use strandline_storage::error::ReadError;
 use strandline_storage::frame::Frame;
 use strandline_storage::io::real::RealDisk;
 use strandline_storage::offset::Offset;
-use strandline_storage::reader::{Hits, ReadQuery, Reader};
+use strandline_storage::reader::{Hits, ReadQuery, Reader, Resting};
 use strandline_storage::rules::Floors;
 use strandline_storage::selection::{Order, Selection};
 
@@ -46,10 +49,8 @@ pub struct WholeLog {
     selection: Selection,
     rest: Range<Offset>,
     order: Order,
-    /// Up to where segments alone say what is kept, as was looked at last.
-    settled: Offset,
     /// A reader over sealed segments, and the place where it ends.
-    sealed: Option<(Box<Reader<RealDisk>>, Offset)>,
+    sealed: Option<(Sealed, Offset)>,
     asked: VecDeque<Hits>,
     /// Of the bytes that this shard's readers may have ahead: what `asked` came with.
     share: Option<Share>,
@@ -59,6 +60,12 @@ pub struct WholeLog {
     hidden: Option<Hidden>,
     /// What comes behind `asked`: the disk reads it meanwhile.
     ahead: Option<Ahead>,
+}
+
+/// What reads sealed segments.
+enum Sealed {
+    Reading(Box<Reader<RealDisk>>),
+    Resting(Box<Resting>),
 }
 
 /// A part of the log that is on its way.
@@ -74,14 +81,12 @@ impl WholeLog {
         let end = range.end.min(log.visible());
         let rest = range.start.min(end)..end;
         let selection = Selection::new(wanted.patterns());
-        let settled = log.floors().settled();
         WholeLog {
             log,
             wanted,
             selection,
             rest,
             order,
-            settled,
             sealed: None,
             asked: VecDeque::new(),
             share: None,
@@ -96,6 +101,14 @@ impl WholeLog {
         self.rest.clone()
     }
 
+    /// Lets go of every file, until the walk goes on: whoever waits for a client keeps no space from others.
+    pub fn let_go(&mut self) {
+        self.sealed = self.sealed.take().map(|(sealed, place)| match sealed {
+            Sealed::Reading(reader) => (Sealed::Resting(Box::new(reader.rest())), place),
+            resting => (resting, place),
+        });
+    }
+
     /// Which events are wanted; the topics have been looked at already, the types have not.
     pub fn wanted(&self) -> &Rc<Wanted> {
         &self.wanted
@@ -108,9 +121,8 @@ impl WholeLog {
         while self.rest.start < self.rest.end {
             let before = self.rest();
             match self.step().await {
-                Ok(Some(hits)) => {
+                Ok(Some((hits, floors))) => {
                     self.move_to(hits.considered);
-                    let floors = self.log.floors();
                     self.note_hidden(&hits, &floors);
                     return Ok(Some(floors.filter(hits)));
                 }
@@ -158,35 +170,34 @@ impl WholeLog {
         }
     }
 
-    /// Takes from wherever the place is now; without hits, the place may have moved.
-    async fn step(&mut self) -> Result<Option<Hits>, ReadError> {
-        // Before the segments are looked at: these then reach at least up to what is settled.
-        let settled = self.log.floors().settled();
+    /// Takes from wherever the place is now, with the floors that say what of it is gone; without hits, the
+    /// place may have moved.
+    async fn step(&mut self) -> Result<Option<(Hits, Arc<Floors>)>, ReadError> {
+        if let Some((sealed, place)) = self.sealed.take() {
+            let mut reader = sealed.awake(&self.log);
+            let Some(hits) = reader.next(self.log.reads()).await? else {
+                self.move_to(place);
+                return Ok(None);
+            };
+            self.sealed = Some((Sealed::Reading(reader), place));
+            // None of them was forgotten while the reader has segments open that hold what they hide.
+            return Ok(Some((hits, self.log.floors())));
+        }
+        // Before the segments are looked at: these then reach at least up to what is settled. And once: a frame
+        // that is in memory is held against the very floors that hide what it has lost.
+        let floors = self.log.floors();
+        let settled = floors.settled();
         if let Some(hits) = self.asked.pop_front() {
             if hits.frame.as_ref().is_none_or(|frame| frame.base_offset() >= settled) {
-                return Ok(Some(hits));
+                return Ok(Some((hits, floors)));
             }
             // What it holds may be gone: the segments know.
             self.asked.clear();
             self.ahead = None;
         }
-        if settled > self.settled {
-            self.settled = settled;
-            if settled > self.rest.start {
-                // It may read a segment that has been rewritten since.
-                self.sealed = None;
-            }
-        }
-        if let Some((reader, place)) = &mut self.sealed {
-            let (hits, place) = (reader.next(self.log.reads()).await?, *place);
-            if hits.is_none() {
-                self.sealed = None;
-                self.move_to(place);
-            }
-            return Ok(hits);
-        }
         if let Some(frame) = self.recent().filter(|frame| frame.base_offset() >= settled) {
-            return Ok(Some(Hits::of_frame(&frame, &self.selection, self.rest(), self.order)));
+            let hits = Hits::of_frame(&frame, &self.selection, self.rest(), self.order);
+            return Ok(Some((hits, floors)));
         }
         let segments = self.log.segments();
         let sealed_end = segments.end();
@@ -198,7 +209,8 @@ impl WholeLog {
         };
         if is_sealed {
             let place = if self.order == Order::Ascending { range.end } else { range.start };
-            self.sealed = Some((Box::new(Reader::new(segments, &self.query(range))), place));
+            let reader = Reader::new(segments, &self.query(range));
+            self.sealed = Some((Sealed::Reading(Box::new(reader)), place));
             return Ok(None);
         }
         let start = match self.order {
@@ -266,6 +278,21 @@ impl WholeLog {
         match self.order {
             Order::Ascending => self.rest.start = place.clamp(self.rest.start, self.rest.end),
             Order::Descending => self.rest.end = place.clamp(self.rest.start, self.rest.end),
+        }
+    }
+}
+
+impl Sealed {
+    /// The reader, over what the log has now.
+    fn awake(self, log: &LogHandle) -> Box<Reader<RealDisk>> {
+        match self {
+            Sealed::Reading(mut reader) => {
+                if let Some(segments) = log.segments_since(reader.set()) {
+                    reader.follow(segments);
+                }
+                reader
+            }
+            Sealed::Resting(resting) => Box::new(resting.wake(log.segments())),
         }
     }
 }

@@ -113,8 +113,9 @@ pub trait DiskFile: Send + Sync + 'static {
         Ok(())
     }
     /// Gives back its pages and, if it has no name any more, its blocks, a little at a time: nobody here
-    /// needs it, and whoever closes such a file last does all of that at once. A hint.
-    fn give_back(&self) {}
+    /// needs it, and whoever closes such a file last does all of that at once. After each step `rest` is
+    /// asked whether there is to be another, and takes its time for that. A hint.
+    fn give_back(&self, _rest: &mut dyn FnMut() -> bool) {}
     /// Sets the length, filling with zeroes.
     fn set_size(&self, size_bytes: u64) -> io::Result<()>;
     /// Gives the file a length and blocks up to `to` for writes from `from` on: they lengthen nothing then,

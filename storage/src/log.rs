@@ -23,7 +23,10 @@
 use std::{
     collections::VecDeque,
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 pub use crate::{
@@ -131,6 +134,8 @@ pub struct Log<D: Disk> {
     stated: Offset,
     last_append_boot_ms: u64,
     close: Close,
+    /// Tells what works for long, and may be left undone, that the log closes.
+    is_ending: Arc<AtomicBool>,
     poison: Option<Poison>,
 }
 
@@ -218,6 +223,7 @@ impl<D: Disk> Log<D> {
             self.close = Close::Draining;
             self.cancel_compaction();
             self.cancel_snapshot();
+            self.is_ending.store(true, Ordering::Relaxed);
         }
     }
 

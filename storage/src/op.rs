@@ -153,7 +153,7 @@ pub enum Job<D: Disk> {
     Seal(SealJob<D>),
     /// Remove a segment whose events are gone.
     Retire(RetireJob<D>),
-    /// Close segments that are gone. For a thread of its own.
+    /// Close a segment that is gone. For a thread of its own.
     Close(CloseJob<D>),
     /// Read a part of a sealed segment again. For a thread of its own.
     Scrub(ScrubJob<D>),

@@ -71,7 +71,7 @@ impl Pace {
     }
 
     /// As if somebody had just appended: for what is short and has time.
-    pub(crate) fn from_the_start(self) -> Self {
+    pub(crate) fn assuming_appends(self) -> Self {
         Pace { frames_seen: self.frames_seen.wrapping_sub(1), ..self }
     }
 
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn what_has_time_rests_from_its_first_piece_on() {
         let (_, pace) = beside(false);
-        let (mut pace, start) = (pace.from_the_start(), Instant::now());
+        let (mut pace, start) = (pace.assuming_appends(), Instant::now());
         assert_eq!(pace.rest_after(MS, start), 4 * MS);
         assert_eq!(pace.rest_after(MS, start + QUIET), Duration::ZERO);
     }
@@ -219,7 +219,7 @@ mod tests {
         let path = std::path::Path::new("/a");
         let file = Arc::new(disk.create(path, Access::Write).expect("created"));
         let (_, pace) = beside(false);
-        let paced = PacedFile::new(Arc::clone(&file), pace.from_the_start());
+        let paced = PacedFile::new(Arc::clone(&file), pace.assuming_appends());
         let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(2 * PIECE_BYTES + 1).collect();
         assert_eq!(paced.write_at(&bytes, Position::default()).expect("a piece"), PIECE_BYTES);
         crate::new_segment::write_all(&paced, &bytes, Position::default()).expect("written");

@@ -21,6 +21,10 @@
 //!
 //! Each call of [`Reader::next`] ends soon after it has read [`STEP_BYTES_MAX`], so that a shard's
 //! slice can end. Dropping its future is safe: what it was about to read is read by the next call.
+//!
+//! A reader has all segments of its set open, also when they have gone since, and then their space is not
+//! given back. One that is used for long [follows](Reader::follow) what the log has now, and one that is
+//! not used for a while [rests](Reader::rest).
 
 use std::{collections::VecDeque, ops::Range, path::PathBuf, sync::Arc};
 
@@ -37,6 +41,7 @@ use crate::{
 
 mod count;
 mod lookup;
+mod rest;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -45,6 +50,7 @@ mod walk;
 
 pub(crate) use count::count_frames;
 pub use count::{TopicCount, count_topics};
+pub use rest::Resting;
 pub use time::offset_at_time;
 
 use lookup::{Asked, Lookup};

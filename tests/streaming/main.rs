@@ -1,6 +1,7 @@
 //! From the log to its subscribers, through a whole server in this process.
 
 mod client;
+mod space;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;

@@ -16,7 +16,6 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use rustix::{
@@ -30,10 +29,8 @@ use crate::{buffer::ALIGN_BYTES, offset::Position};
 /// `f_type` of the file systems that live in memory.
 const IN_MEMORY_MAGIC: [u64; 2] = [0x0102_1994 /* tmpfs */, 0x8584_58f6 /* ramfs */];
 
-/// A file that goes is given back in steps of so many bytes,
+/// A file that goes is given back in steps of so many bytes.
 const GIVE_BACK_BYTES: u64 = 1 << 20;
-/// and after each it rests.
-const GIVE_BACK_REST: Duration = Duration::from_millis(2);
 
 /// Data may be secret: the group may read it, as is usual for logs, and others may not.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
@@ -165,9 +162,9 @@ impl DiskFile for RealFile {
         hold(&self.file)
     }
 
-    fn give_back(&self) {
+    fn give_back(&self, rest: &mut dyn FnMut() -> bool) {
         // What stays is given back when the file is closed.
-        let _ = give_back(&self.file);
+        let _ = give_back(&self.file, rest);
     }
 
     fn size(&self) -> io::Result<u64> {
@@ -210,7 +207,7 @@ fn hold(file: &File) -> io::Result<()> {
 
 /// See [`DiskFile::give_back`]. Pages and blocks of 256 MiB take the kernel 0.1 to 0.2 s, in which a commit
 /// beside it waits; in steps with rests it does not.
-fn give_back(file: &File) -> io::Result<()> {
+fn give_back(file: &File, rest: &mut dyn FnMut() -> bool) -> io::Result<()> {
     // The file was opened for reading; this is another way to the same one.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let Ok(file) = File::options().write(true).open(path) else { return Ok(()) };
@@ -224,7 +221,9 @@ fn give_back(file: &File) -> io::Result<()> {
     while left_bytes > 0 {
         left_bytes = left_bytes.saturating_sub(GIVE_BACK_BYTES);
         file.set_len(left_bytes)?;
-        std::thread::sleep(GIVE_BACK_REST);
+        if !rest() {
+            break;
+        }
     }
     Ok(())
 }
@@ -332,7 +331,7 @@ mod tests {
         let file = RealDisk.open(&path, Access::Read).expect("opened");
         let copied = RealDisk.open(&path, Access::Read).expect("opened");
         let size = || {
-            file.give_back();
+            file.give_back(&mut || true);
             file.size().expect("a size")
         };
         RealDisk.link(&path, &link).expect("a backup's link");
@@ -342,6 +341,8 @@ mod tests {
         RealDisk.remove(&link).expect("removed");
         assert_eq!(size(), 2 * GIVE_BACK_BYTES + 1, "it is held");
         drop(copied);
+        file.give_back(&mut || false);
+        assert_eq!(file.size().expect("a size"), GIVE_BACK_BYTES + 1, "a step, and no other");
         assert_eq!(size(), 0);
         let error = written.hold().expect_err("it has no name");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);

@@ -188,6 +188,11 @@ impl UringReads {
     pub fn new(files: Rc<UringFiles>) -> Self {
         UringReads { files }
     }
+
+    /// Closes the descriptors of files that nobody has open any more; see [`UringFiles::sweep`].
+    pub fn sweep(&self) {
+        self.files.sweep();
+    }
 }
 
 impl ReadIo<RealDisk> for UringReads {

@@ -275,6 +275,7 @@ impl<D: Disk> Log<D> {
     pub(super) fn note_gone(&mut self, name: SegmentName) {
         let segment = self.segments.iter().find(|segment| segment.name() == name);
         self.gone.extend(segment.cloned());
+        self.forget_scrubbing(name);
     }
 
     /// Closes what is gone once nobody reads it any more, where nobody waits for that.
@@ -287,13 +288,17 @@ impl<D: Disk> Log<D> {
         let is_unread = |segment: &mut Arc<SealedSegment<D>>| {
             segment.is_unread() && written.iter().all(|(name, _)| *name != segment.name())
         };
-        let segments: Vec<_> = self.gone.extract_if(.., is_unread).collect();
-        if segments.is_empty() {
+        // One at a time: a log that ends waits for no more than that.
+        let Some(segment) = self.gone.extract_if(.., is_unread).next() else {
             self.jobs.close = JobState::after(now, CLOSE_LOOK_MS, false);
+            if self.jobs.disk_full {
+                // It has what is gone open, and it would take space.
+                self.cancel_snapshot();
+            }
             return None;
-        }
+        };
         self.jobs.close = JobState::Running;
-        Some(Job::Close(CloseJob { segments }))
+        Some(Job::Close(CloseJob { segment, is_cancelled: Arc::clone(&self.is_ending) }))
     }
 
     /// There is more space: what waits for some need not wait for its next look.

@@ -110,6 +110,7 @@ impl<D: Disk> Log<D> {
             stated: end,
             last_append_boot_ms: now.boot_ms,
             close: Close::Open,
+            is_ending: Arc::default(),
             poison: None,
             config,
         };

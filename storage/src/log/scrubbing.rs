@@ -10,6 +10,7 @@ use crate::{
     op::Job,
     pace::Pace,
     scrub::{ScrubJob, ScrubOutcome},
+    segment::SegmentName,
     segment_set::SealedSegment,
 };
 
@@ -73,8 +74,13 @@ impl<D: Disk> Log<D> {
             segment,
             from,
             snapshots,
-            pace: Pace::beside(&self.frames_begun, false).from_the_start(),
+            pace: Pace::beside(&self.frames_begun, false).assuming_appends(),
         }))
+    }
+
+    /// A segment goes: scrubbing does not keep it open between two steps.
+    pub(super) fn forget_scrubbing(&mut self, name: SegmentName) {
+        self.scrubbing.place.take_if(|(segment, _)| segment.name() == name);
     }
 
     pub(super) fn scrubbed(&mut self, outcome: ScrubOutcome<D>, now: Now) {
@@ -95,8 +101,10 @@ impl<D: Disk> Log<D> {
             self.notices.extend(news.map(Notice::SnapshotDamaged));
         }
         match next {
-            Some(end) => self.scrubbing.place = Some((segment, end)),
-            None => self.scrubbing.done = segment.end(),
+            Some(end) if is_current => self.scrubbing.place = Some((segment, end)),
+            // It was rewritten meanwhile: what has taken its place is read from its begin on.
+            _ if !is_current && self.segments.find(segment.base()).is_some() => {}
+            _ => self.scrubbing.done = segment.end(),
         }
         let rest_ms = bytes.saturating_mul(1_000) / self.config.scrub_bytes_per_s;
         let is_over = self.scrubbing.place.is_none() && self.scrubbing.done >= self.segments.end();

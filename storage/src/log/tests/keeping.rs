@@ -261,3 +261,105 @@ fn what_is_gone_stays_gone_when_a_limit_is_loosened() {
         append_each(&mut log, 30);
     }
 }
+
+/// A directory of this machine's disk, removed at the end.
+struct RealDir(PathBuf);
+
+impl Drop for RealDir {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// It took 2 ms a MiB of all that had been retired meanwhile: a stop waited for minutes.
+#[test]
+fn a_log_that_ends_gives_back_no_more_than_the_step_that_is_under_way() {
+    use crate::io::real::RealDisk;
+    let dir = std::env::temp_dir().join(format!("strandline-closing-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory");
+    let dir = RealDir(dir);
+    let config = LogConfig {
+        segment_bytes: 4 << 20,
+        frame_bytes_target: 1 << 20,
+        frame_bytes_max: 4 << 20,
+        staged_bytes_max: 8 << 20,
+        preallocate_bytes_min: 1 << 20,
+        preallocate_bytes_max: 4 << 20,
+        ..tiny()
+    };
+    let (mut log, _) =
+        Log::open(RealDisk, &dir.0, config.clone(), now(0)).expect("an empty directory");
+    let data = "x".repeat(50_000);
+    for _ in 0..15 {
+        let events = (0..20).map(|_| event("a", &data));
+        log.append(events.collect::<Vec<_>>(), now(1)).expect("staged");
+        log.run_ops(now(1));
+    }
+    assert_eq!(log.segments().len(), 3);
+    let retain = crate::settings::LogRetention { count: Some(1), ..Default::default() };
+    let control = Control::Log(crate::settings::LogSettings { retain });
+    log.append_control(&control, now(2)).expect("staged");
+    let mut closing = None;
+    while let Some(op) = log.next_op(now(2)) {
+        match op {
+            Op::Job { id, job: Job::Close(job) } => {
+                assert!(closing.replace((id, job)).is_none(), "one at a time");
+            }
+            op => {
+                let outcome = op.run(&RealDisk);
+                log.complete(outcome, now(2));
+            }
+        }
+    }
+    let (id, job) = closing.expect("segments are gone");
+    assert_eq!((log.segments().len(), log.gone.len()), (0, 2), "and the others wait");
+
+    let file = Arc::clone(job.segment.log_file());
+    let size = file.size().expect("it is open");
+    assert!(size > 3 << 20);
+    let mut steps = 0;
+    job.run_with(|| {
+        steps += 1;
+        if steps == 2 {
+            log.begin_close();
+        }
+    });
+    assert_eq!((steps, file.size().expect("it is open")), (2, size - (2 << 20)));
+    assert!(!log.is_closed(), "the outcome is still to come");
+    log.complete(OpOutcome::Job { id, outcome: JobOutcome::Closed }, now(3));
+    log.run_ops(now(3));
+    assert!(log.is_closed(), "no other is begun");
+    drop(log);
+    let (_, report) = Log::open(RealDisk, &dir.0, config, now(0)).expect("it ended in order");
+    assert_eq!((report.is_clean, report.end), (true, Offset::new(301)));
+}
+
+/// A scrub rests for seconds between two steps, and would keep the segment open all that time.
+#[test]
+fn a_scrub_keeps_no_segment_that_is_gone() {
+    let disk = SimDisk::new(9);
+    let config = LogConfig {
+        segment_bytes: 6 << 20,
+        scrub_interval_s: 100,
+        scrub_bytes_per_s: 1 << 20,
+        ..tiny()
+    };
+    let (mut log, _) = open_with(&disk, config);
+    let data = "x".repeat(50_000);
+    for _ in 0..150 {
+        append(&mut log, &data);
+        log.run_ops(now(2));
+    }
+    assert_eq!(log.segments().len(), 1);
+    // The first step, with some seconds to the next.
+    log.run_ops(now(100_000));
+    assert_eq!(log.scrub_totals().passes, 0);
+    let retain = crate::settings::LogRetention { count: Some(10), ..Default::default() };
+    let control = Control::Log(crate::settings::LogSettings { retain });
+    log.append_control(&control, now(100_001)).expect("staged");
+    log.run_ops(now(101_100));
+    log.run_ops(now(102_200));
+    assert_eq!((log.segments().len(), log.gone.len()), (0, 0));
+    let scrubbed = log.scrub_totals().bytes;
+    assert!((4 << 20..5 << 20).contains(&scrubbed), "it was in the middle: {scrubbed}");
+}

@@ -1,0 +1,166 @@
+//! What goes from the log gives its space back, whoever was about to read it.
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use super::*;
+
+/// Segments of a MiB: more than the sockets' buffers hold.
+const SEGMENTS: u64 = 24;
+
+/// Events of a segment, about.
+const EVENTS: u64 = 1000;
+
+fn fill_segments(address: SocketAddr) {
+    let lines = format!("\"{}\"\n", "z".repeat(1000)).repeat(1000);
+    for _ in 0..SEGMENTS {
+        append_lines(address, "big", &lines);
+    }
+}
+
+/// The log files that have a name, and the files that are open without one.
+fn files(running: &Running) -> (usize, Vec<String>) {
+    let log_dir = running.dir.join("default/main");
+    let names = std::fs::read_dir(log_dir).expect("a log");
+    let is_log = |name: &std::path::PathBuf| name.extension().is_some_and(|kind| kind == "log");
+    let logs = names.filter(|entry| is_log(&entry.as_ref().expect("an entry").path())).count();
+    let links = std::fs::read_dir("/proc/self/fd").expect("descriptors");
+    let targets = links.filter_map(|link| std::fs::read_link(link.ok()?.path()).ok());
+    let targets = targets.map(|target| target.to_string_lossy().into_owned());
+    let dir = running.dir.to_string_lossy().into_owned();
+    let gone = targets.filter(|name| name.starts_with(&dir) && name.ends_with(" (deleted)"));
+    (logs, gone.collect())
+}
+
+/// Waits until no more than so many log files are there, and nothing is open that is not.
+fn wait_for_space(running: &Running, logs_max: usize) {
+    let give_up = Instant::now() + client::PATIENCE;
+    loop {
+        let (logs, gone) = files(running);
+        if logs <= logs_max && gone.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < give_up, "{logs} log files, and open without a name: {gone:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn keep(address: SocketAddr, retain: &str) {
+    let head = "PUT /api/v1/logs/main HTTP/1.1\r\nContent-Type: application/json";
+    let body = format!("{{\"retain\":{retain}}}");
+    assert_eq!(request(address, head, body.as_bytes()).0, 200);
+}
+
+/// Somebody who asks for a history in lines, and takes none.
+fn ask_for_lines(address: SocketAddr) -> TcpStream {
+    let mut stream = client::connect(address);
+    let request = "GET /api/v1/events/history HTTP/1.1\r\nHost: localhost\r\n\
+                   Accept: application/x-ndjson\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("the request leaves");
+    stream
+}
+
+/// Issue 5, §3: "space is there again within 30 s", also where nothing is published any more, on any shard.
+#[test]
+fn who_reads_no_more_keeps_no_file_that_is_gone() {
+    let running = Running::start("space-stalled", 2);
+    let address = running.address();
+    fill_segments(address);
+    let mut stalled: Vec<Sse> = (0..6)
+        .map(|number| {
+            let topics = ["**", "big", "*"][number % 3];
+            let mut stream = Sse::open(address, &format!("topic={topics}&from=earliest"), "");
+            stream.established();
+            stream
+        })
+        .collect();
+    let _lines: Vec<TcpStream> = (0..2).map(|_| ask_for_lines(address)).collect();
+    // Until their sockets are full.
+    thread::sleep(Duration::from_secs(1));
+    assert!(files(&running).0 as u64 >= SEGMENTS);
+    keep(address, "{\"count\":100}");
+    wait_for_space(&running, 2);
+
+    // They are told, and go on.
+    let end = append_lines(address, "big", "\"the end\"\n");
+    for stream in &mut stalled {
+        let mut next = 0;
+        let reset = loop {
+            let event = stream.next().expect("it goes on");
+            if event.event.as_deref() == Some("connection.reset") {
+                break event.json();
+            }
+            assert_eq!(event.offset(), next);
+            next += 1;
+        };
+        assert!(0 < next && next < SEGMENTS * EVENTS, "what its socket had taken: {next}");
+        assert_eq!(reset["reason"], "expired");
+        // The settings' own event has an offset, too.
+        let from = reset["from"].as_u64().expect("an offset");
+        assert!(next < from && from <= SEGMENTS * EVENTS + 1, "{from}");
+        let rest: Vec<u64> = std::iter::from_fn(|| stream.next())
+            .map(|event| event.offset())
+            .take_while(|offset| *offset < end)
+            .collect();
+        let expected = (from..end).filter(|offset| *offset != SEGMENTS * EVENTS);
+        assert!(rest.iter().copied().eq(expected), "from {from}: {rest:?}");
+    }
+}
+
+/// A view with other subscribers lives on when one that read for it has left.
+#[test]
+fn who_has_left_keeps_no_file_that_is_gone() {
+    let running = Running::start("space-left", 1);
+    let address = running.address();
+    fill_segments(address);
+    let mut live = Sse::open(address, "topic=**", "");
+    live.established();
+    let mut reader = Sse::open(address, "topic=**&from=earliest", "");
+    reader.established();
+    assert_eq!(reader.next().expect("an event").offset(), 0);
+    drop(reader);
+    thread::sleep(Duration::from_millis(200));
+    keep(address, "{\"count\":100}");
+    wait_for_space(&running, 2);
+    append_lines(address, "big", "\"the end\"\n");
+    assert_eq!(live.next().expect("it goes on").data, "\"the end\"");
+}
+
+/// Rewritten segments take the place of those that readers are in; these notice nothing.
+#[test]
+fn who_reads_no_more_goes_on_in_what_was_rewritten() {
+    let change = |config: &mut ServerConfig| config.log.compress_after_s = 3;
+    let running = Running::start_with("space-rewritten", 2, change);
+    let address = running.address();
+    fill_segments(address);
+    let mut stalled: Vec<Sse> = (0..4)
+        .map(|number| {
+            let topic = ["**", "big"][number % 2];
+            let mut stream = Sse::open(address, &format!("topic={topic}&from=earliest"), "");
+            stream.established();
+            stream
+        })
+        .collect();
+    let rewritten = || {
+        let names = std::fs::read_dir(running.dir.join("default/main")).expect("a log");
+        let is_later = |name: String| name.ends_with(".2.log");
+        names
+            .filter(|entry| {
+                is_later(
+                    entry.as_ref().expect("an entry").file_name().to_string_lossy().into_owned(),
+                )
+            })
+            .count()
+    };
+    let give_up = Instant::now() + 2 * client::PATIENCE;
+    while (rewritten() as u64) < SEGMENTS - 2 {
+        assert!(Instant::now() < give_up, "{} are rewritten", rewritten());
+        thread::sleep(Duration::from_millis(100));
+    }
+    wait_for_space(&running, usize::MAX);
+    for stream in &mut stalled {
+        for offset in 0..SEGMENTS * EVENTS {
+            assert_eq!(stream.next().expect("it goes on").offset(), offset);
+        }
+    }
+}
