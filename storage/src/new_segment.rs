@@ -8,7 +8,6 @@
 //! What is not finished takes no space: it is removed when it is dropped, and a start removes temporary files.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -61,12 +60,7 @@ impl<D: Disk> NewSegment<D> {
     ) -> Result<Self, OpenError> {
         assert_eq!(name.base_offset, header.base_offset, "a segment is named by its base");
         let temporary = dir.join(format!("{}{TEMPORARY_ENDING}", name.log_file_name()));
-        match disk.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(OpenError::io("removing", &temporary)(error));
-            }
-            _ => {}
-        }
+        disk.remove_if_there(&temporary).map_err(OpenError::io("removing", &temporary))?;
         let created = disk
             .create(&temporary, Access::Write)
             .map_err(OpenError::io("creating", &temporary))?;
@@ -83,7 +77,8 @@ impl<D: Disk> NewSegment<D> {
         let gathered = DiskBuffer::with_capacity(WRITE_BYTES);
         let new =
             NewSegment { disk, dir, name, temporary, file, gathered, gathered_at, is_named: false };
-        write_all(&new.file, block.as_slice(), start)
+        new.file
+            .write_all_at(block.as_slice(), start)
             .map_err(OpenError::io("writing", &new.temporary))?;
         Ok(new)
     }
@@ -106,7 +101,8 @@ impl<D: Disk> NewSegment<D> {
     }
 
     fn flush(&mut self) -> Result<(), OpenError> {
-        write_all(&self.file, self.gathered.as_slice(), self.gathered_at)
+        self.file
+            .write_all_at(self.gathered.as_slice(), self.gathered_at)
             .map_err(OpenError::io("writing", &self.temporary))?;
         self.gathered_at = self.gathered_at.plus(self.gathered.len() as u64);
         self.gathered.clear();
@@ -128,17 +124,4 @@ impl<D: Disk> NewSegment<D> {
         }
         self.disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))
     }
-}
-
-/// Writes all of `bytes`.
-pub(crate) fn write_all<F: DiskFile>(file: &F, bytes: &[u8], position: Position) -> io::Result<()> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match file.write_at(&bytes[done..], position.plus(done as u64))? {
-            // A direct write that was short cannot go on in the middle of a block: it fails then.
-            0 => return Err(io::ErrorKind::StorageFull.into()),
-            written => done += written,
-        }
-    }
-    Ok(())
 }

@@ -222,7 +222,7 @@ mod tests {
         let paced = PacedFile::new(Arc::clone(&file), pace.assuming_appends());
         let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(2 * PIECE_BYTES + 1).collect();
         assert_eq!(paced.write_at(&bytes, Position::default()).expect("a piece"), PIECE_BYTES);
-        crate::new_segment::write_all(&paced, &bytes, Position::default()).expect("written");
+        paced.write_all_at(&bytes, Position::default()).expect("written");
         paced.sync_data().expect("synced");
         assert_eq!(paced.size().expect("a size"), bytes.len() as u64);
         let mut back = vec![0; bytes.len()];
