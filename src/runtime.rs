@@ -266,7 +266,7 @@ pub fn let_others_first() -> io::Result<()> {
 /// when it would be idle (`SCHED_IDLE`). Threads inherit the core of the shard that starts them.
 ///
 /// Its I/O is of the usual class, which has to be said: else it were of the idle one, as the thread is, and
-/// that would have the others wait for it ([`IO_CLASS`]).
+/// that would have the others wait for it (`IO_CLASS`).
 pub fn run_when_idle() {
     if let Err(error) = set_io_class() {
         tracing::warn!(%error, "commits may wait for background work");
