@@ -337,6 +337,17 @@ mod tests {
     use super::*;
     use crate::local::promise;
 
+    #[test]
+    fn what_runs_when_idle_has_io_of_the_usual_class() {
+        let (of_process, itself): (libc::c_int, libc::c_int) = (1, 0);
+        let thread = std::thread::spawn(move || {
+            run_when_idle();
+            // SAFETY: it takes two numbers, and touches no memory.
+            unsafe { libc::syscall(libc::SYS_ioprio_get, of_process, itself) }
+        });
+        assert_eq!(thread.join().expect("no panic"), libc::c_long::from(IO_CLASS));
+    }
+
     /// The usual way to yield, which monoio's own tasks have: wake yourself, be pending once.
     struct SelfWake(bool);
 
