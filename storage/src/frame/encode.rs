@@ -28,7 +28,7 @@ pub fn frame_bytes_max(shares_bytes: usize) -> usize {
 /// # Panics
 ///
 /// If offsets do not ascend from `meta.base_offset`, times descend, there are more than
-/// [`EVENTS_MAX`] events, or the frame exceeds [`FRAME_BYTES_MAX`]: staging sees to all of it.
+/// [`EVENTS_MAX`] events, or the frame exceeds [`FRAME_BYTES_MAX`](super::FRAME_BYTES_MAX): staging sees to all of it.
 pub fn encode(
     meta: &FrameMeta,
     events: &[StagedEvent],

@@ -81,7 +81,7 @@ impl<'a> Body<'a> {
     /// # Safety
     ///
     /// [`Body::check`] returned `Ok` for the same bytes, at the same place in memory or another one
-    /// aligned to [`BODY_ALIGN_BYTES`], and they have not changed since.
+    /// aligned to [`BODY_ALIGN_BYTES`](super::BODY_ALIGN_BYTES), and they have not changed since.
     pub unsafe fn access_checked(bytes: &'a [u8], base_offset: Offset) -> Body<'a> {
         // SAFETY: the caller's promise is what rkyv asks for: a valid archive, aligned.
         let record = unsafe { rkyv::access_unchecked::<BodyRecord>(bytes) };
