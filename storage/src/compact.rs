@@ -11,6 +11,7 @@
 //! Readers that have the old files open go on reading them. A segment that cannot be read to its end is
 //! left as it is, and so is every byte of it. One with gaps that a repair has named is left until the log as a
 //! whole keeps none of it: of what topics the lost events were nobody knows, and readers have to be told of them.
+//! Where the log keeps only what is behind some offset of the segment, a frame says so (`frame/kept.rs`).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -354,6 +355,8 @@ impl<D: Disk> CompactJob<D> {
         let name = SegmentName { generation: old.generation + 1, ..old };
         let mut writer =
             Packer::create(disk, &self.dir, name, segment.header(), self.pace.clone())?;
+        let kept_from = segment.index().kept_from().unwrap_or_default();
+        writer.keep_from(kept_from.max(self.limits.keep_from));
         let mut dropped = 0;
         let mut lessened = HashSet::new();
         for frame in frames_of(segment, file) {

@@ -56,6 +56,7 @@ impl<D: Disk> Log<D> {
         let recover = || recovery::recover(&disk, dir, config.id_window());
         let recovered = recover().or_else(|error| give_back(error).and_then(|()| recover()))?;
         let (tag, end) = (recovered.report.tag, recovered.end);
+        let keep_from = recovered.kept_from().min(end);
         let begin = || Begun::new(&disk, dir, &config, now, tag, end);
         let Begun { header, path, file } =
             begin().or_else(|error| give_back(error).and_then(|()| begin()))?;
@@ -77,7 +78,7 @@ impl<D: Disk> Log<D> {
             dir: dir.to_owned(),
             lock: Some(lock),
             tag,
-            keep_from: recovered.start.max(recovered.state.rules.keep_from()).min(end),
+            keep_from,
             retention_boot_ms: 0,
             expiry_from: 0,
             last_control: Offset::ZERO,
