@@ -452,3 +452,29 @@ fn the_limits_of_a_log_pass_its_gaps() {
         assert!(opened.start() >= start, "{retain:?}");
     }
 }
+
+/// A whole snapshot knows what was there before the files that are, be it that all of it was kept.
+#[test]
+fn a_missing_first_file_is_no_more_than_that_where_a_snapshot_is_whole() {
+    let log = log();
+    let config = crate::config::LogConfig {
+        snapshot_segments: 1,
+        compress_after_s: u64::MAX,
+        ..small_segments()
+    };
+    let opened = Log::open(log.disk.clone(), Path::new(DIR), config, now());
+    let mut opened = opened.expect("sound").0;
+    opened.run_ops(now());
+    assert!(opened.snapshot_totals().made > 0);
+    drop(opened);
+    let disk = &log.disk;
+    for file in [SegmentFile::Log, SegmentFile::Index] {
+        disk.remove(&path(&log, 0, file)).expect("a file");
+    }
+    let repaired = check_repair(disk, 56, &[(0, 20)]);
+    let [Step { action: Action::Fill { lost, .. }, .. }] = &repaired.plan.steps[..] else {
+        panic!("{repaired:?}");
+    };
+    assert_eq!(lost.what, "a file is missing");
+    assert!(open(disk).expect("it was repaired").topics().get("c").is_some());
+}
