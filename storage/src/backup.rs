@@ -6,6 +6,7 @@
 //! sealed               .log and .idx, linked or copied; on another file system linked from the backup before
 //! stubs                .idx: the events are gone on purpose; those as well that an older snapshot alone needs
 //! snapshots            as they are, up to the offset to which the backup reaches
+//! earliest             as it was then, written anew
 //! not sealed           a .log of the same name with the frames below the synced offset, and no more
 //! ```
 //! Beside a server nothing is locked, so a file may be gone between listing and linking: it was compacted, or
@@ -20,6 +21,7 @@ use std::{
 
 use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
+    earliest::{self, EARLIEST_FILE_NAME},
     error::{Corruption, OpenError},
     frame::Frame,
     frame::FrameError,
@@ -136,6 +138,10 @@ impl<D: Disk> Backup<'_, D> {
             // Another of the same offset may have come in the place of a damaged one.
             self.put(&name, &[], false, None)?;
             wanted.push(name);
+        }
+        // Written anew: a server goes on writing to its own.
+        if earliest::copy(self.disk, self.from, self.to, end)? {
+            wanted.push(EARLIEST_FILE_NAME.to_owned());
         }
         for name in there.iter().filter(|name| !wanted.contains(name)) {
             let path = self.to.join(name);

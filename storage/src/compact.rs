@@ -9,7 +9,9 @@
 //! Offsets never change: a frame stands for a run of offsets of which it may hold few. What the events
 //! that go had added to the state of the log (ids, producers, control events, topics) is carried over.
 //! Readers that have the old files open go on reading them. A segment that cannot be read to its end is
-//! left as it is, and so is every byte of it.
+//! left as it is, and so is every byte of it. One with gaps that a repair has named is left until the log as a
+//! whole keeps none of it: of what topics the lost events were nobody knows, and readers have to be told of them.
+//! Where the log keeps only what is behind some offset of the segment, a frame says so (`frame/kept.rs`).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,7 +26,7 @@ use crate::{
     compaction::{self, Hidden, LatestKeys, Limits, Look, TopicJudge},
     error::{Corruption, OpenError},
     event::StagedEvent,
-    frame::{Frame, FrameError},
+    frame::Frame,
     index::{
         Carried, IndexBuilder, IndexError, IndexHeader, SectionKind, TopicSummary,
         gone::{self, GoneTopic},
@@ -36,7 +38,7 @@ use crate::{
     packer::Packer,
     reader::{ReadQuery, Reader},
     retire,
-    scan::{FrameScan, ScanEnd},
+    scan::FrameScan,
     segment::SegmentName,
     segment_set::{SealedSegment, SegmentSet},
     selection::Order,
@@ -44,8 +46,6 @@ use crate::{
     topic::{Topic, TopicNumber, TopicPattern},
 };
 
-/// Why a segment that a repair has made is not rewritten.
-const HAS_GAPS: &str = "it has gaps that a repair has named";
 /// So much is read at once: a commit that comes meanwhile waits for it.
 const READ_BYTES: usize = 256 << 10;
 /// See [`crate::op::Job::Compact`].
@@ -77,8 +77,6 @@ pub enum CompactOutcome<D: Disk> {
     },
     /// A segment was looked through, and few enough of its events are dead.
     Looked(SegmentName),
-    /// A segment has gaps that a repair has named: it is left as it is.
-    Left(SegmentName),
     /// A segment has been rewritten.
     Replaced {
         /// Its new generation.
@@ -131,6 +129,9 @@ impl<D: Disk> CompactJob<D> {
                 break;
             }
             if self.skipped.contains(&name) || segment.end() <= self.limits.keep_from {
+                continue;
+            }
+            if segment.index().gaps().len() > 0 {
                 continue;
             }
             let is_plain = name.generation == 1;
@@ -321,10 +322,7 @@ impl<D: Disk> CompactJob<D> {
         must: bool,
     ) -> Result<CompactOutcome<D>, OpenError> {
         let old = segment.name();
-        let damaged = |reason: String| match reason == HAS_GAPS {
-            true => CompactOutcome::Left(old),
-            false => CompactOutcome::Damaged { name: old, reason },
-        };
+        let damaged = |reason: String| CompactOutcome::Damaged { name: old, reason };
         let mut judges: HashMap<&str, TopicJudge> = topics
             .iter()
             .map(|(name, summary)| {
@@ -357,6 +355,8 @@ impl<D: Disk> CompactJob<D> {
         let name = SegmentName { generation: old.generation + 1, ..old };
         let mut writer =
             Packer::create(disk, &self.dir, name, segment.header(), self.pace.clone())?;
+        let kept_from = segment.index().kept_from().unwrap_or_default();
+        writer.keep_from(kept_from.max(self.limits.keep_from));
         let mut dropped = 0;
         let mut lessened = HashSet::new();
         for frame in frames_of(segment, file) {
@@ -435,8 +435,6 @@ fn frames_of<'a, D: Disk>(
         }
         let frame = match scan.next_frame() {
             Ok(Ok((frame, _))) => Ok(frame),
-            // What a repair has found to be lost stays so: the segment is left as it is.
-            Ok(Err(ScanEnd::Invalid(FrameError::Lost { .. }))) => Err(HAS_GAPS.to_owned()),
             Ok(Err(why)) => Err(format!("at position {}: {why}", scan.end().end_position)),
             Err(error) => Err(error.to_string()),
         };

@@ -27,6 +27,8 @@ pub const DEFAULT_LOG: &str = "main";
 const MARKER_PREFIX: &str = "strandline data ";
 const MARKER_BYTES_MAX: usize = 64;
 const MARKER_TEMPORARY_FILE_NAME: &str = "STRANDLINE.tmp";
+/// So many directories are looked into for logs below one that has no marker, before it is refused.
+const LISTED_MAX: usize = 200;
 /// What a new file system has at its root.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -106,12 +108,38 @@ impl DataDir {
 
 /// Whether logs lie where they do in a data directory, below a directory that holds `names`.
 fn has_logs<D: Disk>(disk: &D, path: &Path, names: &[String]) -> bool {
-    let list = |dir: &Path| disk.list(dir).unwrap_or_default();
-    names.iter().map(|name| path.join(name)).any(|tenant| {
-        list(&tenant).iter().any(|log| {
-            list(&tenant.join(log)).iter().any(|name| SegmentName::parse(name).is_some())
-        })
-    })
+    look_for_logs(path, names, |dir| disk.list(dir).unwrap_or_default())
+}
+
+/// The same, with what lists a directory. It looks where the usual log is first, and gives up after
+/// [`LISTED_MAX`] directories: it may be anybody's disk, with other machines' below it.
+fn look_for_logs(
+    path: &Path,
+    names: &[String],
+    mut list: impl FnMut(&Path) -> Vec<String>,
+) -> bool {
+    let mut left = LISTED_MAX;
+    let mut list = |dir: &Path| {
+        let is_allowed = left > 0;
+        left = left.saturating_sub(1);
+        is_allowed.then(|| list(dir))
+    };
+    for tenant in usual_first(names, DEFAULT_TENANT).map(|name| path.join(name)) {
+        let Some(logs) = list(&tenant) else { return false };
+        for log in usual_first(&logs, DEFAULT_LOG).map(|name| tenant.join(name)) {
+            let Some(files) = list(&log) else { return false };
+            if files.iter().any(|name| SegmentName::parse(name).is_some()) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// These names, and the usual one before all others if it is among them.
+fn usual_first<'a>(names: &'a [String], usual: &'a str) -> impl Iterator<Item = &'a String> {
+    let is_usual = move |name: &&String| *name == usual;
+    names.iter().filter(is_usual).chain(names.iter().filter(move |name| !is_usual(name)))
 }
 
 fn listing_error(error: io::Error, path: &Path) -> OpenError {
@@ -240,6 +268,28 @@ mod tests {
             assert!(error.to_string().contains("echo 'strandline data 1' > "), "{error}");
         }
         assert_eq!(opened.expect("there"), data);
+    }
+
+    /// A typing error must not become a walk over all disks of this machine and those that it mounts.
+    #[test]
+    fn few_directories_are_looked_into_before_a_refusal() {
+        let many: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
+        let listed = std::cell::Cell::new(0);
+        let looked = |names: &[String], with_usual: bool| {
+            listed.set(0);
+            look_for_logs(Path::new("/"), names, |dir| {
+                listed.set(listed.get() + 1);
+                match dir.ends_with("default/main") {
+                    true if with_usual => vec!["00000000000000000000.1.log".to_owned()],
+                    _ => [&many[..], &["main".to_owned()]].concat(),
+                }
+            })
+        };
+        assert!(!looked(&many, false));
+        assert_eq!(listed.get(), LISTED_MAX);
+        let with_default = [&many[..], &["default".to_owned()]].concat();
+        assert!(looked(&with_default, true), "the usual log is found among many");
+        assert_eq!(listed.get(), 2);
     }
 
     #[test]

@@ -19,7 +19,8 @@
 //! 3. A header is valid without its body: a rotten body is stepped over, and the gap is named.
 //! 4. A frame names the topics of its events, so that any frame is read without any other.
 //!
-//! A frame that stands for events which are lost is described in [`gap`].
+//! A frame that stands for events which are lost is described in [`gap`], one for events that the log keeps no
+//! more in [`kept`].
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -37,6 +38,7 @@ pub(crate) mod compressed;
 mod encode;
 pub mod gap;
 pub mod header;
+pub mod kept;
 mod rewritten;
 
 pub use compressed::encode_compressed;

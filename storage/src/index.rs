@@ -92,6 +92,8 @@ impl SectionKind {
     pub const STUB: SectionKind = SectionKind(9);
     /// What a repair found to be lost; only where there is something. Resident.
     pub const GAPS: SectionKind = SectionKind(16);
+    /// From where on the log kept anything; only where that lies in the segment. Resident.
+    pub const KEPT: SectionKind = SectionKind(17);
 }
 
 impl fmt::Display for SectionKind {
@@ -108,6 +110,7 @@ impl fmt::Display for SectionKind {
             SectionKind::GONE => formatter.write_str("GONE"),
             SectionKind::STUB => formatter.write_str("STUB"),
             SectionKind::GAPS => formatter.write_str("GAPS"),
+            SectionKind::KEPT => formatter.write_str("KEPT"),
             SectionKind(other) => write!(formatter, "section {other}"),
         }
     }

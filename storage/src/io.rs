@@ -100,6 +100,10 @@ pub struct Space {
 pub trait DiskFile: Send + Sync + 'static {
     /// Its length in bytes.
     fn size(&self) -> io::Result<u64>;
+    /// How much of the disk it takes: less than its length where it has holes, or is compressed.
+    fn allocated_bytes(&self) -> io::Result<u64> {
+        self.size()
+    }
     /// Reads once; may return fewer bytes than asked for, 0 at the end.
     fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize>;
     /// Writes once; may write fewer bytes than asked to.

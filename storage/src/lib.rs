@@ -14,6 +14,7 @@ pub mod compaction;
 pub mod config;
 pub mod control;
 pub mod data_dir;
+pub mod earliest;
 pub mod error;
 pub mod event;
 pub mod frame;

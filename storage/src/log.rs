@@ -70,6 +70,7 @@ mod snapshots;
 use compacting::Compaction;
 pub use compacting::CompactionTotals;
 use jobs::{JobState, Jobs};
+use keeping::Kept;
 pub use notice::{Notice, Poison};
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
 pub use scrubbing::ScrubTotals;
@@ -90,6 +91,8 @@ pub struct Log<D: Disk> {
     tag: Tag,
     /// Limits by count, bytes and age keep nothing before it; never goes back.
     keep_from: Offset,
+    /// What they will keep nothing before once that is written down, and what was.
+    kept: Kept,
     /// When limits are looked at again.
     retention_boot_ms: u64,
     /// The last control event that is visible.

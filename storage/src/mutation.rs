@@ -49,6 +49,8 @@ mutations! {
     SnapshotFromLiveMemory = "snapshot_from_live_memory",
     /// What the index of a segment adds to the state of the log is not taken in again at a start.
     DeltasNotReplayed = "deltas_not_replayed",
+    /// How far limits had reached when a segment was rewritten is not known any more after a start.
+    KeptForgotten = "kept_forgotten",
     /// One shard alone learns of what became visible.
     VisibleToOneShard = "visible_to_one_shard",
 }

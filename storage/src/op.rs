@@ -22,6 +22,7 @@ use std::{
 use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
     compact::{CompactJob, CompactOutcome},
+    earliest::KeepJob,
     error::OpenError,
     group_commit::OpId,
     io::{Access, Disk, DiskFile},
@@ -151,6 +152,8 @@ pub enum Job<D: Disk> {
     Roll(RollJob<D>),
     /// Write the index of a full segment.
     Seal(SealJob<D>),
+    /// Write down how far limits have reached.
+    Keep(KeepJob),
     /// Remove a segment whose events are gone.
     Retire(RetireJob<D>),
     /// Close a segment that is gone. For a thread of its own.
@@ -185,6 +188,13 @@ pub enum JobOutcome<D: Disk> {
     },
     /// Of [`Job::Seal`].
     Sealed(Result<SealOutcome<D>, OpenError>),
+    /// Of [`Job::Keep`].
+    Kept {
+        /// What was to be written.
+        job: KeepJob,
+        /// Whether it is, durably.
+        result: io::Result<()>,
+    },
     /// Of [`Job::Retire`].
     Retired {
         /// Which segment.
@@ -228,6 +238,10 @@ impl<D: Disk> Job<D> {
             Job::Reserve(job) => JobOutcome::Reserved { keep: job.keep, result: job.run(disk) },
             Job::Compact(job) => JobOutcome::Compacted(job.run(disk)),
             Job::Snapshot(job) => JobOutcome::Snapshot(job.run(disk)),
+            Job::Keep(job) => {
+                let result = job.run(disk);
+                JobOutcome::Kept { job, result }
+            }
             Job::Retire(job) => {
                 JobOutcome::Retired { name: job.segment.name(), result: job.run(disk) }
             }
@@ -246,6 +260,7 @@ impl<D: Disk> Job<D> {
             Job::Prepare(_) => "prepare",
             Job::Roll(_) => "roll",
             Job::Seal(_) => "seal",
+            Job::Keep(_) => "keep",
             Job::Retire(_) => "retire",
             Job::Close(_) => "close",
             Job::Scrub(_) => "scrub",

@@ -1,11 +1,18 @@
 //! Events of a segment that is rewritten become frames that are as long as they may be, compressed.
+//!
+//! Where the log keeps only what is behind some offset, `from`, a frame says so ([`kept`]). It cannot stand for the
+//! offsets of events that stay, as control events do as long as their segment:
+//! ```text
+//! c..c.......cc|from..    c control events, . what is gone
+//! [ ][ kept ][  ..        its end is `from`, or the first of the control events right before that
+//! ```
 
 use std::path::Path;
 
 use crate::{
     error::{Corruption, OpenError},
     event::StagedEvent,
-    frame::{self, EVENTS_MAX, FrameFlags, FrameMeta, Seed},
+    frame::{self, EVENTS_MAX, Frame, FrameFlags, FrameMeta, Seed, Trust, kept},
     index::{Carried, IndexBuilder, SegmentEnd},
     io::Disk,
     new_segment::NewSegment,
@@ -26,6 +33,11 @@ pub(crate) struct Packer<D: Disk> {
     pending: Vec<StagedEvent>,
     pending_bytes: usize,
     commit_time_ms: u64,
+    created_at_ms: u64,
+    /// The log keeps nothing before it, which is still to be said.
+    kept_from: Option<Offset>,
+    /// Control events before it, in a row.
+    held: Vec<StagedEvent>,
     /// Where the next frame goes, with which base, behind which checksum.
     end: SegmentEnd,
     /// How much was written since the last sync.
@@ -54,13 +66,22 @@ impl<D: Disk> Packer<D> {
             pending: Vec::new(),
             pending_bytes: 0,
             commit_time_ms: 0,
+            created_at_ms: header.created_at_ms,
+            kept_from: None,
+            held: Vec::new(),
             end,
             unsynced_bytes: 0,
         })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.index.event_count() == 0
+        self.pending.is_empty() && self.held.is_empty() && self.index.event_count() == 0
+    }
+
+    /// The log keeps nothing before `from`, which lies before the segment's end: events before that are control
+    /// events.
+    pub(crate) fn keep_from(&mut self, from: Offset) {
+        self.kept_from = Some(from);
     }
 
     pub(crate) fn index(&self) -> &IndexBuilder {
@@ -72,6 +93,46 @@ impl<D: Disk> Packer<D> {
         event: StagedEvent,
         commit_time_ms: u64,
     ) -> Result<(), OpenError> {
+        if self.kept_from.is_none_or(|from| event.offset >= from) {
+            self.say_kept()?;
+            self.add(event)?;
+        } else {
+            let is_next = |last: &StagedEvent| last.offset.plus(1) == event.offset;
+            if !self.held.last().is_some_and(is_next) {
+                self.add_held()?;
+            }
+            self.held.push(event);
+        }
+        self.commit_time_ms = commit_time_ms;
+        Ok(())
+    }
+
+    /// Says from where on the log keeps anything, unless that was said.
+    fn say_kept(&mut self) -> Result<(), OpenError> {
+        let Some(from) = self.kept_from.take() else { return Ok(()) };
+        let is_row = self.held.last().is_some_and(|last| last.offset.plus(1) == from);
+        if !is_row {
+            self.add_held()?;
+        }
+        let kept_from = self.held.first().map_or(from, |first| first.offset);
+        if let Some(last) = self.pending.last() {
+            self.write_frame(last.offset.plus(1))?;
+        }
+        let base = self.end.end_offset;
+        if base < kept_from {
+            let (time_ms, checksum) = (self.created_at_ms, self.end.end_checksum);
+            let (_, bytes) = kept::encode(base, kept_from, time_ms, self.seed, checksum);
+            let frame = Frame::parse(bytes.clone(), self.seed, Trust::Checksum);
+            self.write(&frame.expect("a frame of ours"), bytes.as_slice())?;
+        }
+        self.add_held()
+    }
+
+    fn add_held(&mut self) -> Result<(), OpenError> {
+        std::mem::take(&mut self.held).into_iter().try_for_each(|event| self.add(event))
+    }
+
+    fn add(&mut self, event: StagedEvent) -> Result<(), OpenError> {
         let bytes = frame::encoded_bytes_max(&event.event);
         let is_full = self.pending_bytes + bytes > FRAME_BYTES_TARGET;
         let is_far = self
@@ -84,7 +145,6 @@ impl<D: Disk> Packer<D> {
         }
         self.pending_bytes += bytes;
         self.pending.push(event);
-        self.commit_time_ms = commit_time_ms;
         Ok(())
     }
 
@@ -98,20 +158,25 @@ impl<D: Disk> Packer<D> {
             flags: FrameFlags::NONE,
         };
         let (frame, stored) = frame::encode_compressed(&meta, end_offset, &self.pending, self.seed);
+        self.write(&frame, stored.as_slice())?;
+        self.pending.clear();
+        self.pending_bytes = 0;
+        self.wrote(stored.len())
+    }
+
+    fn write(&mut self, frame: &Frame, stored: &[u8]) -> Result<(), OpenError> {
         let position = self.end.end_position;
-        self.new.write(stored.as_slice())?;
-        self.index.add(&frame, position).map_err(|error| {
+        self.new.write(stored)?;
+        self.index.add(frame, position).map_err(|error| {
             let what = error.to_string();
             OpenError::Corrupt(Corruption { file: self.new.path().to_owned(), position, what })
         })?;
         self.end = SegmentEnd {
-            end_offset,
+            end_offset: frame.end_offset(),
             end_position: position.plus(stored.len() as u64),
             end_checksum: frame.header().checksum,
         };
-        self.pending.clear();
-        self.pending_bytes = 0;
-        self.wrote(stored.len())
+        Ok(())
     }
 
     fn wrote(&mut self, written: usize) -> Result<(), OpenError> {
@@ -125,6 +190,7 @@ impl<D: Disk> Packer<D> {
 
     /// Makes it the segment, durably.
     pub(crate) fn finish(mut self, end_offset: Offset, carried: &Carried) -> Result<(), OpenError> {
+        self.say_kept()?;
         if !self.pending.is_empty() {
             self.write_frame(end_offset)?;
         }

@@ -97,6 +97,13 @@ pub(crate) struct Recovered<D: Disk> {
     pub(crate) report: OpenReport,
 }
 
+impl<D: Disk> Recovered<D> {
+    /// Nothing before it is kept, as far as anything says so: segments that are gone, settings, rewritten segments.
+    pub(crate) fn kept_from(&self) -> Offset {
+        self.start.max(self.state.rules.keep_from()).max(self.segments.kept_from())
+    }
+}
+
 /// The snapshot that a log was opened from, and how far the log has gone on since.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SnapshotUsed {

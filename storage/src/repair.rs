@@ -175,7 +175,7 @@ struct Planner<'a, D: Disk> {
     tag: Option<Tag>,
     /// The offsets of the snapshots, the newest first.
     snapshots: Vec<Offset>,
-    /// There are snapshots, and none says that nothing was kept before the first file that is there.
+    /// There are snapshots, and none is whole.
     is_forgotten: bool,
 }
 
@@ -183,9 +183,9 @@ impl<D: Disk> Planner<'_, D> {
     fn run(disk: &D, dir: &Path) -> Result<RepairPlan, OpenError> {
         let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
         let snapshots = read::offsets(&names);
-        let end = read::begin(disk, dir, &snapshots)?;
-        // A whole one would say more than that.
-        let is_forgotten = end == Offset::ZERO && !snapshots.is_empty();
+        let begin = read::known_begin(disk, dir, &snapshots)?;
+        let is_forgotten = begin.is_none() && !snapshots.is_empty();
+        let end = begin.unwrap_or_default();
         let plan = RepairPlan::default();
         let mut planner = Planner { disk, dir, plan, end, tag: None, snapshots, is_forgotten };
         let segments = planner.list(&names)?;

@@ -57,6 +57,8 @@ impl ReserveJob {
             },
             Err(_) => write_zeroes(&created, start, end, |_| {}),
         };
+        // Else a power cut may leave its length, and none of its blocks.
+        let written = written.and_then(|()| created.sync_data());
         if written.is_err() {
             // A part of it would be in the way of what is to use the rest.
             let _ = disk.remove(&self.path);
@@ -65,16 +67,19 @@ impl ReserveJob {
     }
 }
 
-/// Whether the whole of it is there, if there is to be one of `bytes` at most. Another one is removed.
+/// Whether the whole of it is there, if there is to be one of `bytes` at most. Another one is removed, and so is
+/// a hole of that length, as some copies make: it would give nothing back. (On a file system that compresses it is
+/// made anew at every start.)
 pub(crate) fn is_there<D: Disk>(disk: &D, dir: &Path, bytes: u64) -> Result<bool, OpenError> {
     let path = dir.join(RESERVE_FILE_NAME);
     let look = || {
-        let size = match disk.open(&path, Access::Read) {
-            Ok(file) => file.size()?,
+        let (size, allocated_bytes) = match disk.open(&path, Access::Read) {
+            Ok(file) => (file.size()?, file.allocated_bytes()?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         };
-        let is_whole = bytes > 0 && size == reserve_bytes(disk, dir, bytes)?;
+        let is_long = bytes > 0 && size == reserve_bytes(disk, dir, bytes)?;
+        let is_whole = is_long && allocated_bytes >= size;
         if !is_whole {
             remove(disk, dir)?;
         }

@@ -412,6 +412,13 @@ impl<D: Disk> SegmentSet<D> {
         self.start
     }
 
+    /// The first offset that the log kept when its segments were rewritten, as far as they say: what was before it
+    /// is gone, or some of it is.
+    pub fn kept_from(&self) -> Offset {
+        let kept = self.segments.iter().filter_map(|segment| segment.index().kept_from());
+        kept.max().unwrap_or(self.start)
+    }
+
     /// The first offset behind the sealed part; 0 if there is none.
     pub fn end(&self) -> Offset {
         self.end

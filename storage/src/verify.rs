@@ -26,6 +26,7 @@ use std::{
 };
 
 use crate::{
+    earliest::EARLIEST_FILE_NAME,
     error::{Corruption, OpenError},
     io::{Access, Disk, DiskFile, LockMode},
     listing,
@@ -227,6 +228,8 @@ impl<D: Disk> Checker<'_, D> {
                 files.bytes += opened.and_then(|file| file.size()).unwrap_or(0);
             } else if snapshot::offset_of(&file_name).is_some() {
                 // It is looked at when the end of the log is known.
+            } else if file_name == EARLIEST_FILE_NAME {
+                // It may be damaged, and nothing is lost.
             } else if file_name == RESERVE_FILE_NAME {
                 // Space for the day when there is none.
             } else if file_name.ends_with(TEMPORARY_ENDING) {

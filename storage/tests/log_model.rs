@@ -147,7 +147,7 @@ impl Life {
         disk.create_dir(DIR.as_ref()).expect("an empty disk");
         let frame_bytes_max = *rng.pick(&[16 << 10, 32 << 10]);
         let config = LogConfig {
-            segment_bytes: *rng.pick(&[8 << 10, 16 << 10, 32 << 10, 64 << 10]),
+            segment_bytes: *rng.pick(&[8 << 10, 16 << 10, 32 << 10, 64 << 10, 512 << 10]),
             frame_bytes_target: *rng.pick(&[1, 4 << 10, 16 << 10]),
             frame_bytes_max,
             event_bytes_max: frame_bytes_max - (8 << 10),

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use crate::{
-    frame::{Frame, Seed},
+    frame::{Frame, Seed, kept},
     index::{
         INDEX_HEADER_BYTES, IndexError, IndexHeader, Section, SectionKind, StateDelta, delta,
         filter::FilterWriter,
@@ -99,6 +99,8 @@ pub struct IndexBuilder {
     entry: Vec<u8>,
     /// What is lost, in offset order.
     gaps: Vec<Range<Offset>>,
+    /// The log kept nothing before it, a frame says.
+    kept_from: Option<Offset>,
     /// What the frame that was added last holds of each of its topics.
     tallies: Vec<Tally>,
     /// The places of those topics; none if one is new to the segment.
@@ -166,6 +168,7 @@ impl IndexBuilder {
             delta: StateDelta::default(),
             entry: Vec::new(),
             gaps: Vec::new(),
+            kept_from: None,
             tallies: Vec::new(),
             found: Vec::new(),
             times: None,
@@ -270,6 +273,7 @@ impl IndexBuilder {
 
     fn add_place(&mut self, frame: &Frame, position: Position) {
         self.delta.add(frame);
+        self.kept_from = kept::kept_from(frame).or(self.kept_from);
         if let Some((first_ms, last_ms)) = self.times {
             if self.event_count == 0 {
                 self.first_time_ms = first_ms;
@@ -545,6 +549,7 @@ impl IndexBuilder {
             }
         }
         let (frames, gaps) = (self.sparse_frames(), self.encoded_gaps());
+        let kept_from = self.kept_from.map(|from| from.get().to_le_bytes());
         let mut resident: Vec<(SectionKind, &[u8])> = vec![
             (SectionKind::FRAMES, &frames),
             (SectionKind::FENCE, &writer.fence),
@@ -552,6 +557,9 @@ impl IndexBuilder {
         ];
         if !gaps.is_empty() {
             resident.push((SectionKind::GAPS, &gaps));
+        }
+        if let Some(kept_from) = &kept_from {
+            resident.push((SectionKind::KEPT, kept_from));
         }
         self.assemble(end, self.last_time_ms.max(carried.last_time_ms), seed, &resident, &other)
     }

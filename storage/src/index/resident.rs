@@ -14,6 +14,9 @@
 //! offset (u64) and its end offset (u64), in file order. What topics they were of is not known, so every
 //! reader of the segment has to be told of them.
 //!
+//! KEPT, where there is one, is the end (u64) of the last frame that says how far the limits of the log had
+//! reached ([`crate::frame::kept`]).
+//!
 //! FENCE has for each block of TOPICS, in order, a length (u16) and so many bytes: the shortest
 //! string that is above every name in the block before and not above any name in this one.
 
@@ -38,6 +41,7 @@ pub const FRAMES_STEP_BYTES: u64 = 64 << 10;
 
 pub(super) const FRAME_PLACE_BYTES: usize = 24;
 pub(super) const GAP_BYTES: usize = 16;
+pub(super) const KEPT_BYTES: usize = 8;
 
 /// Where a frame lies in its log file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +89,7 @@ pub struct ResidentIndex {
     frames: Section,
     filter: Section,
     gaps: Section,
+    kept_from: Option<Offset>,
     /// Where in `bytes` the fence of each block of TOPICS lies.
     fences: Vec<(u32, u16)>,
 }
@@ -122,6 +127,7 @@ impl ResidentIndex {
         if !gaps.bytes.is_multiple_of(GAP_BYTES as u64) {
             return Err(IndexError::Content { what: "GAPS" });
         }
+        let kept_from = decode_kept(&bytes[resident(SectionKind::KEPT, "KEPT")?.range()], &header)?;
         check_frames(&bytes[frames.range()], &header)?;
         if filter.bytes > 0 {
             filter::check(&bytes[filter.range()])?;
@@ -132,7 +138,7 @@ impl ResidentIndex {
         }
         let fences = decode_fences(bytes, fence, topics.bytes / TOPIC_BLOCK_BYTES as u64)?;
         let bytes = bytes.into();
-        Ok(ResidentIndex { header, bytes, frames, filter, gaps, fences })
+        Ok(ResidentIndex { header, bytes, frames, filter, gaps, kept_from, fences })
     }
 
     /// The index's header.
@@ -170,6 +176,11 @@ impl ResidentIndex {
         self.bytes[self.gaps.range()]
             .chunks_exact(GAP_BYTES)
             .map(|gap| Offset::new(u64_at(gap, 0))..Offset::new(u64_at(gap, 8)))
+    }
+
+    /// From where on the log kept anything when the segment was rewritten, if that lies in it.
+    pub fn kept_from(&self) -> Option<Offset> {
+        self.kept_from
     }
 
     /// The sparse table of frames, in file order.
@@ -246,6 +257,17 @@ impl ResidentIndex {
             before(&self.bytes[at..at + usize::from(*len)])
         })
     }
+}
+
+fn decode_kept(bytes: &[u8], header: &IndexHeader) -> Result<Option<Offset>, IndexError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let kept_from =
+        Some(bytes).filter(|bytes| bytes.len() == KEPT_BYTES).map(|bytes| u64_at(bytes, 0));
+    let kept_from = kept_from.map(Offset::new);
+    let inside = kept_from.filter(|from| (header.base_offset..=header.end_offset).contains(from));
+    inside.map(Some).ok_or(IndexError::Content { what: "KEPT" })
 }
 
 fn check_frames(bytes: &[u8], header: &IndexHeader) -> Result<(), IndexError> {

@@ -171,6 +171,11 @@ impl DiskFile for RealFile {
         Ok(self.file.metadata()?.len())
     }
 
+    fn allocated_bytes(&self) -> io::Result<u64> {
+        // In units of 512 bytes, whatever the file system's are.
+        Ok(self.file.metadata()?.blocks().saturating_mul(512))
+    }
+
     fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {
         Ok(retry_on_intr(|| rustix::io::pread(&self.file, &mut *bytes, position.get()))?)
     }

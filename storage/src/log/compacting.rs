@@ -31,8 +31,6 @@ const RETRY_MS: u64 = 60_000;
 pub(super) struct Compaction {
     /// Those that are damaged.
     damaged: HashSet<SegmentName>,
-    /// Those that a repair has made, with gaps.
-    left: HashSet<SegmentName>,
     /// When they were last looked through.
     looked_at: HashMap<SegmentName, Look>,
     /// How far the sealed part reached, and how many rewrites there were, when floors were looked at last.
@@ -147,7 +145,7 @@ impl<D: Disk> Log<D> {
                 true => 0,
                 false => self.config.compress_after_s.saturating_mul(1_000),
             },
-            skipped: &self.compaction.damaged | &self.compaction.left,
+            skipped: self.compaction.damaged.clone(),
             looked_at: self.compaction.looked_at.clone(),
             stub_limits: self.stub_limits(now_ms),
             settles,
@@ -181,10 +179,6 @@ impl<D: Disk> Log<D> {
             }
             Ok(CompactOutcome::Looked(name)) => {
                 self.note_look(name, now);
-                return;
-            }
-            Ok(CompactOutcome::Left(name)) => {
-                self.compaction.left.insert(name);
                 return;
             }
             Ok(CompactOutcome::Damaged { name, reason }) => return self.note_damage(name, reason),

@@ -3,6 +3,7 @@
 //! ```text
 //! extend: zeroes ahead of the tail          prepare: the next segment's file, half a segment ahead
 //! roll:   that file becomes the segment     seal:    the full one gets its index
+//! keep:   how far limits have reached is written down (keeping.rs)
 //! retire: a sealed one whose events are gone goes (keeping.rs)
 //! compact: another is rewritten without its dead events (compacting.rs)
 //! snapshot: the state at the end of the sealed part is written down (snapshots.rs)
@@ -35,6 +36,7 @@ pub(super) struct Jobs<D: Disk> {
     pub(super) prepare: JobState,
     pub(super) roll: JobState,
     pub(super) seal: JobState,
+    pub(super) keep: JobState,
     pub(super) retire: JobState,
     pub(super) compact: JobState,
     pub(super) reserve: JobState,
@@ -85,6 +87,7 @@ impl<D: Disk> Log<D> {
             .or_else(|| self.next_preparation())
             .or_else(|| self.next_seal())
             .or_else(|| self.next_reserve())
+            .or_else(|| self.next_keep())
             .or_else(|| self.next_retirement())
             .or_else(|| self.next_close(now))
             .or_else(|| self.next_compaction(now))
@@ -216,6 +219,7 @@ impl<D: Disk> Log<D> {
             JobOutcome::Reserved { keep, result } => self.reserved(keep, result, now),
             JobOutcome::Compacted(result) => self.compacted(result, now),
             JobOutcome::Snapshot(result) => self.snapshot_made(result, now),
+            JobOutcome::Kept { job, result } => self.kept(&job, result),
             JobOutcome::Retired { name, result } => self.retired(name, result, now),
         }
     }
@@ -341,6 +345,7 @@ impl<D: Disk> Jobs<D> {
             prepare: JobState::Idle,
             roll: JobState::Idle,
             seal: JobState::Idle,
+            keep: JobState::Idle,
             retire: JobState::Idle,
             compact: JobState::Idle,
             reserve: JobState::Idle,

@@ -6,6 +6,7 @@ use super::{Close, JobState, Jobs, Log, Notice, Now, jobs::is_full};
 use crate::{
     config::LogConfig,
     control::{Control, TopicsDeleted},
+    earliest::{KeepJob, Record},
     error::OpenError,
     index::{delta, stub::StubLimits},
     io::Disk,
@@ -35,6 +36,24 @@ const EXPIRY_PATTERNS: usize = 100;
 const EXPIRY_MS: u64 = 20;
 /// An idle segment that holds only events that are gone is ended once it has so many bytes.
 const ENDED_BYTES_MIN: u64 = 1 << 20;
+
+/// How far limits reach: nobody is told that something is gone before it is certain that it stays so.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// They keep nothing before it.
+    wanted: Offset,
+    /// The last that this process has written down, if any.
+    written: Option<Offset>,
+    /// Where the next is written; `None`: into a new file.
+    slot: Option<usize>,
+}
+
+impl Kept {
+    /// Of a log that was opened.
+    pub(super) fn new(keep_from: Offset) -> Kept {
+        Kept { wanted: keep_from, written: None, slot: None }
+    }
+}
 
 impl<D: Disk> Log<D> {
     /// How long a segment may become.
@@ -74,10 +93,48 @@ impl<D: Disk> Log<D> {
             oldest_ms,
         );
         let by_age = by_age.unwrap_or_else(|| self.unsealed_kept_at_time(oldest_ms.unwrap_or(0)));
-        self.keep_from = self.keep_from.max(from.max(by_age).min(visible));
+        self.kept.wanted = self.kept.wanted.max(from.max(by_age).min(visible));
+        // What readers see without a sync, be it an event or a setting, a power cut takes back, and the log is another
+        // then: nothing of it is written down.
+        let (wanted, synced) = (self.kept.wanted, self.synced());
+        let is_written = self.kept.written.is_some_and(|written| written >= wanted.min(synced));
+        if is_written || !self.are_controls_synced() {
+            self.keep_from = wanted;
+        }
         self.state.rules.forget_below(self.start());
         self.end_stale_segment();
         self.end_topics(now);
+    }
+
+    /// Writes down how far limits reach, if that is further than before.
+    pub(super) fn next_keep(&mut self) -> Option<Job<D>> {
+        let is_idle = self.jobs.keep == JobState::Idle && self.close == Close::Open;
+        if !is_idle || self.kept.wanted <= self.keep_from {
+            return None;
+        }
+        self.jobs.keep = JobState::Running;
+        let (keep_from, end) = (self.kept.wanted, self.synced());
+        let record = Record { kept_from: keep_from.min(end), end };
+        Some(Job::Keep(KeepJob { dir: self.dir.clone(), record, slot: self.kept.slot, keep_from }))
+    }
+
+    pub(super) fn kept(&mut self, job: &KeepJob, result: io::Result<()>) {
+        self.jobs.keep = JobState::Idle;
+        match result {
+            Ok(()) => {
+                self.kept.written = Some(job.record.kept_from);
+                self.kept.slot = Some(job.next_slot());
+            }
+            Err(error) => {
+                // It holds all the same: else a full disk would stay so.
+                self.kept.slot = None;
+                let reason = format!("writing down what is kept: {error}");
+                self.notices.push(Notice::RetireFailed { reason });
+            }
+        }
+        self.keep_from = self.keep_from.max(job.keep_from);
+        self.state.rules.forget_below(self.start());
+        self.end_stale_segment();
     }
 
     /// The same for a segment of which much may be dead, on a full disk: once it is ended it is rewritten.
@@ -168,8 +225,11 @@ impl<D: Disk> Log<D> {
     /// Whether what decides over events is on the device: where readers see more than that, a power cut
     /// could take back the rule and leave what it had done.
     pub(super) fn are_rules_synced(&self) -> bool {
-        let synced = self.synced();
-        self.last_control < synced.max(Offset::new(1)) && self.keep_from <= synced
+        self.are_controls_synced() && self.keep_from <= self.synced()
+    }
+
+    fn are_controls_synced(&self) -> bool {
+        self.last_control < self.synced().max(Offset::new(1))
     }
 
     /// What of the state nobody asks for any more, at a time by the clock of events.

@@ -8,11 +8,12 @@ use std::{
 
 use super::{
     Close, Log, NEXT_FILE_NAME, Tail, compacting::Compaction, jobs::Jobs, jobs::is_full,
-    scrubbing::Scrubbing, snapshots::Snapshots,
+    keeping::Kept, scrubbing::Scrubbing, snapshots::Snapshots,
 };
 use crate::{
     clock::{EventClock, Now},
     config::{LogConfig, SyncMode},
+    earliest,
     error::OpenError,
     group_commit::{CommitDepth, Durability, GroupCommit},
     io::Disk,
@@ -56,6 +57,10 @@ impl<D: Disk> Log<D> {
         let recover = || recovery::recover(&disk, dir, config.id_window());
         let recovered = recover().or_else(|error| give_back(error).and_then(|()| recover()))?;
         let (tag, end) = (recovered.report.tag, recovered.end);
+        let keep_from = match mutation::is_planted(Mutation::KeptForgotten) {
+            true => recovered.start,
+            false => recovered.kept_from().min(end).max(earliest::take(&disk, dir, end)?),
+        };
         let begin = || Begun::new(&disk, dir, &config, now, tag, end);
         let Begun { header, path, file } =
             begin().or_else(|error| give_back(error).and_then(|()| begin()))?;
@@ -77,7 +82,8 @@ impl<D: Disk> Log<D> {
             dir: dir.to_owned(),
             lock: Some(lock),
             tag,
-            keep_from: recovered.start.max(recovered.state.rules.keep_from()).min(end),
+            keep_from,
+            kept: Kept::new(keep_from),
             retention_boot_ms: 0,
             expiry_from: 0,
             last_control: Offset::ZERO,

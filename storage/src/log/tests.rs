@@ -5,6 +5,7 @@ mod compacting;
 mod failing;
 mod full_disk;
 mod keeping;
+mod kept;
 mod once;
 mod opening;
 

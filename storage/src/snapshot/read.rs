@@ -54,12 +54,21 @@ pub(crate) fn begin<D: Disk>(
     dir: &Path,
     offsets: &[Offset],
 ) -> Result<Offset, OpenError> {
+    Ok(known_begin(disk, dir, offsets)?.unwrap_or_default())
+}
+
+/// The same; `None` if none is whole, so that nobody knows.
+pub(crate) fn known_begin<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    offsets: &[Offset],
+) -> Result<Option<Offset>, OpenError> {
     for (place, offset) in offsets.iter().enumerate() {
         if let Some(whole) = passed_over(read(disk, dir, *offset))? {
-            return begin_by(disk, dir, whole.header(), &offsets[place + 1..]);
+            return begin_by(disk, dir, whole.header(), &offsets[place + 1..]).map(Some);
         }
     }
-    Ok(Offset::ZERO)
+    Ok(None)
 }
 
 /// The same, by one that is whole and those before it: of them the headers alone are read, as it knows what they do.

@@ -3,7 +3,8 @@
 //! `tests/golden/data-<n>/` are such directories, and are never changed. Each holds all that the files of its
 //! time can say: a stub, a sealed segment, one that was rewritten (compressed, with events gone and a gap that a
 //! repair left), one without an index, and a last one with a torn end. `data-<n>-closed` is the same log after it was
-//! opened and closed: all sealed but the last segment, and the stub merged into a snapshot. `STRANDLINE_BLESS=1` makes
+//! opened and closed: all sealed but the last segment, and the stub merged into a snapshot. `data-<n>-kept` is the first
+//! with a segment that was rewritten when a limit of the log had reached into it. `STRANDLINE_BLESS=1` makes
 //! the newest again where they are missing: with a new version under a new number, beside the old ones.
 
 use std::{
@@ -20,7 +21,7 @@ use strandline_storage::{
     config::{LogConfig, SyncMode},
     error::ReadError,
     event::{DataForm, EventId, EventKey, EventType, StagedEvent},
-    frame::{self, FrameFlags, FrameMeta, Seed, gap},
+    frame::{self, Frame, FrameFlags, FrameMeta, Seed, Trust, gap, kept},
     index::{IndexBuilder, SegmentEnd, stub},
     io::real::RealDisk,
     log::Log,
@@ -37,8 +38,12 @@ use strandline_storage::{
 /// The newest one.
 const NEWEST: &str = "data-1";
 const NEWEST_CLOSED: &str = "data-1-closed";
+const NEWEST_KEPT: &str = "data-1-kept";
 const LOG: &str = "default/main";
 const END: u64 = 120;
+/// Where the log begins, and where it begins in [`NEWEST_KEPT`].
+const START: u64 = 30;
+const START_KEPT: u64 = 40;
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -94,12 +99,16 @@ fn every_version_opens() {
 #[test]
 fn the_newest_is_there() {
     if !golden(NEWEST).exists() && env::var_os("STRANDLINE_BLESS").is_some() {
-        bless();
+        bless(NEWEST, Segment::new(30, 1).plain(60));
+    }
+    if !golden(NEWEST_KEPT).exists() && env::var_os("STRANDLINE_BLESS").is_some() {
+        bless(NEWEST_KEPT, Segment::new(30, 2).kept(START_KEPT).compressed(60));
     }
     if !golden(NEWEST_CLOSED).exists() && env::var_os("STRANDLINE_BLESS").is_some() {
         bless_closed();
     }
     assert!(golden(NEWEST).join("STRANDLINE").exists());
+    assert!(golden(NEWEST_KEPT).join("STRANDLINE").exists());
     let names = fs::read_dir(golden(NEWEST_CLOSED).join(LOG)).expect("the closed one");
     let names: Vec<_> = names.map(|entry| entry.expect("a file").file_name()).collect();
     let has = |ending: &str| names.iter().any(|name| name.to_string_lossy().ends_with(ending));
@@ -114,8 +123,10 @@ fn check(from: &Path) {
     let now = Now { wall_ms: 1_800_000_000_000, boot_ms: 1 };
     let (mut log, report) = Log::open(RealDisk, &dir, LogConfig::default(), now).expect("it opens");
     assert_eq!((report.end, report.tag.as_str()), (Offset::new(END), "k3f9q"));
+    let start = if from.ends_with(NEWEST_KEPT) { START_KEPT } else { START };
+    assert_eq!(log.start(), Offset::new(start));
     let expected: Vec<u64> =
-        (30..END).filter(|offset| !is_gone(*offset) && !(80..90).contains(offset)).collect();
+        (start..END).filter(|offset| !is_gone(*offset) && !(80..90).contains(offset)).collect();
     assert_eq!(read(&log, &[]), (expected.clone(), vec![(80, 90)]));
     let of_topic = expected.iter().copied().filter(|offset| offset % 3 == 2).collect();
     assert_eq!(read(&log, &["rooms/2/*"]), (of_topic, vec![(80, 90)]));
@@ -150,7 +161,7 @@ fn read(log: &Log<RealDisk>, topics: &[&str]) -> (Vec<u64>, Vec<(u64, u64)>) {
                 }
             }
             Err(ReadError::Gap { from, to, .. }) => gaps.push((from.get(), to.get())),
-            Err(ReadError::Expired { earliest }) => assert_eq!(earliest, Offset::new(30)),
+            Err(ReadError::Expired { earliest }) => assert_eq!(earliest, Offset::new(START)),
             Err(error) => panic!("{error}"),
         }
     }
@@ -256,7 +267,16 @@ impl Segment {
         self
     }
 
-    fn push(&mut self, frame: &frame::Frame, stored: &[u8]) {
+    /// Says that nothing before `from` is kept.
+    fn kept(mut self, from: u64) -> Segment {
+        let (base, checksum) = (self.end.end_offset, self.end.end_checksum);
+        let (_, bytes) = kept::encode(base, Offset::new(from), 1, self.seed, checksum);
+        let frame = Frame::parse(bytes.clone(), self.seed, Trust::Bytecheck).expect("a frame");
+        self.push(&frame, bytes.as_slice());
+        self
+    }
+
+    fn push(&mut self, frame: &Frame, stored: &[u8]) {
         let position = self.end.end_position;
         self.index.add(frame, position).expect("a frame of ours");
         self.bytes.extend_from_slice(stored);
@@ -285,13 +305,13 @@ impl Segment {
     }
 }
 
-fn bless() {
+fn bless(version: &str, second: Segment) {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let retired = Segment::new(0, 1).plain(30);
     let stub =
         stub::make_stub(&retired.index_bytes(), &stub::StubLimits::default()).expect("an index");
     files.insert(retired.name.index_file_name(), stub);
-    for sealed in [Segment::new(30, 1).plain(60), Segment::new(60, 2).compressed(80).gap(90)] {
+    for sealed in [second, Segment::new(60, 2).compressed(80).gap(90)] {
         files.insert(sealed.name.index_file_name(), sealed.index_bytes());
         files.insert(sealed.name.log_file_name(), sealed.bytes);
     }
@@ -305,9 +325,9 @@ fn bless() {
     let bytes = [&last.bytes, &torn.as_bytes()[..200], &[0; 8192 - 200]].concat();
     files.insert(last.name.log_file_name(), bytes);
 
-    let dir = golden(NEWEST).join(LOG);
+    let dir = golden(version).join(LOG);
     fs::create_dir_all(&dir).expect("a free name");
-    fs::write(golden(NEWEST).join("STRANDLINE"), "strandline data 1\n").expect("space");
+    fs::write(golden(version).join("STRANDLINE"), "strandline data 1\n").expect("space");
     for (name, bytes) in files {
         fs::write(dir.join(name), bytes).expect("space");
     }

@@ -18,7 +18,7 @@ use strandline_storage::{
         BlockingReads,
         sim::{PendingSync, PendingWrite, SimDisk, rng::SimRng},
     },
-    log::{Job, Log, Now, Op, OpId, OpOutcome},
+    log::{Job, JobOutcome, Log, Now, Op, OpId, OpOutcome},
     offset::Offset,
     reader::{ReadQuery, offset_at_time},
     selection::Order,
@@ -52,6 +52,9 @@ pub struct Process {
     pending: Vec<Pending>,
     /// Behind the last event that was published.
     published: usize,
+    /// Whether what readers are told is gone is written down first: not where they see what is not synced, nor
+    /// once that has failed.
+    is_start_durable: bool,
 }
 
 impl Process {
@@ -71,9 +74,22 @@ impl Process {
         let visible = to_usize(log.visible());
         model.tag_may_change = tag_may_change;
         model.recovered(visible, log.tag().as_str());
-        model.check_start(to_usize(log.start()));
+        let start = to_usize(log.start());
+        model.check_start(start);
+        assert!(
+            start >= model.start,
+            "kept from {start} on, after nothing before {} was",
+            model.start
+        );
+        model.start = start;
         (model.tag_may_change, model.showed_early) = (shows_early, shows_early);
-        let process = Process { disk: disk.clone(), log, pending: Vec::new(), published: visible };
+        let process = Process {
+            disk: disk.clone(),
+            log,
+            pending: Vec::new(),
+            published: visible,
+            is_start_durable: !shows_early,
+        };
         assert_eq!(process.log.next(), process.log.visible(), "nothing is staged");
         assert_eq!(process.log.synced(), process.log.visible(), "all that is read is synced");
         Ok(process)
@@ -106,10 +122,16 @@ impl Process {
         }
     }
 
-    /// Lets the log keep so many events, or as many as come.
+    /// Lets the log keep so many events, or bytes, or for so long, or as many as come.
     pub fn retain(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
-        let count = *rng.pick(&[None, Some(1), Some(5), Some(20), Some(100)]);
-        let retain = LogRetention { count, ..LogRetention::default() };
+        let mut retain = LogRetention::default();
+        match rng.below(4) {
+            0 | 1 => retain.count = *rng.pick(&[None, Some(1), Some(5), Some(20), Some(100)]),
+            2 => retain.bytes = Some(*rng.pick(&[8, 64, 128, 300]) << 10),
+            _ => retain.age_s = Some(*rng.pick(&[1, 60, 3_600])),
+        }
+        let count = retain.count;
+        model.is_limited_otherwise |= retain.bytes.or(retain.age_s).is_some();
         let control = Control::Log(LogSettings { retain });
         if let Some(count) = count.and_then(|count| usize::try_from(count).ok()) {
             model.count_min = Some(model.count_min.map_or(count, |known| known.min(count)));
@@ -196,7 +218,13 @@ impl Process {
                 failed = result.is_err();
                 OpOutcome::Sync { id, result }
             }
-            Pending::Job { id, job } => OpOutcome::Job { id, outcome: job.run(&self.disk) },
+            Pending::Job { id, job } => {
+                let outcome = job.run(&self.disk);
+                if matches!(&outcome, JobOutcome::Kept { result: Err(_), .. }) {
+                    self.is_start_durable = false;
+                }
+                OpOutcome::Job { id, outcome }
+            }
         };
         let synced = self.log.synced();
         self.log.complete(outcome, now);
@@ -242,7 +270,7 @@ impl Process {
 
     /// Checks what holds at every moment, and notes what nobody may take back from here on.
     fn observe(&mut self, model: &mut Model) {
-        let Process { log, published, .. } = self;
+        let Process { log, published, is_start_durable, .. } = self;
         assert!(log.start() <= log.visible() && log.synced() <= log.visible());
         assert!(log.visible() <= log.next());
         assert_eq!(to_usize(log.next()), model.events.len(), "what was staged keeps its offset");
@@ -259,7 +287,10 @@ impl Process {
         }
         model.seen_max = model.seen_max.max(*published);
         model.check_start(to_usize(log.start()));
-        model.start = model.start.max(to_usize(log.start()));
+        if *is_start_durable {
+            assert!(to_usize(log.start()) >= model.start, "what is gone stays gone");
+            model.start = to_usize(log.start());
+        }
         model.safe = to_usize(log.synced());
         model.seen = *published;
     }
@@ -270,7 +301,7 @@ impl Process {
         // After a failed sync the page cache may drop what readers had seen and the device never got.
         let is_poisoned = self.log.poisoned().is_some();
         let readable = if is_poisoned { to_usize(self.log.synced()) } else { visible };
-        let start = to_usize(self.log.start()).max(model.start).min(readable);
+        let start = to_usize(self.log.start()).min(readable);
         let first = self.log.segments().iter().next().map(|segment| segment.base());
         let first = first.unwrap_or_else(|| self.log.unsealed_start());
         assert!(self.log.start() >= first, "nothing is there before {first}");
@@ -297,7 +328,7 @@ impl Process {
     /// Compares what is listed with what is there. Of a topic that has events below the start of the log
     /// somebody who asks counts anew what is left.
     fn check_topics(&self, model: &Model, visible: usize) {
-        let start = self.log.start().get().max(model.start as u64);
+        let start = self.log.start().get();
         let mut listed = std::collections::BTreeMap::new();
         for topic in self.log.topics().page("", None, usize::MAX) {
             listed.insert(topic.topic.as_str().to_owned(), topic);

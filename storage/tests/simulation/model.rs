@@ -46,10 +46,11 @@ pub struct Model {
     pub seen: usize,
     /// The log was told to keep no more than so many events, at some time.
     pub count_min: Option<usize>,
+    /// Or to keep no more than so many bytes, or for so long: how many events that is, is its own business.
+    pub is_limited_otherwise: bool,
     /// The most that ever was visible.
     pub seen_max: usize,
-    /// The log has kept nothing before it, at some time: what is below may be gone, though a start that knows
-    /// the limits again has not applied them yet.
+    /// Readers were told that nothing before it is kept, and that may not be taken back.
     pub start: usize,
     pub tag: Option<String>,
     /// Whether the tag may change: the last stop was unclean, in a mode that shows events early.
@@ -130,7 +131,10 @@ impl Model {
 
     /// The log says that it keeps nothing before `start`: was it told so?
     pub fn check_start(&self, start: usize) {
-        let allowed = self.count_min.map_or(0, |count| self.seen_max.saturating_sub(count));
+        let allowed = match self.is_limited_otherwise {
+            true => self.seen_max,
+            false => self.count_min.map_or(0, |count| self.seen_max.saturating_sub(count)),
+        };
         assert!(start <= allowed, "kept from {start} on, and {allowed} was allowed");
     }
 

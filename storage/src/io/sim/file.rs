@@ -145,6 +145,14 @@ impl DiskFile for SimFile {
         Ok(state.file(self.inode).size_bytes() as u64)
     }
 
+    fn allocated_bytes(&self) -> io::Result<u64> {
+        let (mut state, crashes) = self.disk.begin()?;
+        if crashes {
+            return Err(crash());
+        }
+        Ok(state.file(self.inode).space_bytes() as u64)
+    }
+
     fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {
         let (mut state, crashes) = self.disk.begin()?;
         if crashes {

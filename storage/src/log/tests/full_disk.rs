@@ -236,3 +236,22 @@ fn restarts_on_a_full_disk_cost_nothing_that_lasts() {
     assert!(!log.is_disk_full(), "space is there again within 30 s");
     log.append(batch(), now(60_000)).expect("there is space");
 }
+
+/// After a power cut on some file systems, or in a copy, the reserve may be as long as it was and hold nothing.
+#[test]
+fn a_reserve_that_is_a_hole_is_made_anew() {
+    let disk = SimDisk::new(2);
+    drop(open(&disk));
+    let path = Path::new(DIR).join("reserve.tmp");
+    let bytes = tiny().reserve_bytes;
+    let hole = disk.create(&path, Access::Write).expect("a new file");
+    hole.set_size(bytes).expect("a hole needs no space");
+    drop(hole);
+    let disk = disk.kill();
+    let mut log = open(&disk);
+    log.run_ops(now(1));
+    let before = disk.space_bytes();
+    drop(log);
+    disk.remove(&path).expect("the reserve");
+    assert_eq!(before - disk.space_bytes(), usize::try_from(bytes).expect("small"));
+}

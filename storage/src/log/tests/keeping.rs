@@ -28,7 +28,7 @@ fn settings_and_deletions_hold_after_a_power_cut() {
 }
 
 /// What is read from the first offset that is kept.
-fn kept(log: &Log<SimDisk>) -> Vec<String> {
+pub(super) fn kept(log: &Log<SimDisk>) -> Vec<String> {
     let query = ReadQuery {
         topics: vec![crate::topic::TopicPattern::parse("**").expect("a pattern")],
         from: log.start(),

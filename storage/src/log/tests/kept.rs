@@ -1,0 +1,185 @@
+//! What limits have let go, over starts and rewrites.
+
+use super::{
+    keeping::{keep, kept},
+    *,
+};
+
+/// A log that is one segment of 200 events in frames of 8 KiB, sealed, closed and opened again.
+fn one_long_segment(disk: &SimDisk, compress_after_s: u64) -> Log<SimDisk> {
+    let config =
+        LogConfig { segment_bytes: 4 << 20, compress_after_s, frame_bytes_target: 1, ..tiny() };
+    let (mut log, _) = open_with(disk, config.clone());
+    for number in 0..200_u64 {
+        let at = now(number * 1_000);
+        if number % 50 == 10 {
+            let settings = Some(crate::settings::TopicSettings::default());
+            let rule = TopicRule { pattern: format!("b/{number}"), settings };
+            log.append_control(&Control::Topic(rule), at).expect("staged");
+        }
+        log.append(vec![event("a", &format!("{number:->5000}"))], at).expect("staged");
+        log.run_ops(at);
+    }
+    close(&mut log);
+    drop(log);
+    open_with(disk, config).0
+}
+
+/// How far a limit of the log reached inside a segment was known in memory alone, though a rewrite dropped events
+/// by it: after a restart readers went over them without a word.
+#[test]
+fn what_a_limit_has_let_go_inside_a_segment_stays_gone() {
+    use crate::settings::LogRetention;
+    let none = LogRetention::default();
+    for (retain, at_ms) in [
+        (LogRetention { bytes: Some(800 << 10), ..none }, 300_000),
+        (LogRetention { age_s: Some(250), ..none }, 300_000),
+        (LogRetention { count: Some(100), ..none }, 300_000),
+    ] {
+        for loses_files in [false, true] {
+            let disk = SimDisk::new(4);
+            let mut log = one_long_segment(&disk, 1);
+            assert_eq!(log.segments().len(), 1);
+            log.append_control(
+                &Control::Log(crate::settings::LogSettings { retain }),
+                now(200_000),
+            )
+            .expect("staged");
+            log.run_ops(now(at_ms));
+            log.run_ops(now(at_ms + 60_000));
+            let start = log.start();
+            assert!(start > Offset::new(20) && start < Offset::new(200), "{retain:?}: {start}");
+            let segment = log.segments().iter().next().expect("a segment");
+            let index = segment.index().header();
+            assert_eq!((segment.base(), segment.name().generation), (Offset::ZERO, 2));
+            // Settings stay with their segment.
+            let dropped = 204 - index.event_count;
+            assert!(dropped + 4 >= start.get(), "{retain:?}: {dropped} went, kept from {start}");
+            let index_path = segment.index_path();
+            drop(log);
+            let disk = disk.power_cut();
+            if loses_files {
+                // A setting right before what is kept may be said to be kept.
+                disk.remove(&index_path).expect("a file");
+                disk.remove(&Path::new(DIR).join("earliest")).expect("a file");
+            }
+            let start = Offset::new(start.get() - u64::from(loses_files));
+            for life in 0..3 {
+                let (mut log, _) = open_with(&disk, LogConfig { segment_bytes: 4 << 20, ..tiny() });
+                assert!(log.start() >= start, "{retain:?}: {} after {start}", log.start());
+                // The limit is lifted: what is gone stays gone.
+                keep(&mut log, none);
+                log.run_ops(now(at_ms + 61_000 + life));
+                assert!(log.start() >= start, "{retain:?}: {} after {start}", log.start());
+                close(&mut log);
+            }
+        }
+    }
+}
+
+/// Control events stay as long as their segment, also those before all that is kept.
+#[test]
+fn a_rewritten_segment_says_from_where_on_it_was_kept() {
+    let cases: [(&[u64], Option<u64>); 6] = [
+        (&[], Some(20)),
+        (&[3, 7], Some(20)),
+        (&[0, 1, 25], Some(20)),
+        (&[18, 19], Some(18)),
+        (&[5, 17, 19, 20], Some(19)),
+        (&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19], None),
+    ];
+    let config = LogConfig { segment_bytes: 1 << 20, compress_after_s: 1, ..tiny() };
+    for (controls, kept_from) in cases {
+        let kept_from = kept_from.map(Offset::new);
+        let disk = SimDisk::new(4);
+        let (mut log, _) = open_with(&disk, config.clone());
+        for number in 0..40 {
+            if controls.contains(&number) {
+                let settings = Some(crate::settings::TopicSettings::default());
+                let rule = TopicRule { pattern: format!("a/{number}"), settings };
+                log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+            } else {
+                append(&mut log, &number.to_string());
+            }
+            log.run_ops(now(1));
+        }
+        close(&mut log);
+        drop(log);
+        let (mut log, _) = open_with(&disk, config.clone());
+        keep(&mut log, crate::settings::LogRetention { count: Some(21), ..Default::default() });
+        log.run_ops(now(60_000));
+        assert_eq!(log.start(), Offset::new(20));
+        let segment = log.segments().iter().next().expect("a segment").clone();
+        assert_eq!((segment.name().generation, segment.index().kept_from()), (2, kept_from));
+        let controls_before = controls.iter().filter(|offset| **offset < 20).count();
+        assert_eq!(segment.index().header().event_count, 20 + controls_before as u64);
+        drop(log);
+        let disk = disk.power_cut();
+        let found =
+            crate::verify::verify(&disk, Path::new(DIR), &mut |finding| panic!("{finding}"));
+        found.expect("not in use");
+        // Its frames alone say the same.
+        disk.remove(&segment.index_path()).expect("a file");
+        let (mut log, _) = open_with(&disk, config.clone());
+        let again = log.segments().iter().next().expect("a segment").index().kept_from();
+        assert_eq!(again, kept_from);
+        assert!(log.start() >= kept_from.unwrap_or_default());
+        let settings =
+            controls.iter().all(|number| log.rules().set_for(&format!("a/{number}")).is_some());
+        assert!(settings, "what was set stays so");
+        log.run_ops(now(60_001));
+        assert_eq!(
+            kept(&log),
+            numbers(40)[20..]
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| { !controls.contains(&(20 + *at as u64)) })
+                .map(|(_, data)| data.clone())
+                .collect::<Vec<_>>()
+        );
+    }
+}
+
+/// Limits are not what they were after a start: a sealed file is looked at by blocks of events and an unsealed one by
+/// frames, others have become shorter, the clock was put back. Readers are told nothing else all the same.
+#[test]
+fn what_readers_were_told_is_gone_does_not_come_back() {
+    use crate::settings::LogRetention;
+    let none = LogRetention::default();
+    for retain in [
+        LogRetention { bytes: Some(300 << 10), ..none },
+        LogRetention { age_s: Some(50), ..none },
+        LogRetention { count: Some(70), ..none },
+    ] {
+        for (life, is_power_cut) in [false, true].into_iter().enumerate() {
+            let disk = SimDisk::new(life as u64);
+            let config = LogConfig {
+                segment_bytes: 1 << 20,
+                compress_after_s: 1_000_000,
+                frame_bytes_target: 1,
+                ..tiny()
+            };
+            let (mut log, _) = open_with(&disk, config.clone());
+            let settings = crate::settings::LogSettings { retain };
+            log.append_control(&Control::Log(settings), now(1)).expect("staged");
+            for number in 0..150_u64 {
+                let at = now(number * 1_000);
+                log.append(vec![event("a", &format!("{number:->5000}"))], at).expect("staged");
+                log.run_ops(at);
+                log.run_ops(now(number * 1_000 + 999));
+            }
+            let start = log.start();
+            assert!(start > Offset::new(40), "{retain:?}: {start}");
+            drop(log);
+            let mut disk = if is_power_cut { disk.power_cut() } else { disk.kill() };
+            for boot_ms in [0, 1, 5_000] {
+                let (mut log, _) = open_with(&disk, config.clone());
+                assert!(log.start() >= start, "{retain:?}: {} after {start}", log.start());
+                log.run_ops(now(boot_ms));
+                assert!(log.start() >= start, "{retain:?}: {} after {start}", log.start());
+                drop(log);
+                disk = disk.power_cut();
+            }
+        }
+    }
+}
