@@ -297,6 +297,36 @@ def test_a_backup_replaces_nothing_but_an_older_one(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["again", "backup", "file", "link", "live", "nowhere", "real", "stopped", "to-real"]
 
 
+def test_a_backup_is_not_replaced_by_a_log_that_went_another_way(tmp_path):
+    """a copy of the directory that went its own way, and a log that lost its end and grew again, have the same tag and more events"""
+    backup, copy = tmp_path / "backup", tmp_path / "copy"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        for at in range(5):
+            server.append("t", f"old{at}")
+        server.terminate()
+        shutil.copytree(server.data, copy)
+        server.start()
+        for at in range(5):
+            server.append("t", f"lost{at}")
+        fine("backup", "--data", server.data, "--url", server.base, backup)
+        for at in range(3):
+            server.append("t", f"more{at}")
+        fine("backup", "--data", server.data, "--url", server.base, backup)
+    with Server("--shards", "1", data=str(copy)) as other:
+        for at in range(20):
+            other.append("t", f"other{at}")
+        source = ["--data", copy, "--url", other.base]
+        refused("up to offset 13, and the log in --data, up to offset 25, does not go on from there", "backup", *source, backup)
+        other.terminate()
+        refused("--replace", "backup", "--data", copy, backup)
+        assert "lost0" in fine("dump", backup).stdout
+        fine("backup", "--replace", "--data", copy, backup)
+        assert "lost0" not in fine("dump", backup).stdout
+        other.start()
+        other.append("t", "and on")
+        fine("backup", *source, backup)
+
+
 def test_a_backup_has_what_was_acknowledged_or_says_what_it_lacks(tmp_path):
     """"The backup holds every event that was acknowledged when it was begun": also where syncs come later, and never"""
     def held(backup):
