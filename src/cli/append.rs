@@ -29,7 +29,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Lines that may wait between the reading thread and the sending one.
 const QUEUED_LINES_MAX: usize = 20_000;
 
-/// Appends the lines of a file or a pipe.
+/// Appends the lines of a file or a pipe. Blank ones are passed over, but with --text they are events without data.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   strandline append --topic logs/web access.log
@@ -46,7 +46,7 @@ pub struct AppendArguments {
     /// Each line is an event object, with its own topic
     #[arg(long)]
     ndjson: bool,
-    /// The lines are text, even those that happen to be JSON
+    /// The lines are text, even those that happen to be JSON, and those that are empty
     #[arg(long, conflicts_with = "ndjson")]
     text: bool,
     /// The type of every event
@@ -130,7 +130,7 @@ fn append(arguments: &AppendArguments) -> Result<u64, ClientError> {
     Ok(appended)
 }
 
-/// Sends one batch; returns how many events it appended (blank lines append none).
+/// Sends one batch; returns how many events it appended (lines that are left blank append none).
 fn send(
     client: &Client,
     body: &[u8],
@@ -206,7 +206,7 @@ fn encode_line(arguments: &AppendArguments, line: &[u8], body: &mut Vec<u8>) -> 
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let text = std::str::from_utf8(line)
             .map_err(|_| "not UTF-8, and binary data is for curl".to_owned())?;
-        if !text.is_empty() {
+        if !text.is_empty() || arguments.text {
             let json = if arguments.text { None } else { serde_json::from_str(text).ok() };
             let event = EventLine {
                 topic,

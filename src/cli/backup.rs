@@ -12,7 +12,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde::Deserialize;
 use strandline_storage::{
-    backup::{BackedUp, Reach, back_up_log, last_segment},
+    backup::{BackedUp, Beginning, Reach, back_up_log, beginning_of, end_of, last_segment},
     config::SyncMode,
     data_dir::{DEFAULT_LOG, DEFAULT_TENANT, DataDir},
     error::OpenError,
@@ -26,7 +26,7 @@ use super::client::{Client, ServerAddress};
 use super::directory::{self, DirectoryError};
 use super::progress::Watched;
 use super::staged::Staged;
-use super::target::{Existing, Target, TargetError};
+use super::target::{Existing, ExistingLog, Target, TargetError};
 use crate::runtime::run_when_idle;
 
 /// What was acknowledged is waited for so long beyond the server's interval between syncs,
@@ -45,8 +45,8 @@ const SYNC_ASK_EVERY: Duration = Duration::from_millis(50);
 
 DIR is always one complete data directory: the new state is made beside it, verified, and takes its place in \
 one step. Files that never change are hard links where DIR is on the same file system, and copied where it is \
-not; a backup that is renewed copies only what is new. Only an older backup of the same log is replaced, unless \
---replace says so, and never a directory that a server has. What the server has not synced is never in it: what it had acknowledged is waited for, a minute at most, and named if it \
+not; a backup that is renewed copies only what is new. Only an older backup of the same log, with which that log \
+begins, is replaced, unless --replace says so, and never a directory that a server has. What the server has not synced is never in it: what it had acknowledged is waited for, a minute at most, and named if it \
 does not come (`serve --sync never`). Beside a \
 running server it works where the processor would be idle, so that appends do not wait for it.
 
@@ -222,8 +222,45 @@ fn back_up_into(
             let mut same = all_done.iter().filter(|done| done.0 == tenant && done.1 == log);
             same.next().map(|(.., done)| (done.tag, Some(done.end)))
         })?;
+        if !arguments.replace {
+            check_beginning(arguments, previous, target)?;
+        }
     }
     Ok(made)
+}
+
+/// Whether each log in the place of the backup is the beginning of what was backed up now: a tag is kept by a copy
+/// that went another way, too.
+fn check_beginning(
+    arguments: &BackupArguments,
+    previous: &Existing,
+    target: &DataDir,
+) -> Result<(), BackupError> {
+    for old in &previous.logs {
+        let ExistingLog { tenant, log, end, .. } = old;
+        let (before, now) = (previous.data.log_dir(tenant, log), target.log_dir(tenant, log));
+        if !now.is_dir() {
+            continue; // Nothing was in it, or it would have been refused by now.
+        }
+        match beginning_of(&RealDisk, &before, &now)? {
+            Beginning::Proven => {}
+            Beginning::TakenOut(taken) => eprintln!(
+                "note: the backup before held {tenant}/{log} up to offset {end}; of its events from {} to {} nothing \
+                 is left in the log, so that it is the same log is known by its tag alone",
+                taken.start, taken.end
+            ),
+            Beginning::Differs { what } => {
+                let new_end = end_of(&RealDisk, &now)?;
+                let what = format!(
+                    "it holds {tenant}/{log} up to offset {end}, and the log in --data, up to offset {new_end}, does \
+                     not go on from there: {what}. It lost its end and grew again, or is a copy that went another \
+                     way, and what it does not have would be gone"
+                );
+                return Err(BackupError::NoBackupOfIt { dir: arguments.to.clone(), what });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What is asked of the server: of which history, how far it has synced, and how far it goes.

@@ -22,11 +22,12 @@ use super::directory::{self, DirectoryError};
 use crate::{event_json::push_event, timestamp::TimeText};
 
 /// Writes the events of a stopped server to standard output, one JSON object a line, as `GET
-/// /api/v1/events/history` gives them. Changes nothing, also after a crash.
+/// /api/v1/events/history` gives them and `import` takes them. Changes nothing, also after a crash.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   strandline dump ./strandline-data > everything.ndjson
   strandline dump ./strandline-data --topic 'rooms/*/messages' --from 64000 --limit 100
+  strandline dump ./strandline-data --control    # also what was said about the log: settings, deletes, trims
 
 Events that cannot be read are named on standard error, and the rest follows.
 
@@ -44,6 +45,9 @@ pub struct DumpArguments {
     /// At most so many events
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+    /// Also the log's own events, of the topic `$log`, which no reader gets and no import takes
+    #[arg(long, conflicts_with = "topic")]
+    control: bool,
 }
 
 fn parse_pattern(text: &str) -> Result<TopicPattern, String> {
@@ -81,6 +85,7 @@ fn dump(arguments: &DumpArguments) -> Result<bool, DirectoryError> {
         line: Vec::new(),
         time: TimeText::default(),
         left: arguments.limit.unwrap_or(u64::MAX),
+        has_control: arguments.control,
     };
     let mut is_whole = true;
     let mut output = Ok(());
@@ -123,6 +128,8 @@ struct Lines<W: Write> {
     time: TimeText,
     /// How many more are wanted.
     left: u64,
+    /// Whether those that say something about the log are.
+    has_control: bool,
 }
 
 impl<W: Write> Lines<W> {
@@ -130,6 +137,9 @@ impl<W: Write> Lines<W> {
         for event in hits.events() {
             if self.left == 0 {
                 break;
+            }
+            if !event.kind().is_data() && !self.has_control {
+                continue;
             }
             self.left -= 1;
             self.line.clear();

@@ -32,6 +32,7 @@ use serde::{
     de::{self, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
+use strandline_storage::event::EventId;
 
 use crate::json::write;
 
@@ -199,15 +200,26 @@ impl Conversion {
         if version != Some("\"1.0\"") {
             return Err("\"specversion\" is not \"1.0\"".to_owned());
         }
-        let source: Option<String> = match members.get("source") {
-            Some(source) => Some(
-                serde_json::from_str(source.get())
-                    .map_err(|_| "\"source\" is not a string".to_owned())?,
-            ),
-            None => None,
+        let Some(source) = required(&members, "source")? else {
+            return Err("\"source\" is missing".to_owned());
         };
-        let foreign = source.filter(|source| !source.starts_with(OWN_SOURCE));
+        let id = required(&members, "id")?;
+        if id.is_none() && self.new_ids.is_none() && self.id_prefix.is_none() {
+            return Err("\"id\" is missing: mend it, or give it one with --make-ids".to_owned());
+        }
+        let foreign = Some(source).filter(|source| !source.starts_with(OWN_SOURCE));
         let suffix = foreign.as_deref().map(source_suffix).unwrap_or_default();
+        let added_bytes = self.new_ids.as_ref().map_or(0, String::len) + suffix.len();
+        if let Some(id) =
+            id.filter(|id| added_bytes > 0 && id.len() + added_bytes > EventId::BYTES_MAX)
+        {
+            return Err(format!(
+                "\"id\" has {} bytes: with the {added_bytes} that tell it from others it would have more than \
+                 {}",
+                id.len(),
+                EventId::BYTES_MAX
+            ));
+        }
         let mut line = Line::default();
         for (name, own) in CLOUD_MEMBERS {
             match members.get(name) {
@@ -263,6 +275,16 @@ impl Conversion {
             line.text("id", &format!("{prefix}{}", offset.unwrap_or(number)));
         }
         line.finish()
+    }
+}
+
+/// What every CloudEvent has to have: a string that is not empty.
+fn required(members: &Members<'_>, name: &str) -> Result<Option<String>, String> {
+    let Some(value) = members.get(name) else { return Ok(None) };
+    match serde_json::from_str::<String>(value.get()) {
+        Ok(text) if text.is_empty() => Err(format!("\"{name}\" is empty")),
+        Ok(text) => Ok(Some(text)),
+        Err(_) => Err(format!("\"{name}\" is not a string")),
     }
 }
 
@@ -494,7 +516,17 @@ mod tests {
         assert_eq!(value(&cloud)["source"], "/api/v1/logs/main");
         let back = text(conversion.of_cloud_event(&cloud, 1).unwrap());
         assert_eq!(value(&back), value(own));
-        for bad in [r#""source":5,"id":"1""#, r#""source":"/s","id":1"#] {
+        let long = format!(r#""source":"/s","id":"{:x>240}""#, "");
+        for bad in [
+            r#""source":5,"id":"1""#,
+            r#""source":"/s","id":1"#,
+            r#""source":"/s","id":"""#,
+            r#""source":"","id":"1""#,
+            r#""source":"/api/v1/logs/main","id":"""#,
+            r#""source":"/s""#,
+            r#""id":"1""#,
+            &long,
+        ] {
             let event = format!(r#"{{"specversion":"1.0",{bad}}}"#);
             assert!(conversion.of_cloud_event(&event, 1).is_err(), "{bad}");
         }

@@ -7,6 +7,7 @@ use strandline_storage::{
     data_dir::DataDir,
     error::OpenError,
     io::real::RealDisk,
+    offset::Offset,
     restore::{Until, restore_log},
     verify::{lock_shared, verify_with},
 };
@@ -52,6 +53,11 @@ enum RestoreError {
     Target(#[from] TargetError),
     #[error("{} holds several logs, whose offsets have nothing to do with each other: give --until a time", .0.display())]
     SeveralLogs(PathBuf),
+    #[error(
+        "--until {cut} lies before offset {begin}, where {} begins: what was before is not kept; cut there or later",
+        backup.display()
+    )]
+    BeforeBegin { cut: Offset, begin: Offset, backup: PathBuf },
     #[error(
         "the backup has {findings} findings, as above: `strandline repair` a copy of it, or use an older one"
     )]
@@ -108,11 +114,30 @@ fn restore_all(
         let _lock = lock_shared(&RealDisk, &from)?;
         verify(&from)?;
         let restored = restore_log(&RealDisk, &from, &to, until, clock::now())?;
+        let beyond = match arguments.until {
+            Some(Place::Offset(cut)) => (restored.end > cut).then_some(cut),
+            _ => None,
+        };
+        if let (Some(cut), 0) = (beyond, restored.segments) {
+            let (begin, backup) = (restored.end, from);
+            return Err(RestoreError::BeforeBegin { cut, begin, backup });
+        }
         verify(&to)?;
         eprintln!(
             "{tenant}/{log}: restored up to offset {} in {} segments; its tag is {}",
             restored.end, restored.segments, restored.tag
         );
+        if let Some(cut) = beyond {
+            eprintln!(
+                "note: of what was between {cut} and {} nothing is kept: the log goes on there",
+                restored.end
+            );
+        }
+        if let (Some(until), 0) = (arguments.until, restored.segments) {
+            eprintln!(
+                "note: {tenant}/{log} is empty: the backup holds no event of it before {until}"
+            );
+        }
     }
     Ok(())
 }

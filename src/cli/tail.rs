@@ -32,7 +32,8 @@ const READ_BYTES: usize = 64 << 10;
   strandline tail --from earliest --json | jq .data
 
 The cursor file is written after the events have been printed: a run that is killed may print its last \
-events again, and never passes one over.
+events again, and never passes one over. One that is there and says no cursor is named, and it begins at the earliest \
+event, or where --from says.
 
 Exit codes: 0 done (--limit reached, or the reader of a pipe went away), 1 failure, 2 usage.")]
 pub struct TailArguments {
@@ -88,9 +89,17 @@ pub fn run(arguments: &TailArguments) -> ExitCode {
 
 fn tail(arguments: &TailArguments) -> Result<(), ClientError> {
     let client = Client::new(&arguments.server)?;
+    let cursor = arguments.cursor.as_deref().map_or(Ok(None), load_cursor)?;
+    let is_lost = cursor.as_deref() == Some("");
+    if let (true, Some(path)) = (is_lost, &arguments.cursor) {
+        let from = arguments.from.as_deref().unwrap_or("earliest");
+        eprintln!("note: {} is empty: begins at {from}", path.display());
+    }
     let mut tail = Tail {
         arguments,
-        cursor: arguments.cursor.as_deref().map_or(Ok(String::new()), load_cursor)?,
+        is_lost,
+        is_saved: cursor.is_some(),
+        cursor: cursor.unwrap_or_default(),
         printed: 0,
         out: io::stdout().lock(),
     };
@@ -127,6 +136,10 @@ struct Tail<'a> {
     arguments: &'a TailArguments,
     /// The cursor to come back with: of the last event printed.
     cursor: String,
+    /// The file of the cursor was there and did not say one: where to go on nobody knows.
+    is_lost: bool,
+    /// The file of the cursor has its name, also after a power cut.
+    is_saved: bool,
     printed: u64,
     out: io::StdoutLock<'a>,
 }
@@ -143,7 +156,8 @@ impl Tail<'_> {
         }
         // Unasked, the server goes on at the earliest event where it cannot go on at the cursor: with
         // `latest` it would pass over all that came meanwhile.
-        if let Some(from) = &self.arguments.from {
+        let lost = (self.is_lost && self.cursor.is_empty()).then_some("earliest");
+        if let Some(from) = self.arguments.from.as_deref().or(lost) {
             path.push_str(&format!("&from={}", utf8_percent_encode(from, NON_ALPHANUMERIC)));
         }
         let mut headers = vec![("Accept", "text/event-stream")];
@@ -228,7 +242,8 @@ impl Tail<'_> {
             return Ok(true);
         }
         if let Some(path) = &self.arguments.cursor {
-            save_cursor(path, &self.cursor)?;
+            save_cursor(path, &self.cursor, !self.is_saved)?;
+            self.is_saved = true;
         }
         Ok(false)
     }
@@ -247,26 +262,34 @@ fn pipe_closed(written: io::Result<()>) -> Result<bool, ClientError> {
     }
 }
 
-fn load_cursor(path: &Path) -> Result<String, ClientError> {
+/// The first line of the file; `None` if there is no such file.
+fn load_cursor(path: &Path) -> Result<Option<String>, ClientError> {
     match fs::File::open(path) {
         Ok(file) => {
             let mut line = String::new();
             BufReader::new(file)
                 .read_line(&mut line)
                 .map_err(|error| ClientError::Local(format!("{}: {error}", path.display())))?;
-            Ok(line.trim().to_owned())
+            Ok(Some(line.trim().to_owned()))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ClientError::Local(format!("{}: {error}", path.display()))),
     }
 }
 
-/// Replaces the file whole, so that a kill leaves the old cursor or the new one.
-fn save_cursor(path: &Path, cursor: &str) -> Result<(), ClientError> {
+/// Replaces the file whole, so that a kill or a power cut leaves the old cursor or the new one. The directory is synced
+/// for a file that is new: without a cursor events would be passed over, with an old one they are printed again.
+fn save_cursor(path: &Path, cursor: &str, is_new: bool) -> Result<(), ClientError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = PathBuf::from(name);
-    fs::write(&new, format!("{cursor}\n"))
-        .and_then(|()| fs::rename(&new, path))
-        .map_err(|error| ClientError::Local(format!("cursor file {}: {error}", path.display())))
+    let save = || {
+        let mut file = fs::File::create(&new)?;
+        file.write_all(format!("{cursor}\n").as_bytes())?;
+        file.sync_data()?;
+        fs::rename(&new, path)?;
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        if is_new { fs::File::open(dir.unwrap_or(Path::new(".")))?.sync_all() } else { Ok(()) }
+    };
+    save().map_err(|error| ClientError::Local(format!("cursor file {}: {error}", path.display())))
 }

@@ -35,8 +35,10 @@ use crate::{
     snapshot::{self, read},
 };
 
+mod beginning;
 mod held;
 
+pub use beginning::{Beginning, beginning_of};
 pub use held::{LastSegment, end_of, last_segment};
 
 /// So often a list of files is found to be out of date before that is told as a failure.

@@ -42,6 +42,16 @@ def test_append_a_file(server, topic, tmp_path):
     assert [event["data"] for event in server.json("GET", f"/api/v1/events/history?topic={topic}")[1]["events"]] == ["a", "b"]
 
 
+def test_append_keeps_empty_lines_of_text(server, topic):
+    """blank lines are passed over, but with --text they are events without data"""
+    done = run("append", "--url", server.base, "--topic", topic, stdin="a\n\nb\n")
+    assert done.returncode == 0 and "appended 2 events" in done.stderr, done
+    done = run("append", "--url", server.base, "--topic", topic, "--text", stdin="\nc\n\r\n\n")
+    assert done.returncode == 0 and "appended 4 events" in done.stderr, done
+    data = [event["data"] for event in server.json("GET", f"/api/v1/events/history?topic={topic}")[1]["events"]]
+    assert data == ["a", "b", "", "c", "", ""]
+
+
 def test_append_names_the_bad_line(server, topic):
     """errors say what to do: the failing line is named, and what was appended"""
     done = run("append", "--url", server.base, "--ndjson", stdin=json.dumps({"topic": topic}) + "\n{bad\n")
@@ -107,6 +117,14 @@ def test_tail_begins_anew_where_it_cannot_go_on(server, topic, tmp_path):
     cursor.write_text("0.otherlog\n")
     done = run("tail", "--url", server.base, "--topic", topic, "--limit", 2, "--cursor", cursor)
     assert done.returncode == 0 and done.stdout.split() == ["one", "two"] and "other_log" in done.stderr, done
+    for empty in ("", "\n"):
+        cursor.write_text(empty)
+        done = run("tail", "--url", server.base, "--topic", topic, "--limit", 2, "--cursor", cursor)
+        assert done.returncode == 0 and done.stdout.split() == ["one", "two"], done
+        assert f"note: {cursor} is empty" in done.stderr and len(cursor.read_text()) > 5, done
+    cursor.write_text("")
+    done = run("tail", "--url", server.base, "--topic", topic, "--limit", 1, "--from", "-1", "--cursor", cursor)
+    assert done.returncode == 0 and done.stdout.split() == ["two"] and "begins at -1" in done.stderr, done
 
 
 @pytest.mark.parametrize("arguments", [
@@ -156,6 +174,22 @@ def test_verify_and_dump(fresh, tmp_path):
     assert run("verify", tmp_path / "nothing").returncode in (1, 2)
     fresh.start()
     assert fresh.append("a/0", "20") == 20
+
+
+def test_a_dump_is_what_readers_get(fresh):
+    """settings and deletes stand in the log as well: they are no events of anybody, and an import refuses them"""
+    fresh.append("a", "one")
+    fresh.request("PUT", "/api/v1/topics/a", b'{"retain":{"count":9}}', {"Content-Type": "application/json"})
+    fresh.append("a", "two")
+    fresh.terminate()
+    dump = run("dump", fresh.data)
+    assert [json.loads(line)["topic"] for line in dump.stdout.splitlines()] == ["a", "a"], dump
+    assert len(run("dump", fresh.data, "--limit", 2).stdout.splitlines()) == 2
+    control = run("dump", "--control", fresh.data)
+    assert [json.loads(line)["topic"] for line in control.stdout.splitlines()] == ["a", "$log", "a"], control
+    fresh.start()
+    done = run("import", "--url", fresh.base, stdin=dump.stdout)
+    assert done.returncode == 0 and "imported 2 events" in done.stderr, done
 
 
 def test_what_is_printed_can_be_pasted(tmp_path):

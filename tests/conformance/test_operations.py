@@ -99,9 +99,13 @@ def test_an_import_names_the_bad_record(fresh):
     lines[3] = '{"topic":"a","data":3}'
     fine("import", "--url", fresh.base, "--skip", 3, stdin="\n".join(lines))
     assert [event["data"] for event in fresh.json("GET", "/api/v1/events/history?topic=a")[1]["events"]] == [1, 2, 3, 4]
-    done = run("import", "--url", fresh.base, "--format", "cloudevents", stdin='[{"specversion":"1.0","id":"1","subject":"c","data":1},{"id":"2"}]')
+    done = run("import", "--url", fresh.base, "--format", "cloudevents", stdin='[{"specversion":"1.0","id":"1","source":"/s","subject":"c","data":1},{"id":"2"}]')
     assert done.returncode == 1 and "record 2" in done.stderr, done
     assert fresh.json("GET", "/api/v1/topics/c")[1]["count"] == 1
+    for bad in ('"id":"","source":"/s"', '"id":"2"', '"source":"/s"', '"id":"2","source":""', f'"id":"{"x" * 240}","source":"/s"'):
+        batch = '[{"specversion":"1.0","id":"1","source":"/s","subject":"c","data":1},{"specversion":"1.0","subject":"c",%s}]' % bad
+        done = run("import", "--url", fresh.base, "--format", "cloudevents", stdin=batch)
+        assert done.returncode == 1 and "record 2: \"" in done.stderr and "--skip 1" in done.stderr, done
     made = '{"offset":7,"topic":"m"}'
     for _ in range(2):
         fine("import", "--url", fresh.base, "--make-ids", "old-", stdin=made)
@@ -295,6 +299,62 @@ def test_a_backup_replaces_nothing_but_an_older_one(tmp_path):
     refused("gave it a new tag", "backup", "--data", tmp_path / "again", backup)
     fine("backup", "--replace", "--data", tmp_path / "again", backup)
     assert sorted(os.listdir(tmp_path)) == ["again", "backup", "file", "link", "live", "nowhere", "real", "stopped", "to-real"]
+
+
+def test_a_backup_is_not_replaced_by_a_log_that_went_another_way(tmp_path):
+    """a copy of the directory that went its own way, and a log that lost its end and grew again, have the same tag and more events"""
+    backup, copy = tmp_path / "backup", tmp_path / "copy"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        for at in range(5):
+            server.append("t", f"old{at}")
+        server.terminate()
+        shutil.copytree(server.data, copy)
+        server.start()
+        for at in range(5):
+            server.append("t", f"lost{at}")
+        fine("backup", "--data", server.data, "--url", server.base, backup)
+        for at in range(3):
+            server.append("t", f"more{at}")
+        fine("backup", "--data", server.data, "--url", server.base, backup)
+    with Server("--shards", "1", data=str(copy)) as other:
+        for at in range(20):
+            other.append("t", f"other{at}")
+        source = ["--data", copy, "--url", other.base]
+        refused("up to offset 13, and the log in --data, up to offset 25, does not go on from there", "backup", *source, backup)
+        other.terminate()
+        refused("--replace", "backup", "--data", copy, backup)
+        assert "lost0" in fine("dump", backup).stdout
+        fine("backup", "--replace", "--data", copy, backup)
+        assert "lost0" not in fine("dump", backup).stdout
+        other.start()
+        other.append("t", "and on")
+        fine("backup", *source, backup)
+
+
+def test_a_restore_says_where_it_cannot_be_cut(tmp_path):
+    """below what the log keeps it is refused, and one without events is named"""
+    backup = tmp_path / "backup"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        for at in range(3):
+            server.append("t", str(at))
+        fine("backup", "--data", server.data, "--url", server.base, backup)
+        done = fine("restore", backup, "--data", tmp_path / "none", "--until", "2001-01-01T00:00:00Z")
+        assert "note:" in done.stderr and "is empty" in done.stderr and "2001-01-01" in done.stderr, done
+        assert "note:" not in fine("restore", backup, "--data", tmp_path / "two", "--until", 2).stderr
+        # What a start has sealed goes with its last event that is kept.
+        server.terminate()
+        server.start()
+        server.request("PUT", "/api/v1/logs/main", b'{"retain":{"count":1}}', {"Content-Type": "application/json"})
+        first = tmp_path / "data" / "default" / "main" / f"{0:020}.1.log"
+        until = time.monotonic() + 20
+        while first.exists() and time.monotonic() < until:
+            server.append("t", "more")
+            time.sleep(0.2)
+        server.terminate()
+    fine("backup", "--data", server.data, backup)
+    refused("--until 1 lies before offset 3,", "restore", backup, "--data", tmp_path / "one", "--until", 1)
+    assert not (tmp_path / "one").exists()
+    fine("restore", backup, "--data", tmp_path / "one", "--until", 4)
 
 
 def test_a_backup_has_what_was_acknowledged_or_says_what_it_lacks(tmp_path):

@@ -1,14 +1,16 @@
 //! The frames in a run of bytes of a segment, found by their headers.
 //!
 //! The index cuts a segment into blocks ([`crate::segment_set::Blocks`]) of whole frames. Inside a
-//! block a frame begins where the one before it ended. A rotten header therefore takes the rest of its
-//! block, and no more: where the next block begins is known without it. Nothing is skipped in silence,
-//! every frame that cannot be found is part of a named [`Gap`].
+//! block a frame begins where the one before it ended. Behind a rotten header the next one is looked for: on a
+//! boundary of frames, with the checksum of this very file, of offsets that fit between the rotten one and the
+//! end of the block. So it costs its own frame; and never more than the rest of its block, since where the next one
+//! begins is known without it. Nothing is skipped in silence, all offsets that cannot be found are part of a named
+//! [`Gap`].
 
 use std::ops::Range;
 
 use crate::{
-    frame::{FrameHeader, Seed},
+    frame::{FRAME_ALIGN_BYTES, FrameHeader, Seed},
     offset::{Offset, Position},
     segment_set::Edge,
 };
@@ -60,9 +62,13 @@ pub(crate) fn walk(bytes: &[u8], edges: &[Edge], seed: Seed) -> Vec<Found> {
                     found.push(Found::Frame { header, position });
                 }
                 Err(what) => {
-                    let offsets = at.offset..end.offset;
-                    found.push(Found::Gap(Gap { offsets, position: at.position, what }));
-                    at = end;
+                    let next = behind_damage(rest, at, end, seed);
+                    let offsets = at.offset..next.offset;
+                    // A frame of no events costs nothing.
+                    if !offsets.is_empty() {
+                        found.push(Found::Gap(Gap { offsets, position: at.position, what }));
+                    }
+                    at = next;
                 }
             }
         }
@@ -96,4 +102,26 @@ fn next_frame(bytes: &[u8], at: Edge, end: Edge, seed: Seed) -> Result<FrameHead
         ));
     }
     Ok(header)
+}
+
+/// Where the next frame of a block begins, if what stands at `at`, with which `bytes` begin, is none; else its end.
+fn behind_damage(bytes: &[u8], at: Edge, end: Edge, seed: Seed) -> Edge {
+    let mut blocks = bytes.chunks(FRAME_ALIGN_BYTES);
+    let mut position = at.position;
+    blocks.next();
+    for bytes in blocks {
+        position = position.plus(FRAME_ALIGN_BYTES as u64);
+        if position >= end.position {
+            break;
+        }
+        // What an event holds of this file, were it published, is older: of lower offsets.
+        if let Ok(header) = FrameHeader::decode(bytes, seed)
+            && header.base_offset >= at.offset
+            && header.end_offset <= end.offset
+            && position.plus(header.frame_bytes() as u64) <= end.position
+        {
+            return Edge { position, offset: header.base_offset };
+        }
+    }
+    end
 }
