@@ -20,8 +20,10 @@
 //! What a long walk found is kept until a pattern comes or goes, so that whoever makes such a set pays for
 //! each change of it, and not the shard for each event.
 
+mod long_walks;
+mod values;
+
 use std::{
-    collections::HashMap,
     hash::{BuildHasher, RandomState},
     mem,
     str::Split,
@@ -30,12 +32,11 @@ use std::{
 use hashbrown::HashTable;
 use strandline_storage::topic::{LEVELS_MAX, TopicPattern};
 
+use long_walks::LongWalks;
+use values::Values;
+
 /// A walk that visits more nodes than this is a long one: some 10 us.
 const SHORT_WALK_NODES: usize = 256;
-
-/// What long walks found is kept up to so many values and topics, then it begins anew: some 0.5 MiB.
-const KEPT_VALUES_MAX: usize = 64 << 10;
-const KEPT_TOPICS_MAX: usize = 256;
 
 /// From topics to the values that were inserted under patterns that match them.
 ///
@@ -50,15 +51,6 @@ pub struct TopicMatcher<V> {
     nodes: [usize; LEVELS_MAX],
     values: usize,
     long_walks: LongWalks<V>,
-}
-
-/// Topics whose walks were long, and what they found: each value once, in order.
-///
-/// Invariant: nothing was inserted or removed since.
-#[derive(Debug)]
-struct LongWalks<V> {
-    found: HashMap<Box<str>, Box<[V]>>,
-    values: usize,
 }
 
 #[derive(Debug)]
@@ -89,7 +81,7 @@ impl<V: Copy + Eq> TopicMatcher<V> {
             root: Node::new(),
             nodes: [0; LEVELS_MAX],
             values: 0,
-            long_walks: LongWalks { found: HashMap::new(), values: 0 },
+            long_walks: LongWalks::new(),
         }
     }
 
@@ -234,32 +226,6 @@ impl<V: Copy + Eq> Default for TopicMatcher<V> {
     }
 }
 
-impl<V: Copy> LongWalks<V> {
-    fn of(&self, topic: &str) -> Option<&[V]> {
-        if self.found.is_empty() {
-            return None;
-        }
-        self.found.get(topic).map(|found| &**found)
-    }
-
-    fn keep(&mut self, topic: &str, found: &[V]) {
-        if found.len() > KEPT_VALUES_MAX {
-            return;
-        }
-        if self.values + found.len() > KEPT_VALUES_MAX || self.found.len() >= KEPT_TOPICS_MAX {
-            self.forget();
-        }
-        self.values += found.len();
-        self.found.insert(topic.into(), found.into());
-    }
-
-    fn forget(&mut self) {
-        if !self.found.is_empty() {
-            (self.found, self.values) = (HashMap::new(), 0);
-        }
-    }
-}
-
 impl<V: Copy + Eq> Node<V> {
     fn new() -> Self {
         Node { named: HashTable::new(), any: None, here: Values::None, below: Values::None }
@@ -358,55 +324,6 @@ impl<'a, V: Copy + Eq> Walk<'a, V> {
             self.hashed += 1;
         }
         self.hashes[depth]
-    }
-}
-
-/// The values under one pattern, of which there is mostly one.
-#[derive(Debug)]
-enum Values<V> {
-    None,
-    One(V),
-    /// Two or more.
-    Many(Vec<V>),
-}
-
-impl<V: Copy + Eq> Values<V> {
-    fn is_empty(&self) -> bool {
-        matches!(self, Values::None)
-    }
-
-    fn push(&mut self, value: V) {
-        match self {
-            Values::None => *self = Values::One(value),
-            Values::One(first) => *self = Values::Many(vec![*first, value]),
-            Values::Many(values) => values.push(value),
-        }
-    }
-
-    /// Takes out one that equals `value`.
-    fn remove(&mut self, value: V) -> bool {
-        match self {
-            Values::One(only) if *only == value => *self = Values::None,
-            Values::None | Values::One(_) => return false,
-            Values::Many(values) => {
-                let Some(at) = values.iter().position(|one| *one == value) else { return false };
-                values.swap_remove(at);
-                if let [last] = values[..] {
-                    *self = Values::One(last);
-                } else if values.len() <= values.capacity() / 4 {
-                    values.shrink_to(values.len() * 2);
-                }
-            }
-        }
-        true
-    }
-
-    fn copy_into(&self, out: &mut Vec<V>) {
-        match self {
-            Values::None => (),
-            Values::One(value) => out.push(*value),
-            Values::Many(values) => out.extend_from_slice(values),
-        }
     }
 }
 
@@ -536,7 +453,8 @@ mod tests {
         let (mut first, mut again) = (Vec::new(), Vec::new());
         matcher.matches_distinct(&topic, &mut first);
         matcher.matches_distinct("l0", &mut again);
-        assert_eq!((matcher.long_walks.found.len(), matcher.long_walks.values), (1, first.len()));
+        assert_eq!(matcher.long_walks.of(&topic), Some(&first[..]));
+        assert_eq!(matcher.long_walks.of("l0"), None, "that one was short");
         matcher.matches_distinct(&topic, &mut again);
         assert_eq!(again, first);
         matcher.insert(&pattern(&topic), 7_000);
@@ -545,18 +463,6 @@ mod tests {
         assert!(matcher.remove(&pattern(&texts[0]), 0));
         matcher.matches_distinct(&topic, &mut again);
         assert_eq!((again.len(), again[0]), (first.len(), 1));
-    }
-
-    #[test]
-    fn what_is_kept_of_long_walks_is_bounded() {
-        let mut walks = LongWalks { found: HashMap::new(), values: 0 };
-        walks.keep("too many", &vec![1; KEPT_VALUES_MAX + 1]);
-        assert!(walks.found.is_empty());
-        for number in 0..2_000 {
-            walks.keep(&number.to_string(), &[number; 100]);
-            assert!(walks.values <= KEPT_VALUES_MAX && walks.found.len() <= KEPT_TOPICS_MAX);
-            assert_eq!(walks.values, walks.found.len() * 100);
-        }
     }
 
     fn levels() -> impl Strategy<Value = Vec<&'static str>> {
