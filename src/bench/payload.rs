@@ -122,6 +122,14 @@ fn number(digits: [u8; 8]) -> Option<u32> {
     Some(low(number | number >> 16))
 }
 
+/// The next of a row of numbers that look like chance (Marsaglia, "Xorshift RNGs", 2003); `state` is not 0.
+pub(super) fn xorshift(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
 /// Text as records have it: a few words over and over, numbers that are always others.
 fn text(bytes: usize) -> Vec<u8> {
     const WORDS: [&str; 16] = [
@@ -145,10 +153,8 @@ fn text(bytes: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes + 32);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     while out.len() < bytes {
-        // Xorshift: the same text on every machine.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
+        // The same text on every machine.
+        xorshift(&mut state);
         let word = WORDS[usize::try_from(state % 16).expect("less than 16")];
         out.extend_from_slice(
             format!("{word};price={}.{:02};", state >> 47, state % 97).as_bytes(),

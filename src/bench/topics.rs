@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     http::{Answer, excerpt},
-    payload::hex,
+    payload::{hex, xorshift},
 };
 
 /// First events go in bodies of so many lines.
@@ -32,11 +32,8 @@ impl Draw {
 
     /// The last level of the next one's name.
     pub fn next_level(&mut self) -> [u8; 8] {
-        // Xorshift, whose upper half is spread over the topics.
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        let number = ((self.state >> 32) * u64::from(self.count)) >> 32;
+        // The upper half is spread over the topics.
+        let number = ((xorshift(&mut self.state) >> 32) * u64::from(self.count)) >> 32;
         hex(u32::try_from(number).expect("below the count"))
     }
 }
