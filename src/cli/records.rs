@@ -203,23 +203,12 @@ impl Conversion {
         let Some(source) = required(&members, "source")? else {
             return Err("\"source\" is missing".to_owned());
         };
-        let id = required(&members, "id")?;
-        if id.is_none() && self.new_ids.is_none() && self.id_prefix.is_none() {
+        if required(&members, "id")?.is_none() && self.new_ids.is_none() && self.id_prefix.is_none()
+        {
             return Err("\"id\" is missing: mend it, or give it one with --make-ids".to_owned());
         }
         let foreign = Some(source).filter(|source| !source.starts_with(OWN_SOURCE));
         let suffix = foreign.as_deref().map(source_suffix).unwrap_or_default();
-        let added_bytes = self.new_ids.as_ref().map_or(0, String::len) + suffix.len();
-        if let Some(id) =
-            id.filter(|id| added_bytes > 0 && id.len() + added_bytes > EventId::BYTES_MAX)
-        {
-            return Err(format!(
-                "\"id\" has {} bytes: with the {added_bytes} that tell it from others it would have more than \
-                 {}",
-                id.len(),
-                EventId::BYTES_MAX
-            ));
-        }
         let mut line = Line::default();
         for (name, own) in CLOUD_MEMBERS {
             match members.get(name) {
@@ -261,6 +250,15 @@ impl Conversion {
         let id: String =
             serde_json::from_str(id).map_err(|_| "\"id\" is not a string".to_owned())?;
         let prefix = self.new_ids.as_deref().unwrap_or_default();
+        let added_bytes = prefix.len() + suffix.len();
+        if id.len() + added_bytes > EventId::BYTES_MAX {
+            return Err(format!(
+                "\"id\" has {} bytes: with the {added_bytes} that tell it from others it would have more than \
+                 {}",
+                id.len(),
+                EventId::BYTES_MAX
+            ));
+        }
         line.text("id", &format!("{prefix}{id}{suffix}"));
         Ok(())
     }
@@ -544,6 +542,14 @@ mod tests {
             assert_eq!(serde_json::from_slice::<serde_json::Value>(&line).unwrap()["id"], id);
         }
         assert!(conversion.of_event(r#"{"id":5}"#, 1).is_err());
+        let with_id_of = |bytes: usize| {
+            let line = conversion.of_event(&format!(r#"{{"id":"{}"}}"#, "a".repeat(bytes)), 1);
+            line.map(|line| line.len())
+        };
+        let bytes_max = EventId::BYTES_MAX - "again-".len();
+        assert!(with_id_of(bytes_max).is_ok());
+        let refused = with_id_of(bytes_max + 1).expect_err("it would be too long");
+        assert!(refused.contains("the 6 that tell it from others"), "{refused}");
     }
 
     #[test]
