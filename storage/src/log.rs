@@ -193,9 +193,10 @@ impl<D: Disk> Log<D> {
             && self.jobs.needed <= self.tail.file.prepared
     }
 
-    /// The thread that commits has nothing else to do: to gather for longer would cost only time.
+    /// The thread that commits has nothing else to do: to gather for longer would cost only time. It says
+    /// nothing of what is staged later, when nothing [gathers](Log::is_gathering) now.
     pub fn note_idle(&mut self) {
-        self.is_idle = true;
+        self.is_idle = self.is_gathering();
     }
 
     /// Whether the thread that commits has hardly a moment to spare, by what [`Log::note_busy`] told: then

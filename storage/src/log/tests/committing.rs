@@ -212,6 +212,9 @@ fn a_log_that_counts_on_idle_gathers_until_it_is_told() {
     assert!(log.next_op(now(2)).is_none() && !log.is_gathering(), "the first is still awaited");
     log.complete(first.run(&disk), now(2));
     let third = log.next_op(now(2)).expect("nothing is under way");
+    log.note_idle();
+    assert!(begin(&mut log).is_none(), "what comes after that gathers");
     log.complete(third.run(&disk), now(2));
+    log.run_ops(now(2));
     assert_eq!(log.visible(), log.next());
 }
