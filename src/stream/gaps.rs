@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use strandline_storage::offset::Offset;
 
@@ -33,7 +33,7 @@ impl ReportedGaps {
     /// Remembers a gap; returns which one it is, from 1, if it is to be reported. One that lies within
     /// another is that other's: a reader may have begun inside it.
     fn note(&self, gap: Range<Offset>) -> Option<usize> {
-        let mut gaps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gaps = self.0.lock().expect("no holder panics");
         let covers = |known: &Range<Offset>| known.start <= gap.start && gap.end <= known.end;
         if gaps.len() == GAPS_MAX || gaps.iter().any(covers) {
             return None;

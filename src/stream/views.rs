@@ -237,8 +237,6 @@ impl Views {
                     self.matcher.matches(topic, &mut of_topic);
                     concerned.extend_from_slice(&of_topic);
                 }
-                concerned.sort_unstable();
-                concerned.dedup();
             }
             None => concerned.extend(self.by_key.values().copied()),
         }
@@ -247,9 +245,9 @@ impl Views {
         if settled > before.settled() {
             let is_older = |view_id: &ViewId| self.get(*view_id).holds_below(settled);
             concerned.extend(self.by_key.values().copied().filter(is_older));
-            concerned.sort_unstable();
-            concerned.dedup();
         }
+        concerned.sort_unstable();
+        concerned.dedup();
         concerned.into_iter().for_each(|view_id| self.forget(view_id));
     }
 

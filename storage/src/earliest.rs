@@ -72,10 +72,7 @@ impl KeepJob {
             return file.sync_data();
         }
         let temporary = self.dir.join(format!("{EARLIEST_FILE_NAME}{TEMPORARY_ENDING}"));
-        match disk.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        disk.remove_if_there(&temporary)?;
         let file = disk.create(&temporary, Access::Write)?;
         let written = file
             .write_all_at(&[&bytes[..], &[0; SLOT_BYTES]].concat(), Position::default())
