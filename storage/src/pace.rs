@@ -26,7 +26,7 @@ pub(crate) const PACE_BYTES: usize = 1 << 20;
 const PIECE_BYTES: usize = 256 << 10;
 const _: () = assert!(PIECE_BYTES.is_multiple_of(ALIGN_BYTES));
 
-/// After each piece it rests so many times as long as that took: it has a fifth of the disk's time.
+/// After each piece it rests so many times as long as that took: it has a fifth of the disk's time, up to [`REST_MAX`].
 const REST_TIMES: u32 = 4;
 
 /// It rests no longer: at the least, 13 MB are read and written a second beside what the disk takes for them.
