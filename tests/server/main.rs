@@ -154,6 +154,45 @@ fn pipelined_requests_are_answered_in_order() {
 
 /// "Who got an acknowledgement finds the event everywhere."
 #[test]
+fn what_is_read_behind_an_append_has_it() {
+    for shards in [1, 2] {
+        let dir = TestDir::new();
+        let server = dir.start(shards);
+        let mut stream = connect(&server);
+        let mut rest = Vec::new();
+        for round in 0..20 {
+            let targets = [
+                "/api/v1/events/history?topic=a&order=desc&limit=1",
+                "/api/v1/topics/a",
+                "/api/v1/topics",
+                "/api/v1/logs/main",
+            ];
+            let gets =
+                targets.map(|target| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            // The page stands first too: then nothing else waits before it.
+            let requests =
+                append_request("a", "1") + &gets[0] + &append_request("a", "2") + &gets.concat();
+            stream.write_all(requests.as_bytes()).expect("sent");
+            let mut answer = |place: &str| {
+                let body = read_answer(&mut stream, &mut rest).1;
+                let value: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+                value.pointer(place).and_then(serde_json::Value::as_u64).expect(&body)
+            };
+            let first = round * 2;
+            assert_eq!(answer("/offset"), first);
+            // Both may have become readable with one write.
+            assert!(answer("/events/0/offset") >= first, "the page behind the first");
+            assert_eq!(answer("/offset"), first + 1);
+            assert_eq!(answer("/events/0/offset"), first + 1, "the page behind both");
+            assert_eq!(answer("/last"), first + 1);
+            assert_eq!(answer("/topics/0/last"), first + 1);
+            assert_eq!(answer("/durable"), first + 2);
+        }
+    }
+}
+
+/// ... and whoever asks elsewhere, once it is acknowledged.
+#[test]
 fn an_acknowledged_event_is_found_on_every_shard() {
     let dir = TestDir::new();
     let server = dir.start(2);
