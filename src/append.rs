@@ -33,8 +33,8 @@ use crate::{
     config::ServerConfig,
     event_json::{AppendTerms, EventsForm, ParsedEvents, RawAppend, parse_events, producer_and_id},
     http::{
-        body::BodyLimit,
-        head::{FieldName, Head},
+        body::{BodyDecoder, BodyLimit},
+        head::{BodyLength, FieldName, Head},
         query::{AppendRequest, AppendTarget},
         response::{self, AnswerTo, Appended, ID_WINDOW_FIELD, ProducerAnswer, id_window_text},
     },
@@ -116,8 +116,22 @@ impl AppendForm {
         })
     }
 
+    /// What takes the body out of the bytes behind its head. Fails where its length is not stated, or is too
+    /// large.
+    pub(crate) fn decoder(
+        &self,
+        head: &Head,
+        config: &ServerConfig,
+    ) -> Result<BodyDecoder, Problem> {
+        if head.body_length() == BodyLength::Unstated {
+            let detail = "an append states Content-Length, or is sent in chunks";
+            return Err(Problem::new(ProblemKind::LengthRequired, detail));
+        }
+        BodyDecoder::new(head.body_length(), self.body_limit(config))
+    }
+
     /// How long the body may be.
-    pub(crate) fn body_limit(&self, config: &ServerConfig) -> BodyLimit {
+    fn body_limit(&self, config: &ServerConfig) -> BodyLimit {
         match self {
             AppendForm::Lines(_) => BodyLimit::Endless,
             AppendForm::Whole(form) => form.body_limit(config),

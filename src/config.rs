@@ -48,7 +48,7 @@ pub struct Limits {
     pub head_ms: u64,
     /// A connection without a request is closed after so long.
     pub idle_ms: u64,
-    /// A body of which nothing comes for so long is given up with 408.
+    /// A body of which nothing comes for so long is given up with 408; one of lines only inside a line.
     pub body_stall_ms: u64,
     /// A client that takes nothing of its answers for so long is gone.
     pub send_stall_ms: u64,
@@ -76,7 +76,9 @@ pub struct Limits {
     pub refused_head_ms: u64,
     /// After the signal to stop, connections have so long to end by themselves.
     pub drain_ms: u64,
-    /// Of it, a body that is still coming has so long to end; what has not is answered with 503 then.
+    /// Of it, a head that is still coming has so long to end; what has not is cut. Nothing was promised to it.
+    pub drain_head_ms: u64,
+    /// A body that is still coming has so long to end; what has not is answered with 503 then.
     /// Together with `linger_ms` less than `drain_ms`, so that the answer is read.
     pub drain_body_ms: u64,
 }
@@ -98,6 +100,7 @@ impl Default for Limits {
             refusals_max: 256,
             refused_head_ms: 3_000,
             drain_ms: 7_000,
+            drain_head_ms: 1_000,
             drain_body_ms: 2_000,
         }
     }

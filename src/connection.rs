@@ -237,7 +237,8 @@ impl Reader<'_> {
         let came = if is_amid {
             let began = *head_began.get_or_insert_with(Instant::now);
             let deadline = began + Duration::from_millis(limits.head_ms);
-            self.inbound.fill(deadline, || None).await
+            let drain_head = Duration::from_millis(limits.drain_head_ms);
+            self.inbound.fill_head(deadline, drain_head).await
         } else {
             self.inbound.rest();
             let mut is_waiting = false;

@@ -256,16 +256,18 @@ pub async fn lines(
     };
     while !rest.is_done() {
         let mut lines = Vec::new();
-        if let Err(error) = rest.fill(&mut lines).await {
+        let filled = rest.fill(&mut lines).await;
+        let mut out = Vec::with_capacity(lines.len() + 16);
+        framing.write(&lines, &mut out);
+        // What could be read leaves even if nothing behind it can be.
+        if !out.is_empty() && send(out).await.is_err() {
+            return false;
+        }
+        if let Err(error) = filled {
             match error {
                 ReadError::Gap { from, to, .. } => rest.live.gaps().report(from, to, &error),
                 _ => tracing::warn!(%error, "a history is cut where the log cannot be read"),
             }
-            return false;
-        }
-        let mut out = Vec::with_capacity(lines.len() + 16);
-        framing.write(&lines, &mut out);
-        if !out.is_empty() && send(out).await.is_err() {
             return false;
         }
     }

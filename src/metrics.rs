@@ -79,7 +79,7 @@ fn bucket_of(us: u64) -> usize {
 /// What the owner of a log counts.
 #[derive(Debug, Default)]
 pub struct LogMetrics {
-    /// Appends that were acknowledged.
+    /// Appends that were acknowledged; settings, deletions and trims are such too, of one event each.
     pub appends: Counter,
     /// Their events.
     pub events: Counter,

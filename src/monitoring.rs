@@ -50,8 +50,16 @@ fn push_server(text: &mut MetricsText, shard: &Shard) {
 fn push_log_counters(text: &mut MetricsText, log: &LogHandle) {
     let metrics = log.metrics();
     for (name, help, counter) in [
-        ("strandline_appends_total", "Appends that were acknowledged.", &metrics.appends),
-        ("strandline_events_total", "Events of acknowledged appends.", &metrics.events),
+        (
+            "strandline_appends_total",
+            "Appends that were acknowledged, settings, deletions and trims among them.",
+            &metrics.appends,
+        ),
+        (
+            "strandline_events_total",
+            "Events of acknowledged appends, one for each setting, deletion and trim.",
+            &metrics.events,
+        ),
         (
             "strandline_duplicate_events_total",
             "Those of them that were there already, by id or producer.",

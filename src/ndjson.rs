@@ -100,6 +100,11 @@ impl Lines {
         self.ended + 1
     }
 
+    /// Whether all that came has been taken, and ends with a line.
+    pub fn is_between(&self) -> bool {
+        self.chunk.is_empty() && self.started.is_empty()
+    }
+
     fn end_line(&mut self, mut line: Bytes) -> Option<Result<Line, LineError>> {
         if line.last() == Some(&b'\r') {
             line.truncate(line.len() - 1);
@@ -204,6 +209,25 @@ mod tests {
         let error = lines.next_line().unwrap().unwrap_err();
         assert_eq!((error.number, error.problem.status()), (1, 413));
         assert_eq!(error.problem.detail(), "the line exceeds the limit of 1000 bytes");
+    }
+
+    #[test]
+    fn between_lines_nothing_is_kept() {
+        let mut lines = Lines::new(100);
+        assert!(lines.is_between());
+        for (piece, is_between) in [
+            ("1\n", true),
+            ("\r\n", true),
+            ("2", false),
+            ("\r", false),
+            ("\n \n", true),
+            (" ", false),
+        ] {
+            lines.push(Bytes::from_static(piece.as_bytes()));
+            assert!(!lines.is_between(), "{piece:?} has not been looked at");
+            while lines.next_line().is_some() {}
+            assert_eq!(lines.is_between(), is_between, "{piece:?}");
+        }
     }
 
     #[test]

@@ -56,9 +56,10 @@ pub fn read(
             Ok(match form {
                 0 => {
                     let page = history::page(live.clone(), request, query.to_owned(), to.clone());
-                    // A task of its own, so that its turn to read ends also while the client takes
-                    // nothing of the answers before it.
-                    Reading::Pending(Box::pin(monoio::spawn(page)))
+                    // Begun when all answers before it are known: what was appended there is on it. A task
+                    // of its own then, so that its turn to read ends also while the client takes nothing
+                    // of them.
+                    Reading::Pending(Box::pin(async move { monoio::spawn(page).await }))
                 }
                 _ => Reading::Lines(Box::new(request)),
             })

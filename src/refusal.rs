@@ -10,15 +10,18 @@
 //! Each answer is the connection's last.
 
 use crate::{
+    append::AppendForm,
     health,
     http::{
-        accept, admission,
+        admission,
         head::{BodyLength, Head},
         request::{HeadParser, Parsed},
         response::{self, AnswerTo},
-        route::{Operation, StreamForce},
+        route::{Change, Operation},
     },
     problem::{CloseCode, Problem, ProblemKind},
+    reading::{self, Reading},
+    settings::ChangeForm,
     shard::Shard,
     sse,
     stream::compression::Encoding,
@@ -53,8 +56,11 @@ pub(crate) fn answer(shard: &Shard, came: &[u8], out: &mut Vec<u8>) -> Option<Re
         Ok(Operation::Live) => health::write_live(&to, out),
         Ok(Operation::Ready | Operation::Healthy) => health::write_ready(shard, &to, out),
         Ok(Operation::Options { allow }) => response::write_options(&head, allow, &to, out),
-        Ok(Operation::Stream { force }) if is_for_events(force, &head) => write_stream(&to, out),
-        Ok(_) => response::write_problem(&no_place(shard), &to, out),
+        Ok(operation) => match judge(shard, operation, &head, &to) {
+            Ok(Wants::Events) => write_stream(&to, out),
+            Ok(Wants::Other) => response::write_problem(&no_place(shard), &to, out),
+            Err(problem) => response::write_problem(&problem, &to, out),
+        },
         Err(problem) => response::write_problem(&problem, &to, out),
     }
     let body_bytes = match head.body_length() {
@@ -66,8 +72,52 @@ pub(crate) fn answer(shard: &Shard, came: &[u8], out: &mut Vec<u8>) -> Option<Re
     Some(Refused { request_bytes: body_bytes.map(|bytes| bytes.saturating_add(head_bytes)) })
 }
 
-fn is_for_events(force: StreamForce, head: &Head) -> bool {
-    !force.is_websocket(head) && accept::choose(head, &["text/event-stream"]).is_some()
+/// What a request is for that would be served.
+enum Wants {
+    Events,
+    Other,
+}
+
+/// Fails with what its head alone is refused for.
+fn judge(
+    shard: &Shard,
+    operation: Operation,
+    head: &Head,
+    to: &AnswerTo,
+) -> Result<Wants, Problem> {
+    let config = shard.config();
+    match operation {
+        Operation::AppendRaw { topic } => {
+            AppendForm::of_topic(head, topic, config)?.decoder(head, config)?;
+        }
+        Operation::AppendEvents => {
+            AppendForm::of_events(head, config)?.decoder(head, config)?;
+        }
+        // Only the log knows whether the path is to be blamed.
+        Operation::Change(
+            Change::SetTopics { is_operation: true, .. }
+            | Change::Delete { is_operation: true, .. },
+        ) => {}
+        Operation::Change(change) => {
+            ChangeForm::new(change, head)?.decoder(head)?;
+        }
+        operation @ (Operation::Stream { .. }
+        | Operation::History
+        | Operation::Topics
+        | Operation::Topic { .. }
+        | Operation::Pattern { .. }
+        | Operation::Logs
+        | Operation::Log { .. }) => {
+            match reading::read(operation, head, to, shard.live(), false)? {
+                // The head of a stream is there at once.
+                Reading::Sse(..) | Reading::Ready(_) => return Ok(Wants::Events),
+                // Nothing of it has begun.
+                Reading::Pending(_) | Reading::Lines(_) | Reading::WebSocket(..) => {}
+            }
+        }
+        _ => {}
+    }
+    Ok(Wants::Other)
 }
 
 fn write_stream(to: &AnswerTo, out: &mut Vec<u8>) {

@@ -21,8 +21,8 @@ use crate::{
     append::check_log,
     event_json::check_json_body,
     http::{
-        body::BodyLimit,
-        head::Head,
+        body::{BodyDecoder, BodyLimit},
+        head::{BodyLength, Head},
         query::{PlainRequest, TrimBefore, TrimRequest},
         response::{Answer, AnswerTo, write_problem},
         route::Change,
@@ -66,14 +66,20 @@ impl ChangeForm {
         Ok(ChangeForm { change, before })
     }
 
-    /// Whether it has to have a body.
-    pub(crate) fn has_body(&self) -> bool {
-        matches!(self.change, Change::SetLog { .. } | Change::SetTopics { .. })
+    /// What takes the body out of the bytes behind its head. Fails where it needs one and its length is not
+    /// stated, or is too large.
+    pub(crate) fn decoder(&self, head: &Head) -> Result<BodyDecoder, Problem> {
+        if self.has_body() && head.body_length() == BodyLength::Unstated {
+            let detail = "settings are a body with Content-Length, or sent in chunks";
+            return Err(Problem::new(ProblemKind::LengthRequired, detail));
+        }
+        let bytes_max = settings_json::BODY_BYTES_MAX;
+        BodyDecoder::new(head.body_length(), BodyLimit::Whole { bytes_max })
     }
 
-    /// How long the body may be.
-    pub(crate) fn body_limit(&self) -> BodyLimit {
-        BodyLimit::Whole { bytes_max: settings_json::BODY_BYTES_MAX }
+    /// Whether it has to have a body.
+    fn has_body(&self) -> bool {
+        matches!(self.change, Change::SetLog { .. } | Change::SetTopics { .. })
     }
 
     /// The whole answer where its body was refused for `problem`.

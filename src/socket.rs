@@ -27,7 +27,7 @@ use std::{
 
 use rustix::{
     io::Errno,
-    net::{RecvFlags, SendFlags, Shutdown},
+    net::{RecvFlags, SendFlags, Shutdown, sockopt},
 };
 
 use crate::{
@@ -38,6 +38,16 @@ use crate::{
 
 /// How many changes are taken at once; then everything else of the shard has its turn.
 const CHANGES_MAX: usize = 64;
+
+/// A peer that is asked whether it is still there is asked after so long a silence,
+const PROBE_IDLE_S: u64 = 30;
+
+/// again and again after so long,
+const PROBE_INTERVAL_S: u64 = 15;
+
+/// and is gone when it has not answered so many times: after two minutes, in which a link may be down and
+/// come back.
+const PROBES_MAX: u32 = 6;
 
 /// After an error of the kernel's that nobody expects, the next attempt waits so long.
 const RETRY_MS: u64 = 10;
@@ -237,6 +247,15 @@ impl Socket {
         } else {
             self.place.state.wait(context)
         }
+    }
+
+    /// From now on the kernel asks while nothing comes whether the peer is still there. A read fails once it
+    /// is not.
+    pub fn probe_peer(&self) -> io::Result<()> {
+        sockopt::set_tcp_keepidle(&self.socket, Duration::from_secs(PROBE_IDLE_S))?;
+        sockopt::set_tcp_keepintvl(&self.socket, Duration::from_secs(PROBE_INTERVAL_S))?;
+        sockopt::set_tcp_keepcnt(&self.socket, PROBES_MAX)?;
+        Ok(sockopt::set_socket_keepalive(&self.socket, true)?)
     }
 
     /// Tells the client that nothing more comes.

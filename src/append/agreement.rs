@@ -11,7 +11,6 @@ use crate::{
     config::{ListenAddress, ServerConfig},
     http::{
         admission,
-        body::BodyDecoder,
         head::{BodyLength, Head},
         origin::OriginRules,
         request::{HeadParser, Parsed},
@@ -70,7 +69,7 @@ fn parse(input: &[u8], rules: &OriginRules, config: &ServerConfig) -> Option<Par
         Operation::AppendEvents => AppendForm::of_events(&head, config).ok()?,
         _ => return None,
     };
-    let decoder = BodyDecoder::new(head.body_length(), form.body_limit(config)).ok()?;
+    let decoder = form.decoder(&head, config).ok()?;
     let AppendForm::Whole(form) = form else { return None };
     let BodyLength::Sized(_) = head.body_length() else { return None };
     let body_bytes = decoder.sized_bytes_left()?.try_into().ok()?;

@@ -139,6 +139,11 @@ impl LineAppends {
         self.lines.line_number()
     }
 
+    /// Whether what came so far ends with a line: nothing of another is kept.
+    pub(crate) fn is_between(&self) -> bool {
+        self.lines.is_between()
+    }
+
     /// The body has ended properly: what is left of it is a line too.
     pub(crate) fn end(&mut self, log: &LogHandle) -> Result<(), Problem> {
         if let Some(line) = self.lines.finish() {
@@ -193,6 +198,14 @@ impl LineAppends {
     /// Waits until more of the body may be read. Fails with what refused a batch.
     pub(crate) async fn room(&mut self, log: &LogHandle) -> Result<(), Problem> {
         while self.in_flight_bytes > self.in_flight_bytes_max {
+            self.next_ack(log).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is in flight. Fails with what refused a batch.
+    pub(crate) async fn settle(&mut self, log: &LogHandle) -> Result<(), Problem> {
+        while !self.in_flight.is_empty() {
             self.next_ack(log).await?;
         }
         Ok(())

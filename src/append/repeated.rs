@@ -220,8 +220,9 @@ mod tests {
         };
         let topics = ["a", "b", "c/d/events", "e%2Ff", "%C3%A4", "g-._~!$&'()+,;=:@"];
         assert_eq!(known(&topics.map(|topic| head(topic, ""))), topics.len() - 2);
-        with("Event-Id", &["a", "b", "c", "a%20b", "\"c\"", "?#"]);
-        with("idempotency-key", &["\"a\"", "\"b\"", "b", "\""]);
+        let ids = ["a", "\"a\"", "b", "a%20b", "\"c\"", "\"\"c\"\"", "%22c%22", "\"", "d\"", "?#"];
+        with("Event-Id", &ids);
+        with("idempotency-key", &ids);
         with("Event-Type", &["a", "b", "message"]);
         with("Event-Key", &["a", "b", "c%0d"].map(|key| key.trim_end_matches("%0d")));
         with("Expected-Offset", &["0", "1", "18446744073709551613"].map(|n| &n[..n.len().min(9)]));
@@ -262,12 +263,20 @@ mod tests {
     fn what_is_refused_is_not_known() {
         let claim = "Producer-Id: p\r\nProducer-Epoch: 0\r\n";
         let cases = [
-            ("Event-Id", "", ["", "%", "%ff", "a b", "\u{e4}", "\x7f", "%0a", &"x".repeat(257)]),
-            ("Event-Type", "", ["error", "open", "ping", "connection.x", "%00", "", " ", "\t"]),
+            (
+                "Event-Id",
+                "",
+                ["", "%", "%ff", "a b", "\u{e4}", "\x7f", "%0a", &"x".repeat(257), "\"\""],
+            ),
+            (
+                "Event-Type",
+                "",
+                ["error", "open", "ping", "connection.x", "%00", "", " ", "\t", "\"%20\"%0a"],
+            ),
             (
                 "Producer-Seq",
                 claim,
-                ["-1", "01", "1.5", "", "1e3", "0x1", "+1", "99999999999999999999"],
+                ["-1", "01", "1.5", "", "1e3", "0x1", "+1", "99999999999999999999", "\"1\""],
             ),
         ];
         for (field, other_fields, refused) in cases {
@@ -332,8 +341,8 @@ mod tests {
     }
 
     const FIELDS: &[(&str, &[&str])] = &[
-        ("Event-Id", &["a", "b1", "c%20d", "%zz", "\"q\"", " e "]),
-        ("idempotency-KEY", &["\"a\"", "a", "\"b", "%0a", "c", "d"]),
+        ("Event-Id", &["a", "\"a\"", "c%20d", "%zz", "\"q\"", " \"e\" "]),
+        ("idempotency-KEY", &["\"a\"", "a", "\"b", "%0a", "%22q%22", "\"\""]),
         ("Event-Type", &["a", "trade", "error", "b%C3%A4", "\u{e4}", "c"]),
         ("Event-Key", &["k", "l", "m", "n", " o", "%"]),
         ("Expected-Offset", &["0", "7", "08", "-1", "9999999", "1"]),

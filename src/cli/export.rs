@@ -9,7 +9,8 @@ use std::{
 
 use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
 use strandline_storage::{
     backup::last_segment, error::ReadError, io::real::RealDisk, offset::Offset, reader::ReadQuery,
     selection::Order, stopped::StoppedLog, topic::TopicPattern,
@@ -20,7 +21,7 @@ use super::directory;
 use super::place::Place;
 use super::progress;
 use super::records::{self, Format, Origin};
-use crate::{event_json::push_event, timestamp::TimeText};
+use crate::{event_json::push_event, stream::cursor::Cursor, timestamp::TimeText};
 
 /// Bytes written, and read from a server, at once.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -221,52 +222,79 @@ impl Output<'_> {
         let client = Client::new(&arguments.server).map_err(told)?;
         let query = query_of(arguments);
         if self.format == Format::Cloudevents {
-            let page = client.get(&format!("{query}&from=earliest&limit=1"), &[]).map_err(told)?;
-            let text = page.into_body().read_to_string().map_err(|error| error.to_string())?;
-            let page: Page =
-                serde_json::from_str(&text).map_err(|error| format!("an odd answer: {error}"))?;
-            self.origin.tag = page.tag;
+            self.origin.tag = page(&client, &format!("{query}&from=earliest&limit=1"))?.tag;
         }
         let (mut from, mut is_whole) = (arguments.from, true);
         loop {
             let path = format!("{query}&{}", from_parameter(from));
-            let answer = client.get(&path, &[("Accept", "application/x-ndjson")]).map_err(told)?;
-            let mut next = match from {
-                Place::Offset(offset) => Some(offset),
-                Place::TimeMs(_) => None,
-            };
-            let mut lines =
-                BufReader::with_capacity(BUFFER_BYTES, answer.into_body().into_reader());
-            let mut line = String::new();
-            let broken = loop {
-                line.clear();
-                match lines.read_line(&mut line) {
-                    Ok(0) => return Ok(is_whole),
-                    Ok(_) if line.ends_with('\n') => {}
-                    Ok(_) => break "the answer ends inside a line".to_owned(),
-                    Err(error) => break error.to_string(),
-                }
-                let object = line.trim_end();
-                let place: EventPlace = serde_json::from_str(object)
-                    .map_err(|error| format!("an event that is not one ({error}): {object}"))?;
-                next = Some(Offset::new(place.offset).plus(1));
-                if self.event(object)?.is_break() {
+            match self.read_lines(&client, &path, &mut from)? {
+                Lines::End => return Ok(is_whole),
+                Lines::Cut => {}
+            }
+            // The server cuts an answer where it cannot read on; a page goes so far too, and says where it can
+            // again. Where lines were cut for another reason, it goes on with them.
+            let page = page(&client, &format!("{query}&{}", from_parameter(from)))?;
+            for object in &page.events {
+                if self.event(object.get())?.is_break() {
                     return Ok(is_whole);
                 }
+            }
+            from = match (page.gap, page.next) {
+                (Some(Gap { from, to }), _) => {
+                    self.bar.suspend(|| eprintln!("warning: events from {from} to {to} are lost"));
+                    is_whole = false;
+                    Place::Offset(Offset::new(to))
+                }
+                (None, Some(_)) => match Cursor::parse(&page.cursor) {
+                    Ok(cursor) => Place::Offset(cursor.next()),
+                    Err(_) => return Err(format!("an odd cursor: {}", page.cursor)),
+                },
+                (None, None) => return Ok(is_whole),
             };
-            // The server ends an answer like that where it cannot read on; a page says where it can again.
-            let Some(next) = next else { return Err(format!("the answer broke off: {broken}")) };
-            let page = client.get(&format!("{query}&from={next}&limit=1"), &[]).map_err(told)?;
-            let text = page.into_body().read_to_string().map_err(|error| error.to_string())?;
-            let page: Page =
-                serde_json::from_str(&text).map_err(|error| format!("an odd answer: {error}"))?;
-            let Some(gap) = page.gap else { return Err(format!("the answer broke off: {broken}")) };
-            let Gap { from: lost_from, to } = gap;
-            self.bar.suspend(|| eprintln!("warning: events from {lost_from} to {to} are lost"));
-            is_whole = false;
-            from = Place::Offset(Offset::new(to));
         }
     }
+
+    /// Writes events of the history at `path`, line by line; `from` becomes where it goes on.
+    fn read_lines(
+        &mut self,
+        client: &Client,
+        path: &str,
+        from: &mut Place,
+    ) -> Result<Lines, String> {
+        let answer = client.get(path, &[("Accept", "application/x-ndjson")]);
+        let body = answer.map_err(|error| error.to_string())?.into_body();
+        let mut lines = BufReader::with_capacity(BUFFER_BYTES, body.into_reader());
+        let mut line = String::new();
+        loop {
+            line.clear();
+            match lines.read_line(&mut line) {
+                Ok(0) => return Ok(Lines::End),
+                Ok(_) if line.ends_with('\n') => {}
+                Ok(_) | Err(_) => return Ok(Lines::Cut),
+            }
+            let object = line.trim_end();
+            let place: EventPlace = serde_json::from_str(object)
+                .map_err(|error| format!("an event that is not one ({error}): {object}"))?;
+            *from = Place::Offset(Offset::new(place.offset).plus(1));
+            if self.event(object)?.is_break() {
+                return Ok(Lines::End);
+            }
+        }
+    }
+}
+
+/// How an answer of lines ended.
+enum Lines {
+    /// Properly, or nobody reads them any more.
+    End,
+    /// It broke off.
+    Cut,
+}
+
+fn page(client: &Client, path: &str) -> Result<Page, String> {
+    let answer = client.get(path, &[]).map_err(|error| error.to_string())?;
+    let text = BufReader::with_capacity(BUFFER_BYTES, answer.into_body().into_reader());
+    serde_json::from_reader(text).map_err(|error| format!("an odd answer: {error}"))
 }
 
 /// The history's path with all that does not change from one request to the next.
@@ -306,6 +334,9 @@ struct EventPlace {
 #[derive(Deserialize)]
 struct Page {
     tag: String,
+    events: Vec<Box<RawValue>>,
+    cursor: String,
+    next: Option<IgnoredAny>,
     gap: Option<Gap>,
 }
 

@@ -71,7 +71,7 @@ impl Reader<'_> {
                 self.outbox.push(Item::Pending(Box::pin(answer)));
                 Next::Close
             }
-            Err(BodyFault::Cut) => Next::Close,
+            Err(BodyFault::Lost) => Next::Close,
         }
     }
 
@@ -108,13 +108,25 @@ impl Reader<'_> {
             if let Err(problem) = lines.room(shard.log()).await {
                 break Err(problem);
             }
-            match self.inbound.fill_body(limits).await {
-                Ok(()) => {}
+            // Inside a line its beginning is kept, which must not be for ever. Between lines nothing is, and
+            // they come when there is something to tell.
+            let filled = match lines.is_between() {
+                true => self.inbound.fill_pausing_body(limits).await,
+                false => self.inbound.fill_body(limits).await.map(|()| true),
+            };
+            match filled {
+                Ok(true) => {}
+                // A client that waits for its next line is told by then if one before it was refused.
+                Ok(false) => {
+                    if let Err(problem) = lines.settle(shard.log()).await {
+                        break Err(problem);
+                    }
+                }
                 Err(BodyFault::Refused(problem)) => {
                     break Err(problem.with("line", lines.line_number()));
                 }
                 // What is on its way goes on; nothing more is appended.
-                Err(BodyFault::Cut) => return Next::Close,
+                Err(BodyFault::Lost) => return Next::Close,
             }
         };
         let is_whole = decoder.is_ended();

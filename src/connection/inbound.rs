@@ -41,8 +41,8 @@ pub(super) struct Inbound<'a> {
     deadline: Deadline,
     /// When something came last, some milliseconds more or less.
     last_came: Instant,
-    /// When a body must have ended; set once the server drains.
-    body_ends: Option<Instant>,
+    /// When something was still to come as the server began to drain.
+    drained: Option<Instant>,
     buffer: Vec<u8>,
     start: usize,
     /// How much the next read asks for at least.
@@ -78,8 +78,8 @@ pub(super) enum Came {
 /// Why a body did not come whole.
 #[derive(Debug)]
 pub(super) enum BodyFault {
-    /// The client ended, or was lost: nobody is there for an answer.
-    Cut,
+    /// The client was lost: nobody is there for an answer.
+    Lost,
     /// The request is refused.
     Refused(Problem),
 }
@@ -98,7 +98,7 @@ impl<'a> Inbound<'a> {
             drain_moved: None,
             deadline: Deadline::default(),
             last_came: Instant::now(),
-            body_ends: None,
+            drained: None,
             buffer: Vec::new(),
             start: 0,
             read_bytes: BUFFER_BYTES_MIN,
@@ -201,6 +201,50 @@ impl<'a> Inbound<'a> {
         }
     }
 
+    /// Waits for more of a head until `deadline`, and once the server drains for `drain_head` at most.
+    pub(super) async fn fill_head(
+        &mut self,
+        deadline: Instant,
+        drain_head: Duration,
+    ) -> io::Result<Came> {
+        if self.is_ended {
+            return Ok(Came::End);
+        }
+        self.make_room();
+        poll_fn(|context| {
+            if self.poll_drained(drain_head, context).is_ready() {
+                return Poll::Ready(Ok(Came::Draining));
+            }
+            if let Poll::Ready(outcome) = self.poll_read(context) {
+                return Poll::Ready(outcome);
+            }
+            self.poll_late(deadline, drain_head, context).map(|()| Ok(Came::Late))
+        })
+        .await
+    }
+
+    /// Ready once `rest` has passed since the server began to drain: what is still to come of a request has
+    /// to come in that time, also where it never stalls.
+    fn poll_drained(&mut self, rest: Duration, context: &mut Context<'_>) -> Poll<()> {
+        ready!(self.poll_drain(context));
+        let began = *self.drained.get_or_insert_with(Instant::now);
+        self.deadline.poll(began + rest, context)
+    }
+
+    /// Ready once `deadline` has passed, unless the time that a drain leaves ends before: of both, the one
+    /// timer rings for the earlier.
+    fn poll_late(
+        &mut self,
+        deadline: Instant,
+        rest: Duration,
+        context: &mut Context<'_>,
+    ) -> Poll<()> {
+        match self.drained {
+            Some(began) if began + rest <= deadline => Poll::Pending,
+            _ => self.deadline.poll(deadline, context),
+        }
+    }
+
     /// Waits for more bytes until `deadline`. When that has passed, `extend` may give a later one.
     pub(super) async fn fill(
         &mut self,
@@ -257,43 +301,41 @@ impl<'a> Inbound<'a> {
         self.start = 0;
     }
 
-    /// Reads on until more of a body has come. Once the server drains, what is still to come of it has to
-    /// come in time, also where it never stalls.
-    pub(super) async fn fill_body(&mut self, limits: &Limits) -> Result<(), BodyFault> {
+    /// Waits for more of a body.
+    async fn wait_for_body(&mut self, limits: &Limits) -> io::Result<Came> {
         if self.is_ended {
-            return Err(BodyFault::Cut);
+            return Ok(Came::End);
         }
         self.make_room();
         let stall = Instant::now() + Duration::from_millis(limits.body_stall_ms);
         let drain_body = Duration::from_millis(limits.drain_body_ms);
-        let came = poll_fn(|context| {
-            if self.poll_drain(context).is_ready() {
-                let ends = *self.body_ends.get_or_insert_with(|| Instant::now() + drain_body);
-                if self.deadline.poll(ends, context).is_ready() {
-                    return Poll::Ready(Ok(Came::Draining));
-                }
+        poll_fn(|context| {
+            if self.poll_drained(drain_body, context).is_ready() {
+                return Poll::Ready(Ok(Came::Draining));
             }
             if let Poll::Ready(outcome) = self.poll_read(context) {
                 return Poll::Ready(outcome);
             }
-            if self.body_ends.is_none_or(|ends| stall < ends) {
-                ready!(self.deadline.poll(stall, context));
-                return Poll::Ready(Ok(Came::Late));
-            }
-            Poll::Pending
-        });
-        match came.await {
-            Ok(Came::Bytes) => Ok(()),
-            Ok(Came::Late) => {
-                let detail = format!("nothing of the body came for {} ms", limits.body_stall_ms);
-                Err(Problem::new(ProblemKind::RequestTimeout, detail).closing().into())
-            }
-            Ok(Came::Draining) => {
-                let detail = "the server is stopping, and the body has not ended";
-                Err(Problem::new(ProblemKind::Draining, detail).closing().into())
-            }
-            Ok(Came::End) | Err(_) => Err(BodyFault::Cut),
+            self.poll_late(stall, drain_body, context).map(|()| Ok(Came::Late))
+        })
+        .await
+    }
+
+    /// Reads on until more of a body has come that may pause where it is: nothing is kept of it. False if
+    /// nothing came for a while; then the peer is asked whether it is still there.
+    pub(super) async fn fill_pausing_body(&mut self, limits: &Limits) -> Result<bool, BodyFault> {
+        match self.wait_for_body(limits).await {
+            Ok(Came::Late) => match self.socket.probe_peer() {
+                Ok(()) => Ok(false),
+                Err(_) => Err(BodyFault::Lost),
+            },
+            came => body_has_come(came, limits).map(|()| true),
         }
+    }
+
+    /// Reads on until more of a body has come.
+    pub(super) async fn fill_body(&mut self, limits: &Limits) -> Result<(), BodyFault> {
+        body_has_come(self.wait_for_body(limits).await, limits)
     }
 
     /// A whole body.
@@ -351,4 +393,26 @@ impl<'a> Inbound<'a> {
             }
         }
     }
+}
+
+/// What a wait for more of a body came to.
+fn body_has_come(came: io::Result<Came>, limits: &Limits) -> Result<(), BodyFault> {
+    let (kind, detail) = match came {
+        Ok(Came::Bytes) => return Ok(()),
+        Ok(Came::Late) => {
+            let detail = format!("nothing of the body came for {} ms", limits.body_stall_ms);
+            (ProblemKind::RequestTimeout, detail)
+        }
+        Ok(Came::Draining) => {
+            let detail = "the server is stopping, and the body has not ended";
+            (ProblemKind::Draining, detail.to_owned())
+        }
+        // It may have ended its side alone, and reads.
+        Ok(Came::End) => {
+            let detail = "the connection ended before the body did";
+            (ProblemKind::InvalidBody, detail.to_owned())
+        }
+        Err(_) => return Err(BodyFault::Lost),
+    };
+    Err(Problem::new(kind, detail).closing().into())
 }

@@ -18,7 +18,7 @@ use crate::{
         route::{Change, Operation},
     },
     monitoring, pages,
-    problem::{Problem, ProblemKind},
+    problem::Problem,
     reading::{self, Reading},
     settings::{self, ChangeForm},
     stream::live::LiveLog,
@@ -84,11 +84,7 @@ impl Reader<'_> {
         head: &Head,
     ) -> Result<(ChangeForm, BodyDecoder), Problem> {
         let form = ChangeForm::new(change.clone(), head)?;
-        if form.has_body() && head.body_length() == BodyLength::Unstated {
-            let detail = "settings are a body with Content-Length, or sent in chunks";
-            return Err(Problem::new(ProblemKind::LengthRequired, detail));
-        }
-        let decoder = BodyDecoder::new(head.body_length(), form.body_limit())?;
+        let decoder = form.decoder(head)?;
         Ok((form, decoder))
     }
 
@@ -100,12 +96,7 @@ impl Reader<'_> {
         body_has_come: bool,
     ) -> Begun {
         let form = form.and_then(|form| {
-            if head.body_length() == BodyLength::Unstated {
-                let detail = "an append states Content-Length, or is sent in chunks";
-                return Err(Problem::new(ProblemKind::LengthRequired, detail));
-            }
-            let decoder =
-                BodyDecoder::new(head.body_length(), form.body_limit(self.shard.config()))?;
+            let decoder = form.decoder(head, self.shard.config())?;
             Ok((form, decoder))
         });
         let (form, decoder) = match form {

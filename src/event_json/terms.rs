@@ -1,7 +1,7 @@
 //! What the head of an append asks for beside its events: to happen once, or on a condition.
 //!
 //! ```text
-//! Event-Id, Idempotency-Key       of the one event; the second may stand in quotes
+//! Event-Id, Idempotency-Key       of the one event, in quotes or not
 //! Expected-Offset: 42             of the topic, or with ?scope=log of the log
 //! Producer-Id, -Epoch, -Seq       all three: who sends it, and the how-manieth of its appends it is
 //! ```
@@ -78,7 +78,7 @@ impl Terms {
         match field {
             // Both spellings may give it, if they agree.
             TermField::EventId | TermField::IdempotencyKey => {
-                let id = parse_id(field, name, value)?;
+                let id = parse_id(name, value)?;
                 if *self.event_id.get_or_insert(id.clone()) != id {
                     return Err(invalid(name, "gives another id than the field before it"));
                 }
@@ -155,14 +155,10 @@ pub fn producer_and_id() -> Problem {
     invalid("Producer-Id", "and an event id say twice when an append is a duplicate: use one")
 }
 
-/// The id that the field of this name gives; in `Idempotency-Key` it may stand in quotes.
-pub(super) fn parse_id(field: TermField, name: &str, value: &[u8]) -> Result<EventId, Problem> {
-    let inner = match field {
-        TermField::IdempotencyKey => {
-            value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""))
-        }
-        _ => None,
-    };
+/// The id that the field of this name gives. Both spellings take off a pair of quotes around it, or a retry
+/// in the other one would be another event; quotes that belong to an id are percent-encoded.
+pub(super) fn parse_id(name: &str, value: &[u8]) -> Result<EventId, Problem> {
+    let inner = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
     let text = decoded(name, inner.unwrap_or(value))?;
     EventId::parse(&text).map_err(|error| name_problem(name, &text, &error))
 }
@@ -208,17 +204,26 @@ mod tests {
         assert_eq!(id(&[("Event-Id", "a%20b%E2%82%AC")]).as_deref(), Ok("a b€"));
         assert_eq!(id(&[("idempotency-key", "\"8e03\"")]).as_deref(), Ok("8e03"));
         assert_eq!(id(&[("Idempotency-Key", "8e03")]).as_deref(), Ok("8e03"));
-        assert_eq!(id(&[("Event-Id", "\"8e03\"")]).as_deref(), Ok("\"8e03\""), "part of the id");
-        assert_eq!(id(&[("Idempotency-Key", "\"a"), ("Event-Id", "\"a")]).as_deref(), Ok("\"a"));
+        assert_eq!(id(&[("Event-Id", "\"8e03\"")]).as_deref(), Ok("8e03"));
+        assert_eq!(id(&[("Event-Id", "%228e03%22")]).as_deref(), Ok("\"8e03\""), "part of the id");
+        assert_eq!(id(&[("Event-Id", "\"\"a\"\"")]).as_deref(), Ok("\"a\""), "one pair");
+        for value in ["\"a", "a\"", "\"", "a\"b", "\"%22"] {
+            let both = [("Idempotency-Key", value), ("Event-Id", value)];
+            let whole = value.replace("%22", "\"");
+            assert_eq!(id(&both).as_deref(), Ok(whole.as_str()), "no pair");
+        }
         assert_eq!(id(&[("Event-Id", "a"), ("Idempotency-Key", "\"a\"")]).as_deref(), Ok("a"));
         for fields in [
             [("Event-Id", "a"), ("Idempotency-Key", "\"b\"")],
             [("Event-Id", "a"), ("Event-Id", "b")],
+            [("Event-Id", "%22a%22"), ("Idempotency-Key", "\"a\"")],
         ] {
             assert_eq!(id(&fields), Err(ProblemKind::InvalidHeader), "{fields:?}");
         }
-        for value in ["", "\"\"", "%0A", "%20a", &"i".repeat(257)] {
-            assert_eq!(id(&[("Idempotency-Key", value)]), Err(ProblemKind::InvalidName), "{value}");
+        for value in ["", "\"\"", "%0A", "%20a", "\" a\"", &"i".repeat(257)] {
+            for name in ["Idempotency-Key", "Event-Id"] {
+                assert_eq!(id(&[(name, value)]), Err(ProblemKind::InvalidName), "{name}: {value}");
+            }
         }
         assert_eq!(id(&[("Event-Id", "%ff")]), Err(ProblemKind::InvalidHeader));
     }

@@ -32,7 +32,7 @@ pub enum ValueField {
     /// `Event-Key`
     Key,
     /// `Event-Id` or `Idempotency-Key`
-    Id(TermField),
+    Id,
     /// `Expected-Offset`
     ExpectedOffset,
     /// `Producer-Seq`
@@ -45,9 +45,7 @@ impl FieldUse {
         FieldUse::Value(match Field::of(name) {
             Field::EventType => ValueField::Type,
             Field::EventKey => ValueField::Key,
-            Field::Term(id @ (TermField::EventId | TermField::IdempotencyKey)) => {
-                ValueField::Id(id)
-            }
+            Field::Term(TermField::EventId | TermField::IdempotencyKey) => ValueField::Id,
             Field::Term(TermField::ExpectedOffset) => ValueField::ExpectedOffset,
             Field::Term(TermField::ProducerSeq) => ValueField::ProducerSeq,
             Field::Term(TermField::ProducerId | TermField::ProducerEpoch)
@@ -77,7 +75,7 @@ impl FieldValues {
         match field {
             ValueField::Type => self.event_type = Some(parse_type("", value).ok()?),
             ValueField::Key => self.key = Some(parse_key("", value).ok()?),
-            ValueField::Id(field) => self.id = Some(parse_id(field, "", value).ok()?),
+            ValueField::Id => self.id = Some(parse_id("", value).ok()?),
             ValueField::ExpectedOffset => {
                 self.expected_offset = Some(number("", value, u64::MAX).ok()?);
             }

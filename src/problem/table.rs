@@ -151,7 +151,7 @@ problems! {
     LengthRequired 411 "length-required" "The request states no length"
         means "The request has neither Content-Length nor Transfer-Encoding."
         advice "Send one of them; `Content-Length: 0` if the body is empty."
-    OffsetMismatch 412 "offset-mismatch" "The topic has moved on"
+    OffsetMismatch 412 "offset-mismatch" "Another offset comes next"
         means "The next offset of the topic, or with `scope=log` of the log, is not the one that Expected-Offset states."
         advice "Read what has come since, decide again, and retry with the `expected_offset` of this answer."
     EventTooLarge 413 "event-too-large" "The event is too large"

@@ -136,6 +136,17 @@ def test_ndjson(server, topic):
     assert [json.loads(line)["data"] for line in body.decode().splitlines()] == list(range(499, 492, -1))
 
 
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_behind_an_append_on_its_connection(server, topic, accept):
+    """what is asked for behind an append, on its connection, finds its event"""
+    for number in range(20):
+        body = b"%d" % number
+        append = b"POST /api/v1/topics/%s/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (topic.encode(), len(body), body)
+        page = f"GET {HISTORY}?topic={topic}&order=desc&limit=1 HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\nConnection: close\r\n\r\n".encode()
+        answer = server.exchange(append + page)
+        assert b'"data":%d' % number in answer, (number, answer)
+
+
 def test_head(server, topic):
     """`HEAD`: `Log-Earliest`, `Log-Durable`"""
     offset = server.append(topic, "x")

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import os
 import pathlib
 import random
@@ -234,6 +235,28 @@ def test_one_flipped_bit_in_a_sealed_segment():
         page = server.json("GET", page["next"])[1]
         got += [event["data"] for event in page["events"]]
     assert got == seen
+    server.kill()
+    shutil.rmtree(server.data)
+
+
+def test_an_export_names_a_gap_and_goes_on():
+    """Events that cannot be read are named on standard error, and the rest follows: of a server as of its directory"""
+    server, first = sealed()
+    flip(first, first.read_bytes().index(b"000150xxx"))
+    export = lambda *arguments: subprocess.run([binary(), "export", *arguments], capture_output=True, text=True, timeout=60)
+    stopped = export("--data", server.data)
+    events = [json.loads(line) for line in stopped.stdout.splitlines()]
+    assert stopped.returncode == 1 and len(events) > 200 and events[-1]["data"] == "after"
+    server.start()
+    gap = server.json("GET", "/api/v1/events/history?limit=10000")[1]["gap"]
+    running = export("--url", server.base)
+    assert running.stdout == stopped.stdout and running.returncode == 1
+    assert f"warning: events from {gap['from']} to {gap['to']} are lost" in running.stderr, running.stderr
+    of_topic = export("--url", server.base, "--topic", events[0]["topic"], "--from", "3")
+    assert [json.loads(line) for line in of_topic.stdout.splitlines()] == [event for event in events[3:] if event["topic"] == events[0]["topic"]]
+    assert of_topic.returncode == 1 and "are lost" in of_topic.stderr
+    cloud = export("--url", server.base, "--format", "cloudevents")
+    assert len(json.loads(cloud.stdout)) == len(events) and cloud.returncode == 1
     server.kill()
     shutil.rmtree(server.data)
 

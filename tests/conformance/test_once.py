@@ -66,11 +66,20 @@ def test_a_duplicate_with_return_minimal(server, topic):
 
 
 def test_the_other_spelling_of_an_id(server, topic):
-    """other spelling `Idempotency-Key`, quotes around it stripped; two that differ: 400; values are percent-encoded UTF-8"""
+    """other spelling `Idempotency-Key`; of both a pair of quotes around it is stripped; two that differ: 400; values are percent-encoded UTF-8"""
     first = post(server, path(topic), Event_Id=f"{topic}-%C3%A9")
     assert post(server, path(topic), Idempotency_Key=f'"{topic}-%C3%A9"')[2]["duplicate"] is True
     assert post(server, path(topic), Idempotency_Key=f"{topic}-%C3%A9", Event_Id=f"{topic}-%C3%A9")[2]["offset"] == first[2]["offset"]
+    for again in ({"Event_Id": f'"{topic}-%C3%A9"'}, {"Event_Id": f'"{topic}-%C3%A9"', "Idempotency_Key": f'"{topic}-%C3%A9"'}):
+        assert post(server, path(topic), **again)[2]["duplicate"] is True, again
     assert post(server, path(topic), Idempotency_Key="a", Event_Id="b")[0] == 400
+    # Heads of a shape that the server has learnt mean the same, and quotes that belong to an id are encoded.
+    other = f"{topic}/2"
+    for number in range(6):
+        first, quoted = (post(server, path(other), Event_Id=value.format(f"{topic}-{number}"))[2] for value in ("{}", '"{}"'))
+        assert quoted["offset"] == first["offset"] and quoted["duplicate"] is True, (first, quoted)
+        assert "duplicate" not in post(server, path(other), Event_Id=f"%22{topic}-{number}%22")[2]
+    assert [event["id"] for event in events(server, other)][:2] == [f"{topic}-0", f'"{topic}-0"']
     assert events(server, topic)[0]["id"] == f"{topic}-é" and len(events(server, topic)) == 1
 
 

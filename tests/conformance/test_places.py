@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from harness import Server, binary
-from wire import Sse, Ws, problem
+from wire import Sse, Ws, problem, status_of
 
 APPEND = "/api/v1/topics/places/events"
 
@@ -55,7 +55,7 @@ def test_a_page_of_an_allowed_origin_can_read_the_refusal(full):
 
 
 @pytest.mark.parametrize("method,path,body", [
-    ("POST", APPEND, b"x"), ("POST", "/api/v1/events", b"[]"), ("POST", APPEND, b"x" * (2 << 20)),
+    ("POST", APPEND, b"x"), ("POST", "/api/v1/events", b"[]"), ("POST", APPEND, b"x" * (900 << 10)),
     ("GET", "/api/v1/events/history", None), ("GET", "/api/v1/topics", None), ("GET", "/", None),
 ])
 def test_the_rest_is_503(full, method, path, body):
@@ -86,6 +86,32 @@ def test_4xx_stays_where_a_retry_cannot_mend_it(full):
     assert full.request("GET", "/nothing")[0] == 404
     assert full.request("DELETE", "/api/v1/events")[0] == 405
     assert full.request("GET", "/livez", headers={"Host": "evil.example"})[0] == 421
+
+
+@pytest.mark.parametrize("method,path,headers,status,slug", [
+    ("GET", "/api/v1/events/stream?foo=1", {}, 400, "unknown-parameter"),
+    ("GET", "/api/v1/events/stream?foo=1", {"Accept": "text/event-stream"}, 400, "unknown-parameter"),
+    ("GET", "/sse?from=never", {}, 400, "invalid-parameter"),
+    ("GET", "/sse?where=data.a%20==", {}, 400, "invalid-filter"),
+    ("GET", "/sse?log=other", {}, 404, "log-not-found"),
+    ("GET", "/sse", {"Accept": "text/html"}, 406, "not-acceptable"),
+    ("GET", "/ws", {}, 426, "upgrade-required"),
+    ("GET", "/api/v1/events/history?limit=0", {}, 400, "invalid-parameter"),
+    ("GET", "/api/v1/topics?foo=1", {}, 400, "unknown-parameter"),
+    ("POST", APPEND + "?foo=1", {"Content-Length": "0"}, 400, "unknown-parameter"),
+    ("POST", APPEND, {"Event-Id": "%", "Content-Length": "0"}, 400, "invalid-header"),
+    ("POST", APPEND, {"Content-Encoding": "gzip", "Content-Length": "0"}, 415, "unsupported-encoding"),
+    ("POST", APPEND, {"Content-Length": str(2 << 20)}, 413, "event-too-large"),
+    ("POST", APPEND, {}, 411, "length-required"),
+    ("PUT", "/api/v1/topics/places?foo=1", {"Content-Length": "0"}, 400, "unknown-parameter"),
+    ("PUT", "/api/v1/topics/places", {}, 411, "length-required"),
+    ("POST", "/api/v1/topics/places/trim", {"Content-Length": "0"}, 400, "invalid-parameter"),
+])
+def test_what_is_4xx_anyway_is_answered_as_ever(full, method, path, headers, status, slug):
+    """All places taken: the health paths, a preflight and what is 4xx anyway are answered as ever"""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    answer = full.exchange(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n".encode(), end_write=True)
+    assert status_of(answer) == status and f'"/problems/{slug}"'.encode() in answer, answer
 
 
 def test_who_has_a_place_is_served_as_ever(full):

@@ -154,6 +154,45 @@ fn pipelined_requests_are_answered_in_order() {
 
 /// "Who got an acknowledgement finds the event everywhere."
 #[test]
+fn what_is_read_behind_an_append_has_it() {
+    for shards in [1, 2] {
+        let dir = TestDir::new();
+        let server = dir.start(shards);
+        let mut stream = connect(&server);
+        let mut rest = Vec::new();
+        for round in 0..20 {
+            let targets = [
+                "/api/v1/events/history?topic=a&order=desc&limit=1",
+                "/api/v1/topics/a",
+                "/api/v1/topics",
+                "/api/v1/logs/main",
+            ];
+            let gets =
+                targets.map(|target| format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            // The page stands first too: then nothing else waits before it.
+            let requests =
+                append_request("a", "1") + &gets[0] + &append_request("a", "2") + &gets.concat();
+            stream.write_all(requests.as_bytes()).expect("sent");
+            let mut answer = |place: &str| {
+                let body = read_answer(&mut stream, &mut rest).1;
+                let value: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+                value.pointer(place).and_then(serde_json::Value::as_u64).expect(&body)
+            };
+            let first = round * 2;
+            assert_eq!(answer("/offset"), first);
+            // Both may have become readable with one write.
+            assert!(answer("/events/0/offset") >= first, "the page behind the first");
+            assert_eq!(answer("/offset"), first + 1);
+            assert_eq!(answer("/events/0/offset"), first + 1, "the page behind both");
+            assert_eq!(answer("/last"), first + 1);
+            assert_eq!(answer("/topics/0/last"), first + 1);
+            assert_eq!(answer("/durable"), first + 2);
+        }
+    }
+}
+
+/// ... and whoever asks elsewhere, once it is acknowledged.
+#[test]
 fn an_acknowledged_event_is_found_on_every_shard() {
     let dir = TestDir::new();
     let server = dir.start(2);
@@ -201,23 +240,97 @@ fn a_refusal_can_be_read_by_who_is_still_sending() {
     assert_eq!(stream.read_to_end(&mut Vec::new()).expect("a proper end"), 0);
 }
 
-/// "A body cut short appends nothing."
+/// "A body cut short appends nothing", and whoever can still read is told so.
 #[test]
 fn a_body_that_is_cut_appends_nothing() {
     let dir = TestDir::new();
     let server = dir.start(1);
-    for request in [
-        "POST /api/v1/topics/a/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello",
-        "POST /api/v1/topics/a/events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-    ] {
+    let cut = |request: &str| {
         let mut stream = connect(&server);
         stream.write_all(request.as_bytes()).expect("sent");
         stream.shutdown(std::net::Shutdown::Write).expect("cut");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("closed");
-        assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+        let (status, body) = read_answer(&mut stream, &mut Vec::new());
+        assert!(status == 400 && body.contains("\"/problems/invalid-body\""), "{body}");
+        assert_eq!(stream.read_to_end(&mut Vec::new()).expect("a proper end"), 0);
+        body
+    };
+    for request in [
+        "POST /api/v1/topics/a/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello",
+        "POST /api/v1/topics/a/events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "PUT /api/v1/topics/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{",
+    ] {
+        cut(request);
     }
     assert_eq!(append(&server, "a", "whole"), 0);
+    let body = cut(&(LINES.to_owned() + "5\r\n1\n2\n3\r\n"));
+    assert_eq!(
+        (member(&body, "line"), member(&body, "appended"), member(&body, "last")),
+        (3, 2, 2)
+    );
+    assert_eq!(append(&server, "a", "whole"), 3);
+}
+
+/// The head of an append of lines in chunks.
+const LINES: &str = "POST /api/v1/topics/a/events HTTP/1.1\r\nHost: localhost\r\n\
+                     Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// "lines .. any length, streamed": between lines a client may be silent as long as it likes, and is asked
+/// whether it is there; inside one it may not, wherever the chunks begin and end.
+#[test]
+fn lines_come_when_there_is_something_to_tell() {
+    let dir = TestDir::new();
+    let mut config = dir.config(1);
+    config.limits.body_stall_ms = 200;
+    let server = Server::start(config).expect("a server");
+    let silence = Duration::from_millis(900);
+    let sized = LINES.replace("Transfer-Encoding: chunked", "Content-Length: 4");
+    for (head, parts, last) in [
+        (LINES, &["", "2\r\n1\n\r\n", "2\r\n2\n\r\n0\r\n\r\n"][..], 1),
+        (LINES, &["4\r\n1\n", "2\n\r\n0\r\n\r\n"], 3),
+        (LINES, &["1\r\n1\r\n3\r\n\n2\n", "\r\n", "0\r\n\r\n"], 5),
+        (sized.as_str(), &["1\n", "2\n"], 7),
+    ] {
+        let mut stream = connect(&server);
+        let mut answer = Vec::new();
+        stream.write_all(head.as_bytes()).expect("sent");
+        for part in parts {
+            stream.write_all(part.as_bytes()).expect("sent");
+            std::thread::sleep(silence);
+            if *part == parts[0] {
+                assert!(is_probed(&stream), "{parts:?}");
+            }
+        }
+        let (status, body) = read_answer(&mut stream, &mut answer);
+        assert_eq!((status, member(&body, "last")), (201, last), "{parts:?}: {body}");
+    }
+    for (parts, line) in [("3\r\n1\n2\r\n", 2), ("1\r\n1\r\n", 1), ("3\r\n1\n \r\n", 2)] {
+        let mut stream = connect(&server);
+        stream.write_all((LINES.to_owned() + parts).as_bytes()).expect("sent");
+        let (status, body) = read_answer(&mut stream, &mut Vec::new());
+        assert_eq!((status, member(&body, "line")), (408, line), "{parts:?}: {body}");
+    }
+    let mut silent = connect(&server);
+    silent.write_all((LINES.to_owned() + "2\r\n1\n\r\n").as_bytes()).expect("sent");
+    std::thread::sleep(silence);
+    let began = Instant::now();
+    let stopping = std::thread::spawn(move || server.stop());
+    let (status, body) = read_answer(&mut silent, &mut Vec::new());
+    assert_eq!((status, member(&body, "appended")), (503, 1), "{body}");
+    drop(silent);
+    stopping.join().expect("no panic").expect("in order");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// Whether the kernel has a timer for the server's end of this connection (proc(5): a 2 in `tr`).
+fn is_probed(stream: &TcpStream) -> bool {
+    let (ours, theirs) = (stream.local_addr().expect("bound"), stream.peer_addr().expect("bound"));
+    let sockets = fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    let ends = [theirs, ours].map(|address| format!(":{:04X}", address.port()));
+    sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|columns| {
+        columns[1].ends_with(&ends[0])
+            && columns[2].ends_with(&ends[1])
+            && columns[5].starts_with("02:")
+    })
 }
 
 /// "10 s for a head": a slow one gets 408, and delays nobody else.
@@ -235,6 +348,28 @@ fn a_slow_head_is_given_up() {
     assert_eq!(status, 408);
     assert!(began.elapsed() >= Duration::from_millis(300), "not before its time");
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// A head of which the rest does not come holds no drain: nothing was promised to it.
+#[test]
+fn half_a_head_does_not_hold_a_drain() {
+    let dir = TestDir::new();
+    let server = dir.start(1);
+    let mut half = connect(&server);
+    half.write_all(b"GET /livez HTTP/1.1\r\nHost: lo").expect("sent");
+    let mut in_time = connect(&server);
+    in_time.write_all(b"GET /livez HTTP/1.1\r\nHost: lo").expect("sent");
+    std::thread::sleep(Duration::from_millis(100));
+    let began = Instant::now();
+    let stopping = std::thread::spawn(move || server.stop());
+    std::thread::sleep(Duration::from_millis(100));
+    in_time.write_all(b"calhost\r\n\r\n").expect("sent");
+    assert_eq!(read_answer(&mut in_time, &mut Vec::new()).0, 200);
+    drop(in_time);
+    assert_eq!(half.read_to_end(&mut Vec::new()).expect("a proper end"), 0, "no answer");
+    drop(half);
+    stopping.join().expect("no panic").expect("in order");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 /// An idle connection is closed without a word, and one that waits for answers is not idle.

@@ -568,6 +568,12 @@ fn a_rotten_part_is_named_and_passed_over_and_never_served() {
     let mut answer = Vec::new();
     std::io::Read::read_to_end(&mut stream, &mut answer).expect("it ends");
     assert!(!answer.ends_with(b"0\r\n\r\n"), "cut without a proper end");
+    let answer = String::from_utf8(answer).expect("text");
+    let offsets = answer.lines().filter_map(|line| line.strip_prefix("{\"offset\":"));
+    let offsets: Vec<u64> = offsets
+        .map(|rest| rest.split(',').next().unwrap_or_default().parse().expect("an offset"))
+        .collect();
+    assert_eq!(offsets, before, "all that stands before it leaves");
 }
 
 /// The same in a segment that still grows: what stands before the damage is served before it is named.
