@@ -132,6 +132,7 @@ impl Server {
         let address = claim.address();
 
         let disk = RealDisk;
+        let was_there = DataDir::open_existing(&disk, &config.data_dir).is_ok();
         let log_dir = DataDir::open(&disk, &config.data_dir)?.create_log_dir(
             &disk,
             DEFAULT_TENANT,
@@ -140,6 +141,13 @@ impl Server {
         let (log, report) = Log::open(disk, &log_dir, config.log.clone(), clock::now())?;
         memory::give_back();
         tell_report(&report);
+        if was_there && report.is_new_tag && report.is_clean {
+            tracing::warn!(
+                dir = %log_dir.display(),
+                "the data directory was there already and holds no log: a new one begins. If there was one, stop the \
+                 server and bring its files back"
+            );
+        }
         let (tag, write_mode) = (*log.tag(), log.write_mode());
         let segments = log.segments().len();
         let shared = Arc::new(LogShared::new(

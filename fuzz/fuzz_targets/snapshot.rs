@@ -1,4 +1,5 @@
-//! Any bytes are a snapshot or an error, and what a snapshot says is read to its end without a panic.
+//! Any bytes are a snapshot or an error, and what a snapshot says is read to its end without a panic. The same of the
+//! end mark, which says as much of a log in two numbers.
 //!
 //! The input is tried as it is, and as sections behind a header whose checksums are right.
 
@@ -6,6 +7,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use strandline_storage::{
+    end_mark::{Latest, SLOT_BYTES},
     offset::Offset,
     once::IdWindow,
     snapshot::{Snapshot, SnapshotError, SnapshotHeader},
@@ -17,6 +19,10 @@ const SECTIONS: usize = 6;
 
 fuzz_target!(|data: &[u8]| {
     let _ = SnapshotHeader::decode(data);
+    mark(data);
+    if let Some(bytes) = with_good_checksum(data) {
+        mark(&bytes);
+    }
     read(data);
     if let Some(bytes) = with_good_checksums(data) {
         read(&bytes);
@@ -41,6 +47,29 @@ fn read(bytes: &[u8]) {
     assert!(end <= snapshot.offset());
     let mut state = LogState::new(IdWindow { events: 1_000, time_ms: 60_000 });
     snapshot.add_to(&mut state);
+}
+
+fn mark(bytes: &[u8]) {
+    if let Ok(Latest { mark, .. }) = Latest::decode(bytes) {
+        assert!(mark.active <= mark.synced);
+        let again = Latest::decode(&mark.encode(1)).expect("what was written is read");
+        assert_eq!(again.mark, mark);
+    }
+}
+
+/// One slot of an end mark, whose fields come from the input.
+fn with_good_checksum(data: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; SLOT_BYTES];
+    bytes[..8].copy_from_slice(b"STRLNEND");
+    bytes[8] = *data.first()? % 3;
+    let fields = &data[1..data.len().min(64)];
+    bytes[16..16 + fields.len()].copy_from_slice(fields);
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..12]);
+    hasher.update(&bytes[16..]);
+    let crc = hasher.finalize();
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    Some(bytes)
 }
 
 /// A snapshot whose offsets and section lengths come from the start of the input, and whose sections are the rest.

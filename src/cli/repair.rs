@@ -26,8 +26,8 @@ use crate::clock;
 A damaged segment is written anew: every event that can be read stays, under its offset, and what cannot is \
 kept as a gap, which readers are told of. So is a segment whose file is missing. A damaged index is made anew \
 from its events. The files that are taken out are kept in `damaged-<ms since 1970>` inside the log's directory. \
-Only where the last file has lost its header, and so nobody knows how far readers had come, does the log get a new \
-tag: readers that come back with an old cursor are told that it is another one (`reset`, `other_log`).
+Only where the end of the log is lost, or the last file has lost its header, and so nobody knows how far readers had \
+come, does the log get a new tag: readers that come back with an old cursor are told that it is another one (`reset`, `other_log`).
 
 If there is a backup, look there first: it may hold what is damaged here.
 
@@ -96,7 +96,7 @@ fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, Directory
         ))?;
         if let Some(tag) = repaired.new_tag {
             say(&format!(
-                "how far readers had come is not known any more: the log's tag is {tag} now"
+                "how far the log and its readers had come is not known any more: the log's tag is {tag} now"
             ))?;
         }
     }

@@ -15,6 +15,7 @@ impl Owner {
                     | Notice::CompactFailed { .. }
                     | Notice::RetireFailed { .. }
                     | Notice::SnapshotFailed { .. }
+                    | Notice::MarkFailed { .. }
             ) {
                 self.shared.metrics().failed_jobs.add(1);
             }
@@ -67,6 +68,14 @@ impl Owner {
                 }
                 Notice::SnapshotFailed { reason } => {
                     tracing::warn!(reason, "a snapshot could not be made; tried again");
+                }
+                Notice::EndMarkDamaged(damage) => tracing::error!(
+                    file = %damage.file.display(),
+                    reason = damage.what,
+                    "the end mark was damaged: whether the log had gone on further cannot be told; it is written anew"
+                ),
+                Notice::MarkFailed { reason } => {
+                    tracing::warn!(reason, "the end mark could not be written; tried again");
                 }
                 Notice::PrepareFailed { reason } => {
                     tracing::warn!(reason, "the next segment could not be prepared; tried again");

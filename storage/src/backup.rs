@@ -8,6 +8,7 @@
 //! snapshots            as they are, up to the offset to which the backup reaches
 //! earliest             as it was then, written anew
 //! not sealed           a .log of the same name with the frames below the synced offset, and no more
+//! end mark             its own
 //! ```
 //! Beside a server nothing is locked, so a file may be gone between listing and linking: it was compacted, or
 //! retention took it. Then all begins anew with another list; what is there already, and still counts, stays.
@@ -22,6 +23,7 @@ use std::{
 use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
     earliest::{self, EARLIEST_FILE_NAME},
+    end_mark::{self, END_MARK_FILE_NAME, EndMark},
     error::{Corruption, OpenError},
     frame::Frame,
     frame::FrameError,
@@ -83,7 +85,10 @@ pub fn back_up_log<D: Disk>(
 ) -> Result<BackedUp, OpenError> {
     let mut attempt = 1;
     loop {
-        let outcome = Backup { disk, from, previous, to, reach, done: BackedUp::default() }.run();
+        let outcome = {
+            let done = BackedUp::default();
+            Backup { disk, from, previous, to, reach, done, last: None }.run()
+        };
         match outcome {
             Err(OpenError::Io { source, .. })
                 if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS_MAX => {}
@@ -105,6 +110,8 @@ struct Backup<'a, D: Disk> {
     to: &'a Path,
     reach: Reach,
     done: BackedUp,
+    /// The first offset of the last segment that was taken.
+    last: Option<Offset>,
 }
 
 impl<D: Disk> Backup<'_, D> {
@@ -120,6 +127,7 @@ impl<D: Disk> Backup<'_, D> {
         }
         let segments = listing::segments_from(&names, begin);
         self.done.end = begin;
+        let mark = self.read_mark(&segments)?;
         for (index, listed) in segments.iter().enumerate() {
             let successor = segments.get(index + 1).map(|next| next.name.base_offset);
             let (from, to) = (self.done.end, listed.name.base_offset);
@@ -134,6 +142,10 @@ impl<D: Disk> Backup<'_, D> {
         {
             // No start would open it either; and what proves the loss would not be in the backup.
             return Err(read::ends_before(self.from, *newest, end));
+        }
+        if let Some(mark) = mark.filter(|mark| mark.synced > end) {
+            let file = self.from.join(END_MARK_FILE_NAME);
+            return Err(OpenError::Corrupt(read::lost_behind(&file, mark.synced, end)));
         }
         for offset in snapshots.iter().filter(|offset| **offset <= end) {
             let name = snapshot::file_name(*offset);
@@ -150,7 +162,25 @@ impl<D: Disk> Backup<'_, D> {
             self.disk.remove_if_there(&path).map_err(OpenError::io("removing", &path))?;
         }
         self.disk.sync_dir(self.to).map_err(OpenError::io("syncing the directory", self.to))?;
+        if let Some(active) = self.last {
+            // Its end is its own, whatever the log goes on to.
+            end_mark::write_anew(self.disk, self.to, &EndMark { active, synced: end })?;
+        }
         Ok(self.done)
+    }
+
+    /// The end mark, of a log that nobody writes: no start would open one that is not all there, and what proves
+    /// the loss would not be in the backup.
+    fn read_mark(&self, segments: &[Listed]) -> Result<Option<EndMark>, OpenError> {
+        if self.reach != Reach::Stopped {
+            return Ok(None);
+        }
+        let mark = end_mark::read_sound(self.disk, self.from)?;
+        let last_base = segments.last().map(|listed| listed.name.base_offset);
+        let Some((name, synced)) = end_mark::missing(mark, last_base) else { return Ok(mark) };
+        let (file, position) = (self.from.join(name.log_file_name()), Position::default());
+        let what = end_mark::lost_with_last(synced);
+        Err(OpenError::Corrupt(Corruption { file, position, what }))
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<String>, OpenError> {
@@ -174,6 +204,7 @@ impl<D: Disk> Backup<'_, D> {
         let Some(index) = index else {
             if !matches!(self.reach, Reach::Synced(limit) if name.base_offset > limit) {
                 self.unsealed(name, successor)?;
+                self.last = Some(name.base_offset);
                 wanted.push(log_name);
             }
             return Ok(());
@@ -187,6 +218,7 @@ impl<D: Disk> Backup<'_, D> {
         let there = if names.contains(&index_name) { &[] } else { there };
         self.put(&index_name, there, false, None)?;
         wanted.push(index_name);
+        self.last = Some(name.base_offset);
         self.done.end = index.end_offset;
         self.done.tag = Some(index.tag);
         Ok(())

@@ -15,6 +15,7 @@ pub mod config;
 pub mod control;
 pub mod data_dir;
 pub mod earliest;
+pub mod end_mark;
 pub mod error;
 pub mod event;
 pub mod frame;

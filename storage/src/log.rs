@@ -61,6 +61,7 @@ mod compacting;
 mod drive;
 mod jobs;
 mod keeping;
+mod marking;
 mod notice;
 mod opening;
 mod plan;
@@ -71,6 +72,7 @@ use compacting::Compaction;
 pub use compacting::CompactionTotals;
 use jobs::{JobState, Jobs};
 use keeping::Kept;
+use marking::Marked;
 pub use notice::{Notice, Poison};
 pub use plan::{UnsealedPiece, UnsealedPlan, UnsealedRead};
 pub use scrubbing::ScrubTotals;
@@ -130,6 +132,7 @@ pub struct Log<D: Disk> {
     written: Vec<(SegmentName, Weak<D::File>)>,
     scrubbing: Scrubbing<D>,
     snapshots: Snapshots,
+    marked: Marked,
     /// Ids given out, and operations whose outcome is still to come.
     ops: u64,
     outstanding: usize,
@@ -240,13 +243,21 @@ impl<D: Disk> Log<D> {
     pub fn is_closed(&self) -> bool {
         let ended = match self.close {
             Close::Open => false,
-            // A full disk has no place for the last frame: the next start recovers, as after a crash.
-            Close::Draining => {
-                self.poison.is_some() || (self.jobs.disk_full && self.commit.is_still())
+            Close::Draining | Close::Ending => {
+                self.poison.is_some() || (self.is_at_end() && self.is_end_marked())
             }
-            Close::Ending => self.poison.is_some() || self.commit.is_clean(),
         };
         ended && self.outstanding == 0
+    }
+
+    /// Whether nothing more will be written to the log, and all that was is synced.
+    fn is_at_end(&self) -> bool {
+        match self.close {
+            Close::Open => false,
+            // A full disk has no place for the last frame: the next start recovers, as after a crash.
+            Close::Draining => self.jobs.disk_full && self.commit.is_still(),
+            Close::Ending => self.commit.is_clean(),
+        }
     }
 
     /// Lets others open the directory, though this value may live on: once nothing is under way.

@@ -51,6 +51,8 @@ mutations! {
     DeltasNotReplayed = "deltas_not_replayed",
     /// How far limits had reached when a segment was rewritten is not known any more after a start.
     KeptForgotten = "kept_forgotten",
+    /// The end mark says that what is on its way to the disk is synced.
+    MarkAheadOfSync = "mark_ahead_of_sync",
     /// One shard alone learns of what became visible.
     VisibleToOneShard = "visible_to_one_shard",
 }

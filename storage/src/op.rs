@@ -23,6 +23,7 @@ use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
     compact::{CompactJob, CompactOutcome},
     earliest::KeepJob,
+    end_mark::{EndMark, MarkJob},
     error::OpenError,
     group_commit::OpId,
     io::{Access, Disk, DiskFile},
@@ -150,6 +151,8 @@ pub enum Job<D: Disk> {
     Prepare(PrepareJob),
     /// Make that file the active segment.
     Roll(RollJob<D>),
+    /// Write down how far the log has been synced, outside of its segments.
+    Mark(MarkJob),
     /// Write the index of a full segment.
     Seal(SealJob<D>),
     /// Write down how far limits have reached.
@@ -185,6 +188,13 @@ pub enum JobOutcome<D: Disk> {
         next: io::Result<NewFile<D>>,
         /// Its header.
         header: SegmentHeader,
+    },
+    /// Of [`Job::Mark`].
+    Marked {
+        /// What was to be written.
+        mark: EndMark,
+        /// Whether it is, durably.
+        result: io::Result<()>,
     },
     /// Of [`Job::Seal`].
     Sealed(Result<SealOutcome<D>, OpenError>),
@@ -229,6 +239,7 @@ impl<D: Disk> Job<D> {
                 let header = job.header.clone();
                 JobOutcome::Rolled { next: job.run(disk), header }
             }
+            Job::Mark(job) => JobOutcome::Marked { mark: job.mark, result: job.run(disk) },
             Job::Seal(job) => JobOutcome::Sealed(job.run(disk)),
             Job::Close(job) => {
                 job.run();
@@ -259,6 +270,7 @@ impl<D: Disk> Job<D> {
             Job::Extend(_) => "extend",
             Job::Prepare(_) => "prepare",
             Job::Roll(_) => "roll",
+            Job::Mark(_) => "mark",
             Job::Seal(_) => "seal",
             Job::Keep(_) => "keep",
             Job::Retire(_) => "retire",

@@ -18,7 +18,8 @@
 //! A last segment without events gets no `.idx`: the new active segment, which every start begins,
 //! has the same base and is renamed over it.
 //!
-//! A log that ends before any of its snapshots has lost what was synced, and is not opened.
+//! A log that ends before any of its snapshots, or before its end mark, has lost what was synced, and is not opened;
+//! neither is one whose last segment, which the mark names, is not there.
 //!
 //! Invariants:
 //! 1. What is returned is on the device, however it was read.
@@ -29,6 +30,7 @@ use std::{collections::HashSet, io, path::Path};
 
 use crate::{
     config::SyncMode,
+    end_mark::{self, EndMark},
     error::{Corruption, OpenError},
     index::TopicSummary,
     io::{Access, Disk, DiskFile, LockMode},
@@ -94,6 +96,8 @@ pub(crate) struct Recovered<D: Disk> {
     /// Topics that may have fewer events than the table says.
     pub(crate) lessened: HashSet<TopicNumber>,
     pub(crate) snapshot: SnapshotUsed,
+    /// What is wrong with the end mark, if that says nothing.
+    pub(crate) damaged_mark: Option<Corruption>,
     pub(crate) report: OpenReport,
 }
 
@@ -151,11 +155,21 @@ pub(crate) fn recover<D: Disk>(
     };
     let found = found.into_iter().filter(|found| found.name.base_offset >= begin).collect();
     let found = files::newest_generations(disk, dir, found)?;
+    let (mark, damaged_mark) = match end_mark::read(disk, dir)? {
+        Some(Ok(mark)) => (Some(mark), None),
+        Some(Err(damage)) => (None, Some(damage)),
+        None => (None, None),
+    };
     if let Some(damage) = damaged
         && found.first().is_some_and(|first| first.name.base_offset > begin)
     {
         // It alone may say why nothing is there before.
         return Err(OpenError::Corrupt(damage));
+    }
+    let last_base = found.last().map(|found| found.name.base_offset);
+    if let Some((name, synced)) = end_mark::missing(mark, last_base) {
+        let path = dir.join(name.log_file_name());
+        return Err(corrupt(&path, Position::default(), end_mark::lost_with_last(synced)));
     }
     // A log without a sealed segment begins there as well.
     let mut segments = SegmentSet::default();
@@ -169,7 +183,8 @@ pub(crate) fn recover<D: Disk>(
         lessened: HashSet::new(),
         end: begin,
         last_time_ms: 0,
-        synced_end: snapshots.first().copied().unwrap_or_default(),
+        snapshots: &snapshots,
+        mark,
         is_known: false,
         behind: SnapshotUsed::default(),
         scanned: Vec::new(),
@@ -198,7 +213,7 @@ pub(crate) fn recover<D: Disk>(
             return Err(corrupt(&path, Position::default(), what));
         }
     }
-    recovery.check_end(&snapshots)?;
+    recovery.check_end()?;
     if !recovery.scanned.is_empty() {
         disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
     }
@@ -236,6 +251,7 @@ pub(crate) fn recover<D: Disk>(
         state: recovery.state,
         lessened: recovery.lessened,
         snapshot: recovery.behind,
+        damaged_mark,
         end: recovery.end,
         last_time_ms: recovery.last_time_ms,
         report,
@@ -258,8 +274,10 @@ struct Recovery<'a, D: Disk> {
     lessened: HashSet<TopicNumber>,
     end: Offset,
     last_time_ms: u64,
-    /// Everything below was synced, as there is a snapshot of it.
-    synced_end: Offset,
+    /// The offsets of the snapshots, the newest first. Everything below was synced,
+    snapshots: &'a [Offset],
+    /// and everything below the synced offset of the end mark.
+    mark: Option<EndMark>,
     /// The segment that is taken in lies below the snapshot, which has taken in what it says.
     is_known: bool,
     behind: SnapshotUsed,

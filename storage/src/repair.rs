@@ -13,11 +13,13 @@
 //! the last one, which holds no frame more   it goes whole, and the log has another tag
 //! an older generation beside a sound one    it goes: a repair before was interrupted
 //! a snapshot is damaged, or not readable    it goes: the one before it and the indexes say the same
-//! the log ends before a snapshot of it      a gap frame for what lies between
+//! the log ends before a snapshot of it, or  a gap frame for what lies between
+//! before its end mark
+//! its end mark is damaged                   it goes: a start writes another
 //! ```
 //! Offsets never change, and a gap is named to whoever reads over it. So the log keeps its tag, and cursors
-//! stay good, but where its end is lost and offsets will be given out a second time, or where the header of
-//! its last segment is, which alone says whether readers may have seen more.
+//! stay good, but where its end is lost, so that nobody knows whether offsets will be given out a second time, or
+//! where the header of its last segment is, which alone says whether readers may have seen more.
 //!
 //! What goes is moved into a directory `damaged-<ms since 1970>` inside the log's, *after* what replaces it
 //! has its name and is synced. After a crash in between both generations are there: the log is not opened,
@@ -32,7 +34,9 @@ use std::{
 use crate::{
     clock::Now,
     config::SyncMode,
+    end_mark::{self, EndMark},
     error::{Corruption, OpenError},
+    index::IndexHeader,
     io::{Disk, LockMode},
     log::NEXT_FILE_NAME,
     offset::{Offset, Position},
@@ -65,8 +69,12 @@ pub struct RepairPlan {
     /// In the order of the log.
     pub steps: Vec<Step>,
     /// Damage that no repair can mend: frames that contradict those of other segments, segments that
-    /// overlap. With any of it nothing is done.
+    /// overlap, files that do not belong to the log. With any of it nothing is done.
     pub beyond: Vec<Corruption>,
+    /// The log's tag from then on, if its end is lost.
+    new_tag: Option<Tag>,
+    /// How far the log had been synced at least, by what is outside of its segments.
+    synced: Offset,
 }
 
 /// What a repair does about one segment.
@@ -103,7 +111,7 @@ pub enum Action {
     Abandon,
     /// It goes: the next generation holds all of it.
     Discard,
-    /// A snapshot goes: the log is opened from another, or from its indexes.
+    /// A snapshot goes: the log is opened from another, or from its indexes. Or the end mark does.
     SetAside,
 }
 
@@ -152,8 +160,14 @@ pub fn repair<D: Disk>(disk: &D, dir: &Path, now: Now) -> Result<Option<Repaired
     if plan.steps.is_empty() || !plan.beyond.is_empty() {
         return Ok(None);
     }
-    let mut repair =
-        Repair { disk, dir, now, aside: Aside::create(disk, dir, now)?, new_tag: None };
+    let mut repair = Repair {
+        disk,
+        dir,
+        now,
+        aside: Aside::create(disk, dir, now)?,
+        new_tag: plan.new_tag,
+        synced: plan.synced,
+    };
     // What an interrupted one left goes first: its name may be needed.
     let (discarded, others): (Vec<_>, Vec<_>) =
         plan.steps.iter().partition(|step| step.action == Action::Discard);
@@ -188,28 +202,60 @@ impl<D: Disk> Planner<'_, D> {
         let end = begin.unwrap_or_default();
         let plan = RepairPlan::default();
         let mut planner = Planner { disk, dir, plan, end, tag: None, snapshots, is_forgotten };
-        let segments = planner.list(&names)?;
+        let mark = planner.read_mark()?;
+        let newest = planner.snapshots.first().copied().unwrap_or_default();
+        planner.plan.synced = mark.map_or(newest, |mark| mark.synced.max(newest));
+        let mut segments = planner.list(&names)?;
+        let last_base = segments.last().map(|files| files.name.base_offset);
+        segments
+            .extend(end_mark::missing(mark, last_base).map(|(name, _)| SegmentFiles::none(name)));
         for files in &segments {
             planner.tag = planner.tag.or(planner.tag_of(files)?);
         }
         for (index, files) in segments.iter().enumerate() {
-            let successor = segments.get(index + 1).map(|next| next.name.base_offset);
+            // A file that only has the name of a segment says nothing of where the one before it ends.
+            let successor = match segments.get(index + 1) {
+                Some(next) if next.has_index || planner.shows_where_it_belongs(next)? => {
+                    Some(next.name.base_offset)
+                }
+                _ => None,
+            };
             planner.segment(files, successor)?;
         }
         planner.check_snapshots()?;
         Ok(planner.plan)
     }
 
+    /// What the end mark says, if it is sound; else it goes.
+    fn read_mark(&mut self) -> Result<Option<EndMark>, OpenError> {
+        let damage = match end_mark::read(self.disk, self.dir) {
+            Ok(read) => match read.transpose() {
+                Ok(mark) => return Ok(mark),
+                Err(damage) => damage,
+            },
+            Err(OpenError::Io { source, file, .. }) => {
+                let what = format!("it cannot be read: {source}");
+                Corruption { file, position: Position::default(), what }
+            }
+            Err(error) => return Err(error),
+        };
+        let (action, name) = (Action::SetAside, SegmentName::first_generation(Offset::ZERO));
+        self.plan.steps.push(Step { damage, action, name, successor: None });
+        Ok(None)
+    }
+
     /// Up to where a segment from `base` on may go of which nothing is known: no segment goes over a snapshot, and
-    /// behind the last one alone a snapshot knows that the log went on.
+    /// behind the last one alone a snapshot or the end mark knows that the log went on.
     fn bound(&self, base: Offset, successor: Option<Offset>) -> Option<Offset> {
         let snapshot = self.snapshots.iter().rev().find(|offset| **offset > base).copied();
-        successor.into_iter().chain(snapshot).min()
+        let known = successor.into_iter().chain(snapshot).min();
+        known.or(Some(self.plan.synced).filter(|synced| *synced > base))
     }
 
     fn check_snapshots(&mut self) -> Result<(), OpenError> {
-        if let Some(to) = self.snapshots.first().copied() {
-            self.fill(to, "the files at the end are missing, or cut");
+        if self.end < self.plan.synced {
+            let tag = self.end_tag();
+            self.fill(self.plan.synced, "the files at the end are missing, or cut", tag);
         }
         for offset in self.snapshots.clone() {
             let damage = match read::read(self.disk, self.dir, offset) {
@@ -230,7 +276,7 @@ impl<D: Disk> Planner<'_, D> {
     }
 
     /// What is missing up to an offset becomes gaps.
-    fn fill(&mut self, to: Offset, why: &str) {
+    fn fill(&mut self, to: Offset, why: &str, tag: Tag) {
         while self.end < to {
             let from = self.end;
             let until = self.bound(from, Some(to)).unwrap_or(to);
@@ -238,7 +284,7 @@ impl<D: Disk> Planner<'_, D> {
             let name = SegmentName::first_generation(from);
             let file = self.dir.join(name.log_file_name());
             let damage = Corruption { file, position: Position::default(), what: lost.to_string() };
-            let (action, successor) = (Action::Fill { lost, tag: self.any_tag() }, Some(until));
+            let (action, successor) = (Action::Fill { lost, tag }, Some(until));
             self.plan.steps.push(Step { damage, action, name, successor });
             self.end = until;
         }
@@ -284,7 +330,7 @@ impl<D: Disk> Planner<'_, D> {
         if index.is_stub() || !files.has_log {
             return Ok(index.is_stub());
         }
-        let damaged = Damaged::open(self.disk, self.dir, files.name, true, None)?;
+        let damaged = Damaged::open(self.disk, self.dir, files.name, true, None, self.plan.synced)?;
         let header = damaged.header.as_ref().filter(|_| damaged.has_good_header);
         Ok(header.is_some_and(|header| index.belongs_to(header)))
     }
@@ -305,19 +351,32 @@ impl<D: Disk> Planner<'_, D> {
         successor: Option<Offset>,
     ) -> Result<(), OpenError> {
         let base = files.name.base_offset;
+        if base > self.end && !self.shows_where_it_belongs(files)? {
+            let what = format!(
+                "the log ends at offset {} before it, and nothing in it shows that it is a part of the log",
+                self.end
+            );
+            let file_name = match files.has_log {
+                true => files.name.log_file_name(),
+                false => files.name.index_file_name(),
+            };
+            let (file, position) = (self.dir.join(file_name), Position::default());
+            self.plan.beyond.push(Corruption { file, position, what });
+            return Ok(());
+        }
         if base > self.end {
             let why = match self.end == Offset::ZERO && self.is_forgotten {
                 true => FORGOTTEN,
                 false => "a file is missing",
             };
-            self.fill(base, why);
+            self.fill(base, why, self.any_tag());
         }
         if base < self.end {
             let what = format!("the segment before it goes on to {}", self.end);
             let file = self.dir.join(files.name.log_file_name());
             self.plan.beyond.push(Corruption { file, position: Position::default(), what });
         }
-        let checked = check_segment(self.disk, self.dir, files, successor);
+        let checked = check_segment(self.disk, self.dir, files, successor, self.plan.synced);
         let Some(first) = checked.findings.first().cloned() else {
             self.end = checked.end.unwrap_or(checked.end_without_frames);
             return Ok(());
@@ -325,7 +384,14 @@ impl<D: Disk> Planner<'_, D> {
         if !files.has_log {
             return self.missing_log(files, first, successor);
         }
-        let damaged = Damaged::open(self.disk, self.dir, files.name, files.has_index, successor)?;
+        let damaged = Damaged::open(
+            self.disk,
+            self.dir,
+            files.name,
+            files.has_index,
+            successor,
+            self.plan.synced,
+        )?;
         let Some(header) = &damaged.header else {
             self.unknown(files, first, successor);
             return Ok(());
@@ -340,6 +406,9 @@ impl<D: Disk> Planner<'_, D> {
         } else if survey.is_damaged {
             // Only frames without events, which recorded the synced offset.
             Action::Rewrite { kept_events: survey.events(), lost: Vec::new() }
+        } else if successor.is_none() && self.end < self.plan.synced {
+            // All that is there is sound: what is missing behind it is filled at the end.
+            return Ok(());
         } else {
             self.plan.beyond.extend(checked.findings);
             return Ok(());
@@ -348,18 +417,45 @@ impl<D: Disk> Planner<'_, D> {
         Ok(())
     }
 
-    /// A `.log` that is not there, whose index is.
+    /// Whether a segment before which others are missing is more than a file that has the name of one: a gap that was
+    /// made up to it would be of events that never were.
+    fn shows_where_it_belongs(&self, files: &SegmentFiles) -> Result<bool, OpenError> {
+        if !files.has_log {
+            // The end mark knows of one that has no index either.
+            return Ok(!files.has_index || self.index_of(files)?.is_some());
+        }
+        let damaged = Damaged::open(
+            self.disk,
+            self.dir,
+            files.name,
+            files.has_index,
+            None,
+            self.plan.synced,
+        )?;
+        let Some(header) = &damaged.header else { return Ok(false) };
+        if !damaged.is_guessed {
+            return Ok(true);
+        }
+        // Where the header is lost, a frame says so.
+        let mut survey = Survey::new(header);
+        damaged.read(&mut survey)?;
+        Ok(survey.events() > 0)
+    }
+
+    /// A `.log` that is not there, whose index is, or which the end mark names.
     fn missing_log(
         &mut self,
         files: &SegmentFiles,
         damage: Corruption,
         successor: Option<Offset>,
     ) -> Result<(), OpenError> {
-        let index = salvage::read_index(self.disk, self.dir, files.name)?;
-        let index = index.map(|(header, _)| header);
+        let index = self.index_of(files)?;
         let end = index.as_ref().map(|index| index.end_offset);
         let end = end.or_else(|| self.bound(files.name.base_offset, successor));
-        let tag = index.map_or_else(|| self.any_tag(), |index| index.tag);
+        let tag = match index {
+            Some(index) => index.tag,
+            None => self.tag_before(successor),
+        };
         let (name, from) = (files.name, files.name.base_offset);
         let action = match end {
             Some(to) if to > from => {
@@ -377,11 +473,12 @@ impl<D: Disk> Planner<'_, D> {
     /// A segment of which neither file says what it is.
     fn unknown(&mut self, files: &SegmentFiles, damage: Corruption, successor: Option<Offset>) {
         let (from, name) = (files.name.base_offset, files.name);
+        let behind = successor;
         let successor = self.bound(from, successor);
         let action = match successor {
             Some(to) if to > from => {
                 let what = "the header of its file is damaged, and its index too".to_owned();
-                Action::Fill { lost: Lost { from, to, what }, tag: self.any_tag() }
+                Action::Fill { lost: Lost { from, to, what }, tag: self.tag_before(behind) }
             }
             Some(_) => Action::Discard,
             None => Action::Abandon,
@@ -392,17 +489,39 @@ impl<D: Disk> Planner<'_, D> {
 
     fn tag_of(&self, files: &SegmentFiles) -> Result<Option<Tag>, OpenError> {
         if files.has_log {
-            let damaged = Damaged::open(self.disk, self.dir, files.name, files.has_index, None)?;
+            let synced = self.plan.synced;
+            let damaged =
+                Damaged::open(self.disk, self.dir, files.name, files.has_index, None, synced)?;
             let known = damaged.header.filter(|_| !damaged.is_guessed);
             return Ok(known.map(|header| header.tag));
         }
-        let index = salvage::read_index(self.disk, self.dir, files.name)?;
-        let index = index.map(|(header, _)| header);
-        Ok(index.map(|index| index.tag))
+        Ok(self.index_of(files)?.map(|index| index.tag))
     }
 
-    /// The tag for a segment that is made in place of one that is lost: of any that is there. It only
-    /// counts in the last, whose own index says it then.
+    fn index_of(&self, files: &SegmentFiles) -> Result<Option<IndexHeader>, OpenError> {
+        if !files.has_index {
+            return Ok(None);
+        }
+        let index = salvage::read_index(self.disk, self.dir, files.name)?;
+        Ok(index.map(|(header, _)| header))
+    }
+
+    /// The tag for a segment that is made in place of one that is lost: where that was the last, another than the
+    /// log had.
+    fn tag_before(&mut self, successor: Option<Offset>) -> Tag {
+        match successor {
+            Some(_) => self.any_tag(),
+            None => self.end_tag(),
+        }
+    }
+
+    /// The tag of a log whose end is lost: how far it went nobody knows, and so not either which offsets will be
+    /// given out a second time.
+    fn end_tag(&mut self) -> Tag {
+        *self.plan.new_tag.get_or_insert_with(Tag::random)
+    }
+
+    /// A tag that does not count, as it does in the last segment alone: of any that is there.
     fn any_tag(&self) -> Tag {
         self.tag.unwrap_or_else(Tag::random)
     }
@@ -415,6 +534,7 @@ struct Repair<'a, D: Disk> {
     now: Now,
     aside: Aside<'a, D>,
     new_tag: Option<Tag>,
+    synced: Offset,
 }
 
 impl<D: Disk> Repair<'_, D> {
@@ -422,7 +542,7 @@ impl<D: Disk> Repair<'_, D> {
         let name = step.name;
         match &step.action {
             Action::Discard => self.aside.take(name),
-            Action::SetAside => self.aside.take_snapshot(&step.damage.file),
+            Action::SetAside => self.aside.take_path(&step.damage.file),
             Action::Reindex => self.reindex(name, step.successor),
             Action::Rewrite { .. } => {
                 let new = self.next(name)?;
@@ -456,7 +576,7 @@ impl<D: Disk> Repair<'_, D> {
         successor: Option<Offset>,
     ) -> Result<Damaged<D::File>, OpenError> {
         let has_index = self.aside.has_index(name)?;
-        Damaged::open(self.disk, self.dir, name, has_index, successor)
+        Damaged::open(self.disk, self.dir, name, has_index, successor, self.synced)
     }
 
     fn next(&self, name: SegmentName) -> Result<SegmentName, OpenError> {

@@ -13,6 +13,7 @@ use crate::{
     clock::Now,
     config::SyncMode,
     earliest,
+    end_mark::{self, END_MARK_FILE_NAME, EndMark},
     error::{Corruption, OpenError},
     frame::FrameError,
     frame::Seed,
@@ -61,7 +62,11 @@ pub fn restore_log<D: Disk>(
     let snapshots = read::offsets(&names);
     let before = before_cut(disk, from, &snapshots, until)?;
     let begin = read::begin(disk, from, &before)?;
-    let segments = listing::segments_from(&names, begin);
+    let mut segments = listing::segments_from(&names, begin);
+    let mark = end_mark::read_sound(disk, from)?;
+    let last_base = segments.last().map(|listed| listed.name.base_offset);
+    let missing = end_mark::missing(mark, last_base).map(|(name, _)| name);
+    segments.extend(missing.map(|name| Listed { name, has_index: false }));
     let first = segments.first().map(|first| first.name.base_offset);
     if first.is_some_and(|first| first > begin) && !snapshots.is_empty() {
         let what =
@@ -69,7 +74,8 @@ pub fn restore_log<D: Disk>(
         let error = io::Error::new(io::ErrorKind::InvalidInput, what);
         return Err(OpenError::io("restoring", from)(error));
     }
-    let mut restore = Restore { disk, from, to, until, end: begin, segments: 0 };
+    let mut restore =
+        Restore { disk, from, to, until, end: begin, is_cut: false, missing, segments: 0 };
     for name in listing::stubs_before(disk, from, &names, begin)? {
         // Should the newest snapshot be damaged one day, the one before it needs them.
         restore.copy(&name.index_file_name(), None)?;
@@ -82,6 +88,10 @@ pub fn restore_log<D: Disk>(
     }
     if let Some(newest) = before.first().filter(|newest| **newest > restore.end) {
         return Err(read::ends_before(from, *newest, restore.end));
+    }
+    if let Some(mark) = mark.filter(|mark| !restore.is_cut && mark.synced > restore.end) {
+        let file = from.join(END_MARK_FILE_NAME);
+        return Err(OpenError::Corrupt(read::lost_behind(&file, mark.synced, restore.end)));
     }
     for offset in snapshots.iter().filter(|offset| **offset <= restore.end) {
         restore.copy(&snapshot::file_name(*offset), None)?;
@@ -98,6 +108,7 @@ pub fn restore_log<D: Disk>(
         sync: SyncMode::Commit,
     };
     begin_successor(disk, to, header)?;
+    end_mark::write_anew(disk, to, &EndMark { active: restore.end, synced: restore.end })?;
     Ok(Restored { end: restore.end, tag, segments: restore.segments })
 }
 
@@ -129,6 +140,10 @@ struct Restore<'a, D: Disk> {
     to: &'a Path,
     until: Until,
     end: Offset,
+    /// It ends before the backup does, as a person said.
+    is_cut: bool,
+    /// The last segment, if the end mark alone knows of it.
+    missing: Option<SegmentName>,
     segments: u64,
 }
 
@@ -141,7 +156,12 @@ impl<D: Disk> Restore<'_, D> {
             return Err(self.corrupt(name, Position::default(), what));
         }
         if matches!(self.until, Until::Offset(cut) if name.base_offset >= cut) {
+            self.is_cut = true;
             return Ok(false);
+        }
+        if self.missing == Some(name) {
+            let what = "is missing: the log went on in it";
+            return Err(self.corrupt(name, Position::default(), what.to_owned()));
         }
         let index = match listed.has_index {
             true => listing::index_header(self.disk, self.from, name)?,
@@ -150,6 +170,7 @@ impl<D: Disk> Restore<'_, D> {
         let Some(index) = index else { return self.rewrite(name, successor) };
         if index.is_stub() {
             if matches!(self.until, Until::TimeMs(cut) if index.first_time_ms >= cut) {
+                self.is_cut = true;
                 return Ok(false);
             }
             self.copy(&name.index_file_name(), None)?;
@@ -222,6 +243,7 @@ impl<D: Disk> Restore<'_, D> {
         let is_over = loop {
             let at = frames.end();
             if matches!(self.until, Until::Offset(cut) if at.end_offset >= cut) {
+                self.is_cut = true;
                 break true;
             }
             if end.is_some_and(|end| at.end_offset >= end) {
@@ -246,6 +268,7 @@ impl<D: Disk> Restore<'_, D> {
                             .map_err(|error| self.corrupt(name, position, error.to_string()))?;
                     }
                     if cut < frame.end_offset() {
+                        self.is_cut = true;
                         break true;
                     }
                 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    end_mark::{self, END_MARK_FILE_NAME},
     error::{Corruption, OpenError, ReadError},
     frame::Seed,
     index::IndexHeader,
@@ -19,7 +20,7 @@ use crate::{
     segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName},
     segment_set::{SealedSegment, SegmentSet},
     selection::{Order, Selection},
-    snapshot::read,
+    snapshot::{self, read},
     verify::lock_shared,
 };
 
@@ -29,10 +30,14 @@ pub struct StoppedLog<D: Disk> {
     dir: PathBuf,
     /// In offset order, and whether each has an index.
     segments: Vec<(SegmentName, bool)>,
+    /// The last of them, if the end mark alone knows of it.
+    missing: Option<SegmentName>,
     /// Nothing before it is kept.
     begin: Offset,
-    /// The offset of the newest snapshot; 0 if there is none. Everything below was synced.
-    newest: Offset,
+    /// Everything below was synced: a snapshot says so, or the end mark.
+    synced: Offset,
+    /// The file that says so.
+    says: PathBuf,
     _lock: D::Lock,
 }
 
@@ -47,10 +52,19 @@ impl<D: Disk> StoppedLog<D> {
         let snapshots = read::offsets(&names);
         let begin = read::begin(disk, dir, &snapshots)?;
         let segments = listing::segments_from(&names, begin);
-        let segments = segments.iter().map(|listed| (listed.name, listed.has_index)).collect();
-        let (disk, dir) = (disk.clone(), dir.to_owned());
+        let mut segments: Vec<_> =
+            segments.iter().map(|listed| (listed.name, listed.has_index)).collect();
+        let mark = end_mark::read_sound(disk, dir)?;
+        let last_base = segments.last().map(|(name, _)| name.base_offset);
+        let missing = end_mark::missing(mark, last_base).map(|(name, _)| name);
+        segments.extend(missing.map(|name| (name, false)));
         let newest = snapshots.first().copied().unwrap_or_default();
-        Ok(StoppedLog { disk, dir, segments, begin, newest, _lock: lock })
+        let (synced, says) = match mark {
+            Some(mark) if mark.synced >= newest => (mark.synced, dir.join(END_MARK_FILE_NAME)),
+            _ => (newest, dir.join(snapshot::file_name(newest))),
+        };
+        let (disk, dir) = (disk.clone(), dir.to_owned());
+        Ok(StoppedLog { disk, dir, segments, missing, begin, synced, says, _lock: lock })
     }
 
     /// Hands over what the log holds of a query, oldest first whatever its order says, and each gap
@@ -73,6 +87,14 @@ impl<D: Disk> StoppedLog<D> {
             if query.from >= query.end {
                 return Ok(());
             }
+            if self.missing == Some(*name) {
+                end = base;
+                if self.synced <= base {
+                    let what = end_mark::lost_with_last(self.synced);
+                    let _ = take(Err(self.gap(*name, base..base, &what)));
+                }
+                break; // What is known to have been in it is told at the end.
+            }
             if let Some(end_offset) = self.stub_end(*name, *has_index)? {
                 end = end_offset;
                 continue;
@@ -89,9 +111,9 @@ impl<D: Disk> StoppedLog<D> {
             }
             end = segment_end;
         }
-        let lost = end.max(query.from)..self.newest;
+        let lost = end.max(query.from)..self.synced;
         if lost.start < lost.end && query.end > lost.start {
-            let corruption = read::lost_behind(&self.dir, self.newest, end);
+            let corruption = read::lost_behind(&self.says, self.synced, end);
             // It is the last part: whether to go on does not matter.
             let _ = take(Err(ReadError::Gap { from: lost.start, to: lost.end, corruption }));
         }
@@ -177,12 +199,20 @@ impl<D: Disk> StoppedLog<D> {
                 Ok(Err(why)) => {
                     let seed = Seed::of(&header.incarnation);
                     let is_torn = successor.is_none()
+                        && at.end_offset >= self.synced
                         && scan::synced_beyond(&file, seed, at.end_position, at.end_offset)
                             .is_ok_and(|proof| proof.is_none());
                     if is_torn {
                         return Ok((ControlFlow::Continue(()), at.end_offset));
                     }
                     let lost = frames.step_over();
+                    if matches!(lost, Ok(None))
+                        && successor.is_none()
+                        && at.end_offset < self.synced
+                    {
+                        // That is told at the end.
+                        return Ok((ControlFlow::Continue(()), at.end_offset));
+                    }
                     let to = match &lost {
                         Ok(Some(lost)) => lost.end,
                         _ => successor.unwrap_or(at.end_offset),

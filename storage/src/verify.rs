@@ -8,7 +8,7 @@
 //! bytes, so all lookups are equal if the bytes are.
 //!
 //! A snapshot is checked whole, and that topics have the same numbers in it, and that the log did not end before
-//! it.
+//! it; nor before its end mark, nor without the segment that this names as the last.
 //!
 //! A segment is checked by itself (`segment.rs`), so that several are at the same time; what holds over
 //! all of them (that each begins where the one before ended, the numbers of topics, the order of times)
@@ -27,6 +27,7 @@ use std::{
 
 use crate::{
     earliest::EARLIEST_FILE_NAME,
+    end_mark::{self, END_MARK_FILE_NAME, EndMark},
     error::{Corruption, OpenError},
     io::{Access, Disk, DiskFile, LockMode},
     listing,
@@ -121,13 +122,18 @@ pub fn verify_with<D: Disk>(
         names: HashMap::new(),
         numbers: HashMap::new(),
         last_time_ms: 0,
+        is_last_damaged: false,
     };
-    let (segments, snapshots) = checker.list()?;
+    let mark = checker.read_mark()?;
+    let (mut segments, snapshots) = checker.list()?;
+    let last_base = segments.last().map(|files| files.name.base_offset);
+    segments.extend(end_mark::missing(mark, last_base).map(|(name, _)| SegmentFiles::none(name)));
+    let synced = mark.map_or(Offset::ZERO, |mark| mark.synced);
     let bytes = segments.iter().map(|files| files.bytes).sum();
     progress.bytes_total.store(bytes, Ordering::Relaxed);
     let check = |index: usize| {
         let successor = segments.get(index + 1).map(|next| next.name.base_offset);
-        SegmentCheck::run(disk, dir, &segments[index], successor, progress)
+        SegmentCheck::run(disk, dir, &segments[index], successor, synced, progress)
     };
     parallel::in_order(segments.len(), threads, check, |index, checked| {
         checker.take(&segments[index], checked);
@@ -135,6 +141,10 @@ pub fn verify_with<D: Disk>(
     checker.verified.segments = segments.len() as u64;
     checker.verified.topics = checker.names.len() as u64;
     checker.verified.bytes = bytes;
+    if checker.verified.end < synced && !checker.is_last_damaged {
+        let what = read::lost_behind(&dir.join(END_MARK_FILE_NAME), synced, checker.verified.end);
+        checker.report(&what);
+    }
     checker.check_snapshots(&snapshots)?;
     let verified = checker.verified;
     Ok(verified)
@@ -165,14 +175,16 @@ impl SegmentFiles {
     }
 }
 
-/// Checks one segment by itself, which ends where its successor begins if it has one.
+/// Checks one segment by itself, which ends where its successor begins if it has one, and must reach `synced` if it
+/// has none.
 pub(crate) fn check_segment<D: Disk>(
     disk: &D,
     dir: &Path,
     files: &SegmentFiles,
     successor: Option<Offset>,
+    synced: Offset,
 ) -> CheckedSegment {
-    SegmentCheck::run(disk, dir, files, successor, &Progress::default())
+    SegmentCheck::run(disk, dir, files, successor, synced, &Progress::default())
 }
 
 /// What can only be seen over all segments: where each begins, topics, times.
@@ -185,6 +197,8 @@ struct Checker<'a, D: Disk> {
     names: HashMap<TopicNumber, Arc<str>>,
     numbers: HashMap<Arc<str>, TopicNumber>,
     last_time_ms: u64,
+    /// Something was found in the last segment that was taken in.
+    is_last_damaged: bool,
 }
 
 impl<D: Disk> Checker<'_, D> {
@@ -200,6 +214,18 @@ impl<D: Disk> Checker<'_, D> {
 
     fn note(&mut self, file_name: &str, what: &str) {
         self.verified.notes.push(format!("{}: {what}", self.dir.join(file_name).display()));
+    }
+
+    /// What the end mark says, if it is sound.
+    fn read_mark(&mut self) -> Result<Option<EndMark>, OpenError> {
+        match end_mark::read(self.disk, self.dir) {
+            Ok(Some(Ok(mark))) => return Ok(Some(mark)),
+            Ok(Some(Err(damage))) => self.report(&damage),
+            Ok(None) => {}
+            Err(error @ OpenError::NewerVersion { .. }) => return Err(error),
+            Err(error) => self.finding(END_MARK_FILE_NAME, Position::default(), error),
+        }
+        Ok(None)
     }
 
     /// The segments in offset order, and the snapshots, the newest first.
@@ -230,6 +256,8 @@ impl<D: Disk> Checker<'_, D> {
                 // It is looked at when the end of the log is known.
             } else if file_name == EARLIEST_FILE_NAME {
                 // It may be damaged, and nothing is lost.
+            } else if file_name == END_MARK_FILE_NAME {
+                // What it says was looked at before.
             } else if file_name == RESERVE_FILE_NAME {
                 // Space for the day when there is none.
             } else if file_name.ends_with(TEMPORARY_ENDING) {
@@ -290,6 +318,7 @@ impl<D: Disk> Checker<'_, D> {
     /// Takes in what was found of the next segment by itself.
     fn take(&mut self, files: &SegmentFiles, checked: CheckedSegment) {
         self.check_base(files);
+        self.is_last_damaged = !checked.findings.is_empty();
         checked.findings.iter().for_each(|finding| self.report(finding));
         self.verified.notes.extend(checked.notes);
         self.verified.frames += checked.frames;

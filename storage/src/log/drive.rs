@@ -62,6 +62,8 @@ impl<D: Disk> Log<D> {
             self.idle_due_boot_ms(),
             retry(jobs.extend),
             retry(jobs.prepare),
+            retry(jobs.mark),
+            self.mark_due_boot_ms(),
             retry(jobs.seal),
             retry(jobs.retire),
             retry(jobs.compact),

@@ -4,6 +4,7 @@
 //! extend: zeroes ahead of the tail          prepare: the next segment's file, half a segment ahead
 //! roll:   that file becomes the segment     seal:    the full one gets its index
 //! keep:   how far limits have reached is written down (keeping.rs)
+//! mark:   how far all is synced is written down outside of the segments (marking.rs)
 //! retire: a sealed one whose events are gone goes (keeping.rs)
 //! compact: another is rewritten without its dead events (compacting.rs)
 //! snapshot: the state at the end of the sealed part is written down (snapshots.rs)
@@ -35,6 +36,7 @@ pub(super) struct Jobs<D: Disk> {
     pub(super) extend: JobState,
     pub(super) prepare: JobState,
     pub(super) roll: JobState,
+    pub(super) mark: JobState,
     pub(super) seal: JobState,
     pub(super) keep: JobState,
     pub(super) retire: JobState,
@@ -83,6 +85,7 @@ impl<D: Disk> Log<D> {
         self.end_segment_for_space();
         let job = self
             .next_roll(now)
+            .or_else(|| self.next_mark(now))
             .or_else(|| self.next_extension())
             .or_else(|| self.next_preparation())
             .or_else(|| self.next_seal())
@@ -213,6 +216,7 @@ impl<D: Disk> Log<D> {
                 Ok(file) => self.rolled(file, header),
                 Err(error) => self.poison(format!("beginning a segment: {error}")),
             },
+            JobOutcome::Marked { mark, result } => self.mark_written(mark, result, now),
             JobOutcome::Sealed(result) => self.sealed(result, now),
             JobOutcome::Closed => self.jobs.close = JobState::Idle,
             JobOutcome::Scrubbed(outcome) => self.scrubbed(*outcome, now),
@@ -344,6 +348,7 @@ impl<D: Disk> Jobs<D> {
             extend: JobState::Idle,
             prepare: JobState::Idle,
             roll: JobState::Idle,
+            mark: JobState::Idle,
             seal: JobState::Idle,
             keep: JobState::Idle,
             retire: JobState::Idle,
@@ -367,9 +372,10 @@ impl<D: Disk> Jobs<D> {
 
     /// What waits for a time that has come may start again.
     pub(super) fn end_waits(&mut self, now: Now) {
-        let Jobs { extend, prepare, seal, retire, compact, reserve, scrub, close, .. } = self;
+        let Jobs { extend, prepare, mark, seal, retire, compact, reserve, scrub, close, .. } = self;
         let snapshot = &mut self.snapshot;
-        for state in [extend, prepare, seal, retire, compact, reserve, scrub, close, snapshot] {
+        for state in [extend, prepare, mark, seal, retire, compact, reserve, scrub, close, snapshot]
+        {
             if matches!(*state, JobState::Waiting { until_boot_ms, .. } if until_boot_ms <= now.boot_ms)
             {
                 *state = JobState::Idle;

@@ -69,6 +69,14 @@ pub enum Notice {
         /// What failed.
         reason: String,
     },
+    /// The mark of how far the log had been synced was damaged: what it would have shown to be missing at the end
+    /// of the log nobody knows. It was written anew.
+    EndMarkDamaged(Corruption),
+    /// How far the log has been synced could not be written down; it is tried again.
+    MarkFailed {
+        /// What failed.
+        reason: String,
+    },
     /// The next segment's file could not be prepared; it is tried again.
     PrepareFailed {
         /// What failed.

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Close, Log, NEXT_FILE_NAME, Tail, compacting::Compaction, jobs::Jobs, jobs::is_full,
-    keeping::Kept, scrubbing::Scrubbing, snapshots::Snapshots,
+    Close, Log, NEXT_FILE_NAME, Notice, Tail, compacting::Compaction, jobs::Jobs, jobs::is_full,
+    keeping::Kept, marking::Marked, scrubbing::Scrubbing, snapshots::Snapshots,
 };
 use crate::{
     clock::{EventClock, Now},
@@ -65,6 +65,8 @@ impl<D: Disk> Log<D> {
         let Begun { header, path, file } =
             begin().or_else(|error| give_back(error).and_then(|()| begin()))?;
         let name = SegmentName::first_generation(end);
+        // Now that the segment has its name for good.
+        let marked = Marked::at_start(&disk, dir, end, now)?;
 
         let durability = match (config.sync, file.mode) {
             (SyncMode::Commit, WriteMode::Direct) => Durability::EachWrite,
@@ -104,13 +106,14 @@ impl<D: Disk> Log<D> {
             tail,
             recent: RecentFrames::new(config.recent_frames_bytes_max),
             published: Vec::new(),
-            notices: Vec::new(),
+            notices: recovered.damaged_mark.map(Notice::EndMarkDamaged).into_iter().collect(),
             jobs: Jobs::new(&config, now, has_reserve, owes_reserve),
             compaction: Compaction::new(recovered.lessened),
             gone: Vec::new(),
             written: Vec::new(),
             scrubbing: Scrubbing::default(),
             snapshots: Snapshots::new(recovered.snapshot),
+            marked,
             ops: 0,
             outstanding: 0,
             stated: end,

@@ -1,14 +1,15 @@
 //! What must be true of segments that recovery takes in: where it is not, the log is not opened.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use super::{Recovery, corrupt, files::Found};
 use crate::{
+    end_mark::END_MARK_FILE_NAME,
     error::OpenError,
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
     segment::{SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentError, SegmentHeader},
-    snapshot::read,
+    snapshot::{self, read},
 };
 
 impl<D: Disk> Recovery<'_, D> {
@@ -73,13 +74,23 @@ impl<D: Disk> Recovery<'_, D> {
         Ok(())
     }
 
-    /// A log that has a snapshot had been synced up to its offset.
-    pub(super) fn check_end(&self, snapshots: &[Offset]) -> Result<(), OpenError> {
-        match snapshots.first() {
-            Some(newest) if *newest > self.end => {
-                Err(read::ends_before(self.dir, *newest, self.end))
+    /// A log had been synced up to its newest snapshot, and as far as its end mark says.
+    pub(super) fn check_end(&self) -> Result<(), OpenError> {
+        match self.synced_beyond(self.end) {
+            Some((synced, file)) => {
+                Err(OpenError::Corrupt(read::lost_behind(&file, synced, self.end)))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
+    }
+
+    /// How far the log had been synced, if that is further than `end`, and which file says so.
+    pub(super) fn synced_beyond(&self, end: Offset) -> Option<(Offset, PathBuf)> {
+        let by_snapshot =
+            self.snapshots.first().map(|newest| (*newest, snapshot::file_name(*newest)));
+        let by_mark = self.mark.map(|mark| (mark.synced, END_MARK_FILE_NAME.to_owned()));
+        let furthest = by_snapshot.into_iter().chain(by_mark).max_by_key(|(synced, _)| *synced);
+        let (synced, file_name) = furthest.filter(|(synced, _)| *synced > end)?;
+        Some((synced, self.dir.join(file_name)))
     }
 }

@@ -82,11 +82,14 @@ impl<D: Disk> Recovery<'_, D> {
         let proof = scan::synced_beyond(file, seed, scan.end.end_position, scan.end.end_offset)
             .map_err(OpenError::io("reading", path))?;
         let proof = proof.filter(|_| !mutation::is_planted(Mutation::NoHoleCheck));
-        if proof.is_none() && scan.end.end_offset < self.synced_end {
+        if proof.is_none()
+            && let Some((synced, says)) = self.synced_beyond(scan.end.end_offset)
+        {
             let what = format!(
-                "{}: the log ends at offset {} here, but a snapshot says that everything below {} had been \
-                 synced",
-                scan.why, scan.end.end_offset, self.synced_end
+                "{}: the log ends at offset {} here, but had been synced up to {synced}, as {} says",
+                scan.why,
+                scan.end.end_offset,
+                says.display()
             );
             return Err(corrupt(path, scan.end.end_position, what));
         }

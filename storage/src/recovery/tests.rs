@@ -191,7 +191,7 @@ fn temporary_files_are_removed_and_strange_ones_left() {
     drop(open(&disk));
     let mut names = disk.list(dir).expect("listed");
     names.sort();
-    assert_eq!(names, ["00000000000000000000.1.log", "1.1.log", "notes.txt"]);
+    assert_eq!(names, ["00000000000000000000.1.log", "1.1.log", "end.mark", "notes.txt"]);
 }
 
 #[test]

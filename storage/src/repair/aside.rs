@@ -70,8 +70,8 @@ impl<'a, D: Disk> Aside<'a, D> {
         self.sync()
     }
 
-    /// Moves a snapshot out of the log.
-    pub(super) fn take_snapshot(&self, path: &Path) -> Result<(), OpenError> {
+    /// Moves a file out of the log.
+    pub(super) fn take_path(&self, path: &Path) -> Result<(), OpenError> {
         let name = path.file_name().and_then(|name| name.to_str()).expect("its name is ours");
         self.take_file(name)?;
         self.sync()

@@ -32,6 +32,8 @@ pub(super) struct Damaged<F> {
     /// What that says of the state of the log.
     pub(super) carried: Option<Carried>,
     successor: Option<Offset>,
+    /// If it is the last, it had been synced so far at least.
+    synced: Offset,
 }
 
 /// Who takes what is read.
@@ -54,6 +56,7 @@ impl<F: DiskFile> Damaged<F> {
         name: SegmentName,
         has_index: bool,
         successor: Option<Offset>,
+        synced: Offset,
     ) -> Result<Self, OpenError> {
         let path = dir.join(name.log_file_name());
         let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
@@ -80,6 +83,7 @@ impl<F: DiskFile> Damaged<F> {
                 index,
                 carried,
                 successor,
+                synced,
             });
         }
         let seed = find_seed(&file).map_err(OpenError::io("reading", &path))?;
@@ -92,7 +96,17 @@ impl<F: DiskFile> Damaged<F> {
             sync: SyncMode::Commit,
         });
         let is_guessed = true;
-        Ok(Damaged { file, header, has_good_header, is_guessed, seed, index, carried, successor })
+        Ok(Damaged {
+            file,
+            header,
+            has_good_header,
+            is_guessed,
+            seed,
+            index,
+            carried,
+            successor,
+            synced,
+        })
     }
 
     /// Where it ends, if that does not hang on its frames.
@@ -107,8 +121,8 @@ impl<F: DiskFile> Damaged<F> {
 
     /// Hands over all of its frames that can be read. Returns where it ends.
     ///
-    /// The last segment, of which nothing else says where it ends, goes as far as what a header states to
-    /// have been synced, and the whole frames behind that.
+    /// The last segment, of which nothing else says where it ends, goes as far as what a header or the end mark
+    /// states to have been synced, and the whole frames behind that.
     pub(super) fn read(&self, sink: &mut impl Sink) -> Result<Offset, OpenError> {
         let (Some(header), Some(seed)) = (&self.header, self.seed) else {
             let end = self.known_end().unwrap_or_default();
@@ -149,7 +163,9 @@ impl<F: DiskFile> Damaged<F> {
                 let is_last = self.index.is_none() && self.successor.is_none();
                 if is_last {
                     let (position, offset) = (end.end_position, end.end_offset);
-                    if scan::synced_beyond(&self.file, seed, position, offset)?.is_none() {
+                    if offset >= self.synced
+                        && scan::synced_beyond(&self.file, seed, position, offset)?.is_none()
+                    {
                         return Ok(Ok(()));
                     }
                 }

@@ -101,15 +101,15 @@ pub(crate) fn passed_over<T>(
 
 /// The error for a log that ends before a snapshot of it.
 pub(crate) fn ends_before(dir: &Path, newest: Offset, end: Offset) -> OpenError {
-    OpenError::Corrupt(lost_behind(dir, newest, end))
+    OpenError::Corrupt(lost_behind(&dir.join(file_name(newest)), newest, end))
 }
 
-/// What is wrong with such a log.
-pub(crate) fn lost_behind(dir: &Path, newest: Offset, end: Offset) -> Damage {
+/// What is wrong with a log that ends before what this file says of it: a snapshot, or the end mark.
+pub(crate) fn lost_behind(file: &Path, synced: Offset, end: Offset) -> Damage {
     let what = format!(
-        "the log ends at offset {end}, but had been synced up to {newest} when this was made"
+        "the log ends at offset {end}, but had been synced up to {synced} when this was made"
     );
-    Corruption { file: dir.join(file_name(newest)), position: Position::default(), what }
+    Corruption { file: file.to_owned(), position: Position::default(), what }
 }
 
 fn read_bytes<D: Disk>(disk: &D, path: &Path, bytes_max: usize) -> Result<Vec<u8>, OpenError> {

@@ -8,6 +8,7 @@ use crate::{
     backup::{Reach, back_up_log},
     config::LogConfig,
     control::{Control, TopicRule, TopicTrimmed, TopicsDeleted},
+    end_mark::END_MARK_FILE_NAME,
     error::{OpenError, ReadError},
     event::EventId,
     io::{
@@ -210,5 +211,7 @@ fn cut_short(disk: &SimDisk) -> SimDisk {
     for (name, file) in segments.iter().filter(|(name, _)| *name >= last_below) {
         remove(&disk, &Path::new(DIR).join(name.file_name(*file)));
     }
+    // A log of before: a snapshot alone proves the loss.
+    remove(&disk, &Path::new(DIR).join(END_MARK_FILE_NAME));
     disk
 }

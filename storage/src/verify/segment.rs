@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    end_mark::{self, END_MARK_FILE_NAME},
     error::Corruption,
     frame::{Frame, FrameError, Seed},
     index::{self, Carried, IndexBuilder, IndexHeader, SegmentEnd},
@@ -54,8 +55,8 @@ enum Reach {
     Position(Position),
     /// Up to the first offset of the segment behind it, whatever lies behind.
     Offset(Offset),
-    /// It is the last: up to the first invalid frame, if nothing says that more had been synced.
-    Torn,
+    /// It is the last: up to the first invalid frame, if nothing says that more had been synced; at least this had.
+    Torn(Offset),
 }
 
 /// The check of one segment.
@@ -63,6 +64,8 @@ pub(super) struct SegmentCheck<'a, D: Disk> {
     disk: &'a D,
     dir: &'a Path,
     progress: &'a Progress,
+    /// Where the end mark says that the log had been synced to.
+    synced: Offset,
     checked: CheckedSegment,
     /// The names of its topics by number, and back.
     names: HashMap<TopicNumber, Arc<str>>,
@@ -70,18 +73,20 @@ pub(super) struct SegmentCheck<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> SegmentCheck<'a, D> {
-    /// Checks a segment, which ends where its successor begins if it has one.
+    /// Checks a segment, which ends where its successor begins if it has one, and must reach `synced` if it has none.
     pub(super) fn run(
         disk: &'a D,
         dir: &'a Path,
         files: &SegmentFiles,
         successor: Option<Offset>,
+        synced: Offset,
         progress: &'a Progress,
     ) -> CheckedSegment {
         let mut check = SegmentCheck {
             disk,
             dir,
             progress,
+            synced,
             checked: CheckedSegment::default(),
             names: HashMap::new(),
             numbers: HashMap::new(),
@@ -131,6 +136,11 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         self.checked.end_without_frames = index_end.or(successor).unwrap_or(files.name.base_offset);
         if !files.has_log {
             let index_name = files.name.index_file_name();
+            if !files.has_index {
+                // Only the end mark knows of it.
+                let what = end_mark::lost_with_last(self.synced);
+                return self.finding(&log_name, Position::default(), what);
+            }
             let what = format!("its {log_name} is missing");
             return self.finding(&index_name, Position::default(), what);
         }
@@ -149,7 +159,7 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         let reach = match (&index, successor) {
             (Some((index, _)), _) => Reach::Position(index.end_position),
             (None, Some(successor)) => Reach::Offset(successor),
-            (None, None) => Reach::Torn,
+            (None, None) => Reach::Torn(self.synced),
         };
         let Some((end, builder)) = self.check_frames(&log_name, &file, &header, reach, seen) else {
             return;
@@ -259,7 +269,7 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
             let reached = match reach {
                 Reach::Position(position) => end.end_position >= position,
                 Reach::Offset(offset) => end.end_offset >= offset,
-                Reach::Torn => false,
+                Reach::Torn(_) => false,
             };
             if reached {
                 return Some((end, builder));
@@ -311,9 +321,18 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         }
         *builder = None;
         let mut what = why.to_string();
-        if let Reach::Torn = reach {
+        if let Reach::Torn(synced_at_least) = reach {
             let seed = Seed::of(&header.incarnation);
             let proof = scan::synced_beyond(file, seed, end.end_position, end.end_offset)?;
+            if proof.is_none() && end.end_offset < synced_at_least {
+                let what = format!(
+                    "{why}: the log ends at offset {} here, but had been synced up to {synced_at_least}, as \
+                     {END_MARK_FILE_NAME} says",
+                    end.end_offset
+                );
+                self.finding(log_name, end.end_position, what);
+                return Ok(scan.step_over()?.is_some());
+            }
             let Some((position, synced)) = proof else {
                 let is_blank = matches!(
                     why,

@@ -8,7 +8,7 @@ use std::{ops::Range, path::Path};
 use strandline_storage::{
     error::OpenError,
     io::{
-        Disk,
+        Access, Disk, DiskFile,
         sim::{Fault, SimDisk, rng::SimRng},
     },
     log::Log,
@@ -63,12 +63,12 @@ fn each_log(
             process.append(&mut rng, &mut model, BEGIN);
             process.settle(&mut rng, &mut model, BEGIN);
         }
-        // Idle or closed: without either the very last frames are stated by no header to be synced.
+        // Idle or closed: without either the very last frames are stated by no header to be synced, nor by the end mark.
         if rng.chance(50) {
             assert!(process.close(&mut rng, &mut model, BEGIN));
         } else {
             let mut now = BEGIN;
-            now.boot_ms += 1_000;
+            now.boot_ms += 15_000;
             process.settle(&mut rng, &mut model, now);
         }
         let disk = disk.kill();
@@ -155,6 +155,36 @@ fn sectors_that_cannot_be_read_are_found_or_harmless() {
         |disk, rng, path, bytes| {
             let start = rng.below(bytes);
             disk.make_unreadable(path, start..start + 512);
+        },
+    );
+    tally.check();
+}
+
+/// The last segments are gone, or the last ends where a frame does: what is left is sound in itself.
+#[test]
+fn an_end_that_is_gone_is_found() {
+    let tally = each_log(
+        |_, _| {},
+        |disk, rng, _, _| {
+            let mut names = disk.list(DIR.as_ref()).expect("the log's directory");
+            names.retain(|name| name.ends_with(".log"));
+            names.sort();
+            let path = |name: &String| Path::new(DIR).join(name);
+            if rng.chance(40) {
+                for name in names.iter().rev().take(to_usize(Offset::new(rng.between(1, 2)))) {
+                    disk.remove(&path(name)).expect("a file");
+                    disk.remove_if_there(&path(name).with_extension("idx")).expect("removed");
+                }
+                return;
+            }
+            let last = path(names.last().expect("a segment"));
+            let file = disk.open(&last, Access::Write).expect("a file");
+            let size = file.size().expect("a size");
+            file.set_size(4096 * rng.between(1, size / 4096)).expect("shorter");
+            if rng.chance(50) {
+                file.set_size(size).expect("zeroes");
+            }
+            file.sync_data().expect("synced");
         },
     );
     tally.check();

@@ -369,7 +369,7 @@ fn only_segments_and_snapshots_are_left_behind_after_many_crashes() {
     for (name, _) in files(&disk) {
         let is_known = SegmentName::parse(&name).is_some()
             || snapshot::offset_of(&name).is_some()
-            || ["reserve.tmp", "earliest"].contains(&name.as_str());
+            || ["reserve.tmp", "earliest", "end.mark"].contains(&name.as_str());
         assert!(is_known, "{name} is left behind");
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use strandline_storage::{
     buffer::DiskBuffer,
     config::SyncMode,
+    end_mark::{EndMark, Latest},
     event::{DataForm, EventId, EventKey, EventType, StagedEvent},
     frame::{self, Frame, FrameFlags, FrameMeta, Trust},
     index::{self, IndexBuilder, SegmentEnd, TopicList},
@@ -109,6 +110,14 @@ fn a_segment_header() {
         SegmentHeader { sync: SyncMode::Interval { interval_ms: 50 }, ..segment_header(4_711_000) };
     let golden = check("segment_header.bin", &header.encode());
     assert_eq!(SegmentHeader::decode(&golden), Ok(header));
+}
+
+#[test]
+fn an_end_mark() {
+    let (active, synced) = (Offset::new(4_711_000), Offset::new(4_711_004));
+    let mark = EndMark { active, synced };
+    let golden = check("end_mark.bin", &mark.encode(7));
+    assert_eq!(Latest::decode(&golden).map(|latest| latest.mark), Ok(mark));
 }
 
 #[test]

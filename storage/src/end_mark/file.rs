@@ -1,0 +1,170 @@
+//! The file of an end mark: read, written anew, written in place.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    END_MARK_FILE_NAME, END_MARK_VERSION, EndMark, EndMarkError, Latest, SLOT_BYTES, SLOTS,
+};
+use crate::{
+    buffer::DiskBuffer,
+    error::{Corruption, OpenError},
+    io::{Access, Disk, DiskFile},
+    offset::{Offset, Position},
+    op::is_refusal,
+    seal::TEMPORARY_ENDING,
+    segment::SegmentName,
+};
+
+/// See [`crate::op::Job::Mark`].
+pub struct MarkJob {
+    pub(crate) dir: PathBuf,
+    pub(crate) mark: EndMark,
+    /// The write before this one failed. The page cache may show of it what the device does not have, and so the
+    /// wrong slot as the one that counts: a new file it is.
+    pub(crate) is_anew: bool,
+}
+
+impl MarkJob {
+    /// Writes the mark, durably, into the slot that does not count. That needs no space; a file that is gone, or
+    /// is none any more, is made anew.
+    pub(crate) fn run<D: Disk>(&self, disk: &D) -> io::Result<()> {
+        if self.is_anew {
+            return anew(disk, &self.dir, &self.mark);
+        }
+        let path = self.dir.join(END_MARK_FILE_NAME);
+        let latest = match disk.open(&path, Access::Read) {
+            Ok(file) => Latest::decode(&read_slots(&file).bytes).ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let Some(latest) = latest else { return anew(disk, &self.dir, &self.mark) };
+        let (slot, sequence) = latest.next();
+        let mut bytes = DiskBuffer::default();
+        bytes.extend_from_slice(&self.mark.encode(sequence));
+        let position = Position::new((slot * SLOT_BYTES) as u64);
+        let direct = disk
+            .open(&path, Access::DirectSync)
+            .and_then(|file| write_whole(&file, bytes.as_slice(), position));
+        match direct {
+            Err(error) if is_refusal(&error) => {
+                let file = disk.open(&path, Access::Write)?;
+                write_whole(&file, bytes.as_slice(), position)?;
+                file.sync_data()
+            }
+            written => written,
+        }
+    }
+}
+
+fn write_whole<F: DiskFile>(file: &F, bytes: &[u8], position: Position) -> io::Result<()> {
+    match file.write_at(bytes, position)? {
+        written if written == bytes.len() => Ok(()),
+        _ => Err(io::Error::new(io::ErrorKind::WriteZero, "short write")),
+    }
+}
+
+/// Makes a new file of a mark, both slots of which say the same, and renames it over the old one, durably.
+pub(crate) fn write_anew<D: Disk>(disk: &D, dir: &Path, mark: &EndMark) -> Result<(), OpenError> {
+    anew(disk, dir, mark).map_err(OpenError::io("writing", &dir.join(END_MARK_FILE_NAME)))
+}
+
+fn anew<D: Disk>(disk: &D, dir: &Path, mark: &EndMark) -> io::Result<()> {
+    let temporary = dir.join(format!("{END_MARK_FILE_NAME}{TEMPORARY_ENDING}"));
+    disk.remove_if_there(&temporary)?;
+    let write = || {
+        let file = disk.create(&temporary, Access::Write)?;
+        file.write_all_at(&[mark.encode(1), mark.encode(2)].concat(), Position::default())?;
+        file.sync_data()
+    };
+    if let Err(error) = write() {
+        // What is there of it takes the space that was missing.
+        let _ = disk.remove(&temporary);
+        return Err(error);
+    }
+    disk.rename(&temporary, &dir.join(END_MARK_FILE_NAME))?;
+    disk.sync_dir(dir)
+}
+
+/// What the mark of a log says; `None` if it has none, as those of before. The inner error says how it is damaged.
+///
+/// Fails if a newer version wrote it, or if it cannot be read.
+pub(crate) fn read<D: Disk>(
+    disk: &D,
+    dir: &Path,
+) -> Result<Option<Result<EndMark, Corruption>>, OpenError> {
+    let path = dir.join(END_MARK_FILE_NAME);
+    let file = match disk.open(&path, Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(OpenError::io("opening", &path)(error)),
+    };
+    let Slots { bytes, unreadable } = read_slots(&file);
+    match (Latest::decode(&bytes), unreadable) {
+        (Ok(latest), _) => Ok(Some(Ok(latest.mark))),
+        (Err(EndMarkError::NewerVersion { version }), _) => {
+            Err(OpenError::NewerVersion { file: path, version, version_max: END_MARK_VERSION })
+        }
+        (Err(_), Some(error)) => Err(OpenError::io("reading", &path)(error)),
+        (Err(damage), None) => {
+            let (position, what) = (Position::default(), damage.to_string());
+            Ok(Some(Err(Corruption { file: path, position, what })))
+        }
+    }
+}
+
+/// The same for those who say elsewhere that it is damaged.
+pub(crate) fn read_sound<D: Disk>(disk: &D, dir: &Path) -> Result<Option<EndMark>, OpenError> {
+    Ok(read(disk, dir)?.and_then(Result::ok))
+}
+
+/// The last segment, if a mark says that it had its name and none that is there is it or one behind it; and up to
+/// where the log had been synced.
+pub(crate) fn missing(
+    mark: Option<EndMark>,
+    last_base: Option<Offset>,
+) -> Option<(SegmentName, Offset)> {
+    let EndMark { active, synced } = mark?;
+    let is_missing = last_base.is_none_or(|base| base < active);
+    is_missing.then(|| (SegmentName::first_generation(active), synced))
+}
+
+/// What is wrong with a last segment that is missing, which only the mark knows of.
+pub(crate) fn lost_with_last(synced: Offset) -> String {
+    format!("is missing: the log went on in it, and had been synced up to {synced} at least")
+}
+
+/// The bytes of a file, as far as there are any; a slot that cannot be read is zeroes.
+struct Slots {
+    bytes: Vec<u8>,
+    unreadable: Option<io::Error>,
+}
+
+fn read_slots<F: DiskFile>(file: &F) -> Slots {
+    let mut slots = Slots { bytes: Vec::new(), unreadable: None };
+    for slot in 0..SLOTS {
+        let mut bytes = vec![0; SLOT_BYTES];
+        let mut done = 0;
+        while done < SLOT_BYTES {
+            let position = Position::new((slot * SLOT_BYTES + done) as u64);
+            match file.read_at(&mut bytes[done..], position) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    slots.unreadable = Some(error);
+                    bytes.fill(0);
+                    done = SLOT_BYTES;
+                }
+            }
+        }
+        bytes.truncate(done);
+        slots.bytes.extend_from_slice(&bytes);
+        if done < SLOT_BYTES {
+            break;
+        }
+    }
+    slots
+}

@@ -1,0 +1,101 @@
+//! When it is written down how far the log has been synced, outside of its segments (`end_mark.rs`).
+//!
+//! At once when a segment has become the active one, and at the end of a clean stop; some seconds behind while the
+//! log goes on, so that of a server that was killed not much more is unprotected than what its last frames state
+//! themselves.
+
+use std::{io, path::Path};
+
+use super::{Close, JobState, Log, Notice, Now, jobs::is_full};
+use crate::{
+    end_mark::{self, EndMark, MarkJob},
+    error::OpenError,
+    io::Disk,
+    mutation::{self, Mutation},
+    offset::Offset,
+    op::Job,
+};
+
+/// The mark follows the log by so much at most: one write of a block, whatever the log does meanwhile.
+const MARK_INTERVAL_MS: u64 = 10_000;
+/// One that could not be written is tried again after so long.
+const RETRY_MS: u64 = 60_000;
+
+/// What a log knows of its end mark.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marked {
+    /// What was written last; `None` if nobody knows.
+    mark: Option<EndMark>,
+    /// The last write failed: what the page cache shows of the file may not be on the device.
+    is_doubtful: bool,
+    boot_ms: u64,
+}
+
+impl Marked {
+    /// Writes the mark of a log that begins its active segment at `end`. A full disk may go on with the old one.
+    pub(super) fn at_start<D: Disk>(
+        disk: &D,
+        dir: &Path,
+        end: Offset,
+        now: Now,
+    ) -> Result<Marked, OpenError> {
+        let mark = EndMark { active: end, synced: end };
+        let mark = match end_mark::write_anew(disk, dir, &mark) {
+            Ok(()) => Some(mark),
+            Err(OpenError::Io { source, .. }) if is_full(&source) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Marked { mark, is_doubtful: false, boot_ms: now.boot_ms })
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// What the mark should say.
+    fn end_mark(&self) -> EndMark {
+        let synced = match mutation::is_planted(Mutation::MarkAheadOfSync) {
+            true => self.commit.submitted_end(),
+            false => self.commit.synced_end(),
+        };
+        EndMark { active: self.tail.base, synced: synced.max(self.tail.base) }
+    }
+
+    /// Whether the mark says all, or cannot be written.
+    pub(super) fn is_end_marked(&self) -> bool {
+        self.marked.mark == Some(self.end_mark())
+            || matches!(self.jobs.mark, JobState::Waiting { .. })
+    }
+
+    /// When the mark is to be written, if it does not say all.
+    pub(super) fn mark_due_boot_ms(&self) -> Option<u64> {
+        let wanted = self.end_mark();
+        if self.marked.mark == Some(wanted) || self.jobs.mark != JobState::Idle {
+            return None;
+        }
+        let is_new = self.marked.mark.is_none_or(|mark| mark.active != wanted.active);
+        if is_new || (self.close != Close::Open && self.is_at_end()) {
+            return Some(0);
+        }
+        Some(self.marked.boot_ms.saturating_add(MARK_INTERVAL_MS))
+    }
+
+    pub(super) fn next_mark(&mut self, now: Now) -> Option<Job<D>> {
+        self.mark_due_boot_ms().filter(|due_ms| *due_ms <= now.boot_ms)?;
+        self.jobs.mark = JobState::Running;
+        let is_anew = self.marked.is_doubtful;
+        Some(Job::Mark(MarkJob { dir: self.dir.clone(), mark: self.end_mark(), is_anew }))
+    }
+
+    pub(super) fn mark_written(&mut self, mark: EndMark, result: io::Result<()>, now: Now) {
+        match result {
+            Ok(()) => {
+                self.jobs.mark = JobState::Idle;
+                self.marked = Marked { mark: Some(mark), is_doubtful: false, boot_ms: now.boot_ms };
+            }
+            Err(error) => {
+                self.jobs.mark = JobState::after(now, RETRY_MS, false);
+                (self.marked.mark, self.marked.is_doubtful) = (None, true);
+                self.notices.push(Notice::MarkFailed { reason: error.to_string() });
+            }
+        }
+    }
+}
