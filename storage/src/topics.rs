@@ -23,9 +23,11 @@ use crate::{
     topic::{Topic, TopicNumber, TopicPattern, check_name},
 };
 
+mod entries;
 pub(crate) mod names;
 mod order;
 
+use entries::{Entries, Entry, U48};
 use names::{NamePlace, Names};
 use order::Order;
 
@@ -34,8 +36,6 @@ const PARTS: usize = 256;
 const PART_SHIFT: u32 = 44;
 /// Of how many topics what is known is looked at before it is used.
 const LOOKED_AT: usize = 64;
-/// Entries of a page.
-const PAGE: usize = 256;
 
 /// The topics of one log.
 #[derive(Debug)]
@@ -58,92 +58,6 @@ impl Default for TopicTable {
             hasher: RandomState::new(),
             listed: Order::default(),
         }
-    }
-}
-
-/// What is known of topics, by number.
-#[derive(Debug, Default)]
-struct Entries {
-    /// `None` where no number of a page was ever seen.
-    pages: Vec<Option<Box<[Entry; PAGE]>>>,
-    /// Behind the largest number.
-    end: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// None where the number was never seen: its segments are gone.
-    name: NamePlace,
-    /// Behind `last` as long as there never was an event.
-    first: Offset,
-    last: Offset,
-    count: U48,
-    last_time_ms: U48,
-    /// Of the first event since there was none, or shortly after it; after a start, perhaps of one that
-    /// came later.
-    first_time_s: u32,
-}
-
-/// A number below 2^48: times of events are, and a topic has fewer events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct U48([u8; 6]);
-
-impl U48 {
-    fn new(value: u64) -> U48 {
-        assert!(value >> 48 == 0, "times and counts are below 2^48");
-        let bytes = value.to_le_bytes();
-        U48(*bytes.first_chunk().expect("8 bytes"))
-    }
-
-    fn get(self) -> u64 {
-        let [a, b, c, d, e, f] = self.0;
-        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
-    }
-}
-
-const _: () = assert!(size_of::<Entry>() == 40);
-
-impl Entry {
-    const NONE: Entry = Entry {
-        name: NamePlace::NONE,
-        first: Offset::MAX,
-        last: Offset::ZERO,
-        count: U48([0; 6]),
-        last_time_ms: U48([0; 6]),
-        first_time_s: 0,
-    };
-
-    fn first_time_ms(&self) -> u64 {
-        u64::from(self.first_time_s) * 1_000
-    }
-
-    /// Late rather than early.
-    fn set_first_time_ms(&mut self, time_ms: u64) {
-        self.first_time_s = u32::try_from(time_ms.div_ceil(1_000)).unwrap_or(u32::MAX);
-    }
-}
-
-impl Entries {
-    fn get(&self, number: u32) -> Option<&Entry> {
-        let number = number as usize;
-        let entry = &self.pages.get(number / PAGE)?.as_ref()?[number % PAGE];
-        (!entry.name.is_none()).then_some(entry)
-    }
-
-    fn get_mut(&mut self, number: u32) -> Option<&mut Entry> {
-        let number = number as usize;
-        let entry = &mut self.pages.get_mut(number / PAGE)?.as_mut()?[number % PAGE];
-        (!entry.name.is_none()).then_some(entry)
-    }
-
-    fn put(&mut self, number: u32, entry: Entry) {
-        self.end = self.end.max(number.checked_add(1).expect("a log has fewer than 2^32 topics"));
-        let number = number as usize;
-        if self.pages.len() <= number / PAGE {
-            self.pages.resize_with(number / PAGE + 1, || None);
-        }
-        let page = &mut self.pages[number / PAGE];
-        page.get_or_insert_with(|| Box::new([Entry::NONE; PAGE]))[number % PAGE] = entry;
     }
 }
 
@@ -451,11 +365,9 @@ impl TopicTable {
 
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
-        let pages = self.entries.pages.iter().flatten().count();
         let numbers: usize = self.numbers.iter().map(HashTable::allocation_size).sum();
         size_of::<Self>()
-            + pages * PAGE * size_of::<Entry>()
-            + self.entries.pages.capacity() * size_of::<usize>()
+            + self.entries.memory_bytes()
             + numbers
             + self.names.memory_bytes()
             + self.listed.memory_bytes()
