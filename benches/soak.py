@@ -14,7 +14,7 @@ Needs `cargo build --release` and matplotlib (`pip install matplotlib`). One ser
 - a reader that catches up over the last events, and one of histories, four times a second.
 
 The log keeps 64 MiB in segments of 4 MiB, which are compressed after a minute; all of it is read again every five minutes. What the
-server says of itself is read every ten seconds. Fails if an answer is not what it should be, if the server logs an error, if a delivery
+server says of itself is read every ten seconds. Fails if an answer is not what it should be, if the server logs an error or a warning (but of a full disk), if a delivery
 was wrong, or if `strandline verify` finds damage afterwards.
 """
 
@@ -308,14 +308,15 @@ def main():
     assert server.returncode == 0, f"the server ended with {server.returncode}"
     assert not measured["violations"], measured["violations"][:10]
     server_log.seek(0)
-    bad = [line for line in server_log if " ERROR " in line or " WARN " in line]
-    assert not bad, bad[:10]
-    verified = subprocess.run([binary(), "verify", data, "--json"], capture_output=True, check=False)
-    assert verified.returncode == 0, verified
     series = measured["points"][0]["series"]
     print(f"{samples[-1]['events']:,.0f} events, {measured['points'][0]['deliveries']:,} deliveries; {dict(load.done)}")
     summary(samples, series)
     plot(samples, series, arguments.plot)
+    # How full the machine's disk is, is not the server's doing.
+    bad = [line for line in server_log if (" ERROR " in line or " WARN " in line) and "the disk is filling up" not in line]
+    assert not bad, bad[:10]
+    verified = subprocess.run([binary(), "verify", data, "--json"], capture_output=True, check=False)
+    assert verified.returncode == 0, verified
     shutil.rmtree(data)
 
 
