@@ -24,6 +24,7 @@ use std::{
 use crate::{
     buffer::ALIGN_BYTES,
     error::OpenError,
+    fields::{CRC_AT, crc_without_field, u32_at, u64_at},
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
     retire,
@@ -36,7 +37,6 @@ pub(crate) const EARLIEST_FILE_NAME: &str = "earliest";
 const EARLIEST_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"STRLNEAR";
-const CRC_AT: usize = 12;
 const USED_BYTES: usize = 32;
 /// Neither shares a block of the disk with the other.
 const SLOT_BYTES: usize = ALIGN_BYTES;
@@ -104,17 +104,18 @@ impl Record {
 
     /// What these bytes say, if they are whole; or the version of a newer program that has written them.
     fn decode(bytes: &[u8; SLOT_BYTES]) -> Result<Option<Record>, u32> {
-        let u32_at = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("inside"));
-        let u64_at = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("inside"));
-        if bytes[0..8] != MAGIC || crc_without_field(bytes) != u32_at(CRC_AT) {
+        if bytes[0..8] != MAGIC || crc_without_field(bytes) != u32_at(bytes, CRC_AT) {
             return Ok(None);
         }
-        match u32_at(8) {
+        match u32_at(bytes, 8) {
             EARLIEST_VERSION => {}
             version if version > EARLIEST_VERSION => return Err(version),
             _ => return Ok(None),
         }
-        let record = Record { kept_from: Offset::new(u64_at(16)), end: Offset::new(u64_at(24)) };
+        let record = Record {
+            kept_from: Offset::new(u64_at(bytes, 16)),
+            end: Offset::new(u64_at(bytes, 24)),
+        };
         let is_sound = record.kept_from <= record.end
             && record.end <= Offset::MAX
             && bytes[USED_BYTES..].iter().all(|byte| *byte == 0);
@@ -175,13 +176,6 @@ fn read<D: Disk>(disk: &D, path: &Path) -> Vec<[u8; SLOT_BYTES]> {
         Some(bytes)
     };
     (0..SLOTS).filter_map(read).collect()
-}
-
-fn crc_without_field(bytes: &[u8; SLOT_BYTES]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..CRC_AT]);
-    hasher.update(&bytes[CRC_AT + 4..]);
-    hasher.finalize()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@
 //! 3. Every opening writes a new file, renamed over the old one: what a killed process still writes hits the old one.
 
 use crate::{
-    index::{u32_at, u64_at},
+    fields::{CRC_AT, crc_without_field, u32_at, u64_at},
     offset::Offset,
 };
 
@@ -37,7 +37,6 @@ pub const SLOT_BYTES: usize = 4096;
 
 const SLOTS: usize = 2;
 const MAGIC: [u8; 8] = *b"STRLNEND";
-const CRC_AT: usize = 12;
 const USED_BYTES: usize = 40;
 
 /// How far a log had come.
@@ -114,7 +113,7 @@ impl EndMark {
         put(16, &sequence.to_le_bytes());
         put(24, &self.active.get().to_le_bytes());
         put(32, &self.synced.get().to_le_bytes());
-        let checksum = checksum(&bytes);
+        let checksum = crc_without_field(&bytes);
         bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
@@ -128,7 +127,7 @@ fn decode_slot(bytes: &[u8]) -> Result<(u64, EndMark), EndMarkError> {
     if bytes[..8] != MAGIC {
         return damaged("it does not begin as a mark does");
     }
-    if u32_at(bytes, CRC_AT) != checksum(bytes) {
+    if u32_at(bytes, CRC_AT) != crc_without_field(bytes) {
         return damaged("its checksum is wrong");
     }
     let version = u32_at(bytes, 8);
@@ -142,11 +141,4 @@ fn decode_slot(bytes: &[u8]) -> Result<(u64, EndMark), EndMarkError> {
         return damaged("its fields contradict each other");
     }
     Ok((u64_at(bytes, 16), mark))
-}
-
-fn checksum(bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..CRC_AT]);
-    hasher.update(&bytes[CRC_AT + 4..]);
-    hasher.finalize()
 }

@@ -32,6 +32,7 @@
 use std::{fmt, ops::Range};
 
 use crate::{
+    fields::{CRC_AT, crc_without_field, u32_at, u64_at},
     frame::Seed,
     mutation::{self, Mutation},
     offset::{Offset, Position},
@@ -60,7 +61,6 @@ pub const INDEX_HEADER_BYTES: usize = 512;
 pub const INDEX_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"STRLNIDX";
-const CRC_AT: usize = 12;
 const SECTIONS_AT: usize = 136;
 const SECTION_BYTES: usize = 24;
 const SECTIONS_MAX: usize = (INDEX_HEADER_BYTES - SECTIONS_AT) / SECTION_BYTES;
@@ -411,19 +411,4 @@ pub fn check_all(bytes: &[u8]) -> Result<ResidentIndex, IndexError> {
     delta::decode_controls(section(SectionKind::CONTROLS), base, end)?;
     gone::decode_gone(section(SectionKind::GONE), base, end)?;
     Ok(resident)
-}
-
-fn crc_without_field(bytes: &[u8; INDEX_HEADER_BYTES]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..CRC_AT]);
-    hasher.update(&bytes[CRC_AT + 4..]);
-    hasher.finalize()
-}
-
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(*bytes[at..].first_chunk().expect("the length was checked"))
-}
-
-pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(*bytes[at..].first_chunk().expect("the length was checked"))
 }

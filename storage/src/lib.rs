@@ -18,6 +18,7 @@ pub mod earliest;
 pub mod end_mark;
 pub mod error;
 pub mod event;
+mod fields;
 pub mod frame;
 pub mod group_commit;
 pub mod index;

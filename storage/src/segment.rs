@@ -29,6 +29,7 @@ use std::fmt;
 
 use crate::{
     buffer::ALIGN_BYTES,
+    fields::{CRC_AT, crc_without_field, u32_at, u64_at},
     offset::{Offset, Position},
     sync_mode::{SYNC_INTERVAL_MS_MAX, SyncMode},
 };
@@ -41,7 +42,6 @@ pub const FIRST_FRAME_POSITION: Position = Position::new(SEGMENT_HEADER_BYTES as
 pub const SEGMENT_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"STRLNSEG";
-const CRC_AT: usize = 12;
 const USED_BYTES: usize = 72;
 
 const _: () = assert!(SEGMENT_HEADER_BYTES.is_multiple_of(ALIGN_BYTES));
@@ -276,21 +276,6 @@ impl SegmentHeader {
             sync,
         })
     }
-}
-
-fn crc_without_field(bytes: &[u8; SEGMENT_HEADER_BYTES]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..CRC_AT]);
-    hasher.update(&bytes[CRC_AT + 4..]);
-    hasher.finalize()
-}
-
-fn u32_at(bytes: &[u8; SEGMENT_HEADER_BYTES], at: usize) -> u32 {
-    u32::from_le_bytes(*bytes[at..].first_chunk().expect("inside the header"))
-}
-
-fn u64_at(bytes: &[u8; SEGMENT_HEADER_BYTES], at: usize) -> u64 {
-    u64::from_le_bytes(*bytes[at..].first_chunk().expect("inside the header"))
 }
 
 /// Which of a segment's two files.

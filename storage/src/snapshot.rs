@@ -36,8 +36,9 @@
 use std::convert::Infallible;
 
 use crate::{
+    fields::{CRC_AT, crc_without_field, u32_at, u64_at},
     frame::Seed,
-    index::{IndexError, delta, u32_at, u64_at},
+    index::{IndexError, delta},
     offset::Offset,
     once::{IdEntry, ProducerEntry},
     segment::Incarnation,
@@ -62,7 +63,6 @@ pub const SNAPSHOT_HEADER_BYTES: usize = 256;
 pub const SNAPSHOT_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"STRLNSNP";
-const CRC_AT: usize = 12;
 const SECTIONS_AT: usize = 72;
 const SECTION_BYTES: usize = 16;
 const SECTIONS: usize = 6;
@@ -363,13 +363,6 @@ pub fn offset_of(file_name: &str) -> Option<Offset> {
     let digits = file_name.strip_suffix(".snap")?;
     let is_offset = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_offset.then(|| digits.parse().ok().map(Offset::new)).flatten()
-}
-
-fn crc_without_field(bytes: &[u8; SNAPSHOT_HEADER_BYTES]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&bytes[..CRC_AT]);
-    hasher.update(&bytes[CRC_AT + 4..]);
-    hasher.finalize()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 
 use crate::{
     event::archive::{BodyBounds, BodyError},
+    fields::{u32_at, u64_at},
     frame::{EVENTS_MAX, FRAME_ALIGN_BYTES, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_VERSION},
     mutation::{self, Mutation},
     offset::Offset,
@@ -308,14 +309,6 @@ pub(super) fn padded_bytes(body_bytes: usize) -> usize {
 
 fn u16_at(bytes: &[u8; FRAME_HEADER_BYTES], at: usize) -> u16 {
     u16::from_le_bytes(*bytes[at..].first_chunk().expect("inside the header"))
-}
-
-fn u32_at(bytes: &[u8; FRAME_HEADER_BYTES], at: usize) -> u32 {
-    u32::from_le_bytes(*bytes[at..].first_chunk().expect("inside the header"))
-}
-
-fn u64_at(bytes: &[u8; FRAME_HEADER_BYTES], at: usize) -> u64 {
-    u64::from_le_bytes(*bytes[at..].first_chunk().expect("inside the header"))
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ use std::collections::HashMap;
 use crate::{
     append::ProducerClaim,
     event::{EventKind, archive},
+    fields::{u32_at, u64_at},
     frame::Frame,
-    index::{IndexError, u32_at, u64_at, varint},
+    index::{IndexError, varint},
     offset::Offset,
     once::{Fingerprints, IdEntry, NameHash, ProducerEntry, hash_name, producers::producer_hash},
 };

@@ -24,10 +24,10 @@ use std::ops::Range;
 
 use crate::{
     buffer::ALIGN_BYTES,
+    fields::{u32_at, u64_at},
     index::{
         IndexError, IndexHeader, Section, SectionKind, filter,
         topics::{TOPIC_BLOCK_BYTES, TopicBlocks},
-        u32_at, u64_at,
     },
     offset::{Offset, Position},
     topic::TopicPattern,
