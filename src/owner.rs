@@ -8,8 +8,8 @@
 //! ```
 //! Commits are started by one task that appends wake: it runs behind all that is already in the run
 //! queue, so that whatever arrives in the same turn of the loop goes into the same frame. And by the end
-//! of another: what waits is handed to the disk before the answers to what is durable are sent. While one
-//! is under way the next begins when the shard would idle.
+//! of another: what waits is handed to the disk before the answers to what is durable are sent, unless
+//! these take less time than a write. While one is under way the next begins when the shard would idle.
 //!
 //! Invariants:
 //! 1. A write's task is never raced or dropped: the kernel would keep the buffer, and nobody would
@@ -58,6 +58,10 @@ use crate::{
     mesh::{Sender, Server},
     runtime::{Driver, end_slice, give_way, hurry, run_when_idle},
 };
+
+/// What the answer to an append takes of the shard's time, with the request that follows it: nearly all of
+/// it is two system calls.
+const ANSWER: Duration = Duration::from_micros(4);
 
 /// Who appended, and is told when it is durable.
 enum AckTo {
@@ -113,6 +117,8 @@ pub struct Owner {
     /// What was told to all shards last.
     told_visible: Cell<Offset>,
     told_synced: Cell<Offset>,
+    /// How long the last write took.
+    write_took: Cell<Duration>,
     /// When it was last told how busy the shard is.
     looked_boot_ms: Cell<u64>,
     /// What was last found of the disk's space, and whether it is being looked up.
@@ -124,21 +130,23 @@ pub struct Owner {
 /// A write or sync that began at a time. What fails is not counted: it ends the log.
 struct Timed {
     since: Instant,
-    shared: Arc<LogShared>,
+    owner: Rc<Owner>,
 }
 
 impl Timed {
     fn write(self, result: io::Result<usize>) -> io::Result<usize> {
         if let Ok(bytes) = result {
-            self.shared.metrics().write_time.add(self.since.elapsed());
-            self.shared.metrics().written_bytes.add(bytes as u64);
+            let took = self.since.elapsed();
+            self.owner.write_took.set(took);
+            self.owner.shared.metrics().write_time.add(took);
+            self.owner.shared.metrics().written_bytes.add(bytes as u64);
         }
         result
     }
 
     fn sync(self, result: io::Result<()>) -> io::Result<()> {
         if result.is_ok() {
-            self.shared.metrics().sync_time.add(self.since.elapsed());
+            self.owner.shared.metrics().sync_time.add(self.since.elapsed());
         }
         result
     }
@@ -173,6 +181,7 @@ impl Owner {
         Ok(Rc::new(Owner {
             told_visible: Cell::new(log.visible()),
             told_synced: Cell::new(log.synced()),
+            write_took: Cell::new(Duration::ZERO),
             log: RefCell::new(log),
             hands,
             reads,
@@ -385,8 +394,8 @@ impl Owner {
         self.shared.store_kept(log.segments(), log.rules().floors(), log.start());
     }
 
-    fn time(&self) -> Timed {
-        Timed { since: Instant::now(), shared: self.shared.clone() }
+    fn time(self: &Rc<Self>) -> Timed {
+        Timed { since: Instant::now(), owner: self.clone() }
     }
 
     /// Starts an operation as a task that nobody can drop.
@@ -445,7 +454,13 @@ impl Owner {
         monoio::spawn(async move {
             let outcome = outcome.await;
             owner.complete(outcome);
-            if owner.log.borrow().is_short_of_time() {
+            let is_short_of_time = owner.log.borrow().is_short_of_time();
+            if !is_short_of_time && owner.is_soon_answered() {
+                // What the answers bring goes into the next frame. 64 publishers: 5.9 us an append where the
+                // frame went first 6.3 (a commit costs 20), and 4 % fewer a second; 16: 9.2 and 9.5.
+                return owner.tell();
+            }
+            if is_short_of_time {
                 // What has come meanwhile goes into the next frame, which so are fewer.
                 end_slice().await;
             }
@@ -458,6 +473,12 @@ impl Owner {
             }
             owner.tell();
         });
+    }
+
+    /// Whether all that waits is answered in less time than a write takes.
+    fn is_soon_answered(&self) -> bool {
+        let waiting = u32::try_from(self.waiters.borrow().len()).unwrap_or(u32::MAX);
+        ANSWER.saturating_mul(waiting) < self.write_took.get()
     }
 
     /// Takes an outcome, and stores what became visible by it for all shards.

@@ -274,7 +274,7 @@ impl<F> GroupCommit<F> {
 ///
 /// ```text
 /// busy < 50 %, and appends have waited for a place  ->  one more
-/// busy < 70 %                                       ->  at least 2
+/// busy < 80 %                                       ->  at least 2
 /// busy > 70 %                                       ->  one fewer, down to 2
 /// busy > 85 %                                       ->  one fewer, down to 1
 /// ```
@@ -331,7 +331,8 @@ impl CommitDepth {
     fn decide(&mut self, busy_percent: u64) {
         let depth = match busy_percent {
             0..50 if self.late * 2 > self.frames => self.depth + 1,
-            0..70 => self.depth.max(DEPTH_FIRST),
+            0..80 if self.depth < DEPTH_FIRST => DEPTH_FIRST,
+            0..70 => self.depth,
             70..=85 if self.depth > DEPTH_FIRST => self.depth - 1,
             70..=85 => self.depth,
             _ => self.depth - 1,
