@@ -129,6 +129,12 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
     if reuse_port {
         sockopt::set_socket_reuseport(&socket, true)?;
     }
+    if address.ip().is_loopback() {
+        // Accepted sockets inherit it. Nothing is lost or queued on the way to this machine: where the system
+        // prefers BBR, its pacing, a timer for each send of a history, would only cost. Reno is in every kernel;
+        // a sandbox may not know the option, and loses nothing but that.
+        let _ = sockopt::set_tcp_congestion(&socket, "reno");
+    }
     bind(&socket, &address)?;
     Ok(socket)
 }
@@ -154,6 +160,15 @@ mod tests {
         let (listeners, _lock) = claim.listen().unwrap();
         assert_eq!(listeners.len(), 3);
         assert!(listeners.iter().all(|listener| listener.local_addr().unwrap() == address));
+    }
+
+    #[test]
+    fn connections_of_this_machine_are_not_paced() {
+        let (listeners, _lock) = Claim::new(any_port(), 1).unwrap().listen().unwrap();
+        let client = std::net::TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();
+        let (accepted, _) = listeners[0].accept().unwrap();
+        assert_eq!(sockopt::tcp_congestion(&accepted).unwrap(), "reno");
+        drop(client);
     }
 
     #[test]
