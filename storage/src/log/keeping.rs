@@ -144,10 +144,16 @@ impl<D: Disk> Log<D> {
         }
         let is_worth_it = self.jobs.disk_full && self.tail.end.get() >= self.ended_bytes_min();
         self.jobs.ends_for_space = is_worth_it;
-        let is_idle = self.staging.is_empty() && self.commit.is_still() && self.commit.is_clean();
-        if is_worth_it && is_idle && self.visible() > self.tail.base {
+        if is_worth_it && self.may_end_early() && self.visible() > self.tail.base {
             self.jobs.rolling = true;
         }
+    }
+
+    /// Whether the segment may end before it is full: nothing is on its way into it. Not behind the log's last
+    /// word, which would then be in a segment that is not the last one: the next start would take it for a kill.
+    fn may_end_early(&self) -> bool {
+        let is_still = self.staging.is_empty() && self.commit.is_still() && self.commit.is_clean();
+        is_still && self.close != Close::Ending
     }
 
     /// A shorter segment is not ended before it is full.
@@ -195,8 +201,7 @@ impl<D: Disk> Log<D> {
     /// Begins a new segment if all events of the active one are gone: else an idle log keeps them.
     fn end_stale_segment(&mut self) {
         let is_stale = self.keep_from >= self.visible() && self.visible() > self.tail.base;
-        let is_idle = self.staging.is_empty() && self.commit.is_still() && self.commit.is_clean();
-        if is_stale && is_idle && self.tail.end.get() >= self.ended_bytes_min() {
+        if is_stale && self.may_end_early() && self.tail.end.get() >= self.ended_bytes_min() {
             self.jobs.rolling = true;
         }
     }
