@@ -153,10 +153,11 @@ impl WholeForm {
     }
 
     /// What a whole body appends, at least one event.
-    pub(crate) fn read(&self, body: Bytes, own: &OwnValues) -> Result<WholeAppend, Problem> {
+    pub(crate) fn read(&self, body: Bytes, own: OwnValues) -> Result<WholeAppend, Problem> {
         let (parsed, terms) = match &self.content {
             WholeContent::Raw { raw, topic } => {
-                let events = vec![raw.event(own.topic.as_ref().unwrap_or(topic), body)?];
+                let topic = own.topic.unwrap_or_else(|| topic.clone());
+                let events = vec![raw.event(topic, body)?];
                 (ParsedEvents { events, is_array: false }, raw.terms())
             }
             WholeContent::Objects { topic, terms } => {

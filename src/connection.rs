@@ -323,7 +323,7 @@ impl Reader<'_> {
                             let (body, behind) = rest.split_at(body_bytes);
                             rest = behind;
                             let body = Bytes::copy_from_slice(body);
-                            let next = self.append_body(&form, &OwnValues::default(), body, &to);
+                            let next = self.append_body(&form, OwnValues::default(), body, &to);
                             if to.keep_alive {
                                 let body_limit = form.body_limit(self.shard.config());
                                 let append = RepeatedAppend { form, to, body_bytes, body_limit };
@@ -355,7 +355,7 @@ impl Reader<'_> {
         let mut to = append.to.clone();
         to.date = self.shard.date();
         to.keep_alive &= !self.shard.drain().is_on();
-        Some(self.append_body(&append.form, &own, Bytes::copy_from_slice(body), &to))
+        Some(self.append_body(&append.form, own, Bytes::copy_from_slice(body), &to))
     }
 
     fn push_problem(&self, problem: &Problem, to: &AnswerTo) {

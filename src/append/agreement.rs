@@ -88,7 +88,7 @@ fn assert_agreement(known: &KnownHead, parsed: &ParsedAppend, input: &[u8]) {
     ] {
         let body = Bytes::from_static(body);
         let of_known: Result<WholeAppend, Problem> =
-            known.append.form.read(body.clone(), &known.own);
-        assert_eq!(of_known, parsed.form.read(body, &OwnValues::default()), "{shown}");
+            known.append.form.read(body.clone(), known.own.clone());
+        assert_eq!(of_known, parsed.form.read(body, OwnValues::default()), "{shown}");
     }
 }

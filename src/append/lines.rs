@@ -156,7 +156,7 @@ impl LineAppends {
     fn gather(&mut self, line: Result<Line, LineError>, log: &LogHandle) -> Result<(), Problem> {
         let parsed = line.and_then(|Line { number, bytes }| {
             let event = match &self.content {
-                LineContent::Data { raw, topic } => raw.event(topic, bytes),
+                LineContent::Data { raw, topic } => raw.event(topic.clone(), bytes),
                 LineContent::Object { topic } => parse_event(&bytes, topic.as_ref()),
             };
             event.map(|event| (number, event)).map_err(|problem| LineError { number, problem })

@@ -7,7 +7,10 @@
 //! they come a second time: a thousand different ones neither cost memory nor throw out those that repeat,
 //! but by chance.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use memchr::memmem;
 use strandline_storage::topic::Topic;
@@ -31,6 +34,9 @@ const PLACES: usize = 512;
 /// How many shapes are known at most. They are tried one after the other: there are about as many as kinds of
 /// clients.
 const SHAPES_MAX: usize = 8;
+
+/// So many heads are looked for by their shapes first, behind one that was found so.
+const SHAPES_FIRST: u8 = 32;
 
 /// Of how many heads it is remembered that a shape was seen.
 const SEEN_SHAPES: usize = 64;
@@ -76,6 +82,9 @@ pub(crate) struct KnownHead {
 pub(crate) struct RepeatedHeads {
     places: RefCell<Box<[HeadPlace]>>,
     shapes: RefCell<Shapes>,
+    /// For so many heads more shapes are tried first: the last one that was looked for among heads was
+    /// found by its shape. Where heads differ in their topics each would have another place, which is not near.
+    shapes_first: Cell<u8>,
     end: memmem::Finder<'static>,
 }
 
@@ -100,6 +109,7 @@ impl Default for RepeatedHeads {
         RepeatedHeads {
             places: RefCell::new(places),
             shapes: RefCell::new(shapes),
+            shapes_first: Cell::new(0),
             end: memmem::Finder::new(b"\r\n\r\n"),
         }
     }
@@ -109,6 +119,12 @@ impl RepeatedHeads {
     /// What the head means that `bytes` begin with; `None` if that is not known.
     pub(crate) fn find(&self, bytes: &[u8]) -> Option<KnownHead> {
         let window = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
+        if let Some(times) = self.shapes_first.get().checked_sub(1) {
+            self.shapes_first.set(times);
+            if let Some(found) = self.shapes.borrow_mut().find(window) {
+                return Some(found);
+            }
+        }
         let head = &window[..self.end.find(window)? + 4];
         let hash = crc32fast::hash(head);
         let place = &mut self.places.borrow_mut()[place_of(hash)];
@@ -119,6 +135,7 @@ impl RepeatedHeads {
         }
         let found = self.shapes.borrow_mut().find(head)?;
         place.saw(hash, head, || found.clone());
+        self.shapes_first.set(SHAPES_FIRST);
         Some(found)
     }
 
@@ -148,10 +165,11 @@ impl HeadPlace {
 }
 
 impl Shapes {
-    fn find(&mut self, head: &[u8]) -> Option<KnownHead> {
+    /// What the head means that `bytes` begin with.
+    fn find(&mut self, bytes: &[u8]) -> Option<KnownHead> {
         let mut shapes = self.known.iter().enumerate();
-        let (at, values) =
-            shapes.find_map(|(at, (shape, _))| shape.read(head).map(|values| (at, values)))?;
+        let (at, (head_bytes, values)) =
+            shapes.find_map(|(at, (shape, _))| shape.read(bytes).map(|found| (at, found)))?;
         let append = self.known[at].1.clone();
         if at > 0 {
             self.known.swap(at, at - 1);
@@ -165,7 +183,7 @@ impl Shapes {
             }
         };
         let own = OwnValues { topic, fields };
-        Some(KnownHead { head_bytes: head.len(), body_bytes, append, own })
+        Some(KnownHead { head_bytes, body_bytes, append, own })
     }
 
     fn saw(&mut self, head: &Head, append: &Rc<RepeatedAppend>) {

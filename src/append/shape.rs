@@ -199,8 +199,10 @@ impl Shape {
         Shape { head: head.into(), places: places.0.into() }
     }
 
-    /// What a head has in its places; `None` if it is of another shape, or would be refused.
-    pub(super) fn read(&self, bytes: &[u8]) -> Option<Values> {
+    /// How long the head is that `bytes` begin with, and what it has in its places; `None` if it is of another
+    /// shape, or would be refused. The last piece ends with the empty line that ends a head, and nothing before
+    /// it holds one: no value has a line's end.
+    pub(super) fn read(&self, bytes: &[u8]) -> Option<(usize, Values)> {
         let mut found = [const { 0..0 }; PLACES_MAX];
         let (mut at, mut known_at) = (0, 0);
         for (place, found) in self.places.iter().zip(&mut found) {
@@ -210,13 +212,14 @@ impl Shape {
             *found = at..at + place.of.value_bytes(rest)?;
             (at, known_at) = (found.end, place.range.end);
         }
-        if bytes[at..] != self.head[known_at..] {
+        let last = &self.head[known_at..];
+        if !bytes[at..].starts_with(last) {
             return None;
         }
         let mut values = Values::default();
         for (place, found) in self.places.iter().zip(found) {
             values.take(place.of, &bytes[found])?;
         }
-        Some(values)
+        Some((at + last.len(), values))
     }
 }

@@ -21,7 +21,7 @@ impl Reader<'_> {
         to: AnswerTo,
     ) -> Next {
         match self.inbound.body(decoder, &self.shard.config().limits).await {
-            Ok(body) => self.append_body(&form, &OwnValues::default(), body, &to),
+            Ok(body) => self.append_body(&form, OwnValues::default(), body, &to),
             Err(fault) => self.fault(fault, &to),
         }
     }
@@ -29,7 +29,7 @@ impl Reader<'_> {
     pub(super) fn append_body(
         &self,
         form: &WholeForm,
-        own: &OwnValues,
+        own: OwnValues,
         body: Bytes,
         to: &AnswerTo,
     ) -> Next {

@@ -101,7 +101,7 @@ impl RawAppend {
     }
 
     /// The event whose data is `data`: the whole body, or one line of it.
-    pub fn event(&self, topic: &Topic, data: Bytes) -> Result<NewEvent, Problem> {
+    pub fn event(&self, topic: Topic, data: Bytes) -> Result<NewEvent, Problem> {
         let not_json = |error| Problem::new(ProblemKind::InvalidJson, format!("the data {error}"));
         let (content_type, form) = match &self.content {
             Content::Guess => match (check::check(&data), std::str::from_utf8(&data)) {
@@ -121,7 +121,7 @@ impl RawAppend {
             Content::Binary(content_type) => (content_type.clone(), DataForm::Binary),
         };
         Ok(NewEvent {
-            topic: topic.clone(),
+            topic,
             event_type: self.event_type.clone(),
             id: self.terms().and_then(|terms| terms.event_id.clone()),
             key: self.key.clone(),
@@ -243,7 +243,7 @@ mod tests {
     fn event(content_type: Option<&str>, data: &'static [u8]) -> Result<NewEvent, Problem> {
         let fields: Vec<_> =
             content_type.map(|value| ("content-type", value)).into_iter().collect();
-        head(&fields)?.event(&Topic::parse("a").unwrap(), Bytes::from_static(data))
+        head(&fields)?.event(Topic::parse("a").unwrap(), Bytes::from_static(data))
     }
 
     fn kept(content_type: Option<&str>, data: &'static [u8]) -> (String, DataForm) {
@@ -313,13 +313,13 @@ mod tests {
         ])
         .unwrap();
         assert!(append.is_lines());
-        let event = append.event(&Topic::parse("t").unwrap(), Bytes::from_static(b"{}")).unwrap();
+        let event = append.event(Topic::parse("t").unwrap(), Bytes::from_static(b"{}")).unwrap();
         assert_eq!(event.event_type.as_str(), "préis");
         assert_eq!(event.key.unwrap().as_str(), "a b");
         let headers: Vec<_> = event.headers.iter().map(|(n, v)| (&**n, &**v)).collect();
         assert_eq!(headers, [("trace-id", "€\n"), ("x", "")]);
         assert_eq!((&*event.content_type, event.form), ("", DataForm::Json));
-        let bad = append.event(&Topic::parse("t").unwrap(), Bytes::from_static(b"x")).unwrap_err();
+        let bad = append.event(Topic::parse("t").unwrap(), Bytes::from_static(b"x")).unwrap_err();
         assert_eq!(bad.kind(), ProblemKind::InvalidJson);
     }
 
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn an_event_has_its_id_and_an_append_its_terms() {
         let append = head(&[("Idempotency-Key", "\"x\""), ("Expected-Offset", "7")]).unwrap();
-        let event = append.event(&Topic::parse("t").unwrap(), Bytes::new()).unwrap();
+        let event = append.event(Topic::parse("t").unwrap(), Bytes::new()).unwrap();
         assert_eq!(event.id.unwrap().as_str(), "x");
         assert_eq!(append.terms().unwrap().expected_offset, Some(7));
         let fields = [("Producer-Id", "p"), ("Producer-Epoch", "0"), ("Producer-Seq", "1")];

@@ -88,24 +88,18 @@ impl FieldValues {
 
     /// Puts them into an append that a head made which has the same fields. A field of an event that they
     /// have stands in heads of raw appends alone, whose one event it is about.
-    pub fn put_into(&self, append: &mut Append) {
+    pub fn put_into(self, append: &mut Append) {
         let FieldValues { event_type, key, id, expected_offset, producer_seq } = self;
-        for event in &mut append.events {
-            if let Some(event_type) = event_type {
-                event.event_type = event_type.clone();
-            }
-            if key.is_some() {
-                event.key.clone_from(key);
-            }
-            if id.is_some() {
-                event.id.clone_from(id);
-            }
+        if let [event] = &mut append.events[..] {
+            event.event_type = event_type.unwrap_or(std::mem::take(&mut event.event_type));
+            event.key = key.or(event.key.take());
+            event.id = id.or(event.id.take());
         }
         if let (Some(offset), Some(expected)) = (expected_offset, &mut append.expected) {
-            expected.offset = *offset;
+            expected.offset = offset;
         }
         if let (Some(seq), Some(producer)) = (producer_seq, &mut append.producer) {
-            producer.seq = *seq;
+            producer.seq = seq;
         }
     }
 }
