@@ -74,6 +74,8 @@ pub enum Fault {
     ReadFails,
     /// A file cannot be created.
     CreateFails,
+    /// A file cannot be removed.
+    RemoveFails,
     /// A durable write lands whole, in blocks of the same file that it was not meant for, and says
     /// that all is well.
     WriteIsMisdirected,
@@ -81,7 +83,7 @@ pub enum Fault {
 
 /// All kinds of [`Fault`] that a disk tells of. What it does not tell of is damage, which a log finds
 /// when it reads.
-pub const FAULTS: [Fault; 7] = [
+pub const FAULTS: [Fault; 8] = [
     Fault::WriteFails,
     Fault::WriteIsShort,
     Fault::WriteFindsNoSpace,
@@ -89,6 +91,7 @@ pub const FAULTS: [Fault; 7] = [
     Fault::SyncDirFails,
     Fault::ReadFails,
     Fault::CreateFails,
+    Fault::RemoveFails,
 ];
 
 /// A simulated disk, as one process has it. Clones share the disk and the process.

@@ -128,6 +128,9 @@ impl Disk for SimDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let (mut state, crashes) = self.begin()?;
         state.find(path)?;
+        if state.strikes(Fault::RemoveFails) {
+            return Err(io::Error::other("simulated removal error"));
+        }
         let (dir, name) = split(path)?;
         if !crashes || state.rng.chance(50) {
             state.names(&dir)?.unlink(&name);

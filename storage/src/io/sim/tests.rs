@@ -105,6 +105,8 @@ fn armed_faults_strike_once() {
     assert_eq!(file.write_at(&[1; 1024], Position::new(0)).expect("whole"), 1024);
     disk.arm(Fault::SyncFails, 0);
     assert!(file.sync_data().is_err() && file.sync_data().is_ok());
+    disk.arm(Fault::RemoveFails, 0);
+    assert!(disk.remove(&path).is_err() && disk.bytes(&path).is_some());
     disk.limit_space(Some(4096));
     let error = file.write_at(&[1; 10], Position::new(4096)).expect_err("full");
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
