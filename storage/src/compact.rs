@@ -37,7 +37,7 @@ use crate::{
     pace::{Pace, PacedFile},
     packer::Packer,
     reader::{ReadQuery, Reader},
-    retire,
+    retire::{self, Leftover, RetireJob},
     scan::FrameScan,
     segment::SegmentName,
     segment_set::{SealedSegment, SegmentSet},
@@ -97,6 +97,13 @@ pub enum CompactOutcome<D: Disk> {
         /// How long its files were.
         bytes: u64,
     },
+    /// A rewrite failed, and so did taking it back: what is there of it has to go before anything else is done.
+    Left {
+        /// Why the rewrite failed.
+        error: OpenError,
+        /// What stays of it.
+        left: Leftover,
+    },
     /// A segment cannot be read to its end, and is left as it is.
     Damaged {
         /// Which.
@@ -151,12 +158,7 @@ impl<D: Disk> CompactJob<D> {
             let newer = self.newer_events(&segments, place, &topics)?;
             match self.judge(segment, &topics, &newer, is_due) {
                 Verdict::Leave => {}
-                Verdict::Retire => {
-                    let job = self.retirement(segment);
-                    job.run(disk)?;
-                    let (topics, bytes) = (numbers_of(&topics), segment.file_bytes());
-                    return Ok(CompactOutcome::Retired { name, topics, bytes });
-                }
+                Verdict::Retire => return self.retire(disk, segment, &topics),
                 Verdict::Rewrite { must } => {
                     return self.rewrite(disk, segment, &topics, &newer, must);
                 }
@@ -169,9 +171,16 @@ impl<D: Disk> CompactJob<D> {
         Ok(CompactOutcome::Nothing { settled })
     }
 
-    fn retirement(&self, segment: &Arc<SealedSegment<D>>) -> retire::RetireJob<D> {
-        let (dir, segment, limits) = (self.dir.clone(), segment.clone(), self.stub_limits);
-        retire::RetireJob { dir, segment, limits }
+    fn retire(
+        &self,
+        disk: &D,
+        segment: &Arc<SealedSegment<D>>,
+        topics: &Topics,
+    ) -> Result<CompactOutcome<D>, OpenError> {
+        let (dir, limits) = (self.dir.clone(), self.stub_limits);
+        RetireJob { dir, segment: Arc::clone(segment), limits }.run(disk)?;
+        let (name, topics, bytes) = (segment.name(), numbers_of(topics), segment.file_bytes());
+        Ok(CompactOutcome::Retired { name, topics, bytes })
     }
 
     fn has_topic_limits(&self) -> bool {
@@ -391,29 +400,45 @@ impl<D: Disk> CompactJob<D> {
                 writer.push(staged, frame.header().commit_time_ms)?;
             }
         }
-        let before = segment.file_bytes();
         if writer.is_empty() {
             drop(writer);
-            self.retirement(segment).run(disk)?;
-            let topics = numbers_of(topics);
-            return Ok(CompactOutcome::Retired { name: old, topics, bytes: before });
+            return self.retire(disk, segment, topics);
         }
         let carried = carried(segment, topics, writer.index()).map_err(|error| {
             let what = error.to_string();
             let (file, position) = (segment.index_path(), Position::default());
             OpenError::Corrupt(Corruption { file, position, what })
         })?;
-        writer.finish(segment.end(), &carried)?;
-        let rewritten = SealedSegment::open(disk, &self.dir, name)?;
+        let finished = writer.finish(segment.end(), &carried);
+        let rewritten = match finished.and_then(|()| SealedSegment::open(disk, &self.dir, name)) {
+            Ok(rewritten) => rewritten,
+            Err(error) => return self.take_back(disk, name, error),
+        };
         // The new generation is the segment now, whatever becomes of the old one: the next start removes
         // what stays of it.
         for file_name in [old.log_file_name(), old.index_file_name()] {
             let _ = retire::remove(disk, &self.dir.join(file_name));
         }
         let _ = disk.sync_dir(&self.dir);
-        let bytes = (before, rewritten.file_bytes());
+        let bytes = (segment.file_bytes(), rewritten.file_bytes());
         let topics = lessened.into_iter().collect();
         Ok(CompactOutcome::Replaced { segment: Arc::new(rewritten), dropped, topics, bytes })
+    }
+
+    /// After a rewrite that failed the old generation is the segment. The new one must not be there at the next start:
+    /// it would count, without events that were read until then (limits may have become looser), or beside a stub
+    /// with events that are gone.
+    fn take_back(
+        &self,
+        disk: &D,
+        name: SegmentName,
+        error: OpenError,
+    ) -> Result<CompactOutcome<D>, OpenError> {
+        let left = Leftover::Rewrite(name);
+        match left.clear(disk, &self.dir) {
+            Ok(()) => Err(error),
+            Err(_) => Ok(CompactOutcome::Left { error, left }),
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
     mutation::{self, Mutation},
     offset::Position,
     reserve::ReserveJob,
-    retire::{CloseJob, RetireJob},
+    retire::{CloseJob, Leftover, RetireJob},
     scrub::{ScrubJob, ScrubOutcome},
     seal::{SealJob, SealOutcome},
     segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName},
@@ -159,6 +159,13 @@ pub enum Job<D: Disk> {
     Keep(KeepJob),
     /// Remove a segment whose events are gone.
     Retire(RetireJob<D>),
+    /// Remove what could not be removed when it should have been.
+    Clear {
+        /// The log's directory.
+        dir: PathBuf,
+        /// What.
+        left: Leftover,
+    },
     /// Close a segment that is gone. For a thread of its own.
     Close(CloseJob<D>),
     /// Read a part of a sealed segment again. For a thread of its own.
@@ -212,6 +219,8 @@ pub enum JobOutcome<D: Disk> {
         /// Whether it is gone, durably.
         result: Result<(), OpenError>,
     },
+    /// Of [`Job::Clear`].
+    Cleared(Result<(), OpenError>),
     /// Of [`Job::Close`].
     Closed,
     /// Of [`Job::Scrub`].
@@ -241,6 +250,7 @@ impl<D: Disk> Job<D> {
             }
             Job::Mark(job) => JobOutcome::Marked { mark: job.mark, result: job.run(disk) },
             Job::Seal(job) => JobOutcome::Sealed(job.run(disk)),
+            Job::Clear { dir, left } => JobOutcome::Cleared(left.clear(disk, &dir)),
             Job::Close(job) => {
                 job.run();
                 JobOutcome::Closed
@@ -274,6 +284,7 @@ impl<D: Disk> Job<D> {
             Job::Seal(_) => "seal",
             Job::Keep(_) => "keep",
             Job::Retire(_) => "retire",
+            Job::Clear { .. } => "clear",
             Job::Close(_) => "close",
             Job::Scrub(_) => "scrub",
             Job::Reserve(_) => "reserve",

@@ -18,6 +18,7 @@ use crate::{
     io::{Access, Disk, DiskFile},
     offset::Position,
     seal,
+    segment::SegmentName,
     segment_set::SealedSegment,
 };
 
@@ -35,10 +36,37 @@ impl<D: Disk> RetireJob<D> {
     /// Removes the segment. Readers that have it open go on.
     pub(crate) fn run(&self, disk: &D) -> Result<(), OpenError> {
         let name = self.segment.name();
+        // A newer generation, be it what a rewrite could not take back, would count, and not the stub. (Should a
+        // power cut keep the stub and lose the removal, what comes back is what was there a moment before.)
+        if let Some(next) = name.next_generation() {
+            Leftover::Rewrite(next).remove(disk, &self.dir)?;
+        }
         write_stub(disk, &self.dir, &self.segment, &self.limits)?;
-        let log_path = self.dir.join(name.log_file_name());
-        remove(disk, &log_path)?;
+        disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))?;
+        remove(disk, &self.dir.join(name.log_file_name()))?;
         disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))
+    }
+}
+
+/// See [`crate::op::Job::Clear`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// A generation, whole or not, which does not count: the one before it is the segment.
+    Rewrite(SegmentName),
+}
+
+impl Leftover {
+    /// Removes it, durably.
+    pub(crate) fn clear<D: Disk>(self, disk: &D, dir: &Path) -> Result<(), OpenError> {
+        self.remove(disk, dir)?;
+        disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))
+    }
+
+    fn remove<D: Disk>(self, disk: &D, dir: &Path) -> Result<(), OpenError> {
+        let Leftover::Rewrite(name) = self;
+        // Without its index it counts for nothing, here and for who looks at the names beside this process.
+        remove(disk, &dir.join(name.index_file_name()))?;
+        remove(disk, &dir.join(name.log_file_name()))
     }
 }
 
@@ -75,8 +103,8 @@ pub(crate) fn remove<D: Disk>(disk: &D, path: &Path) -> Result<(), OpenError> {
     disk.remove_if_there(path).map_err(OpenError::io("removing", path))
 }
 
-/// Puts a stub in the place of a segment's index, durably.
-pub(crate) fn write_stub<D: Disk>(
+/// Puts a stub in the place of a segment's index; the caller syncs the directory.
+fn write_stub<D: Disk>(
     disk: &D,
     dir: &Path,
     segment: &SealedSegment<D>,
@@ -92,6 +120,5 @@ pub(crate) fn write_stub<D: Disk>(
         let what = error.to_string();
         OpenError::Corrupt(Corruption { file: path.clone(), position: Position::default(), what })
     })?;
-    seal::write_index(disk, dir, name, &stub)?;
-    disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))
+    seal::write_index(disk, dir, name, &stub)
 }

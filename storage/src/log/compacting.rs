@@ -17,6 +17,7 @@ use crate::{
     offset::Offset,
     op::Job,
     pace::Pace,
+    retire::Leftover,
     segment::SegmentName,
     topic::TopicNumber,
 };
@@ -25,6 +26,8 @@ use crate::{
 const LOOK_MS: u64 = 10_000;
 /// A rewrite that failed is tried again after so long.
 const RETRY_MS: u64 = 60_000;
+/// A removal that failed is tried again after so long.
+const CLEAR_RETRY_MS: u64 = 10_000;
 
 /// What compaction knows of the segments.
 #[derive(Debug, Default)]
@@ -43,6 +46,8 @@ pub(super) struct Compaction {
     is_outdated: bool,
     /// Ends the one that is under way.
     is_cancelled: Arc<AtomicBool>,
+    /// What could not be removed: until it is, nothing is judged and no floor forgotten.
+    left: Option<Leftover>,
     /// How many rewrites there were, and what they came to, since the log was opened.
     totals: CompactionTotals,
 }
@@ -124,7 +129,7 @@ impl<D: Disk> Log<D> {
         if !is_idle || self.close != Close::Open || self.segments.is_empty() {
             return None;
         }
-        if !self.are_rules_synced() {
+        if !self.are_rules_synced() || self.compaction.left.is_some() {
             return None;
         }
         let (now_ms, notice) = self.clock.event_time(now);
@@ -166,6 +171,29 @@ impl<D: Disk> Log<D> {
         self.state.rules.forget_floors(&settled);
     }
 
+    /// Removes what the last look has left, if anything.
+    pub(super) fn next_clear(&mut self) -> Option<Job<D>> {
+        let is_idle = self.jobs.clear == JobState::Idle && self.close == Close::Open;
+        let left = self.compaction.left.filter(|_| is_idle)?;
+        self.jobs.clear = JobState::Running;
+        Some(Job::Clear { dir: self.dir.clone(), left })
+    }
+
+    pub(super) fn cleared(&mut self, result: Result<(), OpenError>, now: Now) {
+        match result {
+            Ok(()) => {
+                self.jobs.clear = JobState::Idle;
+                self.compaction.left = None;
+                self.retry_for_space();
+            }
+            Err(error) => {
+                self.note_full(&error);
+                self.jobs.clear = JobState::after(now, CLEAR_RETRY_MS, false);
+                self.notices.push(Notice::CompactFailed { reason: error.to_string() });
+            }
+        }
+    }
+
     pub(super) fn compacted(&mut self, result: Result<CompactOutcome<D>, OpenError>, now: Now) {
         // There may be more to do at once.
         self.jobs.compact = JobState::Idle;
@@ -203,13 +231,11 @@ impl<D: Disk> Log<D> {
                 self.segments = Arc::new(self.segments.without(name));
                 (name, None, bytes, 0)
             }
-            Err(error) => {
-                self.note_full(&error);
-                let wait_ms = if self.jobs.disk_full { LOOK_MS } else { RETRY_MS };
-                self.jobs.compact = JobState::after(now, wait_ms, false);
-                self.notices.push(Notice::CompactFailed { reason: error.to_string() });
-                return;
+            Ok(CompactOutcome::Left { error, left }) => {
+                self.compaction.left = Some(left);
+                return self.compaction_failed(&error, now);
             }
+            Err(error) => return self.compaction_failed(&error, now),
         };
         let (name, dropped, bytes_before, bytes_after) = done;
         let totals = &mut self.compaction.totals;
@@ -221,5 +247,12 @@ impl<D: Disk> Log<D> {
             .retain(|known, _| self.segments.iter().any(|segment| segment.name() == *known));
         self.retry_for_space();
         self.notices.push(Notice::Compacted { name, dropped, bytes_before, bytes_after });
+    }
+
+    fn compaction_failed(&mut self, error: &OpenError, now: Now) {
+        self.note_full(error);
+        let wait_ms = if self.jobs.disk_full { LOOK_MS } else { RETRY_MS };
+        self.jobs.compact = JobState::after(now, wait_ms, false);
+        self.notices.push(Notice::CompactFailed { reason: error.to_string() });
     }
 }

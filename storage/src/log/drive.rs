@@ -67,6 +67,7 @@ impl<D: Disk> Log<D> {
             retry(jobs.seal),
             retry(jobs.retire),
             retry(jobs.compact),
+            retry(jobs.clear),
             retry(jobs.reserve),
             retry(jobs.close),
             retry(jobs.snapshot),

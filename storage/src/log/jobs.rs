@@ -41,6 +41,7 @@ pub(super) struct Jobs<D: Disk> {
     pub(super) keep: JobState,
     pub(super) retire: JobState,
     pub(super) compact: JobState,
+    pub(super) clear: JobState,
     pub(super) reserve: JobState,
     pub(super) scrub: JobState,
     pub(super) snapshot: JobState,
@@ -92,6 +93,7 @@ impl<D: Disk> Log<D> {
             .or_else(|| self.next_reserve())
             .or_else(|| self.next_keep())
             .or_else(|| self.next_retirement())
+            .or_else(|| self.next_clear())
             .or_else(|| self.next_close(now))
             .or_else(|| self.next_compaction(now))
             .or_else(|| self.next_snapshot())
@@ -222,6 +224,7 @@ impl<D: Disk> Log<D> {
             JobOutcome::Scrubbed(outcome) => self.scrubbed(*outcome, now),
             JobOutcome::Reserved { keep, result } => self.reserved(keep, result, now),
             JobOutcome::Compacted(result) => self.compacted(result, now),
+            JobOutcome::Cleared(result) => self.cleared(result, now),
             JobOutcome::Snapshot(result) => self.snapshot_made(result, now),
             JobOutcome::Kept { job, result } => self.kept(&job, result),
             JobOutcome::Retired { name, result } => self.retired(name, result, now),
@@ -353,6 +356,7 @@ impl<D: Disk> Jobs<D> {
             keep: JobState::Idle,
             retire: JobState::Idle,
             compact: JobState::Idle,
+            clear: JobState::Idle,
             reserve: JobState::Idle,
             scrub: JobState::after(now, scrub_first_ms, false),
             snapshot: JobState::Idle,
@@ -373,9 +377,9 @@ impl<D: Disk> Jobs<D> {
     /// What waits for a time that has come may start again.
     pub(super) fn end_waits(&mut self, now: Now) {
         let Jobs { extend, prepare, mark, seal, retire, compact, reserve, scrub, close, .. } = self;
-        let snapshot = &mut self.snapshot;
-        for state in [extend, prepare, mark, seal, retire, compact, reserve, scrub, close, snapshot]
-        {
+        let (clear, snapshot) = (&mut self.clear, &mut self.snapshot);
+        let freeing = [seal, retire, compact, clear, close];
+        for state in [extend, prepare, mark, reserve, scrub, snapshot].into_iter().chain(freeing) {
             if matches!(*state, JobState::Waiting { until_boot_ms, .. } if until_boot_ms <= now.boot_ms)
             {
                 *state = JobState::Idle;

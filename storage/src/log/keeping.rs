@@ -304,9 +304,9 @@ impl<D: Disk> Log<D> {
             self.jobs.owes_reserve = true;
             self.jobs.needs_reserve = false;
             self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, true);
-            let Jobs { seal, retire, compact, prepare, ends_for_space, .. } = &mut self.jobs;
+            let Jobs { seal, retire, compact, clear, prepare, ends_for_space, .. } = &mut self.jobs;
             let prepare = ends_for_space.then_some(prepare);
-            for state in [seal, retire, compact].into_iter().chain(prepare) {
+            for state in [seal, retire, compact, clear].into_iter().chain(prepare) {
                 if matches!(*state, JobState::Waiting { .. }) {
                     *state = JobState::Idle;
                 }

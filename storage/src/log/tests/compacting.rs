@@ -189,6 +189,95 @@ fn a_crash_in_a_rewrite_leaves_either_the_old_segment_or_the_new_one() {
     assert!(crashes > 10, "it crashed {crashes} times");
 }
 
+/// Calls `live` with a log of which much is to be rewritten, and a fault that strikes in its course, once or several
+/// times in a row: each operation in turn, until `live` says that some are left.
+fn with_each_fault(faults: &[Fault], live: impl Fn(&SimDisk, &mut Log<SimDisk>) -> usize) {
+    for (fault, times) in faults.iter().flat_map(|fault| [1, 2, 3].map(|times| (*fault, times))) {
+        for after in 0.. {
+            let disk = SimDisk::new(after);
+            drop(mixed(&disk, 40));
+            let (mut log, _) = open_with(&disk, LogConfig { snapshot_segments: 1, ..tiny() });
+            log.run_ops(now(2));
+            (0..times).for_each(|_| disk.arm(fault, after));
+            if live(&disk, &mut log) > 0 {
+                assert!(after > 0, "{fault:?} never struck");
+                break;
+            }
+        }
+    }
+}
+
+/// The sealed segments that hold events, as who looks at the directory sees them; of the others no log file is there.
+fn listed(disk: &SimDisk) -> Vec<SegmentName> {
+    let dir = Path::new(DIR);
+    let names = disk.list(dir).expect("the directory");
+    let mut listed = crate::listing::segments(&names);
+    listed.retain(|listed| {
+        let is_stub =
+            listed.has_index && crate::listing::is_stub(disk, dir, listed.name).expect("readable");
+        assert!(!is_stub || !names.contains(&listed.name.log_file_name()), "{names:?}");
+        listed.has_index && !is_stub
+    });
+    listed.into_iter().map(|listed| listed.name).collect()
+}
+
+fn segment_names(log: &Log<SimDisk>) -> Vec<SegmentName> {
+    log.segments().iter().map(|segment| segment.name()).collect()
+}
+
+/// Of [`mixed`].
+const TOPICS: [&str; 3] = ["keep", "keys", "gone"];
+
+const AT_THE_END: [Fault; 3] = [Fault::SyncDirFails, Fault::ReadFails, Fault::RemoveFails];
+
+/// The new generation would count more than what the old one becomes.
+#[test]
+fn a_rewrite_that_fails_at_its_end_leaves_nothing_that_comes_back() {
+    with_each_fault(&AT_THE_END, |disk, log| {
+        let one = crate::settings::TopicRetention { count: Some(1), ..Default::default() };
+        rule(log, "gone", one);
+        log.run_ops(now(3));
+        let young = crate::settings::TopicRetention { age_s: Some(60), ..Default::default() };
+        TOPICS.iter().for_each(|topic| rule(log, topic, young));
+        log.run_ops(now(4));
+        // What fails is tried again, and does not fail more often than that.
+        (1..6).for_each(|look| log.run_ops(now(look * MUCH_LATER_MS)));
+        let left = disk.disarm();
+        if log.poisoned().is_some() {
+            return left;
+        }
+        let shown = |log: &Log<SimDisk>| TOPICS.map(|topic| offsets_of(log, topic));
+        let before = shown(log);
+        assert_eq!(listed(disk), segment_names(log));
+        assert_eq!(log.snapshot_totals().segments_behind, 0, "{:?}", log.take_notices());
+        assert_eq!(before.concat().is_empty(), log.damaged_segments() == 0);
+        assert_eq!(shown(&open(&disk.fork(1).power_cut())), before);
+        left
+    });
+}
+
+/// What of a rewrite could not be taken back does not stand in for a segment that limits of the log have removed.
+#[test]
+fn a_segment_goes_with_what_a_rewrite_of_it_has_left() {
+    let mut left = 0;
+    for after in 0..10 {
+        let disk = SimDisk::new(after);
+        let mut log = mixed(&disk, 40);
+        disk.arm(Fault::SyncDirFails, after);
+        (0..20).for_each(|_| disk.arm(Fault::RemoveFails, 0));
+        let one = crate::settings::TopicRetention { count: Some(1), ..Default::default() };
+        rule(&mut log, "gone", one);
+        log.run_ops(now(3));
+        disk.disarm();
+        left += usize::from(listed(&disk) != segment_names(&log));
+        keep(&mut log, crate::settings::LogRetention { count: Some(1), ..Default::default() });
+        log.run_ops(now(2_000));
+        assert!(log.poisoned().is_some() || log.segments().is_empty());
+        assert_eq!(listed(&disk), segment_names(&log));
+    }
+    assert!(left > 1, "a rewrite left something behind {left} times");
+}
+
 #[test]
 fn a_damaged_segment_is_left_as_it_is_and_keeps_no_other() {
     let disk = SimDisk::new(7);
