@@ -96,6 +96,8 @@ pub enum CompactOutcome<D: Disk> {
         topics: Vec<TopicNumber>,
         /// How long its files were.
         bytes: u64,
+        /// What of it could not be removed.
+        left: Option<Leftover>,
     },
     /// A rewrite failed, and so did taking it back: what is there of it has to go before anything else is done.
     Left {
@@ -178,9 +180,11 @@ impl<D: Disk> CompactJob<D> {
         topics: &Topics,
     ) -> Result<CompactOutcome<D>, OpenError> {
         let (dir, limits) = (self.dir.clone(), self.stub_limits);
-        RetireJob { dir, segment: Arc::clone(segment), limits }.run(disk)?;
+        let left = RetireJob { dir, segment: Arc::clone(segment), limits }.put_stub(disk)?;
+        // It is gone, and stays so: nobody judges it anew by limits that have become looser.
+        let left = left.clear(disk, &self.dir).is_err().then_some(left);
         let (name, topics, bytes) = (segment.name(), numbers_of(topics), segment.file_bytes());
-        Ok(CompactOutcome::Retired { name, topics, bytes })
+        Ok(CompactOutcome::Retired { name, topics, bytes, left })
     }
 
     fn has_topic_limits(&self) -> bool {

@@ -1,6 +1,8 @@
 //! A segment whose events are all gone is removed: its index becomes a stub, then its log file goes.
 //!
-//! In this order, with the directory synced in between: a log file that is missing is always explained.
+//! In this order, with the directory synced in between: a log file that is missing is always explained. Once the stub
+//! has its name the next start takes the segment for gone, so it is gone for this process too, whatever fails behind
+//! that: what stays ([`Leftover`]) is removed later.
 
 use std::{
     path::{Path, PathBuf},
@@ -35,6 +37,11 @@ pub struct RetireJob<D: Disk> {
 impl<D: Disk> RetireJob<D> {
     /// Removes the segment. Readers that have it open go on.
     pub(crate) fn run(&self, disk: &D) -> Result<(), OpenError> {
+        self.put_stub(disk)?.clear(disk, &self.dir)
+    }
+
+    /// Makes the next start take the segment for gone. What of it stays is still to be removed.
+    pub(crate) fn put_stub(&self, disk: &D) -> Result<Leftover, OpenError> {
         let name = self.segment.name();
         // A newer generation, be it what a rewrite could not take back, would count, and not the stub. (Should a
         // power cut keep the stub and lose the removal, what comes back is what was there a moment before.)
@@ -42,15 +49,15 @@ impl<D: Disk> RetireJob<D> {
             Leftover::Rewrite(next).remove(disk, &self.dir)?;
         }
         write_stub(disk, &self.dir, &self.segment, &self.limits)?;
-        disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))?;
-        remove(disk, &self.dir.join(name.log_file_name()))?;
-        disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))
+        Ok(Leftover::Stubbed(name))
     }
 }
 
 /// See [`crate::op::Job::Clear`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
+    /// The log file of a segment whose index is a stub, which may not be durable yet.
+    Stubbed(SegmentName),
     /// A generation, whole or not, which does not count: the one before it is the segment.
     Rewrite(SegmentName),
 }
@@ -58,14 +65,20 @@ pub enum Leftover {
 impl Leftover {
     /// Removes it, durably.
     pub(crate) fn clear<D: Disk>(self, disk: &D, dir: &Path) -> Result<(), OpenError> {
+        let sync = || disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir));
+        if matches!(self, Leftover::Stubbed(_)) {
+            sync()?;
+        }
         self.remove(disk, dir)?;
-        disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))
+        sync()
     }
 
     fn remove<D: Disk>(self, disk: &D, dir: &Path) -> Result<(), OpenError> {
-        let Leftover::Rewrite(name) = self;
-        // Without its index it counts for nothing, here and for who looks at the names beside this process.
-        remove(disk, &dir.join(name.index_file_name()))?;
+        if let Leftover::Rewrite(name) = self {
+            // Without its index it counts for nothing, here and for who looks at the names beside this process.
+            remove(disk, &dir.join(name.index_file_name()))?;
+        }
+        let (Leftover::Stubbed(name) | Leftover::Rewrite(name)) = self;
         remove(disk, &dir.join(name.log_file_name()))
     }
 }

@@ -222,7 +222,8 @@ impl<D: Disk> Log<D> {
                 self.note_look(name, now);
                 (name, Some(dropped), before, after)
             }
-            Ok(CompactOutcome::Retired { name, topics, bytes }) => {
+            Ok(CompactOutcome::Retired { name, topics, bytes, left }) => {
+                self.compaction.left = left;
                 self.compaction.lessened.extend(topics);
                 self.note_gone(name);
                 if let Some(segment) = self.segments.find(name.base_offset) {

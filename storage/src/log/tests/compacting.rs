@@ -278,6 +278,36 @@ fn a_segment_goes_with_what_a_rewrite_of_it_has_left() {
     assert!(left > 1, "a rewrite left something behind {left} times");
 }
 
+/// What was dead when a rewrite or a removal failed is read again once nothing decides over it any more.
+#[test]
+fn what_is_shown_after_a_rewrite_that_failed_is_there_after_a_restart() {
+    use crate::settings::TopicRetention;
+    let some = TopicRetention { count: Some(7), ..Default::default() };
+    let young = TopicRetention { age_s: Some(60), ..Default::default() };
+    for (retain, boot_ms) in [(some, 3), (young, 70_000)] {
+        with_each_fault(&AT_THE_END, |disk, log| {
+            TOPICS.iter().for_each(|topic| rule(log, topic, retain));
+            log.run_ops(now(boot_ms));
+            TOPICS.iter().for_each(|topic| rule(log, topic, TopicRetention::default()));
+            log.run_ops(now(boot_ms));
+            (1..5).for_each(|look| log.run_ops(now(boot_ms + 20_000 * look)));
+            let left = disk.disarm();
+            if log.poisoned().is_some() {
+                return left;
+            }
+            for disk in [disk.fork(1).kill(), disk.fork(2).power_cut()] {
+                let restarted = open(&disk);
+                for topic in TOPICS {
+                    let (shown, kept) = (offsets_of(log, topic), offsets_of(&restarted, topic));
+                    let is_kept = shown.iter().all(|offset| kept.contains(offset));
+                    assert!(is_kept, "{topic}: {shown:?} were shown, and {kept:?} are there");
+                }
+            }
+            left
+        });
+    }
+}
+
 #[test]
 fn a_damaged_segment_is_left_as_it_is_and_keeps_no_other() {
     let disk = SimDisk::new(7);
