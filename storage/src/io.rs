@@ -18,7 +18,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::{buffer::DiskBuffer, offset::Position};
+use crate::{
+    buffer::{ALIGN_BYTES, DiskBuffer},
+    offset::Position,
+};
 
 pub mod real;
 pub mod sim;
@@ -126,18 +129,34 @@ pub trait DiskFile: Send + Sync + 'static {
     /// for which file systems keep all others off the file. It reads as zeroes until they come. A hint.
     fn allocate(&self, _from: Position, _to: Position) {}
 
-    /// Reads exactly `bytes.len()` bytes; `UnexpectedEof` if the file ends before.
-    fn read_exact_at(&self, bytes: &mut [u8], position: Position) -> io::Result<()> {
-        let mut done = 0;
+    /// Reads `bytes.len()` bytes, fewer if the file ends before, and gives how many.
+    ///
+    /// Behind a short read it goes on where a direct read may begin, on the last boundary that was reached: what it has
+    /// of that block is read again.
+    fn read_all_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {
+        let (mut from, mut done) = (0, 0);
         while done < bytes.len() {
-            match self.read_at(&mut bytes[done..], position.plus(done as u64)) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => done += read,
+            match self.read_at(&mut bytes[from..], position.plus(from as u64)) {
+                Ok(read) if from + read > done => {
+                    done = from + read;
+                    from = done - done % ALIGN_BYTES;
+                }
+                Ok(_) if from == done || self.size()? <= position.plus(done as u64).get() => break,
+                // Less than a block at a time: such a file is not read directly.
+                Ok(_) => from = done,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(done)
+    }
+
+    /// Reads exactly `bytes.len()` bytes; `UnexpectedEof` if the file ends before.
+    fn read_exact_at(&self, bytes: &mut [u8], position: Position) -> io::Result<()> {
+        match self.read_all_at(bytes, position)? {
+            read if read < bytes.len() => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Writes all of `bytes` where a short write says no more than that the disk is nearly full: beside the
@@ -194,16 +213,85 @@ impl<D: Disk> ReadIo<D> for BlockingReads {
         len: usize,
     ) -> io::Result<DiskBuffer> {
         let mut buffer = DiskBuffer::zeroed(len);
-        let mut done = 0;
-        while done < len {
-            match file.read_at(&mut buffer.as_mut_slice()[done..], position.plus(done as u64)) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let done = file.read_all_at(buffer.as_mut_slice(), position)?;
         buffer.truncate(done);
         Ok(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ops::RangeInclusive, sync::Mutex};
+
+    use super::*;
+    use crate::io::sim::{SimDisk, SimFile, rng::SimRng};
+
+    /// A file that gives so many sectors at a time, and now and then is interrupted.
+    struct Short {
+        file: SimFile,
+        sectors: RangeInclusive<u64>,
+        rng: Mutex<SimRng>,
+    }
+
+    impl DiskFile for Short {
+        fn size(&self) -> io::Result<u64> {
+            self.file.size()
+        }
+
+        fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {
+            let mut rng = self.rng.lock().expect("no panic");
+            if rng.chance(10) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let most =
+                usize::try_from(512 * rng.between(*self.sectors.start(), *self.sectors.end()))
+                    .expect("few");
+            // As the kernel does it: the whole request is judged, and then a part of it done.
+            Ok(self.file.read_at(bytes, position)?.min(most))
+        }
+
+        fn write_at(&self, bytes: &[u8], position: Position) -> io::Result<usize> {
+            self.file.write_at(bytes, position)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.file.sync_data()
+        }
+
+        fn set_size(&self, size_bytes: u64) -> io::Result<()> {
+            self.file.set_size(size_bytes)
+        }
+    }
+
+    #[test]
+    fn short_reads_are_gone_on_with_to_the_end_of_the_file() {
+        let mut rng = SimRng::new(1);
+        for seed in 0..300 {
+            let disk = SimDisk::new(seed);
+            let path = Path::new("/a");
+            let size = usize::try_from(512 * rng.below(80)).expect("short");
+            let content = rng.bytes(size);
+            let file = disk.create(path, Access::Write).expect("a free name");
+            file.write_all_at(&content, Position::default()).expect("space");
+            // A direct file gives a block at least, or all there is.
+            for (access, sectors) in
+                [(Access::Read, 1..=3), (Access::Read, 1..=40), (Access::Direct, 8..=40)]
+            {
+                let file = disk.open(path, access).expect("it is there");
+                let rng = Mutex::new(SimRng::new(seed));
+                let file = Short { file, sectors, rng };
+                let from = ALIGN_BYTES * usize::from(seed % 2 == 1);
+                let mut buffer = DiskBuffer::zeroed(10 * ALIGN_BYTES);
+                let position = Position::new(from as u64);
+                let read = file.read_all_at(buffer.as_mut_slice(), position).expect("it works");
+                let expected = &content[from.min(size)..];
+                assert_eq!(
+                    &buffer.as_slice()[..read],
+                    &expected[..expected.len().min(buffer.len())]
+                );
+                let exact = file.read_exact_at(&mut buffer.as_mut_slice()[..], position);
+                assert_eq!(exact.is_ok(), expected.len() >= buffer.len(), "seed {seed}");
+            }
+        }
     }
 }

@@ -237,9 +237,11 @@ impl<'a, F: DiskFile> Pieces<'a, F> {
 
     /// Moves the window to `position`. What it has of it already is not read again.
     fn read(&mut self, position: Position, len: usize) -> io::Result<()> {
-        // No more memory than there are bytes: many segments are much shorter than a piece.
+        // No more memory than there are bytes: many segments are much shorter than a piece. Whole blocks, as a direct
+        // read is, also where a write that was cut short has left the file's end within one.
         let left_bytes = self.file.size()?.saturating_sub(position.get());
         let len = usize::try_from(left_bytes).map_or(len, |left| left.min(len));
+        let len = len.next_multiple_of(FRAME_ALIGN_BYTES);
         let from = self.index_of(position).unwrap_or(self.piece.len());
         let there = (self.piece.len() - from).min(len);
         // A direct read begins on a boundary.
@@ -256,19 +258,14 @@ impl<'a, F: DiskFile> Pieces<'a, F> {
         }
         let piece = Arc::get_mut(&mut self.piece).expect("it is ours alone");
         self.start = position;
-        let mut done = there;
-        while done < len {
-            match self.file.read_at(&mut piece.as_mut_slice()[done..], position.plus(done as u64)) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    piece.clear();
-                    return Err(error);
-                }
+        let rest = &mut piece.as_mut_slice()[there..];
+        match self.file.read_all_at(rest, position.plus(there as u64)) {
+            Ok(read) => piece.truncate(there + read),
+            Err(error) => {
+                piece.clear();
+                return Err(error);
             }
         }
-        piece.truncate(done);
         Ok(())
     }
 }
@@ -292,7 +289,8 @@ mod tests {
         }
 
         fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {
-            assert!(position.get().is_multiple_of(FRAME_ALIGN_BYTES as u64), "a direct read");
+            let is_whole = |bytes: u64| bytes.is_multiple_of(FRAME_ALIGN_BYTES as u64);
+            assert!(is_whole(position.get()) && is_whole(bytes.len() as u64), "a direct read");
             let read = self.file.read_at(bytes, position)?;
             self.read_bytes.fetch_add(read as u64, Ordering::Relaxed);
             Ok(read)

@@ -146,20 +146,12 @@ fn read_slots<F: DiskFile>(file: &F) -> Slots {
     let mut slots = Slots { bytes: Vec::new(), unreadable: None };
     for slot in 0..SLOTS {
         let mut bytes = vec![0; SLOT_BYTES];
-        let mut done = 0;
-        while done < SLOT_BYTES {
-            let position = Position::new((slot * SLOT_BYTES + done) as u64);
-            match file.read_at(&mut bytes[done..], position) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    slots.unreadable = Some(error);
-                    bytes.fill(0);
-                    done = SLOT_BYTES;
-                }
-            }
-        }
+        let position = Position::new((slot * SLOT_BYTES) as u64);
+        let done = file.read_all_at(&mut bytes, position).unwrap_or_else(|error| {
+            slots.unreadable = Some(error);
+            bytes.fill(0);
+            SLOT_BYTES
+        });
         bytes.truncate(done);
         slots.bytes.extend_from_slice(&bytes);
         if done < SLOT_BYTES {

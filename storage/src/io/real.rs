@@ -372,6 +372,14 @@ mod tests {
         let mut back = DiskBuffer::zeroed(4096);
         file.read_exact_at(back.as_mut_slice(), Position::new(8192)).expect("4096");
         assert_eq!(back.as_slice(), &[7; 4096]);
+        // What was cut short within a block is read to its end, and no further.
+        for end in [8192 + 512, 8192 + 100] {
+            file.set_size(end).expect("shortened");
+            let mut back = DiskBuffer::zeroed(16 << 10);
+            let read = file.read_all_at(back.as_mut_slice(), Position::new(4096)).expect("read");
+            assert_eq!(read as u64, end - 4096);
+            assert!(back.as_slice()[..read].iter().all(|byte| *byte == 7));
+        }
     }
 
     #[test]

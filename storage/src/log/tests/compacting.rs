@@ -308,6 +308,26 @@ fn what_is_shown_after_a_rewrite_that_failed_is_there_after_a_restart() {
     }
 }
 
+/// A write that found the disk full may have taken a part of a block. Past its last whole block a file cannot be read
+/// directly, and a read of it ends there.
+#[test]
+fn a_file_that_ends_within_a_block_is_rewritten_like_any_other() {
+    for more_bytes in [512, 1024, 4095, 4097] {
+        let disk = SimDisk::new(more_bytes);
+        drop(mixed(&disk, 40));
+        let mut log = open(&disk);
+        for segment in log.segments().iter() {
+            let file = disk.open(&segment.log_path(), Access::Write).expect("a segment");
+            file.set_size(file.size().expect("a size") + more_bytes).expect("space");
+        }
+        let before = offsets_of(&log, "keep");
+        log.run_ops(now(MUCH_LATER_MS));
+        assert_eq!(log.damaged_segments(), 0, "{:?}", log.take_notices());
+        assert!(log.segments().iter().all(|segment| segment.name().generation == 2));
+        assert_eq!(offsets_of(&log, "keep"), before);
+    }
+}
+
 #[test]
 fn a_damaged_segment_is_left_as_it_is_and_keeps_no_other() {
     let disk = SimDisk::new(7);
