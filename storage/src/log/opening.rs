@@ -57,9 +57,10 @@ impl<D: Disk> Log<D> {
         let recover = || recovery::recover(&disk, dir, config.id_window());
         let recovered = recover().or_else(|error| give_back(error).and_then(|()| recover()))?;
         let (tag, end) = (recovered.report.tag, recovered.end);
+        let known = recovered.kept_from().min(end);
         let keep_from = match mutation::is_planted(Mutation::KeptForgotten) {
             true => recovered.start,
-            false => recovered.kept_from().min(end).max(earliest::take(&disk, dir, end)?),
+            false => known.max(earliest::take(&disk, dir, end, known)?),
         };
         let begin = || Begun::new(&disk, dir, &config, now, tag, end);
         let Begun { header, path, file } =
