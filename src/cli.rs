@@ -8,6 +8,7 @@ pub mod append;
 pub mod backup;
 pub mod bench;
 pub mod client;
+pub mod destination;
 pub mod directory;
 pub mod dump;
 pub mod export;
@@ -20,7 +21,6 @@ pub mod restore;
 pub mod serve;
 pub mod staged;
 pub mod tail;
-pub mod target;
 pub mod topics;
 pub mod verify;
 

@@ -23,10 +23,10 @@ use strandline_storage::{
 };
 
 use super::client::{Client, ServerAddress};
+use super::destination::{Destination, DestinationError, Existing, ExistingLog};
 use super::directory::{self, DirectoryError};
 use super::progress::Watched;
 use super::staged::Staged;
-use super::target::{Existing, ExistingLog, Target, TargetError};
 use crate::runtime::run_when_idle;
 
 /// What was acknowledged is waited for so long beyond the server's interval between syncs,
@@ -81,7 +81,7 @@ enum BackupError {
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     #[error(transparent)]
-    Target(#[from] TargetError),
+    Destination(#[from] DestinationError),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error("{} stays as it is: {what}; name another directory, or --replace it", dir.display())]
@@ -112,9 +112,9 @@ fn back_up(arguments: &BackupArguments) -> Result<bool, BackupError> {
     let begun = Instant::now();
     let to = &arguments.to;
     let data = DataDir::open_existing(&RealDisk, &arguments.data).map_err(DirectoryError::from)?;
-    let target = Target::examine(to, data.path())?;
+    let destination = Destination::examine(to, data.path())?;
     // Its locks are held until it is replaced.
-    let previous = target.existing()?;
+    let previous = destination.existing()?;
     if let Some(previous) = &previous {
         check_previous(arguments, previous, |tenant, log| {
             let dir = data.log_dir(tenant, log);
@@ -125,7 +125,7 @@ fn back_up(arguments: &BackupArguments) -> Result<bool, BackupError> {
             }
         })?;
     }
-    let staged = Staged::begin(&target)?;
+    let staged = Staged::begin(&destination)?;
     let made = match back_up_into(arguments, &data, previous.as_ref(), staged.data()) {
         Ok(made) => made,
         Err(error) => {
@@ -181,7 +181,7 @@ fn back_up_into(
     arguments: &BackupArguments,
     data: &DataDir,
     previous: Option<&Existing>,
-    target: &DataDir,
+    into: &DataDir,
 ) -> Result<Made, BackupError> {
     let mut made = Made::default();
     let logs = directory::names_in(data.path())?;
@@ -196,7 +196,7 @@ fn back_up_into(
     let mut all_done = Vec::new();
     for (tenant, log) in logs {
         let from = data.log_dir(&tenant, &log);
-        let to = target.create_log_dir(&RealDisk, &tenant, &log)?;
+        let to = into.create_log_dir(&RealDisk, &tenant, &log)?;
         let previous = previous.map(|previous| previous.data.log_dir(&tenant, &log));
         let previous = previous.as_deref().filter(|dir| dir.is_dir());
         let (done, acknowledged) = back_up_one(arguments, &tenant, &log, &from, previous, &to)?;
@@ -223,7 +223,7 @@ fn back_up_into(
             same.next().map(|(.., done)| (done.tag, Some(done.end)))
         })?;
         if !arguments.replace {
-            check_beginning(arguments, previous, target)?;
+            check_beginning(arguments, previous, into)?;
         }
     }
     Ok(made)
@@ -234,11 +234,11 @@ fn back_up_into(
 fn check_beginning(
     arguments: &BackupArguments,
     previous: &Existing,
-    target: &DataDir,
+    into: &DataDir,
 ) -> Result<(), BackupError> {
     for old in &previous.logs {
         let ExistingLog { tenant, log, end, .. } = old;
-        let (before, now) = (previous.data.log_dir(tenant, log), target.log_dir(tenant, log));
+        let (before, now) = (previous.data.log_dir(tenant, log), into.log_dir(tenant, log));
         if !now.is_dir() {
             continue; // Nothing was in it, or it would have been refused by now.
         }

@@ -12,11 +12,11 @@ use strandline_storage::{
     verify::{lock_shared, verify_with},
 };
 
+use super::destination::{Destination, DestinationError};
 use super::directory::{self, DirectoryError};
 use super::place::Place;
 use super::progress::Watched;
 use super::staged::Staged;
-use super::target::{Target, TargetError};
 use crate::clock;
 
 /// Makes a data directory of a backup, up to an offset or a time if wanted.
@@ -50,7 +50,7 @@ enum RestoreError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
-    Target(#[from] TargetError),
+    Destination(#[from] DestinationError),
     #[error("{} holds several logs, whose offsets have nothing to do with each other: give --until a time", .0.display())]
     SeveralLogs(PathBuf),
     #[error(
@@ -78,16 +78,16 @@ pub fn run(arguments: &RestoreArguments) -> ExitCode {
 fn restore(arguments: &RestoreArguments) -> Result<(), RestoreError> {
     let backup =
         DataDir::open_existing(&RealDisk, &arguments.backup).map_err(DirectoryError::from)?;
-    let target = Target::examine(&arguments.data, &arguments.backup)?;
-    if !target.is_empty() {
+    let destination = Destination::examine(&arguments.data, &arguments.backup)?;
+    if !destination.is_empty() {
         let what = "it is not empty: name a new directory with --data".to_owned();
-        return Err(TargetError::Refused { place: arguments.data.clone(), what }.into());
+        return Err(DestinationError::Refused { path: arguments.data.clone(), what }.into());
     }
     let logs = directory::names_in(backup.path())?;
     if logs.len() > 1 && matches!(arguments.until, Some(Place::Offset(_))) {
         return Err(RestoreError::SeveralLogs(arguments.backup.clone()));
     }
-    let staged = Staged::begin(&target)?;
+    let staged = Staged::begin(&destination)?;
     match restore_all(arguments, &backup, &logs, staged.data()) {
         Ok(()) => Ok(staged.finish()?),
         Err(error) => {
@@ -101,7 +101,7 @@ fn restore_all(
     arguments: &RestoreArguments,
     backup: &DataDir,
     logs: &[(String, String)],
-    target: &DataDir,
+    into: &DataDir,
 ) -> Result<(), RestoreError> {
     let until = match arguments.until {
         None => Until::End,
@@ -110,7 +110,7 @@ fn restore_all(
     };
     for (tenant, log) in logs {
         let from = backup.log_dir(tenant, log);
-        let to = target.create_log_dir(&RealDisk, tenant, log)?;
+        let to = into.create_log_dir(&RealDisk, tenant, log)?;
         let _lock = lock_shared(&RealDisk, &from)?;
         verify(&from)?;
         let restored = restore_log(&RealDisk, &from, &to, until, clock::now())?;

@@ -12,15 +12,16 @@ use strandline_storage::{
     io::{Disk, LockMode, real::RealDisk},
 };
 
-use super::target::Target;
+use super::destination::Destination;
 
 /// How the name of one that is not whole yet ends; it begins with a dot.
 const ENDING: &str = ".unfinished";
 
 /// A data directory under a temporary name, beside the place where it belongs.
 pub struct Staged {
-    place: PathBuf,
-    /// There is one in its place, and the caller keeps it from being used.
+    /// Where it belongs.
+    to: PathBuf,
+    /// There is one there, and the caller keeps it from being used.
     is_replaced: bool,
     data: DataDir,
     /// Keeps a second one from being made for the same place at the same time.
@@ -29,16 +30,16 @@ pub struct Staged {
 
 impl Staged {
     /// Begins one, and removes what a run before left of it.
-    pub fn begin(target: &Target) -> Result<Staged, OpenError> {
-        let place = target.path();
-        let name = place.file_name().ok_or_else(|| {
+    pub fn begin(destination: &Destination) -> Result<Staged, OpenError> {
+        let to = destination.path();
+        let name = to.file_name().ok_or_else(|| {
             let error = io::Error::other("give a directory by its name");
-            OpenError::io("making", place)(error)
+            OpenError::io("making", to)(error)
         })?;
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);
         temporary.push(ENDING);
-        let parent = parent_of(place);
+        let parent = parent_of(to);
         fs::create_dir_all(&parent).map_err(OpenError::io("making the directory", &parent))?;
         let path = parent.join(temporary);
         match fs::create_dir(&path) {
@@ -54,7 +55,7 @@ impl Staged {
             })?;
         empty(&path)?;
         let data = DataDir::open(&RealDisk, &path)?;
-        Ok(Staged { place: place.to_owned(), is_replaced: !target.is_empty(), data, lock })
+        Ok(Staged { to: to.to_owned(), is_replaced: !destination.is_empty(), data, lock })
     }
 
     /// The directory as it is now.
@@ -65,18 +66,17 @@ impl Staged {
     /// Gives it its place. What was there, an older one, is removed afterwards: at any moment one of the
     /// two is there, and whole. What has come into an empty place meanwhile stays, and this fails.
     pub fn finish(self) -> Result<(), OpenError> {
-        let Staged { place, is_replaced, data, lock } = self;
+        let Staged { to, is_replaced, data, lock } = self;
         let path = data.path();
-        let failed = |error| OpenError::io("putting into its place", &place)(error);
+        let failed = |error| OpenError::io("putting into its place", &to)(error);
         RealDisk.sync_dir(path).map_err(failed)?;
         if is_replaced {
-            let exchanged =
-                rustix::fs::renameat_with(CWD, path, CWD, &place, RenameFlags::EXCHANGE);
+            let exchanged = rustix::fs::renameat_with(CWD, path, CWD, &to, RenameFlags::EXCHANGE);
             exchanged.map_err(|errno| failed(errno.into()))?;
         } else {
-            fs::rename(path, &place).map_err(failed)?;
+            fs::rename(path, &to).map_err(failed)?;
         }
-        RealDisk.sync_dir(&parent_of(&place)).map_err(failed)?;
+        RealDisk.sync_dir(&parent_of(&to)).map_err(failed)?;
         if is_replaced {
             fs::remove_dir_all(path).map_err(OpenError::io("removing", path))?;
         }

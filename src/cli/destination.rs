@@ -1,6 +1,6 @@
 //! Where a data directory is to be made: looked at before anything is made there.
 //!
-//! What takes the place of a directory removes it. So the place is resolved through symlinks, and refused where it
+//! What takes the place of a directory removes it. So the path is resolved through symlinks, and refused where it
 //! is the source itself, lies in a data directory, or has the source in it; a server's, whose lock is held, in any
 //! case. What is the same is told by device and inode, since one directory may have several names.
 
@@ -21,22 +21,22 @@ use strandline_storage::{
 
 use super::directory::{self, DirectoryError};
 
-/// Why nothing can be made in a place.
+/// Why nothing can be made there.
 #[derive(Debug, thiserror::Error)]
-pub enum TargetError {
+pub enum DestinationError {
     /// It cannot be looked at.
-    #[error("{}: {source}", place.display())]
+    #[error("{}: {source}", path.display())]
     Io {
-        /// The place, or what it depends on.
-        place: PathBuf,
+        /// The path, or what it depends on.
+        path: PathBuf,
         /// What the kernel said.
         source: io::Error,
     },
     /// It cannot be what is wanted; nothing was changed.
-    #[error("{}: {what}", place.display())]
+    #[error("{}: {what}", path.display())]
     Refused {
-        /// The place.
-        place: PathBuf,
+        /// Its path.
+        path: PathBuf,
         /// Why, and what to do.
         what: String,
     },
@@ -45,25 +45,25 @@ pub enum TargetError {
     Directory(#[from] DirectoryError),
 }
 
-impl TargetError {
-    fn io(place: &Path) -> impl FnOnce(io::Error) -> TargetError {
-        move |source| TargetError::Io { place: place.to_owned(), source }
+impl DestinationError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> DestinationError {
+        move |source| DestinationError::Io { path: path.to_owned(), source }
     }
 }
 
-/// A place that is free, or holds a directory that is no other's.
+/// A path that is free, or holds a directory that is no other's.
 #[derive(Debug)]
-pub struct Target {
+pub struct Destination {
     path: PathBuf,
     is_empty: bool,
 }
 
-impl Target {
-    /// Looks at `place`, where a directory is to be made of the data directory `source`.
-    pub fn examine(place: &Path, source: &Path) -> Result<Target, TargetError> {
-        let path = resolve(place).map_err(TargetError::io(place))?;
-        let refused = |what: String| TargetError::Refused { place: place.to_owned(), what };
-        let source_id = id(source).map_err(TargetError::io(source))?;
+impl Destination {
+    /// Looks at the path `named`, where a directory is to be made of the data directory `source`.
+    pub fn examine(named: &Path, source: &Path) -> Result<Destination, DestinationError> {
+        let path = resolve(named).map_err(DestinationError::io(named))?;
+        let refused = |what: String| DestinationError::Refused { path: named.to_owned(), what };
+        let source_id = id(source).map_err(DestinationError::io(source))?;
         if id(&path).is_ok_and(|id| id == source_id) {
             return Err(refused(format!("it is {} itself", source.display())));
         }
@@ -75,25 +75,27 @@ impl Target {
                 )));
             }
         }
-        let Ok(metadata) = fs::metadata(&path) else { return Ok(Target { path, is_empty: true }) };
+        let Ok(metadata) = fs::metadata(&path) else {
+            return Ok(Destination { path, is_empty: true });
+        };
         if !metadata.is_dir() {
             return Err(refused("it is not a directory".to_owned()));
         }
-        let place_id = (metadata.dev(), metadata.ino());
-        let real_source = fs::canonicalize(source).map_err(TargetError::io(source))?;
-        if real_source.ancestors().any(|above| id(above).is_ok_and(|id| id == place_id)) {
+        let its_id = (metadata.dev(), metadata.ino());
+        let real_source = fs::canonicalize(source).map_err(DestinationError::io(source))?;
+        if real_source.ancestors().any(|above| id(above).is_ok_and(|id| id == its_id)) {
             let source = source.display();
             return Err(refused(format!("{source} lies in it: name a directory beside")));
         }
-        if path.parent().is_none_or(|parent| id(parent).is_ok_and(|id| id.0 != place_id.0)) {
+        if path.parent().is_none_or(|parent| id(parent).is_ok_and(|id| id.0 != its_id.0)) {
             return Err(refused("it is a mount point: name a directory in it".to_owned()));
         }
-        let mut entries = fs::read_dir(&path).map_err(TargetError::io(place))?;
+        let mut entries = fs::read_dir(&path).map_err(DestinationError::io(named))?;
         let is_empty = entries.next().is_none();
-        Ok(Target { path, is_empty })
+        Ok(Destination { path, is_empty })
     }
 
-    /// The place, without symlinks.
+    /// Its path, without symlinks.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -103,8 +105,8 @@ impl Target {
         self.is_empty
     }
 
-    /// The data directory that is there, whose locks are held from now on; `None` if the place is empty.
-    pub fn existing(&self) -> Result<Option<Existing>, TargetError> {
+    /// The data directory that is there, whose locks are held from now on; `None` if there is none.
+    pub fn existing(&self) -> Result<Option<Existing>, DestinationError> {
         if self.is_empty {
             return Ok(None);
         }
@@ -119,10 +121,10 @@ impl Target {
                 })
             };
             let lock = directory::when_free(lock).map_err(|error| match error {
-                OpenError::Locked { dir: place } => {
+                OpenError::Locked { dir: path } => {
                     let what =
                         "it is in use by a server, or another command: name a directory of its own";
-                    TargetError::Refused { place, what: what.to_owned() }
+                    DestinationError::Refused { path, what: what.to_owned() }
                 }
                 error => DirectoryError::from(error).into(),
             })?;
@@ -185,8 +187,8 @@ impl Existing {
 }
 
 /// Where a directory is, or will be: without symlinks as far as there is anything.
-fn resolve(place: &Path) -> io::Result<PathBuf> {
-    let mut at = std::path::absolute(place)?;
+fn resolve(named: &Path) -> io::Result<PathBuf> {
+    let mut at = std::path::absolute(named)?;
     let mut missing = Vec::new();
     loop {
         match fs::canonicalize(&at) {
