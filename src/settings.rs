@@ -83,8 +83,13 @@ impl ChangeForm {
     }
 
     /// The whole answer where its body was refused for `problem`.
-    pub(crate) async fn refuse(self, problem: Problem, live: Rc<LiveLog>, to: AnswerTo) -> Vec<u8> {
-        refuse(self.change, problem, live, to).await
+    pub(crate) async fn refuse(
+        self,
+        problem: Problem,
+        log: Rc<LogHandle>,
+        to: AnswerTo,
+    ) -> Vec<u8> {
+        refuse(self.change, problem, log, to).await
     }
 
     /// Makes the change, and appends the answer.
@@ -118,10 +123,10 @@ impl ChangeForm {
 pub(crate) async fn refuse(
     change: Change,
     problem: Problem,
-    live: Rc<LiveLog>,
+    log: Rc<LogHandle>,
     to: AnswerTo,
 ) -> Vec<u8> {
-    let problem = match check_operation(&change, live.log()).await {
+    let problem = match check_operation(&change, &log).await {
         Err(path) if problem.closes() => path.closing(),
         Err(path) => path,
         Ok(()) => problem,

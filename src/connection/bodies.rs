@@ -67,7 +67,7 @@ impl Reader<'_> {
                 follow(&to)
             }
             Err(BodyFault::Refused(problem)) => {
-                let answer = form.refuse(problem.closing(), self.shard.live().clone(), to);
+                let answer = form.refuse(problem.closing(), self.shard.live().log().clone(), to);
                 self.outbox.push(Item::Pending(Box::pin(answer)));
                 Next::Close
             }

@@ -49,14 +49,13 @@ impl Reader<'_> {
             }
             Ok(Operation::Change(change)) => match self.begin_change(&change, head) {
                 Ok((form, decoder)) => {
-                    if head.expects_continue() && !body_has_come {
-                        self.outbox.push(Item::Ready(response::CONTINUE.to_vec()));
-                    }
+                    self.ask_for_body(head, body_has_come);
                     Begun::Change { form: Box::new(form), decoder, to }
                 }
                 Err(problem) => {
                     let (problem, next) = refusal(problem, head, &to);
-                    let answer = settings::refuse(change, problem, self.shard.live().clone(), to);
+                    let answer =
+                        settings::refuse(change, problem, self.shard.live().log().clone(), to);
                     self.outbox.push(Item::Pending(Box::pin(answer)));
                     Begun::Answered(next)
                 }
@@ -103,10 +102,15 @@ impl Reader<'_> {
             Ok(form) => form,
             Err(problem) => return self.refuse(problem, head, &to),
         };
+        self.ask_for_body(head, body_has_come);
+        Begun::Append { form, decoder, to }
+    }
+
+    /// The head is accepted: a client that waits to be told so before it sends the body is.
+    fn ask_for_body(&self, head: &Head, body_has_come: bool) {
         if head.expects_continue() && !body_has_come {
             self.outbox.push(Item::Ready(response::CONTINUE.to_vec()));
         }
-        Begun::Append { form, decoder, to }
     }
 
     /// Checks who asks, and what for. CORS fields are in `to` even if it is refused.
