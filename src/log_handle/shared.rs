@@ -183,6 +183,9 @@ impl LogShared {
     }
 
     /// By the owner, before any acknowledgement or push: every shard sees events up to `visible`.
+    ///
+    /// `synced` is stored first, and each with `Release`: who reads with `Acquire` that something is visible also sees what
+    /// the owner had stored before: how far the log is synced, and what [`LogShared::store_kept`] told.
     pub(crate) fn store_visible(&self, visible: Offset, synced: Offset) {
         self.synced.store(synced.get(), Ordering::Release);
         let is_one = mutation::is_planted(Mutation::VisibleToOneShard);
@@ -204,7 +207,8 @@ impl LogShared {
         floors: &Arc<Floors>,
         earliest: Offset,
     ) {
-        // Who sees a segment gone also sees that it was meant to go.
+        // Who sees a segment gone also sees that it was meant to go. (`Relaxed`: nobody but the owner stores into it, and that
+        // is who reads it here.)
         if earliest.get() != self.earliest.load(Ordering::Relaxed) {
             self.earliest.store(earliest.get(), Ordering::Release);
         }
@@ -233,7 +237,8 @@ impl LogShared {
         self.disk_full.store(is_full, Ordering::Release);
     }
 
-    /// By the owner: a segment that is gone was closed.
+    /// By the owner: a segment that is gone was closed. (`Release`: who sees the count also sees that its
+    /// files were let go, which a sweep looks for.)
     pub(crate) fn store_segment_closed(&self) {
         self.segments_closed.fetch_add(1, Ordering::Release);
     }
