@@ -125,6 +125,10 @@ pub struct Sse {
 }
 
 impl Sse {
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Opens a stream and reads its head.
     pub fn open(address: SocketAddr, query: &str, fields: &str) -> Sse {
         let mut stream = connect(address);

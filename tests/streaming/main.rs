@@ -163,8 +163,8 @@ fn read_websocket(address: SocketAddr, query: &str, mut chance: Chance, is_slow:
     }
 }
 
-/// Issue 3 §3: "A subscriber catches up from the log and joins the live edge with no gap and no
-/// repeat, even when appends race with it and when it is slow".
+/// A subscriber catches up from the log and joins the live edge with no gap and no repeat, even when appends race
+/// with it and when it is slow.
 #[test]
 fn joins_race_with_appends_and_nothing_is_lost_or_repeated() {
     race(Running::start("race1", 1));
