@@ -121,7 +121,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Issue 3: "`/` is a small built-in page (no external resources)".
+    /// They work without any other server, and under the strictest content security policy.
     #[test]
     fn pages_need_nothing_from_elsewhere_and_have_nothing_inline() {
         for (name, text) in [("home", HOME), ("style", STYLE), ("script", SCRIPT)] {

@@ -155,7 +155,7 @@ mod tests {
     }
 
     /// API §4: "what `Accept-Encoding` allows of zstd and gzip (whoever offers br offers gzip)";
-    /// issue 4 §2: "zstd, then gzip, else none".
+    /// zstd, then gzip, else none.
     #[test]
     fn an_encoding_is_what_the_client_likes_and_we_have() {
         for (value, wanted) in [

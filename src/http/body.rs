@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(chunked(b"a\r\n01234").unwrap(), (b"01234".to_vec(), &b""[..], false));
     }
 
-    /// Issue 3: "What is ambiguous is refused and the connection closed: .. bad chunk sizes."
+    /// What is ambiguous is refused and the connection closed.
     #[test]
     fn bad_chunks_are_refused() {
         for input in [
@@ -473,7 +473,7 @@ mod tests {
             prop_assert_eq!(data, pieces.concat());
         }
 
-        /// Issue 3: "The server never panics".
+        /// The server never panics.
         #[test]
         fn any_bytes_are_answered_alike_however_they_come(
             bytes in prop::collection::vec(prop::sample::select(b"0159aF\r\n;: x\0\xff".to_vec()), 0..40),

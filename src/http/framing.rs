@@ -105,7 +105,7 @@ mod tests {
         }
     }
 
-    /// Issue 3: "both Content-Length and Transfer-Encoding, two lengths" are refused.
+    /// Both Content-Length and Transfer-Encoding, or two lengths: one parser may go by this, another by that.
     #[test]
     fn lengths_that_two_parsers_could_read_differently_are_refused() {
         for fields in [

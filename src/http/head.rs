@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(twice.values(FieldName::EventType).count(), 2);
     }
 
-    /// Issue 3: "invalid UTF-8 in topic, header and JSON".
+    /// As it is in a topic and in JSON.
     #[test]
     fn a_field_that_is_not_utf8_is_refused_when_it_is_read() {
         let text = b"GET / HTTP/1.1\r\nHost: a\r\nEvent-Key: \xff\r\n\r\n";

@@ -300,8 +300,8 @@ mod tests {
         assert_eq!(problem.detail(), "empty lines before the request line");
     }
 
-    /// Issue 3: "What is ambiguous is refused and the connection closed: both Content-Length and
-    /// Transfer-Encoding, two lengths, obs-fold, bare CR, space before the colon, bad chunk sizes."
+    /// What is ambiguous is refused and the connection closed: both Content-Length and Transfer-Encoding, two lengths,
+    /// obs-fold, bare CR, space before the colon, bad chunk sizes.
     #[test]
     fn what_breaks_the_grammar_is_refused() {
         let cases: &[(&[u8], u16, &str)] = &[
@@ -448,8 +448,7 @@ mod tests {
     }
 
     proptest! {
-        /// Issue 3: "pipelining (many requests in one read are parsed together ..)": however the
-        /// bytes are cut, the requests are the same.
+        /// Many requests in one read are parsed together, and however the bytes are cut they are the same.
         #[test]
         fn requests_do_not_depend_on_where_the_bytes_are_cut(
             heads in prop::collection::vec(head_text(), 1..6),
@@ -478,7 +477,7 @@ mod tests {
             prop_assert_eq!(found, expected);
         }
 
-        /// Issue 3: "The server never panics".
+        /// The server never panics.
         #[test]
         fn any_bytes_are_answered_alike_however_they_come(
             bytes in prop::collection::vec(any::<u8>(), 0..200),

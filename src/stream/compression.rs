@@ -260,7 +260,7 @@ mod tests {
         (0..bytes).map(|_| next()).collect()
     }
 
-    /// Issue 4 §2: "joining at any chunk, no delay per event (flush at each chunk), 20,000 events".
+    /// No event is held back for the next: each chunk ends in a flush.
     #[test]
     fn a_client_joins_at_any_chunk_and_sees_each_at_once() {
         for encoding in COMPRESSED {
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(Encoding::Identity.stream_head(), b"");
     }
 
-    /// Issue 4 §2: "the constant frame header `28 B5 2F FD 00 50`", "a 10-byte gzip header".
+    /// What is sent once a subscriber: the constant header of a zstd frame, the 10 bytes of gzip's.
     #[test]
     fn the_bytes_around_chunks() {
         let mut zstd = Compressor::new(Encoding::Zstd);

@@ -316,7 +316,7 @@ impl Drop for Apart {
     }
 }
 
-/// Issue 4, §3: "a request is read into a shared scratch buffer and refused ..., at no cost in memory".
+/// A request for which there is no place is read into a buffer that all share, and refused.
 #[test]
 fn refusals_leave_neither_files_nor_memory_behind() {
     let server = Apart::start(&["--shards", "1", "--connections-max", "1"]);

@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(refused(&query(65)).0, ProblemKind::InvalidParameter);
     }
 
-    /// Issue 3 §6: "a number as `from` .. negative, not a number, 2^64".
+    /// Among them a number as `from` that is negative, none, or 2^64.
     #[test]
     fn values_are_strict() {
         for query in [

@@ -322,7 +322,7 @@ mod tests {
     }
 
     /// API §5: "a broken protocol closes it with the RFC 6455 code (binary frames 1003, more than
-    /// 2 MiB 1009)"; issue 3 §6: "unmasked, fragmented, oversized, interleaved, reserved-bit".
+    /// 2 MiB 1009)": unmasked, fragmented, oversized and interleaved frames, reserved bits.
     #[test]
     fn a_broken_protocol_has_its_code() {
         let big = vec![b'x'; MESSAGE_BYTES_MAX + 1];

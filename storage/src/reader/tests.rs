@@ -318,7 +318,7 @@ fn a_read_that_fails_once_is_repeated() {
     assert_eq!(next.len(), 2);
 }
 
-/// Issue 5: "the range is reported once, the reader gets .. `gap` and continues behind it".
+/// It is reported once, and the reader goes on behind it.
 #[test]
 fn what_the_disk_does_not_give_back_is_a_gap() {
     let mut log = TestLog::new(4);

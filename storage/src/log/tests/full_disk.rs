@@ -115,8 +115,7 @@ fn a_full_disk_refuses_what_has_no_room_and_the_log_still_ends() {
     assert!(log.is_closed(), "nothing waits for space that does not come");
 }
 
-/// Issue 5: "`DELETE`, trim, retention and compaction work on a full disk", and appends go on by
-/// themselves.
+/// A `DELETE`, a trim, retention and compaction work on a full disk, and appends go on by themselves.
 #[test]
 fn a_full_disk_takes_what_frees_it_and_goes_on() {
     for case in 0..3 {

@@ -12,7 +12,7 @@ pub(super) fn claimed(epoch: u64, seq: u64, data: &str) -> Append {
     Append { events: vec![event("a", data)], expected: None, producer }
 }
 
-/// Issue 5: "It survives `kill -9`, recovery".
+/// Its segment was sealed, and the power went more than once.
 #[test]
 fn an_id_is_recognised_whatever_happened_in_between() {
     let disk = SimDisk::new(1);
