@@ -120,7 +120,7 @@ fn parse(criterion: &mut Criterion) {
         ];
         bencher.iter(|| {
             let append = RawAppend::from_fields(black_box(fields).into_iter()).expect("valid");
-            append.event(&topic, data.clone()).expect("valid")
+            append.event(topic.clone(), data.clone()).expect("valid")
         });
     });
     let object =
