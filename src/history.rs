@@ -342,6 +342,11 @@ async fn resolve(live: &LiveLog, request: &HistoryRequest) -> Result<Asked, Prob
             if cursor.tag().is_some_and(|tag| tag != *log.tag()) {
                 return Err(gone(format!("cursor {cursor} belongs to another history of the log")));
             }
+            if cursor.next() > visible {
+                return Err(gone(format!(
+                    "cursor {cursor} lies beyond the end of the log, {visible}"
+                )));
+            }
             Some(cursor.next())
         }
         (None, from) => from,

@@ -220,7 +220,11 @@ impl LineAppends {
                 Ok(())
             }
             (
-                Err(AppendError::IdConflict { id, .. } | AppendError::IdInFlight { id }),
+                Err(
+                    AppendError::IdConflict { id, .. }
+                    | AppendError::IdTwice { id }
+                    | AppendError::IdInFlight { id },
+                ),
                 Some(kept),
             ) => {
                 self.append_in_parts(kept, &id, log).await?;

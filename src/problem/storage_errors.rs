@@ -44,6 +44,11 @@ impl From<&AppendError> for Problem {
                     format!("event id {} is that of another event, at offset {offset}", quoted(id));
                 Self::new(ProblemKind::IdConflict, detail).with("offset", offset.get())
             }
+            AppendError::IdTwice { id } => {
+                let detail =
+                    format!("two events of the append have the id {}, and differ", quoted(id));
+                Self::new(ProblemKind::IdConflict, detail)
+            }
             AppendError::IdInFlight { id } => {
                 let detail = format!("an event of id {} is being appended right now", quoted(id));
                 Self::new(ProblemKind::AppendInFlight, detail).retry_after(RETRY_AFTER_S)
@@ -157,6 +162,10 @@ mod tests {
         assert_eq!(
             of(AppendError::IdConflict { id: id.clone(), offset }),
             (422, "id-conflict", "offset=7".into(), None)
+        );
+        assert_eq!(
+            of(AppendError::IdTwice { id: id.clone() }),
+            (422, "id-conflict", String::new(), None)
         );
         assert_eq!(
             of(AppendError::IdInFlight { id }),

@@ -159,6 +159,12 @@ pub enum AppendError {
         /// Where the other event is.
         offset: Offset,
     },
+    /// Two events of the append have this id, and other contents: give each its own.
+    #[error("the append has two events of id `{id}`, with other contents")]
+    IdTwice {
+        /// The id.
+        id: String,
+    },
     /// An event of this id is on its way to the disk: wait, and ask again.
     #[error("an event of id `{id}` is being appended right now")]
     IdInFlight {

@@ -188,6 +188,17 @@ def test_cursor_of_another_log(server):
     assert server.request("GET", f"{HISTORY}?last_event_id=5.zzzzzz")[0] == 410
 
 
+def test_cursor_beyond_the_end(server, topic):
+    """a cursor of a log that had more is not silently taken, and an offset that is to come is"""
+    offset = server.append(topic, "1")
+    page = server.json("GET", f"{HISTORY}?topic={topic}")[1]
+    assert server.request("GET", f"{HISTORY}?last_event_id={page['cursor']}")[0] == 200
+    for cursor in (f"{offset + 1000000}.{page['tag']}", str(offset + 1000000), "9223372036854775806"):
+        status, problem = server.json("GET", f"{HISTORY}?last_event_id={cursor}")
+        assert (status, problem["earliest"], problem["tag"]) == (410, page["earliest"], page["tag"]), cursor
+    assert server.json("GET", f"{HISTORY}?from={offset + 1000000}")[1]["events"] == []
+
+
 def test_topics(server, topic):
     """{"topics":[{"topic":"a/b","count":10,"first":0,"last":90,"time":".."}],"next":".."}; `prefix` is bytes"""
     for name in ("b", "a/x", "a/y", "a-", "a"):

@@ -102,13 +102,13 @@ impl StreamRequest {
                 _ => return Err(unknown(&parameter)),
             }
         }
+        let given = |cursor: &GivenCursor| *cursor != GivenCursor::None;
         let header = last_event_id.map(GivenCursor::of_header).unwrap_or_default();
-        let cursor = [header, camel.or_default(), snake.or_default(), upper.or_default()]
-            .into_iter()
-            .find(|given| *given != GivenCursor::None)
-            .unwrap_or_default();
+        let in_query = [camel.or_default(), snake.or_default(), upper.or_default()];
+        let in_query = in_query.into_iter().find(given).unwrap_or_default();
         let from = from.0;
-        subscribes |= from.is_some() || cursor != GivenCursor::None;
+        subscribes |= from.is_some() || given(&in_query);
+        let cursor = if given(&header) { header } else { in_query };
         let Selection { log, topics, types, filter } = selection.finish()?;
         Ok(StreamRequest {
             log,
@@ -248,7 +248,8 @@ mod tests {
         assert_eq!(parse("lastEventID=3.a&last_event_id=&lastEventId=", "").cursor, cursor("3.a"));
         assert_eq!(parse("lastEventId=", "").cursor, GivenCursor::None);
         assert_eq!(parse("", "garbage").cursor, GivenCursor::Unknown);
-        assert!(parse("", "1.a").subscribes);
+        assert!(parse("lastEventId=1.a", "").subscribes);
+        assert!(!parse("", "1.a").subscribes, "API §5: a cursor in the query opens subscription 1");
     }
 
     /// API §4: "`unknown` (not a cursor; as a *parameter* that is 400)".

@@ -204,7 +204,9 @@ impl<D: Disk> Log<D> {
             }
             if events.len() > 1 {
                 match here.get(&hash) {
-                    Some(known) if *known != fingerprint => return Err(conflict(self.next)),
+                    Some(known) if *known != fingerprint => {
+                        return Err(AppendError::IdTwice { id: id.to_string() });
+                    }
                     Some(_) => {
                         novelties.push(Novelty::Again);
                         continue;

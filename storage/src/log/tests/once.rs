@@ -50,7 +50,7 @@ fn the_events_of_an_array_that_are_there_are_not_appended_again() {
     assert_eq!((appended.first, appended.last), (Offset::ZERO, Offset::new(2)));
     assert_eq!((appended.duplicates, appended.wait), (2, Offset::new(3)));
     let conflict = log.append(vec![event("a", "3"), with_id("z", "1"), with_id("z", "2")], now(3));
-    assert!(matches!(conflict, Err(AppendError::IdConflict { .. })));
+    assert_eq!(conflict, Err(AppendError::IdTwice { id: "z".into() }));
     assert_eq!(log.next(), Offset::new(3), "refused whole");
     log.run_ops(now(4));
     assert_eq!(stored(&disk, log.visible()), numbers(3));
