@@ -124,7 +124,7 @@ impl Record {
 }
 
 /// What the file of a log that ends at `end` says it keeps nothing before, durably; 0 if it says nothing more than is
-/// `known` without it. One that is not this log's is removed, durably: the log may become as long one day.
+/// `known` without it. One that is not this log's goes, durably: the log may become as long one day.
 pub(crate) fn take<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -145,22 +145,27 @@ pub(crate) fn take<D: Disk>(
             None => {}
         }
     }
-    if !is_ours {
-        retire::remove(disk, &path)?;
-        disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
-    }
     if kept_from <= known {
+        if !is_ours {
+            retire::remove(disk, &path)?;
+            disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
+        }
         return Ok(Offset::ZERO);
     }
     // A process that was killed may not have synced it, or not with success: readers are told, and a power cut would
-    // take it back. Where there is no space for another one this must do.
+    // take it back. And what is not this log's goes in one step with this, or a crash in between would forget both.
     let record = Record { kept_from, end };
     let job = KeepJob { dir: dir.to_owned(), record, slot: None, keep_from: kept_from };
     let sync = || {
         disk.open(&path, Access::Write)?.sync_data()?;
         disk.sync_dir(dir)
     };
-    job.run(disk).or_else(|_| sync()).map_err(OpenError::io("syncing", &path))?;
+    let written = match job.run(disk) {
+        // Where there is no space for another one this must do.
+        Err(_) if is_ours => sync(),
+        written => written,
+    };
+    written.map_err(OpenError::io("writing", &path))?;
     Ok(kept_from)
 }
 
@@ -304,6 +309,33 @@ mod tests {
         assert_eq!(taken(&disk, 25), 0);
         assert_eq!(disk.list(dir()).expect("listed"), Vec::<String>::new());
         assert_eq!(taken(&disk.power_cut(), 99), 0);
+    }
+
+    /// Beside one that is this log's: whatever ends a start, the next one finds it.
+    #[test]
+    fn what_is_not_its_own_goes_without_what_is() {
+        let mut ends = 0;
+        for (is_power_cut, fault) in [false, true]
+            .into_iter()
+            .flat_map(|cut| [None, Some(Fault::CreateFails)].map(|f| (cut, f)))
+        {
+            for crash_after in 1.. {
+                let disk = disk();
+                let slot = record(&disk, None, 10, 20);
+                record(&disk, slot, 15, 30);
+                fault.into_iter().for_each(|fault| disk.arm(fault, 0));
+                disk.crash_after(fault.is_none().then_some(crash_after));
+                let is_taken = take(&disk, dir(), Offset::new(25), Offset::ZERO).is_ok();
+                let is_whole = is_taken && !disk.is_crashed();
+                ends += usize::from(!is_whole);
+                let disk = if is_power_cut { disk.power_cut() } else { disk.kill() };
+                assert_eq!(taken(&disk, 25), 10, "{fault:?}, or a crash after {crash_after}");
+                if is_whole || fault.is_some() {
+                    break;
+                }
+            }
+        }
+        assert!(ends > 10, "{ends} starts were cut short");
     }
 
     #[test]

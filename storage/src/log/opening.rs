@@ -58,9 +58,11 @@ impl<D: Disk> Log<D> {
         let recovered = recover().or_else(|error| give_back(error).and_then(|()| recover()))?;
         let (tag, end) = (recovered.report.tag, recovered.end);
         let known = recovered.kept_from().min(end);
+        let take = || earliest::take(&disk, dir, end, known);
+        let taken = take().or_else(|error| give_back(error).and_then(|()| take()))?;
         let keep_from = match mutation::is_planted(Mutation::KeptForgotten) {
             true => recovered.start,
-            false => known.max(earliest::take(&disk, dir, end, known)?),
+            false => known.max(taken),
         };
         let begin = || Begun::new(&disk, dir, &config, now, tag, end);
         let Begun { header, path, file } =
