@@ -24,7 +24,7 @@ use std::{
 
 use crate::{
     compaction::{self, Hidden, LatestKeys, Limits, Look, TopicJudge},
-    error::{Corruption, OpenError},
+    error::OpenError,
     event::StagedEvent,
     frame::Frame,
     index::{
@@ -33,7 +33,7 @@ use crate::{
         stub::StubLimits,
     },
     io::{Access, Disk, DiskFile},
-    offset::{Offset, Position},
+    offset::Offset,
     pace::{Pace, PacedFile},
     packer::Packer,
     reader::{ReadQuery, Reader},
@@ -180,10 +180,18 @@ impl<D: Disk> CompactJob<D> {
         topics: &Topics,
     ) -> Result<CompactOutcome<D>, OpenError> {
         let (dir, limits) = (self.dir.clone(), self.stub_limits);
-        let left = RetireJob { dir, segment: Arc::clone(segment), limits }.put_stub(disk)?;
+        let (name, bytes) = (segment.name(), segment.file_bytes());
+        let job = RetireJob { dir, segment: Arc::clone(segment), limits };
+        let left = match job.put_stub(disk) {
+            Ok(left) => left,
+            Err(OpenError::Corrupt(damage)) => {
+                return Ok(CompactOutcome::Damaged { name, reason: damage.to_string() });
+            }
+            Err(error) => return Err(error),
+        };
         // It is gone, and stays so: nobody judges it anew by limits that have become looser.
         let left = left.clear(disk, &self.dir).is_err().then_some(left);
-        let (name, topics, bytes) = (segment.name(), numbers_of(topics), segment.file_bytes());
+        let topics = numbers_of(topics);
         Ok(CompactOutcome::Retired { name, topics, bytes, left })
     }
 
@@ -408,11 +416,10 @@ impl<D: Disk> CompactJob<D> {
             drop(writer);
             return self.retire(disk, segment, topics);
         }
-        let carried = carried(segment, topics, writer.index()).map_err(|error| {
-            let what = error.to_string();
-            let (file, position) = (segment.index_path(), Position::default());
-            OpenError::Corrupt(Corruption { file, position, what })
-        })?;
+        let carried = match carried(segment, topics, writer.index()) {
+            Ok(carried) => carried,
+            Err(error) => return Ok(damaged(format!("index: {error}"))),
+        };
         let finished = writer.finish(segment.end(), &carried);
         let rewritten = match finished.and_then(|()| SealedSegment::open(disk, &self.dir, name)) {
             Ok(rewritten) => rewritten,

@@ -255,6 +255,11 @@ impl<D: Disk> Log<D> {
                 self.state.rules.forget_below(self.start());
                 self.retry_for_space();
             }
+            Err(OpenError::Corrupt(damage)) => {
+                // It would never become a stub: the next one does.
+                self.jobs.retire = JobState::Idle;
+                self.note_damage(name, damage.to_string());
+            }
             Err(error) => {
                 self.note_full(&error);
                 self.jobs.retire = JobState::after(now, RETIRE_RETRY_MS, false);

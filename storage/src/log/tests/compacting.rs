@@ -346,6 +346,45 @@ fn a_damaged_segment_is_left_as_it_is_and_keeps_no_other() {
     assert_eq!(open(&disk).visible(), log.visible());
 }
 
+/// Neither of what a stub is made of, nor of what a rewrite carries over: else background work would meet it first for
+/// ever.
+#[test]
+fn a_damaged_index_keeps_no_other_segment() {
+    use crate::index::SectionKind;
+    let one = crate::settings::LogRetention { count: Some(1), ..Default::default() };
+    let gone = crate::settings::TopicRetention { age_s: Some(60), ..Default::default() };
+    for (kind, case) in [(SectionKind::TOPICS, 0), (SectionKind::IDS, 1), (SectionKind::IDS, 2)] {
+        let disk = SimDisk::new(9);
+        let mut log = open(&disk);
+        for number in 0..100 {
+            let id = Some(EventId::parse(&format!("{number}")).expect("an id"));
+            let new = NewEvent { id, ..event("gone", &format!("{number:->500}")) };
+            log.append(vec![new], now(1)).expect("staged");
+            log.run_ops(now(2));
+        }
+        let first = Arc::clone(log.segments().iter().next().expect("a sealed segment"));
+        let section = first.index().header().section(kind);
+        disk.flip_bit(&first.index_path(), section.position.plus(section.bytes / 2), 3);
+        let before = log.segments().len();
+        match case {
+            0 => keep(&mut log, one),
+            1 => {}
+            _ => rule(&mut log, "gone", gone),
+        }
+        (1..4).for_each(|look| log.run_ops(now(look * MUCH_LATER_MS)));
+        assert_eq!(log.damaged_segments(), 1, "case {case}: {:?}", log.take_notices());
+        let mut others = log.segments().iter().filter(|segment| segment.name() != first.name());
+        match case {
+            1 => {
+                assert!(before > 2 && others.all(|segment| segment.name().generation == 2));
+                assert_eq!(log.segments().len(), before);
+            }
+            _ => assert_eq!(others.count(), 0, "case {case}"),
+        }
+        assert!(log.segments().iter().any(|segment| segment.name() == first.name()));
+    }
+}
+
 #[test]
 fn a_scrub_finds_rot_and_reports_it_once() {
     let disk = SimDisk::new(8);
