@@ -230,6 +230,9 @@ impl<D: Disk> Log<D> {
             self.close = Close::Draining;
             self.cancel_compaction();
             self.cancel_snapshot();
+            if matches!(self.jobs.clear, JobState::Waiting { .. }) {
+                self.jobs.clear = JobState::Idle;
+            }
             self.is_ending.store(true, Ordering::Relaxed);
         }
     }
@@ -244,7 +247,8 @@ impl<D: Disk> Log<D> {
         let ended = match self.close {
             Close::Open => false,
             Close::Draining | Close::Ending => {
-                self.poison.is_some() || (self.is_at_end() && self.is_end_marked())
+                let is_done = self.is_at_end() && self.is_end_marked() && self.is_cleared();
+                self.poison.is_some() || is_done
             }
         };
         ended && self.outstanding == 0

@@ -171,12 +171,16 @@ impl<D: Disk> Log<D> {
         self.state.rules.forget_floors(&settled);
     }
 
-    /// Removes what the last look has left, if anything.
+    /// Removes what the last look has left, if anything; also when the log closes, or the next start would find it.
     pub(super) fn next_clear(&mut self) -> Option<Job<D>> {
-        let is_idle = self.jobs.clear == JobState::Idle && self.close == Close::Open;
-        let left = self.compaction.left.filter(|_| is_idle)?;
+        let left = self.compaction.left.filter(|_| self.jobs.clear == JobState::Idle)?;
         self.jobs.clear = JobState::Running;
         Some(Job::Clear { dir: self.dir.clone(), left })
+    }
+
+    /// Nothing is left, or removing it has failed: a log that closes does not wait for another try.
+    pub(super) fn is_cleared(&self) -> bool {
+        self.compaction.left.is_none() || self.jobs.clear != JobState::Idle
     }
 
     pub(super) fn cleared(&mut self, result: Result<(), OpenError>, now: Now) {

@@ -7,6 +7,7 @@
 //! mark:   how far all is synced is written down outside of the segments (marking.rs)
 //! retire: a sealed one whose events are gone goes (keeping.rs)
 //! compact: another is rewritten without its dead events (compacting.rs)
+//! clear:  what that could not remove goes (compacting.rs)
 //! snapshot: the state at the end of the sealed part is written down (snapshots.rs)
 //! ```
 

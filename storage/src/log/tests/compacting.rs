@@ -278,6 +278,33 @@ fn a_segment_goes_with_what_a_rewrite_of_it_has_left() {
     assert!(left > 1, "a rewrite left something behind {left} times");
 }
 
+/// The next start would take it for the segment, and what was dead when it was written is read again meanwhile.
+#[test]
+fn what_a_rewrite_has_left_goes_before_the_log_ends() {
+    let mut left = 0;
+    for after in 0..10 {
+        let disk = SimDisk::new(after);
+        let mut log = mixed(&disk, 40);
+        disk.arm(Fault::SyncDirFails, after);
+        (0..20).for_each(|_| disk.arm(Fault::RemoveFails, 0));
+        let one = crate::settings::TopicRetention { count: Some(1), ..Default::default() };
+        rule(&mut log, "gone", one);
+        log.run_ops(now(3));
+        rule(&mut log, "gone", crate::settings::TopicRetention::default());
+        log.run_ops(now(3));
+        disk.disarm();
+        if log.poisoned().is_some() {
+            continue;
+        }
+        left += usize::from(listed(&disk) != segment_names(&log));
+        let shown = offsets_of(&log, "gone");
+        close(&mut log);
+        let kept = offsets_of(&open(&disk.kill()), "gone");
+        assert!(shown.iter().all(|offset| kept.contains(offset)), "{shown:?} became {kept:?}");
+    }
+    assert!(left > 1, "a rewrite left something behind {left} times");
+}
+
 /// What was dead when a rewrite or a removal failed is read again once nothing decides over it any more.
 #[test]
 fn what_is_shown_after_a_rewrite_that_failed_is_there_after_a_restart() {
