@@ -32,6 +32,7 @@ pub mod once;
 pub mod op;
 mod pace;
 mod packer;
+mod prefetch;
 pub mod reader;
 pub mod recovery;
 pub mod repair;

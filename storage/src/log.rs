@@ -68,6 +68,7 @@ mod plan;
 mod scrubbing;
 mod snapshots;
 
+use appending::Novelty;
 use compacting::Compaction;
 pub use compacting::CompactionTotals;
 use jobs::{JobState, Jobs};
@@ -108,6 +109,8 @@ pub struct Log<D: Disk> {
     /// Of all that is visible, and with what is staged where that may not happen twice.
     state: LogState,
     fingerprints: Fingerprints,
+    /// Room for what ids say of an append.
+    novelties: Vec<Novelty>,
     staging: Staging,
     commit: GroupCommit<InFlight>,
     depth: CommitDepth,

@@ -21,14 +21,17 @@ use crate::{
     topic::TopicNumber,
 };
 
+/// Room for so many is kept from one append to the next.
+const NOVELTIES_KEPT: usize = 1_024;
+
 /// An event with an id that is not there yet.
-struct NewId {
+pub(super) struct NewId {
     hash: NameHash,
     fingerprint: u64,
 }
 
 /// What ids say of one event of an append.
-enum Novelty {
+pub(super) enum Novelty {
     /// It has none.
     Unnamed,
     New(NewId),
@@ -83,7 +86,9 @@ impl<D: Disk> Log<D> {
             events[0].headers.push(header);
             claimed = Some((hash, claim.epoch, claim.seq, count));
         }
-        let novelties = self.novelties(&events, time_ms)?;
+        let mut novelties = std::mem::take(&mut self.novelties);
+        novelties.clear();
+        self.find_novelties(&events, time_ms, &mut novelties)?;
         let is_old = |novelty: &Novelty| matches!(novelty, Novelty::At(_));
         if !novelties.is_empty() && novelties.iter().all(is_old) {
             return Ok(self.all_there(&novelties, time_ms));
@@ -109,6 +114,9 @@ impl<D: Disk> Log<D> {
             self.state.producers.stage(ProducerEntry { hash, epoch, seq, first, events, time_s });
         }
         let mut appended = self.stage(events, &novelties, bytes, time_ms);
+        if novelties.capacity() <= NOVELTIES_KEPT {
+            self.novelties = novelties;
+        }
         appended.producer =
             claimed.map(|(_, epoch, seq, _)| crate::append::ProducerPlace { epoch, seq });
         self.last_append_boot_ms = now.boot_ms;
@@ -172,24 +180,26 @@ impl<D: Disk> Log<D> {
         Appended { first, last, wait: self.next, duplicates, time_ms, producer: None }
     }
 
-    /// Which of the events are there already, by their ids; empty if none has one.
-    fn novelties(
+    /// Which of the events are there already, by their ids; nothing if none has one.
+    fn find_novelties(
         &mut self,
         events: &[NewEvent],
         time_ms: u64,
-    ) -> Result<Vec<Novelty>, AppendError> {
+        novelties: &mut Vec<Novelty>,
+    ) -> Result<(), AppendError> {
         if events.iter().all(|event| event.id.is_none()) {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let mut here: HashMap<NameHash, u64> = HashMap::new();
         let visible = self.commit.visible_end();
-        let mut novelties = Vec::with_capacity(events.len());
         for event in events {
             let Some(id) = &event.id else {
                 novelties.push(Novelty::Unnamed);
                 continue;
             };
             let hash = hash_name(id);
+            // Its place is no cache's: it comes while the fingerprint is made.
+            self.state.ids.prefetch(&hash);
             let fingerprint = self.fingerprints.of_new(event);
             let conflict = |offset| AppendError::IdConflict { id: id.to_string(), offset };
             if let Some(known) = self.state.ids.get(&hash, time_ms) {
@@ -216,7 +226,7 @@ impl<D: Disk> Log<D> {
             }
             novelties.push(Novelty::New(NewId { hash, fingerprint }));
         }
-        Ok(novelties)
+        Ok(())
     }
 
     /// The answer to an append of which nothing is new.

@@ -97,6 +97,7 @@ impl<D: Disk> Log<D> {
             topics: recovered.topics,
             state: recovered.state,
             fingerprints: Fingerprints::default(),
+            novelties: Vec::new(),
             staging: Staging::new(config.staged_bytes_max),
             commit: GroupCommit::new(durability, end),
             depth: CommitDepth::new(config.frames_in_flight_max),

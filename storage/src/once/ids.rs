@@ -1,6 +1,6 @@
 //! The ids of the newest events of a log, within a window of time and number.
 //!
-//! 40 bytes an id and some 10 of hash table: 50 MB for a full window of a million.
+//! 40 bytes an id and some 10 of hash table (`once::table`): 50 MB for a full window of a million.
 //!
 //! An event that is staged may still be refused, when the disk turns out to be full: until it is settled
 //! nothing is forgotten for it, so that taking it back leaves everything as it was.
@@ -8,12 +8,17 @@
 //! Invariants: entries are in offset order, and so in the order of their times; `places` has exactly
 //! the newest entry of each hash.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher, RandomState},
+    ops::Range,
+};
 
-use hashbrown::{HashTable, hash_table::Entry};
-
-use super::NameHash;
+use super::{NameHash, split, table::Table};
 use crate::offset::Offset;
+
+/// The places of so many entries are fetched before they are changed.
+const AT_ONCE: usize = 32;
 
 /// How long ids are remembered: whichever ends first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,19 +54,36 @@ pub struct Ids {
     /// Of those: the entry whose place they have taken.
     replaced: VecDeque<(u64, u64)>,
     /// By hash: the number of an entry, in 32 bits that wrap.
-    places: HashTable<u32>,
+    places: Table,
+    mixer: Mixer,
+}
+
+/// Mixes hashes to what nobody outside can foresee: the hashes themselves anybody can make alike.
+#[derive(Debug)]
+struct Mixer {
+    secret: [u64; 2],
+}
+
+impl Mixer {
+    fn mix(&self, hash: &NameHash) -> u64 {
+        let half = |at: usize| u128::from(hash[at] ^ self.secret[at]);
+        let [low, high] = split(half(0) * half(1));
+        low ^ high
+    }
 }
 
 impl Ids {
     /// None yet.
     pub fn new(window: IdWindow) -> Ids {
+        let random = RandomState::new();
         Ids {
             window,
             entries: VecDeque::new(),
             dropped: 0,
             settled: 0,
             replaced: VecDeque::new(),
-            places: HashTable::new(),
+            places: Table::new(window.events),
+            mixer: Mixer { secret: [random.hash_one(0), random.hash_one(1)] },
         }
     }
 
@@ -82,10 +104,22 @@ impl Ids {
 
     /// The event of an id, for an append at `time_ms`.
     pub fn get(&self, hash: &NameHash, time_ms: u64) -> Option<&IdEntry> {
-        let number = self.places.find(hash[0], |number| self.at(*number).hash == *hash)?;
-        let is_among_newest = self.next() - self.number(*number) <= self.window.events as u64;
-        let entry = self.at(*number);
+        let number =
+            self.places.find(self.mixer.mix(hash), |number| self.at(number).hash == *hash)?;
+        let is_among_newest = self.next() - self.number(number) <= self.window.events as u64;
+        let entry = self.at(number);
         (is_among_newest && self.is_inside(entry, time_ms)).then_some(entry)
+    }
+
+    /// Fetches what [`Ids::get`] and [`Ids::push`] will ask for: it is on its way while something else is
+    /// done.
+    pub fn prefetch(&self, hash: &NameHash) {
+        self.places.prefetch(self.mixer.mix(hash));
+    }
+
+    /// The same for some entries: the memory of all of their places is on its way at the same time.
+    fn prefetch_some(&self, indexes: Range<usize>) {
+        self.entries.range(indexes).for_each(|entry| self.prefetch(&entry.hash));
     }
 
     fn is_inside(&self, entry: &IdEntry, time_ms: u64) -> bool {
@@ -110,57 +144,75 @@ impl Ids {
     /// Adds the next event with an id.
     pub fn push(&mut self, entry: IdEntry) {
         debug_assert!(self.entries.back().is_none_or(|last| last.offset < entry.offset));
-        if self.window.events == 0 {
-            return;
+        if self.places.is_full() {
+            self.grow();
         }
         let number = self.next();
         self.entries.push_back(entry);
-        let (entries, dropped) = (&self.entries, low_bits(self.dropped));
-        let hash_at = |number: &u32| entries[number.wrapping_sub(dropped) as usize].hash;
-        match self.places.entry(
-            entry.hash[0],
-            |known| hash_at(known) == entry.hash,
-            |known| hash_at(known)[0],
-        ) {
-            Entry::Occupied(mut known) => {
-                let old = std::mem::replace(known.get_mut(), low_bits(number));
-                let old = self.dropped + u64::from(old.wrapping_sub(dropped));
-                self.replaced.push_back((number, old));
-            }
-            Entry::Vacant(place) => drop(place.insert(low_bits(number))),
+        if let Some(old) = self.put(low_bits(number)) {
+            self.replaced.push_back((number, self.number(old)));
         }
+    }
+
+    /// Gives an entry the place of its hash; returns the number of the one that had it.
+    fn put(&mut self, number: u32) -> Option<u32> {
+        let (entries, dropped) = (&self.entries, low_bits(self.dropped));
+        let hash_of = |number: u32| &entries[number.wrapping_sub(dropped) as usize].hash;
+        let hash = hash_of(number);
+        self.places.put(self.mixer.mix(hash), number, |known| hash_of(known) == hash)
+    }
+
+    fn grow(&mut self) {
+        self.places = self.places.grown();
+        for start in (0..self.entries.len()).step_by(AT_ONCE) {
+            let end = self.entries.len().min(start + AT_ONCE);
+            self.prefetch_some(start..end);
+            for number in start..end {
+                self.put(low_bits(self.dropped + number as u64));
+            }
+        }
+    }
+
+    /// How many entries may be taken back.
+    pub fn unsettled_count(&self) -> usize {
+        usize::try_from(self.next() - self.settled).expect("no more than there are")
+    }
+
+    /// The entries that may be taken back and lie below an offset.
+    pub fn unsettled(&self, below: Offset) -> impl Iterator<Item = &IdEntry> {
+        let start = usize::try_from(self.settled - self.dropped).expect("an index");
+        self.entries.range(start..).take_while(move |entry| entry.offset < below)
     }
 
     /// The events below an offset stay: what has left the window is forgotten.
     pub fn settle(&mut self, below: Offset) {
-        let is_below = |entry: &&IdEntry| entry.offset < below;
-        let start = usize::try_from(self.settled - self.dropped).expect("an index");
-        let settled = self.entries.iter().skip(start).take_while(is_below).count();
+        let settled = self.unsettled(below).count() as u64;
         if settled == 0 {
             return;
         }
-        self.settled += settled as u64;
+        self.settled += settled;
         while self.replaced.front().is_some_and(|(number, _)| *number < self.settled) {
             self.replaced.pop_front();
         }
-        let time_ms = self.entries[start + settled - 1].time_ms;
-        while self.settled - self.dropped > self.window.events as u64
-            || self.dropped < self.settled
-                && self.entries.front().is_some_and(|first| !self.is_inside(first, time_ms))
-        {
-            self.drop_front();
-        }
+        let settled = usize::try_from(self.settled - self.dropped).expect("an index");
+        let time_ms = self.entries[settled - 1].time_ms;
+        let surplus = settled.saturating_sub(self.window.events);
+        let old = self.entries.range(surplus..settled);
+        let old = old.take_while(|entry| !self.is_inside(entry, time_ms)).count();
+        self.drop_front(surplus + old);
     }
 
-    fn drop_front(&mut self) {
-        let Some(first) = self.entries.front().copied() else { return };
-        let number = low_bits(self.dropped);
-        // A newer entry of the same id may have taken its place.
-        if let Ok(place) = self.places.find_entry(first.hash[0], |known| *known == number) {
-            place.remove();
+    /// Forgets so many entries, the oldest.
+    fn drop_front(&mut self, count: usize) {
+        for start in (0..count).step_by(AT_ONCE) {
+            let now = AT_ONCE.min(count - start);
+            self.prefetch_some(0..now);
+            for entry in self.entries.drain(..now) {
+                // A newer entry of the same id may have taken its place.
+                self.places.remove(self.mixer.mix(&entry.hash), low_bits(self.dropped));
+                self.dropped += 1;
+            }
         }
-        self.entries.pop_front();
-        self.dropped += 1;
     }
 
     /// Forgets the events from an offset on, which were never written.
@@ -168,12 +220,12 @@ impl Ids {
         while let Some(last) = self.entries.back().copied().filter(|last| last.offset >= from) {
             let number = self.next() - 1;
             let old = self.replaced.pop_back_if(|(taker, _)| *taker == number);
-            let place = self.places.find_entry(last.hash[0], |known| *known == low_bits(number));
-            if let Ok(mut place) = place {
-                match old {
-                    Some((_, old)) if old >= self.dropped => *place.get_mut() = low_bits(old),
-                    _ => drop(place.remove()),
+            let (hash, bits) = (self.mixer.mix(&last.hash), low_bits(number));
+            match old {
+                Some((_, old)) if old >= self.dropped => {
+                    self.places.renumber(hash, bits, low_bits(old));
                 }
+                _ => drop(self.places.remove(hash, bits)),
             }
             self.entries.pop_back();
         }
@@ -187,7 +239,7 @@ impl Ids {
 
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<IdEntry>() + self.places.allocation_size()
+        self.entries.capacity() * size_of::<IdEntry>() + self.places.memory_bytes()
     }
 }
 
@@ -196,87 +248,4 @@ fn low_bits(number: u64) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn entry(id: u64, offset: u64, time_ms: u64) -> IdEntry {
-        // Few different first halves, so that hashes share buckets.
-        IdEntry { hash: [id % 3, id], fingerprint: id, offset: Offset::new(offset), time_ms }
-    }
-
-    fn found(ids: &Ids, id: u64, time_ms: u64) -> Option<u64> {
-        ids.get(&[id % 3, id], time_ms).map(|entry| entry.offset.get())
-    }
-
-    #[test]
-    fn an_id_is_remembered_for_the_window_and_not_a_millisecond_longer() {
-        let mut ids = Ids::new(IdWindow { events: 2, time_ms: 100 });
-        ids.push(entry(1, 10, 1_000));
-        assert_eq!(found(&ids, 1, 1_099), Some(10));
-        assert_eq!(found(&ids, 1, 1_100), None);
-        ids.push(entry(2, 11, 1_000));
-        ids.push(entry(3, 12, 1_000));
-        assert_eq!(found(&ids, 1, 1_000), None, "two others came");
-        assert_eq!((found(&ids, 2, 1_000), found(&ids, 3, 1_000)), (Some(11), Some(12)));
-        ids.take_back(Offset::new(12));
-        assert_eq!((found(&ids, 2, 1_000), found(&ids, 3, 1_000)), (Some(11), None));
-        assert_eq!(found(&ids, 1, 1_000), Some(10), "one of them was taken back");
-        ids.push(entry(3, 12, 1_000));
-        ids.push(entry(1, 13, 1_000));
-        ids.take_back(Offset::new(12));
-        assert_eq!(found(&ids, 1, 1_000), Some(10), "and so was its own successor");
-        ids.push(entry(3, 12, 1_000));
-        ids.settle(Offset::new(13));
-        assert_eq!((ids.len(), ids.entries.len()), (2, 2), "what is settled is forgotten");
-
-        let mut ids = Ids::new(IdWindow { events: 2, time_ms: 0 });
-        ids.push(entry(1, 10, 1_000));
-        ids.push(entry(2, 11, 1_000));
-        for below in [11, 12] {
-            ids.settle(Offset::new(below));
-        }
-        assert_eq!((ids.entries.len(), found(&ids, 2, 1_000)), (0, None), "a window without time");
-    }
-
-    proptest! {
-        #[test]
-        fn it_remembers_what_a_list_would(
-            steps in prop::collection::vec((0_u64..12, 0_u64..40, 0_u8..10), 1..200),
-        ) {
-            let window = IdWindow { events: 7, time_ms: 100 };
-            let mut ids = Ids::new(window);
-            let mut all: Vec<IdEntry> = Vec::new();
-            let (mut offset, mut time_ms, mut settled) = (0, 0, 0);
-            for (id, wait_ms, kind) in steps {
-                time_ms += wait_ms;
-                if kind == 0 {
-                    let from = settled.max(offset - offset.min(5));
-                    ids.take_back(Offset::new(from));
-                    all.retain(|entry| entry.offset.get() < from);
-                    continue;
-                }
-                if kind == 1 {
-                    settled = offset;
-                    ids.settle(Offset::new(settled));
-                    prop_assert!(ids.entries.len() <= window.events);
-                    continue;
-                }
-                if found(&ids, id, time_ms).is_some() {
-                    continue; // a duplicate is not appended
-                }
-                ids.push(entry(id, offset, time_ms));
-                all.push(entry(id, offset, time_ms));
-                offset += 1;
-                for id in 0..12 {
-                    let last = all.iter().rev().take(window.events).find(|entry| entry.hash[1] == id);
-                    let expected = last
-                        .filter(|entry| time_ms < entry.time_ms + window.time_ms)
-                        .map(|entry| entry.offset.get());
-                    prop_assert_eq!(found(&ids, id, time_ms), expected);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -1,0 +1,113 @@
+//! The table beside a list.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+impl Table {
+    /// How many items there are, if they are where they should be.
+    pub fn check(&self, hash_of: impl Fn(u32) -> u64) -> usize {
+        let mut beyond: HashMap<usize, u32> = HashMap::new();
+        let mut items = 0;
+        for (end, bucket) in self.buckets.iter().enumerate() {
+            for slot in (0..SLOTS).filter(|slot| bucket.tags[*slot] != FREE) {
+                let hash = hash_of(bucket.numbers[slot]);
+                assert_eq!(bucket.tags[slot], tag_of(hash));
+                let mut at = self.home(hash);
+                while at != end {
+                    *beyond.entry(at).or_default() += 1;
+                    at = self.next(at);
+                }
+                items += 1;
+            }
+        }
+        for (at, bucket) in self.buckets.iter().enumerate() {
+            assert_eq!(bucket.beyond, beyond.get(&at).copied().unwrap_or(0), "beyond {at}");
+        }
+        assert_eq!(items, self.items);
+        items
+    }
+}
+
+/// Hashes that share homes and tags, most of them the last home.
+fn hash_of(number: u32) -> u64 {
+    let last = u64::from(u32::MAX);
+    let home = [last, 0, last, 1 << 31, last][number as usize % 5];
+    (home << 32) | u64::from(number / 5 % 3)
+}
+
+proptest! {
+    #[test]
+    fn it_holds_what_a_list_would(
+        steps in prop::collection::vec((0_u32..240, 0_u8..8), 1..600),
+        expected in prop_oneof![Just(0_usize), Just(70), Just(1_000)],
+    ) {
+        let mut table = Table::new(expected);
+        let mut list: Vec<u32> = Vec::new();
+        for (number, kind) in steps {
+            let hash = hash_of(number);
+            let at = list.iter().position(|item| *item == number);
+            if table.is_full() {
+                let mut grown = table.grown();
+                for item in &list {
+                    grown.put(hash_of(*item), *item, |_| false);
+                }
+                table = grown;
+            }
+            match kind {
+                0..5 => {
+                    // Those of one hash that are equally odd are the same.
+                    let is_same =
+                        |other: u32| hash_of(other) == hash && other % 2 == number % 2;
+                    let at = list.iter().position(|item| is_same(*item));
+                    let old = at.map(|at| std::mem::replace(&mut list[at], number));
+                    if old.is_none() {
+                        list.push(number);
+                    }
+                    prop_assert_eq!(table.put(hash, number, is_same), old);
+                }
+                5 => {
+                    // Another of the same hash and oddness.
+                    prop_assert_eq!(table.renumber(hash, number, number + 30), at.is_some());
+                    at.inspect(|at| list[*at] += 30);
+                }
+                _ => {
+                    prop_assert_eq!(table.remove(hash, number), at.is_some());
+                    at.map(|at| list.swap_remove(at));
+                }
+            }
+            let found = table.find(hash, |other| other == number);
+            prop_assert_eq!(found.is_some(), list.contains(&number));
+            prop_assert_eq!(table.check(hash_of), list.len());
+        }
+    }
+}
+
+#[test]
+fn an_item_takes_few_bytes_and_finds_room_however_many_come() {
+    const EXPECTED: u32 = 100_000;
+    let hash_of = |number: u32| u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut table = Table::new(EXPECTED as usize);
+    for number in 0..EXPECTED * 2 {
+        if number == EXPECTED {
+            let bytes = table.memory_bytes();
+            assert!(bytes * 10 <= 104 * EXPECTED as usize, "{bytes}");
+        }
+        if table.is_full() {
+            let mut grown = table.grown();
+            for item in 0..number {
+                grown.put(hash_of(item), item, |_| false);
+            }
+            table = grown;
+        }
+        table.put(hash_of(number), number, |_| false);
+    }
+    assert_eq!(table.check(hash_of), EXPECTED as usize * 2);
+    for number in 0..EXPECTED * 2 {
+        assert_eq!(table.find(hash_of(number), |other| other == number), Some(number));
+        assert!(table.remove(hash_of(number), number));
+    }
+    assert_eq!(table.check(hash_of), 0, "and nothing is left of what was removed");
+}
