@@ -42,7 +42,7 @@ use crate::{
     group_commit::{CommitDepth, GroupCommit},
     io::Disk,
     offset::{Offset, Position},
-    once::{Fingerprints, Ids, Producers},
+    once::{Fingerprints, IdEntry, Ids, Producers},
     op::NewFile,
     pace::FramesBegun,
     reader::{TopicCount, count_frames},
@@ -152,6 +152,8 @@ pub struct Log<D: Disk> {
 struct InFlight {
     frame: Arc<Frame>,
     position: Position,
+    /// Of its events that have one.
+    ids: Vec<IdEntry>,
 }
 
 /// The end of the active segment, where frames are written.

@@ -17,6 +17,7 @@ use crate::{
         topics::{ListReader, TopicFrame, TopicSummary, write_list_entry},
     },
     offset::{Offset, Position},
+    once::IdEntry,
     segment::{FIRST_FRAME_POSITION, SegmentHeader},
     topic::TopicNumber,
     topics::{
@@ -204,17 +205,24 @@ impl IndexBuilder {
             }
         }
         self.tallies = tallies;
+        self.delta.add(frame);
         self.add_place(frame, position);
         Ok(())
     }
 
     /// Adds the next frame of a log whose own frames are all that the segment has: it is not checked
-    /// against those before, and names stay where the log has them.
+    /// against those before, names stay where the log has them, and `ids` are known.
     ///
     /// # Panics
     ///
     /// If it lies before the end of the frame added before, or `topics` lacks one of its topics.
-    pub(crate) fn add_ours(&mut self, frame: &Frame, position: Position, topics: &TopicTable) {
+    pub(crate) fn add_ours(
+        &mut self,
+        frame: &Frame,
+        position: Position,
+        topics: &TopicTable,
+        ids: &[IdEntry],
+    ) {
         self.check_place(frame.base_offset(), position);
         let block = block_of(position);
         self.tally(frame);
@@ -233,6 +241,7 @@ impl IndexBuilder {
             }
         }
         self.tallies = tallies;
+        self.delta.add_known(frame, ids);
         self.add_place(frame, position);
     }
 
@@ -272,7 +281,6 @@ impl IndexBuilder {
     }
 
     fn add_place(&mut self, frame: &Frame, position: Position) {
-        self.delta.add(frame);
         self.kept_from = kept::kept_from(frame).or(self.kept_from);
         if let Some((first_ms, last_ms)) = self.times {
             if self.event_count == 0 {

@@ -13,7 +13,7 @@
 //! ```
 //! Hashes and fingerprints are those of [`crate::once`]; kinds those of events.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use crate::{
     append::ProducerClaim,
@@ -45,7 +45,7 @@ pub struct StoredControl {
 /// What a segment adds to the state of its log, beside topics.
 #[derive(Debug, Default)]
 pub struct StateDelta {
-    ids: std::collections::VecDeque<IdEntry>,
+    ids: NewestIds,
     producers: HashMap<NameHash, ProducerEntry>,
     controls: Vec<StoredControl>,
     fingerprints: Fingerprints,
@@ -54,18 +54,28 @@ pub struct StateDelta {
 impl StateDelta {
     /// Adds what the next frame says.
     pub fn add(&mut self, frame: &Frame) {
+        let ids = self.ids_of(frame);
+        self.add_known(frame, &ids);
+    }
+
+    /// The events of a frame that have an id.
+    fn ids_of(&mut self, frame: &Frame) -> Vec<IdEntry> {
+        let ids = frame.events().filter_map(|event| {
+            Some(IdEntry {
+                hash: hash_name(event.id()?),
+                fingerprint: self.fingerprints.of_stored(&event),
+                offset: event.offset(),
+                time_ms: event.time_ms(),
+            })
+        });
+        ids.collect()
+    }
+
+    /// The same of a frame of which somebody knows the events that have an id.
+    pub(crate) fn add_known(&mut self, frame: &Frame, ids: &[IdEntry]) {
+        debug_assert_eq!(self.ids_of(frame), ids, "it knows what the frame says");
+        self.ids.extend(ids);
         for event in frame.events() {
-            if let Some(id) = event.id() {
-                if self.ids.len() == IDS_MAX {
-                    self.ids.pop_front();
-                }
-                self.ids.push_back(IdEntry {
-                    hash: hash_name(id),
-                    fingerprint: self.fingerprints.of_stored(&event),
-                    offset: event.offset(),
-                    time_ms: event.time_ms(),
-                });
-            }
             if let Some((claim, events)) = event.producer().and_then(ProducerClaim::decode) {
                 let entry = ProducerEntry {
                     hash: producer_hash(&claim, event.topic()),
@@ -85,7 +95,7 @@ impl StateDelta {
     }
 
     /// The events with an id, in offset order.
-    pub fn ids(&self) -> impl ExactSizeIterator<Item = &IdEntry> {
+    pub fn ids(&self) -> impl Iterator<Item = &IdEntry> {
         self.ids.iter()
     }
 
@@ -103,9 +113,51 @@ impl StateDelta {
 
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
-        self.ids.capacity() * size_of::<IdEntry>()
+        self.ids.memory_bytes()
             + self.producers.capacity() * size_of::<(NameHash, ProducerEntry)>()
             + self.controls.iter().map(|control| control.data.len() + 32).sum::<usize>()
+    }
+}
+
+/// The newest [`IDS_MAX`] entries, in pieces: growing copies nothing.
+#[derive(Debug, Default)]
+struct NewestIds {
+    pieces: VecDeque<Vec<IdEntry>>,
+    /// In all pieces.
+    count: usize,
+}
+
+impl NewestIds {
+    const PIECE: usize = 1024;
+
+    fn extend(&mut self, mut entries: &[IdEntry]) {
+        self.count += entries.len();
+        while !entries.is_empty() {
+            let is_first = self.pieces.is_empty();
+            let last = match self.pieces.back_mut().filter(|last| last.len() < Self::PIECE) {
+                Some(last) => last,
+                None => {
+                    let room = if is_first { entries.len().min(Self::PIECE) } else { Self::PIECE };
+                    self.pieces.push_back(Vec::with_capacity(room));
+                    self.pieces.back_mut().expect("it was just added")
+                }
+            };
+            let (fits, rest) = entries.split_at(entries.len().min(Self::PIECE - last.len()));
+            last.extend_from_slice(fits);
+            entries = rest;
+        }
+        while self.count - self.pieces.front().map_or(0, Vec::len) >= IDS_MAX {
+            self.count -= self.pieces.pop_front().map_or(0, |first| first.len());
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &IdEntry> {
+        self.pieces.iter().flatten().skip(self.count.saturating_sub(IDS_MAX))
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let entries: usize = self.pieces.iter().map(Vec::capacity).sum();
+        entries * size_of::<IdEntry>() + self.pieces.capacity() * size_of::<Vec<IdEntry>>()
     }
 }
 
@@ -242,6 +294,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_newest_million_ids_are_kept() {
+        let mut ids = NewestIds::default();
+        let entry = |number| IdEntry {
+            hash: [number, 0],
+            fingerprint: 0,
+            offset: Offset::new(number),
+            time_ms: 0,
+        };
+        let mut next = 0;
+        for count in [1, 1_023, 1, 0, 5_000, IDS_MAX as u64 - 6_025, 1, 1_500, 1_100_000] {
+            let more: Vec<_> = (next..next + count).map(entry).collect();
+            ids.extend(&more);
+            next += count;
+            let kept = next.min(IDS_MAX as u64);
+            assert!(ids.iter().copied().eq((next - kept..next).map(entry)), "{next}");
+        }
+        assert!(ids.memory_bytes() < (IDS_MAX + 3_000) * 40 + 100_000, "{}", ids.memory_bytes());
+    }
 
     proptest! {
         #[test]

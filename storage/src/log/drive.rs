@@ -123,9 +123,9 @@ impl<D: Disk> Log<D> {
 
     /// Hands what has become visible to readers.
     fn publish(&mut self) {
-        while let Some(InFlight { frame, position }) = self.commit.take_visible() {
+        while let Some(InFlight { frame, position, ids }) = self.commit.take_visible() {
             let active = self.unsealed.back_mut().expect("there is always an active segment");
-            active.add(&frame, position, &self.topics);
+            active.add(&frame, position, &self.topics, &ids);
             if frame.is_empty() {
                 continue;
             }
@@ -337,11 +337,13 @@ impl<D: Disk> Log<D> {
         self.tail.previous_checksum = frame.header().checksum;
         self.stated = synced_offset;
         // What is written is not taken back any more.
+        let mut ids = Vec::with_capacity(gathered.events.min(self.state.ids.unsettled_count()));
+        ids.extend(self.state.ids.unsettled(frame.end_offset()));
         self.state.ids.settle(frame.end_offset());
         self.frames_begun.add_one();
         let id = self.op_id();
         let buffer = Arc::clone(frame.buffer());
-        self.commit.start(id, frame.end_offset(), InFlight { frame, position });
+        self.commit.start(id, frame.end_offset(), InFlight { frame, position, ids });
         Op::Write { id, file: Arc::clone(&self.tail.file.file), buffer, position }
     }
 }
