@@ -111,8 +111,8 @@ impl Table {
     /// after too.
     fn place(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<(usize, usize)> {
         let tag = tag_of(hash);
-        let mut at = self.home(hash);
-        let mut bucket = self.buckets.get(at)?;
+        let home = self.home(hash);
+        let (mut at, mut bucket) = (home, self.buckets.get(home)?);
         loop {
             let mut slots = bucket.slots_with(tag);
             while slots != 0 {
@@ -126,6 +126,10 @@ impl Table {
                 return None;
             }
             at = self.next(at);
+            // Of few buckets each can have items behind it, those of the one in the other.
+            if at == home {
+                return None;
+            }
             bucket = &self.buckets[at];
         }
     }

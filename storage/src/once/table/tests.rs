@@ -111,3 +111,21 @@ fn an_item_takes_few_bytes_and_finds_room_however_many_come() {
     }
     assert_eq!(table.check(hash_of), 0, "and nothing is left of what was removed");
 }
+
+#[test]
+fn a_search_ends_where_each_of_two_buckets_has_items_behind_it() {
+    let hash = |home: u64, number: u32| (home << 63) | u64::from(number);
+    let mut table = Table::new(0).grown();
+    table = table.grown();
+    assert_eq!(table.buckets.len(), 2);
+    let first: Vec<u32> = (1..12).collect();
+    first.iter().for_each(|number| drop(table.put(hash(0, *number), *number, |_| false)));
+    first[..10].iter().for_each(|number| assert!(table.remove(hash(0, *number), *number)));
+    (21..31).for_each(|number| drop(table.put(hash(1, number), number, |_| false)));
+    assert!(table.buckets.iter().all(|bucket| bucket.beyond > 0));
+    for home in 0..2 {
+        assert_eq!(table.find(hash(home, 99), |_| true), None);
+    }
+    assert_eq!(table.find(hash(0, 11), |number| number == 11), Some(11));
+    assert_eq!(table.find(hash(1, 30), |number| number == 30), Some(30));
+}
