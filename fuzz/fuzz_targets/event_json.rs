@@ -57,7 +57,7 @@ fuzz_target!(|input: &[u8]| {
     for content_type in [None, Some("application/json"), Some("text/plain"), Some("image/png")] {
         let field = content_type.map(|value| ("content-type", value.as_bytes()));
         let append = RawAppend::from_fields(field.into_iter()).expect("valid fields");
-        if let Ok(event) = append.event(&topic, body.clone()) {
+        if let Ok(event) = append.event(topic.clone(), body.clone()) {
             assert_eq!(event.data, body, "byte for byte");
             check_event(&event);
         }
