@@ -119,9 +119,13 @@ fn a_search_ends_where_each_of_two_buckets_has_items_behind_it() {
     table = table.grown();
     assert_eq!(table.buckets.len(), 2);
     let first: Vec<u32> = (1..12).collect();
-    first.iter().for_each(|number| drop(table.put(hash(0, *number), *number, |_| false)));
+    for number in &first {
+        assert_eq!(table.put(hash(0, *number), *number, |_| false), None);
+    }
     first[..10].iter().for_each(|number| assert!(table.remove(hash(0, *number), *number)));
-    (21..31).for_each(|number| drop(table.put(hash(1, number), number, |_| false)));
+    for number in 21..31 {
+        assert_eq!(table.put(hash(1, number), number, |_| false), None);
+    }
     assert!(table.buckets.iter().all(|bucket| bucket.beyond > 0));
     for home in 0..2 {
         assert_eq!(table.find(hash(home, 99), |_| true), None);
