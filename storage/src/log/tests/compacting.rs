@@ -256,18 +256,25 @@ fn a_rewrite_that_fails_at_its_end_leaves_nothing_that_comes_back() {
     });
 }
 
+/// A log of which a rewrite has left something, as long as the faults are armed and if `after` syncs of its directory
+/// end with the rewrite's last.
+fn after_a_rewrite_that_could_not_be_taken_back(after: u64) -> (SimDisk, Log<SimDisk>) {
+    let disk = SimDisk::new(after);
+    let mut log = mixed(&disk, 40);
+    disk.arm(Fault::SyncDirFails, after);
+    (0..20).for_each(|_| disk.arm(Fault::RemoveFails, 0));
+    let one = crate::settings::TopicRetention { count: Some(1), ..Default::default() };
+    rule(&mut log, "gone", one);
+    log.run_ops(now(3));
+    (disk, log)
+}
+
 /// What of a rewrite could not be taken back does not stand in for a segment that limits of the log have removed.
 #[test]
 fn a_segment_goes_with_what_a_rewrite_of_it_has_left() {
     let mut left = 0;
     for after in 0..10 {
-        let disk = SimDisk::new(after);
-        let mut log = mixed(&disk, 40);
-        disk.arm(Fault::SyncDirFails, after);
-        (0..20).for_each(|_| disk.arm(Fault::RemoveFails, 0));
-        let one = crate::settings::TopicRetention { count: Some(1), ..Default::default() };
-        rule(&mut log, "gone", one);
-        log.run_ops(now(3));
+        let (disk, mut log) = after_a_rewrite_that_could_not_be_taken_back(after);
         disk.disarm();
         left += usize::from(listed(&disk) != segment_names(&log));
         keep(&mut log, crate::settings::LogRetention { count: Some(1), ..Default::default() });
@@ -283,13 +290,7 @@ fn a_segment_goes_with_what_a_rewrite_of_it_has_left() {
 fn what_a_rewrite_has_left_goes_before_the_log_ends() {
     let mut left = 0;
     for after in 0..10 {
-        let disk = SimDisk::new(after);
-        let mut log = mixed(&disk, 40);
-        disk.arm(Fault::SyncDirFails, after);
-        (0..20).for_each(|_| disk.arm(Fault::RemoveFails, 0));
-        let one = crate::settings::TopicRetention { count: Some(1), ..Default::default() };
-        rule(&mut log, "gone", one);
-        log.run_ops(now(3));
+        let (disk, mut log) = after_a_rewrite_that_could_not_be_taken_back(after);
         rule(&mut log, "gone", crate::settings::TopicRetention::default());
         log.run_ops(now(3));
         disk.disarm();
