@@ -4,7 +4,8 @@
 //! into a [`DiskBuffer`], padded with [`DiskBuffer::pad_to`], written from it while subscribers read
 //! from it, and parsed in place when it is read back: event bytes are never copied between.
 //!
-//! This is the only file of the storage with `unsafe` code.
+//! Beside hints to the processor and the kernel (`prefetch`, `huge_page`), this
+//! is the only file of the storage with `unsafe` code.
 
 use std::{
     alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error},

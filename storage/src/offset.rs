@@ -6,8 +6,10 @@
 
 use std::fmt;
 
+use zerocopy::FromZeros;
+
 /// The place of an event in its log: 0, 1, 2, ... never reused under one tag.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromZeros)]
 pub struct Offset(u64);
 
 impl Offset {

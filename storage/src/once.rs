@@ -14,7 +14,6 @@ use crate::event::{DataForm, EventView, NewEvent};
 
 pub mod ids;
 pub mod producers;
-mod table;
 
 pub use ids::{IdEntry, IdWindow, Ids};
 pub use producers::{ProducerEntry, Producers};

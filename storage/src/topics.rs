@@ -4,18 +4,16 @@
 //! visible: what a crash could take back is counted nowhere. Numbers are dense from 0, so that the
 //! entries are one table.
 //!
-//! A log may hold millions of topics. Each takes, beside its name: an entry of 40 bytes; 6 to 11 in a
+//! A log may hold millions of topics. Each takes, beside its name: an entry of 40 bytes; 9 to 12 in a
 //! hash table, which holds numbers alone and finds names through the entries; and 4 to 8 in the order of
 //! names, by which they are listed. Nothing here is ever copied whole: entries lie in pages, names in
-//! pieces (`names`), the hash table is `PARTS` small ones, so that no append waits while a million
-//! topics move.
+//! pieces (`names`), and the hash table moves to a larger one by and by (`numbers`), so that no append
+//! waits while a million topics move.
 
 use std::{
     hash::{BuildHasher, RandomState},
     ops::ControlFlow,
 };
-
-use hashbrown::HashTable;
 
 use crate::{
     event::StagedEvent,
@@ -25,15 +23,14 @@ use crate::{
 
 mod entries;
 pub(crate) mod names;
+mod numbers;
 mod order;
 
 use entries::{Entries, Entry, U48};
 use names::{NamePlace, Names};
+use numbers::Numbers;
 use order::Order;
 
-/// Tables of numbers; which one is told by bits of the hash that a table does not look at.
-const PARTS: usize = 256;
-const PART_SHIFT: u32 = 44;
 /// Of how many topics what is known is looked at before it is used.
 const LOOKED_AT: usize = 64;
 
@@ -43,7 +40,7 @@ pub struct TopicTable {
     entries: Entries,
     names: Names,
     /// The numbers, by the hash of their names.
-    numbers: Box<[HashTable<u32>]>,
+    numbers: Numbers,
     hasher: RandomState,
     /// The listed ones.
     listed: Order,
@@ -54,7 +51,7 @@ impl Default for TopicTable {
         TopicTable {
             entries: Entries::default(),
             names: Names::default(),
-            numbers: (0..PARTS).map(|_| HashTable::new()).collect(),
+            numbers: Numbers::default(),
             hasher: RandomState::new(),
             listed: Order::default(),
         }
@@ -108,12 +105,12 @@ impl TopicTable {
 
     /// The same of a topic whose hash is known.
     fn find_hashed(&self, hash: u64, topic: &str) -> Option<TopicNumber> {
-        let same = |number: &u32| name_at(&self.entries, &self.names, *number) == topic;
-        self.numbers[part_of(hash)].find(hash, same).copied().map(TopicNumber::new)
+        let same = |number| self.is_named(TopicNumber::new(number), topic);
+        self.numbers.find(hash, same).map(TopicNumber::new)
     }
 
     fn hash(&self, topic: &str) -> u64 {
-        self.hasher.hash_one(topic)
+        hash_of(&self.hasher, topic.as_bytes())
     }
 
     /// Gives events the numbers of their topics, new ones to topics that have none yet.
@@ -129,22 +126,25 @@ impl TopicTable {
             some.extend(next.map(|events| (self.hash(&events[0].event.topic), events)));
             let hashes = || some.iter().map(|(hash, _)| *hash);
             // The first that it may be, which it nearly always is.
-            let first_of = |hash| self.numbers[part_of(hash)].find(hash, |_| true).copied();
-            let numbers: Vec<Option<u32>> = hashes().map(first_of).collect();
+            let numbers: Vec<Option<TopicNumber>> = hashes().map(|hash| self.guess(hash)).collect();
             if numbers.len() > 1 {
-                self.look_at_names(numbers.iter().flatten().copied().map(TopicNumber::new));
+                self.look_at_names(numbers.iter().flatten().copied());
             }
             if numbers.is_empty() {
                 break;
             }
             for ((hash, events), number) in some.drain(..).zip(numbers) {
                 let topic = &events[0].event.topic;
-                let found = number.map(TopicNumber::new);
-                let found = found.filter(|number| self.name_of(*number) == Some(topic));
+                let found = number.filter(|number| self.is_named(*number, topic));
                 let number = found.unwrap_or_else(|| self.assign_hashed(hash, topic));
                 events.iter_mut().for_each(|staged| staged.topic_number = number);
             }
         }
+    }
+
+    /// The number of the first topic that a hash may be of, which nearly always is the one.
+    fn guess(&self, hash: u64) -> Option<TopicNumber> {
+        self.numbers.find(hash, |_| true).map(TopicNumber::new)
     }
 
     /// Looks at the names of topics that may have these numbers, before they are compared: for the same reason.
@@ -304,6 +304,10 @@ impl TopicTable {
         (entry.first <= entry.last).then_some(entry.last)
     }
 
+    fn is_named(&self, number: TopicNumber, topic: &str) -> bool {
+        self.name_place(number).is_some_and(|name| self.names.bytes(name) == topic.as_bytes())
+    }
+
     /// The name of a number.
     pub fn name_of(&self, number: TopicNumber) -> Option<&str> {
         self.entries.get(number.get()).map(|entry| self.names.get(entry.name))
@@ -365,10 +369,9 @@ impl TopicTable {
 
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
-        let numbers: usize = self.numbers.iter().map(HashTable::allocation_size).sum();
         size_of::<Self>()
             + self.entries.memory_bytes()
-            + numbers
+            + self.numbers.memory_bytes()
             + self.names.memory_bytes()
             + self.listed.memory_bytes()
     }
@@ -400,36 +403,18 @@ impl TopicTable {
         let name = self.names.add(topic);
         self.entries.put(number, Entry { name, ..Entry::NONE });
         let (entries, names, hasher) = (&self.entries, &self.names, &self.hasher);
-        let part = &mut self.numbers[part_of(hash)];
-        if part.len() == part.capacity() {
-            grow(
-                part,
-                |number| names.get(entries.get(number).expect("numbers are known").name),
-                hasher,
-            );
-        }
-        part.insert_unique(hash, number, |_| unreachable!("there is room"));
+        self.numbers.add(hash, number, |numbers, hashes| {
+            let name_of =
+                |number: &u32| names.bytes(entries.get(*number).expect("numbers are known").name);
+            // Names are looked at together, so that the waits for them overlap.
+            names::look(numbers.iter().map(name_of));
+            hashes.extend(numbers.iter().map(|number| hash_of(hasher, name_of(number))));
+        });
     }
 }
 
-/// Moves numbers to a table of twice the size. It would find each name by itself, and wait for it.
-fn grow<'a>(part: &mut HashTable<u32>, name_of: impl Fn(u32) -> &'a str, hasher: &RandomState) {
-    let numbers: Vec<u32> = part.iter().copied().collect();
-    let mut larger = HashTable::with_capacity((2 * numbers.len()).max(1));
-    for numbers in numbers.chunks(LOOKED_AT) {
-        // Names are looked at together, so that the waits for them overlap.
-        let names: Vec<&str> = numbers.iter().map(|number| name_of(*number)).collect();
-        names::look(names.iter().map(|name| name.as_bytes()));
-        for (number, name) in numbers.iter().zip(names) {
-            let hash = hasher.hash_one(name);
-            larger.insert_unique(hash, *number, |_| unreachable!("there is room"));
-        }
-    }
-    *part = larger;
-}
-
-fn part_of(hash: u64) -> usize {
-    usize::try_from(hash >> PART_SHIFT).expect("a hash of 64 bits") % PARTS
+fn hash_of(hasher: &RandomState, name: &[u8]) -> u64 {
+    hasher.hash_one(name)
 }
 
 fn name_at<'a>(entries: &Entries, names: &'a Names, number: u32) -> &'a str {

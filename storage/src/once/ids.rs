@@ -1,6 +1,6 @@
 //! The ids of the newest events of a log, within a window of time and number.
 //!
-//! 40 bytes an id and some 10 of hash table (`once::table`): 50 MB for a full window of a million.
+//! 40 bytes an id and some 10 of hash table (`line_table`): 50 MB for a full window of a million.
 //!
 //! An event that is staged may still be refused, when the disk turns out to be full: until it is settled
 //! nothing is forgotten for it, so that taking it back leaves everything as it was.
@@ -14,8 +14,8 @@ use std::{
     ops::Range,
 };
 
-use super::{NameHash, split, table::Table};
-use crate::offset::Offset;
+use super::{NameHash, split};
+use crate::{line_table::LineTable, offset::Offset};
 
 /// The places of so many entries are fetched before they are changed.
 const AT_ONCE: usize = 32;
@@ -54,7 +54,7 @@ pub struct Ids {
     /// Of those: the entry whose place they have taken.
     replaced: VecDeque<(u64, u64)>,
     /// By hash: the number of an entry, in 32 bits that wrap.
-    places: Table,
+    places: LineTable,
     mixer: Mixer,
 }
 
@@ -82,7 +82,7 @@ impl Ids {
             dropped: 0,
             settled: 0,
             replaced: VecDeque::new(),
-            places: Table::new(window.events),
+            places: LineTable::new(window.events),
             mixer: Mixer { secret: [random.hash_one(0), random.hash_one(1)] },
         }
     }

@@ -1,22 +1,33 @@
 //! What is known of topics, by number, in pages: nothing is copied when there are more.
 
-use super::names::NamePlace;
-use crate::offset::Offset;
+use zerocopy::FromZeros;
 
-/// Entries of a page.
-const PAGE: usize = 256;
+use super::names::NamePlace;
+use crate::{
+    huge_page::{HUGE_PAGE_BYTES, HugePage},
+    offset::Offset,
+};
+
+/// Entries of a small page, which those of the first numbers lie in.
+const SMALL: usize = 256;
+/// So many numbers are the first.
+const FIRST: usize = 256 * SMALL;
+/// Entries of a large page.
+const LARGE: usize = HUGE_PAGE_BYTES / size_of::<Entry>();
 
 /// What is known of topics, by number.
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     /// `None` where no number of a page was ever seen.
-    pages: Vec<Option<Box<[Entry; PAGE]>>>,
+    small: Vec<Option<Box<[Entry; SMALL]>>>,
+    /// The same, behind them.
+    large: Vec<Option<Box<HugePage<[Entry; LARGE]>>>>,
     /// Behind the largest number.
     pub(super) end: u32,
 }
 
 /// What is known of one.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, FromZeros)]
 pub(super) struct Entry {
     /// None where the number was never seen: its segments are gone.
     pub(super) name: NamePlace,
@@ -31,7 +42,7 @@ pub(super) struct Entry {
 }
 
 /// A number below 2^48: times of events are, and a topic has fewer events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
 pub(super) struct U48([u8; 6]);
 
 impl U48 {
@@ -72,29 +83,92 @@ impl Entry {
 impl Entries {
     pub(super) fn get(&self, number: u32) -> Option<&Entry> {
         let number = number as usize;
-        let entry = &self.pages.get(number / PAGE)?.as_ref()?[number % PAGE];
+        let entry = match number.checked_sub(FIRST) {
+            Some(number) => &self.large.get(number / LARGE)?.as_ref()?.0[number % LARGE],
+            None => &self.small.get(number / SMALL)?.as_ref()?[number % SMALL],
+        };
         (!entry.name.is_none()).then_some(entry)
     }
 
     pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Entry> {
         let number = number as usize;
-        let entry = &mut self.pages.get_mut(number / PAGE)?.as_mut()?[number % PAGE];
+        let entry = match number.checked_sub(FIRST) {
+            Some(number) => &mut self.large.get_mut(number / LARGE)?.as_mut()?.0[number % LARGE],
+            None => &mut self.small.get_mut(number / SMALL)?.as_mut()?[number % SMALL],
+        };
         (!entry.name.is_none()).then_some(entry)
     }
 
     pub(super) fn put(&mut self, number: u32, entry: Entry) {
         self.end = self.end.max(number.checked_add(1).expect("a log has fewer than 2^32 topics"));
         let number = number as usize;
-        if self.pages.len() <= number / PAGE {
-            self.pages.resize_with(number / PAGE + 1, || None);
+        let Some(number) = number.checked_sub(FIRST) else {
+            let page = page_at(&mut self.small, number / SMALL);
+            page.get_or_insert_with(|| Box::new([Entry::NONE; SMALL]))[number % SMALL] = entry;
+            return;
+        };
+        let page = page_at(&mut self.large, number / LARGE).get_or_insert_with(HugePage::zeroed);
+        page.0[number % LARGE] = entry;
+        // Numbers are given in a row.
+        if number % LARGE == LARGE - 1 {
+            page.collapse();
         }
-        let page = &mut self.pages[number / PAGE];
-        page.get_or_insert_with(|| Box::new([Entry::NONE; PAGE]))[number % PAGE] = entry;
     }
 
     /// The memory that it takes.
     pub(super) fn memory_bytes(&self) -> usize {
-        let pages = self.pages.iter().flatten().count();
-        pages * PAGE * size_of::<Entry>() + self.pages.capacity() * size_of::<usize>()
+        let (small, large) = (self.small.iter().flatten(), self.large.iter().flatten());
+        small.count() * SMALL * size_of::<Entry>()
+            + large.count() * HUGE_PAGE_BYTES
+            + (self.small.capacity() + self.large.capacity()) * size_of::<usize>()
+    }
+}
+
+fn page_at<T>(pages: &mut Vec<Option<T>>, at: usize) -> &mut Option<T> {
+    if pages.len() <= at {
+        pages.resize_with(at + 1, || None);
+    }
+    &mut pages[at]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topics::names::Names;
+
+    #[test]
+    fn entries_are_where_they_were_put_and_nowhere_else() {
+        let mut names = Names::default();
+        let mut entries = Entries::default();
+        let (first, large) = (u32::try_from(FIRST).unwrap(), u32::try_from(LARGE).unwrap());
+        let last = first + 2 * large;
+        let numbers = [
+            0,
+            255,
+            256,
+            first - 1,
+            first,
+            first + large - 1,
+            first + large,
+            last - 1,
+            last + large,
+        ];
+        for number in numbers {
+            let name = names.add(&number.to_string());
+            entries
+                .put(number, Entry { name, last: Offset::new(u64::from(number)), ..Entry::NONE });
+            assert_eq!(entries.end, number + 1);
+        }
+        for number in numbers {
+            let entry = entries.get_mut(number).expect("it was put");
+            assert_eq!(entry.last, Offset::new(u64::from(number)));
+            let name = entry.name;
+            assert_eq!(names.get(name), number.to_string());
+            assert_eq!(entries.get(number).map(|entry| entry.name), Some(name));
+            for other in [number + 1, number.saturating_sub(1)] {
+                assert_eq!(entries.get(other).is_some(), numbers.contains(&other), "{other}");
+            }
+        }
+        assert!(entries.get(last).is_none() && entries.get(u32::MAX).is_none());
     }
 }

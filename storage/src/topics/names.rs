@@ -3,12 +3,16 @@
 
 use std::sync::Arc;
 
+use zerocopy::FromZeros;
+
+use crate::huge_page::{HUGE_PAGE_BYTES, HugePage};
+
 /// How long a piece is.
-const PIECE_BYTES: usize = 64 << 10;
+const PIECE_BYTES: usize = HUGE_PAGE_BYTES;
 const PLACE_BITS: u32 = 48;
 
 /// Where a name lies: its place in 48 bits, and its length, at most 512, in 16.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
 pub(crate) struct NamePlace(u64);
 
 impl NamePlace {
@@ -35,11 +39,15 @@ impl NamePlace {
     }
 }
 
+/// The memory of a piece lies in the box, not beside the counts of its `Arc`.
+#[derive(Debug)]
+struct FullPiece(Box<HugePage<[u8; PIECE_BYTES]>>);
+
 /// Names, by place. A clone shares all full pieces.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
-    full: Vec<Arc<String>>,
-    last: String,
+    full: Vec<Arc<FullPiece>>,
+    last: Vec<u8>,
 }
 
 impl Names {
@@ -47,35 +55,33 @@ impl Names {
     pub fn add(&mut self, name: &str) -> NamePlace {
         assert!(!name.is_empty(), "a topic has a name");
         if self.last.len() + name.len() > PIECE_BYTES {
-            // The next one will be as long; the first grows with what is in it.
-            let next = String::with_capacity(PIECE_BYTES);
-            self.full.push(Arc::new(std::mem::replace(&mut self.last, next)));
+            let mut page = HugePage::<[u8; PIECE_BYTES]>::zeroed();
+            page.0[..self.last.len()].copy_from_slice(&self.last);
+            page.collapse();
+            self.full.push(Arc::new(FullPiece(page)));
+            // It is as long as the next one will be.
+            self.last.clear();
         }
         let at = self.full.len() * PIECE_BYTES + self.last.len();
-        self.last.push_str(name);
+        self.last.extend_from_slice(name.as_bytes());
         NamePlace::new(at, name.len())
     }
 
     /// The name at a place that [`Names::add`] gave, or that of what this was cloned from.
     pub fn get(&self, place: NamePlace) -> &str {
-        let (piece, at) = self.find(place);
-        &piece[at..at + place.len()]
+        std::str::from_utf8(self.bytes(place)).expect("a place has the name that was put there")
     }
 
     /// The same as bytes, which are not looked at.
     pub fn bytes(&self, place: NamePlace) -> &[u8] {
-        let (piece, at) = self.find(place);
-        &piece.as_bytes()[at..at + place.len()]
-    }
-
-    fn find(&self, place: NamePlace) -> (&String, usize) {
         let (piece, at) = (place.at() / PIECE_BYTES, place.at() % PIECE_BYTES);
-        (self.full.get(piece).map_or(&self.last, |piece| &**piece), at)
+        let piece = self.full.get(piece).map_or(&self.last[..], |piece| &piece.0.0);
+        &piece[at..at + place.len()]
     }
 
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
-        self.full.len() * (PIECE_BYTES + size_of::<Arc<String>>()) + self.last.capacity()
+        self.full.len() * PIECE_BYTES + self.last.capacity()
     }
 }
 
@@ -94,15 +100,15 @@ mod tests {
     fn names_are_found_where_they_were_put_also_in_a_clone() {
         let mut names = Names::default();
         let name = |number: usize| format!("{number}/{}", "é".repeat(number % 250));
-        let mut places: Vec<_> = (0..1_000).map(|number| names.add(&name(number))).collect();
+        let mut places: Vec<_> = (0..10_000).map(|number| names.add(&name(number))).collect();
         let shared = names.clone();
-        places.extend((1_000..2_000).map(|number| names.add(&name(number))));
-        assert!(names.full.len() > 2 && Arc::strong_count(&names.full[0]) == 2);
+        places.extend((10_000..20_000).map(|number| names.add(&name(number))));
+        assert!(names.full.len() > 1 && Arc::strong_count(&names.full[0]) == 2);
         for (number, place) in places.iter().enumerate() {
             assert!(!place.is_none());
             assert_eq!(names.get(*place), name(number));
             assert_eq!(names.bytes(*place), name(number).as_bytes());
-            if number < 1_000 {
+            if number < 10_000 {
                 assert_eq!(shared.get(*place), name(number));
             }
         }

@@ -27,7 +27,15 @@
 //! Invariants: from an item's home to the bucket before its own, all buckets count it in `beyond`, which
 //! counts no other; there are at most [`ITEMS_PER_BUCKET_MAX`] items a bucket on average.
 
+use std::ops::Range;
+
+use zerocopy::FromZeros;
+
 use crate::prefetch::prefetch;
+
+mod buckets;
+
+use buckets::Buckets;
 
 const SLOTS: usize = 10;
 /// With so many on average, 1 of 7 items has found its home full: it has to grow.
@@ -36,14 +44,14 @@ const FREE: u16 = 0;
 
 /// A table.
 #[derive(Debug)]
-pub(super) struct Table {
-    buckets: Vec<Bucket>,
+pub(crate) struct LineTable {
+    buckets: Buckets,
     items: usize,
     /// So many are expected.
     items_expected: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, FromZeros)]
 #[repr(C, align(64))]
 struct Bucket {
     tags: [u16; SLOTS],
@@ -72,10 +80,10 @@ fn tag_of(hash: u64) -> u16 {
     u16::from_le_bytes([low, high]).max(FREE + 1)
 }
 
-impl Table {
-    /// Without items, and without memory until it is [`Table::grown`].
-    pub fn new(items_expected: usize) -> Table {
-        Table { buckets: Vec::new(), items: 0, items_expected }
+impl LineTable {
+    /// Without items, and without memory until it is [`LineTable::grown`].
+    pub fn new(items_expected: usize) -> LineTable {
+        LineTable { buckets: Buckets::new(0), items: 0, items_expected }
     }
 
     /// Whether it takes no more items.
@@ -86,7 +94,7 @@ impl Table {
     /// A larger one that has no items yet: it does not know their hashes.
     ///
     /// What is expected is reached by doubling, and passed in steps of a quarter.
-    pub fn grown(&self) -> Table {
+    pub fn grown(&self) -> LineTable {
         let (len, items_expected) = (self.buckets.len(), self.items_expected);
         let mut buckets = items_expected / 31 * 5 + 1;
         if len >= buckets {
@@ -95,7 +103,7 @@ impl Table {
         while buckets > 1 && buckets.div_ceil(2) > len {
             buckets = buckets.div_ceil(2);
         }
-        Table { buckets: vec![Bucket::EMPTY; buckets], items: 0, items_expected }
+        LineTable { buckets: Buckets::new(buckets), items: 0, items_expected }
     }
 
     fn home(&self, hash: u64) -> usize {
@@ -130,13 +138,13 @@ impl Table {
             if at == home {
                 return None;
             }
-            bucket = &self.buckets[at];
+            bucket = self.buckets.at(at);
         }
     }
 
     /// The number of an item with a hash that is the one; `is_it` knows those with other hashes too.
     pub fn find(&self, hash: u64, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.place(hash, is_it).map(|(at, slot)| self.buckets[at].numbers[slot])
+        self.place(hash, is_it).map(|(at, slot)| self.buckets.at(at).numbers[slot])
     }
 
     /// Fetches where an item with a hash is or comes, so that it is near when something is done with it.
@@ -154,13 +162,13 @@ impl Table {
     /// If it is full.
     pub fn put(&mut self, hash: u64, number: u32, is_same: impl FnMut(u32) -> bool) -> Option<u32> {
         if let Some((at, slot)) = self.place(hash, is_same) {
-            return Some(std::mem::replace(&mut self.buckets[at].numbers[slot], number));
+            return Some(std::mem::replace(&mut self.buckets.at_mut(at).numbers[slot], number));
         }
         assert!(!self.is_full(), "a table with room");
         self.items += 1;
         let mut at = self.home(hash);
         loop {
-            let bucket = &mut self.buckets[at];
+            let bucket = self.buckets.at_mut(at);
             let free = bucket.slots_with(FREE);
             if free != 0 {
                 let slot = free.trailing_zeros() as usize;
@@ -176,7 +184,7 @@ impl Table {
     pub fn renumber(&mut self, hash: u64, number: u32, new_number: u32) -> bool {
         let place = self.place(hash, |there| there == number);
         if let Some((at, slot)) = place {
-            self.buckets[at].numbers[slot] = new_number;
+            self.buckets.at_mut(at).numbers[slot] = new_number;
         }
         place.is_some()
     }
@@ -185,18 +193,31 @@ impl Table {
     pub fn remove(&mut self, hash: u64, number: u32) -> bool {
         let Some((end, slot)) = self.place(hash, |there| there == number) else { return false };
         self.items -= 1;
-        self.buckets[end].tags[slot] = FREE;
+        self.buckets.at_mut(end).tags[slot] = FREE;
         let mut at = self.home(hash);
         while at != end {
-            self.buckets[at].beyond -= 1;
+            self.buckets.at_mut(at).beyond -= 1;
             at = self.next(at);
         }
         true
     }
 
+    /// How many buckets there are.
+    pub fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// The numbers of the items in some buckets.
+    pub fn items_in(&self, buckets: Range<usize>) -> impl Iterator<Item = u32> {
+        buckets.flat_map(|at| {
+            let bucket = self.buckets.at(at);
+            (0..SLOTS).filter(|slot| bucket.tags[*slot] != FREE).map(|slot| bucket.numbers[slot])
+        })
+    }
+
     /// How much memory it takes.
     pub fn memory_bytes(&self) -> usize {
-        self.buckets.capacity() * size_of::<Bucket>()
+        self.buckets.memory_bytes()
     }
 }
 
