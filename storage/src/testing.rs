@@ -106,7 +106,8 @@ impl TestLog {
         name
     }
 
-    fn add_log(
+    /// Adds the log of a segment; returns what its index is made of.
+    pub fn add_log(
         &mut self,
         frames: &[Vec<(&str, Vec<u8>)>],
     ) -> (SegmentName, IndexBuilder, SegmentEnd) {

@@ -98,7 +98,6 @@ pub(super) struct TopicsWriter {
     block: Vec<u8>,
     block_entries: u16,
     last_name: Vec<u8>,
-    entry: Vec<u8>,
 }
 
 impl TopicsWriter {
@@ -113,58 +112,55 @@ impl TopicsWriter {
             block: vec![0; BLOCK_HEADER_BYTES],
             block_entries: 0,
             last_name: Vec::new(),
-            entry: Vec::new(),
         }
     }
 
-    /// Adds the next topic; names ascend.
-    pub fn add(&mut self, name: &[u8], summary: &TopicSummary, list: &[u8]) {
+    /// Adds the next topic, of which `details` are written behind its name; names ascend.
+    pub fn add(&mut self, name: &[u8], details: &[u8]) {
         let shared = if self.block_entries == 0 { 0 } else { shared_bytes(&self.last_name, name) };
-        let stored_at = self.lists.len();
-        self.write_entry(name, shared, summary, list, stored_at);
-        if self.block.len() + self.entry.len() > TOPIC_BLOCK_BYTES {
+        let own = name.len() - shared;
+        let entry_bytes =
+            varint::len(shared as u64) + varint::len(own as u64) + own + details.len();
+        if self.block.len() + entry_bytes > TOPIC_BLOCK_BYTES {
             self.finish_block();
-            self.write_entry(name, 0, summary, list, stored_at);
         }
+        let shared = if self.block_entries == 0 { 0 } else { shared };
         if self.block_entries == 0 {
             let fence = &name[..fence_bytes(&self.last_name, name)];
             let len = u16::try_from(fence.len()).expect("a topic is at most 512 bytes");
             self.fence.extend_from_slice(&len.to_le_bytes());
             self.fence.extend_from_slice(fence);
         }
-        if list.len() > LIST_BYTES_INLINE_MAX {
-            self.lists.extend_from_slice(list);
-        }
-        self.block.extend_from_slice(&self.entry);
+        let own = &name[shared..];
+        varint::write(&mut self.block, shared as u64);
+        varint::write(&mut self.block, own.len() as u64);
+        self.block.extend_from_slice(own);
+        self.block.extend_from_slice(details);
         self.block_entries += 1;
         self.last_name.clear();
         self.last_name.extend_from_slice(name);
     }
 
-    fn write_entry(
-        &mut self,
-        name: &[u8],
-        shared: usize,
-        summary: &TopicSummary,
-        list: &[u8],
-        stored_at: usize,
-    ) {
-        let entry = &mut self.entry;
-        entry.clear();
-        varint::write(entry, shared as u64);
-        varint::write(entry, (name.len() - shared) as u64);
-        entry.extend_from_slice(&name[shared..]);
-        varint::write(entry, u64::from(summary.number.get()));
-        varint::write(entry, summary.event_count);
-        varint::write(entry, summary.first_offset.since(self.base_offset));
-        varint::write(entry, summary.last_offset.since(summary.first_offset));
-        varint::write(entry, summary.last_time_ms - self.first_time_ms);
-        varint::write(entry, list.len() as u64);
-        if list.len() <= LIST_BYTES_INLINE_MAX {
-            entry.extend_from_slice(list);
+    /// Whether a list lies in TOPICS, with its topic.
+    pub fn has_room_for(list: &[u8]) -> bool {
+        list.len() <= LIST_BYTES_INLINE_MAX
+    }
+
+    /// Writes to `details` what is written of a topic behind its name. A list of more than
+    /// [`LIST_BYTES_INLINE_MAX`] goes to LISTS, whose order is that of the topics.
+    pub fn write_details(&mut self, summary: &TopicSummary, list: &[u8], details: &mut Vec<u8>) {
+        varint::write(details, u64::from(summary.number.get()));
+        varint::write(details, summary.event_count);
+        varint::write(details, summary.first_offset.since(self.base_offset));
+        varint::write(details, summary.last_offset.since(summary.first_offset));
+        varint::write(details, summary.last_time_ms - self.first_time_ms);
+        varint::write(details, list.len() as u64);
+        if TopicsWriter::has_room_for(list) {
+            details.extend_from_slice(list);
         } else {
-            varint::write(entry, stored_at as u64);
-            entry.extend_from_slice(&self.seed.crc(list).to_le_bytes());
+            varint::write(details, self.lists.len() as u64);
+            details.extend_from_slice(&self.seed.crc(list).to_le_bytes());
+            self.lists.extend_from_slice(list);
         }
     }
 
@@ -202,7 +198,18 @@ fn block_crc(seed: Seed, number: u32, block: &[u8]) -> u32 {
 }
 
 fn shared_bytes(left: &[u8], right: &[u8]) -> usize {
-    left.iter().zip(right).take_while(|(left, right)| left == right).count()
+    let (mut left_eights, mut right_eights) = (left.chunks_exact(8), right.chunks_exact(8));
+    let mut shared = 0;
+    for (left, right) in left_eights.by_ref().zip(right_eights.by_ref()) {
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("eight bytes"));
+        let differ = number(left) ^ number(right);
+        if differ != 0 {
+            return shared + differ.trailing_zeros() as usize / 8;
+        }
+        shared += 8;
+    }
+    let rest = left[shared..].iter().zip(&right[shared..]);
+    shared + rest.take_while(|(left, right)| left == right).count()
 }
 
 /// How much of `name` is needed to be above `before`.

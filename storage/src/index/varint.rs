@@ -15,6 +15,11 @@ pub(crate) fn write(out: &mut Vec<u8>, mut value: u64) {
     out.push(low_bits(value));
 }
 
+/// How many bytes a number takes.
+pub(crate) fn len(value: u64) -> usize {
+    (value | 1).ilog2() as usize / 7 + 1
+}
+
 fn low_bits(value: u64) -> u8 {
     u8::try_from(value & 0x7f).expect("masked to 7 bits")
 }
@@ -46,6 +51,7 @@ mod tests {
             let mut bytes = Vec::new();
             write(&mut bytes, value);
             assert!(bytes.len() <= VARINT_BYTES_MAX);
+            assert_eq!(bytes.len(), len(value));
             bytes.push(99);
             let mut rest = &bytes[..];
             assert_eq!(read(&mut rest), Ok(value));
