@@ -88,10 +88,13 @@ impl ProducerClaim {
     /// where the log is the scope.
     pub(crate) fn encode(&self, events: u32) -> String {
         let scope = match self.scope {
-            OffsetScope::Topic => 't',
-            OffsetScope::Log => 'l',
+            OffsetScope::Topic => "t",
+            OffsetScope::Log => "l",
         };
-        format!("{scope} {} {} {events} {}", self.epoch, self.seq, self.id.as_str())
+        let [mut epoch, mut seq, mut count] = [itoa::Buffer::new(); 3];
+        let numbers = [epoch.format(self.epoch), seq.format(self.seq), count.format(events)];
+        let [epoch, seq, count] = numbers;
+        [scope, epoch, seq, count, self.id.as_str()].join(" ")
     }
 
     /// Reads what [`ProducerClaim::encode`] wrote: the claim, and how many events the append has.

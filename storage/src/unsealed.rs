@@ -11,7 +11,7 @@ use crate::{
     index::{IndexBuilder, SegmentEnd},
     io::Disk,
     offset::{Offset, Position},
-    once::IdEntry,
+    once::{IdEntry, ProducerEntry},
     segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName},
     topic::{TopicNumber, TopicPattern},
     topics::TopicTable,
@@ -59,19 +59,20 @@ impl<D: Disk> Unsealed<D> {
         Unsealed { name, header, path, file, seed, index, end }
     }
 
-    /// A frame of it has become visible, of which these events have ids.
+    /// A frame of it has become visible, of which these events have ids and these appends are producers'.
     pub(crate) fn add(
         &mut self,
         frame: &Frame,
         position: Position,
         topics: &TopicTable,
         ids: &[IdEntry],
+        producers: &[ProducerEntry],
     ) {
         let place = (self.end.end_offset, self.end.end_position);
         assert_eq!((frame.base_offset(), position), place, "frames become visible in order");
         let index = Arc::get_mut(&mut self.index);
         let index = index.expect("a segment that grows is not being sealed");
-        index.add_ours(frame, position, topics, ids);
+        index.add_ours(frame, position, topics, (ids, producers));
         self.end = SegmentEnd {
             end_offset: frame.end_offset(),
             end_position: position.plus(frame.frame_bytes() as u64),

@@ -17,7 +17,7 @@ use crate::{
         topics::{ListReader, TopicFrame, TopicSummary, write_list_entry},
     },
     offset::{Offset, Position},
-    once::IdEntry,
+    once::{IdEntry, ProducerEntry},
     segment::{FIRST_FRAME_POSITION, SegmentHeader},
     topic::TopicNumber,
     topics::{
@@ -211,7 +211,7 @@ impl IndexBuilder {
     }
 
     /// Adds the next frame of a log whose own frames are all that the segment has: it is not checked
-    /// against those before, names stay where the log has them, and `ids` are known.
+    /// against those before, names stay where the log has them, and ids and appends of producers are known.
     ///
     /// # Panics
     ///
@@ -221,7 +221,7 @@ impl IndexBuilder {
         frame: &Frame,
         position: Position,
         topics: &TopicTable,
-        ids: &[IdEntry],
+        (ids, producers): (&[IdEntry], &[ProducerEntry]),
     ) {
         self.check_place(frame.base_offset(), position);
         let block = block_of(position);
@@ -241,7 +241,7 @@ impl IndexBuilder {
             }
         }
         self.tallies = tallies;
-        self.delta.add_known(frame, ids);
+        self.delta.add_known(frame, ids, producers);
         self.add_place(frame, position);
     }
 

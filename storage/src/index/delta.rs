@@ -55,7 +55,7 @@ impl StateDelta {
     /// Adds what the next frame says.
     pub fn add(&mut self, frame: &Frame) {
         let ids = self.ids_of(frame);
-        self.add_known(frame, &ids);
+        self.add_known(frame, &ids, &producers_of(frame));
     }
 
     /// The events of a frame that have an id.
@@ -71,26 +71,21 @@ impl StateDelta {
         ids.collect()
     }
 
-    /// The same of a frame of which somebody knows the events that have an id.
-    pub(crate) fn add_known(&mut self, frame: &Frame, ids: &[IdEntry]) {
+    /// The same of a frame of which somebody knows the events that have an id, and the appends of
+    /// producers.
+    pub(crate) fn add_known(
+        &mut self,
+        frame: &Frame,
+        ids: &[IdEntry],
+        producers: &[ProducerEntry],
+    ) {
         debug_assert_eq!(self.ids_of(frame), ids, "it knows what the frame says");
+        debug_assert_eq!(producers_of(frame), producers, "it knows what the frame says");
         self.ids.extend(ids);
-        for event in frame.events() {
-            if let Some((claim, events)) = event.producer().and_then(ProducerClaim::decode) {
-                let entry = ProducerEntry {
-                    hash: producer_hash(&claim, event.topic()),
-                    epoch: claim.epoch,
-                    seq: claim.seq,
-                    first: event.offset(),
-                    events,
-                    time_s: seconds(event.time_ms()),
-                };
-                self.producers.insert(entry.hash, entry);
-            }
-            if !event.kind().is_data() {
-                let (offset, kind, data) = (event.offset(), event.kind(), event.data().into());
-                self.controls.push(StoredControl { offset, kind, data });
-            }
+        self.producers.extend(producers.iter().map(|entry| (entry.hash, *entry)));
+        for event in frame.events().filter(|event| !event.kind().is_data()) {
+            let (offset, kind, data) = (event.offset(), event.kind(), event.data().into());
+            self.controls.push(StoredControl { offset, kind, data });
         }
     }
 
@@ -117,6 +112,22 @@ impl StateDelta {
             + self.producers.capacity() * size_of::<(NameHash, ProducerEntry)>()
             + self.controls.iter().map(|control| control.data.len() + 32).sum::<usize>()
     }
+}
+
+/// The appends of producers that a frame has.
+fn producers_of(frame: &Frame) -> Vec<ProducerEntry> {
+    let producers = frame.events().filter_map(|event| {
+        let (claim, events) = ProducerClaim::decode(event.producer()?)?;
+        Some(ProducerEntry {
+            hash: producer_hash(&claim, event.topic()),
+            epoch: claim.epoch,
+            seq: claim.seq,
+            first: event.offset(),
+            events,
+            time_s: seconds(event.time_ms()),
+        })
+    });
+    producers.collect()
 }
 
 /// The newest [`IDS_MAX`] entries, in pieces: growing copies nothing.

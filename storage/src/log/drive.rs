@@ -10,6 +10,7 @@ use crate::{
     index::builder::{Added, OFFSETS_MAX},
     io::Disk,
     mutation::{self, Mutation},
+    once::ProducerEntry,
     op::{Op, OpOutcome},
     staging::{Gathered, Staging},
 };
@@ -125,7 +126,9 @@ impl<D: Disk> Log<D> {
     fn publish(&mut self) {
         while let Some(InFlight { frame, position, ids }) = self.commit.take_visible() {
             let active = self.unsealed.back_mut().expect("there is always an active segment");
-            active.add(&frame, position, &self.topics, &ids);
+            let producers = self.state.producers.unsettled(frame.end_offset()).copied();
+            let producers: Vec<ProducerEntry> = producers.collect();
+            active.add(&frame, position, &self.topics, &ids, &producers);
             if frame.is_empty() {
                 continue;
             }

@@ -56,16 +56,16 @@ pub enum Judged {
 #[derive(Debug, Default)]
 pub struct Producers {
     entries: HashTable<ProducerEntry>,
-    /// What was known before each append that is not visible yet, oldest first.
-    undo: VecDeque<Undo>,
+    /// Each append that is not visible yet, oldest first.
+    staged: VecDeque<Staged>,
     /// Before that time nobody can be forgotten, as far as is known.
     full_until_s: u32,
 }
 
 #[derive(Debug)]
-struct Undo {
-    first: Offset,
-    hash: NameHash,
+struct Staged {
+    entry: ProducerEntry,
+    /// What was known before.
     before: Option<ProducerEntry>,
 }
 
@@ -76,7 +76,7 @@ pub(crate) fn producer_hash(claim: &ProducerClaim, topic: &str) -> NameHash {
         OffsetScope::Log => "",
     };
     // Neither holds a control character.
-    hash_name(&format!("{scope}\0{}", claim.id.as_str()))
+    hash_name(&[scope, "\0", claim.id.as_str()].concat())
 }
 
 impl Producers {
@@ -145,7 +145,7 @@ impl Producers {
     /// An append of a producer was staged; it may be taken back.
     pub fn stage(&mut self, entry: ProducerEntry) {
         let before = self.put(entry);
-        self.undo.push_back(Undo { first: entry.first, hash: entry.hash, before });
+        self.staged.push_back(Staged { entry, before });
     }
 
     /// Learns of an append that is durable, in the order of the log.
@@ -163,21 +163,29 @@ impl Producers {
         }
     }
 
+    /// The appends below an offset that may be taken back, in the order of the log.
+    pub fn unsettled(&self, below: Offset) -> impl Iterator<Item = &ProducerEntry> {
+        let entries = self.staged.iter().map(|staged| &staged.entry);
+        entries.take_while(move |entry| entry.first < below)
+    }
+
     /// What lies below `visible` will not be taken back.
     pub fn settle(&mut self, visible: Offset) {
-        while self.undo.front().is_some_and(|undo| undo.first < visible) {
-            self.undo.pop_front();
+        while self.staged.front().is_some_and(|staged| staged.entry.first < visible) {
+            self.staged.pop_front();
         }
     }
 
     /// Takes back the appends from an offset on, which were never written.
     pub fn take_back(&mut self, from: Offset) {
-        while let Some(undo) = self.undo.pop_back_if(|undo| undo.first >= from) {
-            match undo.before {
+        while let Some(Staged { entry, before }) =
+            self.staged.pop_back_if(|staged| staged.entry.first >= from)
+        {
+            match before {
                 Some(before) => drop(self.put(before)),
                 None => {
-                    let known =
-                        self.entries.find_entry(undo.hash[0], |entry| entry.hash == undo.hash);
+                    let hash = entry.hash;
+                    let known = self.entries.find_entry(hash[0], |entry| entry.hash == hash);
                     drop(known.map(|known| known.remove()));
                 }
             }
@@ -186,7 +194,7 @@ impl Producers {
 
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
-        self.entries.allocation_size() + self.undo.capacity() * size_of::<Undo>()
+        self.entries.allocation_size() + self.staged.capacity() * size_of::<Staged>()
     }
 }
 
