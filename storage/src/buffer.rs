@@ -4,8 +4,7 @@
 //! into a [`DiskBuffer`], padded with [`DiskBuffer::pad_to`], written from it while subscribers read
 //! from it, and parsed in place when it is read back: event bytes are never copied between.
 //!
-//! Beside hints to the processor and the kernel (`prefetch`, `huge_page`), this
-//! is the only file of the storage with `unsafe` code.
+//! It is the only file of the storage that manages memory with `unsafe` code.
 
 use std::{
     alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error},

@@ -202,6 +202,11 @@ impl LineTable {
         true
     }
 
+    /// It has all the items that it was made for: its memory becomes huge pages, if it is much.
+    pub fn collapse_soon(&self) {
+        self.buckets.collapse_soon();
+    }
+
     /// How many buckets there are.
     pub fn len(&self) -> usize {
         self.buckets.len()

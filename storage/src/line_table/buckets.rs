@@ -21,9 +21,14 @@ impl Buckets {
         }
         let mut pages: Vec<Box<HugePage<[Bucket; PAGE]>>> = Vec::new();
         pages.resize_with(len.div_ceil(PAGE), HugePage::zeroed);
-        // Of the last one much may never be used.
-        pages.iter_mut().take(len / PAGE).for_each(|page| page.collapse());
         Buckets::Many { len, pages }
+    }
+
+    /// They are in use: has the kernel make huge pages of them.
+    pub fn collapse_soon(&self) {
+        if let Buckets::Many { pages, .. } = self {
+            pages.iter().for_each(|page| page.collapse_soon());
+        }
     }
 
     pub fn len(&self) -> usize {

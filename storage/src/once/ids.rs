@@ -171,6 +171,7 @@ impl Ids {
                 self.put(low_bits(self.dropped + number as u64));
             }
         }
+        self.places.collapse_soon();
     }
 
     /// How many entries may be taken back.

@@ -111,7 +111,7 @@ impl Entries {
         page.0[number % LARGE] = entry;
         // Numbers are given in a row.
         if number % LARGE == LARGE - 1 {
-            page.collapse();
+            page.collapse_soon();
         }
     }
 

@@ -8,7 +8,9 @@ use zerocopy::FromZeros;
 use crate::huge_page::{HUGE_PAGE_BYTES, HugePage};
 
 /// How long a piece is.
-const PIECE_BYTES: usize = HUGE_PAGE_BYTES;
+const PIECE_BYTES: usize = 64 << 10;
+/// So many full pieces become one that is a huge page.
+const PIECES_OF_A_HUGE_ONE: usize = HUGE_PAGE_BYTES / PIECE_BYTES;
 const PLACE_BITS: u32 = 48;
 
 /// Where a name lies: its place in 48 bits, and its length, at most 512, in 16.
@@ -39,14 +41,16 @@ impl NamePlace {
     }
 }
 
-/// The memory of a piece lies in the box, not beside the counts of its `Arc`.
+/// So many pieces as one. The memory lies in the box, not beside the counts of an `Arc`.
 #[derive(Debug)]
-struct FullPiece(Box<HugePage<[u8; PIECE_BYTES]>>);
+struct HugePiece(Box<HugePage<[u8; HUGE_PAGE_BYTES]>>);
 
 /// Names, by place. A clone shares all full pieces.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Names {
-    full: Vec<Arc<FullPiece>>,
+    huge: Vec<Arc<HugePiece>>,
+    /// Behind those: fewer than make a huge one.
+    full: Vec<Arc<Vec<u8>>>,
     last: Vec<u8>,
 }
 
@@ -55,16 +59,27 @@ impl Names {
     pub fn add(&mut self, name: &str) -> NamePlace {
         assert!(!name.is_empty(), "a topic has a name");
         if self.last.len() + name.len() > PIECE_BYTES {
-            let mut page = HugePage::<[u8; PIECE_BYTES]>::zeroed();
-            page.0[..self.last.len()].copy_from_slice(&self.last);
-            page.collapse();
-            self.full.push(Arc::new(FullPiece(page)));
-            // It is as long as the next one will be.
-            self.last.clear();
+            // The next one will be as long; the first grows with what is in it.
+            let next = Vec::with_capacity(PIECE_BYTES);
+            self.full.push(Arc::new(std::mem::replace(&mut self.last, next)));
+            if self.full.len() == PIECES_OF_A_HUGE_ONE {
+                self.make_huge();
+            }
         }
-        let at = self.full.len() * PIECE_BYTES + self.last.len();
+        let piece = self.huge.len() * PIECES_OF_A_HUGE_ONE + self.full.len();
+        let at = piece * PIECE_BYTES + self.last.len();
         self.last.extend_from_slice(name.as_bytes());
         NamePlace::new(at, name.len())
+    }
+
+    /// Copies the full pieces to a huge one, which has them at the same places.
+    fn make_huge(&mut self) {
+        let mut page: Box<HugePage<[u8; HUGE_PAGE_BYTES]>> = HugePage::zeroed();
+        for (piece, to) in self.full.drain(..).zip(page.0.chunks_mut(PIECE_BYTES)) {
+            to[..piece.len()].copy_from_slice(&piece);
+        }
+        page.collapse_soon();
+        self.huge.push(Arc::new(HugePiece(page)));
     }
 
     /// The name at a place that [`Names::add`] gave, or that of what this was cloned from.
@@ -74,14 +89,19 @@ impl Names {
 
     /// The same as bytes, which are not looked at.
     pub fn bytes(&self, place: NamePlace) -> &[u8] {
-        let (piece, at) = (place.at() / PIECE_BYTES, place.at() % PIECE_BYTES);
-        let piece = self.full.get(piece).map_or(&self.last[..], |piece| &piece.0.0);
+        let (huge, at) = (place.at() / HUGE_PAGE_BYTES, place.at() % HUGE_PAGE_BYTES);
+        if let Some(HugePiece(page)) = self.huge.get(huge).map(|huge| &**huge) {
+            return &page.0[at..at + place.len()];
+        }
+        let (piece, at) = (at / PIECE_BYTES, at % PIECE_BYTES);
+        let piece = self.full.get(piece).map_or(&self.last, |piece| &**piece);
         &piece[at..at + place.len()]
     }
 
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
-        self.full.len() * PIECE_BYTES + self.last.capacity()
+        let full = self.full.len() * (PIECE_BYTES + size_of::<Arc<Vec<u8>>>());
+        self.huge.len() * HUGE_PAGE_BYTES + full + self.last.capacity()
     }
 }
 
@@ -103,7 +123,8 @@ mod tests {
         let mut places: Vec<_> = (0..10_000).map(|number| names.add(&name(number))).collect();
         let shared = names.clone();
         places.extend((10_000..20_000).map(|number| names.add(&name(number))));
-        assert!(names.full.len() > 1 && Arc::strong_count(&names.full[0]) == 2);
+        assert!(shared.huge.len() == 1 && shared.full.len() > 1);
+        assert!(names.huge.len() > 1 && Arc::strong_count(&names.huge[0]) == 2);
         for (number, place) in places.iter().enumerate() {
             assert!(!place.is_none());
             assert_eq!(names.get(*place), name(number));

@@ -1,7 +1,8 @@
 //! The numbers of topics, by the hashes of their names. Pure.
 //!
 //! A table that is full is followed by a larger one, into which each new number takes some others
-//! with it: no append waits while a million topics move. Until all are there both are asked.
+//! with it: no append waits while a million topics move. Until all are there both are asked; where no more
+//! topics come that stays so.
 
 use crate::line_table::LineTable;
 
@@ -54,6 +55,7 @@ impl Numbers {
         *moved = end;
         if end == before.len() {
             self.before = None;
+            self.table.collapse_soon();
         }
     }
 

@@ -3,7 +3,8 @@
 //! Of a million topics none lies near, and to read each from where it lies in the order of names waits for
 //! memory each time. So what is written of a topic is copied once, to the end of one of some parts, each of
 //! which holds the names between two others. A part is small enough for a core's own cache, where it is
-//! sorted and read.
+//! sorted and read, unless many names differ only behind their keys (below): then it is what sorting all
+//! names is, and as large.
 //!
 //! A part is a sequence of items:
 //! ```text
