@@ -5,10 +5,10 @@
 //! entries are one table.
 //!
 //! A log may hold millions of topics. Each takes, beside its name: an entry of 40 bytes; 9 to 12 in a
-//! hash table (21 while it moves to a larger one), which holds numbers alone and finds names through the entries; and 4 to 8 in the order of
-//! names, by which they are listed. Nothing here is ever copied whole: entries lie in pages, names in
-//! pieces (`names`), and the hash table moves to a larger one by and by (`numbers`), so that no append
-//! waits while a million topics move.
+//! hash table (21 while it moves to a larger one), which holds numbers alone and finds names through
+//! the entries; and 4 to 8 in the order of names, by which they are listed. Nothing here is ever copied
+//! whole: entries lie in pages, names in pieces (`names`), and the hash table moves to a larger one by
+//! and by (`numbers`), so that no append waits while a million topics move.
 
 use std::{
     hash::{BuildHasher, RandomState},
