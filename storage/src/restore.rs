@@ -21,7 +21,7 @@ use crate::{
     io::{Access, Disk, DiskFile},
     listing::{self, Listed},
     offset::{Offset, Position},
-    repair::{begin_successor, salvage},
+    repair::{mend::begin_successor, salvage},
     rewrite::{self, SegmentWriter},
     scan::{self, FrameScan, ScanEnd},
     segment::{Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag},

@@ -1,0 +1,159 @@
+//! Does what a repair has decided: what replaces a file has its name and is synced before that goes.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Action, RepairPlan, Step,
+    aside::Aside,
+    salvage::{Damaged, Survey},
+};
+use crate::{
+    clock::Now,
+    config::SyncMode,
+    error::OpenError,
+    io::Disk,
+    log::NEXT_FILE_NAME,
+    offset::Offset,
+    op::{PrepareJob, RollJob, WriteMode},
+    rewrite::SegmentWriter,
+    seal,
+    segment::{
+        FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag,
+    },
+};
+
+/// Does what was decided.
+pub(super) struct Mender<'a, D: Disk> {
+    disk: &'a D,
+    dir: &'a Path,
+    now: Now,
+    aside: Aside<'a, D>,
+    new_tag: Option<Tag>,
+    synced: Offset,
+}
+
+impl<D: Disk> Mender<'_, D> {
+    /// Takes all steps; returns where the files are that it took out, and the log's tag if it is another.
+    pub fn run(
+        disk: &D,
+        dir: &Path,
+        now: Now,
+        plan: &RepairPlan,
+    ) -> Result<(PathBuf, Option<Tag>), OpenError> {
+        let aside = Aside::create(disk, dir, now)?;
+        let (new_tag, synced) = (plan.new_tag, plan.synced);
+        let mut mender = Mender { disk, dir, now, aside, new_tag, synced };
+        // What an interrupted one left goes first: its name may be needed.
+        let (discarded, others): (Vec<_>, Vec<_>) =
+            plan.steps.iter().partition(|step| step.action == Action::Discard);
+        for step in discarded.into_iter().chain(others) {
+            mender.step(step)?;
+        }
+        Ok((mender.aside.into_path(), mender.new_tag))
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), OpenError> {
+        let name = step.name;
+        match &step.action {
+            Action::Discard => self.aside.take(name),
+            Action::SetAside => self.aside.take_path(&step.damage.file),
+            Action::Reindex => self.reindex(name, step.successor),
+            Action::Rewrite { .. } => {
+                let new = self.next(name)?;
+                let damaged = self.open(name, step.successor)?;
+                let known = damaged.header.as_ref().expect("the plan has seen it");
+                let header = SegmentHeader { incarnation: Incarnation::random(), ..known.clone() };
+                let mut writer = SegmentWriter::create(self.disk, self.dir, new, &header)?;
+                damaged.read(&mut writer)?;
+                writer.finish(damaged.carried.as_ref())?;
+                if damaged.is_guessed && step.successor.is_none() {
+                    self.new_tag = Some(header.tag);
+                }
+                self.aside.take(name)
+            }
+            Action::Fill { lost, tag } => {
+                let is_there = self.aside.has(name)?;
+                let new = if is_there { self.next(name)? } else { name };
+                let header = self.header(name.base_offset, *tag);
+                let mut writer = SegmentWriter::create(self.disk, self.dir, new, &header)?;
+                writer.add_gap(lost.to, &lost.what)?;
+                writer.finish(None)?;
+                if is_there { self.aside.take(name) } else { Ok(()) }
+            }
+            Action::Abandon => self.abandon(name),
+        }
+    }
+
+    fn open(
+        &self,
+        name: SegmentName,
+        successor: Option<Offset>,
+    ) -> Result<Damaged<D::File>, OpenError> {
+        let has_index = self.aside.has_index(name)?;
+        Damaged::open(self.disk, self.dir, name, has_index, successor, self.synced)
+    }
+
+    fn next(&self, name: SegmentName) -> Result<SegmentName, OpenError> {
+        name.next_generation().ok_or_else(|| {
+            let error = io::Error::other("it was rewritten too often");
+            OpenError::io("rewriting", &self.dir.join(name.log_file_name()))(error)
+        })
+    }
+
+    fn header(&self, base_offset: Offset, tag: Tag) -> SegmentHeader {
+        SegmentHeader {
+            version: SEGMENT_VERSION,
+            base_offset,
+            created_at_ms: self.now.wall_ms,
+            incarnation: Incarnation::random(),
+            tag,
+            // Nothing of it was ever not synced.
+            sync: SyncMode::Commit,
+        }
+    }
+
+    /// The frames are sound: the damaged index goes aside, and theirs takes its name.
+    fn reindex(&mut self, name: SegmentName, successor: Option<Offset>) -> Result<(), OpenError> {
+        let mut damaged = self.open(name, successor)?;
+        // What it says is of no use, its end neither.
+        damaged.forget_index();
+        let header = damaged.header.clone().expect("the plan has seen it");
+        let mut survey = Survey::new(&header);
+        damaged.read(&mut survey)?;
+        let (index, end) = survey.into_index();
+        self.aside.copy(&name.index_file_name())?;
+        seal::write_index(self.disk, self.dir, name, &index.finish(&end))?;
+        self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing the directory", self.dir))
+    }
+
+    /// One rename takes the file out and gives the log its new tag: after a crash there is never one
+    /// without the other.
+    fn abandon(&mut self, name: SegmentName) -> Result<(), OpenError> {
+        let tag = Tag::random();
+        if self.aside.has(name)? {
+            self.aside.copy_if_there(&name.log_file_name())?;
+        }
+        begin_successor(self.disk, self.dir, self.header(name.base_offset, tag))?;
+        self.new_tag = Some(tag);
+        self.aside.take_index(name)
+    }
+}
+
+/// Makes a new last segment without frames, whose name replaces what has it.
+pub(crate) fn begin_successor<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    header: SegmentHeader,
+) -> Result<(), OpenError> {
+    let name = SegmentName::first_generation(header.base_offset);
+    let temporary = dir.join(NEXT_FILE_NAME);
+    let path = dir.join(name.log_file_name());
+    let prepare =
+        PrepareJob { path: temporary.clone(), mode: WriteMode::Buffered, to: FIRST_FRAME_POSITION };
+    let next = prepare.run(disk).map_err(OpenError::io("preparing", &temporary))?;
+    let roll = RollJob { next, header, dir: dir.to_owned(), from: temporary, to: path.clone() };
+    roll.run(disk).map_err(OpenError::io("creating", &path)).map(|_| ())
+}

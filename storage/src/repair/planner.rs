@@ -1,0 +1,371 @@
+//! Goes over a damaged log, and decides what a repair does about each segment. Changes nothing.
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::{
+    Action, Lost, RepairPlan, Step,
+    salvage::{self, Damaged, Survey},
+};
+use crate::{
+    end_mark::{self, EndMark},
+    error::{Corruption, OpenError},
+    index::IndexHeader,
+    io::Disk,
+    offset::{Offset, Position},
+    segment::{SegmentFile, SegmentName, Tag},
+    snapshot::{self, read},
+    verify::{SegmentFiles, check_segment},
+};
+
+/// Why there is nothing before the first file of a log whose snapshots are all damaged.
+const FORGOTTEN: &str = "no snapshot is whole that says what was here; topics, settings, ids and producers of then are \
+                         forgotten, too";
+
+/// Goes over a log, and decides.
+pub(super) struct Planner<'a, D: Disk> {
+    disk: &'a D,
+    dir: &'a Path,
+    plan: RepairPlan,
+    /// Where the log ends so far.
+    end: Offset,
+    /// Of the first segment of which it could be read.
+    tag: Option<Tag>,
+    /// The offsets of the snapshots, the newest first.
+    snapshots: Vec<Offset>,
+    /// There are snapshots, and none is whole.
+    is_forgotten: bool,
+}
+
+impl<D: Disk> Planner<'_, D> {
+    pub fn run(disk: &D, dir: &Path) -> Result<RepairPlan, OpenError> {
+        let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
+        let snapshots = read::offsets(&names);
+        let begin = read::known_begin(disk, dir, &snapshots)?;
+        let is_forgotten = begin.is_none() && !snapshots.is_empty();
+        let end = begin.unwrap_or_default();
+        let plan = RepairPlan::default();
+        let mut planner = Planner { disk, dir, plan, end, tag: None, snapshots, is_forgotten };
+        let mark = planner.read_mark()?;
+        let newest = planner.snapshots.first().copied().unwrap_or_default();
+        planner.plan.synced = mark.map_or(newest, |mark| mark.synced.max(newest));
+        let mut segments = planner.list(&names)?;
+        let last_base = segments.last().map(|files| files.name.base_offset);
+        segments
+            .extend(end_mark::missing(mark, last_base).map(|(name, _)| SegmentFiles::none(name)));
+        for files in &segments {
+            planner.tag = planner.tag.or(planner.tag_of(files)?);
+        }
+        for (index, files) in segments.iter().enumerate() {
+            // A file that only has the name of a segment says nothing of where the one before it ends.
+            let successor = match segments.get(index + 1) {
+                Some(next) if next.has_index || planner.shows_where_it_belongs(next)? => {
+                    Some(next.name.base_offset)
+                }
+                _ => None,
+            };
+            planner.segment(files, successor)?;
+        }
+        planner.check_snapshots()?;
+        Ok(planner.plan)
+    }
+
+    /// What the end mark says, if it is sound; else it goes.
+    fn read_mark(&mut self) -> Result<Option<EndMark>, OpenError> {
+        let damage = match end_mark::read(self.disk, self.dir) {
+            Ok(read) => match read.transpose() {
+                Ok(mark) => return Ok(mark),
+                Err(damage) => damage,
+            },
+            Err(OpenError::Io { source, file, .. }) => {
+                let what = format!("it cannot be read: {source}");
+                Corruption { file, position: Position::default(), what }
+            }
+            Err(error) => return Err(error),
+        };
+        let (action, name) = (Action::SetAside, SegmentName::first_generation(Offset::ZERO));
+        self.plan.steps.push(Step { damage, action, name, successor: None });
+        Ok(None)
+    }
+
+    /// Up to where a segment from `base` on may go of which nothing is known: no segment goes over a snapshot, and
+    /// behind the last one alone a snapshot or the end mark knows that the log went on.
+    fn bound(&self, base: Offset, successor: Option<Offset>) -> Option<Offset> {
+        let snapshot = self.snapshots.iter().rev().find(|offset| **offset > base).copied();
+        let known = successor.into_iter().chain(snapshot).min();
+        known.or(Some(self.plan.synced).filter(|synced| *synced > base))
+    }
+
+    fn check_snapshots(&mut self) -> Result<(), OpenError> {
+        if self.end < self.plan.synced {
+            let tag = self.end_tag();
+            self.fill(self.plan.synced, "the files at the end are missing, or cut", tag);
+        }
+        for offset in self.snapshots.clone() {
+            let damage = match read::read(self.disk, self.dir, offset) {
+                Ok(read) => read.err(),
+                Err(OpenError::Io { source, .. }) => {
+                    let file = self.dir.join(snapshot::file_name(offset));
+                    let what = format!("it cannot be read: {source}");
+                    Some(Corruption { file, position: Position::default(), what })
+                }
+                Err(error) => return Err(error),
+            };
+            if let Some(damage) = damage {
+                let (action, name) = (Action::SetAside, SegmentName::first_generation(offset));
+                self.plan.steps.push(Step { damage, action, name, successor: None });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is missing up to an offset becomes gaps.
+    fn fill(&mut self, to: Offset, why: &str, tag: Tag) {
+        while self.end < to {
+            let from = self.end;
+            let until = self.bound(from, Some(to)).unwrap_or(to);
+            let lost = Lost { from, to: until, what: why.to_owned() };
+            let name = SegmentName::first_generation(from);
+            let file = self.dir.join(name.log_file_name());
+            let damage = Corruption { file, position: Position::default(), what: lost.to_string() };
+            let (action, successor) = (Action::Fill { lost, tag }, Some(until));
+            self.plan.steps.push(Step { damage, action, name, successor });
+            self.end = until;
+        }
+    }
+
+    /// The segments in offset order, one generation of each: the newest that has a sound index, else the
+    /// oldest. All others go.
+    fn list(&mut self, names: &[String]) -> Result<Vec<SegmentFiles>, OpenError> {
+        let mut all: BTreeMap<SegmentName, SegmentFiles> = BTreeMap::new();
+        for file_name in names {
+            if let Some((name, file)) = SegmentName::parse(file_name)
+                && name.base_offset >= self.end
+            {
+                let files = all.entry(name).or_insert_with(|| SegmentFiles::none(name));
+                match file {
+                    SegmentFile::Log => files.has_log = true,
+                    SegmentFile::Index => files.has_index = true,
+                }
+            }
+        }
+        let all: Vec<SegmentFiles> = all.into_values().collect();
+        let mut chosen = Vec::new();
+        for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
+            let mut best = &same[0];
+            for files in &same[1..] {
+                if files.has_index && self.has_sound_index(files)? {
+                    best = files;
+                }
+            }
+            for files in same.iter().filter(|files| files.name != best.name) {
+                let what = format!("{} stands for the same events", best.name.log_file_name());
+                self.step(files, what, Action::Discard);
+            }
+            chosen.push(*best);
+        }
+        Ok(chosen)
+    }
+
+    fn has_sound_index(&self, files: &SegmentFiles) -> Result<bool, OpenError> {
+        let Some((index, _)) = salvage::read_index(self.disk, self.dir, files.name)? else {
+            return Ok(false);
+        };
+        if index.is_stub() || !files.has_log {
+            return Ok(index.is_stub());
+        }
+        let damaged = Damaged::open(self.disk, self.dir, files.name, true, None, self.plan.synced)?;
+        let header = damaged.header.as_ref().filter(|_| damaged.has_good_header);
+        Ok(header.is_some_and(|header| index.belongs_to(header)))
+    }
+
+    fn step(&mut self, files: &SegmentFiles, what: String, action: Action) {
+        let file_name = match files.has_log {
+            true => files.name.log_file_name(),
+            false => files.name.index_file_name(),
+        };
+        let damage =
+            Corruption { file: self.dir.join(file_name), position: Position::default(), what };
+        self.plan.steps.push(Step { damage, action, name: files.name, successor: None });
+    }
+
+    fn segment(
+        &mut self,
+        files: &SegmentFiles,
+        successor: Option<Offset>,
+    ) -> Result<(), OpenError> {
+        let base = files.name.base_offset;
+        if base > self.end && !self.shows_where_it_belongs(files)? {
+            let what = format!(
+                "the log ends at offset {} before it, and nothing in it shows that it is a part of the log",
+                self.end
+            );
+            let file_name = match files.has_log {
+                true => files.name.log_file_name(),
+                false => files.name.index_file_name(),
+            };
+            let (file, position) = (self.dir.join(file_name), Position::default());
+            self.plan.beyond.push(Corruption { file, position, what });
+            return Ok(());
+        }
+        if base > self.end {
+            let why = match self.end == Offset::ZERO && self.is_forgotten {
+                true => FORGOTTEN,
+                false => "a file is missing",
+            };
+            self.fill(base, why, self.any_tag());
+        }
+        if base < self.end {
+            let what = format!("the segment before it goes on to {}", self.end);
+            let file = self.dir.join(files.name.log_file_name());
+            self.plan.beyond.push(Corruption { file, position: Position::default(), what });
+        }
+        let checked = check_segment(self.disk, self.dir, files, successor, self.plan.synced);
+        let Some(first) = checked.findings.first().cloned() else {
+            self.end = checked.end.unwrap_or(checked.end_without_frames);
+            return Ok(());
+        };
+        if !files.has_log {
+            return self.missing_log(files, first, successor);
+        }
+        let damaged = Damaged::open(
+            self.disk,
+            self.dir,
+            files.name,
+            files.has_index,
+            successor,
+            self.plan.synced,
+        )?;
+        let Some(header) = &damaged.header else {
+            self.unknown(files, first, successor);
+            return Ok(());
+        };
+        let mut survey = Survey::new(header);
+        self.end = damaged.read(&mut survey)?;
+        let index_path = self.dir.join(files.name.index_file_name());
+        let action = if !survey.lost.is_empty() || !damaged.has_good_header {
+            Action::Rewrite { kept_events: survey.events(), lost: survey.lost }
+        } else if checked.findings.iter().all(|finding| finding.file == index_path) {
+            Action::Reindex
+        } else if survey.is_damaged {
+            // Only frames without events, which recorded the synced offset.
+            Action::Rewrite { kept_events: survey.events(), lost: Vec::new() }
+        } else if successor.is_none() && self.end < self.plan.synced {
+            // All that is there is sound: what is missing behind it is filled at the end.
+            return Ok(());
+        } else {
+            self.plan.beyond.extend(checked.findings);
+            return Ok(());
+        };
+        self.plan.steps.push(Step { damage: first, action, name: files.name, successor });
+        Ok(())
+    }
+
+    /// Whether a segment before which others are missing is more than a file that has the name of one: a gap that was
+    /// made up to it would be of events that never were.
+    fn shows_where_it_belongs(&self, files: &SegmentFiles) -> Result<bool, OpenError> {
+        if !files.has_log {
+            // The end mark knows of one that has no index either.
+            return Ok(!files.has_index || self.index_of(files)?.is_some());
+        }
+        let damaged = Damaged::open(
+            self.disk,
+            self.dir,
+            files.name,
+            files.has_index,
+            None,
+            self.plan.synced,
+        )?;
+        let Some(header) = &damaged.header else { return Ok(false) };
+        if !damaged.is_guessed {
+            return Ok(true);
+        }
+        // Where the header is lost, a frame says so.
+        let mut survey = Survey::new(header);
+        damaged.read(&mut survey)?;
+        Ok(survey.events() > 0)
+    }
+
+    /// A `.log` that is not there, whose index is, or which the end mark names.
+    fn missing_log(
+        &mut self,
+        files: &SegmentFiles,
+        damage: Corruption,
+        successor: Option<Offset>,
+    ) -> Result<(), OpenError> {
+        let index = self.index_of(files)?;
+        let end = index.as_ref().map(|index| index.end_offset);
+        let end = end.or_else(|| self.bound(files.name.base_offset, successor));
+        let tag = match index {
+            Some(index) => index.tag,
+            None => self.tag_before(successor),
+        };
+        let (name, from) = (files.name, files.name.base_offset);
+        let action = match end {
+            Some(to) if to > from => {
+                let what = "a file is missing".to_owned();
+                Action::Fill { lost: Lost { from, to, what }, tag }
+            }
+            Some(_) => Action::Discard,
+            None => Action::Abandon,
+        };
+        self.end = end.unwrap_or(from);
+        self.plan.steps.push(Step { damage, action, name, successor });
+        Ok(())
+    }
+
+    /// A segment of which neither file says what it is.
+    fn unknown(&mut self, files: &SegmentFiles, damage: Corruption, successor: Option<Offset>) {
+        let (from, name) = (files.name.base_offset, files.name);
+        let behind = successor;
+        let successor = self.bound(from, successor);
+        let action = match successor {
+            Some(to) if to > from => {
+                let what = "the header of its file is damaged, and its index too".to_owned();
+                Action::Fill { lost: Lost { from, to, what }, tag: self.tag_before(behind) }
+            }
+            Some(_) => Action::Discard,
+            None => Action::Abandon,
+        };
+        self.end = successor.unwrap_or(from);
+        self.plan.steps.push(Step { damage, action, name, successor });
+    }
+
+    fn tag_of(&self, files: &SegmentFiles) -> Result<Option<Tag>, OpenError> {
+        if files.has_log {
+            let synced = self.plan.synced;
+            let damaged =
+                Damaged::open(self.disk, self.dir, files.name, files.has_index, None, synced)?;
+            let known = damaged.header.filter(|_| !damaged.is_guessed);
+            return Ok(known.map(|header| header.tag));
+        }
+        Ok(self.index_of(files)?.map(|index| index.tag))
+    }
+
+    fn index_of(&self, files: &SegmentFiles) -> Result<Option<IndexHeader>, OpenError> {
+        if !files.has_index {
+            return Ok(None);
+        }
+        let index = salvage::read_index(self.disk, self.dir, files.name)?;
+        Ok(index.map(|(header, _)| header))
+    }
+
+    /// The tag for a segment that is made in place of one that is lost: where that was the last, another than the
+    /// log had.
+    fn tag_before(&mut self, successor: Option<Offset>) -> Tag {
+        match successor {
+            Some(_) => self.any_tag(),
+            None => self.end_tag(),
+        }
+    }
+
+    /// The tag of a log whose end is lost: how far it went nobody knows, and so not either which offsets will be
+    /// given out a second time.
+    fn end_tag(&mut self) -> Tag {
+        *self.plan.new_tag.get_or_insert_with(Tag::random)
+    }
+
+    /// A tag that does not count, as it does in the last segment alone: of any that is there.
+    fn any_tag(&self) -> Tag {
+        self.tag.unwrap_or_else(Tag::random)
+    }
+}
