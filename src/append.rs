@@ -33,10 +33,11 @@ use crate::{
     config::ServerConfig,
     event_json::{AppendTerms, EventsForm, ParsedEvents, RawAppend, parse_events, producer_and_id},
     http::{
+        appended::{self, Appended, ID_WINDOW_FIELD, ProducerAnswer, id_window_text},
         body::{BodyDecoder, BodyLimit},
         head::{BodyLength, FieldName, Head},
         query::{AppendRequest, AppendTarget},
-        response::{self, AnswerTo, Appended, ID_WINDOW_FIELD, ProducerAnswer, id_window_text},
+        response::{self, AnswerTo},
     },
     log_handle::{AckFuture, Acked, AppendRefused, LogHandle},
     problem::{Problem, ProblemKind},
@@ -280,7 +281,7 @@ impl AckAnswer {
                     id_window: self.id_window,
                     producer,
                 };
-                response::write_appended(&appended, self.is_minimal, &self.to, out);
+                appended::write_appended(&appended, self.is_minimal, &self.to, out);
             }
             Err(error) => {
                 let mut problem = Problem::from(error);

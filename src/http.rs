@@ -3,12 +3,12 @@
 //! ```text
 //! bytes --request--> Head --route--> Operation        Head --origin--> may it, and CORS fields
 //! bytes --body-----> data of sized and chunked bodies
-//! values --response--> bytes
+//! values --response--> bytes           Appended --appended--> its answer
 //! ```
 
 pub mod accept;
 pub mod admission;
-mod appended;
+pub mod appended;
 pub mod authority;
 pub mod body;
 pub mod cors;

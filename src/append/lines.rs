@@ -25,7 +25,10 @@ use strandline_storage::{
 use crate::{
     config::ServerConfig,
     event_json::{RawAppend, parse_event},
-    http::response::{self, AnswerTo, Appended, ID_WINDOW_FIELD, id_window_text},
+    http::{
+        appended::{self, Appended, ID_WINDOW_FIELD, id_window_text},
+        response::{self, AnswerTo},
+    },
     log_handle::{AckFuture, Acked, AppendChain, LogHandle},
     ndjson::{Line, LineError, Lines},
     problem::{Problem, ProblemKind},
@@ -308,7 +311,7 @@ impl LineAppends {
                     id_window,
                     producer: None,
                 };
-                return response::write_appended(&appended, self.is_minimal, to, out);
+                return appended::write_appended(&appended, self.is_minimal, to, out);
             }
             (Ok(()), ..) => Problem::new(ProblemKind::EmptyAppend, "the body holds no line"),
             (Err(problem), ..) => problem,

@@ -40,7 +40,7 @@ pub fn id_window_text(window: IdWindow) -> String {
     String::from_utf8(text).expect("digits and letters")
 }
 
-pub(super) fn push_id_window(window: IdWindow, out: &mut Vec<u8>) {
+fn push_id_window(window: IdWindow, out: &mut Vec<u8>) {
     out.extend_from_slice(b"events=");
     write::number(out, window.events as u64);
     out.extend_from_slice(b", seconds=");
@@ -78,7 +78,7 @@ pub fn write_appended(appended: &Appended<'_>, minimal: bool, to: &AnswerTo, out
         answer = answer.number("Producer-Epoch", epoch).number("Producer-Seq", seq);
     }
     if let Some(window) = appended.id_window {
-        answer = answer.id_window(window);
+        answer = answer.written(ID_WINDOW_FIELD, |out| push_id_window(window, out));
     }
     if status == 204 {
         if appended.is_duplicate() {

@@ -4,12 +4,6 @@
 //! finish one without saying how long it is. What all answers to one request share (does the
 //! connection stay, is it HEAD, which CORS fields) is in [`AnswerTo`].
 
-use strandline_storage::once::IdWindow;
-
-use super::appended::push_id_window;
-pub use super::appended::{
-    Appended, ID_WINDOW_FIELD, ProducerAnswer, id_window_text, write_appended,
-};
 use super::cors::Cors;
 use super::head::{Head, Method, Version};
 use crate::json::write;
@@ -175,12 +169,11 @@ impl<'a> Answer<'a> {
         self
     }
 
-    /// Adds what answers to ids say of how long they are remembered.
-    pub(super) fn id_window(self, window: IdWindow) -> Self {
-        for part in [ID_WINDOW_FIELD, ": "] {
-            self.out.extend_from_slice(part.as_bytes());
-        }
-        push_id_window(window, self.out);
+    /// Adds a field whose value is written in place.
+    pub(super) fn written(self, name: &str, write_value: impl FnOnce(&mut Vec<u8>)) -> Self {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        write_value(self.out);
         self.out.extend_from_slice(b"\r\n");
         self
     }
