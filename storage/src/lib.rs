@@ -5,6 +5,7 @@
 //! **offset**; a byte's place in a file is its **position**. See `docs/ARCHITECTURE.md` for the map
 //! and `docs/ON_DISK_FORMAT.md` for the bytes.
 
+pub mod active_file;
 pub mod append;
 pub mod backup;
 pub mod buffer;

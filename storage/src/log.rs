@@ -29,13 +29,8 @@ use std::{
     },
 };
 
-pub use crate::{
-    append::Appended,
-    clock::{ClockNotice, Now},
-    group_commit::OpId,
-    op::{Job, JobOutcome, Op, OpOutcome, WriteMode},
-};
 use crate::{
+    active_file::NewFile,
     clock::EventClock,
     config::LogConfig,
     frame::{Frame, Seed},
@@ -43,7 +38,6 @@ use crate::{
     io::Disk,
     offset::{Offset, Position},
     once::{Fingerprints, IdEntry, Ids, Producers},
-    op::NewFile,
     pace::FramesBegun,
     reader::{TopicCount, count_frames},
     rules::Rules,
@@ -54,6 +48,13 @@ use crate::{
     topic::TopicNumber,
     topics::{TopicSummary, TopicTable},
     unsealed::{RecentFrames, Unsealed},
+};
+pub use crate::{
+    active_file::WriteMode,
+    append::Appended,
+    clock::{ClockNotice, Now},
+    group_commit::OpId,
+    op::{Job, JobOutcome, Op, OpOutcome},
 };
 
 mod appending;

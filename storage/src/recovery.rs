@@ -29,6 +29,7 @@
 use std::{collections::HashSet, io, path::Path};
 
 use crate::{
+    active_file::WriteMode,
     config::SyncMode,
     end_mark::{self, EndMark},
     error::{Corruption, OpenError},
@@ -36,7 +37,6 @@ use crate::{
     io::{Access, Disk, DiskFile, LockMode},
     offset::{Offset, Position},
     once::IdWindow,
-    op::WriteMode,
     segment::{SegmentHeader, SegmentName, Tag},
     segment_set::{SealedSegment, SegmentSet},
     snapshot::{Snapshot, read},

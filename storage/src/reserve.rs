@@ -7,12 +7,12 @@ use std::{
 };
 
 use crate::{
+    active_file::{is_refusal, write_zeroes},
     buffer::ALIGN_BYTES,
     config::LogConfig,
     error::OpenError,
     io::{Access, Disk, DiskFile},
     offset::Position,
-    op::{is_refusal, write_zeroes},
 };
 
 /// Its name.

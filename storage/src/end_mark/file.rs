@@ -9,11 +9,11 @@ use super::{
     END_MARK_FILE_NAME, END_MARK_VERSION, EndMark, EndMarkError, Latest, SLOT_BYTES, SLOTS,
 };
 use crate::{
+    active_file::is_refusal,
     buffer::DiskBuffer,
     error::{Corruption, OpenError},
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
-    op::is_refusal,
     seal::TEMPORARY_ENDING,
     segment::SegmentName,
 };

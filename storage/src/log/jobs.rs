@@ -15,13 +15,14 @@ use std::{io, sync::Arc};
 
 use super::{Close, Log, NEXT_FILE_NAME, Notice, Now, Tail, scrubbing::SCRUB_FIRST_MS};
 use crate::{
+    active_file::{ExtendJob, Headway, NewFile, PrepareJob, RollJob},
     config::LogConfig,
     error::OpenError,
     frame::FRAME_ALIGN_BYTES,
     io::Disk,
     mutation::{self, Mutation},
     offset::Position,
-    op::{ExtendJob, Headway, Job, JobOutcome, NewFile, Op, PrepareJob, RollJob},
+    op::{Job, JobOutcome, Op},
     seal::{SealJob, SealOutcome},
     segment::{FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName},
     unsealed::Unsealed,

@@ -11,6 +11,7 @@ use super::{
     keeping::Kept, marking::Marked, scrubbing::Scrubbing, snapshots::Snapshots,
 };
 use crate::{
+    active_file::{NewFile, PrepareJob, RollJob, WriteMode},
     clock::{EventClock, Now},
     config::{LogConfig, SyncMode},
     earliest,
@@ -20,7 +21,6 @@ use crate::{
     mutation::{self, Mutation},
     offset::Offset,
     once::Fingerprints,
-    op::{NewFile, PrepareJob, RollJob, WriteMode},
     pace::FramesBegun,
     recovery::{self, OpenReport},
     reserve,

@@ -11,13 +11,13 @@ use super::{
     salvage::{Damaged, Survey},
 };
 use crate::{
+    active_file::{PrepareJob, RollJob, WriteMode},
     clock::Now,
     config::SyncMode,
     error::OpenError,
     io::Disk,
     log::NEXT_FILE_NAME,
     offset::Offset,
-    op::{PrepareJob, RollJob, WriteMode},
     rewrite::SegmentWriter,
     seal,
     segment::{
