@@ -39,7 +39,8 @@ use crate::{
         query::{AppendRequest, AppendTarget},
         response::{self, AnswerTo},
     },
-    log_handle::{AckFuture, Acked, AppendRefused, LogHandle},
+    log_calls::{AckFuture, Acked, AppendRefused},
+    log_handle::LogHandle,
     problem::{Problem, ProblemKind},
 };
 

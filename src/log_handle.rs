@@ -10,9 +10,7 @@
 //! hint, which a full mailbox drops; the visible offset is what counts, and what a shard missed it reads
 //! from the log.
 
-mod calls;
 mod recent;
-mod shared;
 
 use std::{
     cell::{Cell, RefCell},
@@ -37,17 +35,17 @@ use strandline_storage::{
     topics::TopicSummary,
 };
 
-pub use calls::{
-    AckFuture, Acked, AppendChain, AppendRefused, FoundSettings, LogStats, UnsealedPart,
-};
-pub(crate) use calls::{Answer, Call, CallId, Guest, LogAnswer, LogRequest};
 pub use recent::RecentFrames;
-pub use shared::{LogFacts, LogShared};
 
 use crate::{
     local::{Budget, Kept, Signal, SignalWait},
+    log_calls::{
+        AckFuture, Acked, AppendChain, AppendRefused, FoundSettings, Guest, LogAnswer, LogRequest,
+        LogStats, UnsealedPart,
+    },
+    log_shared::LogShared,
     metrics::LogMetrics,
-    owner::Owner,
+    owner::{Follower, Owner},
 };
 
 /// What reaches a shard of a log's progress, in order.
@@ -345,25 +343,23 @@ impl LogHandle {
         self.tell_missed();
     }
 
-    /// Closes what this shard's ring has of segments that nobody reads any more: what is open takes space.
-    pub(crate) fn close_what_is_gone(&self) {
-        let closed = self.shared.segments_closed();
-        if self.swept.replace(closed) != closed {
-            self.reads.sweep();
+    fn tell<'a>(&self, news: impl Fn() -> News<'a>) {
+        // A listener may call anything here but `subscribe`.
+        for listener in self.listeners.borrow().iter() {
+            listener(news());
         }
     }
+}
 
-    /// The next frame that became visible. The visible offset has been stored.
-    pub(crate) fn publish(&self, frame: Arc<Frame>) {
+impl Follower for LogHandle {
+    fn publish(&self, frame: Arc<Frame>) {
         self.recent.push(frame.clone());
         self.told.set(self.told.get().max(frame.end_offset()));
         self.tell(|| News::Frame(&frame));
         self.changed.raise();
     }
 
-    /// Tells of frames that did not come, and of the log's end. (That `visible` has moved alone says
-    /// nothing: the frames may be on their way.)
-    pub(crate) fn tell_missed(&self) {
+    fn tell_missed(&self) {
         let missed = self.shared.missed(self.shard);
         if missed > self.told.get() {
             self.told.set(missed);
@@ -377,10 +373,10 @@ impl LogHandle {
         }
     }
 
-    fn tell<'a>(&self, news: impl Fn() -> News<'a>) {
-        // A listener may call anything here but `subscribe`.
-        for listener in self.listeners.borrow().iter() {
-            listener(news());
+    fn close_what_is_gone(&self) {
+        let closed = self.shared.segments_closed();
+        if self.swept.replace(closed) != closed {
+            self.reads.sweep();
         }
     }
 }

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use crate::{
     http::response::{Answer, AnswerTo},
-    log_handle::{LogHandle, LogStats},
+    log_calls::LogStats,
+    log_handle::LogHandle,
     metrics::text::{CONTENT_TYPE, MetricsText},
     shard::Shard,
 };

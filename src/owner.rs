@@ -19,6 +19,8 @@
 //!    appended) waits at the end, for at least as much as the one before it.
 //! 3. The visible offset is stored for all shards before any acknowledgement or frame leaves.
 
+mod acknowledging;
+mod hands;
 mod notices;
 mod reads;
 mod space;
@@ -30,56 +32,34 @@ use std::{
     io,
     rc::{Rc, Weak},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use strandline_storage::{
-    append::{Append, Appended},
     error::AppendError,
     frame::Frame,
     group_commit::WINDOW_MS,
     io::{
         Disk, Space,
         real::RealDisk,
-        thread::DiskThread,
         uring::{UringFiles, UringReads},
     },
-    log::{Job, Log, Op, OpOutcome},
+    log::{Log, Op, OpOutcome},
     offset::Offset,
 };
 
+use self::{
+    acknowledging::{AckTo, Waiter},
+    hands::Hands,
+};
 use crate::{
     clock,
-    local::{Promise, Signal, either, promise},
-    log_handle::{
-        AckFuture, Acked, Answer, AppendChain, AppendRefused, Call, CallId, FoundSettings,
-        LogAnswer, LogHandle, LogRequest, LogShared,
-    },
+    local::{Signal, either},
+    log_calls::{Answer, Call, FoundSettings, LogAnswer, LogRequest},
+    log_shared::LogShared,
     mesh::{Sender, Server},
-    runtime::{Driver, end_slice, give_way, hurry, run_when_idle},
+    runtime::{Driver, end_slice, give_way, hurry},
 };
-
-/// What the answer to an append takes of the shard's time, with the request that follows it: nearly all of
-/// it is two system calls.
-const ANSWER: Duration = Duration::from_micros(4);
-
-/// Who appended, and is told when it is durable.
-enum AckTo {
-    Here(Promise<Result<Acked, AppendRefused>>),
-    There { guest: usize, call: CallId },
-}
-
-/// An answer that waits for what it rests on.
-struct Waiter {
-    since: Instant,
-    /// How many events the append has.
-    events: u64,
-    /// It leaves when readers see everything below.
-    wait: Offset,
-    result: Result<Acked, AppendRefused>,
-    to: AckTo,
-    chain: Option<AppendChain>,
-}
 
 /// The owner's ends of the mailboxes to one other shard.
 pub(crate) struct GuestSeat {
@@ -88,19 +68,17 @@ pub(crate) struct GuestSeat {
     pub(crate) frames: Sender<Arc<Frame>>,
 }
 
-/// What does the log's operations.
-struct Hands {
-    driver: Driver,
-    disk: RealDisk,
-    files: Rc<UringFiles>,
-    /// Zeroing, rolling, sealing.
-    jobs: DiskThread,
-    /// Rewriting segments.
-    background: DiskThread,
-    /// Giving back what they took: mostly rests.
-    closing: DiskThread,
-    /// Writes and syncs, where there is no io_uring: none of them waits behind a job.
-    commits: Option<DiskThread>,
+/// Who is told on the owner's own shard, without a mailbox.
+pub(crate) trait Follower {
+    /// The next frame that became visible. The visible offset has been stored.
+    fn publish(&self, frame: Arc<Frame>);
+
+    /// Frames did not come, or the log has ended. (That the visible offset has moved alone says nothing: the
+    /// frames may be on their way.)
+    fn tell_missed(&self);
+
+    /// Closes what this shard's ring has of segments that nobody reads any more: what is open takes space.
+    fn close_what_is_gone(&self);
 }
 
 /// A log on the shard that appends to it.
@@ -124,32 +102,7 @@ pub struct Owner {
     /// What was last found of the disk's space, and whether it is being looked up.
     space: Cell<Option<Space>>,
     is_looking_up_space: Cell<bool>,
-    handle: OnceCell<Weak<LogHandle>>,
-}
-
-/// A write or sync that began at a time. What fails is not counted: it ends the log.
-struct Timed {
-    since: Instant,
-    owner: Rc<Owner>,
-}
-
-impl Timed {
-    fn write(self, result: io::Result<usize>) -> io::Result<usize> {
-        if let Ok(bytes) = result {
-            let took = self.since.elapsed();
-            self.owner.write_took.set(took);
-            self.owner.shared.metrics().write_time.add(took);
-            self.owner.shared.metrics().written_bytes.add(bytes as u64);
-        }
-        result
-    }
-
-    fn sync(self, result: io::Result<()>) -> io::Result<()> {
-        if result.is_ok() {
-            self.owner.shared.metrics().sync_time.add(self.since.elapsed());
-        }
-        result
-    }
+    follower: OnceCell<Weak<dyn Follower>>,
 }
 
 impl Owner {
@@ -161,18 +114,8 @@ impl Owner {
         shared: Arc<LogShared>,
         guests: Vec<GuestSeat>,
     ) -> io::Result<Rc<Self>> {
-        let commits = match driver {
-            Driver::IoUring => None,
-            Driver::Epoll => Some(DiskThread::start("commits")?),
-        };
         let reads = UringReads::new(files.clone());
-        let jobs = DiskThread::start("disk")?;
-        let background = DiskThread::start("background")?;
-        let closing = DiskThread::start("closing")?;
-        for thread in [&background, &closing] {
-            thread.run(run_when_idle, |()| {});
-        }
-        let hands = Hands { driver, disk, files, jobs, background, closing, commits };
+        let hands = Hands::new(driver, disk, files)?;
         // Known from the start on: whoever asks later while it is looked up gets what was known.
         let space = hands.disk.space(log.dir()).ok();
         if driver == Driver::IoUring {
@@ -192,76 +135,8 @@ impl Owner {
             looked_boot_ms: Cell::new(0),
             space: Cell::new(space),
             is_looking_up_space: Cell::new(false),
-            handle: OnceCell::new(),
+            follower: OnceCell::new(),
         }))
-    }
-
-    /// Appends for a task of this shard.
-    pub(crate) fn append_local(&self, append: Append, chain: Option<AppendChain>) -> AckFuture {
-        let (promise, kept) = promise();
-        self.append(append, chain, AckTo::Here(promise));
-        AckFuture::here(kept)
-    }
-
-    fn append(&self, append: Append, chain: Option<AppendChain>, to: AckTo) {
-        if chain.as_ref().is_some_and(AppendChain::is_broken) {
-            return self.refuse(to, chain.as_ref(), AppendError::AfterRefused);
-        }
-        let (since, events) = (Instant::now(), append.events.len() as u64);
-        let appended = self.log.borrow_mut().append(append, clock::now_at(since));
-        let (wait, result) = match appended {
-            Ok(Appended { first, last, wait, duplicates, producer, .. }) => {
-                let sync = self.shared.sync();
-                (wait, Ok(Acked { first, last, duplicates, producer, sync }))
-            }
-            Err(error) if error.rests_on_others() => {
-                if let Some(chain) = &chain {
-                    chain.break_off();
-                }
-                (self.log.borrow().next(), Err(error))
-            }
-            Err(error) => return self.refuse(to, chain.as_ref(), error),
-        };
-        let mut waiters = self.waiters.borrow_mut();
-        let behind = waiters.back().map_or(Offset::ZERO, |last| last.wait);
-        if waiters.is_empty() && wait <= self.told_visible.get() {
-            // Nothing may be under way that would tell of it later.
-            drop(waiters);
-            self.count(events, since.elapsed(), &result);
-            return self.answer_append(to, result);
-        }
-        waiters.push_back(Waiter { since, events, wait: wait.max(behind), result, to, chain });
-        self.work.raise();
-    }
-
-    fn count(&self, events: u64, took: Duration, result: &Result<Acked, AppendRefused>) {
-        let metrics = self.shared.metrics();
-        match result {
-            Ok(acked) => {
-                metrics.appends.add(1);
-                metrics.events.add(events);
-                metrics.duplicates.add(acked.duplicates);
-                metrics.append_time.add(took);
-            }
-            Err(_) => metrics.refused.add(1),
-        }
-    }
-
-    fn refuse(&self, to: AckTo, chain: Option<&AppendChain>, error: AppendError) {
-        if let Some(chain) = chain {
-            chain.break_off();
-        }
-        self.shared.metrics().refused.add(1);
-        self.answer_append(to, Err(error));
-    }
-
-    fn answer_append(&self, to: AckTo, result: Result<Acked, AppendRefused>) {
-        match to {
-            AckTo::Here(promise) => promise.keep(result),
-            AckTo::There { guest, call } => {
-                self.guests[guest].calls.answer((call, LogAnswer::Append(result)));
-            }
-        }
     }
 
     /// Takes the requests of other shards; called when the doorbell was rung. A mailbox bounds how
@@ -357,8 +232,8 @@ impl Owner {
     }
 
     /// Where frames that became visible are told on this shard.
-    pub(crate) fn set_handle(&self, handle: &Rc<LogHandle>) {
-        self.handle.set(Rc::downgrade(handle)).expect("an owner has one handle");
+    pub(crate) fn set_follower(&self, follower: Weak<dyn Follower>) {
+        self.follower.set(follower).expect("an owner has one follower on its shard");
     }
 
     /// Closes the log: nothing is appended any more, and [`Owner::run`] ends when all is written.
@@ -394,58 +269,6 @@ impl Owner {
         self.shared.store_kept(log.segments(), log.rules().floors(), log.start());
     }
 
-    fn time(self: &Rc<Self>) -> Timed {
-        Timed { since: Instant::now(), owner: self.clone() }
-    }
-
-    /// Starts an operation as a task that nobody can drop.
-    fn start(self: &Rc<Self>, operation: Op<RealDisk>) {
-        let Hands { driver, disk, files, jobs, background, closing, commits } = &self.hands;
-        match operation {
-            Op::Write { id, file, buffer, position } if *driver == Driver::IoUring => {
-                let (timed, write) = (self.time(), files.write(&file, buffer, position));
-                self.complete_with(async move {
-                    let result = write.await;
-                    OpOutcome::Write { id, result: timed.write(result) }
-                });
-            }
-            Op::Sync { id, file } if *driver == Driver::IoUring => {
-                let (timed, sync) = (self.time(), files.sync(&file));
-                self.complete_with(async move {
-                    let result = sync.await;
-                    OpOutcome::Sync { id, result: timed.sync(result) }
-                });
-            }
-            operation => {
-                let thread = match &operation {
-                    Op::Job { job: Job::Close(_), .. } => closing,
-                    Op::Job { job, .. } if job.is_background() => background,
-                    Op::Job { .. } => jobs,
-                    _ => commits.as_ref().unwrap_or(jobs),
-                };
-                let (disk, timed) = (*disk, self.time());
-                let closes = matches!(operation, Op::Job { job: Job::Close(_), .. });
-                let run = thread.call(move || operation.run(&disk));
-                let owner = self.clone();
-                self.complete_with(async move {
-                    let outcome = run.await;
-                    if closes {
-                        owner.tell_segment_closed();
-                    }
-                    match outcome {
-                        OpOutcome::Write { id, result } => {
-                            OpOutcome::Write { id, result: timed.write(result) }
-                        }
-                        OpOutcome::Sync { id, result } => {
-                            OpOutcome::Sync { id, result: timed.sync(result) }
-                        }
-                        job => job,
-                    }
-                });
-            }
-        }
-    }
-
     fn complete_with(
         self: &Rc<Self>,
         outcome: impl Future<Output = OpOutcome<RealDisk>> + 'static,
@@ -473,12 +296,6 @@ impl Owner {
             }
             owner.tell();
         });
-    }
-
-    /// Whether all that waits is answered in less time than a write takes.
-    fn is_soon_answered(&self) -> bool {
-        let waiting = u32::try_from(self.waiters.borrow().len()).unwrap_or(u32::MAX);
-        ANSWER.saturating_mul(waiting) < self.write_took.get()
     }
 
     /// Takes an outcome, and stores what became visible by it for all shards.
@@ -517,38 +334,6 @@ impl Owner {
         self.work.raise();
     }
 
-    fn acknowledge_up_to(&self, visible: Offset) {
-        let now = Instant::now();
-        loop {
-            let waiter = {
-                let mut waiters = self.waiters.borrow_mut();
-                match waiters.front() {
-                    Some(waiter) if waiter.wait <= visible => waiters.pop_front(),
-                    _ => None,
-                }
-            };
-            let Some(Waiter { since, events, result, to, .. }) = waiter else { return };
-            self.count(events, now.saturating_duration_since(since), &result);
-            self.answer_append(to, result);
-        }
-    }
-
-    fn refuse_waiters(&self, error: &AppendError) {
-        self.refuse_waiters_behind(Offset::ZERO, error);
-    }
-
-    /// Refuses all that wait for something from `end` on: it will not come.
-    fn refuse_waiters_behind(&self, end: Offset, error: &AppendError) {
-        let refused = {
-            let mut waiters = self.waiters.borrow_mut();
-            let kept = waiters.partition_point(|waiter| waiter.wait <= end);
-            waiters.split_off(kept)
-        };
-        for waiter in refused {
-            self.refuse(waiter.to, waiter.chain.as_ref(), error.clone());
-        }
-    }
-
     /// Gives a frame to every shard that has room for it; who has none reads it from the log.
     fn publish(&self, frame: Arc<Frame>) {
         for guest in &self.guests {
@@ -560,8 +345,8 @@ impl Owner {
                 guest.frames.ring();
             }
         }
-        if let Some(handle) = self.handle.get().and_then(Weak::upgrade) {
-            handle.publish(frame);
+        if let Some(follower) = self.follower.get().and_then(Weak::upgrade) {
+            follower.publish(frame);
         }
     }
 
@@ -569,8 +354,8 @@ impl Owner {
         for guest in &self.guests {
             guest.frames.ring();
         }
-        if let Some(handle) = self.handle.get().and_then(Weak::upgrade) {
-            handle.tell_missed();
+        if let Some(follower) = self.follower.get().and_then(Weak::upgrade) {
+            follower.tell_missed();
         }
     }
 }

@@ -29,7 +29,8 @@ use crate::{
         appended::{self, Appended, ID_WINDOW_FIELD, id_window_text},
         response::{self, AnswerTo},
     },
-    log_handle::{AckFuture, Acked, AppendChain, LogHandle},
+    log_calls::{AckFuture, Acked, AppendChain},
+    log_handle::LogHandle,
     ndjson::{Line, LineError, Lines},
     problem::{Problem, ProblemKind},
 };

@@ -23,7 +23,7 @@ use strandline_storage::{
 };
 
 use super::Owner;
-use crate::log_handle::{LogStats, UnsealedPart};
+use crate::log_calls::{LogStats, UnsealedPart};
 
 /// So many bytes of frames are looked at in one step of counting.
 const RECOUNT_BUDGET_BYTES: usize = 1 << 20;

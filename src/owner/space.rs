@@ -40,8 +40,8 @@ impl Owner {
         for guest in &self.guests {
             guest.frames.ring();
         }
-        if let Some(handle) = self.handle.get().and_then(Weak::upgrade) {
-            handle.close_what_is_gone();
+        if let Some(follower) = self.follower.get().and_then(Weak::upgrade) {
+            follower.close_what_is_gone();
         }
     }
 

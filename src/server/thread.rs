@@ -26,10 +26,12 @@ use crate::{
     http::origin::OriginRules,
     listener,
     local::{Either, either},
-    log_handle::{Answer, Call, Guest, LogHandle, LogShared, Seat},
+    log_calls::{Answer, Call, Guest},
+    log_handle::{LogHandle, Seat},
+    log_shared::LogShared,
     mesh::{Caller, Doorbell, Receiver},
     metrics::ShardCounts,
-    owner::{GuestSeat, Owner},
+    owner::{Follower, GuestSeat, Owner},
     runtime::{self, Driver},
     shard::{ConnectionLimit, Connections, Shard},
     shutdown::{Control, Drain},
@@ -105,7 +107,8 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
     let log = LogHandle::new(index, shared, seat, recent_bytes_max, UringReads::new(files));
     let log = Rc::new(log);
     if let Some(owner) = &owner {
-        owner.set_handle(&log);
+        let follower: Rc<dyn Follower> = log.clone();
+        owner.set_follower(Rc::downgrade(&follower));
     }
     let drain = Drain::new(control.clone());
     let live = LiveLog::start(log.clone(), drain.clone(), plan.gaps)?;

@@ -24,7 +24,8 @@ use strandline_storage::selection::{Order, Selection};
 use super::pages::Hidden;
 use super::wanted::Wanted;
 use crate::local::{Kept, Share, promise};
-use crate::log_handle::{LogHandle, UnsealedPart};
+use crate::log_calls::UnsealedPart;
+use crate::log_handle::LogHandle;
 use crate::runtime::end_slice;
 
 /// Steps in a row that get nowhere before something must be wrong with the log.

@@ -4,7 +4,7 @@ use strandline_storage::error::ReadError;
 use strandline_storage::offset::Offset;
 
 use super::Port;
-use crate::log_handle::{AckFuture, Acked, AppendRefused};
+use crate::log_calls::{AckFuture, Acked, AppendRefused};
 use crate::problem::CloseCode;
 
 /// Why a session goes no further.

@@ -9,7 +9,7 @@ use strandline_storage::offset::Offset;
 
 use super::slot::{Phase, Subs};
 use super::{End, Inner, Port, Session, SlotId, Subscribers};
-use crate::log_handle::AckFuture;
+use crate::log_calls::AckFuture;
 
 /// Who only listens has nothing to say; more than a pipelined request or two is a mistake or a flood.
 /// (After a WebSocket's close it is what the client had sent before it could know.)

@@ -109,7 +109,7 @@ pub struct UnsealedPart {
     pub hits: Vec<Hits>,
     /// How far the query has been answered: going on from here misses nothing. Where it stands at the
     /// query's start and nothing was found, that part has been sealed meanwhile: take
-    /// [`LogHandle::segments`](super::LogHandle::segments) anew.
+    /// [`LogHandle::segments`](crate::log_handle::LogHandle::segments) anew.
     pub considered: Offset,
 }
 
