@@ -47,6 +47,9 @@ impl Owner {
                 Notice::Damaged { name, reason } => {
                     tracing::error!(%name, reason, "a segment is damaged: it is kept as it is");
                 }
+                Notice::SoundAgain { name } => {
+                    tracing::info!(%name, "a segment that was damaged has been read again, and is sound");
+                }
                 Notice::SnapshotDamaged(damage) => tracing::error!(
                     file = %damage.file.display(),
                     reason = damage.what,

@@ -119,6 +119,13 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// All of a segment was read, and is right: what had been found was not on the disk, or was mended there.
+    pub(super) fn note_sound(&mut self, name: SegmentName) {
+        if self.compaction.damaged.remove(&name) {
+            self.notices.push(Notice::SoundAgain { name });
+        }
+    }
+
     /// Ends the rewrite that is under way.
     pub(super) fn cancel_compaction(&self) {
         self.compaction.is_cancelled.store(true, Ordering::Relaxed);

@@ -62,6 +62,11 @@ pub enum Notice {
         /// What was found.
         reason: String,
     },
+    /// A sealed segment that was damaged has been read again, whole, and all of it is right.
+    SoundAgain {
+        /// Which.
+        name: SegmentName,
+    },
     /// A snapshot is damaged: the one before it is enough, and the next takes its place.
     SnapshotDamaged(Corruption),
     /// The state could not be written down; it is tried again.

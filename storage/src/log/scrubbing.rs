@@ -89,10 +89,11 @@ impl<D: Disk> Log<D> {
         self.scrubbing.totals.bytes += bytes;
         // One that was replaced or removed meanwhile is not damaged: its files are gone.
         let is_current = self.segments.iter().any(|known| Arc::ptr_eq(known, &segment));
-        if let Some(reason) = damage
-            && is_current
-        {
-            self.note_damage(segment.name(), reason);
+        match damage {
+            Some(reason) if is_current => self.note_damage(segment.name(), reason),
+            // Every step since its begin has found nothing, or there would be no such step as this one.
+            None if is_current && next.is_none() => self.note_sound(segment.name()),
+            _ => {}
         }
         if let Some(damaged) = snapshots {
             let now_damaged = damaged.iter().map(|damage| damage.file.clone()).collect();

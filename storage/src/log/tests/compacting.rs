@@ -414,7 +414,7 @@ fn a_damaged_index_keeps_no_other_segment() {
 }
 
 #[test]
-fn a_scrub_finds_rot_and_reports_it_once() {
+fn a_scrub_finds_rot_reports_it_once_and_sees_when_it_is_gone() {
     let disk = SimDisk::new(8);
     let config = LogConfig { scrub_interval_s: 100, scrub_bytes_per_s: 1 << 20, ..tiny() };
     let (mut log, _) = open_with(&disk, config);
@@ -426,9 +426,12 @@ fn a_scrub_finds_rot_and_reports_it_once() {
             now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
         }
         let notices = log.take_notices();
-        let of_scrub = notices
-            .into_iter()
-            .filter(|notice| matches!(notice, Notice::Scrubbed { .. } | Notice::Damaged { .. }));
+        let of_scrub = notices.into_iter().filter(|notice| {
+            matches!(
+                notice,
+                Notice::Scrubbed { .. } | Notice::Damaged { .. } | Notice::SoundAgain { .. }
+            )
+        });
         of_scrub.collect::<Vec<_>>()
     };
     let first = notices(&mut log, 100_000);
@@ -445,6 +448,13 @@ fn a_scrub_finds_rot_and_reports_it_once() {
     );
     let third = notices(&mut log, 320_000);
     assert!(matches!(third[..], [Notice::Scrubbed { damaged: 1, .. }]), "{third:?}");
+    // Whatever it was, the disk gives back what was written.
+    disk.flip_bit(&path, Position::new(9_000), 3);
+    let fourth = notices(&mut log, 430_000);
+    assert!(
+        matches!(fourth[..], [Notice::SoundAgain { .. }, Notice::Scrubbed { damaged: 0, .. }]),
+        "{fourth:?}"
+    );
 }
 
 /// A segment that was rewritten already is rewritten again for a deletion, though nothing was sealed since.
