@@ -23,31 +23,27 @@ use std::{
 };
 
 use crate::{
-    compaction::{self, Hidden, LatestKeys, Limits, Look, TopicJudge},
+    compaction::{self, Limits, Look, TopicJudge},
     error::OpenError,
     event::StagedEvent,
-    frame::Frame,
-    index::{
-        Carried, IndexBuilder, IndexError, IndexHeader, SectionKind, TopicSummary,
-        gone::{self, GoneTopic},
-        stub::StubLimits,
-    },
-    io::{Access, Disk, DiskFile},
+    index::stub::StubLimits,
+    io::{Access, Disk},
     offset::Offset,
     pace::{Pace, PacedFile},
     packer::Packer,
-    reader::{ReadQuery, Reader},
     retire::{self, Leftover, RetireJob},
-    scan::FrameScan,
     segment::SegmentName,
     segment_set::{SealedSegment, SegmentSet},
-    selection::Order,
     settle,
-    topic::{Topic, TopicNumber, TopicPattern},
+    topic::{Topic, TopicNumber},
 };
 
-/// So much is read at once: a commit that comes meanwhile waits for it.
-const READ_BYTES: usize = 256 << 10;
+mod judging;
+mod old;
+
+use judging::Verdict;
+use old::{Topics, carried, frames_of, numbers_of, read_topics};
+
 /// See [`crate::op::Job::Compact`].
 pub struct CompactJob<D: Disk> {
     pub(crate) dir: PathBuf,
@@ -115,19 +111,6 @@ pub enum CompactOutcome<D: Disk> {
     },
 }
 
-/// What is to be done with a segment.
-enum Verdict {
-    Leave,
-    Retire,
-    /// Rewrite it; unless `must`, only if it turns out to pay.
-    Rewrite {
-        must: bool,
-    },
-}
-
-/// The topics of a segment, from its index.
-type Topics = Vec<(String, TopicSummary)>;
-
 impl<D: Disk> CompactJob<D> {
     /// Rewrites the first segment that needs it.
     pub(crate) fn run(self, disk: &D) -> Result<CompactOutcome<D>, OpenError> {
@@ -193,145 +176,6 @@ impl<D: Disk> CompactJob<D> {
         let left = left.clear(disk, &self.dir).is_err().then_some(left);
         let topics = numbers_of(topics);
         Ok(CompactOutcome::Retired { name, topics, bytes, left })
-    }
-
-    fn has_topic_limits(&self) -> bool {
-        let rules = &self.limits.rules;
-        rules.topics().len() > 0 || !rules.floors().is_empty()
-    }
-
-    /// How many events each topic with a limit by count has in the segments behind one.
-    fn newer_events(
-        &self,
-        segments: &SegmentSet<D>,
-        place: usize,
-        topics: &Topics,
-    ) -> Result<HashMap<String, u64>, OpenError> {
-        let limited = topics.iter().filter(|(name, _)| self.limits.of(name).count_max.is_some());
-        let mut newer: HashMap<String, u64> = limited.map(|(name, _)| (name.clone(), 0)).collect();
-        if newer.is_empty() {
-            return Ok(newer);
-        }
-        for segment in segments.iter().skip(place + 1) {
-            if self.is_cancelled.load(Ordering::Relaxed) {
-                break;
-            }
-            // An index that cannot be read counts nothing: more is kept.
-            for (name, summary) in read_topics(segment).unwrap_or_default() {
-                if let Some(count) = newer.get_mut(&name) {
-                    *count += summary.event_count;
-                }
-            }
-        }
-        Ok(newer)
-    }
-
-    fn judge(
-        &self,
-        segment: &SealedSegment<D>,
-        topics: &Topics,
-        newer: &HashMap<String, u64>,
-        is_due: bool,
-    ) -> Verdict {
-        let header = segment.index().header();
-        let (mut dead, mut events, mut hidden) = (0, 0, Hidden::default());
-        // Control events stay as long as their segment.
-        for (name, summary) in topics.iter().filter(|(name, _)| !name.starts_with('$')) {
-            let limits = self.limits.of(name);
-            events += summary.event_count;
-            dead += limits.dead_at_least(summary, newer.get(name).copied().unwrap_or(0));
-            hidden = hidden.or(limits.hides(summary, header.first_time_ms));
-        }
-        if dead == header.event_count {
-            return Verdict::Retire;
-        }
-        let now = Look { end: self.segments.end(), at_ms: self.limits.now_ms };
-        let span_ms = header.last_time_ms.saturating_sub(header.first_time_ms);
-        let is_worth_a_look = match self.looked_at.get(&segment.name()) {
-            Some(look) => look.is_over(hidden, segment.base(), span_ms, now),
-            None => hidden != Hidden::default(),
-        };
-        if is_due || compaction::pays(dead, events) {
-            Verdict::Rewrite { must: true }
-        } else if is_worth_a_look {
-            Verdict::Rewrite { must: false }
-        } else {
-            Verdict::Leave
-        }
-    }
-
-    /// The newest event of each of the segment's keys, in topics of which only that is kept.
-    fn latest_keys(
-        &self,
-        segment: &SealedSegment<D>,
-        file: &PacedFile<D::File>,
-        topics: &Topics,
-    ) -> Result<LatestKeys, String> {
-        let mut latest = LatestKeys::default();
-        let ruled: HashMap<&str, TopicPattern> = topics
-            .iter()
-            .filter(|(name, _)| self.limits.of(name).latest_per_key)
-            .filter_map(|(name, _)| Some((name.as_str(), TopicPattern::parse(name).ok()?)))
-            .collect();
-        if ruled.is_empty() {
-            return Ok(latest);
-        }
-        for frame in frames_of(segment, file) {
-            for event in frame?.events().filter(|event| ruled.contains_key(event.topic())) {
-                if let Some(key) = event.key() {
-                    latest.add(event.topic(), key, event.offset());
-                }
-            }
-            if self.is_cancelled.load(Ordering::Relaxed) {
-                return Ok(latest);
-            }
-        }
-        if latest.is_empty() {
-            return Ok(latest);
-        }
-        let (from, end, order) = (segment.end(), self.segments.end(), Order::Ascending);
-        let query = ReadQuery { topics: ruled.into_values().collect(), from, end, order };
-        let mut reader = Reader::new(Arc::clone(&self.segments), &query);
-        while !self.is_cancelled.load(Ordering::Relaxed) {
-            match reader.next_blocking() {
-                Ok(Some(hits)) => {
-                    for event in hits.events() {
-                        if let Some(key) = event.key() {
-                            latest.supersede(event.topic(), key, event.offset());
-                        }
-                    }
-                }
-                // What cannot be read supersedes nothing.
-                Err(
-                    crate::error::ReadError::Gap { .. } | crate::error::ReadError::Expired { .. },
-                ) => {}
-                Ok(None) | Err(_) => break,
-            }
-        }
-        Ok(latest)
-    }
-
-    /// How many events are dead; so far only, if the job is cancelled.
-    fn count_dead(
-        &self,
-        segment: &SealedSegment<D>,
-        file: &PacedFile<D::File>,
-        mut judges: HashMap<&str, TopicJudge>,
-        latest: &LatestKeys,
-    ) -> Result<u64, String> {
-        let mut dead = 0;
-        for frame in frames_of(segment, file) {
-            for event in frame?.events() {
-                let judge = judges.get_mut(event.topic());
-                let is_dead = event.kind().is_data()
-                    && judge.is_some_and(|judge| judge.is_dead(&event, latest));
-                dead += u64::from(is_dead);
-            }
-            if self.is_cancelled.load(Ordering::Relaxed) {
-                break;
-            }
-        }
-        Ok(dead)
     }
 
     fn rewrite(
@@ -451,101 +295,4 @@ impl<D: Disk> CompactJob<D> {
             Err(_) => Ok(CompactOutcome::Left { error, left }),
         }
     }
-}
-
-fn numbers_of(topics: &Topics) -> Vec<TopicNumber> {
-    topics.iter().map(|(_, summary)| summary.number).collect()
-}
-
-/// Every frame of a segment, up to its end; what is wrong where one cannot be read.
-fn frames_of<'a, D: Disk>(
-    segment: &SealedSegment<D>,
-    file: &'a PacedFile<D::File>,
-) -> impl Iterator<Item = Result<Frame, String>> + use<'a, D> {
-    let mut scan = FrameScan::new(file, segment.header()).in_steps_of(READ_BYTES);
-    let end = segment.index().header().end_position;
-    let mut is_over = false;
-    std::iter::from_fn(move || {
-        if is_over || scan.end().end_position >= end {
-            return None;
-        }
-        let frame = match scan.next_frame() {
-            Ok(Ok((frame, _))) => Ok(frame),
-            Ok(Err(why)) => Err(format!("at position {}: {why}", scan.end().end_position)),
-            Err(error) => Err(error.to_string()),
-        };
-        is_over = frame.is_err();
-        Some(frame)
-    })
-}
-
-/// All topics of a segment.
-fn read_topics<D: Disk>(segment: &SealedSegment<D>) -> Result<Topics, String> {
-    let index = segment.index();
-    let blocks = 0..index.topic_block_count();
-    let (position, len) = index.topic_blocks_place(&blocks);
-    let mut bytes = vec![0; len];
-    segment.index_file().read_exact_at(&mut bytes, position).map_err(|error| error.to_string())?;
-    let read = || {
-        let mut topics = Vec::new();
-        let mut entries = index.read_topics(&bytes, blocks)?;
-        while let Some(entry) = entries.next_entry()? {
-            topics.push((entry.name.to_owned(), entry.summary));
-        }
-        Ok(topics)
-    };
-    read().map_err(|error: IndexError| error.to_string())
-}
-
-/// What the rewritten segment's index takes over from the old one's.
-fn carried<D: Disk>(
-    segment: &SealedSegment<D>,
-    topics: &Topics,
-    index: &IndexBuilder,
-) -> Result<Carried, IndexError> {
-    let header = segment.index().header();
-    let section = |kind| read_section(segment, header, kind);
-    let base = segment.base();
-    let old_gone = gone::decode_gone(&section(SectionKind::GONE)?, base, segment.end())?;
-    let mut gone: HashMap<String, GoneTopic> =
-        old_gone.into_iter().map(|topic| (topic.name.clone(), topic)).collect();
-    for (name, summary) in topics {
-        let is_last_kept =
-            index.topic(summary.number).is_some_and(|kept| kept.last_offset == summary.last_offset);
-        let is_newer = gone.get(name).is_none_or(|known| known.last_offset < summary.last_offset);
-        if !is_last_kept && is_newer {
-            gone.insert(
-                name.clone(),
-                GoneTopic {
-                    name: name.clone(),
-                    number: summary.number,
-                    last_offset: summary.last_offset,
-                    last_time_ms: summary.last_time_ms,
-                },
-            );
-        }
-    }
-    let mut gone: Vec<_> = gone.into_values().collect();
-    gone.sort_unstable_by(|left, right| left.name.cmp(&right.name));
-    Ok(Carried {
-        ids: section(SectionKind::IDS)?,
-        producers: section(SectionKind::PRODUCERS)?,
-        controls: section(SectionKind::CONTROLS)?,
-        gone: gone::encode_gone(&gone, base),
-        last_time_ms: header.last_time_ms,
-    })
-}
-
-/// The content of a section of a segment's index.
-fn read_section<D: Disk>(
-    segment: &SealedSegment<D>,
-    header: &IndexHeader,
-    kind: SectionKind,
-) -> Result<Vec<u8>, IndexError> {
-    let section = header.section(kind);
-    let mut bytes = vec![0; usize::try_from(section.bytes).expect("an index fits in memory")];
-    let read = segment.index_file().read_exact_at(&mut bytes, section.position);
-    let is_good =
-        read.is_ok() && (bytes.is_empty() || header.seed().crc(&bytes) == section.checksum);
-    if is_good { Ok(bytes) } else { Err(IndexError::Checksum { section: kind }) }
 }

@@ -1,0 +1,170 @@
+//! What is to be done with a segment, and what has to be looked up for that.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{
+    CompactJob,
+    old::{Topics, frames_of, read_topics},
+};
+use crate::{
+    compaction::{self, Hidden, LatestKeys, Look, TopicJudge},
+    error::{OpenError, ReadError},
+    io::Disk,
+    pace::PacedFile,
+    reader::{ReadQuery, Reader},
+    segment_set::{SealedSegment, SegmentSet},
+    selection::Order,
+    topic::TopicPattern,
+};
+
+/// What is to be done with a segment.
+pub(super) enum Verdict {
+    Leave,
+    Retire,
+    /// Rewrite it; unless `must`, only if it turns out to pay.
+    Rewrite {
+        must: bool,
+    },
+}
+
+impl<D: Disk> CompactJob<D> {
+    pub(super) fn has_topic_limits(&self) -> bool {
+        let rules = &self.limits.rules;
+        rules.topics().len() > 0 || !rules.floors().is_empty()
+    }
+
+    /// How many events each topic with a limit by count has in the segments behind one.
+    pub(super) fn newer_events(
+        &self,
+        segments: &SegmentSet<D>,
+        place: usize,
+        topics: &Topics,
+    ) -> Result<HashMap<String, u64>, OpenError> {
+        let limited = topics.iter().filter(|(name, _)| self.limits.of(name).count_max.is_some());
+        let mut newer: HashMap<String, u64> = limited.map(|(name, _)| (name.clone(), 0)).collect();
+        if newer.is_empty() {
+            return Ok(newer);
+        }
+        for segment in segments.iter().skip(place + 1) {
+            if self.is_cancelled.load(Ordering::Relaxed) {
+                break;
+            }
+            // An index that cannot be read counts nothing: more is kept.
+            for (name, summary) in read_topics(segment).unwrap_or_default() {
+                if let Some(count) = newer.get_mut(&name) {
+                    *count += summary.event_count;
+                }
+            }
+        }
+        Ok(newer)
+    }
+
+    pub(super) fn judge(
+        &self,
+        segment: &SealedSegment<D>,
+        topics: &Topics,
+        newer: &HashMap<String, u64>,
+        is_due: bool,
+    ) -> Verdict {
+        let header = segment.index().header();
+        let (mut dead, mut events, mut hidden) = (0, 0, Hidden::default());
+        // Control events stay as long as their segment.
+        for (name, summary) in topics.iter().filter(|(name, _)| !name.starts_with('$')) {
+            let limits = self.limits.of(name);
+            events += summary.event_count;
+            dead += limits.dead_at_least(summary, newer.get(name).copied().unwrap_or(0));
+            hidden = hidden.or(limits.hides(summary, header.first_time_ms));
+        }
+        if dead == header.event_count {
+            return Verdict::Retire;
+        }
+        let now = Look { end: self.segments.end(), at_ms: self.limits.now_ms };
+        let span_ms = header.last_time_ms.saturating_sub(header.first_time_ms);
+        let is_worth_a_look = match self.looked_at.get(&segment.name()) {
+            Some(look) => look.is_over(hidden, segment.base(), span_ms, now),
+            None => hidden != Hidden::default(),
+        };
+        if is_due || compaction::pays(dead, events) {
+            Verdict::Rewrite { must: true }
+        } else if is_worth_a_look {
+            Verdict::Rewrite { must: false }
+        } else {
+            Verdict::Leave
+        }
+    }
+
+    /// The newest event of each of the segment's keys, in topics of which only that is kept.
+    pub(super) fn latest_keys(
+        &self,
+        segment: &SealedSegment<D>,
+        file: &PacedFile<D::File>,
+        topics: &Topics,
+    ) -> Result<LatestKeys, String> {
+        let mut latest = LatestKeys::default();
+        let ruled: HashMap<&str, TopicPattern> = topics
+            .iter()
+            .filter(|(name, _)| self.limits.of(name).latest_per_key)
+            .filter_map(|(name, _)| Some((name.as_str(), TopicPattern::parse(name).ok()?)))
+            .collect();
+        if ruled.is_empty() {
+            return Ok(latest);
+        }
+        for frame in frames_of(segment, file) {
+            for event in frame?.events().filter(|event| ruled.contains_key(event.topic())) {
+                if let Some(key) = event.key() {
+                    latest.add(event.topic(), key, event.offset());
+                }
+            }
+            if self.is_cancelled.load(Ordering::Relaxed) {
+                return Ok(latest);
+            }
+        }
+        if latest.is_empty() {
+            return Ok(latest);
+        }
+        let (from, end, order) = (segment.end(), self.segments.end(), Order::Ascending);
+        let query = ReadQuery { topics: ruled.into_values().collect(), from, end, order };
+        let mut reader = Reader::new(Arc::clone(&self.segments), &query);
+        while !self.is_cancelled.load(Ordering::Relaxed) {
+            match reader.next_blocking() {
+                Ok(Some(hits)) => {
+                    for event in hits.events() {
+                        if let Some(key) = event.key() {
+                            latest.supersede(event.topic(), key, event.offset());
+                        }
+                    }
+                }
+                // What cannot be read supersedes nothing.
+                Err(ReadError::Gap { .. } | ReadError::Expired { .. }) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(latest)
+    }
+
+    /// How many events are dead; so far only, if the job is cancelled.
+    pub(super) fn count_dead(
+        &self,
+        segment: &SealedSegment<D>,
+        file: &PacedFile<D::File>,
+        mut judges: HashMap<&str, TopicJudge>,
+        latest: &LatestKeys,
+    ) -> Result<u64, String> {
+        let mut dead = 0;
+        for frame in frames_of(segment, file) {
+            for event in frame?.events() {
+                let judge = judges.get_mut(event.topic());
+                let is_dead = event.kind().is_data()
+                    && judge.is_some_and(|judge| judge.is_dead(&event, latest));
+                dead += u64::from(is_dead);
+            }
+            if self.is_cancelled.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        Ok(dead)
+    }
+}
