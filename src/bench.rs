@@ -6,6 +6,7 @@
 //!         engine, load, link, net          the loop, the schedule, sockets
 //!         subscriber, shared               what comes: compared with what others got, or parsed
 //!         payload, check, record           what an event says, whether all came in order, how long it took
+//!         standstill                       when the machine stood still, and nobody could have answered
 //! target <- strandline (topics, sse, websocket, http, decompress)    how a server speaks
 //! outcome, progress, page                  what was found
 //! ```
@@ -32,6 +33,7 @@ pub mod replay;
 pub mod session;
 pub mod shared;
 pub mod sse;
+pub mod standstill;
 pub mod storm;
 pub mod strandline;
 pub mod subscriber;

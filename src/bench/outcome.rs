@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::record::{Interval, Latency, as_f64};
+use super::{
+    record::{Interval, Latency, as_f64},
+    standstill::Standstill,
+};
 
 /// One run.
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +47,8 @@ pub struct Point {
     pub wire_bytes_per_delivery: Option<f64>,
     /// CPU time of the load generator, in cores: near one it is the limit, and not the server.
     pub client_cpu_cores: f64,
+    /// How the machine stood still meanwhile; `None` if nobody watched it.
+    pub stops: Option<Standstill>,
     /// From when an event was due to its acknowledgement.
     pub ack: Option<Latency>,
     /// From when an event was due to its receipt, for each subscriber.
@@ -147,7 +152,44 @@ impl Point {
         for (name, value) in &self.extra {
             push(&name.replace('_', " "), short(*value));
         }
+        if let Some(text) = self.standstill() {
+            push("the machine stood still", text);
+        }
         rows
+    }
+
+    /// How the machine stood still, and what there is apart from that; nothing if it did not.
+    fn standstill(&self) -> Option<String> {
+        let Some(stops) = self.stops else {
+            return Some("not watched".to_owned());
+        };
+        let times = match stops.count {
+            // A stop from before may have gone on.
+            0 if stops.total_ms == 0.0 => return None,
+            0 | 1 => "once".to_owned(),
+            count => format!("{} times", grouped(as_f64(count))),
+        };
+        let mut text = format!("{times}, {} ms in all", short(stops.total_ms));
+        let kinds = [("publish to receipt", &self.receipt), ("acknowledgement", &self.ack)];
+        let rest: Vec<_> = kinds
+            .into_iter()
+            .filter_map(|(name, all)| Some((name, all.as_ref()?.apart_from_stops?)))
+            .map(|(name, apart)| (name, short(apart.p99_ms), short(apart.p999_ms)))
+            .collect();
+        match &rest[..] {
+            [] => {}
+            [(_, p99, p999)] => text.push_str(&format!(
+                "; without what was under way then: p99 {p99}  p99.9 {p999} ms"
+            )),
+            all => {
+                let each = all
+                    .iter()
+                    .map(|(name, p99, p999)| format!("{name} p99 {p99}  p99.9 {p999} ms"));
+                let each = each.collect::<Vec<_>>().join(", ");
+                text.push_str(&format!("; without what was under way then: {each}"));
+            }
+        }
+        Some(text)
     }
 }
 
@@ -218,6 +260,12 @@ pub fn grouped(number: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::{
+        record::Meter,
+        standstill::{Stop, Stops},
+    };
     use super::*;
 
     #[test]
@@ -231,16 +279,74 @@ mod tests {
         );
     }
 
-    #[test]
-    fn the_table_says_what_went_wrong() {
-        let mut outcome = Outcome {
+    fn outcome(point: Point) -> Outcome {
+        Outcome {
             bench: "fanout",
             target: "strandline".to_owned(),
             options: BTreeMap::new(),
-            points: vec![Point { label: "100/s".to_owned(), appends: 5, ..Point::default() }],
+            points: vec![Point { label: "100/s".to_owned(), appends: 5, ..point }],
             violation_count: 0,
             violations: Vec::new(),
+        }
+    }
+
+    /// A hundred latencies, of which the slowest was under way in a stop.
+    fn with_a_stop() -> Option<Latency> {
+        let (ms, stops) = (1_000_000, Arc::<Stops>::default());
+        let mut meter = Meter::default();
+        meter.tell_apart(stops.clone());
+        stops.note(Stop { begin_ns: 100 * ms, end_ns: 120 * ms });
+        for us in 1..100 {
+            meter.record(0, us * 10_000);
+        }
+        meter.record(99 * ms, 121 * ms);
+        meter.latency()
+    }
+
+    #[test]
+    fn the_table_says_that_the_machine_stood_still() {
+        let line = |point: Point| {
+            let table = outcome(point).table();
+            let said =
+                table.lines().find_map(|line| line.strip_prefix("  the machine stood still"));
+            said.map(|said| said.trim().to_owned())
         };
+        let stops = |count, total_ms| Some(Standstill { count, total_ms });
+        let point = |stops| Point { stops, ack: with_a_stop(), ..Point::default() };
+        assert_eq!(line(point(stops(0, 0.0))), None);
+        assert_eq!(
+            line(point(stops(12, 290.2))).unwrap(),
+            "12 times, 290 ms in all; without what was under way then: p99 0.99  p99.9 0.99 ms"
+        );
+        let both = Point { receipt: with_a_stop(), ..point(stops(1, 22.0)) };
+        assert_eq!(
+            line(both).unwrap(),
+            "once, 22.0 ms in all; without what was under way then: publish to receipt p99 0.99  \
+             p99.9 0.99 ms, acknowledgement p99 0.99  p99.9 0.99 ms"
+        );
+        let bare = Point { stops: stops(2, 9.0), ..Point::default() };
+        assert_eq!(line(bare).unwrap(), "2 times, 9.00 ms in all");
+        assert_eq!(line(Point::default()).unwrap(), "not watched");
+        // All are shown as ever.
+        let table = outcome(point(stops(1, 22.0))).table();
+        assert!(table.contains("max 22.0 ms"), "{table}");
+    }
+
+    #[test]
+    fn json_has_the_stops_or_null() {
+        let stops = Some(Standstill { count: 3, total_ms: 20.5 });
+        let outcome = outcome(Point { stops, ack: with_a_stop(), ..Point::default() });
+        let json = serde_json::to_value(&outcome.points[0]).unwrap();
+        assert_eq!(json["stops"], serde_json::json!({"count": 3, "total_ms": 20.5}));
+        assert_eq!(json["ack"]["count"], 100);
+        assert_eq!(json["ack"]["apart_from_stops"]["count"], 99);
+        let json = serde_json::to_value(Point::default()).unwrap();
+        assert!(json["stops"].is_null(), "{json}");
+    }
+
+    #[test]
+    fn the_table_says_what_went_wrong() {
+        let mut outcome = outcome(Point::default());
         assert!(outcome.table().contains("no gap"));
         outcome.violation_count = 1;
         outcome.violations.push("gap: ...".to_owned());

@@ -1,7 +1,11 @@
 //! Latencies and counts, by interval and in all.
 
+use std::sync::Arc;
+
 use hdrhistogram::Histogram;
 use serde::Serialize;
+
+use super::standstill::Stops;
 
 /// The longest latency that is told apart, in µs: an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
@@ -13,10 +17,17 @@ const DIGITS: u8 = 3;
 /// In an open loop each is measured from the time at which the event was *due*, whenever it could be
 /// sent: a server that stalls delays all that became due meanwhile, and each of them counts. That is what
 /// the correction of coordinated omission estimates; here it is measured.
+///
+/// Those that were under way while the machine stood still are kept a second time: the distribution without
+/// them is all less these. So the many that were not cost a comparison.
 #[derive(Debug)]
 pub struct Meter {
     interval: Histogram<u64>,
     total: Histogram<u64>,
+    /// Those of interval and total that a stop of the machine overlaps.
+    stopped: Histogram<u64>,
+    /// `None` if nobody watches the machine.
+    stops: Option<Arc<Stops>>,
     interval_count: u64,
     total_count: u64,
     /// What was due before is counted, its latency is not: the warm-up.
@@ -28,6 +39,8 @@ impl Default for Meter {
         Meter {
             interval: histogram(),
             total: histogram(),
+            stopped: histogram(),
+            stops: None,
             interval_count: 0,
             total_count: 0,
             from_ns: 0,
@@ -40,10 +53,16 @@ fn histogram() -> Histogram<u64> {
 }
 
 impl Meter {
+    /// Tells apart from now on what these stops overlap.
+    pub fn tell_apart(&mut self, stops: Arc<Stops>) {
+        self.stops = Some(stops);
+    }
+
     /// Forgets everything, and the latencies of all that is due before `from_ns`.
     pub fn reset(&mut self, from_ns: u64) {
         self.interval.reset();
         self.total.reset();
+        self.stopped.reset();
         (self.interval_count, self.total_count, self.from_ns) = (0, 0, from_ns);
     }
 
@@ -52,7 +71,11 @@ impl Meter {
     pub fn record(&mut self, due_ns: u64, now_ns: u64) {
         self.interval_count += 1;
         if due_ns >= self.from_ns {
-            self.interval.saturating_record(now_ns.saturating_sub(due_ns) / 1000);
+            let latency_us = now_ns.saturating_sub(due_ns) / 1000;
+            self.interval.saturating_record(latency_us);
+            if self.stops.as_ref().is_some_and(|stops| stops.overlap(due_ns, now_ns)) {
+                self.stopped.saturating_record(latency_us);
+            }
         }
     }
 
@@ -78,7 +101,16 @@ impl Meter {
     /// The latencies since the last reset, `None` if there are none. Ends the interval.
     pub fn latency(&mut self) -> Option<Latency> {
         self.end_interval();
-        (!self.total.is_empty()).then(|| Latency::new(&self.total))
+        if self.total.is_empty() {
+            return None;
+        }
+        let mut latency = Latency::new(&self.total);
+        if self.stops.is_some() {
+            let mut rest = self.total.clone();
+            rest.subtract(&self.stopped).expect("these are among all");
+            latency.apart_from_stops = Some(ApartFromStops::new(&rest));
+        }
+        Some(latency)
     }
 }
 
@@ -112,6 +144,39 @@ pub struct Latency {
     pub max_ms: f64,
     /// (percent, ms) for the plot: denser towards the slowest.
     pub percentiles: Vec<(f64, f64)>,
+    /// The same of those that were not under way while the machine stood still; `None` if nobody watched it.
+    pub apart_from_stops: Option<ApartFromStops>,
+}
+
+/// A distribution of the latencies that no stop of the machine overlaps, in ms; zeroes if there are none.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ApartFromStops {
+    /// How many there are.
+    pub count: u64,
+    /// The median.
+    pub p50_ms: f64,
+    /// 90 in 100 took at most this long.
+    pub p90_ms: f64,
+    /// 99 in 100.
+    pub p99_ms: f64,
+    /// 999 in 1000.
+    pub p999_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+}
+
+impl ApartFromStops {
+    fn new(histogram: &Histogram<u64>) -> ApartFromStops {
+        let at = |quantile: f64| milliseconds(histogram.value_at_quantile(quantile));
+        ApartFromStops {
+            count: histogram.len(),
+            p50_ms: at(0.5),
+            p90_ms: at(0.9),
+            p99_ms: at(0.99),
+            p999_ms: at(0.999),
+            max_ms: milliseconds(histogram.max()),
+        }
+    }
 }
 
 impl Latency {
@@ -136,6 +201,7 @@ impl Latency {
             p999_ms: at(0.999),
             max_ms: milliseconds(histogram.max()),
             percentiles,
+            apart_from_stops: None,
         }
     }
 }
@@ -152,6 +218,7 @@ pub fn as_f64(count: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::standstill::Stop;
     use super::*;
 
     #[test]
@@ -172,6 +239,40 @@ mod tests {
         assert!((latency.max_ms - 100.0).abs() < 0.1, "{latency:?}");
         let slowest = latency.percentiles.last().unwrap();
         assert!((slowest.0 - 99.0).abs() < 1e-9 && slowest.1 > 99.0, "{slowest:?}");
+    }
+
+    #[test]
+    fn what_was_under_way_in_a_stop_is_told_apart_and_stays_in_all() {
+        let (ms, stops) = (1_000_000, Arc::<Stops>::default());
+        let mut meter = Meter::default();
+        meter.record(0, ms);
+        assert_eq!(meter.latency().unwrap().apart_from_stops, None, "nobody watches");
+        meter.tell_apart(stops.clone());
+        meter.reset(ms);
+        stops.note(Stop { begin_ns: 10 * ms, end_ns: 30 * ms });
+        for at in 0..98 {
+            meter.record(30 * ms + at, 32 * ms + at);
+        }
+        meter.end_interval();
+        // In the warm-up, before the stop, across it, at its end, and slow for a reason of its own.
+        meter.record(0, 31 * ms);
+        meter.record(8 * ms, 9 * ms);
+        meter.record(9 * ms, 31 * ms);
+        meter.record(29 * ms, 33 * ms);
+        meter.record(31 * ms, 39 * ms);
+        let latency = meter.latency().unwrap();
+        let apart = latency.apart_from_stops.unwrap();
+        assert_eq!((latency.count, apart.count), (102, 100));
+        assert!((latency.max_ms - 22.0).abs() < 0.1, "{latency:?}");
+        assert!((apart.max_ms - 8.0).abs() < 0.1 && (apart.p99_ms - 2.0).abs() < 0.1, "{apart:?}");
+        assert_eq!(meter.latency().unwrap().apart_from_stops, Some(apart), "it may be asked again");
+        let json = serde_json::to_value(&latency).unwrap();
+        assert_eq!(json["apart_from_stops"]["count"], 100, "{json}");
+
+        meter.reset(0);
+        meter.record(20 * ms, 40 * ms);
+        let apart = meter.latency().unwrap().apart_from_stops.unwrap();
+        assert_eq!((apart.count, apart.max_ms), (0, 0.0), "nothing is left");
     }
 
     #[test]

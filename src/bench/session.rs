@@ -11,6 +11,7 @@ use super::{
     process::{Usage, usage},
     progress::Progress,
     record::as_f64,
+    standstill::{Mark, Watch},
     target::{From, Target},
 };
 
@@ -25,6 +26,8 @@ pub struct Session<'t, T: Target> {
     pub options: &'t Options,
     target: &'t T,
     progress: Progress,
+    /// `None` where it is not wanted or not permitted.
+    watch: Option<Watch>,
     processes: Vec<u32>,
     publishers: u32,
     /// Before anything was connected.
@@ -49,9 +52,16 @@ impl<'t, T: Target> Session<'t, T> {
     ) -> Result<Session<'t, T>, BenchError> {
         target.prepare()?;
         let count = |number: u32| usize::try_from(number).expect("usize has at least 32 bits");
-        let engine =
+        let mut engine =
             Engine::new(target, options.payload_bytes, count(subscribers), count(publishers))?;
         let processes = target.processes();
+        let watch = options.watch.then(|| Watch::start(&processes)).and_then(|watch| {
+            watch.inspect_err(|error| tracing::debug!(%error, "nobody watches the machine")).ok()
+        });
+        if let Some(watch) = &watch {
+            engine.acks.tell_apart(watch.stops().clone());
+            engine.seen.receipts.tell_apart(watch.stops().clone());
+        }
         let start = usage(&processes).unwrap_or_default();
         let now = now_ns();
         Ok(Session {
@@ -59,6 +69,7 @@ impl<'t, T: Target> Session<'t, T> {
             options,
             target,
             progress: if options.progress { Progress::to_stderr() } else { Progress::Silent },
+            watch,
             processes,
             publishers,
             start,
@@ -259,7 +270,8 @@ impl<'t, T: Target> Session<'t, T> {
         self.resident_kib_max = 0;
         let begin = self.look();
         let received_bytes = self.engine.received_bytes;
-        Measured { begin_ns: now, begin, received_bytes, client_cpu_s: client_cpu_s() }
+        let stops = self.watch.as_ref().map(|watch| watch.stops().mark()).unwrap_or_default();
+        Measured { begin_ns: now, begin, received_bytes, client_cpu_s: client_cpu_s(), stops }
     }
 
     /// Counts what happened since `measured`. Latencies are still missing: what was sent is to arrive
@@ -287,6 +299,7 @@ impl<'t, T: Target> Session<'t, T> {
             wire_bytes_per_delivery: (deliveries > 0).then(|| {
                 as_f64(self.engine.received_bytes - measured.received_bytes) / as_f64(deliveries)
             }),
+            stops: self.watch.as_ref().map(|watch| watch.stops().since(measured.stops)),
             client_cpu_cores: (client_cpu_s() - measured.client_cpu_s) / seconds,
             server: (!self.processes.is_empty()).then(|| ServerUse {
                 cpu_cores: cpu_s / seconds,
@@ -385,6 +398,8 @@ pub struct Measured {
     received_bytes: u64,
     /// What we had used.
     client_cpu_s: f64,
+    /// How the machine had stood still.
+    stops: Mark,
 }
 
 /// CPU time of this process.

@@ -98,6 +98,9 @@ pub struct CommonArguments {
     /// Further arguments of `serve`, such as '--sync never'
     #[arg(long, value_name = "ARGUMENTS", allow_hyphen_values = true, conflicts_with = "url")]
     server_args: Option<String>,
+    /// Does not watch whether the machine stands still, which wakes its cores a thousand times a second
+    #[arg(long)]
+    unwatched: bool,
     /// Prints JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -205,6 +208,7 @@ impl CommonArguments {
             connecting_max: usize::try_from(self.connecting).expect("at most 4096"),
             patience: self.patience,
             progress: true,
+            watch: !self.unwatched,
             stop,
         })
     }
