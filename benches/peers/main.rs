@@ -16,6 +16,7 @@ use strandline::bench::{
     fan_out::{self, FanOut},
     options::{Options, Rate},
     outcome::Outcome,
+    record::{Latency, as_f64},
     replay::{self, Replay},
     strandline::{Strandline, Transport},
     target::Target,
@@ -261,6 +262,11 @@ fn row(outcome: &Outcome) -> Value {
         put("deliveries_per_s", some(point.deliveries_per_s));
         put("ack_p50_ms", point.ack.as_ref().map(|latency| latency.p50_ms));
         put("ack_p99_ms", point.ack.as_ref().map(|latency| latency.p99_ms));
+        let apart = |latency: &Option<Latency>| Some(latency.as_ref()?.apart_from_stops?.p99_ms);
+        put("ack_p99_apart_ms", apart(&point.ack));
+        put("p99_apart_ms", apart(&point.receipt));
+        put("stops", point.stops.map(|stops| as_f64(stops.count)));
+        put("stopped_ms_per_s", point.stops.map(|stops| stops.total_ms / point.seconds));
         put("p50_ms", point.receipt.as_ref().map(|latency| latency.p50_ms));
         put("p99_ms", point.receipt.as_ref().map(|latency| latency.p99_ms));
         put("max_ms", point.receipt.as_ref().map(|latency| latency.max_ms));

@@ -35,6 +35,10 @@ class Column:
 RATE = Column("acks_per_s", "acknowledged/s", best=max, spread=True)
 ACK_P50 = Column("ack_p50_ms", "p50 ms", "{:.2f}", best=min)
 ACK_P99 = Column("ack_p99_ms", "p99 ms", "{:.2f}", best=min, spread=True)
+# What was under way while the host had stopped a core is left out.
+ACK_P99_RUNNING = Column("ack_p99_apart_ms", "p99 ms while the machine ran", "{:.2f}", best=min, spread=True)
+LATENCY_P99_RUNNING = Column("p99_apart_ms", ACK_P99_RUNNING.heading, "{:.2f}", best=min, spread=True)
+STOPPED = Column("stopped_ms_per_s", "", "{:.0f}")
 CPU_EACH = Column("cpu_us_each", "CPU each µs", "{:.1f}", best=min)
 RESIDENT = Column("resident_mib", "memory MiB", best=min)
 DELIVERIES = Column("deliveries_per_s", "deliveries/s", best=max, spread=True)
@@ -47,17 +51,18 @@ READ = Column("deliveries_per_s", "events/s in all", best=max, spread=True)
 CLIENT = Column("load_cores", "load, cores", "{:.2f}")
 
 COLUMNS = {
-    "append": [RATE, ACK_P50, ACK_P99, CPU_EACH, RESIDENT, CLIENT],
-    "fanout": [LATENCY_P50, LATENCY_P99, CPU_DELIVERY, OTHER_ACK_P99, RESIDENT],
-    "unthrottled": [DELIVERIES, LATENCY_P99, CPU_DELIVERY, Column("acks_per_s", "acknowledged/s", best=max), RESIDENT, CLIENT],
-    "many": [LATENCY_P50, LATENCY_P99, CPU_DELIVERY, OTHER_ACK_P99, RESIDENT],
+    "append": [RATE, ACK_P50, ACK_P99, ACK_P99_RUNNING, CPU_EACH, RESIDENT, CLIENT],
+    "fanout": [LATENCY_P50, LATENCY_P99, LATENCY_P99_RUNNING, CPU_DELIVERY, OTHER_ACK_P99, RESIDENT],
+    "unthrottled": [DELIVERIES, LATENCY_P99, LATENCY_P99_RUNNING, CPU_DELIVERY, Column("acks_per_s", "acknowledged/s", best=max), RESIDENT, CLIENT],
+    "many": [LATENCY_P50, LATENCY_P99, LATENCY_P99_RUNNING, CPU_DELIVERY, OTHER_ACK_P99, RESIDENT],
     "replay": [READ, Column("cpu_us_delivery", "CPU an event µs", "{:.2f}", best=min), RESIDENT],
 }
 
 
 def table(load: str, groups: dict[str, dict[str, list[dict]]]) -> str:
     """Markdown of {group: {server: its rows}}."""
-    columns = COLUMNS[load]
+    stood = any(row.get("stops") for servers in groups.values() for rows in servers.values() for row in rows)
+    columns = [column for column in COLUMNS[load] if stood or column not in (ACK_P99_RUNNING, LATENCY_P99_RUNNING)]
     lines = ["| | | " + " | ".join(column.heading for column in columns) + " |", "|---|---|" + "---|" * len(columns)]
     notes = []
     for group, servers in groups.items():
@@ -77,7 +82,18 @@ def table(load: str, groups: dict[str, dict[str, list[dict]]]) -> str:
             cells = [column.text(rows, name in whole and column.median(rows) == best[column] and best[column] is not None) for column in columns]
             lines.append(f"| {label} | {name}{mark} | " + " | ".join(cells) + " |")
             label = ""
-    return "\n".join(lines + ([""] + notes if notes else []))
+    said = ["", standstill(groups)] if stood else []
+    return "\n".join(lines + ([""] + notes if notes else []) + said)
+
+
+def standstill(groups: dict[str, dict[str, list[dict]]]) -> str:
+    """One sentence: how long the machine stood still for each server."""
+    each = []
+    for group, servers in groups.items():
+        watched = [f"{name} {STOPPED.text(rows, False)}" for name, rows in servers.items() if STOPPED.values(rows)]
+        if watched:
+            each.append(f"{group}: {', '.join(watched)}")
+    return f"The machine stood still for so many ms of a second, in the median: {'; '.join(each)}."
 
 
 def disk_table(results: dict[str, list[dict]]) -> str:
