@@ -109,6 +109,9 @@ struct Time {
     seconds: f64,
     #[arg(long, default_value_t = 1.0)]
     warm_up_seconds: f64,
+    /// Tells latencies also without what was under way while the machine stood still
+    #[arg(long)]
+    watch_stops: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -242,6 +245,7 @@ impl Time {
         Options {
             seconds: Duration::from_secs_f64(self.seconds),
             warmup: Duration::from_secs_f64(self.warm_up_seconds),
+            watch_stops: self.watch_stops,
             ..options
         }
     }

@@ -2,7 +2,7 @@
 """Strandline beside what else there is: the same load for each, on the same core in turn, and docs/PERFORMANCE.md's tables.
 
     benches/peers/run.py [append] [disk] [fanout] [unthrottled] [many] [replay] [all]
-                         [--rounds 3] [--seconds 5] [--only NAME,NAME] [--dry]
+                         [--rounds 3] [--seconds 5] [--only NAME,NAME] [--watch-stops] [--dry]
 
     append        durable appends: 1 to 256 publishers with one request in flight, and 64 with eight
     disk          NDJSON streams, and fio beside them
@@ -48,9 +48,9 @@ WARM_UP_S = 0.5
 GRACE_S = 25
 
 
-def loads(seconds: float) -> dict:
+def loads(seconds: float, watch_stops: bool) -> dict:
     """{load: {group: (arguments of the client, who takes part)}}"""
-    timed = ["--seconds", seconds, "--warm-up-seconds", WARM_UP_S]
+    timed = ["--seconds", seconds, "--warm-up-seconds", WARM_UP_S, *(["--watch-stops"] if watch_stops else [])]
     durable = [STRANDLINE, DURABLE_STREAMS, REDIS_STREAMS, JETSTREAM]
     append = {}
     for publishers in (1, 16, 64, 256):
@@ -110,7 +110,8 @@ def run(client: str, arguments: list, start, speaks: str, seconds: float) -> dic
 
 def command_line(load: str, options) -> str:
     only = f" --only {options.only}" if options.only else ""
-    return f"benches/peers/run.py {load} --rounds {options.rounds} --seconds {options.seconds:g}{only}"
+    watched = " --watch-stops" if options.watch_stops else ""
+    return f"benches/peers/run.py {load} --rounds {options.rounds} --seconds {options.seconds:g}{only}{watched}"
 
 
 def describe(load: str, options, groups: dict) -> str:
@@ -120,11 +121,12 @@ def describe(load: str, options, groups: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [*loads(1), "disk"]
+    names = [*loads(1, watch_stops=False), "disk"]
     parser.add_argument("loads", nargs="*", choices=[*names, "all"], default=["all"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--only", help="comma separated: how the load speaks (strandline, durable-streams, redis-streams, redis-pubsub, nats-core, nats-ordered, nchan)")
+    parser.add_argument("--watch-stops", action="store_true", help="latencies also without what was under way while the machine stood still; needs the right to real-time threads")
     parser.add_argument("--dry", action="store_true", help="print the tables, leave docs/PERFORMANCE.md alone")
     options = parser.parse_args()
     wanted = [name for name in names if "all" in options.loads or name in options.loads]
@@ -144,9 +146,9 @@ def main() -> None:
             results[load] = disk.measure(options.rounds, options.seconds, progress)
             text = f"`{command_line(load, options)}`, median (lowest to highest) of {options.rounds} rounds:\n\n{tables.disk_table(results[load])}"
         else:
-            groups = {group: {name: [] for name, _, speaks in who if not only or speaks in only} for group, (_, who) in loads(options.seconds)[load].items()}
+            groups = {group: {name: [] for name, _, speaks in who if not only or speaks in only} for group, (_, who) in loads(options.seconds, options.watch_stops)[load].items()}
             for at in range(options.rounds):
-                for group, (arguments, who) in loads(options.seconds)[load].items():
+                for group, (arguments, who) in loads(options.seconds, options.watch_stops)[load].items():
                     for name, start, speaks in who:
                         if only and speaks not in only:
                             continue

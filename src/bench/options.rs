@@ -25,8 +25,8 @@ pub struct Options {
     pub patience: Duration,
     /// Whether progress goes to standard error.
     pub progress: bool,
-    /// Whether stops of the machine are watched, where that is permitted.
-    pub watch: bool,
+    /// Whether stops of the machine are watched: where that cannot be, there is no run.
+    pub watch_stops: bool,
     /// Once it is set the run ends, without an outcome.
     pub stop: Arc<AtomicBool>,
 }
@@ -41,7 +41,7 @@ impl Default for Options {
             connecting_max: 500,
             patience: Duration::from_secs(10),
             progress: false,
-            watch: true,
+            watch_stops: false,
             stop: Arc::default(),
         }
     }

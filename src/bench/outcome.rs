@@ -158,11 +158,9 @@ impl Point {
         rows
     }
 
-    /// How the machine stood still, and what there is apart from that; nothing if it did not.
+    /// How the machine stood still, and what there is apart from that; nothing if it did not, or nobody watched.
     fn standstill(&self) -> Option<String> {
-        let Some(stops) = self.stops else {
-            return Some("not watched".to_owned());
-        };
+        let stops = self.stops?;
         let times = match stops.count {
             // A stop from before may have gone on.
             0 if stops.total_ms == 0.0 => return None,
@@ -326,7 +324,7 @@ mod tests {
         );
         let bare = Point { stops: stops(2, 9.0), ..Point::default() };
         assert_eq!(line(bare).unwrap(), "2 times, 9.00 ms in all");
-        assert_eq!(line(Point::default()).unwrap(), "not watched");
+        assert_eq!(line(Point::default()), None, "nobody watched");
         // All are shown as ever.
         let table = outcome(point(stops(1, 22.0))).table();
         assert!(table.contains("max 22.0 ms"), "{table}");

@@ -55,9 +55,7 @@ impl<'t, T: Target> Session<'t, T> {
         let mut engine =
             Engine::new(target, options.payload_bytes, count(subscribers), count(publishers))?;
         let processes = target.processes();
-        let watch = options.watch.then(|| Watch::start(&processes)).and_then(|watch| {
-            watch.inspect_err(|error| tracing::debug!(%error, "nobody watches the machine")).ok()
-        });
+        let watch = options.watch_stops.then(|| Watch::start(&processes)).transpose()?;
         if let Some(watch) = &watch {
             engine.acks.tell_apart(watch.stops().clone());
             engine.seen.receipts.tell_apart(watch.stops().clone());

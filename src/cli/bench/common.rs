@@ -98,9 +98,10 @@ pub struct CommonArguments {
     /// Further arguments of `serve`, such as '--sync never'
     #[arg(long, value_name = "ARGUMENTS", allow_hyphen_values = true, conflicts_with = "url")]
     server_args: Option<String>,
-    /// Does not watch whether the machine stands still, which wakes its cores a thousand times a second
+    /// Watches whether the machine stands still, as a virtual one may, and tells latencies also without what was
+    /// under way then; wakes its cores a thousand times a second, and needs the right to real-time threads
     #[arg(long)]
-    unwatched: bool,
+    watch_stops: bool,
     /// Prints JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -208,7 +209,7 @@ impl CommonArguments {
             connecting_max: usize::try_from(self.connecting).expect("at most 4096"),
             patience: self.patience,
             progress: true,
-            watch: !self.unwatched,
+            watch_stops: self.watch_stops,
             stop,
         })
     }
