@@ -125,7 +125,7 @@ impl Subscribers {
             let step = {
                 let mut inner = self.inner.borrow_mut();
                 inner.views.hide(&self.log.floors());
-                inner.step(job)
+                inner.step(job, self.log.earliest())
             };
             match step {
                 Step::Over => return,
@@ -184,7 +184,7 @@ impl Subscribers {
                         }
                     }
                     Ok(_) => {}
-                    Err(failure) => inner.fail(job, from, failure, &self.gaps),
+                    Err(failure) => inner.fail(job, from, failure, self.log.earliest(), &self.gaps),
                 }
             }
         }
@@ -197,8 +197,8 @@ impl Subscribers {
 }
 
 impl Inner {
-    /// Sends a subscription that is behind what there is for it.
-    fn step(&mut self, job: Job) -> Step {
+    /// Sends a subscription that is behind what there is for it, from `earliest` on.
+    fn step(&mut self, job: Job, earliest: Offset) -> Step {
         let Job { id, number } = job;
         let Some(slot) = self.slots.get_mut(id) else { return Step::Over };
         if !matches!(slot.phase, Phase::Open) {
@@ -209,7 +209,7 @@ impl Inner {
             _ => return Step::Over,
         }
         let stepped = match slot.prepare() {
-            Ok(true) => self.step_prepared(job),
+            Ok(true) => self.step_prepared(job, earliest),
             Ok(false) => Ok(self.stall(job)),
             Err(error) => Err(error),
         };
@@ -227,7 +227,7 @@ impl Inner {
         Step::Over
     }
 
-    fn step_prepared(&mut self, job: Job) -> io::Result<Step> {
+    fn step_prepared(&mut self, job: Job, earliest: Offset) -> io::Result<Step> {
         let Job { id, number } = job;
         let slot = self.slots.get_mut(id).expect("it was looked at");
         if slot.serve(number, &self.views, self.tick)? != Served::Behind {
@@ -237,6 +237,10 @@ impl Inner {
         }
         let sub = slot.sub_mut(number).expect("it was looked at");
         let (view_id, from) = (sub.view, sub.place.next());
+        if from < earliest {
+            // Its segment may still be there, and pages of it: limits of the log hold for who reads, too.
+            return self.pass_over(job, ResetReason::Expired, earliest).map(Step::Sent);
+        }
         let view = self.views.get(view_id);
         let RingPlace::Behind(ring) = view.ring.place_of(from) else {
             unreachable!("the ring could not serve it");
@@ -303,11 +307,17 @@ impl Inner {
         Ok(Step::Sent(bytes))
     }
 
-    /// The log could not be read from `from` on.
-    fn fail(&mut self, job: Job, from: Offset, failure: ReadError, gaps: &ReportedGaps) {
-        let Job { id, number } = job;
-        let Some(slot) = self.slots.get_mut(id) else { return };
-        let Some(sub) = slot.sub_mut(number) else { return };
+    /// The log, which begins at `earliest`, could not be read from `from` on.
+    fn fail(
+        &mut self,
+        job: Job,
+        from: Offset,
+        failure: ReadError,
+        earliest: Offset,
+        gaps: &ReportedGaps,
+    ) {
+        let slot = self.slots.get_mut(job.id);
+        let Some(sub) = slot.and_then(|slot| slot.sub_mut(job.number)) else { return };
         if sub.place.next() != from || sub.state != SubState::Behind {
             return;
         }
@@ -316,18 +326,29 @@ impl Inner {
                 gaps.report(lost, to, &failure);
                 (ResetReason::Gap, to.max(from))
             }
-            ReadError::Expired { earliest } => (ResetReason::Expired, earliest.max(from)),
+            // The first segment that is left may hold what is gone as well.
+            ReadError::Expired { earliest: left } => {
+                (ResetReason::Expired, left.max(earliest).max(from))
+            }
             ReadError::Io { .. } => {
                 tracing::error!(error = %failure, "a subscriber's part of the log cannot be read");
-                return self.end(id, End::Close(CloseCode::CannotRead));
+                return self.end(job.id, End::Close(CloseCode::CannotRead));
             }
         };
+        if self.pass_over(job, reason, to).is_err() {
+            self.remove(job.id);
+        }
+    }
+
+    /// A subscription goes on at `to`, and is told; returns in how many bytes.
+    fn pass_over(&mut self, job: Job, reason: ResetReason, to: Offset) -> io::Result<usize> {
+        let slot = self.slots.get_mut(job.id).expect("it was looked at");
+        let sub = slot.sub_mut(job.number).expect("it was looked at");
         sub.place.jumped(to);
         sub.has_sent = true;
         let mut text = Vec::new();
         self.views.get(sub.view).render.say(Word::Reset { reason, from: to }, &mut text);
-        if slot.wire.append(&text).is_err() {
-            self.remove(id);
-        }
+        slot.wire.append(&text)?;
+        Ok(text.len())
     }
 }

@@ -1,0 +1,189 @@
+"""API §4, §5 and §7: what happens to readers whom retention passes, in mid-stream and when they come back."""
+
+import http.client
+import json
+import pathlib
+import time
+
+import pytest
+
+from harness import Server
+from wire import Sse, Ws, problem
+
+HISTORY = "/api/v1/events/history"
+JSON = {"Content-Type": "application/json"}
+LINES = {"Content-Type": "application/x-ndjson"}
+
+# More than the sockets of stalled readers hold, in segments of a MiB.
+EVENTS = 6000
+
+
+def fill(server):
+    """Appends events to three topics in turn: the data of each is its offset, and filler behind it."""
+    lines = "".join(f'{{"topic":"t/{at % 3}","content_type":"text/plain","data":"{at:06}{"x" * 970}"}}\n' for at in range(EVENTS))
+    status, _, body = server.request("POST", "/api/v1/events", lines, LINES)
+    assert status == 201, body
+
+
+def log(server):
+    """The log, as it says of itself."""
+    return server.json("GET", "/api/v1/logs/main")[1]
+
+
+def put(server, target, settings):
+    """Sets something."""
+    assert server.request("PUT", target, json.dumps(settings), JSON)[0] == 200
+
+
+def wait_for(condition, seconds=10):
+    """Waits until something is true."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.fixture(params=["1", "2"], ids=["one-shard", "two-shards"])
+def filled(request):
+    """A server whose log has several sealed segments."""
+    with Server("--shards", request.param, "--segment-bytes", "1048576", "--compress-after", "100000") as server:
+        fill(server)
+        yield server
+
+
+def of_sse(stream, last):
+    """All offsets that come up to `last`, and the resets: how many came before, and the event."""
+    seen, resets = [], []
+    while not seen or seen[-1] != last:
+        event = stream.next()
+        if event.get("event") == "connection.reset":
+            resets.append((len(seen), event))
+        else:
+            seen.append(int(event["id"].split(".")[0]))
+    return seen, resets
+
+
+class Slow(Ws):
+    """A WebSocket with subscriptions that have begun, and whose events nobody takes until `up_to`."""
+
+    def __init__(self, server, *topics):
+        super().__init__(server, max_queue=1, ping_interval=None)
+        self.seen, self.resets = {}, []
+        for topic in topics:
+            self.send(type="subscribe", topics=[topic], **{"from": "earliest"})
+        while len(self.seen) < len(topics):
+            self.take()
+
+    def take(self):
+        """Takes one message."""
+        message = self.next()
+        number = message["subscription"]
+        if message["type"] == "subscribed":
+            self.seen[number] = []
+        elif message["type"] == "reset":
+            self.resets.append((len(self.seen[number]), message))
+        elif message["type"] == "event":
+            self.seen[number].append(message["offset"])
+
+    def up_to(self, *last):
+        """Takes what comes up to these offsets, one of each subscription; all offsets seen, and the resets: how many came before, and the message."""
+        while any(self.seen[number][-1:] != [offset] for number, offset in enumerate(last, 1)):
+            self.take()
+        return self.seen, self.resets
+
+
+def test_a_limit_of_the_log_passes_readers_in_mid_stream(filled):
+    """In mid-stream `event: connection.reset` (with `id:`, `reason` `expired`, `from`) says that something was passed over; "readers get nothing older" than `earliest`"""
+    tag, next_page = log(filled)["tag"], filled.json("GET", f"{HISTORY}?topic=t/*&limit=3")[1]["next"]
+    lines = http.client.HTTPConnection("127.0.0.1", filled.port, timeout=10)
+    lines.request("GET", f"{HISTORY}?topic=t/*", headers={"Accept": "application/x-ndjson"})
+    lines = lines.getresponse()
+    with Sse(filled, {"topic": "t/*", "from": "earliest"}) as every, Sse(filled, {"topic": "t/1", "from": 0, "format": "event"}) as one, \
+            Slow(filled, "t/*", "t/2") as ws:
+        every.established(), one.established()
+        last = [filled.append(f"t/{at}", "end") for at in range(3)]
+        # Not where a segment begins: what stands before it in its segment is gone for everybody. Nothing is
+        # appended from now on, which would move it.
+        put(filled, "/api/v1/logs/main", {"retain": {"count": 1500}})
+        wait_for(lambda: log(filled)["earliest"] > EVENTS - 1500)
+        wait_for(lambda: len(list((pathlib.Path(filled.data) / "default/main").glob("*.log"))) < 5)
+        earliest = log(filled)["earliest"]
+        ends = [*range(earliest, EVENTS), *last]
+        mine = {0: ends, **{1 + at: [offset for offset in ends[:-3] if offset % 3 == at] + [last[at]] for at in range(3)}}
+
+        for stream, steps, want in ((every, 1, ends), (one, 3, mine[2])):
+            seen, resets = of_sse(stream, want[-1])
+            (before, reset), = resets
+            assert seen == [*range(steps // 3, steps * before, steps), *want], (before, reset, seen[before:][:3], want[:3])
+            assert reset.json == {"reason": "expired", "from": earliest} and reset["id"] == f"{earliest - 1}.{tag}"
+            # Nothing is passed over, and nothing told, from there on.
+            with Sse(filled, {"topic": "t/*" if stream is every else "t/1"}, {"Last-Event-ID": reset["id"]}) as again:
+                assert again.established()["state"] == "resumed"
+                assert again.next()["id"] == f"{want[0]}.{tag}"
+        seen, resets = ws.up_to(ends[-1], last[2])
+        assert sorted(reset["subscription"] for _, reset in resets) == [1, 2]
+        for before, reset in resets:
+            number = reset["subscription"]
+            steps, want = {1: (1, ends), 2: (3, mine[3])}[number]
+            assert (reset["reason"], reset["from"], reset["cursor"]) == ("expired", earliest, f"{earliest - 1}.{tag}")
+            assert seen[number] == [*range(2 * (steps // 3), steps * before, steps), *want]
+    # A history in lines is cut, without its proper end.
+    with pytest.raises(http.client.IncompleteRead) as cut:
+        lines.read()
+    got = [json.loads(line)["offset"] for line in cut.value.partial.splitlines()]
+    assert got == list(range(len(got))) and len(got) < EVENTS
+    value = problem(filled.request("GET", next_page), "expired", 410)
+    assert (value["earliest"], value["tag"]) == (earliest, tag)
+
+
+def test_who_comes_back_after_retention(filled):
+    """`reset` with `reason` `expired` (retention passed it); a reset continues at `from` if one was given as `earliest`, `latest` or `-N`, else at `earliest`; an offset below `earliest` is 410"""
+    tag = log(filled)["tag"]
+    put(filled, "/api/v1/logs/main", {"retain": {"count": 1500}})
+    wait_for(lambda: log(filled)["earliest"] > EVENTS - 1500)
+    earliest = log(filled)["earliest"]
+    first, end = f"{earliest:06}", EVENTS
+    for start, data in ((None, first), ("earliest", first), ("7", first), ("-2", f"{end - 2:06}")):
+        asks = {"topic": "t/*", "lastEventId": f"3.{tag}"} | ({"from": start} if start else {})
+        with Sse(filled, asks) as stream:
+            hello = stream.established()
+            assert (hello["state"], hello["reason"], hello["earliest"]) == ("reset", "expired", earliest), hello
+            assert hello["id"] == f"{hello['from'] - 1}.{tag}"
+            assert stream.next()["data"][:6] == data, start
+    with Sse(filled, {"topic": "t/*", "from": 3}) as stream:
+        assert stream.established()["reason"] == "expired", "`from=<offset>` counts as the cursor before it"
+    with Ws(filled) as ws:
+        for number, (cursor, state) in enumerate(((f"-1.{tag}", "reset"), (f"{earliest - 2}.{tag}", "reset"), (f"{earliest - 1}.{tag}", "resumed")), 1):
+            ws.send(type="subscribe", id=number, topics=["t/*"], last_event_id=cursor)
+            subscribed = ws.next_of("subscribed")
+            assert (subscribed["state"], subscribed.get("reason"), subscribed["from"]) == (state, "expired" if state == "reset" else None, earliest)
+            ws.send(type="unsubscribe", id=number, subscription=subscribed["subscription"])
+            ws.next_of("unsubscribed")
+    for query in ("from=0", f"from={earliest - 1}", "last_event_id=3", f"last_event_id={earliest - 2}.{tag}", f"last_event_id=-1.{tag}"):
+        value = problem(filled.request("GET", f"{HISTORY}?{query}"), "expired", 410)
+        assert value["earliest"] == earliest
+    for query in ("", "from=earliest", f"from={earliest}", f"last_event_id={earliest - 1}.{tag}", "since=2001-01-01T00:00:00Z"):
+        status, page = filled.json("GET", f"{HISTORY}?limit=1&{query}")
+        assert status == 200 and page["events"][0]["offset"] == earliest == page["earliest"], query
+    assert filled.request("HEAD", HISTORY)[1]["Log-Earliest"] == str(earliest)
+    with Sse(filled, {"topic": "t/*", "lastEventId": f"3.{tag}", "from": "latest"}) as stream:
+        hello = stream.established()
+        new = filled.append("t/0", "new")
+        assert (hello["state"], hello["reason"], hello["from"]) == ("reset", "expired", new) and stream.next()["data"] == "new"
+
+
+@pytest.mark.parametrize("take", ["delete", "trim"])
+def test_a_slow_websocket_is_told_of_what_was_deleted(filled, take):
+    """<- {"type":"reset","subscription":2,"reason":.. "deleted"}: to each that lacks some of it, and once"""
+    with Slow(filled, "t/*", "t/1", "t/2") as ws:
+        if take == "delete":
+            assert filled.request("DELETE", "/api/v1/topics/t/1")[0] == 204
+        else:
+            assert filled.request("POST", f"/api/v1/topics/t/1/trim?before={EVENTS}")[0] == 200
+        ends = [filled.append(f"t/{at}", "end") for at in range(3)]
+        seen, resets = ws.up_to(ends[2], ends[1], ends[2])
+    told = [reset["subscription"] for _, reset in resets if reset["reason"] == "deleted"]
+    assert sorted(told) == [1, 2] and len(resets) == 2, resets
+    for offsets in seen.values():
+        assert offsets == sorted(set(offsets))
+    assert len(seen[2]) < EVENTS // 3 and [offset for offset in seen[1] if offset % 3 == 0 and offset < EVENTS] == list(range(0, EVENTS, 3))
