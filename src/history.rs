@@ -115,9 +115,19 @@ async fn page_body(
 ) -> Result<Vec<u8>, Problem> {
     let mut asked = resolve(live, &request).await?;
     asked.limit = asked.limit.or(Some(HistoryRequest::LIMIT_DEFAULT));
-    let mut body = Vec::from(&b"{\"events\":["[..]);
-    let wanted = Wanted::new(request.topics, request.types).filtered(request.filter);
-    let end = fill(live, wanted, &asked, &mut body).await?;
+    let is_from_earliest = is_from_earliest(&request);
+    let wanted = Rc::new(Wanted::new(request.topics, request.types).filtered(request.filter));
+    let (mut body, end) = loop {
+        let mut body = Vec::from(&b"{\"events\":["[..]);
+        match fill(live, &wanted, &asked, &mut body).await {
+            Ok(end) => break (body, end),
+            // It was the earliest when it was asked for: it is no longer.
+            Err(ReadError::Expired { earliest }) if is_from_earliest => {
+                asked.range.start = earliest.min(asked.range.end);
+            }
+            Err(error) => return Err(Problem::from(&error)),
+        }
+    };
     body.push(b']');
     if let Some(gap) = &end.gap {
         write::name(&mut body, "gap");
@@ -162,13 +172,13 @@ fn push_range(out: &mut Vec<u8>, range: &Range<Offset>) {
 /// Puts the events of a page into `body`.
 async fn fill(
     live: &Rc<LiveLog>,
-    wanted: Wanted,
+    wanted: &Rc<Wanted>,
     asked: &Asked,
     body: &mut Vec<u8>,
-) -> Result<PageEnd, Problem> {
+) -> Result<PageEnd, ReadError> {
     let turn = live.turns().wait().await.expect("turns outlive their waiters");
     let log = live.log().clone();
-    let mut walk = WholeLog::new(log, Rc::new(wanted), asked.range.clone(), asked.order);
+    let mut walk = WholeLog::new(log, wanted.clone(), asked.range.clone(), asked.order);
     let mut time = TimeText::default();
     let (mut count, mut skip) = (0, asked.skip);
     let start_bytes = body.len();
@@ -187,7 +197,7 @@ async fn fill(
                 let considered = if asked.order == Order::Ascending { gap.start } else { gap.end };
                 return Ok(PageEnd { considered, skip, gap: Some(gap) });
             }
-            Err(error) => return Err(Problem::from(&error)),
+            Err(error) => return Err(error),
         };
         for event in hits.events().filter(|event| walk.wanted().takes(event)) {
             if skip > 0 {
@@ -244,6 +254,7 @@ pub async fn lines(
     if send(out).await.is_err() {
         return false;
     }
+    let (mut is_begun, skip) = (!is_from_earliest(&request), asked.skip);
     let wanted = Rc::new(Wanted::new(request.topics, request.types).filtered(request.filter));
     let mut rest = Lines {
         live,
@@ -263,8 +274,14 @@ pub async fn lines(
         if !out.is_empty() && send(out).await.is_err() {
             return false;
         }
+        is_begun |= !lines.is_empty() || rest.skip < skip;
         if let Err(error) = filled {
             match error {
+                // It was the earliest when it was asked for, and nothing of it has been counted yet.
+                ReadError::Expired { earliest } if !is_begun => {
+                    rest.range.start = earliest.min(rest.range.end);
+                    continue;
+                }
                 ReadError::Gap { from, to, .. } => rest.live.gaps().report(from, to, &error),
                 _ => tracing::warn!(%error, "a history is cut where the log cannot be read"),
             }
@@ -293,6 +310,11 @@ impl Lines {
     /// Puts about [`LINES_BYTES`] of lines into `out`. The turn is given back and every frame let go of
     /// before these are sent: a reader that takes nothing for hours holds them alone.
     async fn fill(&mut self, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        let earliest = self.live.log().earliest();
+        if self.order == Order::Ascending && self.range.start < earliest {
+            // Its segment may still be there: limits of the log hold for who is slow, too.
+            return Err(ReadError::Expired { earliest });
+        }
         let turn = self.live.turns().wait().await.expect("turns outlive their waiters");
         let log = self.live.log().clone();
         let mut walk = WholeLog::new(log, self.wanted.clone(), self.range.clone(), self.order);
@@ -326,6 +348,11 @@ async fn next_hits(
 ) -> Result<Option<strandline_storage::reader::Hits>, ReadError> {
     turn.end_slice_if_over().await;
     walk.next().await
+}
+
+/// Whether a request takes what there is, wherever that begins by now: a time clamps.
+fn is_from_earliest(request: &HistoryRequest) -> bool {
+    request.cursor.is_none() && request.from.is_none()
 }
 
 /// Which offsets a request is about.

@@ -3,6 +3,7 @@
 import http.client
 import json
 import pathlib
+import threading
 import time
 
 import pytest
@@ -170,6 +171,38 @@ def test_who_comes_back_after_retention(filled):
         hello = stream.established()
         new = filled.append("t/0", "new")
         assert (hello["state"], hello["reason"], hello["from"]) == ("reset", "expired", new) and stream.next()["data"] == "new"
+
+
+def test_the_earliest_is_there_while_it_moves():
+    """`from` (`earliest`, the default, ..): never 410, nor cut before its first line, however fast segments go"""
+    with Server("--shards", "2", "--segment-bytes", "1048576", "--compress-after", "100000") as server:
+        for _ in range(2):
+            fill(server)
+        refused, is_over = [], threading.Event()
+
+        def ask():
+            while not is_over.is_set():
+                for query in ("", "?from=earliest", "?since=2001-01-01T00:00:00Z"):
+                    status, page = server.json("GET", HISTORY + query)
+                    if status != 200:
+                        refused.append((query, page))
+                try:
+                    server.request("GET", HISTORY, headers={"Accept": "application/x-ndjson"})
+                except http.client.IncompleteRead as cut:
+                    refused.extend([cut] if not cut.partial else [])
+
+        for topic in range(3):
+            assert server.request("DELETE", f"/api/v1/topics/t/{topic}")[0] == 204
+        asking = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in asking:
+            thread.start()
+        try:
+            wait_for(lambda: log(server)["earliest"] > 2 * EVENTS - 2000, 20)
+        finally:
+            is_over.set()
+            for thread in asking:
+                thread.join()
+        assert not refused, (len(refused), refused[0])
 
 
 @pytest.mark.parametrize("take", ["delete", "trim"])
