@@ -286,7 +286,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// So much below the prepared end is left to control events, which free space on a full disk.
-    fn control_room_bytes(&self) -> u64 {
+    pub(super) fn control_room_bytes(&self) -> u64 {
         let align_bytes = FRAME_ALIGN_BYTES as u64;
         let room_bytes = CONTROL_ROOM_BYTES.min(self.config.reserve_bytes);
         room_bytes.min(self.segment_bytes() / 16 / align_bytes * align_bytes)

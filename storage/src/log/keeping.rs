@@ -34,6 +34,8 @@ const EXPIRY_TOPICS: u32 = 200;
 const EXPIRY_PATTERNS: usize = 100;
 /// and the next ones so much later.
 const EXPIRY_MS: u64 = 20;
+/// A full disk has room for a deletion of so many, whatever their names.
+const EXPIRY_TOPICS_FULL: usize = 16;
 /// An idle segment that holds only events that are gone is ended once it has so many bytes.
 const ENDED_BYTES_MIN: u64 = 1 << 20;
 
@@ -163,7 +165,7 @@ impl<D: Disk> Log<D> {
 
     /// Deletes topics that are over: some are looked at each time, so that this takes no millisecond.
     fn end_topics(&mut self, now: Now) {
-        if !self.state.rules.have_expiry() || self.jobs.disk_full {
+        if !self.state.rules.have_expiry() || !self.has_room_for_expiry() {
             return;
         }
         // Not the wall clock: one that leaps would end everything.
@@ -182,10 +184,20 @@ impl<D: Disk> Log<D> {
         }
         // A topic that has an event on its way is not idle.
         topics.retain(|topic| self.last_of(topic) == self.topics.last_ever(topic));
+        if self.jobs.disk_full {
+            topics.truncate(EXPIRY_TOPICS_FULL);
+        }
         if !topics.is_empty() {
             // Refused, they are found again.
             let _ = self.append_control(&Control::Deleted(TopicsDeleted::of(topics)), now);
         }
+    }
+
+    /// Where all that limits a log is how old its topics may become, this is what frees a full disk. Half of the
+    /// room for that is left to those who delete something by hand.
+    fn has_room_for_expiry(&self) -> bool {
+        let half_bytes = usize::try_from(self.control_room_bytes() / 2).unwrap_or(usize::MAX);
+        !self.jobs.disk_full || self.has_control_room(half_bytes)
     }
 
     /// The frame of the unsealed part in which, or behind which, the first event of `oldest_ms` or

@@ -118,11 +118,18 @@ fn a_full_disk_refuses_what_has_no_room_and_the_log_still_ends() {
 /// A `DELETE`, a trim, retention and compaction work on a full disk, and appends go on by themselves.
 #[test]
 fn a_full_disk_takes_what_frees_it_and_goes_on() {
-    for case in 0..3 {
+    for case in 0..4 {
         let disk = SimDisk::new(case);
         disk.limit_space(Some(600 << 10));
         let (mut log, _) = open_with(&disk, LogConfig { reserve_bytes: 48 << 10, ..tiny() });
         let mut appended = 0;
+        if case == 3 {
+            // What is over goes by itself.
+            let expire = crate::settings::TopicExpiry { age_s: Some(2), idle_s: None };
+            let settings = crate::settings::TopicSettings { expire, ..Default::default() };
+            let rule = TopicRule { pattern: "gone".into(), settings: Some(settings) };
+            log.append_control(&Control::Topic(rule), now(1)).expect("there is space");
+        }
         let batch = |number: u64| {
             let mut rng = crate::io::sim::rng::SimRng::new(number);
             let noise: String =
@@ -141,11 +148,17 @@ fn a_full_disk_takes_what_frees_it_and_goes_on() {
         assert_eq!(log.append(batch(0), now(3)), Err(AppendError::DiskFull));
         let retain = crate::settings::LogRetention { count: Some(20), ..Default::default() };
         let control = match case {
-            0 => Control::Log(crate::settings::LogSettings { retain }),
-            1 => Control::Deleted(TopicsDeleted::of(vec!["gone".into()])),
-            _ => Control::Trimmed(TopicTrimmed { topic: "gone".into(), before: 2 * appended - 20 }),
+            0 => Some(Control::Log(crate::settings::LogSettings { retain })),
+            1 => Some(Control::Deleted(TopicsDeleted::of(vec!["gone".into()]))),
+            2 => {
+                let before = 2 * appended - 20;
+                Some(Control::Trimmed(TopicTrimmed { topic: "gone".into(), before }))
+            }
+            _ => None,
         };
-        log.append_control(&control, now(3)).expect("control events have room");
+        if let Some(control) = control {
+            log.append_control(&control, now(3)).expect("control events have room");
+        }
         for step in 0..10 {
             log.run_ops(now(3_000 + 3_000 * step));
         }
