@@ -38,6 +38,11 @@ fn push_server(text: &mut MetricsText, shard: &Shard) {
     );
     let requests = metrics.sum(|shard| &shard.requests);
     text.counter("strandline_requests_total", "HTTP requests whose head was understood.", requests);
+    text.counter(
+        "strandline_reported_gaps_total",
+        "Damaged parts of the log that readers passed over and the server's log names.",
+        shard.live().gaps().count() as u64,
+    );
     let streams = metrics.sum(|shard| &shard.streams);
     text.counter("strandline_streams_total", "Event streams and WebSockets begun.", streams);
     text.gauge("strandline_connections", "Connections that are open.", limit.taken() as u64);

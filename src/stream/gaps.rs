@@ -30,6 +30,11 @@ impl ReportedGaps {
         }
     }
 
+    /// How many have been reported.
+    pub fn count(&self) -> usize {
+        self.0.lock().expect("no holder panics").len()
+    }
+
     /// Remembers a gap; returns which one it is, from 1, if it is to be reported. One that lies within
     /// another is that other's: a reader may have begun inside it.
     fn note(&self, gap: Range<Offset>) -> Option<usize> {

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from harness import Server, binary
-from wire import Sse, raw_upgrade, status_of
+from wire import Sse, Ws, raw_upgrade, status_of
 
 SEED = int(os.environ.get("STRANDLINE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
 STRINGS = int(os.environ.get("STRANDLINE_RANDOM_STRINGS", "10000"))
@@ -235,6 +235,49 @@ def test_one_flipped_bit_in_a_sealed_segment():
         page = server.json("GET", page["next"])[1]
         got += [event["data"] for event in page["events"]]
     assert got == seen
+    server.kill()
+    shutil.rmtree(server.data)
+
+
+def test_a_gap_is_said_once_and_to_whom_it_concerns():
+    """`gap` (corruption): a client that resumes from the `id:` of the reset misses nothing, and is not told again"""
+    server, first = sealed()
+    flip(first, first.read_bytes().index(b"000150xxx"))
+    server.arguments = ("--shards", "2")
+    server.start()
+    gap = server.json("GET", "/api/v1/events/history?limit=10000")[1]["gap"]
+    tag = server.json("GET", "/api/v1/logs/main")[1]["tag"]
+    behind = f"{gap['to'] - 1}.{tag}"
+    for cursor in (f"{gap['from'] - 1}.{tag}", f"{gap['to'] - 2}.{tag}"):
+        with Sse(server, {"topic": "t/*"}, {"Last-Event-ID": cursor}) as stream:
+            assert stream.established()["state"] == "resumed"
+            reset = stream.next()
+            assert reset["event"] == "connection.reset" and reset["id"] == behind, reset
+            assert reset.json == {"reason": "gap", "from": gap["to"]}
+            assert [event["id"] for event in stream.take(2)] == [f"{gap['to'] + at}.{tag}" for at in range(2)]
+    with Sse(server, {"topic": "t/*"}, {"Last-Event-ID": behind}) as stream:
+        assert stream.established()["state"] == "resumed" and stream.next()["id"] == f"{gap['to']}.{tag}"
+    with Ws(server) as ws:
+        for topics in (["t/*"], ["t/0"], ["t/1"]):
+            ws.send(type="subscribe", topics=topics, **{"from": 0})
+        seen, resets = {1: [], 2: [], 3: []}, []
+        while seen[1][-1:] != [300] or seen[2][-1:] != [295] or seen[3][-1:] != [296]:
+            message = ws.next()
+            if message["type"] == "event":
+                seen[message["subscription"]].append(message["offset"])
+            elif message["type"] == "reset":
+                resets.append(message)
+        # The index of the segment knows where the events of a topic are: not among those that are lost.
+        assert sorted(reset["subscription"] for reset in resets) == [1, 2]
+        assert all((reset["reason"], reset["from"], reset["cursor"]) == ("gap", gap["to"], behind) for reset in resets)
+        lost = range(gap["from"], gap["to"])
+        assert seen == {1: [at for at in range(301) if at not in lost], 2: [at for at in range(0, 300, 5) if at not in lost], 3: list(range(1, 300, 5))}
+    # Inside the gap a page is empty, and `next` goes on behind it.
+    page = server.json("GET", f"/api/v1/events/history?topic=t/*&from={gap['from']}")[1]
+    assert (page["events"], page["gap"], page["cursor"]) == ([], gap, f"{gap['from'] - 1}.{tag}")
+    assert server.json("GET", page["next"])[1]["events"][0]["offset"] == gap["to"]
+    # "Damage is in the server's log, once, and in `/metrics`"
+    assert b"\nstrandline_reported_gaps_total 1\n" in server.request("GET", "/metrics")[2]
     server.kill()
     shutil.rmtree(server.data)
 
