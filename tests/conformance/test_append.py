@@ -42,6 +42,15 @@ def test_return_minimal(server, topic):
     assert status == 204 and body == b"" and int(headers["Event-Offset"]) >= 0
 
 
+def test_return_minimal_for_many(server, topic):
+    """`Prefer: return=minimal`: 204 and the headers alone; among other preferences too"""
+    array = json.dumps([{"topic": topic}] * 2)
+    for body, kind, target in ((b"1\n2\n", "application/x-ndjson", path(topic)), (array, "application/json", "/api/v1/events")):
+        status, headers, answer = post(server, target, body, Content_Type=kind, Prefer="respond-async, return=minimal; x=1")
+        assert (status, answer) == (204, b"") and int(headers["Event-Offset"]) >= 0
+    assert server.json("GET", f"/api/v1/topics/{topic}")[1]["count"] == 4
+
+
 def test_appends_ignore_accept(server, topic):
     """Appends ignore `Accept`."""
     assert post(server, path(topic), Accept="text/event-stream")[0] == 201
@@ -58,6 +67,8 @@ def test_appends_ignore_accept(server, topic):
     ("text/plain", b"\xff", "text/plain", base64.b64encode(b"\xff").decode()),
     ("image/png", b"abc", "image/png", base64.b64encode(b"abc").decode()),
     ("application/vnd.x+json", b"[1, 2]", "application/vnd.x+json", [1, 2]),
+    ("application/json; charset=utf-8", b"[1]", "application/json", [1]),
+    ("Application/JSON", b"[1]", "application/json", [1]),
 ])
 def test_content_types(server, topic, sent, data, expected_type, member):
     """None, or x-www-form-urlencoded: JSON if it parses, else text/plain if UTF-8, else octet-stream. Text that is not UTF-8 counts as binary, whatever it says."""

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from harness import Server, binary
-from wire import Sse, problem, status_of
+from wire import Sse, Ws, problem, status_of
 
 APPEND = "/api/v1/topics/around/events"
 
@@ -222,6 +222,11 @@ def test_allowed_origins():
         allowed = headers["access-control-allow-headers"].lower()
         assert "event-type" in allowed and "last-event-id" in allowed and "x-unknown" not in allowed
         assert int(headers["access-control-max-age"]) > 0 and "origin" in headers["vary"].lower()
+        for method in ("PUT", "DELETE"):
+            status, headers, _ = server.request("OPTIONS", "/api/v1/topics/around", headers={"Origin": "https://app.example", "Access-Control-Request-Method": method})
+            assert status == 204 and method in headers["access-control-allow-methods"]
+        with Ws(server, headers={"Origin": "https://app.example"}) as ws:
+            assert ws.hello["type"] == "connection.established"
         status, headers, _ = server.request("POST", APPEND, b"x", {"Origin": "https://app.example"})
         assert status == 201 and headers["access-control-allow-origin"] == "https://app.example"
         for name in ("Event-Offset", "Event-Duplicate", "Retry-After", "Log-Earliest", "Log-Durable"):

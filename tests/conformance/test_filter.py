@@ -120,6 +120,16 @@ def test_what_is_beside_the_data(server, topic):
     assert found_at('time == ' + json.dumps(page["events"][0]["time"]))[0] == ""
 
 
+def test_names_with_dots_and_ids(server, topic):
+    """`field`: `id`, or an array of names where a key holds a dot"""
+    server.append(topic, '{"a.b":{"c":1}}', Event_Id=topic)
+    server.append(topic, '{"a":{"b":{"c":1}}}')
+    dotted, plain = {"a.b": {"c": 1}}, {"a": {"b": {"c": 1}}}
+    assert found(server, topic, text='["data", "a.b", "c"] == 1', tree={"field": ["data", "a.b", "c"], "op": "eq", "value": 1}) == [dotted]
+    assert found(server, topic, text="data.a.b.c == 1") == [plain]
+    assert found(server, topic, text=f"id == {json.dumps(topic)}", tree={"field": "id", "op": "in", "value": [topic]}) == [dotted]
+
+
 def test_a_name_twice_counts_by_its_last_value(server, topic):
     """what a filter sees is what JSON.parse makes of the data"""
     fill(server, topic, ['{"a":{"x":1},"a":{"y":2}}'])

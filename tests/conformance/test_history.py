@@ -105,6 +105,21 @@ def test_since_until(server, topic):
     assert data(get(server, topic=topic, since="2999-01-01T00:00:00Z")) == []
 
 
+def test_a_plus_in_a_time(server, topic):
+    """a space in a time counts as `+`: `2026-01-01T00:00:00+00:00` may stand in a query as it is"""
+    fill(server, topic, 1)
+    time.sleep(0.005)
+    server.append(topic, "1")
+    at = get(server, topic=topic)["events"][1]["time"].replace("Z", "+00:00")
+    for spelt in (at, at.replace("+", "%2B"), at.replace("+", "%20")):
+        assert data(server.json("GET", f"{HISTORY}?topic={topic}&since={spelt}")[1]) == [1]
+        with Sse(server, f"topic={topic}&from={spelt}") as stream:
+            stream.established()
+            assert stream.next()["data"] == "1"
+    assert server.json("POST", f"/api/v1/topics/{topic}/trim?before={at}")[0] == 200
+    assert data(get(server, topic=topic)) == [1]
+
+
 def test_types_and_patterns(server, topic):
     """`topic`, `type` as above"""
     server.append(topic + "/a", "1", Event_Type="x")

@@ -280,13 +280,50 @@ def test_2_mib_is_a_message(server, topic):
         assert ws.next()["type"] == "pong"
 
 
-def test_close_is_answered(server):
-    """a close is answered by a close"""
+@pytest.mark.parametrize("payload,answer", [
+    (b"", b""), *((struct.pack(">H", code) + b"why", struct.pack(">H", code)) for code in (1000, 1001, 1011, 3000, 4999)),
+    *((struct.pack(">H", code), struct.pack(">H", 1002)) for code in (0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535)), (b"\x03\xe8\xff", struct.pack(">H", 1007)),
+])
+def test_close_is_answered(server, payload, answer):
+    """a close is answered by a close; a broken protocol closes it with the RFC 6455 code"""
     stream, rest = raw_upgrade(server)
     with stream:
         stream.settimeout(3)
-        stream.sendall(frame(8, struct.pack(">H", 1000)))
-        assert close_code(read_frames(stream, rest)) == 1000
+        stream.sendall(frame(8, payload))
+        assert [got[:2] for opcode, got in read_frames(stream, rest) if opcode == 8] == [answer]
+
+
+def test_pings_of_clients(server):
+    """RFC 6455: a ping is answered with what it says, a pong that nobody asked for is not"""
+    stream, rest = raw_upgrade(server)
+    with stream:
+        stream.settimeout(0.5)
+        stream.sendall(frame(10, b"unasked") + frame(10) + frame(9, b"x" * 125) + frame(9))
+        assert [got for opcode, got in read_frames(stream, rest) if opcode != 1] == [b"x" * 125, b""]
+
+
+def test_a_cursor_in_the_query(server, topic):
+    """`topic`, .. or a cursor in the query opens subscription 1; a `Last-Event-ID` header is one for it, and alone opens none"""
+    offsets = [server.append(topic, str(at)) for at in range(4)]
+    for name in ("lastEventId", "last_event_id", "lastEventID"):
+        with Ws(server, {name: offsets[1]}) as ws:
+            subscribed = ws.next()
+            assert (subscribed["subscription"], subscribed["state"], subscribed["from"]) == (1, "resumed", offsets[1] + 1)
+    header = {"Last-Event-ID": str(offsets[2])}
+    with Ws(server, {"topic": topic}, headers=header) as ws:
+        assert ws.next()["state"] == "resumed" and ws.next()["data"] == 3
+    with Ws(server, headers=header) as ws:
+        assert ws.silent()
+
+
+def test_forms_of_what_is_published(server, topic):
+    """`data`, or `data_base64`; with a `text/*` `content_type`, a string's characters; neither is empty data"""
+    with Ws(server) as ws:
+        for number, event in enumerate(({"data": [1, "2"]}, {"data_base64": "AAE="}, {"data": "a\nb", "content_type": "text/plain"}, {})):
+            assert ws.ask(type="publish", id=number, topic=topic, **event)["type"] == "ack"
+    events = server.json("GET", f"/api/v1/events/history?topic={topic}")[1]["events"]
+    assert [(event["content_type"], event.get("data", event.get("data_base64"))) for event in events] == [
+        ("application/json", [1, "2"]), ("application/octet-stream", "AAE="), ("text/plain", "a\nb"), ("text/plain", "")]
 
 
 @pytest.mark.parametrize("headers", [{"Sec-WebSocket-Version": "12"}, {"Sec-WebSocket-Key": "short"}, {"Sec-WebSocket-Key": ""}])
