@@ -34,6 +34,8 @@ const CLEAR_RETRY_MS: u64 = 10_000;
 pub(super) struct Compaction {
     /// Those that are damaged.
     damaged: HashSet<SegmentName>,
+    /// How often one was found to be.
+    pub(super) damages: u64,
     /// When they were last looked through.
     looked_at: HashMap<SegmentName, Look>,
     /// How far the sealed part reached, and how many rewrites there were, when floors were looked at last.
@@ -114,6 +116,7 @@ impl<D: Disk> Log<D> {
 
     /// A sealed segment turned out to be damaged.
     pub fn note_damage(&mut self, name: SegmentName, reason: String) {
+        self.compaction.damages += 1;
         if self.compaction.damaged.insert(name) {
             self.notices.push(Notice::Damaged { name, reason });
         }

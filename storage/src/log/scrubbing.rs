@@ -24,6 +24,8 @@ pub(super) struct Scrubbing<D: Disk> {
     /// Everything before it has been read.
     done: Offset,
     bytes: u64,
+    /// How often damage had been found when it came to its segment.
+    damages_at_begin: u64,
     /// The snapshots that were found to be damaged when they were read last.
     damaged_snapshots: Vec<PathBuf>,
     totals: ScrubTotals,
@@ -33,7 +35,14 @@ impl<D: Disk> Default for Scrubbing<D> {
     fn default() -> Self {
         let totals = ScrubTotals::default();
         let damaged_snapshots = Vec::new();
-        Scrubbing { place: None, done: Offset::ZERO, bytes: 0, damaged_snapshots, totals }
+        Scrubbing {
+            place: None,
+            done: Offset::ZERO,
+            bytes: 0,
+            damages_at_begin: 0,
+            damaged_snapshots,
+            totals,
+        }
     }
 }
 
@@ -68,6 +77,9 @@ impl<D: Disk> Log<D> {
             },
         };
         self.jobs.scrub = JobState::Running;
+        if from.is_none() {
+            self.scrubbing.damages_at_begin = self.compaction.damages;
+        }
         let begins = from.is_none() && self.scrubbing.done == Offset::ZERO;
         let snapshots = begins.then(|| self.dir.clone());
         Some(Job::Scrub(ScrubJob {
@@ -91,8 +103,14 @@ impl<D: Disk> Log<D> {
         let is_current = self.segments.iter().any(|known| Arc::ptr_eq(known, &segment));
         match damage {
             Some(reason) if is_current => self.note_damage(segment.name(), reason),
-            // Every step since its begin has found nothing, or there would be no such step as this one.
-            None if is_current && next.is_none() => self.note_sound(segment.name()),
+            // Every step since its begin has found nothing, or there would be no such step as this one; and
+            // nobody else has.
+            None if is_current
+                && next.is_none()
+                && self.compaction.damages == self.scrubbing.damages_at_begin =>
+            {
+                self.note_sound(segment.name());
+            }
             _ => {}
         }
         if let Some(damaged) = snapshots {

@@ -457,6 +457,40 @@ fn a_scrub_finds_rot_reports_it_once_and_sees_when_it_is_gone() {
     );
 }
 
+/// Somebody else has found damage where a scrub had been already.
+#[test]
+fn a_scrub_calls_nothing_sound_that_was_found_damaged_meanwhile() {
+    let disk = SimDisk::new(9);
+    let config = LogConfig {
+        segment_bytes: 6 << 20,
+        scrub_interval_s: 100,
+        scrub_bytes_per_s: 1 << 20,
+        ..tiny()
+    };
+    let (mut log, _) = open_with(&disk, config);
+    let data = "x".repeat(50_000);
+    for _ in 0..150 {
+        append(&mut log, &data);
+        log.run_ops(now(2));
+    }
+    let pass_from = |log: &mut Log<SimDisk>, mut now_ms: u64| {
+        let passes = log.scrub_totals().passes;
+        while log.scrub_totals().passes == passes {
+            now_ms += 1_000;
+            log.run_ops(now(now_ms));
+        }
+        now_ms
+    };
+    log.run_ops(now(100_000));
+    assert!((4 << 20..5 << 20).contains(&log.scrub_totals().bytes), "in the middle");
+    let name = log.segments().iter().next().expect("one is sealed").name();
+    log.note_damage(name, "its first half".to_owned());
+    let now_ms = pass_from(&mut log, 100_000);
+    assert_eq!(log.damaged_segments(), 1, "its second half alone was read since");
+    pass_from(&mut log, now_ms);
+    assert_eq!(log.damaged_segments(), 0);
+}
+
 /// A segment that was rewritten already is rewritten again for a deletion, though nothing was sealed since.
 #[test]
 fn a_deletion_reaches_segments_that_were_rewritten_before() {
