@@ -108,7 +108,7 @@ impl Meter {
         if self.stops.is_some() {
             let mut rest = self.total.clone();
             rest.subtract(&self.stopped).expect("these are among all");
-            latency.apart_from_stops = Some(ApartFromStops::new(&rest));
+            latency.apart_from_stops = ApartFromStops::new(&rest, self.total.len());
         }
         Some(latency)
     }
@@ -144,11 +144,12 @@ pub struct Latency {
     pub max_ms: f64,
     /// (percent, ms) for the plot: denser towards the slowest.
     pub percentiles: Vec<(f64, f64)>,
-    /// The same of those that were not under way while the machine stood still; `None` if nobody watched it.
+    /// The same of those that were not under way while the machine stood still; `None` if nobody watched it, or if
+    /// fewer than half are left: what takes longer than the time between two stops is always under way in one.
     pub apart_from_stops: Option<ApartFromStops>,
 }
 
-/// A distribution of the latencies that no stop of the machine overlaps, in ms; zeroes if there are none.
+/// A distribution of the latencies that no stop of the machine overlaps, in ms.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ApartFromStops {
     /// How many there are.
@@ -166,16 +167,17 @@ pub struct ApartFromStops {
 }
 
 impl ApartFromStops {
-    fn new(histogram: &Histogram<u64>) -> ApartFromStops {
+    /// Of these that are left of so many.
+    fn new(histogram: &Histogram<u64>, of: u64) -> Option<ApartFromStops> {
         let at = |quantile: f64| milliseconds(histogram.value_at_quantile(quantile));
-        ApartFromStops {
+        (histogram.len() >= of.div_ceil(2)).then(|| ApartFromStops {
             count: histogram.len(),
             p50_ms: at(0.5),
             p90_ms: at(0.9),
             p99_ms: at(0.99),
             p999_ms: at(0.999),
             max_ms: milliseconds(histogram.max()),
-        }
+        })
     }
 }
 
@@ -271,8 +273,10 @@ mod tests {
 
         meter.reset(0);
         meter.record(20 * ms, 40 * ms);
-        let apart = meter.latency().unwrap().apart_from_stops.unwrap();
-        assert_eq!((apart.count, apart.max_ms), (0, 0.0), "nothing is left");
+        meter.record(31 * ms, 32 * ms);
+        assert_eq!(meter.latency().unwrap().apart_from_stops.map(|apart| apart.count), Some(1));
+        meter.record(21 * ms, 40 * ms);
+        assert_eq!(meter.latency().unwrap().apart_from_stops, None, "a third says nothing of all");
     }
 
     #[test]
