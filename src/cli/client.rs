@@ -51,6 +51,8 @@ pub struct Refusal {
     pub line: Option<u64>,
     /// How many events of the request stay appended.
     pub appended: Option<u64>,
+    /// Where the log begins, if what was asked for lies before it.
+    pub earliest: Option<u64>,
 }
 
 impl Refusal {

@@ -16,7 +16,7 @@ use strandline_storage::{
     selection::Order, stopped::StoppedLog, topic::TopicPattern,
 };
 
-use super::client::{Client, ClientError, ServerAddress};
+use super::client::{Client, ClientError, Refusal, ServerAddress};
 use super::directory;
 use super::place::Place;
 use super::progress;
@@ -222,18 +222,33 @@ impl Output<'_> {
         let client = Client::new(&arguments.server).map_err(told)?;
         let query = query_of(arguments);
         if self.format == Format::Cloudevents {
-            self.origin.tag = page(&client, &format!("{query}&from=earliest&limit=1"))?.tag;
+            let first = page(&client, &format!("{query}&from=earliest&limit=1"));
+            self.origin.tag = first.map_err(|failure| failure.to_string())?.tag;
         }
-        let (mut from, mut is_whole) = (arguments.from, true);
+        let (mut from, mut is_whole, mut has_begun) = (arguments.from, true, false);
         loop {
             let path = format!("{query}&{}", from_parameter(from));
-            match self.read_lines(&client, &path, &mut from)? {
-                Lines::End => return Ok(is_whole),
-                Lines::Cut => {}
-            }
             // The server cuts an answer where it cannot read on; a page goes so far too, and says where it can
             // again. Where lines were cut for another reason, it goes on with them.
-            let page = page(&client, &format!("{query}&{}", from_parameter(from)))?;
+            let answer = match self.read_lines(&client, &path, &mut from) {
+                Ok(Lines::End) => return Ok(is_whole),
+                Ok(Lines::Cut) => {
+                    has_begun = true;
+                    page(&client, &format!("{query}&{}", from_parameter(from)))
+                }
+                Err(failure) => Err(failure),
+            };
+            let page = match answer {
+                Ok(page) => page,
+                Err(Failure::Expired { earliest }) if has_begun => {
+                    let missing = format!("events from {from} to {earliest} are gone");
+                    self.bar.suspend(|| eprintln!("warning: {missing}: retention was faster"));
+                    is_whole = false;
+                    from = Place::Offset(Offset::new(earliest));
+                    continue;
+                }
+                Err(failure) => return Err(failure.to_string()),
+            };
             for object in &page.events {
                 if self.event(object.get())?.is_break() {
                     return Ok(is_whole);
@@ -260,9 +275,8 @@ impl Output<'_> {
         client: &Client,
         path: &str,
         from: &mut Place,
-    ) -> Result<Lines, String> {
-        let answer = client.get(path, &[("Accept", "application/x-ndjson")]);
-        let body = answer.map_err(|error| error.to_string())?.into_body();
+    ) -> Result<Lines, Failure> {
+        let body = client.get(path, &[("Accept", "application/x-ndjson")])?.into_body();
         let mut lines = BufReader::with_capacity(BUFFER_BYTES, body.into_reader());
         let mut line = String::new();
         loop {
@@ -291,10 +305,37 @@ enum Lines {
     Cut,
 }
 
-fn page(client: &Client, path: &str) -> Result<Page, String> {
-    let answer = client.get(path, &[]).map_err(|error| error.to_string())?;
+/// Why a server's answer could not be written down.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// What was asked for lies before the log's first event.
+    #[error("the log begins at {earliest}: what comes before is gone (say --from {earliest})")]
+    Expired { earliest: u64 },
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<String> for Failure {
+    fn from(what: String) -> Failure {
+        Failure::Other(what)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        match error {
+            ClientError::Refused(Refusal { status: 410, earliest: Some(earliest), .. }) => {
+                Failure::Expired { earliest }
+            }
+            error => Failure::Other(error.to_string()),
+        }
+    }
+}
+
+fn page(client: &Client, path: &str) -> Result<Page, Failure> {
+    let answer = client.get(path, &[])?;
     let text = BufReader::with_capacity(BUFFER_BYTES, answer.into_body().into_reader());
-    serde_json::from_reader(text).map_err(|error| format!("an odd answer: {error}"))
+    Ok(serde_json::from_reader(text).map_err(|error| format!("an odd answer: {error}"))?)
 }
 
 /// The history's path with all that does not change from one request to the next.
