@@ -58,6 +58,12 @@ impl Hidden {
 }
 
 impl Page {
+    /// The first event that it holds for a subscriber at `next`, or `next` if that stands inside a chunk.
+    pub(super) fn next_event(&self, next: Offset) -> Option<Offset> {
+        let chunk = self.chunks.iter().find(|chunk| chunk.end > next)?;
+        Some(chunk.start.max(next))
+    }
+
     /// What it holds, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let chunks: usize = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
@@ -157,6 +163,15 @@ mod tests {
         assert_eq!(pages.place_of(offset(15)), PagePlace::Indivisible(offset(20)));
         assert_eq!(pages.place_of(offset(5)), PagePlace::Missing(Some(offset(10))));
         assert_eq!(pages.place_of(offset(100)), PagePlace::Missing(None));
+    }
+
+    #[test]
+    fn a_page_says_what_it_has_next_for_a_reader() {
+        let page = page(100, &[(10, 20), (50, 90)]);
+        let next: Vec<_> =
+            [5, 10, 12, 20, 60, 90].map(|at| page.next_event(offset(at))).into_iter().collect();
+        let want = [Some(10), Some(10), Some(12), Some(50), Some(60), None];
+        assert_eq!(next, want.map(|at| at.map(offset)));
     }
 
     #[test]

@@ -237,10 +237,6 @@ impl Inner {
         }
         let sub = slot.sub_mut(number).expect("it was looked at");
         let (view_id, from) = (sub.view, sub.place.next());
-        if from < earliest {
-            // Its segment may still be there, and pages of it: limits of the log hold for who reads, too.
-            return self.pass_over(job, ResetReason::Expired, earliest).map(Step::Sent);
-        }
         let view = self.views.get(view_id);
         let RingPlace::Behind(ring) = view.ring.place_of(from) else {
             unreachable!("the ring could not serve it");
@@ -249,6 +245,11 @@ impl Inner {
         // Inside a chunk of the ring it must meet that chunk's end.
         let is_inside_ring = from >= view.ring.start();
         let (until, is_exact) = match view.pages.place_of(from) {
+            // Its segment is still there: limits of the log hold for who reads, too. Who lacks nothing of
+            // what has gone, as its view had nothing there, is not told of it.
+            PagePlace::Page(page) if page.next_event(from).is_some_and(|next| next < earliest) => {
+                return self.pass_over(job, ResetReason::Expired, earliest).map(Step::Sent);
+            }
             PagePlace::Page(page) => return self.send_page(job, &page),
             PagePlace::Indivisible(end) => (end, true),
             PagePlace::Missing(Some(next)) if next < ring => (next, !is_divisible),
@@ -316,7 +317,7 @@ impl Inner {
         earliest: Offset,
         gaps: &ReportedGaps,
     ) {
-        let slot = self.slots.get_mut(job.id);
+        let slot = self.slots.get_mut(job.id).filter(|slot| matches!(slot.phase, Phase::Open));
         let Some(sub) = slot.and_then(|slot| slot.sub_mut(job.number)) else { return };
         if sub.place.next() != from || sub.state != SubState::Behind {
             return;
