@@ -274,12 +274,13 @@ pub async fn lines(
         if !out.is_empty() && send(out).await.is_err() {
             return false;
         }
-        is_begun |= !lines.is_empty() || rest.skip < skip;
+        is_begun |= !lines.is_empty();
         if let Err(error) = filled {
             match error {
-                // It was the earliest when it was asked for, and nothing of it has been counted yet.
+                // It was the earliest when it was asked for, and nothing of it has been said yet.
                 ReadError::Expired { earliest } if !is_begun => {
                     rest.range.start = earliest.min(rest.range.end);
+                    rest.skip = skip;
                     continue;
                 }
                 ReadError::Gap { from, to, .. } => rest.live.gaps().report(from, to, &error),
@@ -310,11 +311,6 @@ impl Lines {
     /// Puts about [`LINES_BYTES`] of lines into `out`. The turn is given back and every frame let go of
     /// before these are sent: a reader that takes nothing for hours holds them alone.
     async fn fill(&mut self, out: &mut Vec<u8>) -> Result<(), ReadError> {
-        let earliest = self.live.log().earliest();
-        if self.order == Order::Ascending && self.range.start < earliest {
-            // Its segment may still be there: limits of the log hold for who is slow, too.
-            return Err(ReadError::Expired { earliest });
-        }
         let turn = self.live.turns().wait().await.expect("turns outlive their waiters");
         let log = self.live.log().clone();
         let mut walk = WholeLog::new(log, self.wanted.clone(), self.range.clone(), self.order);

@@ -40,7 +40,7 @@ fn push_server(text: &mut MetricsText, shard: &Shard) {
     text.counter("strandline_requests_total", "HTTP requests whose head was understood.", requests);
     text.counter(
         "strandline_reported_gaps_total",
-        "Damaged parts of the log that readers passed over and the server's log names.",
+        "Damaged parts of the log that readers passed over and the server's log names, up to 1,024.",
         shard.live().gaps().count() as u64,
     );
     let streams = metrics.sum(|shard| &shard.streams);

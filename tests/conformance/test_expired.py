@@ -4,13 +4,14 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import subprocess
 import threading
 import time
 
 import pytest
 
-from harness import Server
+from harness import Server, binary
 from wire import Sse, Ws, problem
 
 HISTORY = "/api/v1/events/history"
@@ -130,13 +131,50 @@ def test_a_limit_of_the_log_passes_readers_in_mid_stream(filled):
             steps, want = {1: (1, ends), 2: (3, mine[3])}[number]
             assert (reset["reason"], reset["from"], reset["cursor"]) == ("expired", earliest, f"{earliest - 1}.{tag}")
             assert seen[number] == [*range(2 * (steps // 3), steps * before, steps), *want]
-    # A history in lines is cut, without its proper end.
-    with pytest.raises(http.client.IncompleteRead) as cut:
-        lines.read()
-    got = [json.loads(line)["offset"] for line in cut.value.partial.splitlines()]
-    assert got == list(range(len(got))) and len(got) < EVENTS
+    # A history in lines that has begun goes on as long as its files are there; else it is cut, without its proper end.
+    try:
+        text, is_whole = lines.read(), True
+    except http.client.IncompleteRead as cut:
+        text, is_whole = cut.partial, False
+    got = [json.loads(line)["offset"] for line in text.splitlines()]
+    assert got == list(range(len(got))) and (len(got) == EVENTS) == is_whole
     value = problem(filled.request("GET", next_page), "expired", 410)
     assert (value["earliest"], value["tag"]) == (earliest, tag)
+
+
+def test_nobody_is_told_of_what_was_not_for_it():
+    """`reset` says that something was passed over: retention passes the place of a silent reader, which has missed nothing"""
+    with Server("--segment-bytes", "1048576") as server:
+        put(server, "/api/v1/logs/main", {"retain": {"count": 50}})
+        with Sse(server, {"topic": "quiet", "heartbeat": 300}) as stream:
+            began = stream.established()["from"]
+            for _ in range(20):
+                server.request("POST", "/api/v1/topics/loud/events", "".join(f"{at}\n" for at in range(50)), LINES)
+            wait_for(lambda: log(server)["earliest"] > began + 500)
+            # More in one frame than is kept encoded for those who follow the end.
+            big = ["x" * 900_000, "y" * 900_000, "z" * 900_000]
+            events = [{"topic": "quiet", "content_type": "text/plain", "data": data} for data in big]
+            assert server.request("POST", "/api/v1/events", json.dumps(events), JSON)[0] == 201
+            assert [stream.next()["data"] for _ in big] == big
+
+
+def test_an_export_that_retention_overtakes_goes_on_at_the_earliest():
+    """What it has not got is named, and the rest follows."""
+    with Server("--segment-bytes", "1048576", "--compress-after", "100000") as server:
+        for _ in range(5):
+            fill(server)
+        with subprocess.Popen([binary(), "export", "--url", server.base], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as export:
+            first = export.stdout.readline()
+            put(server, "/api/v1/logs/main", {"retain": {"count": 500}})
+            wait_for(lambda: len(list((pathlib.Path(server.data) / "default/main").glob("*.log"))) < 4)
+            end = server.append("t/0", "end")
+            rest, told = export.stdout.read(), export.stderr.read()
+    offsets = [json.loads(line)["offset"] for line in [first, *rest.splitlines()]]
+    missing = re.fullmatch(r"warning: events from (\d+) to (\d+) are gone: retention was faster\n", told)
+    assert missing and export.returncode == 1, told
+    behind, earliest = map(int, missing.groups())
+    # All that there was until then, and all that there is.
+    assert offsets == [*range(behind), *range(earliest, 5 * EVENTS), end]
 
 
 def test_who_comes_back_after_retention(filled):
