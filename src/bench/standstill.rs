@@ -80,13 +80,13 @@ pub struct Standstill {
 
 /// The stops so far, the last of them apart from each other and in order.
 #[derive(Debug, Default)]
-struct Log {
+struct Noted {
     kept: VecDeque<Stop>,
     count: u64,
     total_ns: u64,
 }
 
-impl Log {
+impl Noted {
     /// Adds one, which ended later than the others or at the same time as one that it overlaps; becomes one with
     /// what it touches.
     fn add(&mut self, mut stop: Stop) {
@@ -120,14 +120,14 @@ impl Log {
 pub struct Stops {
     /// The end of the last one: what was due later has seen none.
     last_end_ns: AtomicU64,
-    log: Mutex<Log>,
+    noted: Mutex<Noted>,
 }
 
 impl Stops {
     /// Takes note of a stop that has just ended.
     pub fn note(&self, stop: Stop) {
-        let mut log = self.log();
-        log.add(stop);
+        let mut noted = self.noted();
+        noted.add(stop);
         // Whoever sees this end finds the stop behind the lock.
         self.last_end_ns.fetch_max(stop.end_ns, Ordering::Release);
     }
@@ -135,7 +135,7 @@ impl Stops {
     /// Whether what was due at `due_ns` and there at `now_ns`, just now, was under way in a stop.
     #[inline]
     pub fn overlap(&self, due_ns: u64, now_ns: u64) -> bool {
-        due_ns < self.last_end_ns.load(Ordering::Acquire) && self.log().overlaps(due_ns, now_ns)
+        due_ns < self.last_end_ns.load(Ordering::Acquire) && self.noted().overlaps(due_ns, now_ns)
     }
 
     /// How much there was since `before`, which is 0 or an earlier [`mark`](Self::mark).
@@ -150,12 +150,12 @@ impl Stops {
 
     /// How much there was so far.
     pub fn mark(&self) -> Mark {
-        let log = self.log();
-        Mark { count: log.count, total_ns: log.total_ns }
+        let noted = self.noted();
+        Mark { count: noted.count, total_ns: noted.total_ns }
     }
 
-    fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().expect("nobody panics with it")
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().expect("nobody panics with it")
     }
 }
 
@@ -327,7 +327,7 @@ mod tests {
         let kept = u64::try_from(STOPS_KEPT_MAX).unwrap();
         let all: Vec<_> = (0..10 * kept).map(|at| (at * 100, at * 100 + 10)).collect();
         let stops = stops(&all);
-        assert_eq!(stops.log().kept.len(), STOPS_KEPT_MAX);
+        assert_eq!(stops.noted().kept.len(), STOPS_KEPT_MAX);
         assert_eq!(stops.since(Mark::default()).count, 10 * kept);
         // What began in a forgotten one and is there now has been under way in the others too.
         let now = 10 * kept * 100;
@@ -349,7 +349,7 @@ mod tests {
             let stands = |at: u64| all.iter().any(|(begin, end)| (*begin..*end).contains(&at));
             let total_ns = (0..4010).filter(|at| stands(*at)).count();
             prop_assert_eq!(stops.mark().total_ns, u64::try_from(total_ns).unwrap());
-            let oldest_ns = stops.log().kept.front().unwrap().begin_ns;
+            let oldest_ns = stops.noted().kept.front().unwrap().begin_ns;
             for (due, took) in samples {
                 let now = due + took;
                 let overlaps = all.iter().any(|(begin, end)| due < *end && *begin < now);

@@ -457,22 +457,32 @@ fn a_scrub_finds_rot_reports_it_once_and_sees_when_it_is_gone() {
     );
 }
 
-/// Somebody else has found damage where a scrub had been already.
-#[test]
-fn a_scrub_calls_nothing_sound_that_was_found_damaged_meanwhile() {
-    let disk = SimDisk::new(9);
+/// One sealed segment, of which a scrub has taken the first step at 100 s and rests for some seconds.
+pub(super) fn half_scrubbed(disk: &SimDisk) -> Log<SimDisk> {
     let config = LogConfig {
         segment_bytes: 6 << 20,
         scrub_interval_s: 100,
         scrub_bytes_per_s: 1 << 20,
         ..tiny()
     };
-    let (mut log, _) = open_with(&disk, config);
+    let (mut log, _) = open_with(disk, config);
     let data = "x".repeat(50_000);
     for _ in 0..150 {
         append(&mut log, &data);
         log.run_ops(now(2));
     }
+    assert_eq!(log.segments().len(), 1);
+    log.run_ops(now(100_000));
+    let ScrubTotals { bytes, passes } = log.scrub_totals();
+    assert!((4 << 20..5 << 20).contains(&bytes) && passes == 0, "in the middle: {bytes}");
+    log
+}
+
+/// Somebody else has found damage where a scrub had been already.
+#[test]
+fn a_scrub_calls_nothing_sound_that_was_found_damaged_meanwhile() {
+    let disk = SimDisk::new(9);
+    let mut log = half_scrubbed(&disk);
     let pass_from = |log: &mut Log<SimDisk>, mut now_ms: u64| {
         let passes = log.scrub_totals().passes;
         while log.scrub_totals().passes == passes {
@@ -481,8 +491,6 @@ fn a_scrub_calls_nothing_sound_that_was_found_damaged_meanwhile() {
         }
         now_ms
     };
-    log.run_ops(now(100_000));
-    assert!((4 << 20..5 << 20).contains(&log.scrub_totals().bytes), "in the middle");
     let name = log.segments().iter().next().expect("one is sealed").name();
     log.note_damage(name, "its first half".to_owned());
     let now_ms = pass_from(&mut log, 100_000);

@@ -338,22 +338,7 @@ fn a_log_that_ends_gives_back_no_more_than_the_step_that_is_under_way() {
 #[test]
 fn a_scrub_keeps_no_segment_that_is_gone() {
     let disk = SimDisk::new(9);
-    let config = LogConfig {
-        segment_bytes: 6 << 20,
-        scrub_interval_s: 100,
-        scrub_bytes_per_s: 1 << 20,
-        ..tiny()
-    };
-    let (mut log, _) = open_with(&disk, config);
-    let data = "x".repeat(50_000);
-    for _ in 0..150 {
-        append(&mut log, &data);
-        log.run_ops(now(2));
-    }
-    assert_eq!(log.segments().len(), 1);
-    // The first step, with some seconds to the next.
-    log.run_ops(now(100_000));
-    assert_eq!(log.scrub_totals().passes, 0);
+    let mut log = super::compacting::half_scrubbed(&disk);
     let retain = crate::settings::LogRetention { count: Some(10), ..Default::default() };
     let control = Control::Log(crate::settings::LogSettings { retain });
     log.append_control(&control, now(100_001)).expect("staged");
