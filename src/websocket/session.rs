@@ -62,7 +62,7 @@ pub const PUBLISH_BYTES_MAX: usize = 4 * 1024 * 1024;
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
 /// A connection without a sign of life ends after two heartbeats, but not before.
-const SILENCE_MS_MIN: u64 = 60_000;
+const SILENCE_S_MIN: u32 = 60;
 
 /// Events as frames that name a subscription, and what is said of it between them.
 struct WebSocketRender {
@@ -105,30 +105,29 @@ pub fn serve(
 ) -> io::Result<()> {
     let log = live.log();
     let tag = *log.tag();
-    let mut answers = Vec::with_capacity(512);
-    write_switching_protocols(&accepted.accept, accepted.protocol, &mut answers);
-    push_text_frame(&mut answers, |out| {
+    let mut business = Box::<Business>::default();
+    let answers = &mut business.answers;
+    write_switching_protocols(&accepted.accept, accepted.protocol, answers);
+    push_text_frame(answers, |out| {
         message::push_established(out, &connection_id(), tag);
     });
     let heartbeat_s = request.heartbeat_s;
-    let heartbeat = Duration::from_secs(heartbeat_s.into());
-    let first = request.subscribes.then(|| Subscribe {
-        id: None,
-        log: None,
-        topics: request.topics,
-        types: request.types,
-        filter: request.filter,
-        from: request.from,
-        cursor: request.cursor,
+    business.first = request.subscribes.then(|| {
+        Box::new(Subscribe {
+            id: None,
+            log: None,
+            topics: request.topics,
+            types: request.types,
+            filter: request.filter,
+            from: request.from,
+            cursor: request.cursor,
+        })
     });
     let session = WebSocket {
         log: log.clone(),
-        decoder: None,
-        answers,
         numbers: Numbers::default(),
-        business: first
-            .map(|first| Box::new(Business { first: Some(first), ..Business::default() })),
-        life: Life::new(Instant::now(), heartbeat),
+        business: Some(business),
+        life: Life::new(Instant::now(), heartbeat_s),
     };
     live.subscribers().add_session(socket, Box::new(session), early_bytes, heartbeat_s, guard)?;
     Ok(())
@@ -137,21 +136,21 @@ pub fn serve(
 /// What is kept of an idle one is small: thousands are.
 struct WebSocket {
     log: Rc<LogHandle>,
-    /// Absent while nothing is unfinished.
-    decoder: Option<Box<Decoder>>,
-    /// Whole frames for the client, before anything that the views have.
-    answers: Vec<u8>,
     numbers: Numbers,
     /// Absent while there is none.
     business: Option<Box<Business>>,
     life: Life,
 }
 
-/// What a session waits for.
+/// What a session is in the middle of.
 #[derive(Default)]
 struct Business {
+    /// Absent while no message is unfinished.
+    decoder: Option<Box<Decoder>>,
+    /// Whole frames for the client, before anything that the views have.
+    answers: Vec<u8>,
     /// What the request's query subscribes to, until it is called first.
-    first: Option<Subscribe>,
+    first: Option<Box<Subscribe>>,
     /// Subscriptions of which it is still being looked up where they begin.
     starting: Vec<Starting>,
     /// Publishes without an answer, in the order in which they came.
@@ -161,7 +160,18 @@ struct Business {
 
 impl Business {
     fn is_done(&self) -> bool {
-        self.first.is_none() && self.starting.is_empty() && self.publishes.is_empty()
+        self.decoder.is_none()
+            && self.answers.is_empty()
+            && self.first.is_none()
+            && self.starting.is_empty()
+            && self.publishes.is_empty()
+    }
+
+    /// Whether the client may say more before it has taken, and been given, its answers.
+    fn has_room(&self) -> bool {
+        self.publishes.len() < PUBLISHES_MAX
+            && self.publish_bytes < PUBLISH_BYTES_MAX
+            && self.answers.len() < ANSWER_BYTES_MAX
     }
 }
 
@@ -183,14 +193,21 @@ struct Publish {
     data_bytes: usize,
 }
 
-/// Which numbers the subscriptions of a connection have.
+/// Which numbers the subscriptions of a connection have: a bit for each.
 #[derive(Default)]
-struct Numbers([u64; SUBSCRIPTIONS_MAX as usize / 64]);
+struct Numbers {
+    first: u64,
+    /// Of those beyond 64. Boxed: nearly nobody has so many.
+    more: Option<Box<[u64; SUBSCRIPTIONS_MAX as usize / 64 - 1]>>,
+}
 
 impl Numbers {
     /// Takes the lowest that is free, from 1.
     fn take(&mut self) -> Option<u16> {
-        let (at, word) = self.0.iter_mut().enumerate().find(|(_, word)| **word != u64::MAX)?;
+        if self.first == u64::MAX {
+            self.more.get_or_insert_default();
+        }
+        let (at, word) = self.words().enumerate().find(|(_, word)| **word != u64::MAX)?;
         let bit = word.trailing_ones();
         *word |= 1 << bit;
         let number = at * 64 + bit as usize + 1;
@@ -200,11 +217,16 @@ impl Numbers {
     /// Gives one back; false if nobody has it.
     fn give_back(&mut self, number: u16) -> bool {
         let Some(index) = number.checked_sub(1).map(usize::from) else { return false };
-        let Some(word) = self.0.get_mut(index / 64) else { return false };
+        let Some(word) = self.words().nth(index / 64) else { return false };
         let bit = 1 << (index % 64);
         let was_taken = *word & bit != 0;
         *word &= !bit;
         was_taken
+    }
+
+    fn words(&mut self) -> impl Iterator<Item = &mut u64> {
+        let more = self.more.iter_mut().flat_map(|words| words.iter_mut());
+        std::iter::once(&mut self.first).chain(more)
     }
 }
 
@@ -213,13 +235,13 @@ struct Life {
     seen: Instant,
     taken_bytes: u64,
     /// For so long neither may happen.
-    silence_max: Duration,
+    silence_max_s: u32,
 }
 
 impl Life {
-    fn new(now: Instant, heartbeat: Duration) -> Self {
-        let silence_max = (heartbeat * 2).max(Duration::from_millis(SILENCE_MS_MIN));
-        Life { seen: now, taken_bytes: 0, silence_max }
+    fn new(now: Instant, heartbeat_s: u16) -> Self {
+        let silence_max_s = (u32::from(heartbeat_s) * 2).max(SILENCE_S_MIN);
+        Life { seen: now, taken_bytes: 0, silence_max_s }
     }
 
     /// Something came in.
@@ -233,28 +255,29 @@ impl Life {
             self.taken_bytes = taken_bytes;
             self.seen = now;
         }
-        now.duration_since(self.seen) >= self.silence_max
+        now.duration_since(self.seen) >= Duration::from_secs(self.silence_max_s.into())
     }
 }
 
 impl Session for WebSocket {
     fn receive(&mut self, bytes: &[u8], port: &mut Port<'_>) -> Result<(), End> {
         self.life.heard(Instant::now());
-        self.decoder.get_or_insert_default().push(Bytes::copy_from_slice(bytes));
+        let decoder = &mut self.business().decoder;
+        decoder.get_or_insert_default().push(Bytes::copy_from_slice(bytes));
         self.resume(port)
     }
 
     fn resume(&mut self, port: &mut Port<'_>) -> Result<(), End> {
         if let Some(first) = self.business.as_mut().and_then(|business| business.first.take()) {
-            self.subscribe(first, port);
-            self.rest();
+            self.subscribe(*first, port);
         }
-        while self.has_room()
-            && let Some(message) = self.decoder.as_mut().and_then(|decoder| decoder.next_message())
-        {
+        while let Some(message) = self.next_message() {
             self.take_message(message.map_err(End::Close)?, port)?;
         }
-        self.decoder.take_if(|decoder| decoder.is_between_messages());
+        if let Some(business) = &mut self.business {
+            business.decoder.take_if(|decoder| decoder.is_between_messages());
+        }
+        self.rest();
         Ok(())
     }
 
@@ -263,15 +286,18 @@ impl Session for WebSocket {
     }
 
     fn has_input(&self) -> bool {
-        self.decoder.as_ref().is_some_and(|decoder| decoder.has_more())
+        let decoder = self.business.as_ref().and_then(|business| business.decoder.as_ref());
+        decoder.is_some_and(|decoder| decoder.has_more())
     }
 
     fn has_answers(&self) -> bool {
-        !self.answers.is_empty()
+        self.business.as_ref().is_some_and(|business| !business.answers.is_empty())
     }
 
     fn take_answers(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.answers)
+        let answers = self.business.as_mut().map(|business| std::mem::take(&mut business.answers));
+        self.rest();
+        answers.unwrap_or_default()
     }
 
     fn found(
@@ -306,18 +332,18 @@ impl Session for WebSocket {
         let business = self.business.as_mut().expect("it waits for an answer");
         let publish = business.publishes.pop_front().expect("the first one was answered");
         business.publish_bytes -= publish.data_bytes;
-        self.rest();
         match (result, &publish.id) {
             (Ok(acked), Some(id)) => {
                 let (tag, sync) = (*self.log.tag(), self.log.sync().name());
                 let is_duplicate = acked.duplicates > 0;
-                push_text_frame(&mut self.answers, |out| {
+                self.answer(|out| {
                     message::push_ack(out, id, acked.first, is_duplicate, tag, sync);
                 });
             }
             (Ok(_), None) => (),
             (Err(error), id) => self.refuse(id.as_ref(), &Problem::from(&error)),
         }
+        self.rest();
     }
 
     fn has_appends(&self) -> bool {
@@ -334,7 +360,7 @@ impl Session for WebSocket {
             // It has enough to read.
             return Ok(());
         }
-        frames::push_ping(&mut self.answers);
+        frames::push_ping(self.answers());
         let (now_ms, tag) = (clock::unix_ms(), *self.log.tag());
         for (number, next) in port.silent() {
             let cursor = Cursor::before(next, tag);
@@ -346,9 +372,9 @@ impl Session for WebSocket {
     fn close(&mut self, end: End) {
         match end {
             End::Close(code) => {
-                frames::push_close(&mut self.answers, code.code(), code.entry().reason);
+                frames::push_close(self.answers(), code.code(), code.entry().reason);
             }
-            End::Closed(code) => frames::push_close_reply(&mut self.answers, code),
+            End::Closed(code) => frames::push_close_reply(self.answers(), code),
             End::Lost => {}
         }
     }
@@ -356,10 +382,11 @@ impl Session for WebSocket {
 
 impl WebSocket {
     fn has_room(&self) -> bool {
-        let has_room = |business: &Business| {
-            business.publishes.len() < PUBLISHES_MAX && business.publish_bytes < PUBLISH_BYTES_MAX
-        };
-        self.business.as_deref().is_none_or(has_room) && self.answers.len() < ANSWER_BYTES_MAX
+        self.business.as_deref().is_none_or(Business::has_room)
+    }
+
+    fn business(&mut self) -> &mut Business {
+        self.business.get_or_insert_default()
     }
 
     /// Keeps nothing for business that is done.
@@ -367,8 +394,18 @@ impl WebSocket {
         self.business.take_if(|business| business.is_done());
     }
 
+    /// The next whole message, while there is room for what comes of it.
+    fn next_message(&mut self) -> Option<Result<Received, CloseCode>> {
+        let business = self.business.as_mut().filter(|business| business.has_room())?;
+        business.decoder.as_mut()?.next_message()
+    }
+
+    fn answers(&mut self) -> &mut Vec<u8> {
+        &mut self.business().answers
+    }
+
     fn answer(&mut self, render: impl FnOnce(&mut Vec<u8>)) {
-        push_text_frame(&mut self.answers, render);
+        push_text_frame(self.answers(), render);
     }
 
     fn refuse(&mut self, id: Option<&MessageId>, problem: &Problem) {
@@ -379,7 +416,7 @@ impl WebSocket {
         let text = match received {
             Received::Text(text) => text,
             Received::Ping(payload) => {
-                frames::push_pong(&mut self.answers, &payload);
+                frames::push_pong(self.answers(), &payload);
                 return Ok(());
             }
             Received::Pong => return Ok(()),
@@ -419,7 +456,7 @@ impl WebSocket {
             StartPlace::Offset(from) => self.begin(starting, from, port),
             place => {
                 starting.search = port.search(wanted, place, visible);
-                self.business.get_or_insert_default().starting.push(starting);
+                self.business().starting.push(starting);
             }
         }
     }
@@ -435,7 +472,7 @@ impl WebSocket {
             subscription: number.into(),
             beginning: facts.beginning(start.state, from, log.synced()),
         };
-        push_text_frame(&mut self.answers, |out| message::push_subscribed(out, &subscribed));
+        self.answer(|out| message::push_subscribed(out, &subscribed));
         let key = ViewKey { wanted, rendering: Rendering::WebSocket { subscription: number } };
         let time = RefCell::default();
         let render = Rc::new(WebSocketRender { subscription: number, tag, time });
@@ -467,7 +504,7 @@ impl WebSocket {
     fn publish(&mut self, id: Option<MessageId>, append: Append) {
         let data_bytes = append.events.iter().map(|event| event.data.len()).sum();
         let ack = Some(self.log.submit(append));
-        let business = self.business.get_or_insert_default();
+        let business = self.business();
         business.publish_bytes += data_bytes;
         business.publishes.push_back(Publish { id, ack, data_bytes });
     }
@@ -493,15 +530,15 @@ mod tests {
     fn a_connection_ends_after_two_heartbeats_or_a_minute_without_a_sign_of_life() {
         let began = Instant::now();
         let after = |seconds| began + Duration::from_secs(seconds);
-        let mut life = Life::new(began, Duration::from_secs(15));
+        let mut life = Life::new(began, 15);
         assert!(!life.is_over(0, after(59)));
         assert!(life.is_over(0, after(60)), "a minute is longer than two heartbeats");
 
-        let mut life = Life::new(began, Duration::from_secs(100));
+        let mut life = Life::new(began, 100);
         assert!(!life.is_over(0, after(199)), "two heartbeats are longer than a minute");
         assert!(life.is_over(0, after(200)));
 
-        let mut life = Life::new(began, Duration::from_secs(15));
+        let mut life = Life::new(began, 15);
         life.heard(after(50));
         assert!(!life.is_over(0, after(109)), "something came in");
         assert!(!life.is_over(1, after(110)), "a slow reader took a byte");
