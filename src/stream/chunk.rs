@@ -15,6 +15,7 @@
 //! 3. `bytes` is the sum of the chunks' lengths.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -66,7 +67,7 @@ pub trait Render {
     fn event(&self, event: &EventView<'_>, out: &mut Vec<u8>);
 
     /// Ends a chunk that began at the start of `out`; returns which part of `out` is to be sent.
-    fn close(&self, out: &mut Vec<u8>) -> std::ops::Range<usize> {
+    fn close(&self, out: &mut Vec<u8>) -> Range<usize> {
         0..out.len()
     }
 
@@ -136,6 +137,9 @@ impl<'a> ChunkBuilder<'a> {
     /// A builder that encodes into `scratch`, whose content it discards.
     pub fn new(render: &'a dyn Render, target_bytes: usize, scratch: &'a mut Vec<u8>) -> Self {
         scratch.clear();
+        if scratch.capacity() == 0 {
+            scratch.reserve_exact(with_room(target_bytes));
+        }
         ChunkBuilder { render, scratch, target_bytes, span: None, marks: Vec::new() }
     }
 
@@ -193,11 +197,30 @@ impl<'a> ChunkBuilder<'a> {
             None
         };
         self.marks.clear();
-        // Copied out, so that the chunk holds what it needs and no spare capacity.
-        let bytes = Bytes::copy_from_slice(&self.scratch[range]);
-        self.scratch.clear();
-        Some(Chunk { start, end, bytes, marks })
+        Some(Chunk { start, end, bytes: self.take_bytes(range), marks })
     }
+
+    /// Takes a range of what was encoded, and empties the rest. A full chunk is what it was encoded into,
+    /// as long as that is little longer: copied it would cost a reader of the log an eighth of its time.
+    fn take_bytes(&mut self, range: Range<usize>) -> Bytes {
+        let bytes = range.len();
+        if with_room(bytes) >= self.scratch.capacity() {
+            let next = Vec::with_capacity(self.scratch.capacity());
+            return Bytes::from(std::mem::replace(self.scratch, next)).slice(range);
+        }
+        let copied = Bytes::copy_from_slice(&self.scratch[range]);
+        if bytes >= self.target_bytes && self.scratch.len() < 2 * bytes {
+            // It grew for large events: the next chunk may be as long.
+            *self.scratch = Vec::with_capacity(with_room(bytes));
+        }
+        self.scratch.clear();
+        copied
+    }
+}
+
+/// A length, and room for some more.
+fn with_room(bytes: usize) -> usize {
+    bytes + bytes / 8
 }
 
 /// The recent chunks of a view.
@@ -356,7 +379,7 @@ mod tests {
             out.extend_from_slice(b"  [");
         }
         fn event(&self, _: &EventView<'_>, _: &mut Vec<u8>) {}
-        fn close(&self, out: &mut Vec<u8>) -> std::ops::Range<usize> {
+        fn close(&self, out: &mut Vec<u8>) -> Range<usize> {
             out.push(b']');
             2..out.len()
         }
@@ -379,6 +402,40 @@ mod tests {
         assert_eq!(builder.put(offset(6), |out| out.extend_from_slice(b"c")), None);
         let chunk = builder.finish().expect("begun");
         assert_eq!((chunk.start, &chunk.bytes[..]), (offset(6), &b"[c]"[..]));
+    }
+
+    #[test]
+    fn a_full_chunk_is_what_it_was_encoded_into_and_little_more() {
+        let (render, mut scratch) = (Bracketed { is_divisible: true }, Vec::new());
+        let mut builder = ChunkBuilder::new(&render, LIVE_CHUNK_BYTES, &mut scratch);
+        let sizes =
+            [vec![300; 400], vec![9_000; 8], vec![300; 200], vec![400_000, 2], vec![300; 200]];
+        let texts: Vec<_> = sizes
+            .concat()
+            .into_iter()
+            .zip((b'a'..=b'z').cycle())
+            .map(|(n, c)| vec![c; n])
+            .collect();
+        let (mut chunks, mut copied) = (Vec::new(), 0);
+        for (at, text) in (0..).zip(&texts) {
+            let begun = builder.scratch.as_ptr_range();
+            if let Some(chunk) = builder.put(offset(at), |out| out.extend_from_slice(text)) {
+                copied += usize::from(!begun.contains(&chunk.bytes.as_ptr()));
+                chunks.push(chunk);
+            }
+        }
+        chunks.extend(builder.finish());
+        let mut sent = Vec::new();
+        for chunk in &chunks {
+            sent.extend_from_slice(&chunk.bytes[1..chunk.bytes.len() - 1]);
+        }
+        assert!(sent == texts.concat(), "all is there");
+        assert!(copied <= 6, "{copied} of {}", chunks.len());
+        for chunk in chunks {
+            let bytes = chunk.bytes.len();
+            let held = chunk.bytes.try_into_mut().expect("nobody else has it").capacity();
+            assert!(held <= with_room(bytes), "{held} for {bytes}");
+        }
     }
 
     #[test]
