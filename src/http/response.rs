@@ -234,7 +234,11 @@ impl<'a> Answer<'a> {
         };
         match framing {
             Framing::Chunked => self.field("Transfer-Encoding", "chunked").end_head(false),
-            Framing::UntilClose => self.end_head(true),
+            // An answer to HEAD ends with its head: nothing is left for the end of the connection to tell.
+            Framing::UntilClose => {
+                let closes = !self.to.head_only;
+                self.end_head(closes)
+            }
         };
         framing
     }
@@ -422,6 +426,11 @@ mod tests {
         assert_eq!(framing, Framing::UntilClose);
         let text = String::from_utf8(out).unwrap();
         assert!(text.ends_with("Connection: close\r\n\r\n") && !text.contains("chunked"));
+        let old = to("HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+        let text = written(|out| {
+            Answer::start(200, &old, out).event_stream(Encoding::Identity);
+        });
+        assert!(text.ends_with("Connection: keep-alive\r\n\r\n"), "{text}");
     }
 
     #[test]

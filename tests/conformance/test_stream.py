@@ -384,6 +384,15 @@ def test_http_1_0_is_close_delimited(server, topic):
     assert b"transfer-encoding" not in head.lower() and body.startswith(b"retry: ") and b"data: 0\n\n" in body
 
 
+def test_head_of_http_1_0_keeps_the_connection_that_it_says_stays(server):
+    """HEAD gives the head alone; close-delimited for HTTP/1.0: without a body there is nothing that the end would tell"""
+    ask = f"HEAD {PATH} HTTP/1.0\r\nHost: localhost\r\n"
+    raw = server.exchange(f"{ask}Connection: keep-alive\r\n\r\n{ask}\r\n".encode(), wait_s=2)
+    first, second, rest = raw.decode().lower().split("\r\n\r\n")
+    assert "200 ok" in first and "\r\nconnection: keep-alive" in first and "connection: close" not in first
+    assert "200 ok" in second and "\r\nconnection: close" in second and rest == ""
+
+
 def test_unknown_topic_is_never_404(server, topic):
     """An unknown topic is never 404 on stream or history."""
     with Sse(server, {"topic": topic + "/never", "from": "earliest"}) as stream:
