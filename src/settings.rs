@@ -144,7 +144,7 @@ async fn set_log(name: &LogName, body: &[u8], log: &LogHandle) -> Made {
     if *name != LogName::default() {
         return Err(not_yet(&format!("log {}: any but \"main\"", quoted(name.as_str()))));
     }
-    if given.sync.is_some_and(|sync| sync != log.sync().to_string()) {
+    if given.sync.is_some_and(|sync| sync != log.sync()) {
         return Err(not_yet(
             "another `sync` than the one that the server was started with (--sync)",
         ));

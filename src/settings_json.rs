@@ -10,11 +10,13 @@
 use std::ops::RangeInclusive;
 
 use serde_json::value::RawValue;
-use strandline_storage::settings::{
-    LogRetention, LogSettings, TopicExpiry, TopicRetention, TopicSettings,
+use strandline_storage::{
+    settings::{LogRetention, LogSettings, TopicExpiry, TopicRetention, TopicSettings},
+    sync_mode::SyncMode,
 };
 
 use crate::{
+    input::quoted,
     json::{
         check,
         members::{self, Members},
@@ -44,7 +46,7 @@ pub struct GivenLogSettings {
     /// The settings.
     pub settings: LogSettings,
     /// The sync mode, if it is named.
-    pub sync: Option<String>,
+    pub sync: Option<SyncMode>,
 }
 
 /// Reads the body of `PUT /api/v1/logs/{log}`.
@@ -63,11 +65,14 @@ pub fn parse_log(body: &[u8]) -> Result<GivenLogSettings, Problem> {
         None => LogRetention::default(),
     };
     let sync = match members.get("sync") {
-        Some(value) => Some(
-            members::string(value)
-                .ok_or_else(|| invalid("member \"sync\" is not a string"))?
-                .into_owned(),
-        ),
+        Some(value) => {
+            let text =
+                members::string(value).ok_or_else(|| invalid("member \"sync\" is not a string"))?;
+            let mode = text.parse::<SyncMode>();
+            Some(mode.map_err(|_| {
+                invalid(&format!("member \"sync\": {} is no sync mode", quoted(&text)))
+            })?)
+        }
         None => None,
     };
     Ok(GivenLogSettings { settings: LogSettings { retain }, sync })
@@ -189,7 +194,7 @@ mod tests {
                 .unwrap();
         let retain = LogRetention { age_s: Some(60), bytes: Some(1000), count: None };
         assert_eq!(given.settings, LogSettings { retain });
-        assert_eq!(given.sync.as_deref(), Some("commit"));
+        assert_eq!(given.sync, Some(SyncMode::Commit));
         for empty in ["{}", " {\"retain\":{}}\n"] {
             assert_eq!(parse_log(empty.as_bytes()).unwrap().settings, LogSettings::default());
         }
@@ -253,6 +258,9 @@ mod tests {
         let largest = format!(r#"{{"retain":{{"count":{}}}}}"#, i64::MAX);
         assert!(parse_topic(largest.as_bytes()).is_ok());
         assert!(parse_log(br#"{"sync":1}"#).is_err());
+        let problem = parse_log(br#"{"sync":"comit"}"#).unwrap_err();
+        assert_eq!(problem.detail(), "member \"sync\": \"comit\" is no sync mode");
+        assert_eq!(problem.kind(), ProblemKind::InvalidSettings);
         for text in ["", "{", "{} x", "\u{feff}{}", "{\"retain\":{\"count\":01}}"] {
             let problem = parse_topic(text.as_bytes()).expect_err(text);
             assert_eq!(problem.kind(), ProblemKind::InvalidJson, "{text:?}");

@@ -215,9 +215,10 @@ def test_settings_of_a_log(fresh):
     value = fresh.json("GET", LOG)[1]
     assert {name: value[name] for name in settings} == settings
     assert put(fresh, LOG, {"retain": {"count": 5}})[0] == 200 and fresh.json("GET", LOG)[1]["retain"] == {"count": 5}
-    for body in ({"retain": {"latest_per_key": True}}, {"expire": {}}, {"retain": {"bytes": 0}}, {"sync": 1}, {"log": "main"}):
+    for body in ({"retain": {"latest_per_key": True}}, {"expire": {}}, {"retain": {"bytes": 0}}, {"sync": 1}, {"sync": "comit"}, {"sync": "interval:0"}, {"log": "main"}):
         problem(put(fresh, LOG, body), "invalid-settings", 400)
-    problem(put(fresh, LOG, {"sync": "never"}), "not-yet", 501)
+    for sync in ("never", "interval:20"):
+        problem(put(fresh, LOG, {"sync": sync}), "not-yet", 501)
     problem(put(fresh, "/api/v1/logs/other", {}), "not-yet", 501)
     problem(fresh.request("GET", "/api/v1/logs/other"), "log-not-found", 404)
     problem(fresh.request("GET", "/api/v1/logs/Main"), "invalid-name", 400)
