@@ -258,7 +258,7 @@ impl Reader<'_> {
             Ok(Came::Late) if is_amid => {
                 let detail = format!("the head did not come whole within {} ms", limits.head_ms);
                 let problem = Problem::new(ProblemKind::RequestTimeout, detail);
-                self.push_problem(&problem, &AnswerTo::unreadable());
+                self.push_problem(&problem, &AnswerTo::unreadable(self.shard.date()));
                 Some(Next::Close)
             }
             _ => Some(Next::Close),

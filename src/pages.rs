@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     fn to() -> AnswerTo {
-        AnswerTo { keep_alive: true, ..AnswerTo::unreadable() }
+        AnswerTo { keep_alive: true, ..AnswerTo::unreadable(None) }
     }
 
     fn answer(write: impl Fn(&AnswerTo, &mut Vec<u8>)) -> String {

@@ -44,7 +44,7 @@ pub(crate) fn answer(shard: &Shard, came: &[u8], out: &mut Vec<u8>) -> Option<Re
     let (head, head_bytes) = match HeadParser::default().parse(came) {
         Parsed::Incomplete => return None,
         Parsed::Refused(problem) => {
-            response::write_problem(&problem, &AnswerTo::unreadable(), out);
+            response::write_problem(&problem, &AnswerTo::unreadable(shard.date()), out);
             return Some(Refused { request_bytes: None });
         }
         Parsed::Request { head, bytes } => (head, bytes),

@@ -174,7 +174,7 @@ impl Reader<'_> {
 
     /// Refuses what is no request: nobody can tell where another would begin.
     pub(super) fn refuse_unreadable(&self, problem: &Problem) -> Begun {
-        self.push_problem(problem, &AnswerTo::unreadable());
+        self.push_problem(problem, &AnswerTo::unreadable(self.shard.date()));
         Begun::Answered(Next::Close)
     }
 }

@@ -152,7 +152,7 @@ mod tests {
     use crate::http::head::Version;
 
     fn modern() -> AnswerTo {
-        AnswerTo { version: Version::Http11, keep_alive: true, ..AnswerTo::unreadable() }
+        AnswerTo { version: Version::Http11, keep_alive: true, ..AnswerTo::unreadable(None) }
     }
 
     fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {

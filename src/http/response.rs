@@ -38,13 +38,13 @@ impl AnswerTo {
     }
 
     /// For bytes that were not understood: the connection ends.
-    pub fn unreadable() -> Self {
+    pub fn unreadable(date: Option<HttpDate>) -> Self {
         Self {
             version: Version::Http11,
             head_only: false,
             keep_alive: false,
             cors: Cors::default(),
-            date: None,
+            date,
         }
     }
 }
@@ -269,7 +269,10 @@ pub fn write_problem(problem: &Problem, to: &AnswerTo, out: &mut Vec<u8>) {
         answer = answer.field(name, value);
     }
     if problem.status() == 426 {
-        answer = answer.field("Upgrade", "websocket").field("Sec-WebSocket-Version", "13");
+        answer = answer
+            .field("Upgrade", "websocket")
+            .field("Connection", "Upgrade")
+            .field("Sec-WebSocket-Version", "13");
     }
     let mut body = Vec::with_capacity(256);
     problem.write_json(&mut body);
@@ -396,7 +399,9 @@ mod tests {
     fn an_upgrade_required_says_to_what() {
         let problem = Problem::new(ProblemKind::UpgradeRequired, "no handshake");
         let text = written(|out| write_problem(&problem, &modern(), out));
-        assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\n"));
+        let start =
+            "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
+        assert!(text.starts_with(start), "{text}");
     }
 
     /// API §4: "`text/event-stream`, `Cache-Control: no-store, no-transform`, `X-Accel-Buffering:
