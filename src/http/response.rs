@@ -132,6 +132,8 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub struct Answer<'a> {
     out: &'a mut Vec<u8>,
     to: &'a AnswerTo,
+    /// Whether another protocol was named.
+    has_upgrade: bool,
 }
 
 impl<'a> Answer<'a> {
@@ -148,7 +150,12 @@ impl<'a> Answer<'a> {
             out.extend_from_slice(b"\r\n");
         }
         to.cors.write(out);
-        Self { out, to }
+        Self { out, to, has_upgrade: false }
+    }
+
+    /// Names a protocol that the connection may be used for instead (RFC 9110 section 7.8).
+    pub fn upgrade(self, protocol: &str) -> Self {
+        Answer { has_upgrade: true, ..self.field("Upgrade", protocol) }
     }
 
     /// Adds a field. `value` is ours, or was checked to hold no control character.
@@ -244,11 +251,19 @@ impl<'a> Answer<'a> {
     }
 
     pub(super) fn end_head(self, closes: bool) -> &'a mut Vec<u8> {
-        match (self.to.keep_alive && !closes, self.to.version) {
-            (true, Version::Http11) => {}
-            (true, Version::Http10) => self.out.extend_from_slice(b"Connection: keep-alive\r\n"),
-            (false, _) => self.out.extend_from_slice(b"Connection: close\r\n"),
-        }
+        let stays = match (self.to.keep_alive && !closes, self.to.version) {
+            (true, Version::Http11) => None,
+            (true, Version::Http10) => Some("keep-alive"),
+            (false, _) => Some("close"),
+        };
+        // One field: some clients read the first alone.
+        let options: [&str; 3] = match (self.has_upgrade, stays) {
+            (false, None) => ["", "", ""],
+            (false, Some(stays)) => ["Connection: ", stays, "\r\n"],
+            (true, None) => ["Connection: ", "Upgrade", "\r\n"],
+            (true, Some(stays)) => ["Connection: Upgrade, ", stays, "\r\n"],
+        };
+        options.iter().for_each(|part| self.out.extend_from_slice(part.as_bytes()));
         self.out.extend_from_slice(b"\r\n");
         self.out
     }
@@ -269,10 +284,7 @@ pub fn write_problem(problem: &Problem, to: &AnswerTo, out: &mut Vec<u8>) {
         answer = answer.field(name, value);
     }
     if problem.status() == 426 {
-        answer = answer
-            .field("Upgrade", "websocket")
-            .field("Connection", "Upgrade")
-            .field("Sec-WebSocket-Version", "13");
+        answer = answer.upgrade("websocket").field("Sec-WebSocket-Version", "13");
     }
     let mut body = Vec::with_capacity(256);
     problem.write_json(&mut body);
@@ -399,9 +411,11 @@ mod tests {
     fn an_upgrade_required_says_to_what() {
         let problem = Problem::new(ProblemKind::UpgradeRequired, "no handshake");
         let text = written(|out| write_problem(&problem, &modern(), out));
-        let start =
-            "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n";
-        assert!(text.starts_with(start), "{text}");
+        assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\n"));
+        assert!(text.contains("\r\nConnection: Upgrade\r\n"), "{text}");
+        let text = written(|out| write_problem(&problem.closing(), &modern(), out));
+        assert!(text.contains("\r\nConnection: Upgrade, close\r\n"), "{text}");
+        assert_eq!(text.matches("Connection: ").count(), 1, "{text}");
     }
 
     /// API §4: "`text/event-stream`, `Cache-Control: no-store, no-transform`, `X-Accel-Buffering:
