@@ -68,9 +68,9 @@ pub fn parse_log(body: &[u8]) -> Result<GivenLogSettings, Problem> {
         Some(value) => {
             let text =
                 members::string(value).ok_or_else(|| invalid("member \"sync\" is not a string"))?;
-            let mode = text.parse::<SyncMode>();
-            Some(mode.map_err(|_| {
-                invalid(&format!("member \"sync\": {} is no sync mode", quoted(&text)))
+            Some(text.parse::<SyncMode>().map_err(|_| {
+                let modes = "`commit`, `interval:MS` and `never`";
+                invalid(&format!("member \"sync\": {} is none of {modes}", quoted(&text)))
             })?)
         }
         None => None,
@@ -259,7 +259,10 @@ mod tests {
         assert!(parse_topic(largest.as_bytes()).is_ok());
         assert!(parse_log(br#"{"sync":1}"#).is_err());
         let problem = parse_log(br#"{"sync":"comit"}"#).unwrap_err();
-        assert_eq!(problem.detail(), "member \"sync\": \"comit\" is no sync mode");
+        assert_eq!(
+            problem.detail(),
+            "member \"sync\": \"comit\" is none of `commit`, `interval:MS` and `never`"
+        );
         assert_eq!(problem.kind(), ProblemKind::InvalidSettings);
         for text in ["", "{", "{} x", "\u{feff}{}", "{\"retain\":{\"count\":01}}"] {
             let problem = parse_topic(text.as_bytes()).expect_err(text);
