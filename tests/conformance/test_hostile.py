@@ -46,11 +46,11 @@ def test_a_slow_head_is_closed_by_its_deadline(server):
         assert 8 <= took <= 14 and (not answer or status_of(answer) == 408), (took, answer)
 
 
-@pytest.mark.parametrize("raw", [b"GET / HTTP/1.1\r\nno field\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x00\xa5\x01\r\n\r\n"])
-def test_a_refused_head_is_answered_with_the_date(server, raw):
+@pytest.mark.parametrize("raw, status", [(b"GET / HTTP/1.1\r\nno field\r\n\r\n", 400), (b"GET / HTTP/9.9\r\n\r\n", 505), (b"\x16\x03\x01\x00\xa5\x01\r\n\r\n", 400)])
+def test_a_refused_head_is_answered_with_the_date(server, raw, status):
     """RFC 9110 6.6.1: who has a clock generates Date in all 4xx responses"""
     answer = server.exchange(raw)
-    assert 400 <= status_of(answer) <= 505 and b"\r\nDate: " in answer and b"\r\nConnection: close\r\n" in answer, answer
+    assert status_of(answer) == status and b"\r\nDate: " in answer and b"\r\nConnection: close\r\n" in answer, answer
 
 
 def test_random_bytes_at_the_port(server, topic):
