@@ -35,7 +35,7 @@ use super::view::{Member, View, ViewId, ViewKey};
 pub const VIEW_RING_BYTES_MAX: usize = 1024 * 1024;
 
 /// All rings of a log on a shard keep at most this many bytes together; then the views give up their
-/// oldest chunks in turn.
+/// oldest chunks in turn. Counted are the bytes that are sent: the memory of a chunk may be an eighth longer.
 pub const SHARD_RING_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// All pages of a log on a shard keep at most this many bytes together; the oldest go first.

@@ -142,6 +142,8 @@ struct WebSocket {
     life: Life,
 }
 
+const _: () = assert!(size_of::<WebSocket>() == 64);
+
 /// What a session is in the middle of.
 #[derive(Default)]
 struct Business {
