@@ -121,6 +121,17 @@ impl Pages {
         self.by_start.remove(&start).map_or(0, |page| page.bytes())
     }
 
+    /// Lets the pages go that have nothing from `next` on; returns their bytes.
+    pub(super) fn remove_before(&mut self, next: Offset) -> usize {
+        let mut bytes = 0;
+        self.by_start.retain(|_, page| {
+            let is_kept = page.end > next;
+            bytes += if is_kept { 0 } else { page.bytes() };
+            is_kept
+        });
+        bytes
+    }
+
     /// Whether a page begins there.
     pub(super) fn begins_at(&self, start: Offset) -> bool {
         self.by_start.contains_key(&start)
@@ -185,5 +196,18 @@ mod tests {
         assert_eq!(pages.remove(offset(10)), PAGE_COST_BYTES);
         assert_eq!(pages.remove(offset(10)), 0);
         assert_eq!(pages.bytes(), PAGE_COST_BYTES);
+    }
+
+    #[test]
+    fn what_ends_before_a_place_goes_and_what_reaches_beyond_it_stays() {
+        let mut pages = Pages::default();
+        for (start, end) in [(0, 10), (5, 20), (10, 21), (30, 40)] {
+            pages.insert(offset(start), page(end, &[(start, end)]));
+        }
+        let all = pages.bytes();
+        assert_eq!(pages.remove_before(offset(20)), 2 * (PAGE_COST_BYTES + 10));
+        let starts = [0, 5, 10, 30].map(|start| pages.begins_at(offset(start)));
+        assert_eq!(starts, [false, false, true, true]);
+        assert_eq!(pages.bytes(), all - 2 * (PAGE_COST_BYTES + 10));
     }
 }

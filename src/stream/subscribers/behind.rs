@@ -305,6 +305,8 @@ impl Inner {
             return Ok(self.stall(job));
         }
         sub.place.considered(page.end);
+        let view_id = sub.view;
+        self.views.drop_sent(view_id, page.end);
         Ok(Step::Sent(bytes))
     }
 

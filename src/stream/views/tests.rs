@@ -196,6 +196,33 @@ fn rings_and_pages_are_bounded_together() {
     assert_eq!(views.bytes(), 0);
 }
 
+/// Pages are for others: they stay as long as there is any.
+#[test]
+fn who_is_alone_in_a_view_leaves_no_pages() {
+    let mut views = Views::new(Offset::ZERO);
+    let view_id = join(&mut views, &key(&["a"], &[]));
+    let add = |views: &mut Views, start, end| {
+        let end = Offset::new(end);
+        let chunk = Chunk::whole(Offset::new(start), end, Bytes::from_static(b"0123"));
+        views.add_page(
+            view_id,
+            Offset::new(start),
+            Page { end, chunks: [chunk].into(), hidden: None },
+        );
+    };
+    add(&mut views, 0, 5);
+    add(&mut views, 5, 9);
+    views.drop_sent(view_id, Offset::new(5));
+    let begins = |views: &Views, at| views.get(view_id).pages.begins_at(Offset::new(at));
+    assert!(!begins(&views, 0) && begins(&views, 5), "it has the first one");
+    join(&mut views, &key(&["a"], &[]));
+    views.drop_sent(view_id, Offset::new(9));
+    assert!(begins(&views, 5), "another may lack it");
+    views.leave(view_id, 0);
+    views.drop_sent(view_id, Offset::new(9));
+    assert_eq!(views.bytes(), 0);
+}
+
 #[test]
 fn what_is_deleted_is_in_no_ring_and_no_page() {
     let mut views = Views::new(Offset::ZERO);
