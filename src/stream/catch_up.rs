@@ -26,8 +26,8 @@ pub const TURNS_MAX: usize = 16;
 /// How many bytes a subscriber sends before others that wait have their turn.
 pub const TURN_BYTES_MAX: usize = 1024 * 1024;
 
-/// A page ends with the event that reaches this length: one send.
-pub const PAGE_BYTES: usize = 128 * 1024;
+/// A page ends with the event that reaches this length: one send. With half as much a reader costs 2 % more.
+pub const PAGE_BYTES: usize = 256 * 1024;
 
 /// The turns of one log on one shard.
 #[derive(Clone)]
