@@ -133,6 +133,12 @@ fn count_on(digits: &mut [u8]) -> bool {
 
 /// Appends each line of `data` as a `data:` line; data without a line is one that is empty.
 fn push_lines(out: &mut Vec<u8>, data: &[u8]) {
+    if is_one_line(data) {
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(data);
+        out.push(b'\n');
+        return;
+    }
     let mut rest = data;
     loop {
         out.extend_from_slice(b"data: ");
@@ -146,6 +152,12 @@ fn push_lines(out: &mut Vec<u8>, data: &[u8]) {
         let ending = if rest[end..].starts_with(b"\r\n") { 2 } else { 1 };
         rest = &rest[end + ending..];
     }
+}
+
+/// Whether it is seen at once that data is one line, as most JSON is: no byte of it is as small as CR and LF are.
+/// That is one instruction for 16 bytes; to search for both takes three times as long.
+fn is_one_line(data: &[u8]) -> bool {
+    data.iter().copied().fold(u8::MAX, u8::min) > b'\r'
 }
 
 /// How a stream begins.
@@ -310,6 +322,7 @@ mod tests {
             ("\r\n", "data: \ndata: \n"),
             ("id: 1\nevent: error\n\n:x", "data: id: 1\ndata: event: error\ndata: \ndata: :x\n"),
             ("\u{2028}\u{85}\u{b}", "data: \u{2028}\u{85}\u{b}\n"),
+            ("\t\u{c}\u{e}\0", "data: \t\u{c}\u{e}\0\n"),
         ] {
             assert_eq!(data_lines(data), wanted, "{data:?}");
         }
