@@ -14,12 +14,15 @@
 //! Nothing is read while too much is unanswered ([`PUBLISHES_MAX`], [`PUBLISH_BYTES_MAX`]) or while the
 //! answers are not taken (`ANSWER_BYTES_MAX`): the client's socket fills, and it waits.
 
+mod life;
+mod numbers;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use strandline_storage::append::Append;
@@ -28,6 +31,8 @@ use strandline_storage::event::EventView;
 use strandline_storage::offset::Offset;
 use strandline_storage::segment::Tag;
 
+use self::life::Life;
+use self::numbers::{Numbers, SUBSCRIPTIONS_MAX};
 use super::frames::{self, Accepted, Decoder, Received, push_text_frame};
 use super::message::{self, ClientMessage, MessageId, Subscribe, Subscribed};
 use crate::clock;
@@ -49,9 +54,6 @@ use crate::stream::view::{Rendering, ViewKey};
 use crate::stream::wanted::Wanted;
 use crate::timestamp::TimeText;
 
-/// Subscriptions of one connection.
-pub const SUBSCRIPTIONS_MAX: u16 = 256;
-
 /// Publishes without an answer, beyond which nothing is read.
 pub const PUBLISHES_MAX: usize = 1000;
 
@@ -60,9 +62,6 @@ pub const PUBLISH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Answers that the socket has not taken, beyond which nothing is read.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
-
-/// A connection without a sign of life ends after two heartbeats, but not before.
-const SILENCE_S_MIN: u32 = 60;
 
 /// Events as frames that name a subscription, and what is said of it between them.
 struct WebSocketRender {
@@ -193,72 +192,6 @@ struct Publish {
     /// Handed out to whoever waits for it.
     ack: Option<AckFuture>,
     data_bytes: usize,
-}
-
-/// Which numbers the subscriptions of a connection have: a bit for each.
-#[derive(Default)]
-struct Numbers {
-    first: u64,
-    /// Of those beyond 64. Boxed: nearly nobody has so many.
-    more: Option<Box<[u64; SUBSCRIPTIONS_MAX as usize / 64 - 1]>>,
-}
-
-impl Numbers {
-    /// Takes the lowest that is free, from 1.
-    fn take(&mut self) -> Option<u16> {
-        if self.first == u64::MAX {
-            self.more.get_or_insert_default();
-        }
-        let (at, word) = self.words().enumerate().find(|(_, word)| **word != u64::MAX)?;
-        let bit = word.trailing_ones();
-        *word |= 1 << bit;
-        let number = at * 64 + bit as usize + 1;
-        Some(u16::try_from(number).expect("at most 256"))
-    }
-
-    /// Gives one back; false if nobody has it.
-    fn give_back(&mut self, number: u16) -> bool {
-        let Some(index) = number.checked_sub(1).map(usize::from) else { return false };
-        let Some(word) = self.words().nth(index / 64) else { return false };
-        let bit = 1 << (index % 64);
-        let was_taken = *word & bit != 0;
-        *word &= !bit;
-        was_taken
-    }
-
-    fn words(&mut self) -> impl Iterator<Item = &mut u64> {
-        let more = self.more.iter_mut().flat_map(|words| words.iter_mut());
-        std::iter::once(&mut self.first).chain(more)
-    }
-}
-
-/// The last sign of life from the client: something came in, or it took what was sent.
-struct Life {
-    seen: Instant,
-    taken_bytes: u64,
-    /// For so long neither may happen.
-    silence_max_s: u32,
-}
-
-impl Life {
-    fn new(now: Instant, heartbeat_s: u16) -> Self {
-        let silence_max_s = (u32::from(heartbeat_s) * 2).max(SILENCE_S_MIN);
-        Life { seen: now, taken_bytes: 0, silence_max_s }
-    }
-
-    /// Something came in.
-    fn heard(&mut self, now: Instant) {
-        self.seen = now;
-    }
-
-    /// Whether the client has gone without a word; `taken_bytes` is what it has taken in all.
-    fn is_over(&mut self, taken_bytes: u64, now: Instant) -> bool {
-        if taken_bytes > self.taken_bytes {
-            self.taken_bytes = taken_bytes;
-            self.seen = now;
-        }
-        now.duration_since(self.seen) >= Duration::from_secs(self.silence_max_s.into())
-    }
 }
 
 impl Session for WebSocket {
@@ -509,42 +442,5 @@ impl WebSocket {
         let business = self.business();
         business.publish_bytes += data_bytes;
         business.publishes.push_back(Publish { id, ack, data_bytes });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subscriptions_have_the_lowest_free_number() {
-        let mut numbers = Numbers::default();
-        assert!((1..=SUBSCRIPTIONS_MAX).all(|number| numbers.take() == Some(number)));
-        assert_eq!(numbers.take(), None);
-        assert!(numbers.give_back(200) && numbers.give_back(65) && !numbers.give_back(65));
-        assert!(!numbers.give_back(0) && !numbers.give_back(257));
-        assert_eq!((numbers.take(), numbers.take(), numbers.take()), (Some(65), Some(200), None));
-    }
-
-    /// API §5: "a connection ends for silence only when for the longer of 2 heartbeats and 60 s nothing
-    /// came in *and* none of its queued bytes was taken (a slow reader is not a dead one)".
-    #[test]
-    fn a_connection_ends_after_two_heartbeats_or_a_minute_without_a_sign_of_life() {
-        let began = Instant::now();
-        let after = |seconds| began + Duration::from_secs(seconds);
-        let mut life = Life::new(began, 15);
-        assert!(!life.is_over(0, after(59)));
-        assert!(life.is_over(0, after(60)), "a minute is longer than two heartbeats");
-
-        let mut life = Life::new(began, 100);
-        assert!(!life.is_over(0, after(199)), "two heartbeats are longer than a minute");
-        assert!(life.is_over(0, after(200)));
-
-        let mut life = Life::new(began, 15);
-        life.heard(after(50));
-        assert!(!life.is_over(0, after(109)), "something came in");
-        assert!(!life.is_over(1, after(110)), "a slow reader took a byte");
-        assert!(!life.is_over(1, after(169)));
-        assert!(life.is_over(1, after(170)), "what was taken before is no sign");
     }
 }
