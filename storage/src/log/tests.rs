@@ -8,6 +8,7 @@ mod keeping;
 mod kept;
 mod once;
 mod opening;
+mod scrubbing;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -135,6 +136,60 @@ pub(crate) fn hold_writes(log: &mut Log<SimDisk>, disk: &SimDisk) -> Vec<Op<SimD
         }
     }
     held
+}
+
+/// One event with a key.
+fn keyed(topic: &str, key: &str, data: &str) -> NewEvent {
+    let key = Some(crate::event::EventKey::parse(key).expect("a key"));
+    NewEvent { key, ..event(topic, data) }
+}
+
+/// A log of several sealed segments with events of three topics and ten keys.
+fn mixed(disk: &SimDisk, batches: usize) -> Log<SimDisk> {
+    let mut log = open(disk);
+    for number in 0..batches {
+        let data = |text: &str| format!("{text}{number:->500}");
+        let batch = vec![
+            keyed("keep", "k", &data("x")),
+            keyed("keys", &format!("k{}", number % 10), &data("y")),
+            event("gone", &data("z")),
+        ];
+        log.append(batch, now(1)).expect("staged");
+        log.run_ops(now(2));
+    }
+    log
+}
+
+/// What is read from the first offset that is kept.
+fn kept(log: &Log<SimDisk>) -> Vec<String> {
+    let query = ReadQuery {
+        topics: vec![crate::topic::TopicPattern::parse("**").expect("a pattern")],
+        from: log.start(),
+        end: log.visible(),
+        order: Order::Ascending,
+    };
+    let mut reader = crate::reader::Reader::new(log.segments().clone(), &query);
+    let mut data = Vec::new();
+    while let Some(hits) = reader.next_blocking().expect("readable") {
+        data.extend(
+            hits.events().map(|event| String::from_utf8(event.data().to_vec()).expect("text")),
+        );
+    }
+    data
+}
+
+/// Sets the limits of the log.
+fn keep(log: &mut Log<SimDisk>, retain: crate::settings::LogRetention) {
+    let settings = crate::settings::LogSettings { retain };
+    log.append_control(&Control::Log(settings), now(1)).expect("staged");
+    log.run_ops(now(2));
+}
+
+/// One event of a producer.
+fn claimed(epoch: u64, seq: u64, data: &str) -> Append {
+    let id = ProducerId::parse("p").expect("a name");
+    let producer = Some(ProducerClaim { id, epoch, seq, scope: OffsetScope::Topic });
+    Append { events: vec![event("a", data)], expected: None, producer }
 }
 
 #[test]

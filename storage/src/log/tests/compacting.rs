@@ -1,35 +1,14 @@
-//! Rewriting segments, and reading them again.
+//! Rewriting segments.
 
-use super::{keeping::keep, once::claimed, *};
+use super::*;
 
 /// Long enough after all appends for every sealed segment to be rewritten.
 const MUCH_LATER_MS: u64 = 700_000;
-
-fn keyed(topic: &str, key: &str, data: &str) -> NewEvent {
-    let key = Some(crate::event::EventKey::parse(key).expect("a key"));
-    NewEvent { key, ..event(topic, data) }
-}
 
 fn rule(log: &mut Log<SimDisk>, pattern: &str, retain: crate::settings::TopicRetention) {
     let settings = crate::settings::TopicSettings { retain, ..Default::default() };
     let rule = TopicRule { pattern: pattern.into(), settings: Some(settings) };
     log.append_control(&Control::Topic(rule), now(1)).expect("staged");
-}
-
-/// A log of several sealed segments with events of three topics and ten keys.
-pub(super) fn mixed(disk: &SimDisk, batches: usize) -> Log<SimDisk> {
-    let mut log = open(disk);
-    for number in 0..batches {
-        let data = |text: &str| format!("{text}{number:->500}");
-        let batch = vec![
-            keyed("keep", "k", &data("x")),
-            keyed("keys", &format!("k{}", number % 10), &data("y")),
-            event("gone", &data("z")),
-        ];
-        log.append(batch, now(1)).expect("staged");
-        log.run_ops(now(2));
-    }
-    log
 }
 
 fn offsets_of(log: &Log<SimDisk>, topic: &str) -> Vec<u64> {
@@ -411,92 +390,6 @@ fn a_damaged_index_keeps_no_other_segment() {
         }
         assert!(log.segments().iter().any(|segment| segment.name() == first.name()));
     }
-}
-
-#[test]
-fn a_scrub_finds_rot_reports_it_once_and_sees_when_it_is_gone() {
-    let disk = SimDisk::new(8);
-    let config = LogConfig { scrub_interval_s: 100, scrub_bytes_per_s: 1 << 20, ..tiny() };
-    let (mut log, _) = open_with(&disk, config);
-    append_each(&mut log, 100);
-    let notices = |log: &mut Log<SimDisk>, boot_ms: u64| {
-        let mut now_ms = boot_ms;
-        while now_ms < boot_ms + 90_000 {
-            log.run_ops(now(now_ms));
-            now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
-        }
-        let notices = log.take_notices();
-        let of_scrub = notices.into_iter().filter(|notice| {
-            matches!(
-                notice,
-                Notice::Scrubbed { .. } | Notice::Damaged { .. } | Notice::SoundAgain { .. }
-            )
-        });
-        of_scrub.collect::<Vec<_>>()
-    };
-    let first = notices(&mut log, 100_000);
-    assert!(
-        matches!(first[..], [Notice::Scrubbed { damaged: 0, bytes }] if bytes > 100_000),
-        "{first:?}"
-    );
-    let path = log_files(&disk)[1].clone();
-    disk.flip_bit(&path, Position::new(9_000), 3);
-    let second = notices(&mut log, 210_000);
-    assert!(
-        matches!(second[..], [Notice::Damaged { .. }, Notice::Scrubbed { damaged: 1, .. }]),
-        "{second:?}"
-    );
-    let third = notices(&mut log, 320_000);
-    assert!(matches!(third[..], [Notice::Scrubbed { damaged: 1, .. }]), "{third:?}");
-    // Whatever it was, the disk gives back what was written.
-    disk.flip_bit(&path, Position::new(9_000), 3);
-    let fourth = notices(&mut log, 430_000);
-    assert!(
-        matches!(fourth[..], [Notice::SoundAgain { .. }, Notice::Scrubbed { damaged: 0, .. }]),
-        "{fourth:?}"
-    );
-}
-
-/// One sealed segment, of which a scrub has taken the first step at 100 s and rests for some seconds.
-pub(super) fn half_scrubbed(disk: &SimDisk) -> Log<SimDisk> {
-    let config = LogConfig {
-        segment_bytes: 6 << 20,
-        scrub_interval_s: 100,
-        scrub_bytes_per_s: 1 << 20,
-        ..tiny()
-    };
-    let (mut log, _) = open_with(disk, config);
-    let data = "x".repeat(50_000);
-    for _ in 0..150 {
-        append(&mut log, &data);
-        log.run_ops(now(2));
-    }
-    assert_eq!(log.segments().len(), 1);
-    log.run_ops(now(100_000));
-    let ScrubTotals { bytes, passes } = log.scrub_totals();
-    assert!((4 << 20..5 << 20).contains(&bytes) && passes == 0, "in the middle: {bytes}");
-    log
-}
-
-/// Somebody else has found damage where a scrub had been already.
-#[test]
-fn a_scrub_calls_nothing_sound_that_was_found_damaged_meanwhile() {
-    let disk = SimDisk::new(9);
-    let mut log = half_scrubbed(&disk);
-    let pass_from = |log: &mut Log<SimDisk>, mut now_ms: u64| {
-        let passes = log.scrub_totals().passes;
-        while log.scrub_totals().passes == passes {
-            now_ms += 1_000;
-            log.run_ops(now(now_ms));
-        }
-        now_ms
-    };
-    let name = log.segments().iter().next().expect("one is sealed").name();
-    log.note_damage(name, "its first half".to_owned());
-    let now_ms = pass_from(&mut log, 100_000);
-    assert_eq!(log.damaged_segments(), 1, "its second half alone was read since");
-    pass_from(&mut log, now_ms);
-    assert_eq!(log.damaged_segments(), 0);
 }
 
 /// A segment that was rewritten already is rewritten again for a deletion, though nothing was sealed since.

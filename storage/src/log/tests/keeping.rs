@@ -1,6 +1,6 @@
 //! Settings, deletions, limits, expiry.
 
-use super::{compacting::mixed, *};
+use super::*;
 
 #[test]
 fn settings_and_deletions_hold_after_a_power_cut() {
@@ -25,30 +25,6 @@ fn settings_and_deletions_hold_after_a_power_cut() {
         assert_eq!((floors.of("a"), floors.of("b")), (Offset::new(5), Offset::new(12)));
         assert_eq!(log.rules().for_topic("a/x"), settings.as_ref());
     }
-}
-
-/// What is read from the first offset that is kept.
-pub(super) fn kept(log: &Log<SimDisk>) -> Vec<String> {
-    let query = ReadQuery {
-        topics: vec![crate::topic::TopicPattern::parse("**").expect("a pattern")],
-        from: log.start(),
-        end: log.visible(),
-        order: Order::Ascending,
-    };
-    let mut reader = crate::reader::Reader::new(log.segments().clone(), &query);
-    let mut data = Vec::new();
-    while let Some(hits) = reader.next_blocking().expect("readable") {
-        data.extend(
-            hits.events().map(|event| String::from_utf8(event.data().to_vec()).expect("text")),
-        );
-    }
-    data
-}
-
-pub(super) fn keep(log: &mut Log<SimDisk>, retain: crate::settings::LogRetention) {
-    let settings = crate::settings::LogSettings { retain };
-    log.append_control(&Control::Log(settings), now(1)).expect("staged");
-    log.run_ops(now(2));
 }
 
 #[test]
@@ -332,19 +308,4 @@ fn a_log_that_ends_gives_back_no_more_than_the_step_that_is_under_way() {
     drop(log);
     let (_, report) = Log::open(RealDisk, &dir.0, config, now(0)).expect("it ended in order");
     assert_eq!((report.is_clean, report.end), (true, Offset::new(301)));
-}
-
-/// A scrub rests for seconds between two steps, and would keep the segment open all that time.
-#[test]
-fn a_scrub_keeps_no_segment_that_is_gone() {
-    let disk = SimDisk::new(9);
-    let mut log = super::compacting::half_scrubbed(&disk);
-    let retain = crate::settings::LogRetention { count: Some(10), ..Default::default() };
-    let control = Control::Log(crate::settings::LogSettings { retain });
-    log.append_control(&control, now(100_001)).expect("staged");
-    log.run_ops(now(101_100));
-    log.run_ops(now(102_200));
-    assert_eq!((log.segments().len(), log.gone.len()), (0, 0));
-    let scrubbed = log.scrub_totals().bytes;
-    assert!((4 << 20..5 << 20).contains(&scrubbed), "it was in the middle: {scrubbed}");
 }

@@ -1,9 +1,6 @@
 //! What limits have let go, over starts and rewrites.
 
-use super::{
-    keeping::{keep, kept},
-    *,
-};
+use super::*;
 
 /// A log that is one segment of 200 events in frames of 8 KiB, sealed, closed and opened again.
 fn one_long_segment(disk: &SimDisk, compress_after_s: u64) -> Log<SimDisk> {

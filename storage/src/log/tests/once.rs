@@ -6,12 +6,6 @@ fn with_id(id: &str, data: &str) -> NewEvent {
     NewEvent { id: Some(EventId::parse(id).expect("an id")), ..event("a", data) }
 }
 
-pub(super) fn claimed(epoch: u64, seq: u64, data: &str) -> Append {
-    let id = ProducerId::parse("p").expect("a name");
-    let producer = Some(ProducerClaim { id, epoch, seq, scope: OffsetScope::Topic });
-    Append { events: vec![event("a", data)], expected: None, producer }
-}
-
 /// Its segment was sealed, and the power went more than once.
 #[test]
 fn an_id_is_recognised_whatever_happened_in_between() {

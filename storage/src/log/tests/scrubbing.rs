@@ -1,0 +1,104 @@
+//! Reading sealed segments again.
+
+use super::*;
+
+#[test]
+fn a_scrub_finds_rot_reports_it_once_and_sees_when_it_is_gone() {
+    let disk = SimDisk::new(8);
+    let config = LogConfig { scrub_interval_s: 100, scrub_bytes_per_s: 1 << 20, ..tiny() };
+    let (mut log, _) = open_with(&disk, config);
+    append_each(&mut log, 100);
+    let notices = |log: &mut Log<SimDisk>, boot_ms: u64| {
+        let mut now_ms = boot_ms;
+        while now_ms < boot_ms + 90_000 {
+            log.run_ops(now(now_ms));
+            now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
+        }
+        let notices = log.take_notices();
+        let of_scrub = notices.into_iter().filter(|notice| {
+            matches!(
+                notice,
+                Notice::Scrubbed { .. } | Notice::Damaged { .. } | Notice::SoundAgain { .. }
+            )
+        });
+        of_scrub.collect::<Vec<_>>()
+    };
+    let first = notices(&mut log, 100_000);
+    assert!(
+        matches!(first[..], [Notice::Scrubbed { damaged: 0, bytes }] if bytes > 100_000),
+        "{first:?}"
+    );
+    let path = log_files(&disk)[1].clone();
+    disk.flip_bit(&path, Position::new(9_000), 3);
+    let second = notices(&mut log, 210_000);
+    assert!(
+        matches!(second[..], [Notice::Damaged { .. }, Notice::Scrubbed { damaged: 1, .. }]),
+        "{second:?}"
+    );
+    let third = notices(&mut log, 320_000);
+    assert!(matches!(third[..], [Notice::Scrubbed { damaged: 1, .. }]), "{third:?}");
+    // Whatever it was, the disk gives back what was written.
+    disk.flip_bit(&path, Position::new(9_000), 3);
+    let fourth = notices(&mut log, 430_000);
+    assert!(
+        matches!(fourth[..], [Notice::SoundAgain { .. }, Notice::Scrubbed { damaged: 0, .. }]),
+        "{fourth:?}"
+    );
+}
+
+/// One sealed segment, of which a scrub has taken the first step at 100 s and rests for some seconds.
+fn half_scrubbed(disk: &SimDisk) -> Log<SimDisk> {
+    let config = LogConfig {
+        segment_bytes: 6 << 20,
+        scrub_interval_s: 100,
+        scrub_bytes_per_s: 1 << 20,
+        ..tiny()
+    };
+    let (mut log, _) = open_with(disk, config);
+    let data = "x".repeat(50_000);
+    for _ in 0..150 {
+        append(&mut log, &data);
+        log.run_ops(now(2));
+    }
+    assert_eq!(log.segments().len(), 1);
+    log.run_ops(now(100_000));
+    let ScrubTotals { bytes, passes } = log.scrub_totals();
+    assert!((4 << 20..5 << 20).contains(&bytes) && passes == 0, "in the middle: {bytes}");
+    log
+}
+
+/// Somebody else has found damage where a scrub had been already.
+#[test]
+fn a_scrub_calls_nothing_sound_that_was_found_damaged_meanwhile() {
+    let disk = SimDisk::new(9);
+    let mut log = half_scrubbed(&disk);
+    let pass_from = |log: &mut Log<SimDisk>, mut now_ms: u64| {
+        let passes = log.scrub_totals().passes;
+        while log.scrub_totals().passes == passes {
+            now_ms += 1_000;
+            log.run_ops(now(now_ms));
+        }
+        now_ms
+    };
+    let name = log.segments().iter().next().expect("one is sealed").name();
+    log.note_damage(name, "its first half".to_owned());
+    let now_ms = pass_from(&mut log, 100_000);
+    assert_eq!(log.damaged_segments(), 1, "its second half alone was read since");
+    pass_from(&mut log, now_ms);
+    assert_eq!(log.damaged_segments(), 0);
+}
+
+/// A scrub rests for seconds between two steps, and would keep the segment open all that time.
+#[test]
+fn a_scrub_keeps_no_segment_that_is_gone() {
+    let disk = SimDisk::new(9);
+    let mut log = half_scrubbed(&disk);
+    let retain = crate::settings::LogRetention { count: Some(10), ..Default::default() };
+    let control = Control::Log(crate::settings::LogSettings { retain });
+    log.append_control(&control, now(100_001)).expect("staged");
+    log.run_ops(now(101_100));
+    log.run_ops(now(102_200));
+    assert_eq!((log.segments().len(), log.gone.len()), (0, 0));
+    let scrubbed = log.scrub_totals().bytes;
+    assert!((4 << 20..5 << 20).contains(&scrubbed), "it was in the middle: {scrubbed}");
+}
