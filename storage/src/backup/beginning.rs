@@ -17,13 +17,14 @@
 
 use std::{ops::Range, path::Path};
 
-use super::{FrameScan, listing, rewrite};
 use crate::{
     error::OpenError,
     index::SegmentEnd,
     io::{Access, Disk},
-    listing::Listed,
+    listing::{self, Listed},
     offset::Offset,
+    rewrite,
+    scan::FrameScan,
     segment::{Incarnation, SegmentHeader, SegmentName},
     snapshot::read,
 };

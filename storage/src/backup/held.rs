@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
-use super::{FrameError, FrameScan, ScanEnd, listing, rewrite};
 use crate::{
     config::SyncMode,
     error::OpenError,
+    frame::FrameError,
     io::{Access, Disk},
+    listing,
     offset::Offset,
+    rewrite,
+    scan::{FrameScan, ScanEnd},
     segment::Tag,
     snapshot::read,
 };
