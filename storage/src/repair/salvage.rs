@@ -71,31 +71,21 @@ impl<F: DiskFile> Damaged<F> {
         });
         let (index, carried) = index.unzip();
         let header = header.or_else(|| index.as_ref().map(header_of_index));
-        if let Some(header) = header {
-            let seed = Some(Seed::of(&header.incarnation));
-            let (header, is_guessed) = (Some(header), false);
-            return Ok(Damaged {
-                file,
-                header,
-                has_good_header,
-                is_guessed,
-                seed,
-                index,
-                carried,
-                successor,
-                synced,
-            });
-        }
-        let seed = find_seed(&file).map_err(OpenError::io("reading", &path))?;
-        let header = seed.map(|_| SegmentHeader {
-            version: SEGMENT_VERSION,
-            base_offset: name.base_offset,
-            created_at_ms: 0,
-            incarnation: Incarnation::random(),
-            tag: Tag::random(),
-            sync: SyncMode::Commit,
+        let is_guessed = header.is_none();
+        let seed = match &header {
+            Some(header) => Some(Seed::of(&header.incarnation)),
+            None => find_seed(&file).map_err(OpenError::io("reading", &path))?,
+        };
+        let header = header.or_else(|| {
+            seed.map(|_| SegmentHeader {
+                version: SEGMENT_VERSION,
+                base_offset: name.base_offset,
+                created_at_ms: 0,
+                incarnation: Incarnation::random(),
+                tag: Tag::random(),
+                sync: SyncMode::Commit,
+            })
         });
-        let is_guessed = true;
         Ok(Damaged {
             file,
             header,
