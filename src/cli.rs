@@ -19,6 +19,7 @@ pub mod records;
 pub mod repair;
 pub mod restore;
 pub mod serve;
+pub mod source;
 pub mod staged;
 pub mod tail;
 pub mod topics;

@@ -6,7 +6,6 @@
 //! a lost answer ends the command, and says which lines are in doubt.
 
 use std::{
-    fs::File,
     io::{self, BufRead, BufReader, IsTerminal, Read},
     path::PathBuf,
     process::ExitCode,
@@ -21,6 +20,7 @@ use strandline_storage::topic::Topic;
 
 use super::client::{Client, ClientError, Refusal, ServerAddress};
 use super::progress::bytes_bar;
+use super::source;
 
 /// A request holds at most so many lines,
 const BATCH_LINES_MAX: usize = 10_000;
@@ -94,7 +94,11 @@ pub fn run(arguments: &AppendArguments) -> ExitCode {
 
 fn append(arguments: &AppendArguments) -> Result<u64, ClientError> {
     let client = Client::new(&arguments.server)?;
-    let (input, size_bytes) = open(arguments)?;
+    let file = arguments.file.as_deref();
+    if source::is_standard_input(file) && io::stdin().is_terminal() {
+        eprintln!("reading lines from the terminal: Ctrl-D ends them");
+    }
+    let (input, size_bytes) = source::open(file)?;
     let progress = bytes_bar(size_bytes);
     let lines = read_lines(input);
     let (mut appended, mut lines_done) = (0, 0);
@@ -221,25 +225,6 @@ fn encode_line(arguments: &AppendArguments, line: &[u8], body: &mut Vec<u8>) -> 
     }
     body.push(b'\n');
     Ok(())
-}
-
-fn open(arguments: &AppendArguments) -> Result<(Box<dyn Read + Send>, Option<u64>), ClientError> {
-    let path = match &arguments.file {
-        Some(path) if path.as_os_str() != "-" => path,
-        _ => {
-            if io::stdin().is_terminal() {
-                eprintln!("reading lines from the terminal: Ctrl-D ends them");
-            }
-            return Ok((Box::new(io::stdin()), None));
-        }
-    };
-    let local = |error: io::Error| ClientError::Local(format!("{}: {error}", path.display()));
-    let file = File::open(path).map_err(local)?;
-    let metadata = file.metadata().map_err(local)?;
-    if metadata.is_dir() {
-        return Err(local(io::ErrorKind::IsADirectory.into()));
-    }
-    Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
 }
 
 /// Reads lines on a thread of its own, so that a batch holds what has come while the one before it

@@ -4,12 +4,7 @@
 //! stopped. Ids of events go with them, so that an import that is repeated within the log's window of ids
 //! appends nothing twice.
 
-use std::{
-    fs::File,
-    io::{self, BufReader, Read},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io::BufReader, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use serde::Deserialize;
@@ -17,6 +12,7 @@ use serde::Deserialize;
 use super::client::{Client, ClientError, Refusal, ServerAddress};
 use super::progress;
 use super::records::{self, Conversion, Format, ReadError};
+use super::source;
 
 /// A request holds at most so many lines,
 const BATCH_LINES_MAX: u64 = 10_000;
@@ -88,7 +84,7 @@ struct Counts {
 
 fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
     let client = Client::new(&arguments.server)?;
-    let (input, size_bytes) = open(arguments)?;
+    let (input, size_bytes) = source::open(arguments.file.as_deref())?;
     let bar = progress::bytes_bar(size_bytes);
     let input = BufReader::with_capacity(BATCH_BYTES, bar.wrap_read(input));
     let conversion = Conversion {
@@ -205,18 +201,4 @@ fn go_on(number: u64, first: &str) -> String {
         1 => format!("nothing is imported: {first} try again"),
         _ => format!("those before it are imported: {first} go on with --skip {}", number - 1),
     }
-}
-
-fn open(arguments: &ImportArguments) -> Result<(Box<dyn Read + Send>, Option<u64>), ClientError> {
-    let path = match &arguments.file {
-        Some(path) if path.as_os_str() != "-" => path,
-        _ => return Ok((Box::new(io::stdin()), None)),
-    };
-    let local = |error: io::Error| ClientError::Local(format!("{}: {error}", path.display()));
-    let file = File::open(path).map_err(local)?;
-    let metadata = file.metadata().map_err(local)?;
-    if metadata.is_dir() {
-        return Err(local(io::ErrorKind::IsADirectory.into()));
-    }
-    Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
 }
