@@ -22,6 +22,7 @@ pub mod idle;
 pub mod link;
 pub mod load;
 pub mod net;
+pub mod number;
 pub mod options;
 pub mod outcome;
 pub mod page;

@@ -6,9 +6,10 @@
 use super::{
     engine::BenchError,
     net::now_ns,
+    number::as_f64,
     options::{Options, Rate},
     outcome::{Outcome, Point},
-    record::{Latency, as_f64},
+    record::Latency,
     session::Session,
     target::{From, Target},
 };

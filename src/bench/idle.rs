@@ -5,9 +5,9 @@ use std::{fs, time::Duration};
 use super::{
     engine::BenchError,
     net::now_ns,
+    number::as_f64,
     options::Options,
     outcome::{Outcome, grouped},
-    record::as_f64,
     session::Session,
     target::{From, Target},
 };

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    record::{Interval, Latency, as_f64},
+    number::as_f64,
+    record::{Interval, Latency},
     standstill::Standstill,
 };
 

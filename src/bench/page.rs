@@ -7,8 +7,9 @@ use std::fmt::Write;
 use chart::{Axis, Chart, Line, Scale};
 
 use super::{
+    number::as_f64,
     outcome::{Outcome, Point, Tick},
-    record::{Interval, Latency, as_f64},
+    record::{Interval, Latency},
 };
 
 const STYLE: &str = include_str!("page/style.css");

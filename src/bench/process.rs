@@ -15,7 +15,7 @@ use rustix::{
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
-use super::record::as_f64;
+use super::number::as_f64;
 
 /// A server that has not stopped after this is killed.
 const STOP_MAX: Duration = Duration::from_secs(10);

@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::number::as_f64;
 use super::outcome::{Tick, grouped, short};
-use super::record::{Interval, as_f64};
+use super::record::Interval;
 
 /// Where progress goes.
 #[derive(Debug)]

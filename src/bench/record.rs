@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::standstill::Stops;
+use super::{number::as_f64, standstill::Stops};
 
 /// The longest latency that is told apart, in µs: an hour.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
@@ -210,12 +210,6 @@ impl Latency {
 
 fn milliseconds(microseconds: u64) -> f64 {
     as_f64(microseconds) / 1000.0
-}
-
-/// A count as a number to divide by: exact below 2^53.
-#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
-pub fn as_f64(count: u64) -> f64 {
-    count as f64
 }
 
 #[cfg(test)]

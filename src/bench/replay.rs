@@ -4,9 +4,9 @@ use super::{
     engine::BenchError,
     load::Load,
     net::now_ns,
+    number::as_f64,
     options::Options,
     outcome::{Outcome, grouped},
-    record::as_f64,
     session::Session,
     target::{From, Target},
 };

@@ -6,11 +6,11 @@ use super::{
     engine::{BenchError, Engine},
     load::{Load, Schedule},
     net::{nanoseconds, now_ns},
+    number::as_f64,
     options::{Options, Rate},
     outcome::{Outcome, Point, ServerUse, Tick},
     process::{Usage, usage},
     progress::Progress,
-    record::as_f64,
     standstill::{Mark, Watch},
     target::{From, Target},
 };

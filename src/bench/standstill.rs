@@ -47,7 +47,7 @@ use rustix::{
 };
 use serde::Serialize;
 
-use super::{net::now_ns, record::as_f64};
+use super::{net::now_ns, number::as_f64};
 
 /// A watch sleeps for so long at a time.
 const SLEEP_NS: u64 = 1_000_000;

@@ -10,9 +10,9 @@ use super::{
     engine::BenchError,
     load::Load,
     net::{nanoseconds, now_ns},
+    number::as_f64,
     options::{Options, Rate},
     outcome::{Outcome, grouped},
-    record::as_f64,
     session::Session,
     target::{From, Target},
 };
