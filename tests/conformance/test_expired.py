@@ -262,44 +262,36 @@ def test_a_slow_websocket_is_told_of_what_was_deleted(filled, take):
     assert len(seen[2]) < EVENTS // 3 and [offset for offset in seen[1] if offset % 3 == 0 and offset < EVENTS] == list(range(0, EVENTS, 3))
 
 
-def test_expiry_goes_on_while_the_disk_is_full():
+def test_expiry_goes_on_while_the_disk_is_full(disk_of):
     """`DELETE`, trim and `expire` act at once, also where the disk is full: then that frees it"""
-    directory = pathlib.Path("/tmp") / f"strandline-over-{os.getpid()}"
-    directory.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(directory)], capture_output=True).returncode != 0:
-        directory.rmdir()
-        pytest.skip("mount is not allowed here")
-    try:
-        with Server("--shards", "1", "--segment-bytes", "1048576", data=str(directory / "data")) as server:
-            server.append("keep", "1")
-            refused = 0
-            while refused < 20:
-                status, _, body = server.request("POST", "/api/v1/topics/fill/events", os.urandom(200_000))
-                refused = 0 if status == 201 else refused + 1
-            problem((status, {"content-type": "application/problem+json"}, body), "disk-full", 507)
-            # Whole refusals, of every form.
-            array = [{"topic": "other", "data": "x" * 100_000, "id": str(at)} for at in range(5)]
-            lines = "".join(json.dumps(event) + "\n" for event in array)
-            assert server.json("POST", "/api/v1/events", array)[0] == 507
-            status, _, body = server.request("POST", "/api/v1/events", lines, LINES)
-            assert status == 507 and {"line": 1, "appended": 0, "duplicates": 0}.items() <= json.loads(body).items()
-            with Ws(server, {"topic": "keep", "from": "earliest"}) as ws:
-                assert ws.next()["type"] == "subscribed" and ws.next()["data"] == 1, "reads go on"
-                error = ws.ask(type="publish", id=1, topic="other", data="x" * 100_000)
-                assert (error["type"], error["id"], error["status"], error["problem"]) == ("error", 1, 507, "disk-full")
-            assert server.request("GET", "/api/v1/topics/other")[0] == 404
-            assert b"\nstrandline_disk_full 1\n" in server.request("GET", "/metrics")[2]
-            put(server, "/api/v1/topics/fill", {"expire": {"age_s": 1}})
-            # Who goes on appending keeps it full: one that nobody asks for room counts as full for 5 s only, and then topics expire anyway.
-            until = time.monotonic() + 30
-            while server.json("GET", "/api/v1/topics/fill")[1]["count"] > 0:
-                server.request("POST", "/api/v1/topics/more/events", os.urandom(1_000_000))
-                assert time.monotonic() < until
-            # Appends go on by themselves, and an id that was refused is nobody's.
-            wait_for(lambda: server.json("POST", "/api/v1/events", array)[0] == 201, 30)
-            assert server.json("POST", "/api/v1/events", array)[1]["duplicates"] == 5
-            wait_for(lambda: server.json("GET", "/readyz")[1]["appends"], 30)
-            assert b"\nstrandline_disk_full 0\n" in server.request("GET", "/metrics")[2]
-    finally:
-        subprocess.run(["umount", str(directory)], check=False)
-        directory.rmdir()
+    directory = disk_of(16)
+    with Server("--shards", "1", "--segment-bytes", "1048576", data=str(directory / "data")) as server:
+        server.append("keep", "1")
+        refused = 0
+        while refused < 20:
+            status, _, body = server.request("POST", "/api/v1/topics/fill/events", os.urandom(200_000))
+            refused = 0 if status == 201 else refused + 1
+        problem((status, {"content-type": "application/problem+json"}, body), "disk-full", 507)
+        # Whole refusals, of every form.
+        array = [{"topic": "other", "data": "x" * 100_000, "id": str(at)} for at in range(5)]
+        lines = "".join(json.dumps(event) + "\n" for event in array)
+        assert server.json("POST", "/api/v1/events", array)[0] == 507
+        status, _, body = server.request("POST", "/api/v1/events", lines, LINES)
+        assert status == 507 and {"line": 1, "appended": 0, "duplicates": 0}.items() <= json.loads(body).items()
+        with Ws(server, {"topic": "keep", "from": "earliest"}) as ws:
+            assert ws.next()["type"] == "subscribed" and ws.next()["data"] == 1, "reads go on"
+            error = ws.ask(type="publish", id=1, topic="other", data="x" * 100_000)
+            assert (error["type"], error["id"], error["status"], error["problem"]) == ("error", 1, 507, "disk-full")
+        assert server.request("GET", "/api/v1/topics/other")[0] == 404
+        assert b"\nstrandline_disk_full 1\n" in server.request("GET", "/metrics")[2]
+        put(server, "/api/v1/topics/fill", {"expire": {"age_s": 1}})
+        # Who goes on appending keeps it full: one that nobody asks for room counts as full for 5 s only, and then topics expire anyway.
+        until = time.monotonic() + 30
+        while server.json("GET", "/api/v1/topics/fill")[1]["count"] > 0:
+            server.request("POST", "/api/v1/topics/more/events", os.urandom(1_000_000))
+            assert time.monotonic() < until
+        # Appends go on by themselves, and an id that was refused is nobody's.
+        wait_for(lambda: server.json("POST", "/api/v1/events", array)[0] == 201, 30)
+        assert server.json("POST", "/api/v1/events", array)[1]["duplicates"] == 5
+        wait_for(lambda: server.json("GET", "/readyz")[1]["appends"], 30)
+        assert b"\nstrandline_disk_full 0\n" in server.request("GET", "/metrics")[2]

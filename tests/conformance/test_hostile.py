@@ -452,44 +452,36 @@ def test_a_segment_of_zeroes_or_rubbish():
     shutil.rmtree(server.data)
 
 
-def test_a_full_small_disk():
+def test_a_full_small_disk(disk_of):
     """a full disk: appends are refused whole, reads go on"""
-    directory = pathlib.Path("/tmp") / f"strandline-full-{os.getpid()}"
-    directory.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(directory)], capture_output=True).returncode != 0:
-        directory.rmdir()
-        pytest.skip("mount is not allowed here")
-    try:
-        with Server("--segment-bytes", "4194304", data=str(directory / "data")) as server:
-            kept = 0
-            for _ in range(100):
-                # What cannot be compressed: rewriting it makes no space.
-                status, _, body = server.request("POST", "/api/v1/topics/a/events", os.urandom(1_000_000))
-                if status == 201:
-                    kept += 1
-                    continue
-                # `/readyz` (200 as long as reads go on, also on a full disk; says what does not work)
-                ready, state = server.json("GET", "/readyz")
-                assert ready == 200 and state["reads"], state
-                # The segment that has ended may have given back what it had set aside: then once more.
-                if not state["appends"]:
-                    break
-            assert status == 507 and 5 < kept < 24, (status, kept, body)
-            assert "full" in state["reason"], state
-            assert len(server.json("GET", "/api/v1/events/history?limit=3")[1]["events"]) == 3
-            assert server.json("GET", "/api/v1/topics/a")[1]["count"] == kept
-            server.kill()
-            with contextlib.suppress(OSError), open(directory / "filler", "wb", buffering=0) as filler:
-                while filler.write(bytes(1 << 16)):
-                    pass
-            # A start of this log may find enough of what the killed server had set aside: a new one does not.
-            said = serve_fails(directory / "other")
-            assert "disk is full" in said and "strandline dump" in said, said
-            dumped = subprocess.run([binary(), "dump", server.data], capture_output=True, text=True)
-            assert dumped.returncode == 0 and len(dumped.stdout.splitlines()) == kept
-            (directory / "filler").unlink()
-            server.start()
-            assert server.json("GET", "/api/v1/topics/a")[1]["count"] == kept
-    finally:
-        subprocess.run(["umount", str(directory)], check=False)
-        directory.rmdir()
+    directory = disk_of(24)
+    with Server("--segment-bytes", "4194304", data=str(directory / "data")) as server:
+        kept = 0
+        for _ in range(100):
+            # What cannot be compressed: rewriting it makes no space.
+            status, _, body = server.request("POST", "/api/v1/topics/a/events", os.urandom(1_000_000))
+            if status == 201:
+                kept += 1
+                continue
+            # `/readyz` (200 as long as reads go on, also on a full disk; says what does not work)
+            ready, state = server.json("GET", "/readyz")
+            assert ready == 200 and state["reads"], state
+            # The segment that has ended may have given back what it had set aside: then once more.
+            if not state["appends"]:
+                break
+        assert status == 507 and 5 < kept < 24, (status, kept, body)
+        assert "full" in state["reason"], state
+        assert len(server.json("GET", "/api/v1/events/history?limit=3")[1]["events"]) == 3
+        assert server.json("GET", "/api/v1/topics/a")[1]["count"] == kept
+        server.kill()
+        with contextlib.suppress(OSError), open(directory / "filler", "wb", buffering=0) as filler:
+            while filler.write(bytes(1 << 16)):
+                pass
+        # A start of this log may find enough of what the killed server had set aside: a new one does not.
+        said = serve_fails(directory / "other")
+        assert "disk is full" in said and "strandline dump" in said, said
+        dumped = subprocess.run([binary(), "dump", server.data], capture_output=True, text=True)
+        assert dumped.returncode == 0 and len(dumped.stdout.splitlines()) == kept
+        (directory / "filler").unlink()
+        server.start()
+        assert server.json("GET", "/api/v1/topics/a")[1]["count"] == kept
