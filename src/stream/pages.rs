@@ -85,14 +85,21 @@ pub(super) enum PagePlace {
 /// The pages of a view.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
-    by_start: BTreeMap<Offset, Page>,
+    by_start: BTreeMap<Offset, Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// Another page may come to begin where this one does.
+    number: u64,
+    page: Page,
 }
 
 impl Pages {
     /// Where a subscriber at `next` goes on.
     pub(super) fn place_of(&self, next: Offset) -> PagePlace {
         let mut place = None;
-        for (_, page) in self.by_start.range(..=next).rev().take(LOOK_BACK) {
+        for (_, Kept { page, .. }) in self.by_start.range(..=next).rev().take(LOOK_BACK) {
             if page.end <= next {
                 continue;
             }
@@ -110,36 +117,44 @@ impl Pages {
         })
     }
 
-    /// Adds a page that begins at `start`; returns the bytes of the one it replaces.
-    pub(super) fn insert(&mut self, start: Offset, page: Page) -> usize {
+    /// Adds a page that begins at `start`, with a number of its own; returns the bytes of the one it replaces.
+    pub(super) fn insert(&mut self, start: Offset, number: u64, page: Page) -> usize {
         assert!(start < page.end, "a page covers something");
-        self.by_start.insert(start, page).map_or(0, |replaced| replaced.bytes())
+        self.by_start
+            .insert(start, Kept { number, page })
+            .map_or(0, |replaced| replaced.page.bytes())
     }
 
-    /// Lets the page that begins at `start` go; returns its bytes, 0 if there is none.
-    pub(super) fn remove(&mut self, start: Offset) -> usize {
-        self.by_start.remove(&start).map_or(0, |page| page.bytes())
+    /// Lets the page of this number go that begins at `start`; returns its bytes, 0 if it has gone.
+    pub(super) fn remove(&mut self, start: Offset, number: u64) -> usize {
+        if !self.holds(start, number) {
+            return 0;
+        }
+        self.by_start.remove(&start).map_or(0, |kept| kept.page.bytes())
     }
 
     /// Lets the pages go that have nothing from `next` on; returns their bytes.
     pub(super) fn remove_before(&mut self, next: Offset) -> usize {
-        let mut bytes = 0;
-        self.by_start.retain(|_, page| {
-            let is_kept = page.end > next;
-            bytes += if is_kept { 0 } else { page.bytes() };
-            is_kept
-        });
-        bytes
+        let before = self.by_start.range(..next).filter(|(_, kept)| kept.page.end <= next);
+        let starts: Vec<Offset> = before.map(|(start, _)| *start).collect();
+        let removed = starts.iter().filter_map(|start| self.by_start.remove(start));
+        removed.map(|kept| kept.page.bytes()).sum()
+    }
+
+    /// Whether the page of this number that begins at `start` is there.
+    pub(super) fn holds(&self, start: Offset, number: u64) -> bool {
+        self.by_start.get(&start).is_some_and(|kept| kept.number == number)
     }
 
     /// Whether a page begins there.
+    #[cfg(test)]
     pub(super) fn begins_at(&self, start: Offset) -> bool {
         self.by_start.contains_key(&start)
     }
 
     /// What all of them hold, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.by_start.values().map(Page::bytes).sum()
+        self.by_start.values().map(|kept| kept.page.bytes()).sum()
     }
 }
 
@@ -164,8 +179,8 @@ mod tests {
     fn a_reader_is_served_by_any_page_that_covers_its_place() {
         let mut pages = Pages::default();
         let (long, short) = (page(100, &[(10, 20), (50, 90)]), page(32, &[]));
-        assert_eq!(pages.insert(offset(10), long.clone()), 0);
-        assert_eq!(pages.insert(offset(30), short.clone()), 0);
+        assert_eq!(pages.insert(offset(10), 1, long.clone()), 0);
+        assert_eq!(pages.insert(offset(30), 1, short.clone()), 0);
         assert_eq!(pages.place_of(offset(10)), PagePlace::Page(long.clone()));
         assert_eq!(pages.place_of(offset(20)), PagePlace::Page(long.clone()));
         assert_eq!(pages.place_of(offset(31)), PagePlace::Page(short));
@@ -189,12 +204,13 @@ mod tests {
     fn bytes_are_counted() {
         let mut pages = Pages::default();
         let one = page(100, &[(10, 20), (50, 90)]);
-        pages.insert(offset(10), one.clone());
-        pages.insert(offset(30), page(32, &[]));
+        pages.insert(offset(10), 1, one.clone());
+        pages.insert(offset(30), 1, page(32, &[]));
         assert_eq!(pages.bytes(), 2 * PAGE_COST_BYTES + 20);
-        assert_eq!(pages.insert(offset(10), page(11, &[])), one.bytes());
-        assert_eq!(pages.remove(offset(10)), PAGE_COST_BYTES);
-        assert_eq!(pages.remove(offset(10)), 0);
+        assert_eq!(pages.insert(offset(10), 2, page(11, &[])), one.bytes());
+        assert_eq!(pages.remove(offset(10), 1), 0, "that one was replaced");
+        assert_eq!(pages.remove(offset(10), 2), PAGE_COST_BYTES);
+        assert_eq!(pages.remove(offset(10), 2), 0);
         assert_eq!(pages.bytes(), PAGE_COST_BYTES);
     }
 
@@ -202,7 +218,7 @@ mod tests {
     fn what_ends_before_a_place_goes_and_what_reaches_beyond_it_stays() {
         let mut pages = Pages::default();
         for (start, end) in [(0, 10), (5, 20), (10, 21), (30, 40)] {
-            pages.insert(offset(start), page(end, &[(start, end)]));
+            pages.insert(offset(start), 1, page(end, &[(start, end)]));
         }
         let all = pages.bytes();
         assert_eq!(pages.remove_before(offset(20)), 2 * (PAGE_COST_BYTES + 10));

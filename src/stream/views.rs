@@ -61,8 +61,10 @@ pub(super) struct Views {
     holding: VecDeque<ViewId>,
     ring_bytes: usize,
     ring_bytes_max: usize,
-    /// In the order in which they were made. The view may have gone since.
-    pages: VecDeque<(ViewId, Offset)>,
+    /// Those that were made, in that order. Pages and views may have gone since.
+    pages: VecDeque<MadePage>,
+    /// How many were made.
+    pages_made: u64,
     page_bytes: usize,
     /// At so many entries those that are left behind are swept out.
     pages_sweep: usize,
@@ -70,6 +72,13 @@ pub(super) struct Views {
     /// Which events were deleted or trimmed, as far as that is known here.
     floors: Arc<Floors>,
     scratch: Scratch,
+}
+
+/// A page that was made, by its number.
+struct MadePage {
+    view_id: ViewId,
+    start: Offset,
+    number: u64,
 }
 
 /// What a frame is taken apart with; kept so that its memory is.
@@ -101,6 +110,7 @@ impl Views {
             ring_bytes: 0,
             ring_bytes_max,
             pages: VecDeque::new(),
+            pages_made: 0,
             page_bytes: 0,
             pages_sweep: PAGES_SWEEP_MIN,
             parked: VecDeque::new(),
@@ -271,22 +281,24 @@ impl Views {
 
     /// Keeps what was read for a view, from `start` on.
     pub(super) fn add_page(&mut self, view_id: ViewId, start: Offset, page: Page) {
+        self.pages_made += 1;
+        let number = self.pages_made;
         self.page_bytes += page.bytes();
-        self.page_bytes -= self.get_mut(view_id).pages.insert(start, page);
-        self.pages.push_back((view_id, start));
+        self.page_bytes -= self.get_mut(view_id).pages.insert(start, number, page);
+        self.pages.push_back(MadePage { view_id, start, number });
         // The newest stays in any case: somebody is about to send it.
         while self.page_bytes > SHARD_PAGES_BYTES_MAX && self.pages.len() > 1 {
-            let Some((view_id, start)) = self.pages.pop_front() else { break };
+            let Some(MadePage { view_id, start, number }) = self.pages.pop_front() else { break };
             if let Some(view) = &mut self.views[view_id.0 as usize] {
-                self.page_bytes -= view.pages.remove(start);
+                self.page_bytes -= view.pages.remove(start, number);
             }
         }
-        // Views that ended have left entries behind.
+        // What has gone otherwise has left entries behind.
         if self.pages.len() >= self.pages_sweep {
             let views = &self.views;
-            self.pages.retain(|(view_id, start)| {
+            self.pages.retain(|&MadePage { view_id, start, number }| {
                 let view = views[view_id.0 as usize].as_ref();
-                view.is_some_and(|view| view.pages.begins_at(*start))
+                view.is_some_and(|view| view.pages.holds(start, number))
             });
             self.pages_sweep = (2 * self.pages.len()).max(PAGES_SWEEP_MIN);
         }

@@ -223,6 +223,32 @@ fn who_is_alone_in_a_view_leaves_no_pages() {
     assert_eq!(views.bytes(), 0);
 }
 
+/// A page was taken for one of before that had begun where it does, and dropped before it was sent.
+#[test]
+fn the_newest_page_stays_wherever_others_have_begun() {
+    let mut views = Views::new(Offset::ZERO);
+    let alone = join(&mut views, &key(&["a"], &[]));
+    let many = join(&mut views, &key(&["b"], &[]));
+    let add = |views: &mut Views, view_id, start, bytes: usize| {
+        let (start, end) = (Offset::new(start), Offset::new(start + 1));
+        let chunk = Chunk::whole(start, end, Bytes::from(vec![b'x'; bytes]));
+        views.add_page(view_id, start, Page { end, chunks: [chunk].into(), hidden: None });
+    };
+    for _ in 0..3 {
+        add(&mut views, alone, 0, 10);
+        views.drop_sent(alone, Offset::new(1));
+    }
+    for start in 0..8 {
+        add(&mut views, many, start, (1 << 20) - 200);
+    }
+    for _ in 0..3 {
+        add(&mut views, alone, 0, 1 << 20);
+        assert!(views.get(alone).pages.begins_at(Offset::ZERO), "it is about to be sent");
+        assert!(views.page_bytes <= SHARD_PAGES_BYTES_MAX);
+        views.drop_sent(alone, Offset::new(1));
+    }
+}
+
 #[test]
 fn what_is_deleted_is_in_no_ring_and_no_page() {
     let mut views = Views::new(Offset::ZERO);
