@@ -304,7 +304,7 @@ impl Views {
         }
     }
 
-    /// A member of a view has been sent all before `next`: nobody wants that any more if it is the only one. The
+    /// A member of a view has taken all before `next`: nobody wants that any more if it is the only one. The
     /// memory is used for its next page while the processor has it near still: 8 % of what catching up costs.
     pub(super) fn drop_sent(&mut self, view_id: ViewId, next: Offset) {
         let view = self.views[view_id.0 as usize].as_mut().expect("it has members");

@@ -2,8 +2,9 @@
 //!
 //! At most [`TURNS_MAX`] readers work at once on a shard, first come, first served. A reader takes one
 //! subscription and sends it pages of its view: pages that somebody read before it, or that it reads
-//! now and leaves for the others. It lets go of it when the ring can serve it again, when its socket is
-//! full (so that being slow costs a number), or when it has sent enough while others wait.
+//! now and leaves for the others, if there are any. It lets go of it when the ring can serve it again,
+//! when its socket is full (so that being slow costs a number), or when it has sent enough while others
+//! wait.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

@@ -15,17 +15,18 @@ use bytes::{Buf, Bytes};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
-use super::super::chunk::{Chunk, Render};
+use super::super::catch_up::PAGE_BYTES;
+use super::super::chunk::{Chunk, PAGE_CHUNK_BYTES, Render};
 use super::super::subscription::Subscription;
 
-/// A send carries at most this many bytes: enough that its fixed cost vanishes, and little enough
-/// that it ends within a slice.
-const SEND_BYTES_MAX: usize = 256 * 1024;
+/// A send carries at most this many bytes: a page with the event that made it long enough. That is so much that
+/// the fixed cost of a send vanishes, and so little that it ends within a slice.
+const SEND_BYTES_MAX: usize = PAGE_BYTES + PAGE_CHUNK_BYTES;
 
 /// A send carries at most this many chunks.
 const SEND_CHUNKS_MAX: usize = 256;
 
-/// The kernel may hold so much for a subscriber that it cannot send yet: one send. A send buffer grows to
+/// The kernel may hold so much for a subscriber that it cannot send yet: about one send. A send buffer grows to
 /// 4 MiB by itself, and 500 stalled subscribers had it hold 1.6 GB, at the expense of all others.
 const UNSENT_BYTES_MAX: std::ffi::c_int = 256 * 1024;
 
