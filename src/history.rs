@@ -34,9 +34,7 @@ use crate::stream::live::LiveLog;
 use crate::stream::wanted::Wanted;
 use crate::stream::whole_log::WholeLog;
 use crate::timestamp::TimeText;
-
-/// A page ends with the event that reaches this length.
-pub const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+use crate::unsent::Held;
 
 /// A page ends after so long a search, however little it found, so that nobody waits in the dark.
 pub const PAGE_SEARCH_MS_MAX: u64 = 1000;
@@ -87,15 +85,17 @@ pub async fn head(
     out
 }
 
-/// The whole answer that is one page. `query` is the request's own, from which the next one's is made.
+/// The whole answer that is one page. `query` is the request's own, from which the next one's is made; `held`
+/// says how long it may become, and counts it until it is made.
 pub async fn page(
     live: Rc<LiveLog>,
     request: HistoryRequest,
     query: String,
+    mut held: Held,
     to: AnswerTo,
 ) -> Vec<u8> {
     let mut out = Vec::new();
-    match page_body(&live, request, &query).await {
+    match page_body(&live, request, &query, &mut held).await {
         Ok(body) => {
             let log = live.log();
             Answer::start(200, &to, &mut out)
@@ -112,6 +112,7 @@ async fn page_body(
     live: &Rc<LiveLog>,
     request: HistoryRequest,
     query: &str,
+    held: &mut Held,
 ) -> Result<Vec<u8>, Problem> {
     let mut asked = resolve(live, &request).await?;
     asked.limit = asked.limit.or(Some(HistoryRequest::LIMIT_DEFAULT));
@@ -119,7 +120,7 @@ async fn page_body(
     let wanted = Rc::new(Wanted::new(request.topics, request.types).filtered(request.filter));
     let (mut body, end) = loop {
         let mut body = Vec::from(&b"{\"events\":["[..]);
-        match fill(live, &wanted, &asked, &mut body).await {
+        match fill(live, &wanted, &asked, &mut body, held).await {
             Ok(end) => break (body, end),
             // It was the earliest when it was asked for: it is no longer.
             Err(ReadError::Expired { earliest }) if is_from_earliest => {
@@ -175,6 +176,7 @@ async fn fill(
     wanted: &Rc<Wanted>,
     asked: &Asked,
     body: &mut Vec<u8>,
+    held: &mut Held,
 ) -> Result<PageEnd, ReadError> {
     let turn = live.turns().wait().await.expect("turns outlive their waiters");
     let log = live.log().clone();
@@ -199,6 +201,8 @@ async fn fill(
             }
             Err(error) => return Err(error),
         };
+        held.resize(body.len());
+        let bytes_max = held.page_bytes_max();
         for event in hits.events().filter(|event| walk.wanted().takes(event)) {
             if skip > 0 {
                 skip -= 1;
@@ -209,7 +213,7 @@ async fn fill(
             }
             push_event(body, &event, &mut time);
             count += 1;
-            if Some(count) == asked.limit || body.len() - start_bytes >= PAGE_BYTES_MAX {
+            if Some(count) == asked.limit || body.len() - start_bytes >= bytes_max {
                 let considered = match asked.order {
                     Order::Ascending => event.offset().plus(1),
                     Order::Descending => event.offset(),

@@ -39,5 +39,6 @@ pub mod sse;
 pub mod stream;
 pub mod timestamp;
 pub mod topics;
+pub mod unsent;
 pub mod websocket;
 pub mod workspace;

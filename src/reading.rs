@@ -16,6 +16,7 @@ use crate::sse;
 use crate::stream::compression::Encoding;
 use crate::stream::live::LiveLog;
 use crate::topics;
+use crate::unsent::Unsent;
 use crate::websocket::frames::{self, Accepted};
 
 /// How a request for reading is answered.
@@ -32,13 +33,14 @@ pub enum Reading {
     WebSocket(Box<StreamRequest>, Accepted),
 }
 
-/// Decides how `operation` is answered, which must be one that reads the log. `is_stopping`: no new
-/// stream is begun.
+/// Decides how `operation` is answered, which must be one that reads the log. Pages are as long as what is
+/// `unsent` leaves them. `is_stopping`: no new stream is begun.
 pub fn read(
     operation: Operation,
     head: &Head,
     to: &AnswerTo,
     live: &Rc<LiveLog>,
+    unsent: &Rc<Unsent>,
     is_stopping: bool,
 ) -> Result<Reading, Problem> {
     let query = head.query().unwrap_or_default();
@@ -55,7 +57,8 @@ pub fn read(
             }
             Ok(match form {
                 0 => {
-                    let page = history::page(live.clone(), request, query.to_owned(), to.clone());
+                    let (live, query) = (live.clone(), query.to_owned());
+                    let page = history::page(live, request, query, unsent.hold(0), to.clone());
                     // Begun when all answers before it are known: what was appended there is on it. A task
                     // of its own then, so that its turn to read ends also while the client takes nothing
                     // of them.

@@ -108,7 +108,8 @@ fn judge(
         | Operation::Pattern { .. }
         | Operation::Logs
         | Operation::Log { .. }) => {
-            match reading::read(operation, head, to, shard.live(), false)? {
+            let unsent = shard.workspace().unsent();
+            match reading::read(operation, head, to, shard.live(), unsent, false)? {
                 // The head of a stream is there at once.
                 Reading::Sse(..) | Reading::Ready(_) => return Ok(Wants::Events),
                 // Nothing of it has begun.

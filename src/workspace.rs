@@ -3,9 +3,12 @@
 //! So a connection that waits holds neither what it reads into nor what it writes from, and those that
 //! are served one after the other find that memory in the processor's cache.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::{
+    cell::{Cell, RefCell, RefMut},
+    rc::Rc,
+};
 
-use crate::http::head::Head;
+use crate::{http::head::Head, unsent::Unsent};
 
 /// One read takes at most so much.
 const INPUT_BYTES: usize = 64 * 1024;
@@ -18,6 +21,7 @@ pub struct Workspace {
     input: RefCell<Vec<u8>>,
     output: Cell<Vec<u8>>,
     head: RefCell<Head>,
+    unsent: Rc<Unsent>,
 }
 
 impl Default for Workspace {
@@ -26,6 +30,7 @@ impl Default for Workspace {
             input: RefCell::new(Vec::with_capacity(INPUT_BYTES)),
             output: Cell::default(),
             head: RefCell::default(),
+            unsent: Rc::default(),
         }
     }
 }
@@ -49,6 +54,11 @@ impl Workspace {
             output.clear();
             self.output.set(output);
         }
+    }
+
+    /// How much is held that clients do not take.
+    pub fn unsent(&self) -> &Rc<Unsent> {
+        &self.unsent
     }
 
     /// A head to parse into, whatever it holds now.

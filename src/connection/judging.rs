@@ -144,7 +144,8 @@ impl Reader<'_> {
             | Operation::Logs
             | Operation::Log { .. }) => {
                 let (live, is_stopping) = (self.shard.live(), self.shard.drain().is_on());
-                let item = match reading::read(operation, head, to, live, is_stopping)? {
+                let unsent = self.shard.workspace().unsent();
+                let item = match reading::read(operation, head, to, live, unsent, is_stopping)? {
                     Reading::Ready(bytes) => Item::Ready(bytes),
                     Reading::Pending(answer) => Item::Pending(answer),
                     Reading::Lines(request) => {

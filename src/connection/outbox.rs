@@ -156,6 +156,7 @@ impl Outbox {
             };
             let Some(sent) = poll_fn(send).await? else { return Ok(()) };
             if !sent.unsent.is_empty() {
+                let _held = workspace.unsent().hold(sent.unsent.len());
                 // Boxed, as few connections ever wait here.
                 Box::pin(writer.send(&sent.unsent)).await?;
             }

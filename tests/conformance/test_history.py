@@ -2,11 +2,15 @@
 
 import datetime
 import json
+import pathlib
+import re
+import socket
 import time
 import urllib.parse
 
 import pytest
 
+from harness import Server
 from wire import Sse, problem
 
 HISTORY = "/api/v1/events/history"
@@ -139,6 +143,48 @@ def test_a_page_ends_early_at_8_mib(server, topic):
     page = json.loads(body)
     assert status == 200 and len(body) <= 10 << 20 and 0 < len(page["events"]) < 12 and page["next"]
     assert len(page["events"]) + len(server.json("GET", page["next"])[1]["events"]) == 12
+
+
+def test_pages_that_nobody_takes_are_not_all_kept():
+    """A page may end early: a slow reader costs a cursor, not a buffer"""
+    with Server("--shards", "1") as server:
+        lines = "\n".join(f'"{at}{"x" * 1000}"' for at in range(12_000))
+        assert server.request("POST", "/api/v1/topics/a/events", lines, {"Content-Type": "application/x-ndjson"})[0] == 201
+
+        def memory_mib():
+            status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+            return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024
+
+        def page(path):
+            value = server.json("GET", path)[1]
+            return value, sum(len(event["data"]) for event in value["events"])
+
+        first = f"{HISTORY}?topic=a&limit=10000"
+        before, stalled = memory_mib(), []
+        assert page(first)[1] > 7_000_000
+        for _ in range(100):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", server.port))
+            client.sendall(f"GET {first} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            stalled.append(client)
+        for client in stalled:
+            assert client.recv(12) == b"HTTP/1.1 200"
+        assert memory_mib() - before < 250
+        # Whoever reads gets everything all the same, in more pages,
+        events, pages, path = [], 0, first
+        while path:
+            value, bytes_in_page = page(path)
+            assert value["events"] and bytes_in_page < 4_000_000
+            events, pages, path = events + value["events"], pages + 1, value.get("next")
+        assert [event["offset"] for event in events] == list(range(12_000)) and pages > 3
+        # and long ones again once the others have gone.
+        for client in stalled:
+            client.close()
+        deadline = time.monotonic() + 10
+        while page(first)[1] < 7_000_000:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_ndjson(server, topic):
