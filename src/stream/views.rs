@@ -307,7 +307,7 @@ impl Views {
     /// A member of a view has taken all before `next`: nobody wants that any more if it is the only one. The
     /// memory is used for its next page while the processor has it near still: 8 % of what catching up costs.
     pub(super) fn drop_sent(&mut self, view_id: ViewId, next: Offset) {
-        let view = self.views[view_id.0 as usize].as_mut().expect("it has members");
+        let view = self.get_mut(view_id);
         if view.members.len() == 1 {
             self.page_bytes -= view.pages.remove_before(next);
         }
