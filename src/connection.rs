@@ -8,6 +8,11 @@
 //! The reader does not wait for an answer: while appends are on their way to the disk it reads on, so
 //! that pipelined requests share a frame, within limits. Both sides are one task.
 //!
+//! It does wait where the order would show (RFC 9112, 9.3.2). An answer that tells of the log is made up
+//! when those before it are known, so it has what was appended before. An append is begun when all answers
+//! before it are made up, but those to appends, so they have nothing of it; until then no more of it is read,
+//! so that it takes no memory. A change waits for what is before it, and is waited for by what is behind.
+//!
 //! What comes is read into memory that all connections of the shard share, and served from there:
 //! nearly all requests come whole. What does not, or cannot be served without waiting, is kept in the
 //! connection's own buffer and goes on from there. So a connection that waits holds no buffer.
@@ -203,6 +208,7 @@ impl Reader<'_> {
                 Begun::Change { form, decoder, to } => {
                     Box::pin(self.change(form, decoder, to)).await
                 }
+                Begun::Append { .. } if !self.outbox.made().await => Next::Close,
                 Begun::Append { form: AppendForm::Whole(form), decoder, to } => {
                     Box::pin(self.append_whole(form, decoder, to)).await
                 }
@@ -319,7 +325,9 @@ impl Reader<'_> {
             let begun = match begun {
                 Begun::Append { form: AppendForm::Whole(form), decoder, to } => {
                     match decoder.sized_bytes_left().map(usize::try_from) {
-                        Some(Ok(body_bytes)) if body_bytes <= rest.len() => {
+                        Some(Ok(body_bytes))
+                            if body_bytes <= rest.len() && self.outbox.is_made() =>
+                        {
                             let (body, behind) = rest.split_at(body_bytes);
                             rest = behind;
                             let body = Bytes::copy_from_slice(body);
@@ -345,7 +353,7 @@ impl Reader<'_> {
 
     /// Serves an append off the front of `rest` whose head is known, and whose body has come whole.
     fn serve_repeated(&mut self, rest: &mut &[u8]) -> Option<Next> {
-        if self.parser.is_amid() {
+        if self.parser.is_amid() || !self.outbox.is_made() {
             return None;
         }
         let KnownHead { head_bytes, body_bytes, append, own } = self.repeated.find(rest)?;

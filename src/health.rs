@@ -1,5 +1,7 @@
 //! What a supervisor asks: does the process live, and can it serve?
 
+use std::rc::Rc;
+
 use crate::{
     http::response::{Answer, AnswerTo},
     shard::Shard,
@@ -8,6 +10,13 @@ use crate::{
 /// `/livez`: the shard that answers is not stuck.
 pub(crate) fn write_live(to: &AnswerTo, out: &mut Vec<u8>) {
     Answer::start(200, to, out).json(b"{\"status\":\"ok\"}\n");
+}
+
+/// The whole answer to `/readyz` and `/healthz`, as it is when this is polled.
+pub(crate) async fn ready(shard: Rc<Shard>, to: AnswerTo) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_ready(&shard, &to, &mut out);
+    out
 }
 
 /// `/readyz` and `/healthz`: 200 as long as reads go on, saying what does not work; 503 while the

@@ -130,7 +130,11 @@ impl Reader<'_> {
             Operation::Problems => pages::write_problems(to, &mut out),
             Operation::ProblemPage(entry) => pages::write_problem_page(entry, to, &mut out),
             Operation::Live => health::write_live(to, &mut out),
-            Operation::Ready | Operation::Healthy => health::write_ready(self.shard, to, &mut out),
+            Operation::Ready | Operation::Healthy => {
+                // Appends before it may be what fills the disk.
+                let answer = health::ready(self.shard.clone(), to.clone());
+                return Ok(Reply::Item(Item::Pending(Box::pin(answer))));
+            }
             Operation::Metrics => {
                 let answer = monitoring::answer(self.shard.clone(), to.clone());
                 return Ok(Reply::Item(Item::Pending(Box::pin(answer))));

@@ -79,6 +79,9 @@ pub(super) struct Outbox {
     /// Requests without an answer in the kernel's hands, and the bytes of their events.
     unanswered: Cell<usize>,
     unanswered_bytes: Cell<usize>,
+    /// Answers, but those to appends, that are still to be made up. They tell of the log as it is when their
+    /// turn comes: until then nothing that was asked for behind them may change it.
+    unmade: Cell<usize>,
     /// No more will be pushed, and what then becomes of the socket.
     ending: Cell<Option<Ending>>,
     /// Whether the writing side failed: what is pushed is in vain.
@@ -88,8 +91,12 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn push(&self, item: Item) {
-        if let Item::Append { event_bytes, .. } = &item {
-            self.unanswered_bytes.set(self.unanswered_bytes.get() + event_bytes);
+        match &item {
+            Item::Append { event_bytes, .. } => {
+                self.unanswered_bytes.set(self.unanswered_bytes.get() + event_bytes);
+            }
+            Item::Pending(_) | Item::Streamed(_) => self.unmade.set(self.unmade.get() + 1),
+            Item::Ready(_) => {}
         }
         self.unanswered.set(self.unanswered.get() + 1);
         self.items.borrow_mut().push_back(item);
@@ -111,6 +118,24 @@ impl Outbox {
             self.progress.wait().await;
         }
         !self.is_broken.get()
+    }
+
+    /// Whether every answer is made up, or will tell of nothing but its own append.
+    pub(super) fn is_made(&self) -> bool {
+        self.unmade.get() == 0
+    }
+
+    /// Resolves once [`Outbox::is_made`]; false if the client is gone.
+    pub(super) async fn made(&self) -> bool {
+        while !self.is_made() && !self.is_broken.get() {
+            self.progress.wait().await;
+        }
+        !self.is_broken.get()
+    }
+
+    fn count_made(&self, answers: usize) {
+        self.unmade.set(self.unmade.get() - answers);
+        self.progress.raise();
     }
 
     /// Whether there are fewer requests and bytes without an answer than these limits.
@@ -168,6 +193,7 @@ impl Outbox {
                 if !is_whole {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
+                self.count_made(1);
             }
             self.unanswered.set(self.unanswered.get() - answers);
             self.unanswered_bytes.set(self.unanswered_bytes.get() - sent.event_bytes);
@@ -201,6 +227,9 @@ impl Outbox {
                 }
             }
         }
+        if sent.made > 0 {
+            self.count_made(sent.made);
+        }
         if sent.answers > 0 {
             let count = socket.send_now(&bytes)?;
             if count < bytes.len() {
@@ -220,6 +249,8 @@ impl Outbox {
 #[derive(Default)]
 struct Sent {
     answers: usize,
+    /// Of them, those that had to be made up.
+    made: usize,
     event_bytes: usize,
     /// For what the socket had no space.
     unsent: Vec<u8>,
@@ -244,6 +275,7 @@ impl Item {
             Item::Pending(answer) => {
                 let answer = std::task::ready!(answer.as_mut().poll(context));
                 bytes.extend_from_slice(&answer);
+                sent.made += 1;
             }
             Item::Streamed(_) => {
                 let placeholder = Item::Ready(Vec::new());
