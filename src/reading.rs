@@ -70,7 +70,8 @@ pub fn read(
         Operation::Topics => {
             let request = TopicsRequest::parse(query.as_bytes())?;
             check_log(&request.log)?;
-            Ok(Reading::Pending(Box::pin(topics::list(live.clone(), request, to.clone()))))
+            let page = topics::list(live.clone(), request, unsent.hold(0), to.clone());
+            Ok(Reading::Pending(Box::pin(page)))
         }
         Operation::Topic { topic } => {
             check_log(&PlainRequest::parse(query.as_bytes())?.log)?;

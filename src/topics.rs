@@ -19,33 +19,56 @@ use crate::settings::never_used;
 use crate::settings_json;
 use crate::stream::live::LiveLog;
 use crate::timestamp::TimeText;
+use crate::unsent::Held;
+
+/// The log's owner is asked for so many at once: long names make them 64 KiB, which is as short as a page gets.
+const TOPICS_AT_ONCE: usize = 128;
 
 const PATH: &str = "/api/v1/topics";
 
 const KEPT_IN_QUERY: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The whole answer that is a page of topics, in byte order of their names.
-pub async fn list(live: Rc<LiveLog>, request: TopicsRequest, to: AnswerTo) -> Vec<u8> {
+/// The whole answer that is a page of topics, in byte order of their names. `held` says how long it may
+/// become, and counts it until it is made.
+pub async fn list(
+    live: Rc<LiveLog>,
+    request: TopicsRequest,
+    mut held: Held,
+    to: AnswerTo,
+) -> Vec<u8> {
     let limit = usize::try_from(request.limit).expect("at most 10,000");
-    let after = request.after.as_deref();
-    // One more tells whether there is a next page.
-    let mut topics = live.log().topics(&request.prefix, after, limit + 1).await;
-    let has_next = topics.len() > limit;
-    topics.truncate(limit);
     let mut body = Vec::from(&b"{\"topics\":["[..]);
+    let (mut count, mut last) = (0, None::<Topic>);
     let mut time = TimeText::default();
-    for (index, topic) in topics.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
+    let has_next = 'page: loop {
+        // One more than the page has tells whether there is a next one.
+        let asked = TOPICS_AT_ONCE.min(limit + 1 - count);
+        let after = last.as_ref().map(|last| last.as_bytes()).or(request.after.as_deref());
+        let topics = live.log().topics(&request.prefix, after, asked).await;
+        let is_end = topics.len() < asked;
+        let bytes_max = held.page_bytes_max();
+        for topic in topics {
+            if count == limit || body.len() >= bytes_max {
+                break 'page true;
+            }
+            if count > 0 {
+                body.push(b',');
+            }
+            push_summary(&mut body, &topic, &mut time);
+            body.push(b'}');
+            count += 1;
+            last = Some(topic.topic);
         }
-        push_summary(&mut body, topic, &mut time);
-        body.push(b'}');
-    }
+        if is_end {
+            break false;
+        }
+        held.resize(body.len());
+    };
     body.push(b']');
-    if has_next && let Some(last) = topics.last() {
+    if has_next && let Some(last) = &last {
         write::name(&mut body, "next");
-        write::string(&mut body, &next_url(&request, last.topic.as_str()));
+        write::string(&mut body, &next_url(&request, last.as_str()));
     }
     body.push(b'}');
     let mut out = Vec::new();

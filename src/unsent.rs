@@ -1,13 +1,13 @@
 //! Answers that are there and that their clients do not take: how many bytes a shard holds for them.
 //!
-//! A page of history comes whole, so that a client that asks for one and does not read it has up to 8 MiB
-//! kept for it, for as long as a send may stall. A hundred of them are no harm, ten thousand are the end of
+//! A page of history or topics comes whole, so that a client that asks for one and does not read it has up to
+//! 8 MiB kept for it, for as long as a send may stall. A hundred of them are no harm, ten thousand are the end of
 //! the process. So the more is held, the shorter new pages are: each may have an eighth of what is left of
 //! `BYTES_MAX`, but `PAGE_BYTES_MIN`, with which it goes on. A page may end early anyway.
 
 use std::{cell::Cell, rc::Rc};
 
-/// A page ends with the event that reaches this length, while nothing else is held.
+/// A page ends with the event or topic that reaches this length, while nothing else is held.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// With so much held, pages are as short as they get.

@@ -145,32 +145,41 @@ def test_a_page_ends_early_at_8_mib(server, topic):
     assert len(page["events"]) + len(server.json("GET", page["next"])[1]["events"]) == 12
 
 
+def memory_mib(server):
+    status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024
+
+
+def stalled_clients(server, requests):
+    """100 that ask, get the beginning of an answer, and take nothing more"""
+    clients = []
+    for _ in range(100):
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(30)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(requests.encode())
+        clients.append(client)
+    for client in clients:
+        assert client.recv(12) == b"HTTP/1.1 200"
+    return clients
+
+
 def test_pages_that_nobody_takes_are_not_all_kept():
     """A page may end early: a slow reader costs a cursor, not a buffer"""
     with Server("--shards", "1") as server:
         lines = "\n".join(f'"{at}{"x" * 1000}"' for at in range(12_000))
         assert server.request("POST", "/api/v1/topics/a/events", lines, {"Content-Type": "application/x-ndjson"})[0] == 201
 
-        def memory_mib():
-            status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
-            return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024
-
         def page(path):
             value = server.json("GET", path)[1]
             return value, sum(len(event["data"]) for event in value["events"])
 
         first = f"{HISTORY}?topic=a&limit=10000"
-        before, stalled = memory_mib(), []
+        before = memory_mib(server)
         assert page(first)[1] > 7_000_000
-        for _ in range(100):
-            client = socket.socket()
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.connect(("127.0.0.1", server.port))
-            client.sendall(f"GET {first} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            stalled.append(client)
-        for client in stalled:
-            assert client.recv(12) == b"HTTP/1.1 200"
-        assert memory_mib() - before < 250
+        stalled = stalled_clients(server, f"GET {first} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert memory_mib(server) - before < 250
         # Whoever reads gets everything all the same, in more pages,
         events, pages, path = [], 0, first
         while path:
@@ -277,6 +286,37 @@ def test_topics(server, topic):
     page = server.json("GET", f"/api/v1/topics?prefix={topic}/&after={topic}/a/x")[1]
     assert [entry["topic"] for entry in page["topics"]] == [f"{topic}/a/y", f"{topic}/b"]
     assert server.request("GET", "/api/v1/topics?limit=0")[0] == 400 and server.request("GET", "/api/v1/topics?colour=1")[0] == 400
+
+
+def test_pages_of_topics_that_nobody_takes_are_not_all_kept():
+    """`limit` is the most that a page has; `next` goes on"""
+    names = [f"{at:05}{'a' * 123}/{'b' * 127}/{'c' * 127}/{'d' * 126}" for at in range(10_000)]
+    with Server("--shards", "1") as server:
+        lines = "\n".join(json.dumps({"topic": name}) for name in names)
+        assert server.request("POST", "/api/v1/events", lines, {"Content-Type": "application/x-ndjson"})[0] == 201
+        first = "/api/v1/topics?limit=10000"
+        page = server.json("GET", first)[1]
+        assert [entry["topic"] for entry in page["topics"]] == names and "next" not in page
+        # A page that is full is not the end: whether one follows does not depend on why it ended.
+        page = server.json("GET", "/api/v1/topics?limit=9999")[1]
+        assert len(page["topics"]) == 9_999 and [entry["topic"] for entry in server.json("GET", page["next"])[1]["topics"]] == names[-1:]
+        before = memory_mib(server)
+        stalled = stalled_clients(server, f"GET {first} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert memory_mib(server) - before < 200
+        # Whoever reads gets all of them all the same, in more pages,
+        seen, pages, path = [], 0, first
+        while path:
+            page = server.json("GET", path)[1]
+            assert page["topics"]
+            seen, pages, path = seen + [entry["topic"] for entry in page["topics"]], pages + 1, page.get("next")
+        assert seen == names and pages > 3
+        # and in one again once the others have gone.
+        for client in stalled:
+            client.close()
+        deadline = time.monotonic() + 10
+        while "next" in server.json("GET", first)[1]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_one_topic(server, topic):
