@@ -39,7 +39,7 @@ use crate::unsent::Held;
 /// A page ends after so long a search, however little it found, so that nobody waits in the dark.
 pub const PAGE_SEARCH_MS_MAX: u64 = 1000;
 
-/// So many bytes of lines are written at once.
+/// So many bytes of lines are written at once; fewer where as much is held that a page would be shorter.
 const LINES_BYTES: usize = 128 * 1024;
 
 const PATH: &str = "/api/v1/events/history";
@@ -86,16 +86,16 @@ pub async fn head(
 }
 
 /// The whole answer that is one page. `query` is the request's own, from which the next one's is made; `held`
-/// says how long it may become, and counts it until it is made.
+/// says how long it may become, and counts it while it is made.
 pub async fn page(
     live: Rc<LiveLog>,
     request: HistoryRequest,
     query: String,
-    mut held: Held,
+    held: &mut Held,
     to: AnswerTo,
 ) -> Vec<u8> {
     let mut out = Vec::new();
-    match page_body(&live, request, &query, &mut held).await {
+    match page_body(&live, request, &query, held).await {
         Ok(body) => {
             let log = live.log();
             Answer::start(200, &to, &mut out)
@@ -235,10 +235,11 @@ fn place(rest: &Range<Offset>, order: Order) -> Offset {
 }
 
 /// Answers with the events alone, one a line, as fast as `send` takes them; returns whether all of
-/// them left. Without its proper end, an answer is known to have been cut.
+/// them left. Without its proper end, an answer is known to have been cut. `held` counts what `send` has.
 pub async fn lines(
     live: Rc<LiveLog>,
     request: HistoryRequest,
+    mut held: Held,
     to: AnswerTo,
     mut send: impl AsyncFnMut(Vec<u8>) -> io::Result<()>,
 ) -> bool {
@@ -271,14 +272,17 @@ pub async fn lines(
     };
     while !rest.is_done() {
         let mut lines = Vec::new();
-        let filled = rest.fill(&mut lines).await;
+        let filled = rest.fill(&mut lines, held.page_bytes_max().min(LINES_BYTES)).await;
         let mut out = Vec::with_capacity(lines.len() + 16);
         framing.write(&lines, &mut out);
+        // A reader that takes nothing for long has them once.
+        drop(lines);
+        held.resize(out.len());
+        is_begun |= !out.is_empty();
         // What could be read leaves even if nothing behind it can be.
         if !out.is_empty() && send(out).await.is_err() {
             return false;
         }
-        is_begun |= !lines.is_empty();
         if let Err(error) = filled {
             match error {
                 // It was the earliest when it was asked for, and nothing of it has been said yet.
@@ -312,9 +316,9 @@ impl Lines {
         self.range.is_empty() || self.limit == 0
     }
 
-    /// Puts about [`LINES_BYTES`] of lines into `out`. The turn is given back and every frame let go of
+    /// Puts about `bytes_max` of lines into `out`. The turn is given back and every frame let go of
     /// before these are sent: a reader that takes nothing for hours holds them alone.
-    async fn fill(&mut self, out: &mut Vec<u8>) -> Result<(), ReadError> {
+    async fn fill(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> Result<(), ReadError> {
         let turn = self.live.turns().wait().await.expect("turns outlive their waiters");
         let log = self.live.log().clone();
         let mut walk = WholeLog::new(log, self.wanted.clone(), self.range.clone(), self.order);
@@ -327,7 +331,7 @@ impl Lines {
                 push_event(out, &event, &mut self.time);
                 out.push(b'\n');
                 self.limit -= 1;
-                if self.limit == 0 || out.len() >= LINES_BYTES {
+                if self.limit == 0 || out.len() >= bytes_max {
                     match self.order {
                         Order::Ascending => self.range.start = event.offset().plus(1),
                         Order::Descending => self.range.end = event.offset(),

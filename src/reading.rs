@@ -58,11 +58,16 @@ pub fn read(
             Ok(match form {
                 0 => {
                     let (live, query) = (live.clone(), query.to_owned());
-                    let page = history::page(live, request, query, unsent.hold(0), to.clone());
+                    let (mut held, to) = (unsent.hold(0), to.clone());
+                    let page = async move {
+                        let answer = history::page(live, request, query, &mut held, to).await;
+                        held.resize(answer.len());
+                        (answer, held)
+                    };
                     // Begun when all answers before it are known: what was appended there is on it. A task
                     // of its own then, so that its turn to read ends also while the client takes nothing
-                    // of them.
-                    Reading::Pending(Box::pin(async move { monoio::spawn(page).await }))
+                    // of them; what has come of it is held until then.
+                    Reading::Pending(Box::pin(async move { monoio::spawn(page).await.0 }))
                 }
                 _ => Reading::Lines(Box::new(request)),
             })

@@ -22,6 +22,7 @@ use crate::{
     reading::{self, Reading},
     settings::{self, ChangeForm},
     stream::live::LiveLog,
+    unsent::Held,
 };
 
 /// What a read is answered with.
@@ -153,7 +154,8 @@ impl Reader<'_> {
                     Reading::Ready(bytes) => Item::Ready(bytes),
                     Reading::Pending(answer) => Item::Pending(answer),
                     Reading::Lines(request) => {
-                        Item::Streamed(lines_of_history(live.clone(), *request, to.clone()))
+                        let (live, held) = (live.clone(), unsent.hold(0));
+                        Item::Streamed(lines_of_history(live, *request, held, to.clone()))
                     }
                     Reading::Sse(request, encoding) => {
                         self.shard.counts().own().streams.add(1);
@@ -194,12 +196,13 @@ fn refusal(problem: Problem, head: &Head, to: &AnswerTo) -> (Problem, Next) {
 fn lines_of_history(
     live: Rc<LiveLog>,
     request: HistoryRequest,
+    held: Held,
     to: AnswerTo,
 ) -> outbox::StreamedAnswer {
     Box::new(move |mut writer| {
         Box::pin(async move {
             let send = async |bytes: Vec<u8>| writer.send(&bytes).await;
-            let is_whole = history::lines(live, request, to, send).await;
+            let is_whole = history::lines(live, request, held, to, send).await;
             (writer, is_whole)
         })
     })
