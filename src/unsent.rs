@@ -29,6 +29,11 @@ impl Unsent {
         self.bytes.set(self.bytes.get() + bytes);
         Held { unsent: self.clone(), bytes }
     }
+
+    /// How long an answer that goes on may become beside all that is held.
+    pub fn page_bytes_max(&self) -> usize {
+        page_bytes_max(self.bytes.get())
+    }
 }
 
 /// A part of what is held.
@@ -47,9 +52,12 @@ impl Held {
 
     /// How long this, if it is a page, may become beside all the others.
     pub fn page_bytes_max(&self) -> usize {
-        let others = self.unsent.bytes.get() - self.bytes;
-        (BYTES_MAX.saturating_sub(others) / (BYTES_MAX / PAGE_BYTES_MAX)).max(PAGE_BYTES_MIN)
+        page_bytes_max(self.unsent.bytes.get() - self.bytes)
     }
+}
+
+fn page_bytes_max(others: usize) -> usize {
+    (BYTES_MAX.saturating_sub(others) / (BYTES_MAX / PAGE_BYTES_MAX)).max(PAGE_BYTES_MIN)
 }
 
 impl Drop for Held {

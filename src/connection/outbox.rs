@@ -17,8 +17,13 @@ use crate::{
     append::AckAnswer, config::Limits, local::Signal, socket::Socket, workspace::Workspace,
 };
 
-/// A write carries about so much: what is ready beyond it goes with the next one.
+/// A write carries about so much: what is ready beyond it goes with the next one. It carries less where as much
+/// is held, for clients that take nothing, that a page would be shorter.
 const WRITE_BYTES: usize = 256 * 1024;
+
+/// Of answers that are ready so much waits at most, and one more: who asks for many, and takes none, is not read
+/// on. Without, 512 requests of 60 bytes for a file of ours took 6 MiB.
+const READY_BYTES_MAX: usize = 64 * 1024;
 
 /// An answer that takes its time: the bytes of all of it.
 pub type AnswerFuture = Pin<Box<dyn Future<Output = Vec<u8>>>>;
@@ -82,6 +87,8 @@ pub(super) struct Outbox {
     /// Answers, but those to appends, that are still to be made up. They tell of the log as it is when their
     /// turn comes: until then nothing that was asked for behind them may change it.
     unmade: Cell<usize>,
+    /// The bytes of answers that were ready when they were pushed, and are not in the kernel's hands.
+    ready_bytes: Cell<usize>,
     /// No more will be pushed, and what then becomes of the socket.
     ending: Cell<Option<Ending>>,
     /// Whether the writing side failed: what is pushed is in vain.
@@ -95,8 +102,8 @@ impl Outbox {
             Item::Append { event_bytes, .. } => {
                 self.unanswered_bytes.set(self.unanswered_bytes.get() + event_bytes);
             }
+            Item::Ready(answer) => self.ready_bytes.set(self.ready_bytes.get() + answer.len()),
             Item::Pending(_) | Item::Streamed(_) => self.unmade.set(self.unmade.get() + 1),
-            Item::Ready(_) => {}
         }
         self.unanswered.set(self.unanswered.get() + 1);
         self.items.borrow_mut().push_back(item);
@@ -142,6 +149,7 @@ impl Outbox {
     pub(super) fn has_room(&self, limits: &Limits) -> bool {
         self.unanswered.get() < limits.pipelined_requests_max
             && self.unanswered_bytes.get() < limits.pipelined_bytes_max
+            && self.ready_bytes.get() < READY_BYTES_MAX
     }
 
     /// Resolves once [`Outbox::has_room`]; false if the client is gone.
@@ -197,6 +205,7 @@ impl Outbox {
             }
             self.unanswered.set(self.unanswered.get() - answers);
             self.unanswered_bytes.set(self.unanswered_bytes.get() - sent.event_bytes);
+            self.ready_bytes.set(self.ready_bytes.get() - sent.ready_bytes);
             self.progress.raise();
         }
     }
@@ -214,7 +223,8 @@ impl Outbox {
             return Poll::Pending;
         }
         let (mut sent, mut bytes) = (Sent::default(), workspace.take_output());
-        while bytes.len() < WRITE_BYTES {
+        let bytes_max = workspace.unsent().page_bytes_max().min(WRITE_BYTES);
+        while bytes.len() < bytes_max {
             // The item is out of the queue while it is polled: it may do anything.
             let next = waiting.take().or_else(|| self.items.borrow_mut().pop_front());
             let Some(mut item) = next else { break };
@@ -252,6 +262,7 @@ struct Sent {
     /// Of them, those that had to be made up.
     made: usize,
     event_bytes: usize,
+    ready_bytes: usize,
     /// For what the socket had no space.
     unsent: Vec<u8>,
     /// Then this takes over.
@@ -267,7 +278,10 @@ impl Item {
         context: &mut Context<'_>,
     ) -> Poll<()> {
         match self {
-            Item::Ready(answer) => bytes.extend_from_slice(answer),
+            Item::Ready(answer) => {
+                bytes.extend_from_slice(answer);
+                sent.ready_bytes += answer.len();
+            }
             Item::Append { answer, event_bytes } => {
                 std::task::ready!(answer.poll_into(bytes, context));
                 sent.event_bytes += *event_bytes;

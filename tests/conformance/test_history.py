@@ -319,6 +319,23 @@ def test_pages_of_topics_that_nobody_takes_are_not_all_kept():
             time.sleep(0.1)
 
 
+def test_answers_to_requests_in_a_row_that_nobody_takes_are_not_all_kept():
+    """However much is asked for in a row, a client that takes nothing costs what one write carries"""
+    with Server("--shards", "1") as server:
+        one = "GET /assets/app.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        script = server.request("GET", "/assets/app.js")[2]
+        before = memory_mib(server)
+        stalled = stalled_clients(server, one * 500)
+        assert memory_mib(server) - before < 150
+        # They are all there for who takes them after all.
+        got = stalled[0].recv(65536)
+        while got.count(script) < 500:
+            got += (some := stalled[0].recv(1 << 20))
+            assert some
+        for client in stalled:
+            client.close()
+
+
 def test_one_topic(server, topic):
     """that object; 404 if never used"""
     offset = server.append(topic, "1")
