@@ -356,3 +356,121 @@ impl Inner {
         Ok(text.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use bytes::Bytes;
+    use strandline_storage::event::EventView;
+    use strandline_storage::topic::TopicPattern;
+
+    use super::super::super::chunk::Chunk;
+    use super::super::super::compression::Encoding;
+    use super::super::super::subscription::Subscription;
+    use super::super::super::view::{Member, Rendering, ViewKey};
+    use super::super::super::views::Views;
+    use super::super::slab::Slab;
+    use super::super::slot::{Slot, Sub};
+    use super::super::wheel::Wheel;
+    use super::*;
+    use crate::local::{Guard, Leave};
+
+    struct Unsaid;
+
+    impl Render for Unsaid {
+        fn event(&self, _: &EventView<'_>, _: &mut Vec<u8>) {}
+
+        fn say(&self, _: Word, _: &mut Vec<u8>) {}
+    }
+
+    struct Nobody;
+
+    impl Leave for Nobody {
+        fn left(&self) {}
+    }
+
+    /// Nobody yet, on a log that is visible up to `visible`.
+    fn nobody(visible: Offset) -> Inner {
+        Inner {
+            views: Views::new(visible),
+            slots: Slab::default(),
+            wheel: Wheel::default(),
+            ready: VecDeque::new(),
+            rung: Vec::new(),
+            behind: Behind::default(),
+            to_drain: Vec::new(),
+            is_draining: false,
+            input: Box::default(),
+            tick: 0,
+        }
+    }
+
+    /// A subscription to everything from the start on, for which the ring has nothing; and its client.
+    fn add_behind(inner: &mut Inner) -> (Job, UnixStream) {
+        let (socket, client) = UnixStream::pair().expect("a pair of sockets");
+        let sub = Sub {
+            number: 0,
+            state: SubState::Behind,
+            has_sent: false,
+            view: ViewId(0),
+            position: 0,
+            place: Subscription::new(Offset::ZERO),
+            told_deleted: Offset::ZERO,
+        };
+        let subs = Subs::One { sub, is_pinging: false };
+        let slot = Slot::new(socket.into(), subs, 1, 0, Guard::new(Rc::new(Nobody)));
+        let id = inner.slots.insert(slot);
+        let all = TopicPattern::parse("**").expect("a pattern");
+        let key = ViewKey {
+            wanted: Rc::new(Wanted::new([all].into(), [].into())),
+            rendering: Rendering::Sse {
+                is_object: false,
+                is_chunked: false,
+                encoding: Encoding::Identity,
+            },
+        };
+        let member = Member { slot: id.index, number: 0 };
+        let (view, position) = inner.views.join(&key, member, || Rc::new(Unsaid));
+        let sub = inner.slots.get_mut(id).and_then(|slot| slot.sub_mut(0)).expect("it was added");
+        (sub.view, sub.position) = (view, position);
+        (Job { id, number: 0 }, client)
+    }
+
+    /// Keeps a page of the view for everything, of one chunk of 1,000 bytes.
+    fn add_page(inner: &mut Inner, start: u64, end: u64) {
+        let (start, end) = (Offset::new(start), Offset::new(end));
+        let chunk = Chunk::whole(start, end, Bytes::from_static(&[b'x'; 1000]));
+        inner.views.add_page(ViewId(0), start, Page { end, chunks: [chunk].into(), hidden: None });
+    }
+
+    fn is_sent(inner: &mut Inner, job: Job) -> bool {
+        matches!(inner.step(job, Offset::ZERO), Step::Sent(1000))
+    }
+
+    #[test]
+    fn who_is_alone_leaves_no_page_behind_that_it_was_sent() {
+        let mut inner = nobody(Offset::new(10));
+        let (job, _client) = add_behind(&mut inner);
+        add_page(&mut inner, 0, 5);
+        let one_bytes = inner.views.bytes();
+        add_page(&mut inner, 5, 10);
+        assert!(is_sent(&mut inner, job));
+        assert_eq!(inner.views.bytes(), one_bytes, "the second is still to be sent");
+        assert!(is_sent(&mut inner, job));
+        assert_eq!(inner.views.bytes(), 0);
+        assert!(matches!(inner.step(job, Offset::ZERO), Step::Over), "it has caught up");
+    }
+
+    #[test]
+    fn who_is_not_alone_leaves_pages_to_the_others() {
+        let mut inner = nobody(Offset::new(10));
+        let (first, _client) = add_behind(&mut inner);
+        let (second, _other_client) = add_behind(&mut inner);
+        add_page(&mut inner, 0, 10);
+        for job in [first, second] {
+            assert!(is_sent(&mut inner, job));
+            assert!(inner.views.bytes() > 0);
+        }
+    }
+}
