@@ -173,16 +173,6 @@ impl Subscribers {
         self.inner.borrow_mut().slots.get_mut(id).is_some()
     }
 
-    /// How many views there are.
-    pub fn view_count(&self) -> usize {
-        self.inner.borrow().views.len()
-    }
-
-    /// The bytes of all chunks that are kept.
-    pub fn chunk_bytes(&self) -> usize {
-        self.inner.borrow().views.bytes()
-    }
-
     /// The next frame became visible.
     pub(super) fn publish(&self, frame: &Frame) {
         let mut inner = self.inner.borrow_mut();

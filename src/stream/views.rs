@@ -161,11 +161,13 @@ impl Views {
     }
 
     /// How many views there are.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.by_key.len()
     }
 
     /// The bytes that all rings and pages hold.
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.ring_bytes + self.page_bytes
     }
