@@ -18,6 +18,8 @@ pub fn admit(head: &Head, origins: &OriginRules, to: &mut AnswerTo) -> Result<Op
         Ok(Operation::Stream { force }) => *force != StreamForce::Sse && head.asks_for_websocket(),
         _ => false,
     };
+    // Where one origin is refused, another might not be.
+    to.cors = origins.without_origin();
     to.cors = origins.check_origin(head, writes)?;
     routed
 }

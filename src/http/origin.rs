@@ -94,10 +94,7 @@ impl OriginRules {
     ///
     /// Fails with `origin-not-allowed` when it writes and comes from a page that may not.
     pub fn check_origin(&self, head: &Head, writes: bool) -> Result<Cors, Problem> {
-        let otherwise = match &self.allowed {
-            Allowed::Listed(listed) if listed.is_empty() => Cors::Absent,
-            _ => Cors::Varies,
-        };
+        let otherwise = self.without_origin();
         let Some(value) = head.value(FieldName::Origin) else { return Ok(otherwise) };
         let repeated = head.values(FieldName::Origin).nth(1).is_some();
         let text = std::str::from_utf8(value).ok().filter(|_| !repeated);
@@ -114,6 +111,14 @@ impl OriginRules {
             return Err(Problem::new(ProblemKind::OriginNotAllowed, detail));
         }
         Ok(otherwise)
+    }
+
+    /// Which CORS fields an answer has that is not for a page of an allowed origin.
+    pub fn without_origin(&self) -> Cors {
+        match &self.allowed {
+            Allowed::Listed(listed) if listed.is_empty() => Cors::Absent,
+            _ => Cors::Varies,
+        }
     }
 
     fn find_allowed(&self, origin: Option<&Origin<'_>>) -> Option<Cors> {

@@ -208,6 +208,7 @@ def test_origins(server):
     for origin in ("https://evil.example", "null", f"http://127.0.0.1:{server.port + 1}", "http://127.0.0.1", f"http://localhost:{server.port}"):
         problem(server.request("POST", APPEND, b"x", {"Origin": origin, "Content-Type": "text/plain"}), "origin-not-allowed", 403)
         assert server.request("POST", "/api/v1/events", b"{}", {"Origin": origin})[0] == 403
+        assert "vary" not in server.request("POST", APPEND, b"x", {"Origin": origin})[1]
         status, headers, _ = server.request("GET", "/api/v1/events/history", headers={"Origin": origin})
         assert status == 200 and not [name for name in headers if name.lower().startswith("access-control")]
     assert server.request("POST", APPEND, b"x", {"Origin": server.base})[0] == 201
@@ -231,7 +232,9 @@ def test_allowed_origins():
         assert status == 201 and headers["access-control-allow-origin"] == "https://app.example"
         for name in ("Event-Offset", "Event-Duplicate", "Retry-After", "Log-Earliest", "Log-Durable"):
             assert name.lower() in headers["access-control-expose-headers"].lower()
-        assert server.request("POST", APPEND, b"x", {"Origin": "https://app.example.evil"})[0] == 403
+        # What one origin is refused another is not: caches must know.
+        status, headers, _ = server.request("POST", APPEND, b"x", {"Origin": "https://app.example.evil"})
+        assert status == 403 and headers["vary"] == "Origin" and "access-control-allow-origin" not in headers
         with Sse(server, headers={"Origin": "http://other.example:8080"}) as stream:
             assert stream.headers["access-control-allow-origin"] == "http://other.example:8080" and "origin" in stream.headers["vary"].lower()
         status, headers, _ = server.request("OPTIONS", APPEND, headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"})
