@@ -1,15 +1,18 @@
 //! The server under test: a process that is started and killed.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead, BufReader},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{self, Child, Command, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
 };
+
+/// Ports below are asked for by name too often.
+const OWN_PORT_MIN: u16 = 10_000;
 
 /// A start takes no longer, whatever it has to recover.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -26,16 +29,27 @@ pub struct Server {
 /// A running server; killed when it goes.
 pub struct Running(Child);
 
+/// A free address whose port no connection is given for its own end (`ip_local_port_range`): else it may be taken
+/// while the server is down.
+fn own_address() -> io::Result<SocketAddr> {
+    let given = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let first = given.split_whitespace().next().and_then(|first| first.parse().ok());
+    let own = OWN_PORT_MIN..first.unwrap_or(OWN_PORT_MIN);
+    let begin = process::id() as usize % own.len().max(1);
+    // Any, where the system gives them all.
+    let ports = own.clone().skip(begin).chain(own).chain([0]);
+    let listener = ports.map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+    listener.filter_map(Result::ok).next().ok_or(io::ErrorKind::AddrInUse)?.local_addr()
+}
+
 impl Server {
     /// A server of this program on a data directory; what it logs goes into a file.
     pub fn new(program: &Path, data: &Path, log: &Path) -> io::Result<Server> {
-        // A port that is free now: nobody else is likely to get it in between.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         Ok(Server {
             program: program.to_owned(),
             data: data.to_owned(),
             log: log.to_owned(),
-            address,
+            address: own_address()?,
         })
     }
 
