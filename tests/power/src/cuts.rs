@@ -56,7 +56,9 @@ pub fn run(program: &Path, work: &Path, cuts: u64, seed: u64) -> io::Result<()> 
         }
     };
     let outcome = run_on(&disk, &mounted, program, work, cuts, seed);
-    if outcome.is_err() && !disk.is_cut() {
+    if outcome.is_err() {
+        // A cut that is still to come would come while it is copied.
+        disk.restore();
         let kept = std::env::temp_dir().join(format!("strandline-power-failed-{seed}"));
         let copied = Command::new("cp").arg("-r").arg(mounted.dir()).arg(&kept).status();
         eprintln!("what the disk held is in {} ({copied:?})", kept.display());
