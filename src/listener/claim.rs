@@ -36,7 +36,15 @@ const BACKLOG: i32 = 65_535;
 /// Why an address is not ours.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// Somebody listens there.
+    /// A server of ours listens there.
+    #[error(
+        "{address} is in use: a Strandline server listens there; stop it, or choose another address with --listen"
+    )]
+    Served {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Somebody else does, or one of ours by another name of the address.
     #[error(
         "{address} is in use: stop the server that listens there, or choose another address with --listen"
     )]
@@ -74,21 +82,27 @@ impl Claim {
         loop {
             match Self::try_new(address, shards) {
                 Ok(claim) => return Ok(claim),
-                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                    return Err(ClaimError::Refused { address, source: error });
-                }
-                Err(_) if Instant::now() >= give_up => return Err(ClaimError::InUse { address }),
+                Err(error @ ClaimError::Refused { .. }) => return Err(error),
+                Err(error) if Instant::now() >= give_up => return Err(error),
                 Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
         }
     }
 
-    fn try_new(mut address: SocketAddr, shards: usize) -> io::Result<Claim> {
+    fn try_new(mut address: SocketAddr, shards: usize) -> Result<Claim, ClaimError> {
         let mut sockets = Vec::with_capacity(shards);
+        let bound = |address, reuse_port| {
+            bound(address, reuse_port).map_err(|error| match error.kind() {
+                io::ErrorKind::AddrInUse => ClaimError::InUse { address },
+                _ => ClaimError::Refused { address, source: error },
+            })
+        };
         let lock = if address.port() == 0 {
             // The system picks a port that nobody has; what the others bind is then that port.
             let first = bound(address, true)?;
-            address = SocketAddr::try_from(getsockname(&first)?)?;
+            address = getsockname(&first)
+                .and_then(SocketAddr::try_from)
+                .map_err(|error| ClaimError::Refused { address, source: error.into() })?;
             sockets.push(first);
             lock(address)?
         } else {
@@ -139,9 +153,13 @@ fn bound(address: SocketAddr, reuse_port: bool) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn lock(address: SocketAddr) -> io::Result<UnixListener> {
+fn lock(address: SocketAddr) -> Result<UnixListener, ClaimError> {
     let name = format!("strandline-listens-on-{address}");
-    UnixListener::bind_addr(&UnixAddress::from_abstract_name(name)?)
+    let name = UnixAddress::from_abstract_name(name);
+    name.and_then(|name| UnixListener::bind_addr(&name)).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => ClaimError::Served { address },
+        _ => ClaimError::Refused { address, source: error },
+    })
 }
 
 #[cfg(test)]
@@ -176,7 +194,7 @@ mod tests {
         let claim = Claim::new(any_port(), 2).unwrap();
         let address = claim.address();
         let running = claim.listen().unwrap();
-        assert!(matches!(Claim::new(address, 2), Err(ClaimError::InUse { .. })));
+        assert!(matches!(Claim::new(address, 2), Err(ClaimError::Served { .. })));
         drop(running);
         let stranger = TcpListener::bind(address).unwrap();
         assert!(matches!(Claim::new(address, 2), Err(ClaimError::InUse { .. })));
