@@ -336,6 +336,25 @@ def test_answers_to_requests_in_a_row_that_nobody_takes_are_not_all_kept():
             client.close()
 
 
+def test_questions_in_a_row_behind_an_answer_that_nobody_takes_are_not_all_kept():
+    """They are read as fast as they are answered"""
+    with Server("--shards", "1") as server:
+        lines = "\n".join(f'"{at}{"x" * 1000}"' for at in range(2_000))
+        assert server.request("POST", "/api/v1/topics/a/events", lines, {"Content-Type": "application/x-ndjson"})[0] == 201
+        long, short = (f"GET {HISTORY}?topic=a&limit={limit} HTTP/1.1\r\nHost: localhost\r\n\r\n" for limit in (10_000, 1))
+        before = memory_mib(server)
+        stalled = stalled_clients(server, long + short * 500)
+        assert memory_mib(server) - before < 200
+        # They are all answered for who takes the answers after all.
+        marker, answers, tail = b"HTTP/1.1 200", 1, b""
+        while answers < 501:
+            assert (some := stalled[0].recv(1 << 20))
+            answers += (tail + some).count(marker)
+            tail = (tail + some)[-len(marker) + 1:]
+        for client in stalled:
+            client.close()
+
+
 def test_one_topic(server, topic):
     """that object; 404 if never used"""
     offset = server.append(topic, "1")
