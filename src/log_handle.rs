@@ -253,18 +253,19 @@ impl LogHandle {
         self.listeners.borrow_mut().push(listener);
     }
 
-    /// A page of the topics whose names begin with `prefix` and come after `after`, in order of name.
+    /// A page of the topics whose names begin with `prefix` and come after `after`, in order of name; fewer than
+    /// `limit` if these are the last. `None` when the server ends.
     pub async fn topics(
         &self,
         prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Vec<TopicSummary> {
+    ) -> Option<Vec<TopicSummary>> {
         let request =
             LogRequest::Topics { prefix: prefix.to_vec(), after: after.map(<[u8]>::to_vec), limit };
         match self.ask(request).await {
-            Some(LogAnswer::Topics(topics)) => topics,
-            _ => Vec::new(),
+            Some(LogAnswer::Topics(topics)) => Some(topics),
+            _ => None,
         }
     }
 

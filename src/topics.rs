@@ -45,7 +45,9 @@ pub async fn list(
         // One more than the page has tells whether there is a next one.
         let asked = TOPICS_AT_ONCE.min(limit + 1 - count);
         let after = last.as_ref().map(|last| last.as_bytes()).or(request.after.as_deref());
-        let topics = live.log().topics(&request.prefix, after, asked).await;
+        let Some(topics) = live.log().topics(&request.prefix, after, asked).await else {
+            return draining(&to);
+        };
         let is_end = topics.len() < asked;
         let bytes_max = held.page_bytes_max();
         for topic in topics {
@@ -73,6 +75,14 @@ pub async fn list(
     body.push(b'}');
     let mut out = Vec::new();
     Answer::start(200, &to, &mut out).json(&body);
+    out
+}
+
+/// A part of the topics would look like all of them.
+fn draining(to: &AnswerTo) -> Vec<u8> {
+    let mut out = Vec::new();
+    let problem = Problem::new(ProblemKind::Draining, "the server is stopping: ask again");
+    write_problem(&problem, to, &mut out);
     out
 }
 
