@@ -1,4 +1,4 @@
-"""API §2, pipelining: requests of one connection are answered as if one had been done after the other."""
+"""API §2, pipelining: what is asked for finds what was appended before it on its connection, and nothing of what is asked for behind it."""
 
 import contextlib
 import json

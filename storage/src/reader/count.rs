@@ -1,7 +1,7 @@
 //! How many events of some topics the sealed part keeps, from the indexes alone as far as they say it.
 //!
 //! A page of topics lies close together in every index, which is sorted as the page is: so each index
-//! is asked once for all of them, and not once for each. A frame is read only where the events of a
+//! is asked once for all that are counted together, and not once for each. A frame is read only where the events of a
 //! topic in that very frame are kept in part.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
