@@ -11,7 +11,8 @@
 //! It does wait where the order would show (RFC 9112, 9.3.2). An answer that tells of the log is made up
 //! when those before it are known, so it has what was appended before. An append is begun when all answers
 //! before it are made up, but those to appends, so they have nothing of it; until then no more is read than has
-//! come with it, so that it takes no memory of its own. A change waits for what is before it, and is waited for by what is behind.
+//! come with it, so that it takes no memory of its own. A change waits for what is before it, and is waited
+//! for by what is behind.
 //!
 //! What comes is read into memory that all connections of the shard share, and served from there:
 //! nearly all requests come whole. What does not, or cannot be served without waiting, is kept in the

@@ -121,16 +121,11 @@ pub struct StreamStart {
     pub is_pinging: bool,
 }
 
-impl Subscribers {
-    /// Nobody yet; they will be served until the shard ends, and told of `drain`.
-    pub fn start(
-        log: Rc<LogHandle>,
-        turns: Turns,
-        drain: Drain,
-        gaps: Arc<ReportedGaps>,
-    ) -> io::Result<Rc<Self>> {
-        let inner = Inner {
-            views: Views::new(log.visible()),
+impl Inner {
+    /// Nobody yet, on a log that is visible up to `visible`.
+    fn new(visible: Offset) -> Self {
+        Inner {
+            views: Views::new(visible),
             slots: Slab::default(),
             wheel: Wheel::default(),
             ready: VecDeque::new(),
@@ -140,7 +135,19 @@ impl Subscribers {
             is_draining: false,
             input: vec![0; RECEIVE_BYTES].into(),
             tick: 0,
-        };
+        }
+    }
+}
+
+impl Subscribers {
+    /// Nobody yet; they will be served until the shard ends, and told of `drain`.
+    pub fn start(
+        log: Rc<LogHandle>,
+        turns: Turns,
+        drain: Drain,
+        gaps: Arc<ReportedGaps>,
+    ) -> io::Result<Rc<Self>> {
+        let inner = Inner::new(log.visible());
         let watch = Watch::new()?;
         let subscribers = Rc::new_cyclic(|me| Subscribers {
             inner: RefCell::new(inner),

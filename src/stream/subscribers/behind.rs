@@ -365,16 +365,13 @@ mod tests {
     use strandline_storage::event::EventView;
     use strandline_storage::topic::TopicPattern;
 
-    use super::super::super::chunk::Chunk;
-    use super::super::super::compression::Encoding;
-    use super::super::super::subscription::Subscription;
-    use super::super::super::view::{Member, Rendering, ViewKey};
-    use super::super::super::views::Views;
-    use super::super::slab::Slab;
     use super::super::slot::{Slot, Sub};
-    use super::super::wheel::Wheel;
     use super::*;
     use crate::local::{Guard, Leave};
+    use crate::stream::chunk::Chunk;
+    use crate::stream::compression::Encoding;
+    use crate::stream::subscription::Subscription;
+    use crate::stream::view::{Member, Rendering, ViewKey};
 
     struct Unsaid;
 
@@ -388,22 +385,6 @@ mod tests {
 
     impl Leave for Nobody {
         fn left(&self) {}
-    }
-
-    /// Nobody yet, on a log that is visible up to `visible`.
-    fn nobody(visible: Offset) -> Inner {
-        Inner {
-            views: Views::new(visible),
-            slots: Slab::default(),
-            wheel: Wheel::default(),
-            ready: VecDeque::new(),
-            rung: Vec::new(),
-            behind: Behind::default(),
-            to_drain: Vec::new(),
-            is_draining: false,
-            input: Box::default(),
-            tick: 0,
-        }
     }
 
     /// A subscription to everything from the start on, for which the ring has nothing; and its client.
@@ -450,7 +431,7 @@ mod tests {
 
     #[test]
     fn who_is_alone_leaves_no_page_behind_that_it_was_sent() {
-        let mut inner = nobody(Offset::new(10));
+        let mut inner = Inner::new(Offset::new(10));
         let (job, _client) = add_behind(&mut inner);
         add_page(&mut inner, 0, 5);
         let one_bytes = inner.views.bytes();
@@ -464,7 +445,7 @@ mod tests {
 
     #[test]
     fn who_is_not_alone_leaves_pages_to_the_others() {
-        let mut inner = nobody(Offset::new(10));
+        let mut inner = Inner::new(Offset::new(10));
         let (first, _client) = add_behind(&mut inner);
         let (second, _other_client) = add_behind(&mut inner);
         add_page(&mut inner, 0, 10);
