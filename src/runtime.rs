@@ -239,6 +239,12 @@ const LONG_SLICE_NS: u64 = 5_000_000;
 ///
 /// A thread that somebody gave another policy keeps it.
 pub fn let_others_first() -> io::Result<()> {
+    set_share(rustix::process::getpriority_process(None)?, LONG_SLICE_NS)
+}
+
+/// Sets how nice this thread is, and for how long it asks to run in a row; not where somebody gave it another
+/// policy.
+fn set_share(nice: i32, slice_ns: u64) -> io::Result<()> {
     let this_thread = 0;
     // SAFETY: it asks for the policy of the calling thread, and touches no memory.
     if unsafe { libc::sched_getscheduler(this_thread) } != libc::SCHED_OTHER {
@@ -248,9 +254,9 @@ pub fn let_others_first() -> io::Result<()> {
         size: u32::try_from(size_of::<libc::sched_attr>()).expect("a small struct"),
         sched_policy: u32::try_from(libc::SCHED_OTHER).expect("it is 0"),
         sched_flags: 0,
-        sched_nice: rustix::process::getpriority_process(None)?,
+        sched_nice: nice,
         sched_priority: 0,
-        sched_runtime: LONG_SLICE_NS,
+        sched_runtime: slice_ns,
         sched_deadline: 0,
         sched_period: 0,
     };
@@ -271,15 +277,36 @@ pub fn run_when_idle() {
     if let Err(error) = set_io_class() {
         tracing::warn!(%error, "commits may wait for background work");
     }
-    let process = rustix::process::getpid();
-    if let Ok(set) = sched_getaffinity(Some(process)) {
-        // The main thread is pinned to no core. Else this one stays where it is.
-        let _ = sched_setaffinity(None, &set);
-    }
+    run_on_any_core();
     let param = libc::sched_param { sched_priority: 0 };
     // SAFETY: it sets the policy of the calling thread (0), and reads `param`, which outlives the call.
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) } != 0 {
         tracing::warn!(error = %io::Error::last_os_error(), "background work runs at usual priority");
+    }
+}
+
+/// Makes this thread one that takes what others leave, on any core that the process may use, and a tenth of one that
+/// is never idle: for work that has to keep up with theirs. It is nice, and asks for slices that are longer than
+/// those of a shard, which therefore goes on as soon as it wakes up. (Of `SCHED_IDLE` three thousandths of a core
+/// that is busy are left, which would be too little.)
+pub fn run_behind_others() {
+    run_on_any_core();
+    if let Err(error) = set_share(BEHIND_NICE, BEHIND_SLICE_NS) {
+        tracing::warn!(%error, "seals run at usual priority");
+    }
+}
+
+/// Its weight is 110 where the usual one is 1024 (`sched_prio_to_weight`).
+const BEHIND_NICE: i32 = 10;
+/// The longest that there is.
+const BEHIND_SLICE_NS: u64 = 100_000_000;
+const _: () = assert!(BEHIND_SLICE_NS > LONG_SLICE_NS);
+
+fn run_on_any_core() {
+    let process = rustix::process::getpid();
+    if let Ok(set) = sched_getaffinity(Some(process)) {
+        // The main thread is pinned to no core. Else this one stays where it is.
+        let _ = sched_setaffinity(None, &set);
     }
 }
 

@@ -4,19 +4,21 @@ use std::{io, rc::Rc, time::Instant};
 
 use strandline_storage::{
     io::{real::RealDisk, thread::DiskThread, uring::UringFiles},
-    log::{Job, Op, OpOutcome},
+    log::{JobThread, Op, OpOutcome},
 };
 
 use super::Owner;
-use crate::runtime::{Driver, run_when_idle};
+use crate::runtime::{Driver, run_behind_others, run_when_idle};
 
 /// What does the log's operations.
 pub(super) struct Hands {
     pub(super) driver: Driver,
     pub(super) disk: RealDisk,
     pub(super) files: Rc<UringFiles>,
-    /// Zeroing, rolling, sealing.
+    /// Zeroing, rolling.
     pub(super) jobs: DiskThread,
+    /// Making indexes.
+    sealing: DiskThread,
     /// Rewriting segments.
     background: DiskThread,
     /// Giving back what they took: mostly rests.
@@ -32,12 +34,14 @@ impl Hands {
             Driver::Epoll => Some(DiskThread::start("commits")?),
         };
         let jobs = DiskThread::start("disk")?;
+        let sealing = DiskThread::start("sealing")?;
+        sealing.run(run_behind_others, |()| {});
         let background = DiskThread::start("background")?;
         let closing = DiskThread::start("closing")?;
         for thread in [&background, &closing] {
             thread.run(run_when_idle, |()| {});
         }
-        Ok(Hands { driver, disk, files, jobs, background, closing, commits })
+        Ok(Hands { driver, disk, files, jobs, sealing, background, closing, commits })
     }
 }
 
@@ -73,7 +77,8 @@ impl Owner {
 
     /// Starts an operation as a task that nobody can drop.
     pub(super) fn start(self: &Rc<Self>, operation: Op<RealDisk>) {
-        let Hands { driver, disk, files, jobs, background, closing, commits } = &self.hands;
+        let Hands { driver, disk, files, jobs, sealing, background, closing, commits } =
+            &self.hands;
         match operation {
             Op::Write { id, file, buffer, position } if *driver == Driver::IoUring => {
                 let (timed, write) = (self.time(), files.write(&file, buffer, position));
@@ -90,19 +95,23 @@ impl Owner {
                 });
             }
             operation => {
-                let closes = matches!(operation, Op::Job { job: Job::Close(_), .. });
-                let thread = match &operation {
-                    _ if closes => closing,
-                    Op::Job { job, .. } if job.is_background() => background,
-                    Op::Job { .. } => jobs,
-                    _ => commits.as_ref().unwrap_or(jobs),
+                let job_thread = match &operation {
+                    Op::Job { job, .. } => Some(job.thread()),
+                    _ => None,
+                };
+                let thread = match job_thread {
+                    Some(JobThread::Prompt) => jobs,
+                    Some(JobThread::Seal) => sealing,
+                    Some(JobThread::Background) => background,
+                    Some(JobThread::Close) => closing,
+                    None => commits.as_ref().unwrap_or(jobs),
                 };
                 let (disk, timed) = (*disk, self.time());
                 let run = thread.call(move || operation.run(&disk));
                 let owner = self.clone();
                 self.complete_with(async move {
                     let outcome = run.await;
-                    if closes {
+                    if job_thread == Some(JobThread::Close) {
                         owner.tell_segment_closed();
                     }
                     match outcome {

@@ -54,7 +54,7 @@ pub use crate::{
     append::Appended,
     clock::{ClockNotice, Now},
     group_commit::OpId,
-    op::{Job, JobOutcome, Op, OpOutcome},
+    op::{Job, JobOutcome, JobThread, Op, OpOutcome},
 };
 
 mod appending;

@@ -31,6 +31,7 @@ pub(crate) struct NewSegment<D: Disk> {
     dir: PathBuf,
     name: SegmentName,
     temporary: PathBuf,
+    pace: Pace,
     file: PacedFile<D::File>,
     /// What is still to be written, and where.
     gathered: DiskBuffer,
@@ -71,12 +72,21 @@ impl<D: Disk> NewSegment<D> {
             Some(Ok(direct)) if direct.write_at(block.as_slice(), start).is_ok() => direct,
             _ => created,
         };
-        let file = PacedFile::new(Arc::new(file), pace);
+        let file = PacedFile::new(Arc::new(file), pace.clone());
         let (disk, dir) = (disk.clone(), dir.to_owned());
         let gathered_at = start.plus(block.len() as u64);
         let gathered = DiskBuffer::with_capacity(WRITE_BYTES);
-        let new =
-            NewSegment { disk, dir, name, temporary, file, gathered, gathered_at, is_named: false };
+        let new = NewSegment {
+            disk,
+            dir,
+            name,
+            temporary,
+            pace,
+            file,
+            gathered,
+            gathered_at,
+            is_named: false,
+        };
         new.file
             .write_all_at(block.as_slice(), start)
             .map_err(OpenError::io("writing", &new.temporary))?;
@@ -117,7 +127,9 @@ impl<D: Disk> NewSegment<D> {
             .rename(&self.temporary, &path)
             .map_err(OpenError::io("renaming", &self.temporary))?;
         self.is_named = true;
-        if let Err(error) = seal::write_index(&self.disk, &self.dir, self.name, index) {
+        if let Err(error) =
+            seal::write_index(&self.disk, &self.dir, self.name, index, self.pace.clone())
+        {
             // Without its index it counts for nothing, and would keep the space that was missing.
             let _ = self.disk.remove(&path);
             return Err(error);

@@ -115,6 +115,20 @@ impl<D: Disk> fmt::Debug for Op<D> {
     }
 }
 
+/// Which thread does a job. None waits behind what another does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobThread {
+    /// What is short, and appends may wait for: zeroes, names, directories.
+    Prompt,
+    /// What has to keep up with appends: of a million topics it takes tenths of a second, in which there have to be
+    /// more zeroes.
+    Seal,
+    /// What may take minutes.
+    Background,
+    /// What mostly rests.
+    Close,
+}
+
 /// Work that blocks. Each is one step of a segment's life.
 pub enum Job<D: Disk> {
     /// Zero more of the active segment, ahead of its tail.
@@ -125,7 +139,7 @@ pub enum Job<D: Disk> {
     Roll(RollJob<D>),
     /// Write down how far the log has been synced, outside of its segments.
     Mark(MarkJob),
-    /// Write the index of a full segment.
+    /// Write the index of a full segment. For a thread of its own.
     Seal(SealJob<D>),
     /// Write down how far limits have reached.
     Keep(KeepJob),
@@ -241,9 +255,14 @@ impl<D: Disk> Job<D> {
         }
     }
 
-    /// Whether it may take long, and nothing waits for it.
-    pub fn is_background(&self) -> bool {
-        matches!(self, Job::Compact(_) | Job::Close(_) | Job::Scrub(_) | Job::Snapshot(_))
+    /// Which thread it is for.
+    pub fn thread(&self) -> JobThread {
+        match self {
+            Job::Seal(_) => JobThread::Seal,
+            Job::Compact(_) | Job::Scrub(_) | Job::Snapshot(_) => JobThread::Background,
+            Job::Close(_) => JobThread::Close,
+            _ => JobThread::Prompt,
+        }
     }
 
     /// Its name, for diagnostics.

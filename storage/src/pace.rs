@@ -110,6 +110,17 @@ impl<F: DiskFile> PacedFile<F> {
         PacedFile { file, pace: Mutex::new(pace) }
     }
 
+    /// Writes all of `bytes` from the start of the file, and syncs them, a little at a time.
+    pub(crate) fn write_synced(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut position = Position::default();
+        for piece in bytes.chunks(PACE_BYTES) {
+            self.write_all_at(piece, position)?;
+            position = position.plus(piece.len() as u64);
+            self.sync_data()?;
+        }
+        Ok(())
+    }
+
     /// Does something with as many of `bytes` as it is told, and rests.
     fn piece<T>(&self, bytes: usize, work: impl FnOnce(&F, usize) -> T) -> T {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
@@ -231,5 +242,25 @@ mod tests {
         assert!(back == bytes);
         file.read_exact_at(&mut back, Position::default()).expect("read");
         assert!(back == bytes);
+    }
+
+    #[test]
+    fn what_is_written_is_synced_a_little_at_a_time() {
+        let (dir, path) = (std::path::Path::new("/"), std::path::Path::new("/a"));
+        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(2 * PACE_BYTES + 1).collect();
+        let write = |disk: &SimDisk| {
+            let file = Arc::new(disk.create(path, Access::Write)?);
+            disk.sync_dir(dir)?;
+            PacedFile::new(file, Pace::alone()).write_synced(&bytes)
+        };
+        let whole = SimDisk::new(1);
+        write(&whole).expect("written");
+        assert_eq!(whole.power_cut().bytes(path), Some(bytes.clone()));
+
+        let cut = SimDisk::new(1);
+        cut.crash_after(Some(whole.operations() - 1));
+        write(&cut).expect_err("the last sync fails");
+        let left = cut.power_cut().bytes(path).expect("it has its name");
+        assert!(left[..2 * PACE_BYTES] == bytes[..2 * PACE_BYTES]);
     }
 }

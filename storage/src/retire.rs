@@ -19,6 +19,7 @@ use crate::{
     index::stub::{StubLimits, make_stub},
     io::{Access, Disk, DiskFile},
     offset::Position,
+    pace::Pace,
     seal,
     segment::SegmentName,
     segment_set::SealedSegment,
@@ -133,5 +134,5 @@ fn write_stub<D: Disk>(
         let what = error.to_string();
         OpenError::Corrupt(Corruption { file: path.clone(), position: Position::default(), what })
     })?;
-    seal::write_index(disk, dir, name, &stub)
+    seal::write_index(disk, dir, name, &stub, Pace::alone())
 }

@@ -12,8 +12,8 @@ use std::{
 use crate::{
     error::OpenError,
     index::{IndexBuilder, SegmentEnd},
-    io::{Access, Disk, DiskFile},
-    offset::Position,
+    io::{Access, Disk},
+    pace::{Pace, PacedFile},
     segment::SegmentName,
     segment_set::SealedSegment,
     topics::{TopicTable, names::Names},
@@ -30,6 +30,8 @@ pub struct SealJob<D: Disk> {
     index: Arc<IndexBuilder>,
     names: Names,
     end: SegmentEnd,
+    /// How the index is written.
+    pace: Pace,
     /// The segments are of this kind of disk.
     disk: std::marker::PhantomData<fn(D)>,
 }
@@ -44,32 +46,34 @@ pub struct SealOutcome<D: Disk> {
 
 impl<D: Disk> SealJob<D> {
     /// The job for a full segment, all of whose frames are visible and synced.
-    pub(crate) fn of(full: &Unsealed<D>, dir: &Path, topics: &TopicTable) -> Self {
+    pub(crate) fn of(full: &Unsealed<D>, dir: &Path, topics: &TopicTable, pace: Pace) -> Self {
         SealJob {
             name: full.name,
             dir: dir.to_owned(),
             index: Arc::clone(&full.index),
             names: topics.names().clone(),
             end: full.end,
+            pace,
             disk: std::marker::PhantomData,
         }
     }
 
     /// Writes the index, and opens the segment as a sealed one.
     pub(crate) fn run(self, disk: &D) -> Result<SealOutcome<D>, OpenError> {
-        let SealJob { name, dir, .. } = self;
-        write_index(disk, &dir, name, &self.index.finish_named(&self.end, &self.names))?;
+        let SealJob { name, dir, pace, .. } = self;
+        write_index(disk, &dir, name, &self.index.finish_named(&self.end, &self.names), pace)?;
         disk.sync_dir(&dir).map_err(OpenError::io("syncing the directory", &dir))?;
         Ok(SealOutcome { name, segment: Arc::new(SealedSegment::open(disk, &dir, name)?) })
     }
 }
 
-/// Writes an index under its name; the caller syncs the directory.
+/// Writes an index under its name, at this `pace`; the caller syncs the directory.
 pub(crate) fn write_index<D: Disk>(
     disk: &D,
     dir: &Path,
     name: SegmentName,
     bytes: &[u8],
+    pace: Pace,
 ) -> Result<(), OpenError> {
     let file_name = name.index_file_name();
     let temporary = dir.join(format!("{file_name}{TEMPORARY_ENDING}"));
@@ -77,8 +81,7 @@ pub(crate) fn write_index<D: Disk>(
     disk.remove_if_there(&temporary).map_err(OpenError::io("removing", &temporary))?;
     let write = || {
         let file = disk.create(&temporary, Access::Write)?;
-        file.write_all_at(bytes, Position::default())?;
-        file.sync_data()
+        PacedFile::new(Arc::new(file), pace).write_synced(bytes)
     };
     if let Err(error) = write() {
         // What is there of it takes the space that was missing.

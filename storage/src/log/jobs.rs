@@ -23,6 +23,7 @@ use crate::{
     mutation::{self, Mutation},
     offset::Position,
     op::{Job, JobOutcome, Op},
+    pace::Pace,
     seal::{SealJob, SealOutcome},
     segment::{FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName},
     unsealed::Unsealed,
@@ -32,6 +33,9 @@ use crate::{
 const DISK_FULL_RETRY_MS: u64 = 1_000;
 /// A seal that failed is tried again so often: it writes the whole index anew.
 const SEAL_RETRY_MS: u64 = 10_000;
+/// While more full segments wait for theirs, indexes are written without rests: each takes memory until then, and is
+/// scanned after a crash.
+const SEALS_BEHIND_MAX: usize = 2;
 
 /// The jobs: at most one of each kind is under way.
 pub(super) struct Jobs<D: Disk> {
@@ -209,7 +213,9 @@ impl<D: Disk> Log<D> {
             return None;
         }
         self.jobs.seal = JobState::Running;
-        Some(Job::Seal(SealJob::of(&self.unsealed[0], &self.dir, &self.topics)))
+        let is_urgent = self.unsealed.len() > SEALS_BEHIND_MAX + 1 || self.jobs.disk_full;
+        let pace = Pace::beside(&self.frames_begun, is_urgent);
+        Some(Job::Seal(SealJob::of(&self.unsealed[0], &self.dir, &self.topics, pace)))
     }
 
     pub(super) fn complete_job(&mut self, outcome: JobOutcome<D>, now: Now) {

@@ -9,6 +9,7 @@ use crate::{
     io::{Access, Disk},
     mutation::{self, Mutation},
     offset::Offset,
+    pace::Pace,
     scan::{self, ScanEnd},
     seal,
     segment::SegmentHeader,
@@ -49,7 +50,13 @@ impl<D: Disk> Recovery<'_, D> {
             self.check_cut(&path, &file, header, &scan)?;
         }
         if mutation::is_planted(Mutation::IndexAheadOfSegment) && scan.index.event_count() > 0 {
-            seal::write_index(self.disk, self.dir, found.name, &scan.index.finish(&scan.end))?;
+            seal::write_index(
+                self.disk,
+                self.dir,
+                found.name,
+                &scan.index.finish(&scan.end),
+                Pace::alone(),
+            )?;
             self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing", self.dir))?;
         }
         durable::make_durable(
@@ -119,7 +126,7 @@ impl<D: Disk> Recovery<'_, D> {
         scan: TailScan,
     ) -> Result<(), OpenError> {
         let bytes = scan.index.finish(&scan.end);
-        seal::write_index(self.disk, self.dir, found.name, &bytes)?;
+        seal::write_index(self.disk, self.dir, found.name, &bytes, Pace::alone())?;
         for (name, topic) in scan.index.topics() {
             self.add_topic(path, header, scan.end.end_offset, name, &topic)?;
         }

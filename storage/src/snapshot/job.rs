@@ -27,7 +27,7 @@ use crate::{
     listing,
     offset::{Offset, Position},
     once::IdWindow,
-    pace::{PACE_BYTES, Pace, PacedFile},
+    pace::{Pace, PacedFile},
     retire,
     seal::TEMPORARY_ENDING,
     segment::{SegmentFile, SegmentName},
@@ -214,14 +214,7 @@ impl<D: Disk> SnapshotJob<D> {
         retire::remove(disk, &temporary)?;
         let write = || {
             let file = disk.create(&temporary, Access::Write)?;
-            let file = PacedFile::new(Arc::new(file), self.pace.clone());
-            let mut position = Position::default();
-            for piece in bytes.chunks(PACE_BYTES) {
-                file.write_all_at(piece, position)?;
-                position = position.plus(piece.len() as u64);
-                file.sync_data()?;
-            }
-            Ok(())
+            PacedFile::new(Arc::new(file), self.pace.clone()).write_synced(bytes)
         };
         if let Err(error) = write() {
             let _ = disk.remove(&temporary);
