@@ -4,7 +4,8 @@
 //! ```text
 //! prepare   next.log.tmp made, zeroed, synced; opened for zeroes and, apart, for frames
 //! roll      its header written and synced; then it gets its name, and the directory is synced
-//! extend    more zeroes, 256 KiB at a time, with rests as long as nobody waits for them
+//! extend    more zeroes, 256 KiB at a time, with rests as long as nobody waits for them; most of them while the
+//!           log rests, as long as it does
 //! ```
 
 use std::{
@@ -90,13 +91,15 @@ pub(crate) struct Headway {
     left_bytes: AtomicU64,
     /// Somebody waits for it.
     is_urgent: AtomicBool,
+    /// There is enough without the rest of it.
+    is_enough: AtomicBool,
 }
 
 impl Headway {
     /// Of an extension that begins while there are still `left_bytes`.
     pub(crate) fn begin(left_bytes: u64) -> Self {
-        let (left, is_urgent) = (AtomicU64::new(left_bytes), AtomicBool::new(false));
-        Headway { began_bytes: left_bytes, left_bytes: left, is_urgent }
+        let left = AtomicU64::new(left_bytes);
+        Headway { began_bytes: left_bytes, left_bytes: left, ..Headway::default() }
     }
 
     /// So much is left by now.
@@ -107,6 +110,16 @@ impl Headway {
     /// From now on there is no time for rests.
     pub(crate) fn hurry(&self) {
         self.is_urgent.store(true, Ordering::Relaxed);
+    }
+
+    /// Nobody needs more than what is done: it may end behind the piece that is under way.
+    pub(crate) fn stop(&self) {
+        self.is_enough.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it may end before it is done.
+    pub(crate) fn is_enough(&self) -> bool {
+        self.is_enough.load(Ordering::Relaxed)
     }
 
     /// Whether there is time for a rest after `done_bytes` of `all_bytes`.
@@ -125,33 +138,47 @@ pub struct ExtendJob<D: Disk> {
     pub(crate) from: Position,
     pub(crate) to: Position,
     pub(crate) headway: Arc<Headway>,
+    /// Nothing is done where the disk of that directory has less than so many bytes left.
+    pub(crate) free_bytes_min: Option<(PathBuf, u64)>,
 }
 
 impl<D: Disk> ExtendJob<D> {
-    /// Writes zeroes and syncs: when frames are written there, nothing but data changes on the disk.
-    pub(crate) fn run(self) -> io::Result<()> {
+    /// Writes zeroes and syncs: when frames are written there, nothing but data changes on the disk. Returns how
+    /// far there are zeroes now, which is `from` where the disk has too little space for that.
+    pub(crate) fn run(self, disk: &D) -> io::Result<Position> {
+        if let Some((dir, bytes_min)) = &self.free_bytes_min
+            && disk.space(dir).map_or(true, |space| space.free_bytes < *bytes_min)
+        {
+            return Ok(self.from);
+        }
         // A write that lengthens the file keeps the commits off it until it is done: they are all asked for
         // again, by threads of the kernel's that have to be woken (30 to 100 us, one of 35 commits).
         self.file.allocate(self.from, self.to);
         let all_bytes = self.to.get().saturating_sub(self.from.get());
-        write_zeroes(&*self.file, self.from, self.to, |done_bytes| {
+        let end = write_zeroes(&*self.file, self.from, self.to, |done_bytes| {
+            if self.headway.is_enough() {
+                return false;
+            }
             if self.headway.has_time(done_bytes, all_bytes) {
                 thread::sleep(ZEROING_REST);
             }
+            true
         })?;
         // A write that finds the disk full can be tried again. A sync cannot, whatever it failed
         // for: frames may have been among what it lost.
-        self.file.sync_data().map_err(|error| io::Error::other(format!("sync: {error}")))
+        self.file.sync_data().map_err(|error| io::Error::other(format!("sync: {error}")))?;
+        Ok(end)
     }
 }
 
-/// Calls `rest` between two pieces, with how many bytes are done.
+/// Asks `rest` between two pieces, with how many bytes are done, whether there is to be another. Returns where the
+/// zeroes end.
 pub(crate) fn write_zeroes(
     file: &impl DiskFile,
     from: Position,
     to: Position,
-    rest: impl Fn(u64),
-) -> io::Result<()> {
+    rest: impl Fn(u64) -> bool,
+) -> io::Result<Position> {
     let align_bytes = ALIGN_BYTES as u64;
     assert!(from.get().is_multiple_of(align_bytes) && to.get().is_multiple_of(align_bytes));
     let mut left = to.get().saturating_sub(from.get());
@@ -168,11 +195,11 @@ pub(crate) fn write_zeroes(
         }
         position = position.plus(whole as u64);
         left -= whole as u64;
-        if left > 0 {
-            rest(position.get() - from.get());
+        if left > 0 && !rest(position.get() - from.get()) {
+            break;
         }
     }
-    Ok(())
+    Ok(position)
 }
 
 /// See [`crate::op::Job::Prepare`].
@@ -207,7 +234,7 @@ impl PrepareJob {
                 (zeroing, Arc::new(created), WriteMode::Buffered)
             }
         };
-        write_zeroes(&*zeroing, Position::default(), self.to, |_| {})?;
+        write_zeroes(&*zeroing, Position::default(), self.to, |_| true)?;
         zeroing.sync_data()?;
         Ok(NewFile { file, zeroing, mode, prepared: self.to })
     }
@@ -222,7 +249,7 @@ impl PrepareJob {
 /// that.
 fn direct_files<D: Disk>(disk: &D, path: &Path) -> io::Result<[Arc<D::File>; 2]> {
     let zeroing = disk.open(path, Access::Direct)?;
-    write_zeroes(&zeroing, Position::default(), FIRST_FRAME_POSITION, |_| {})?;
+    write_zeroes(&zeroing, Position::default(), FIRST_FRAME_POSITION, |_| true)?;
     let file = disk.open(path, Access::DirectSync)?;
     Ok([Arc::new(zeroing), Arc::new(file)])
 }

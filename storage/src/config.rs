@@ -33,6 +33,9 @@ pub struct LogConfig {
     pub preallocate_bytes_min: u64,
     /// The largest step of zeroing ahead: longer ones would delay commits beside them.
     pub preallocate_bytes_max: u64,
+    /// So far ahead it is zeroed while the log rests, if it holds as much: half a second of commits at full speed, or
+    /// more, have none of that beside them then. 0 leaves all of it to when it is needed.
+    pub preallocate_rest_bytes_max: u64,
     /// Published frames kept in memory for subscribers that are a little behind.
     pub recent_frames_bytes_max: usize,
     /// So many ids of events are remembered, 50 bytes each: a retry that comes after so many others
@@ -72,6 +75,7 @@ impl Default for LogConfig {
             idle_frame_ms: 100,
             preallocate_bytes_min: 1 << 20,
             preallocate_bytes_max: 16 << 20,
+            preallocate_rest_bytes_max: 64 << 20,
             recent_frames_bytes_max: 16 * MIB,
             id_window_events: 1_000_000,
             id_window_s: 600,

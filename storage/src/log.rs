@@ -66,6 +66,7 @@ mod marking;
 mod notice;
 mod opening;
 mod plan;
+mod resting;
 mod scrubbing;
 mod snapshots;
 

@@ -167,12 +167,9 @@ pub enum Job<D: Disk> {
 /// What a job gave.
 pub enum JobOutcome<D: Disk> {
     /// Of [`Job::Extend`].
-    Extended {
-        /// Up to where the file was to be zeroed.
-        to: Position,
-        /// Whether it is, durably.
-        result: io::Result<()>,
-    },
+    ///
+    /// Up to where the file is zeroed now, durably.
+    Extended(io::Result<Position>),
     /// Of [`Job::Prepare`].
     Prepared(io::Result<NewFile<D>>),
     /// Of [`Job::Roll`].
@@ -228,7 +225,7 @@ impl<D: Disk> Job<D> {
     /// Does it, blocking.
     pub fn run(self, disk: &D) -> JobOutcome<D> {
         match self {
-            Job::Extend(job) => JobOutcome::Extended { to: job.to, result: job.run() },
+            Job::Extend(job) => JobOutcome::Extended(job.run(disk)),
             Job::Prepare(job) => JobOutcome::Prepared(job.run(disk)),
             Job::Roll(job) => {
                 let header = job.header.clone();

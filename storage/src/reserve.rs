@@ -51,14 +51,14 @@ impl ReserveJob {
         let start = Position::default();
         let created = disk.create(&self.path, Access::Write)?;
         let written = match disk.open(&self.path, Access::Direct) {
-            Ok(direct) => match write_zeroes(&direct, start, end, |_| {}) {
-                Err(error) if is_refusal(&error) => write_zeroes(&created, start, end, |_| {}),
+            Ok(direct) => match write_zeroes(&direct, start, end, |_| true) {
+                Err(error) if is_refusal(&error) => write_zeroes(&created, start, end, |_| true),
                 written => written,
             },
-            Err(_) => write_zeroes(&created, start, end, |_| {}),
+            Err(_) => write_zeroes(&created, start, end, |_| true),
         };
         // Else a power cut may leave its length, and none of its blocks.
-        let written = written.and_then(|()| created.sync_data());
+        let written = written.and_then(|_| created.sync_data());
         if written.is_err() {
             // A part of it would be in the way of what is to use the rest.
             let _ = disk.remove(&self.path);

@@ -165,6 +165,7 @@ impl Life {
             reserve_bytes: *rng.pick(&[0, 16 << 10]),
             compress_after_s: *rng.pick(&[0, 1, 1_000_000_000]),
             snapshot_segments: *rng.pick(&[1, 1, 2, 8]),
+            preallocate_rest_bytes_max: *rng.pick(&[0, 64 << 20]),
         };
         let (model, process) = (Model::default(), None);
         Life { rng, disk, model, config, now: BEGIN, process, trouble: false, narrated }

@@ -61,6 +61,7 @@ impl<D: Disk> Log<D> {
         [
             self.commit.sync_due_boot_ms(),
             self.idle_due_boot_ms(),
+            self.further_due_boot_ms(),
             retry(jobs.extend),
             retry(jobs.prepare),
             retry(jobs.mark),
@@ -251,13 +252,8 @@ impl<D: Disk> Log<D> {
 
     /// When an idle log should record its synced offset.
     fn idle_due_boot_ms(&self) -> Option<u64> {
-        let is_idle = self.staging.is_empty()
-            && self.commit.is_still()
-            && !self.jobs.rolling
-            && self.close == Close::Open
-            && self.has_room_for_last_word();
-        (is_idle && self.commit.synced_end() > self.stated)
-            .then(|| self.last_append_boot_ms.saturating_add(self.config.idle_frame_ms))
+        let is_unstated = self.has_room_for_last_word() && self.commit.synced_end() > self.stated;
+        self.rest_boot_ms().filter(|_| is_unstated)
     }
 
     /// Whether an empty frame fits below the prepared end: [`Log::next_op`] sees to it that it does.

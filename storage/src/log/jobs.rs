@@ -1,7 +1,8 @@
 //! The jobs of a log: what of a segment's life blocks, when each step is due, and what follows.
 //!
 //! ```text
-//! extend: zeroes ahead of the tail          prepare: the next segment's file, half a segment ahead
+//! extend: zeroes ahead of the tail, most of
+//!         them while the log rests          prepare: the next segment's file, half a segment ahead
 //! roll:   that file becomes the segment     seal:    the full one gets its index
 //! keep:   how far limits have reached is written down (keeping.rs)
 //! mark:   how far all is synced is written down outside of the segments (marking.rs)
@@ -13,7 +14,9 @@
 
 use std::{io, sync::Arc};
 
-use super::{Close, Log, NEXT_FILE_NAME, Notice, Now, Tail, scrubbing::SCRUB_FIRST_MS};
+use super::{
+    Close, Log, NEXT_FILE_NAME, Notice, Now, Tail, resting::Further, scrubbing::SCRUB_FIRST_MS,
+};
 use crate::{
     active_file::{ExtendJob, Headway, NewFile, PrepareJob, RollJob},
     config::LogConfig,
@@ -65,6 +68,9 @@ pub(super) struct Jobs<D: Disk> {
     pub(super) step_bytes: u64,
     /// Tells the extension under way how fast it has to be.
     pub(super) headway: Arc<Headway>,
+    /// When the last append was, if the disk had no space for zeroes at rest behind it: before there is another, it
+    /// is not asked again.
+    pub(super) rest_refused_boot_ms: Option<u64>,
     /// How far the segment must be prepared for the frame that waits.
     pub(super) needed: Position,
     /// The prepared file of the next segment.
@@ -93,7 +99,7 @@ impl<D: Disk> Log<D> {
         let job = self
             .next_roll(now)
             .or_else(|| self.next_mark(now))
-            .or_else(|| self.next_extension())
+            .or_else(|| self.next_extension(now))
             .or_else(|| self.next_preparation())
             .or_else(|| self.next_seal())
             .or_else(|| self.next_reserve())
@@ -143,9 +149,11 @@ impl<D: Disk> Log<D> {
     ///
     /// An extension rests between its pieces, so that commits have the disk, as long as it is ahead of what
     /// is used ([`Headway`]) and nobody waits for it.
-    fn next_extension(&mut self) -> Option<Job<D>> {
+    ///
+    /// While the log rests it goes further ahead (resting.rs).
+    fn next_extension(&mut self, now: Now) -> Option<Job<D>> {
         if self.jobs.extend == JobState::Running {
-            self.note_headway();
+            self.note_headway(now);
         }
         if self.jobs.extend != JobState::Idle || self.jobs.rolling || self.is_space_owed() {
             return None;
@@ -158,18 +166,20 @@ impl<D: Disk> Log<D> {
         let prepared = self.tail.file.prepared;
         let is_needed = self.jobs.needed > prepared;
         let ahead_bytes = prepared.get() - self.tail.end.get();
-        let is_largest = self.jobs.step_bytes == self.config.preallocate_bytes_max;
-        let left_bytes = if is_largest { self.jobs.step_bytes } else { self.jobs.step_bytes / 2 };
-        let is_wanted = ahead_bytes < left_bytes
+        let is_wanted = ahead_bytes < self.left_bytes_min()
             && prepared.get() < self.segment_bytes()
             && self.close == Close::Open;
-        if !is_needed && !is_wanted {
-            return None;
-        }
-        let limit = self.segment_bytes().max(self.jobs.needed.get());
-        let wanted = prepared.get().saturating_add(self.jobs.step_bytes);
-        let to = Position::new(wanted.max(self.jobs.needed.get()).min(limit));
-        self.jobs.step_bytes = (self.jobs.step_bytes * 2).min(self.config.preallocate_bytes_max);
+        let (to, free_bytes_min) = if is_needed || is_wanted {
+            let limit = self.segment_bytes().max(self.jobs.needed.get());
+            let wanted = prepared.get().saturating_add(self.jobs.step_bytes);
+            let to = Position::new(wanted.max(self.jobs.needed.get()).min(limit));
+            let step_bytes = self.jobs.step_bytes * 2;
+            self.jobs.step_bytes = step_bytes.min(self.config.preallocate_bytes_max);
+            (to, None)
+        } else {
+            let Further { to, free_bytes_min } = self.next_further(now)?;
+            (to, Some((self.dir.clone(), free_bytes_min)))
+        };
         self.jobs.extend = JobState::Running;
         let headway = Arc::new(Headway::begin(ahead_bytes));
         if is_needed {
@@ -177,15 +187,30 @@ impl<D: Disk> Log<D> {
         }
         self.jobs.headway = Arc::clone(&headway);
         let file = Arc::clone(&self.tail.file.zeroing);
-        Some(Job::Extend(ExtendJob { file, from: prepared, to, headway }))
+        Some(Job::Extend(ExtendJob { file, from: prepared, to, headway, free_bytes_min }))
     }
 
-    fn note_headway(&self) {
+    /// With less ahead of the tail the log is extended while it works.
+    fn left_bytes_min(&self) -> u64 {
+        let step_bytes = self.jobs.step_bytes;
+        let is_largest = step_bytes == self.config.preallocate_bytes_max;
+        if is_largest { step_bytes } else { step_bytes / 2 }
+    }
+
+    fn note_headway(&self, now: Now) {
         let (headway, prepared) = (&self.jobs.headway, self.tail.file.prepared);
-        headway.note_left(prepared.get().saturating_sub(self.tail.end.get()));
-        let is_waited_for = self.jobs.needed > prepared || self.jobs.rolling;
-        if is_waited_for || self.close != Close::Open {
+        let left_bytes = prepared.get().saturating_sub(self.tail.end.get());
+        headway.note_left(left_bytes);
+        let is_needed = self.jobs.needed > prepared;
+        let is_closing = self.close != Close::Open;
+        if is_needed || self.jobs.rolling || is_closing {
             headway.hurry();
+        }
+        let works = self.rest_boot_ms().is_none_or(|rest_ms| rest_ms > now.boot_ms);
+        // With that much left it was begun at rest.
+        let is_enough = is_closing || (works && left_bytes >= self.left_bytes_min());
+        if is_enough && !is_needed {
+            headway.stop();
         }
     }
 
@@ -220,7 +245,7 @@ impl<D: Disk> Log<D> {
 
     pub(super) fn complete_job(&mut self, outcome: JobOutcome<D>, now: Now) {
         match outcome {
-            JobOutcome::Extended { to, result } => self.extended(to, result, now),
+            JobOutcome::Extended(result) => self.extended(result, now),
             JobOutcome::Prepared(result) => self.prepared(result, now),
             JobOutcome::Rolled { next: result, header } => match result {
                 Ok(file) => self.rolled(file, header),
@@ -239,15 +264,20 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn extended(&mut self, to: Position, result: io::Result<()>, now: Now) {
+    fn extended(&mut self, result: io::Result<Position>, now: Now) {
         match result {
-            Ok(()) => {
+            Ok(to) if to == self.tail.file.prepared => {
+                self.jobs.extend = JobState::Idle;
+                self.jobs.rest_refused_boot_ms = Some(self.last_append_boot_ms);
+            }
+            Ok(to) => {
                 self.jobs.extend = JobState::Idle;
                 self.tail.file.prepared = to;
                 self.space_is_back();
             }
             Err(error) if is_full(&error) => {
                 self.jobs.extend = JobState::after(now, DISK_FULL_RETRY_MS, true);
+                self.jobs.rest_refused_boot_ms = Some(self.last_append_boot_ms);
                 self.jobs.step_bytes = self.config.preallocate_bytes_min;
                 if self.jobs.needed > self.tail.file.prepared {
                     self.space_is_short();
@@ -375,6 +405,7 @@ impl<D: Disk> Jobs<D> {
             ends_for_space: false,
             step_bytes: config.preallocate_bytes_min,
             headway: Arc::default(),
+            rest_refused_boot_ms: None,
             needed: Position::default(),
             next_file: None,
             rolling: false,

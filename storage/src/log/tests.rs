@@ -8,6 +8,7 @@ mod keeping;
 mod kept;
 mod once;
 mod opening;
+mod resting;
 mod scrubbing;
 
 use std::{collections::BTreeMap, path::PathBuf};
