@@ -71,6 +71,12 @@ impl Pace {
         Pace::beside(&FramesBegun::default(), true)
     }
 
+    /// Whether it never rests.
+    #[cfg(test)]
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.is_urgent
+    }
+
     /// As if somebody had just appended: for what is short and has time.
     pub(crate) fn assuming_appends(self) -> Self {
         Pace { frames_seen: self.frames_seen.wrapping_sub(1), ..self }

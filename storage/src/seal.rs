@@ -58,6 +58,12 @@ impl<D: Disk> SealJob<D> {
         }
     }
 
+    /// Whether it is written without rests.
+    #[cfg(test)]
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.pace.is_urgent()
+    }
+
     /// Writes the index, and opens the segment as a sealed one.
     pub(crate) fn run(self, disk: &D) -> Result<SealOutcome<D>, OpenError> {
         let SealJob { name, dir, pace, .. } = self;

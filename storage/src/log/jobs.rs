@@ -36,8 +36,8 @@ use crate::{
 const DISK_FULL_RETRY_MS: u64 = 1_000;
 /// A seal that failed is tried again so often: it writes the whole index anew.
 const SEAL_RETRY_MS: u64 = 10_000;
-/// While more full segments wait for theirs, indexes are written without rests: each takes memory until then, and is
-/// scanned after a crash.
+/// While more full segments wait behind one, its index is written without rests: each takes memory until it has its
+/// own, and is scanned after a crash.
 const SEALS_BEHIND_MAX: usize = 2;
 
 /// The jobs: at most one of each kind is under way.
@@ -238,7 +238,7 @@ impl<D: Disk> Log<D> {
             return None;
         }
         self.jobs.seal = JobState::Running;
-        let is_urgent = self.unsealed.len() > SEALS_BEHIND_MAX + 1 || self.jobs.disk_full;
+        let is_urgent = self.unsealed.len() > SEALS_BEHIND_MAX + 2 || self.jobs.disk_full;
         let pace = Pace::beside(&self.frames_begun, is_urgent);
         Some(Job::Seal(SealJob::of(&self.unsealed[0], &self.dir, &self.topics, pace)))
     }
