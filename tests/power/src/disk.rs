@@ -281,7 +281,7 @@ impl PowerDisk {
         // Not for what a ring writes: the kernel then goes on by itself, and where a file system in
         // user space wrote short, at the wrong position (seen with Linux 6.18: `ki_pos` stands still).
         if !is_synced && taken > SECTOR_BYTES && state.strikes(Fault::WriteIsShort) {
-            taken = SECTOR_BYTES * (1 + state.rng.index(taken / SECTOR_BYTES - 1));
+            taken = SECTOR_BYTES * (1 + state.rng.index(taken.div_ceil(SECTOR_BYTES) - 1));
         }
         state.file(inode)?.write(position, &bytes[..taken], is_synced);
         Ok(taken)
