@@ -238,6 +238,11 @@ mod tests {
         };
         let topics = ["a", "b", "c/d/events", "e%2Ff", "%C3%A4", "g-._~!$&'()+,;=:@"];
         assert_eq!(known(&topics.map(|topic| head(topic, ""))), topics.len() - 2);
+        let with_query = |topic| {
+            let text = String::from_utf8(head(topic, "")).unwrap();
+            text.replace("/events ", "/events?log=main ").into_bytes()
+        };
+        assert_eq!(known(&topics.map(with_query)), topics.len() - 2);
         let ids = ["a", "\"a\"", "b", "a%20b", "\"c\"", "\"\"c\"\"", "%22c%22", "\"", "d\"", "?#"];
         with("Event-Id", &ids);
         with("idempotency-key", &ids);

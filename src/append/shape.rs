@@ -12,7 +12,6 @@
 
 use std::{ops::Range, str};
 
-use memchr::memchr;
 use strandline_storage::topic::Topic;
 
 use crate::{
@@ -49,8 +48,6 @@ const PATH: u8 = 1;
 const DIGIT: u8 = 2;
 const GRAPHIC: u8 = 4;
 const PRINTED: u8 = 8;
-/// Of a path, and stands for itself.
-const LITERAL: u8 = 16;
 
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
@@ -82,17 +79,11 @@ static CLASSES: [u8; 256] = {
         classes[byte as usize] = PRINTED
             | if is_graphic { GRAPHIC } else { 0 }
             | if byte.is_ascii_digit() { DIGIT } else { 0 }
-            | if is_path { PATH } else { 0 }
-            | if is_path && byte != b'%' { LITERAL } else { 0 };
+            | if is_path { PATH } else { 0 };
         byte += 1;
     }
     classes
 };
-
-/// Whether all of the bytes are of a class. None is asked for by itself: there are few.
-fn are_all(class: u8, bytes: &[u8]) -> bool {
-    bytes.iter().fold(class, |classes, byte| classes & CLASSES[usize::from(*byte)]) != 0
-}
 
 impl PlaceOf {
     fn class(self) -> u8 {
@@ -106,13 +97,13 @@ impl PlaceOf {
 
     /// How many of the first `bytes` are its value. For a topic, `/events` is the piece behind it.
     fn value_bytes(self, bytes: &[u8]) -> Option<usize> {
-        if self == PlaceOf::Topic {
-            // Behind a path there is a space, or it is none.
-            let value = bytes[..memchr(b' ', bytes)?].strip_suffix(EVENTS.as_bytes())?;
-            return are_all(PATH, value).then_some(value.len());
-        }
         let class = self.class();
-        bytes.iter().position(|byte| CLASSES[usize::from(*byte)] & class == 0)
+        let is_other = |byte: &u8| CLASSES[usize::from(*byte)] & class == 0;
+        let value = &bytes[..bytes.iter().position(is_other)?];
+        match self {
+            PlaceOf::Topic => value.strip_suffix(EVENTS.as_bytes()).map(<[u8]>::len),
+            _ => Some(value.len()),
+        }
     }
 }
 
@@ -187,13 +178,7 @@ pub(super) struct Values {
 impl Values {
     fn take(&mut self, of: PlaceOf, value: &[u8]) -> Option<()> {
         match of {
-            PlaceOf::Topic => {
-                let text = str::from_utf8(value).ok()?;
-                let is_literal = are_all(LITERAL, value);
-                let topic =
-                    if is_literal { Topic::parse(text).ok() } else { route::topic(text).ok() };
-                self.topic = Some(topic?);
-            }
+            PlaceOf::Topic => self.topic = Some(route::topic(str::from_utf8(value).ok()?).ok()?),
             PlaceOf::Length => self.body_bytes = Some(parse_length(value)?),
             PlaceOf::Value(field) => self.fields.take(field, value)?,
             PlaceOf::Unread => {}
