@@ -287,7 +287,7 @@ pub fn run_when_idle() {
 
 /// Makes this thread one that takes what others leave, on any core that the process may use, and a tenth of one that
 /// is never idle: for work that has to keep up with theirs. It is nice, and asks for slices that are longer than
-/// those of a shard, which therefore goes on as soon as it wakes up. (Of `SCHED_IDLE` three thousandths of a core
+/// those of a shard, which therefore goes on as soon as it wakes up (since Linux 6.12). (Of `SCHED_IDLE` three thousandths of a core
 /// that is busy are left, which would be too little.)
 pub fn run_behind_others() {
     run_on_any_core();

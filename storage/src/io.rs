@@ -1,6 +1,6 @@
 //! The few things that a log asks of a disk, so that a real one and a simulated one can answer.
 //!
-//! Everything here blocks: it is called at open, and by jobs on the disk thread (create, zero, seal,
+//! Everything here blocks: it is called at open, and by jobs on threads for them (create, zero, seal,
 //! rename). The hot path does not call it. A commit leaves the log as an [`crate::log::Op`] that the
 //! driver starts in its own way (io_uring on a shard, [`DiskFile::write_at`] on a disk thread, a
 //! delayed write in the simulation) and reports back. Reads go through [`ReadIo`], which a shard

@@ -237,6 +237,7 @@ impl<D: Disk> Log<D> {
             self.close = Close::Draining;
             self.cancel_compaction();
             self.cancel_snapshot();
+            self.frames_begun.end();
             if matches!(self.jobs.clear, JobState::Waiting { .. }) {
                 self.jobs.clear = JobState::Idle;
             }

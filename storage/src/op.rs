@@ -118,7 +118,7 @@ impl<D: Disk> fmt::Debug for Op<D> {
 /// Which thread does a job. None waits behind what another does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobThread {
-    /// What is short, and appends may wait for: zeroes, names, directories.
+    /// What appends may wait for: zeroes, names, directories; and seals that are behind.
     Prompt,
     /// What has to keep up with appends: of a million topics it takes tenths of a second, in which there have to be
     /// more zeroes.
@@ -139,7 +139,7 @@ pub enum Job<D: Disk> {
     Roll(RollJob<D>),
     /// Write down how far the log has been synced, outside of its segments.
     Mark(MarkJob),
-    /// Write the index of a full segment. For a thread of its own.
+    /// Write the index of a full segment. For a thread of its own, unless it is urgent.
     Seal(SealJob<D>),
     /// Write down how far limits have reached.
     Keep(KeepJob),
@@ -255,6 +255,8 @@ impl<D: Disk> Job<D> {
     /// Which thread it is for.
     pub fn thread(&self) -> JobThread {
         match self {
+            // It is not to depend on what others leave of the cores.
+            Job::Seal(job) if job.is_urgent() => JobThread::Prompt,
             Job::Seal(_) => JobThread::Seal,
             Job::Compact(_) | Job::Scrub(_) | Job::Snapshot(_) => JobThread::Background,
             Job::Close(_) => JobThread::Close,

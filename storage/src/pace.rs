@@ -12,7 +12,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -38,15 +38,30 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// How many frames a log has begun to write, for all who want to know whether any.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FramesBegun(Arc<AtomicU64>);
+pub(crate) struct FramesBegun(Arc<Begun>);
+
+#[derive(Debug, Default)]
+struct Begun {
+    frames: AtomicU64,
+    is_ending: AtomicBool,
+}
 
 impl FramesBegun {
     pub(crate) fn add_one(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.frames.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The log ends: nobody is left to rest for, and it waits for who works.
+    pub(crate) fn end(&self) {
+        self.0.is_ending.store(true, Ordering::Relaxed);
     }
 
     fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.frames.load(Ordering::Relaxed)
+    }
+
+    fn is_ending(&self) -> bool {
+        self.0.is_ending.load(Ordering::Relaxed)
     }
 }
 
@@ -71,10 +86,9 @@ impl Pace {
         Pace::beside(&FramesBegun::default(), true)
     }
 
-    /// Whether it never rests.
-    #[cfg(test)]
+    /// Whether it rests no more.
     pub(crate) fn is_urgent(&self) -> bool {
-        self.is_urgent
+        self.is_urgent || self.frames.is_ending()
     }
 
     /// As if somebody had just appended: for what is short and has time.
@@ -88,7 +102,7 @@ impl Pace {
         if std::mem::replace(&mut self.frames_seen, frames) != frames {
             self.busy_until = Some(now + QUIET);
         }
-        !self.is_urgent && self.busy_until.is_some_and(|until| now < until)
+        !self.is_urgent() && self.busy_until.is_some_and(|until| now < until)
     }
 
     /// How much of `bytes` is read or written now.
@@ -116,13 +130,17 @@ impl<F: DiskFile> PacedFile<F> {
         PacedFile { file, pace: Mutex::new(pace) }
     }
 
-    /// Writes all of `bytes` from the start of the file, and syncs them, a little at a time.
+    /// Writes all of `bytes` from the start of the file, and syncs them: a little at a time, unless that is urgent.
     pub(crate) fn write_synced(&self, bytes: &[u8]) -> io::Result<()> {
-        let mut position = Position::default();
-        for piece in bytes.chunks(PACE_BYTES) {
+        let (mut left, mut position) = (bytes, Position::default());
+        while !left.is_empty() {
+            let is_urgent = self.pace.lock().unwrap_or_else(PoisonError::into_inner).is_urgent();
+            let len = if is_urgent { left.len() } else { left.len().min(PACE_BYTES) };
+            let (piece, rest) = left.split_at(len);
             self.write_all_at(piece, position)?;
-            position = position.plus(piece.len() as u64);
+            position = position.plus(len as u64);
             self.sync_data()?;
+            left = rest;
         }
         Ok(())
     }
@@ -254,19 +272,36 @@ mod tests {
     fn what_is_written_is_synced_a_little_at_a_time() {
         let (dir, path) = (std::path::Path::new("/"), std::path::Path::new("/a"));
         let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(2 * PACE_BYTES + 1).collect();
-        let write = |disk: &SimDisk| {
+        let write = |disk: &SimDisk, is_urgent| {
             let file = Arc::new(disk.create(path, Access::Write)?);
             disk.sync_dir(dir)?;
-            PacedFile::new(file, Pace::alone()).write_synced(&bytes)
+            PacedFile::new(file, beside(is_urgent).1).write_synced(&bytes)
         };
         let whole = SimDisk::new(1);
-        write(&whole).expect("written");
+        write(&whole, false).expect("written");
         assert_eq!(whole.power_cut().bytes(path), Some(bytes.clone()));
 
         let cut = SimDisk::new(1);
         cut.crash_after(Some(whole.operations() - 1));
-        write(&cut).expect_err("the last sync fails");
+        write(&cut, false).expect_err("the last sync fails");
         let left = cut.power_cut().bytes(path).expect("it has its name");
         assert!(left[..2 * PACE_BYTES] == bytes[..2 * PACE_BYTES]);
+
+        let at_once = SimDisk::new(1);
+        write(&at_once, true).expect("written");
+        assert_eq!(at_once.power_cut().bytes(path), Some(bytes.clone()));
+        assert!(at_once.operations() < whole.operations(), "one write and one sync");
+    }
+
+    #[test]
+    fn nobody_rests_for_a_log_that_ends() {
+        let (frames, mut pace) = beside(false);
+        let start = Instant::now();
+        frames.add_one();
+        assert_ne!(pace.rest_after(MS, start), Duration::ZERO);
+        frames.end();
+        frames.add_one();
+        assert!(pace.is_urgent() && pace.rest_after(MS, start).is_zero());
+        assert!(pace.clone().assuming_appends().rest_after(MS, start).is_zero());
     }
 }

@@ -58,8 +58,7 @@ impl<D: Disk> SealJob<D> {
         }
     }
 
-    /// Whether it is written without rests.
-    #[cfg(test)]
+    /// Whether it is made without rests.
     pub(crate) fn is_urgent(&self) -> bool {
         self.pace.is_urgent()
     }

@@ -129,11 +129,21 @@ pub(crate) fn numbers(count: usize) -> Vec<String> {
 
 /// Runs jobs and syncs at once, and gives writes back instead of doing them.
 pub(crate) fn hold_writes(log: &mut Log<SimDisk>, disk: &SimDisk) -> Vec<Op<SimDisk>> {
+    hold(log, disk, |op| matches!(op, Op::Write { .. }))
+}
+
+/// Runs everything but these; returns them.
+fn hold(
+    log: &mut Log<SimDisk>,
+    disk: &SimDisk,
+    is_held: impl Fn(&Op<SimDisk>) -> bool,
+) -> Vec<Op<SimDisk>> {
     let mut held = Vec::new();
     while let Some(op) = log.next_op(now(2)) {
-        match op {
-            Op::Write { .. } => held.push(op),
-            op => log.complete(op.run(disk), now(2)),
+        if is_held(&op) {
+            held.push(op);
+        } else {
+            log.complete(op.run(disk), now(2));
         }
     }
     held

@@ -81,16 +81,9 @@ fn a_roll_is_a_barrier() {
     assert_eq!(log.unsealed_start(), Offset::new(2));
 }
 
-/// Runs everything but seals; returns the last of those.
-fn hold_seals(log: &mut Log<SimDisk>, disk: &SimDisk) -> Option<Op<SimDisk>> {
-    let mut held = None;
-    while let Some(op) = log.next_op(now(2)) {
-        match op {
-            Op::Job { job: Job::Seal(_), .. } => held = Some(op),
-            op => log.complete(op.run(disk), now(2)),
-        }
-    }
-    held
+/// Runs everything but seals; returns those.
+fn hold_seals(log: &mut Log<SimDisk>, disk: &SimDisk) -> Vec<Op<SimDisk>> {
+    hold(log, disk, |op| matches!(op, Op::Job { job: Job::Seal(_), .. }))
 }
 
 #[test]
@@ -98,9 +91,9 @@ fn a_seal_takes_its_time_unless_others_wait_for_it() {
     let disk = SimDisk::new(1);
     let mut log = open(&disk);
     let big = format!("\"{}\"", "x".repeat(40 << 10));
-    let is_urgent = |op: &Op<SimDisk>| match op {
-        Op::Job { job: Job::Seal(job), .. } => job.is_urgent(),
-        op => panic!("{op:?} is no seal"),
+    let thread = |op: &Op<SimDisk>| match op {
+        Op::Job { job, .. } => job.thread(),
+        op => panic!("{op:?} is no job"),
     };
     let mut seals = Vec::new();
     for _ in 0..6 {
@@ -108,14 +101,23 @@ fn a_seal_takes_its_time_unless_others_wait_for_it() {
         seals.extend(hold_seals(&mut log, &disk));
     }
     assert_eq!((seals.len(), log_files(&disk).len()), (1, 6), "one at a time, and nobody waits");
-    let mut urgent = Vec::new();
+    let mut threads = Vec::new();
     while let Some(seal) = seals.pop() {
-        urgent.push(is_urgent(&seal));
+        threads.push(thread(&seal));
         log.complete(seal.run(&disk), now(2));
         seals.extend(hold_seals(&mut log, &disk));
     }
-    assert_eq!(urgent, [false, true, false, false, false]);
+    use JobThread::{Prompt, Seal};
+    assert_eq!(threads, [Seal, Prompt, Seal, Seal, Seal]);
     assert_eq!(log.segments().len(), 5);
+
+    append(&mut log, &big);
+    let seal = hold_seals(&mut log, &disk).pop().expect("one more is full");
+    log.begin_close();
+    assert_eq!(thread(&seal), Prompt, "a log that ends waits for it");
+    log.complete(seal.run(&disk), now(2));
+    log.run_ops(now(2));
+    assert!(log.is_closed());
 }
 
 #[test]
