@@ -33,8 +33,8 @@ pub struct LogConfig {
     pub preallocate_bytes_min: u64,
     /// The largest step of zeroing ahead: longer ones would delay commits beside them.
     pub preallocate_bytes_max: u64,
-    /// So far ahead it is zeroed while the log rests, if it holds as much: half a second of commits at full speed, or
-    /// more, have none of that beside them then. 0 leaves all of it to when it is needed.
+    /// So far ahead it is zeroed while the log rests, if it holds as much: about a second of commits at full speed
+    /// has none of that beside it then. 0 leaves all of it to when it is needed.
     pub preallocate_rest_bytes_max: u64,
     /// Published frames kept in memory for subscribers that are a little behind.
     pub recent_frames_bytes_max: usize,

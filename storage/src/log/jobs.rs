@@ -36,8 +36,8 @@ use crate::{
 const DISK_FULL_RETRY_MS: u64 = 1_000;
 /// A seal that failed is tried again so often: it writes the whole index anew.
 const SEAL_RETRY_MS: u64 = 10_000;
-/// While more full segments wait behind one, its index is written without rests: each takes memory until it has its
-/// own, and is scanned after a crash.
+/// While more full segments wait behind one, its index is made at usual priority and without rests: each takes memory
+/// until it has its own, and is scanned after a crash.
 const SEALS_BEHIND_MAX: usize = 2;
 
 /// The jobs: at most one of each kind is under way.
@@ -68,9 +68,9 @@ pub(super) struct Jobs<D: Disk> {
     pub(super) step_bytes: u64,
     /// Tells the extension under way how fast it has to be.
     pub(super) headway: Arc<Headway>,
-    /// When the last append was, if the disk had no space for zeroes at rest behind it: before there is another, it
-    /// is not asked again.
-    pub(super) rest_refused_boot_ms: Option<u64>,
+    /// When the last append was, if zeroes at rest behind it are under way, or the disk had no space for them:
+    /// before there is another, it is not asked again.
+    pub(super) rest_asked_boot_ms: Option<u64>,
     /// How far the segment must be prepared for the frame that waits.
     pub(super) needed: Position,
     /// The prepared file of the next segment.
@@ -178,6 +178,7 @@ impl<D: Disk> Log<D> {
             (to, None)
         } else {
             let Further { to, free_bytes_min } = self.next_further(now)?;
+            self.jobs.rest_asked_boot_ms = Some(self.last_append_boot_ms);
             (to, Some((self.dir.clone(), free_bytes_min)))
         };
         self.jobs.extend = JobState::Running;
@@ -266,18 +267,15 @@ impl<D: Disk> Log<D> {
 
     fn extended(&mut self, result: io::Result<Position>, now: Now) {
         match result {
-            Ok(to) if to == self.tail.file.prepared => {
-                self.jobs.extend = JobState::Idle;
-                self.jobs.rest_refused_boot_ms = Some(self.last_append_boot_ms);
-            }
+            Ok(to) if to == self.tail.file.prepared => self.jobs.extend = JobState::Idle,
             Ok(to) => {
                 self.jobs.extend = JobState::Idle;
+                self.jobs.rest_asked_boot_ms = None;
                 self.tail.file.prepared = to;
                 self.space_is_back();
             }
             Err(error) if is_full(&error) => {
                 self.jobs.extend = JobState::after(now, DISK_FULL_RETRY_MS, true);
-                self.jobs.rest_refused_boot_ms = Some(self.last_append_boot_ms);
                 self.jobs.step_bytes = self.config.preallocate_bytes_min;
                 if self.jobs.needed > self.tail.file.prepared {
                     self.space_is_short();
@@ -405,7 +403,7 @@ impl<D: Disk> Jobs<D> {
             ends_for_space: false,
             step_bytes: config.preallocate_bytes_min,
             headway: Arc::default(),
-            rest_refused_boot_ms: None,
+            rest_asked_boot_ms: None,
             needed: Position::default(),
             next_file: None,
             rolling: false,

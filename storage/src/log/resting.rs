@@ -9,7 +9,7 @@
 //!
 //! Limits, each of which ends it: `preallocate_rest_bytes_max`; as much as this segment and the one before it hold,
 //! so that a small log stays small; the end of the segment; a sixteenth of what the disk has free. It never makes a
-//! disk full nor finds out that it is: what is refused is asked for again behind the next append.
+//! disk full: what is refused is asked for again behind the next append.
 
 use super::{Close, JobState, Log, Now};
 use crate::{frame::FRAME_ALIGN_BYTES, io::Disk, offset::Position};
@@ -40,7 +40,7 @@ impl<D: Disk> Log<D> {
         let may_begin = self.jobs.extend == JobState::Idle
             && !self.jobs.disk_full
             && !self.is_space_owed()
-            && self.jobs.rest_refused_boot_ms != Some(self.last_append_boot_ms);
+            && self.jobs.rest_asked_boot_ms != Some(self.last_append_boot_ms);
         (may_begin && self.further().is_some()).then_some(due_boot_ms)
     }
 
@@ -63,10 +63,13 @@ impl<D: Disk> Log<D> {
         is_worth_it.then_some(Further { to: Position::new(to), free_bytes_min })
     }
 
-    /// What this segment and the one before it hold.
+    /// What this segment and the one before it hold; not if all events of that one are gone.
     fn held_bytes(&self) -> u64 {
-        let full = self.unsealed.iter().nth_back(1).map(|before| before.end.end_position.get());
-        let sealed = || self.segments.iter().next_back().map(|before| before.file_bytes());
-        self.tail.end.get().saturating_add(full.or_else(sealed).unwrap_or(0))
+        let full = self.unsealed.iter().nth_back(1);
+        let full = full.map(|before| (before.end.end_offset, before.end.end_position.get()));
+        let sealed = || self.segments.iter().next_back();
+        let sealed = || sealed().map(|before| (before.end(), before.file_bytes()));
+        let before = full.or_else(sealed).filter(|(end, _)| *end > self.keep_from);
+        self.tail.end.get().saturating_add(before.map_or(0, |(_, bytes)| bytes))
     }
 }

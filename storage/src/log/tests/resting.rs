@@ -1,7 +1,10 @@
 //! Zeroes that are written while the log rests.
 
 use super::*;
-use crate::active_file::{ExtendJob, ZEROING_BYTES};
+use crate::{
+    active_file::{ExtendJob, ZEROING_BYTES},
+    settings::LogRetention,
+};
 
 const REST_BYTES: u64 = 3 << 20;
 /// Less than that is not worth a step.
@@ -178,6 +181,38 @@ fn a_nearly_full_disk_is_left_alone_until_the_next_append() {
     }
 }
 
+/// Its events have all been passed by a limit: what it held says nothing of what will come.
+#[test]
+fn a_log_that_has_nothing_left_is_a_small_one() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open_with(&disk, roomy());
+    fill(&mut log, 70);
+    keep(&mut log, LogRetention { age_s: Some(60), ..LogRetention::default() });
+    log.run_ops(now(DUE_MS));
+    assert!(ahead_bytes(&log) > REST_BYTES - STEP_BYTES_MIN);
+    let full = log_files(&disk);
+    log.run_ops(now(70_000));
+    log.run_ops(now(80_000));
+    assert!(log_files(&disk) != full, "another segment was begun");
+    assert!(ahead_bytes(&log) <= 1 << 20, "{}", ahead_bytes(&log));
+}
+
+/// What it was asked behind counts, not what came meanwhile.
+#[test]
+fn a_refusal_that_comes_behind_another_append_is_of_the_one_before() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open_with(&disk, roomy());
+    fill(&mut log, 70);
+    let step = begin_step(&mut log, &disk, DUE_MS);
+    log.append(vec![event("a", "x")], now(150)).expect("staged");
+    log.run_ops(now(150));
+    disk.limit_space(Some(disk.space_bytes()));
+    end_step(&mut log, step, &disk);
+    disk.limit_space(None);
+    log.run_ops(now(300));
+    assert!(ahead_bytes(&log) > REST_BYTES - STEP_BYTES_MIN);
+}
+
 /// A quota is full, which the disk does not tell.
 #[test]
 fn a_disk_that_is_full_all_the_same_is_asked_once() {
@@ -221,9 +256,7 @@ fn an_append_ends_it_behind_the_piece_that_is_under_way() {
         if is_closed {
             log.begin_close();
         }
-        while let Some(op) = log.next_op(now(DUE_MS)) {
-            log.complete(op.run(&disk), now(DUE_MS));
-        }
+        log.run_ops(now(DUE_MS));
         assert_eq!(log.visible(), log.next(), "no frame waits for it");
         assert!(step.1.headway.is_enough());
         end_step(&mut log, step, &disk);
