@@ -20,9 +20,12 @@ pub struct LogConfig {
     pub event_bytes_max: usize,
     /// Appends that wait for the disk, in encoded bytes; beyond it they are refused as overloaded.
     pub staged_bytes_max: usize,
-    /// Frames whose writes are under way at once: more hide the disk's latency but cost CPU, since
+    /// Writes of frames that are under way at once: more hide the disk's latency but cost CPU, since
     /// each commits fewer events.
-    pub frames_in_flight_max: usize,
+    pub writes_in_flight_max: usize,
+    /// Where more is staged than full frames in flight take, one write has several, of about so many bytes at most:
+    /// the disk gives more to fewer and larger ones, and whoever reads an event still reads a frame.
+    pub write_bytes_max: usize,
     /// When an append counts as done.
     pub sync: SyncMode,
     /// After so long without a frame, an empty one records the synced offset, so that recovery can
@@ -70,7 +73,8 @@ impl Default for LogConfig {
             frame_bytes_max: 8 * MIB,
             event_bytes_max: MIB,
             staged_bytes_max: 64 * MIB,
-            frames_in_flight_max: 4,
+            writes_in_flight_max: 4,
+            write_bytes_max: MIB,
             sync: SyncMode::Commit,
             idle_frame_ms: 100,
             preallocate_bytes_min: 1 << 20,
@@ -135,10 +139,16 @@ impl LogConfig {
                 "at least frame_bytes_max",
             ),
             (
-                "frames_in_flight_max",
-                self.frames_in_flight_max as u64,
-                (1..=64).contains(&self.frames_in_flight_max),
+                "writes_in_flight_max",
+                self.writes_in_flight_max as u64,
+                (1..=64).contains(&self.writes_in_flight_max),
                 "between 1 and 64",
+            ),
+            (
+                "write_bytes_max",
+                self.write_bytes_max as u64,
+                (1..=frame::FRAME_BYTES_MAX).contains(&self.write_bytes_max),
+                "between 1 and 16 MiB",
             ),
             (
                 "preallocate_bytes_min",

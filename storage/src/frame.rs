@@ -1,4 +1,4 @@
-//! A frame: what one commit writes. A header that can be trusted alone, the events of the commit as
+//! A frame: what one commit writes, or one of several. A header that can be trusted alone, the events of the commit as
 //! one archive, zeroes up to the next block.
 //!
 //! ```text
@@ -42,7 +42,7 @@ pub mod kept;
 mod rewritten;
 
 pub use compressed::encode_compressed;
-pub use encode::{encode, encoded_bytes_max, frame_bytes_max};
+pub use encode::{FrameRow, encode, encoded_bytes_max, frame_bytes_max};
 pub use header::{FrameError, FrameFlags, FrameHeader, FrameMeta, Seed};
 
 /// The header's length.
@@ -163,7 +163,7 @@ impl Frame {
         self.header.flags.has(FrameFlags::COMPRESSED)
     }
 
-    /// The memory that it lies in; a frame that was just encoded is all of it.
+    /// The memory that it lies in; a frame that was [encoded alone](encode()) is all of it.
     pub fn buffer(&self) -> &Arc<DiskBuffer> {
         &self.buffer
     }

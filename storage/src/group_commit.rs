@@ -1,4 +1,4 @@
-//! Frames on their way to the device, and the offsets that move when they arrive. Pure.
+//! Writes of frames on their way to the device, and the offsets that move when they arrive. Pure.
 //!
 //! ```text
 //!              start()        written()              synced             take_visible()
@@ -11,7 +11,7 @@
 //! the write had completed, since the kernel promises nothing for writes that it was still doing.
 //!
 //! Invariants:
-//! 1. Only the contiguous prefix of completed frames counts. A frame behind a hole may be on the
+//! 1. Only the contiguous prefix of completed writes counts. A frame behind a hole may be on the
 //!    device and is yet not synced: recovery would cut at the hole.
 //! 2. Frames become visible in the order in which they were started.
 //! 3. `synced <= visible <= written <= submitted`; without [`Durability::Deferred`], visible is
@@ -69,7 +69,8 @@ struct Slot<F> {
     frame: F,
 }
 
-/// The frames of one log between staging and visible. `F` is whatever travels with each.
+/// The frames of one log between staging and visible, a write of one or several at a time. `F` is whatever travels
+/// with each write.
 #[derive(Debug)]
 pub struct GroupCommit<F> {
     durability: Durability,
@@ -77,7 +78,7 @@ pub struct GroupCommit<F> {
     slots: VecDeque<Slot<F>>,
     /// Written without a hole before them, but not yet taken as visible; with the end of each.
     ready: VecDeque<(Offset, F)>,
-    /// How many frames were started, written (without a hole), synced and taken, ever.
+    /// How many writes were started, done (without a hole), synced and taken, ever.
     started: u64,
     written: u64,
     synced: u64,
@@ -113,7 +114,7 @@ impl<F> GroupCommit<F> {
         }
     }
 
-    /// How many frames are under way, for the limit on frames in flight: those whose
+    /// How many writes are under way, for the limit on them: those whose
     /// acknowledgements still wait for the disk.
     pub fn in_flight(&self) -> usize {
         let done = match self.durability {
@@ -134,7 +135,7 @@ impl<F> GroupCommit<F> {
         self.synced == self.started
     }
 
-    /// A frame that ends at `end` has been handed out as operation `id`.
+    /// A write whose last frame ends at `end` has been handed out as operation `id`.
     pub fn start(&mut self, id: OpId, end: Offset, frame: F) {
         assert!(end >= self.submitted_end, "frames are started in offset order");
         self.submitted_end = end;
@@ -147,13 +148,13 @@ impl<F> GroupCommit<F> {
         self.slots.iter().filter(|slot| !slot.written).count()
     }
 
-    /// The frame whose write is operation `id`.
+    /// What the write `id` writes.
     pub fn frame(&self, id: OpId) -> &F {
         let slot = self.slots.iter().find(|slot| slot.id == id);
         &slot.expect("a write that is under way").frame
     }
 
-    /// The write of frame `id` has completed, whole.
+    /// The write `id` has completed, whole.
     pub fn write_done(&mut self, id: OpId, now_boot_ms: u64) {
         let slot = self.slots.iter_mut().find(|slot| slot.id == id);
         let slot = slot.expect("a write that completes was started, and completes once");
@@ -228,7 +229,7 @@ impl<F> GroupCommit<F> {
         ready.chain(self.slots.iter().map(|slot| &slot.frame))
     }
 
-    /// Takes the next frame that has become visible.
+    /// Takes the next write that has become visible.
     pub fn take_visible(&mut self) -> Option<F> {
         let visible = match self.durability {
             Durability::EachWrite | Durability::FollowingSync => self.synced,

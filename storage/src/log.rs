@@ -114,7 +114,7 @@ pub struct Log<D: Disk> {
     /// Room for what ids say of an append.
     novelties: Vec<Novelty>,
     staging: Staging,
-    commit: GroupCommit<InFlight>,
+    commit: GroupCommit<Vec<InFlight>>,
     depth: CommitDepth,
     frames_begun: FramesBegun,
     /// Whether what is staged has waited for a place in flight.
@@ -150,7 +150,7 @@ pub struct Log<D: Disk> {
     poison: Option<Poison>,
 }
 
-/// A frame whose write is under way.
+/// A frame whose write is under way; one write has one, or several that lie one behind the other.
 struct InFlight {
     frame: Arc<Frame>,
     position: Position,

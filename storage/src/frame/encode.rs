@@ -27,14 +27,81 @@ pub fn frame_bytes_max(shares_bytes: usize) -> usize {
 ///
 /// # Panics
 ///
-/// If offsets do not ascend from `meta.base_offset`, times descend, there are more than
-/// [`EVENTS_MAX`] events, or the frame exceeds [`FRAME_BYTES_MAX`](super::FRAME_BYTES_MAX): staging sees to all of it.
+/// As [`FrameRow::push`] does.
 pub fn encode(
     meta: &FrameMeta,
     events: &[StagedEvent],
     seed: Seed,
     mut buffer: DiskBuffer,
 ) -> Frame {
+    buffer.clear();
+    let place = encode_behind(meta, events, seed, &mut buffer);
+    place.frame_in(&Arc::new(buffer))
+}
+
+/// Frames that are made one behind the other in one buffer, for one write.
+#[derive(Debug, Default)]
+pub struct FrameRow {
+    buffer: DiskBuffer,
+    places: Vec<Place>,
+}
+
+impl FrameRow {
+    /// An empty one with room for `bytes` before it has to grow.
+    pub fn with_capacity(bytes: usize) -> Self {
+        FrameRow { buffer: DiskBuffer::with_capacity(bytes), places: Vec::with_capacity(1) }
+    }
+
+    /// How many bytes its frames take.
+    pub fn bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Makes a frame of `events` behind the others, and gives its header.
+    ///
+    /// # Panics
+    ///
+    /// If offsets do not ascend from `meta.base_offset`, times descend, there are more than
+    /// [`EVENTS_MAX`] events, or the frame exceeds [`FRAME_BYTES_MAX`](super::FRAME_BYTES_MAX): staging sees to all
+    /// of it.
+    pub fn push(&mut self, meta: &FrameMeta, events: &[StagedEvent], seed: Seed) -> FrameHeader {
+        let place = encode_behind(meta, events, seed, &mut self.buffer);
+        let header = place.header;
+        self.places.push(place);
+        header
+    }
+
+    /// The frames, in their order, and the memory that all of them lie in: what is to be written.
+    pub fn finish(self) -> (impl Iterator<Item = Frame>, Arc<DiskBuffer>) {
+        let buffer = Arc::new(self.buffer);
+        let shared = Arc::clone(&buffer);
+        (self.places.into_iter().map(move |place| place.frame_in(&shared)), buffer)
+    }
+}
+
+/// Where a frame lies in the buffer that it was encoded into.
+#[derive(Debug)]
+struct Place {
+    header: FrameHeader,
+    start: usize,
+    body_bytes: usize,
+}
+
+impl Place {
+    /// The frame; `buffer` is the one that it was encoded into.
+    fn frame_in(self, buffer: &Arc<DiskBuffer>) -> Frame {
+        let Place { header, start, body_bytes } = self;
+        Frame { header, buffer: Arc::clone(buffer), start, body_bytes }
+    }
+}
+
+/// Makes a frame of `events` behind what `buffer` holds, which are whole blocks.
+fn encode_behind(
+    meta: &FrameMeta,
+    events: &[StagedEvent],
+    seed: Seed,
+    buffer: &mut DiskBuffer,
+) -> Place {
     assert!(events.len() <= EVENTS_MAX, "{} events in a frame", events.len());
     assert!(meta.synced_offset <= meta.base_offset, "nothing of this frame is synced yet");
     let mut end_offset = meta.base_offset;
@@ -47,21 +114,23 @@ pub fn encode(
     }
 
     let shares_bytes = events.iter().map(|staged| encoded_bytes_max(&staged.event)).sum();
-    buffer.clear();
+    let start = buffer.len();
+    assert!(start.is_multiple_of(FRAME_ALIGN_BYTES), "a frame begins on a block");
     buffer.reserve(frame_bytes_max(shares_bytes));
     buffer.extend_zeroes(FRAME_HEADER_BYTES);
     if !events.is_empty() {
         let (topics, topic_indexes) = number_topics(events);
-        archive::encode_body(meta.base_offset, &topics, events, &topic_indexes, &mut buffer);
+        archive::encode_body(meta.base_offset, &topics, events, &topic_indexes, buffer);
     }
-    let body_bytes = buffer.len() - FRAME_HEADER_BYTES;
+    let body = start + FRAME_HEADER_BYTES;
+    let body_bytes = buffer.len() - body;
     assert!(body_bytes <= BODY_BYTES_MAX, "a frame of {body_bytes} bytes");
-    let stored = &buffer.as_slice()[FRAME_HEADER_BYTES..];
+    let stored = &buffer.as_slice()[body..];
     let mut header = header_of(meta, end_offset, events.len(), stored, seed);
     let header_bytes = header.encode(seed);
-    buffer.as_mut_slice()[..FRAME_HEADER_BYTES].copy_from_slice(&header_bytes);
+    buffer.as_mut_slice()[start..body].copy_from_slice(&header_bytes);
     buffer.pad_to(FRAME_ALIGN_BYTES);
-    Frame { header, buffer: Arc::new(buffer), start: 0, body_bytes }
+    Place { header, start, body_bytes }
 }
 
 /// The header of a frame with this body, as it is stored; its own checksum is set when it is encoded.

@@ -38,6 +38,31 @@ fn reparse(frame: &Frame) -> Result<Frame, FrameError> {
 }
 
 #[test]
+fn frames_of_a_row_are_those_that_are_made_alone() {
+    let events: Vec<StagedEvent> = (7..12).map(|offset| staged(offset, "a", "{}")).collect();
+    let mut row = FrameRow::default();
+    let first = row.push(&meta(7), &events[..2], seed());
+    let behind = FrameMeta { previous_checksum: first.checksum, ..meta(9) };
+    row.push(&behind, &events[2..], seed());
+    let bytes = row.bytes();
+    let (frames, buffer) = row.finish();
+    let frames: Vec<Frame> = frames.collect();
+    let alone = [
+        encode(&meta(7), &events[..2], seed(), DiskBuffer::default()),
+        encode(&behind, &events[2..], seed(), DiskBuffer::default()),
+    ];
+    assert_eq!(frames.len(), 2);
+    let mut written = Vec::new();
+    for (frame, alone) in frames.iter().zip(&alone) {
+        assert_eq!(frame.header(), alone.header());
+        assert_eq!(frame.as_bytes(), alone.as_bytes());
+        assert!(frame.events().map(|event| event.offset()).eq(alone.events().map(|e| e.offset())));
+        written.extend_from_slice(alone.as_bytes());
+    }
+    assert_eq!((buffer.as_slice(), bytes), (&written[..], written.len()));
+}
+
+#[test]
 fn everything_of_an_event_comes_back() {
     let plain = staged(7, "a", "{}");
     let mut full = staged(9, "rooms/42/messages", "\u{0}\u{1}");

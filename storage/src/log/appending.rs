@@ -289,7 +289,7 @@ impl<D: Disk> Log<D> {
     pub fn last_of(&self, topic: &str) -> Option<Offset> {
         let staged = self.staging.last_of(topic);
         let in_flight = || {
-            self.commit.pending().rev().find_map(|write| {
+            self.commit.pending().rev().flat_map(|write| write.iter().rev()).find_map(|write| {
                 let frame = &write.frame;
                 let (number, _) = frame.topics().find(|(_, name)| *name == topic)?;
                 let event = frame.events().rev().find(|event| event.topic_number() == number)?;

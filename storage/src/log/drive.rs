@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::{Close, InFlight, JobState, Log, Notice, Now, OpId, Poison};
 use crate::{
-    buffer::DiskBuffer,
     control::Control,
-    frame::{self, EVENTS_MAX, FRAME_ALIGN_BYTES, FrameFlags, FrameMeta},
+    frame::{self, EVENTS_MAX, FRAME_ALIGN_BYTES, FrameFlags, FrameMeta, FrameRow},
     index::builder::{Added, OFFSETS_MAX},
     io::Disk,
     mutation::{self, Mutation},
+    offset::Offset,
     once::ProducerEntry,
     op::{Op, OpOutcome},
     staging::{Gathered, Staging},
@@ -91,13 +91,14 @@ impl<D: Disk> Log<D> {
         }
         match outcome {
             OpOutcome::Write { id, result } => {
-                let frame_bytes = self.commit.frame(id).frame.frame_bytes();
+                let frames = self.commit.frame(id).iter();
+                let bytes: usize = frames.map(|write| write.frame.frame_bytes()).sum();
                 match result {
-                    Ok(written) if written == frame_bytes => {
+                    Ok(written) if written == bytes => {
                         self.commit.write_done(id, now.boot_ms);
                     }
                     Ok(written) => {
-                        self.poison(format!("write of {frame_bytes} bytes took only {written}"));
+                        self.poison(format!("write of {bytes} bytes took only {written}"));
                     }
                     Err(error) => self.poison(format!("write: {error}")),
                 }
@@ -125,7 +126,13 @@ impl<D: Disk> Log<D> {
 
     /// Hands what has become visible to readers.
     fn publish(&mut self) {
-        while let Some(InFlight { frame, position, ids }) = self.commit.take_visible() {
+        while let Some(frames) = self.commit.take_visible() {
+            self.publish_frames(frames);
+        }
+    }
+
+    fn publish_frames(&mut self, frames: Vec<InFlight>) {
+        for InFlight { frame, position, ids } in frames {
             let active = self.unsealed.back_mut().expect("there is always an active segment");
             let producers = self.state.producers.unsettled(frame.end_offset()).copied();
             let producers: Vec<ProducerEntry> = producers.collect();
@@ -193,7 +200,7 @@ impl<D: Disk> Log<D> {
         let is_full = self.staging.staged_bytes() >= self.config.frame_bytes_target;
         let is_idle = std::mem::take(&mut self.is_idle);
         let depth = match self.depth.get() {
-            _ if is_full => self.config.frames_in_flight_max,
+            _ if is_full => self.config.writes_in_flight_max,
             _ if self.counts_on_idle && !is_idle => 1,
             depth => depth,
         };
@@ -208,7 +215,7 @@ impl<D: Disk> Log<D> {
             Room::Ready => {
                 self.depth.frame_started(self.has_waited);
                 self.has_waited = false;
-                Some(self.start_frame(gathered, FrameFlags::NONE, now))
+                Some(self.start_write(gathered, FrameFlags::NONE, now))
             }
             Room::Extend => {
                 self.note_shortage(self.jobs.extend);
@@ -247,7 +254,7 @@ impl<D: Disk> Log<D> {
         if flags.has(FrameFlags::CLEAN_END) {
             self.close = Close::Ending;
         }
-        Some(self.start_frame(Gathered::default(), flags, now))
+        Some(self.start_write(Gathered::default(), flags, now))
     }
 
     /// When an idle log should record its synced offset.
@@ -315,34 +322,70 @@ impl<D: Disk> Log<D> {
         is_possible
     }
 
-    fn start_frame(&mut self, gathered: Gathered, flags: FrameFlags, now: Now) -> Op<D> {
-        let synced_offset = self.commit.synced_end();
-        let meta = FrameMeta {
-            base_offset: self.commit.submitted_end(),
-            commit_time_ms: now.wall_ms,
-            synced_offset,
-            previous_checksum: self.tail.previous_checksum,
-            flags,
-        };
-        let buffer = DiskBuffer::with_capacity(frame::frame_bytes_max(gathered.bytes));
-        let events = self.staging.front(gathered.events);
-        self.topics.number_all(events);
-        let frame = Arc::new(frame::encode(&meta, events, self.tail.seed, buffer));
-        self.staging.release(gathered);
+    /// Another frame behind `row` in the same write, if that has room for it, and the file.
+    fn next_in_write(&self, row: &FrameRow, base: Offset, bytes_max: usize) -> Option<Gathered> {
+        if self.staging.is_empty() || row.bytes() >= bytes_max {
+            return None;
+        }
+        let gathered = self.staging.gather(self.config.frame_bytes_target, EVENTS_MAX);
+        let bytes = row.bytes() + frame::frame_bytes_max(gathered.bytes);
+        let end = self.tail.end.plus(bytes as u64);
+        let has_room = bytes <= bytes_max
+            && end.plus(self.control_room_bytes()) <= self.tail.file.prepared
+            && end.get() <= self.segment_bytes()
+            && base.since(self.tail.base) <= OFFSETS_MAX / 2;
+        has_room.then_some(gathered)
+    }
 
+    /// How long a write may be: what waits is spread over all that may be in flight.
+    fn write_bytes(&self) -> usize {
+        let share_bytes = self.staging.staged_bytes() / self.config.writes_in_flight_max;
+        share_bytes.min(self.config.write_bytes_max)
+    }
+
+    /// Begins the write of a frame, and of others behind it if a lot waits.
+    fn start_write(&mut self, first: Gathered, flags: FrameFlags, now: Now) -> Op<D> {
+        let (synced_offset, bytes_max) = (self.commit.synced_end(), self.write_bytes());
         let position = self.tail.end;
-        self.tail.end = position.plus(frame.frame_bytes() as u64);
+        let mut row = FrameRow::with_capacity(frame::frame_bytes_max(first.bytes).max(bytes_max));
+        let mut base_offset = self.commit.submitted_end();
+        let (mut next, mut all_ids) = (Some(first), Vec::with_capacity(1));
+        while let Some(gathered) = next {
+            let meta = FrameMeta {
+                base_offset,
+                commit_time_ms: now.wall_ms,
+                synced_offset,
+                previous_checksum: self.tail.previous_checksum,
+                flags,
+            };
+            let events = self.staging.front(gathered.events);
+            self.topics.number_all(events);
+            let header = row.push(&meta, events, self.tail.seed);
+            self.staging.release(gathered);
+            self.tail.previous_checksum = header.checksum;
+            // What is written is not taken back any more.
+            let mut ids = Vec::with_capacity(gathered.events.min(self.state.ids.unsettled_count()));
+            ids.extend(self.state.ids.unsettled(header.end_offset));
+            self.state.ids.settle(header.end_offset);
+            all_ids.push(ids);
+            base_offset = header.end_offset;
+            next = self.next_in_write(&row, base_offset, bytes_max);
+        }
+        self.tail.end = position.plus(row.bytes() as u64);
         assert!(self.tail.end <= self.tail.file.prepared, "frames stay below the prepared end");
-        self.tail.previous_checksum = frame.header().checksum;
         self.stated = synced_offset;
-        // What is written is not taken back any more.
-        let mut ids = Vec::with_capacity(gathered.events.min(self.state.ids.unsettled_count()));
-        ids.extend(self.state.ids.unsettled(frame.end_offset()));
-        self.state.ids.settle(frame.end_offset());
         self.frames_begun.add_one();
+
+        let (frames, buffer) = row.finish();
+        let mut end = position;
+        let in_flight = frames.zip(all_ids).map(|(frame, ids)| {
+            let position = end;
+            end = position.plus(frame.frame_bytes() as u64);
+            InFlight { frame: Arc::new(frame), position, ids }
+        });
+        let in_flight = in_flight.collect();
         let id = self.op_id();
-        let buffer = Arc::clone(frame.buffer());
-        self.commit.start(id, frame.end_offset(), InFlight { frame, position, ids });
+        self.commit.start(id, base_offset, in_flight);
         Op::Write { id, file: Arc::clone(&self.tail.file.file), buffer, position }
     }
 }

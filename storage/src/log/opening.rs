@@ -100,7 +100,7 @@ impl<D: Disk> Log<D> {
             novelties: Vec::new(),
             staging: Staging::new(config.staged_bytes_max),
             commit: GroupCommit::new(durability, end),
-            depth: CommitDepth::new(config.frames_in_flight_max),
+            depth: CommitDepth::new(config.writes_in_flight_max),
             frames_begun: FramesBegun::default(),
             has_waited: false,
             counts_on_idle: false,

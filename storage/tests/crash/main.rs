@@ -29,7 +29,7 @@ fn config() -> LogConfig {
         frame_bytes_max: 16 << 10,
         event_bytes_max: 3 << 10,
         staged_bytes_max: 64 << 10,
-        frames_in_flight_max: 4,
+        writes_in_flight_max: 4,
         preallocate_bytes_min: 8 << 10,
         preallocate_bytes_max: 16 << 10,
         reserve_bytes: 16 << 10,

@@ -30,6 +30,65 @@ fn frames_in_flight_become_visible_in_order() {
 }
 
 #[test]
+fn a_lot_that_waits_goes_out_in_writes_of_several_frames() {
+    for frames_lost in [false, true] {
+        let disk = SimDisk::new(1);
+        let config = LogConfig {
+            frame_bytes_target: 8 << 10,
+            writes_in_flight_max: 2,
+            write_bytes_max: 24 << 10,
+            segment_bytes: 256 << 10,
+            preallocate_bytes_min: 256 << 10,
+            preallocate_bytes_max: 256 << 10,
+            ..tiny()
+        };
+        let (mut log, _) = open_with(&disk, config.clone());
+        let event = format!("\"{}\"", "x".repeat(3_000));
+        for _ in 0..20 {
+            append(&mut log, &event);
+        }
+        let writes = hold_writes(&mut log, &disk);
+        assert_eq!(writes.len(), 2, "writes_in_flight_max");
+        let bytes: Vec<usize> = writes.iter().map(|write| written_bytes(write)).collect();
+        assert_eq!(
+            bytes,
+            [24 << 10, 16 << 10],
+            "no more than write_bytes_max, and a share of what waits"
+        );
+        if frames_lost {
+            // The second lands, the first does not: nothing of either was acknowledged, and nothing comes back.
+            let mut writes = writes.into_iter();
+            let (lost, landed) = (writes.next(), writes.next().expect("the second"));
+            log.complete(landed.run(&disk), now(2));
+            assert_eq!((log.visible(), log.synced()), (Offset::ZERO, Offset::ZERO));
+            drop((log, lost));
+            let (log, _) = open_with(&disk.power_cut(), config);
+            assert_eq!(log.visible(), Offset::ZERO);
+            continue;
+        }
+        for write in writes {
+            log.complete(write.run(&disk), now(2));
+        }
+        let published = log.take_published();
+        let ends: Vec<u64> = published.iter().map(|frame| frame.end_offset().get()).collect();
+        assert_eq!(ends, [2, 4, 6, 8, 10], "each frame for itself, in order");
+        log.run_ops(now(2));
+        assert_eq!(log.visible(), Offset::new(20));
+        let disk = disk.power_cut();
+        let (log, _) = open_with(&disk, config);
+        assert_eq!(log.visible(), Offset::new(20));
+        assert_eq!(stored(&disk, log.visible()), vec![event; 20]);
+    }
+}
+
+fn written_bytes(op: &Op<SimDisk>) -> usize {
+    match op {
+        Op::Write { buffer, .. } => buffer.len(),
+        _ => panic!("a write"),
+    }
+}
+
+#[test]
 fn without_direct_writes_a_sync_follows() {
     for seed in 0..20 {
         let disk = SimDisk::new(seed);
