@@ -125,9 +125,14 @@ pub trait DiskFile: Send + Sync + 'static {
     fn give_back(&self, _rest: &mut dyn FnMut() -> bool) {}
     /// Sets the length, filling with zeroes.
     fn set_size(&self, size_bytes: u64) -> io::Result<()>;
-    /// Gives the file a length and blocks up to `to` for writes from `from` on: they lengthen nothing then,
-    /// for which file systems keep all others off the file. It reads as zeroes until they come. A hint.
-    fn allocate(&self, _from: Position, _to: Position) {}
+    /// Gives the file a length of `to`, if it was shorter, and blocks from `from` to there, which read as zeroes
+    /// until something is written: writes lengthen nothing then, for which file systems keep all others off the
+    /// file, and find space. Not durable before [`DiskFile::sync_data`].
+    ///
+    /// `Ok(false)` where the file system cannot; `ErrorKind::StorageFull` (or `QuotaExceeded`) on a full disk.
+    fn allocate(&self, _from: Position, _to: Position) -> io::Result<bool> {
+        Ok(false)
+    }
 
     /// Reads `bytes.len()` bytes, fewer if the file ends before, and gives how many.
     ///

@@ -63,7 +63,7 @@ pub enum Fault {
     WriteFails,
     /// A write lands in part and says so.
     WriteIsShort,
-    /// A write finds the disk full.
+    /// A write, or what asks for blocks, finds the disk full.
     WriteFindsNoSpace,
     /// A sync of a file fails: nobody knows what reached the disk, and the page cache counts as
     /// clean.
@@ -119,6 +119,7 @@ impl SimDisk {
             crash_at: None,
             faults: Vec::new(),
             direct_refused: false,
+            allocation_refused: false,
             space_bytes_max: None,
         };
         SimDisk { state: Arc::new(Mutex::new(state)), process: 0 }
@@ -140,6 +141,11 @@ impl SimDisk {
     /// Whether `O_DIRECT` is refused, as old kernels' tmpfs does.
     pub fn refuse_direct(&self, refused: bool) {
         self.lock().direct_refused = refused;
+    }
+
+    /// Whether the file system gives no blocks without a write, as NFS before 4.2.
+    pub fn refuse_allocation(&self, refused: bool) {
+        self.lock().allocation_refused = refused;
     }
 
     /// Limits the space that all files together take up.

@@ -135,6 +135,14 @@ impl Content {
         self.changes.push(Change::Resize { len });
     }
 
+    /// Takes up space for what lies between two positions, and gives the file that length if it was shorter.
+    pub fn allocate(&mut self, from: usize, to: usize) {
+        if to > self.cache.len() {
+            self.resize(to);
+        }
+        self.blocks.extend(blocks_of(from, to.saturating_sub(from)));
+    }
+
     /// A mark for [`Content::sync_to`]: all changes made so far.
     pub fn sync_mark(&self) -> u64 {
         self.changes_settled + self.changes.len() as u64
@@ -468,5 +476,30 @@ mod tests {
         content.write(4000, &[1; 200], true);
         assert_eq!(content.space_bytes(), 2 * BLOCK_BYTES);
         assert_eq!(content.space_needed(4000, 200), 0);
+    }
+
+    #[test]
+    fn what_is_allocated_takes_space_and_is_zero_and_no_longer_than_it_was_before_a_sync() {
+        let (mut short, mut long) = (0, 0);
+        for seed in 0..100 {
+            let mut content = Content::default();
+            content.write(0, &[1; BLOCK_BYTES], true);
+            content.allocate(BLOCK_BYTES, 4 * BLOCK_BYTES);
+            assert_eq!((content.size_bytes(), content.space_bytes()), (4 * 4096, 4 * 4096));
+            content.allocate(0, BLOCK_BYTES);
+            assert_eq!(content.size_bytes(), 4 * BLOCK_BYTES, "nothing is shortened");
+            let mut cut = content.clone();
+            cut.lose_power(&[], Survival::Mixed, &[], &mut SimRng::new(seed));
+            match cut.size_bytes() {
+                BLOCK_BYTES => short += 1,
+                size => long += usize::from(size == 4 * BLOCK_BYTES),
+            }
+            assert_eq!(cut.space_bytes(), cut.size_bytes());
+            content.sync_to(content.sync_mark());
+            content.lose_power(&[], Survival::Nothing, &[], &mut SimRng::new(seed));
+            assert_eq!(content.bytes()[..BLOCK_BYTES], [1; BLOCK_BYTES]);
+            assert_eq!(content.bytes()[BLOCK_BYTES..], [0; 3 * BLOCK_BYTES]);
+        }
+        assert!(short > 20 && long > 20 && short + long == 100, "{short} and {long}");
     }
 }

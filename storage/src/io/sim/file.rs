@@ -189,13 +189,26 @@ impl DiskFile for SimFile {
         if crashes { Err(crash()) } else { Ok(()) }
     }
 
-    fn allocate(&self, _from: Position, to: Position) {
-        let Ok((mut state, crashes)) = self.disk.begin() else { return };
-        // It is a hint: whether it is taken is chance.
-        let content = state.file(self.inode);
-        let is_longer = to_usize(to.get()) > content.size_bytes();
-        if is_longer && !crashes && state.rng.chance(50) {
-            state.file(self.inode).resize(to_usize(to.get()));
+    fn allocate(&self, from: Position, to: Position) -> io::Result<bool> {
+        let (mut state, crashes) = self.disk.begin()?;
+        if self.access == Access::Read {
+            return Err(io::ErrorKind::PermissionDenied.into());
         }
+        let (from, to) = (to_usize(from.get()), to_usize(to.get()));
+        if crashes {
+            if !state.allocation_refused && state.rng.chance(50) {
+                state.file(self.inode).allocate(from, to);
+            }
+            return Err(crash());
+        }
+        if state.allocation_refused {
+            return Ok(false);
+        }
+        let needed = state.file(self.inode).space_needed(from, to.saturating_sub(from));
+        if state.finds_no_space(needed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.file(self.inode).allocate(from, to);
+        Ok(true)
     }
 }

@@ -54,6 +54,7 @@ pub(super) struct State {
     pub(super) crash_at: Option<u64>,
     pub(super) faults: Vec<(Fault, u64)>,
     pub(super) direct_refused: bool,
+    pub(super) allocation_refused: bool,
     pub(super) space_bytes_max: Option<usize>,
 }
 
@@ -186,6 +187,12 @@ impl State {
         stale.drain(..excess);
     }
 
+    /// Whether there is no place for `needed` more bytes.
+    pub(super) fn finds_no_space(&mut self, needed: usize) -> bool {
+        let free = self.space_bytes_max.map(|max| max.saturating_sub(self.space_bytes()));
+        self.strikes(Fault::WriteFindsNoSpace) || free.is_some_and(|free| needed > free)
+    }
+
     /// Takes a write of this process, or says why not.
     pub(super) fn write(&mut self, write: &InFlight) -> io::Result<usize> {
         let InFlight { inode, position, durable, .. } = *write;
@@ -193,8 +200,7 @@ impl State {
         let mut taken = bytes.len();
         let mut outcome = Ok(bytes.len());
         let needed = self.files[&inode].space_needed(position, bytes.len());
-        let free = self.space_bytes_max.map(|max| max.saturating_sub(self.space_bytes()));
-        if self.strikes(Fault::WriteFindsNoSpace) || free.is_some_and(|free| needed > free) {
+        if self.finds_no_space(needed) {
             taken = 0;
             outcome = Err(io::ErrorKind::StorageFull.into());
         } else if self.strikes(Fault::WriteFails) {
