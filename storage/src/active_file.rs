@@ -1,12 +1,17 @@
-//! The file that frames are written to, from its making to its end: always some zeroes ahead of the tail,
-//! so that a commit changes no length and no block of the file.
+//! The file that frames are written to, from its making to its end: ahead of the tail there are always some blocks
+//! that read as zeroes, so that a commit changes no length of the file and meets no full disk.
 //!
 //! ```text
-//! prepare   next.log.tmp made, zeroed, synced; opened for zeroes and, apart, for frames
+//! prepare   next.log.tmp made, filled, synced; opened for filling and, apart, for frames
 //! roll      its header written and synced; then it gets its name, and the directory is synced
-//! extend    more zeroes, 256 KiB at a time, with rests as long as nobody waits for them; most of them while the
-//!           log rests, as long as it does
+//! extend    filled further: with zeroes, 256 KiB at a time, with rests as long as nobody waits for them, most of
+//!           them while the log rests, as long as it does; or with blocks alone, all at once
 //! ```
+//!
+//! With which of the two is chosen elsewhere (log/filling.rs). Over zeroes a commit changes nothing but data. Into
+//! blocks alone it also changes which of them count as written, and `O_DSYNC` covers that: without it the data could
+//! not be read back, so the write does not return before it is on the device. A frame that was acknowledged is as
+//! durable there.
 
 use std::{
     fmt, io,
@@ -46,28 +51,40 @@ impl fmt::Display for WriteMode {
     }
 }
 
+/// What lies ahead of the tail. It reads as zeroes either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// Zeroes that were written.
+    Zeroes,
+    /// Blocks that nothing was written to.
+    Blocks,
+}
+
 /// A segment file that frames can be written to.
 pub struct NewFile<D: Disk> {
     /// For frames: `DirectSync`, or buffered.
     pub file: Arc<D::File>,
-    /// For zeroing and the header: `Direct`, or buffered. Always opened for itself: the kernel tells
+    /// For filling and the header: `Direct`, or buffered. Always opened for itself: the kernel tells
     /// a failed write-back once for each open file, so of two syncs of the same one that run side by
     /// side only the first would fail, and the other would vouch for frames that were lost.
     pub zeroing: Arc<D::File>,
     /// How frames go into `file`.
     pub mode: WriteMode,
-    /// Up to here the file is zeroed, and its size and blocks are durable.
+    /// Up to here the file has blocks and reads as zeroes, and both its size and its blocks are durable.
     pub prepared: Position,
+    /// What it was made with, up to there; later steps may differ.
+    pub fill: Fill,
 }
 
 impl<D: Disk> Clone for NewFile<D> {
     fn clone(&self) -> Self {
-        let NewFile { file, zeroing, mode, prepared } = self;
+        let NewFile { file, zeroing, mode, prepared, fill } = self;
         NewFile {
             file: Arc::clone(file),
             zeroing: Arc::clone(zeroing),
             mode: *mode,
             prepared: *prepared,
+            fill: *fill,
         }
     }
 }
@@ -137,26 +154,39 @@ pub struct ExtendJob<D: Disk> {
     pub(crate) file: Arc<D::File>,
     pub(crate) from: Position,
     pub(crate) to: Position,
+    /// With what, if the file system can.
+    pub(crate) fill: Fill,
     pub(crate) headway: Arc<Headway>,
     /// Nothing is done where the disk of that directory has less than so many bytes left.
     pub(crate) free_bytes_min: Option<(PathBuf, u64)>,
 }
 
 impl<D: Disk> ExtendJob<D> {
-    /// Writes zeroes and syncs: when frames are written there, nothing but data changes on the disk. Returns how
-    /// far there are zeroes now, which is `from` where the disk has too little space for that.
-    pub(crate) fn run(self, disk: &D) -> io::Result<Position> {
+    /// Fills the file further, and syncs it. Returns how far it is filled now, which is `from` where the disk has
+    /// too little space for that, and with what.
+    pub(crate) fn run(self, disk: &D) -> io::Result<(Position, Fill)> {
         if let Some((dir, bytes_min)) = &self.free_bytes_min
             && disk.space(dir).map_or(true, |space| space.free_bytes < *bytes_min)
         {
-            return Ok(self.from);
+            return Ok((self.from, self.fill));
         }
-        // A write that lengthens the file keeps the commits off it until it is done: they are all asked for
-        // again, by threads of the kernel's that have to be woken (30 to 100 us, one of 35 commits).
-        // A hint: what it finds is met again by the writes.
-        let _ = self.file.allocate(self.from, self.to);
+        // Before zeroes too: a write that lengthens the file keeps the commits off it until it is done. They are
+        // all asked for again, by threads of the kernel's that have to be woken (30 to 100 us, one of 35 commits).
+        let allocated = self.file.allocate(self.from, self.to);
+        let (end, fill) = match self.fill {
+            Fill::Blocks if allocated? => (self.to, Fill::Blocks),
+            // What else it finds is met again by the writes.
+            Fill::Blocks | Fill::Zeroes => (self.write_zeroes()?, Fill::Zeroes),
+        };
+        // A write that finds the disk full can be tried again. A sync cannot, whatever it failed
+        // for: frames may have been among what it lost.
+        self.file.sync_data().map_err(|error| io::Error::other(format!("sync: {error}")))?;
+        Ok((end, fill))
+    }
+
+    fn write_zeroes(&self) -> io::Result<Position> {
         let all_bytes = self.to.get().saturating_sub(self.from.get());
-        let end = write_zeroes(&*self.file, self.from, self.to, |done_bytes| {
+        write_zeroes(&*self.file, self.from, self.to, |done_bytes| {
             if self.headway.is_enough() {
                 return false;
             }
@@ -164,11 +194,7 @@ impl<D: Disk> ExtendJob<D> {
                 thread::sleep(ZEROING_REST);
             }
             true
-        })?;
-        // A write that finds the disk full can be tried again. A sync cannot, whatever it failed
-        // for: frames may have been among what it lost.
-        self.file.sync_data().map_err(|error| io::Error::other(format!("sync: {error}")))?;
-        Ok(end)
+        })
     }
 }
 
@@ -209,10 +235,13 @@ pub struct PrepareJob {
     pub(crate) path: PathBuf,
     pub(crate) mode: WriteMode,
     pub(crate) to: Position,
+    /// With what, if frames are written directly and the file system can.
+    pub(crate) fill: Fill,
 }
 
 impl PrepareJob {
-    /// Makes the file with zeroes up to `to`, the header's place included, and syncs it.
+    /// Makes the file, fills it up to `to`, and syncs it. In the header's place there are zeroes in any case, from
+    /// which a missing header is told.
     pub(crate) fn run<D: Disk>(self, disk: &D) -> io::Result<NewFile<D>> {
         let is_kept = mutation::is_planted(Mutation::OldFileAppendedTo);
         let kept = if is_kept { disk.open(&self.path, Access::Write).ok() } else { None };
@@ -235,9 +264,18 @@ impl PrepareJob {
                 (zeroing, Arc::new(created), WriteMode::Buffered)
             }
         };
-        write_zeroes(&*zeroing, Position::default(), self.to, |_| true)?;
+        let is_allocated = mode == WriteMode::Direct
+            && self.fill == Fill::Blocks
+            && zeroing.allocate(FIRST_FRAME_POSITION, self.to)?;
+        let fill = match is_allocated {
+            true => Fill::Blocks,
+            false => {
+                write_zeroes(&*zeroing, Position::default(), self.to, |_| true)?;
+                Fill::Zeroes
+            }
+        };
         zeroing.sync_data()?;
-        Ok(NewFile { file, zeroing, mode, prepared: self.to })
+        Ok(NewFile { file, zeroing, mode, prepared: self.to, fill })
     }
 
     fn create<D: Disk>(&self, disk: &D) -> io::Result<D::File> {
@@ -246,8 +284,8 @@ impl PrepareJob {
     }
 }
 
-/// The handles for zeroing and for frames, if a first direct write succeeds: some file systems refuse only
-/// that.
+/// The handles for filling and for frames, if a first direct write succeeds, of zeroes in the header's place: some
+/// file systems refuse only that.
 fn direct_files<D: Disk>(disk: &D, path: &Path) -> io::Result<[Arc<D::File>; 2]> {
     let zeroing = disk.open(path, Access::Direct)?;
     write_zeroes(&zeroing, Position::default(), FIRST_FRAME_POSITION, |_| true)?;
@@ -289,7 +327,172 @@ impl<D: Disk> RollJob<D> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::io::{
+        real::RealDisk,
+        sim::{Fault, SimDisk},
+    };
+
+    const FROM: Position = Position::new(64 << 10);
+    const TO: Position = Position::new(320 << 10);
+
+    /// A file that is filled up to `FROM`, and what fills it up to `TO`.
+    fn extension<D: Disk>(disk: &D, path: &Path, fill: Fill) -> (NewFile<D>, ExtendJob<D>) {
+        let (path, mode) = (path.to_owned(), WriteMode::Direct);
+        let prepare = PrepareJob { path, mode, to: FROM, fill: Fill::Zeroes };
+        let file = prepare.run(disk).expect("there is space");
+        let job = ExtendJob {
+            file: Arc::clone(&file.zeroing),
+            from: FROM,
+            to: TO,
+            fill,
+            headway: Arc::default(),
+            free_bytes_min: None,
+        };
+        (file, job)
+    }
+
+    fn simulated(seed: u64) -> (SimDisk, &'static Path) {
+        let disk = SimDisk::new(seed);
+        disk.create_dir(Path::new("/log")).expect("an empty disk");
+        (disk, Path::new("/log/a"))
+    }
+
+    #[test]
+    fn blocks_are_durable_once_they_count_and_read_as_zeroes() {
+        for seed in 0..50 {
+            let (disk, path) = simulated(seed);
+            let (_, job) = extension(&disk, path, Fill::Blocks);
+            disk.sync_dir(Path::new("/log")).expect("its name");
+            assert_eq!(job.run(&disk).expect("there is space"), (TO, Fill::Blocks));
+            let disk = disk.power_cut();
+            let bytes = disk.bytes(path).expect("its name was synced");
+            assert!(bytes.len() as u64 == TO.get() && bytes.iter().all(|byte| *byte == 0));
+            assert_eq!(disk.space_bytes(), bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_crash_before_the_sync_of_blocks_leaves_the_file_as_it_was_or_longer() {
+        let (mut short, mut long) = (0, 0);
+        for seed in 0..100 {
+            let (disk, path) = simulated(seed);
+            let (_, job) = extension(&disk, path, Fill::Blocks);
+            disk.sync_dir(Path::new("/log")).expect("its name");
+            // What asks for blocks is the first operation.
+            disk.crash_after(Some(2));
+            job.run(&disk).expect_err("it crashes in the sync");
+            let bytes = disk.power_cut().bytes(path).expect("its name was synced");
+            assert!(bytes.iter().all(|byte| *byte == 0));
+            let size = bytes.len() as u64;
+            assert!(size == FROM.get() || size == TO.get());
+            (short, long) = if size == TO.get() { (short, long + 1) } else { (short + 1, long) };
+        }
+        assert!(short > 10 && long > 10, "{short} and {long}");
+    }
+
+    #[test]
+    fn a_full_disk_gives_no_blocks_and_changes_nothing() {
+        for is_quota in [false, true] {
+            let (disk, path) = simulated(1);
+            let (_, job) = extension(&disk, path, Fill::Blocks);
+            let space_bytes = disk.space_bytes();
+            match is_quota {
+                true => disk.arm(Fault::WriteFindsNoSpace, 0),
+                false => disk.limit_space(Some(space_bytes + (255 << 10))),
+            }
+            let error = job.run(&disk).expect_err("256 KiB are missing");
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            assert_eq!(disk.space_bytes(), space_bytes);
+            assert_eq!(disk.bytes(path).map(|bytes| bytes.len() as u64), Some(FROM.get()));
+        }
+    }
+
+    #[test]
+    fn a_sync_of_blocks_that_fails_is_not_for_want_of_space() {
+        let (disk, path) = simulated(1);
+        let (_, job) = extension(&disk, path, Fill::Blocks);
+        disk.arm(Fault::SyncFails, 0);
+        assert_eq!(job.run(&disk).expect_err("it fails").kind(), io::ErrorKind::Other);
+    }
+
+    #[test]
+    fn there_are_zeroes_where_there_can_be_no_blocks() {
+        let (disk, path) = simulated(1);
+        disk.refuse_allocation(true);
+        let (_, job) = extension(&disk, path, Fill::Blocks);
+        assert_eq!(job.run(&disk).expect("there is space"), (TO, Fill::Zeroes));
+        assert_eq!(disk.space_bytes() as u64, TO.get());
+        let prepare = |mode| {
+            let job = PrepareJob { path: path.to_owned(), mode, to: TO, fill: Fill::Blocks };
+            let NewFile { prepared, fill, .. } = job.run(&disk).expect("there is space");
+            (prepared, fill)
+        };
+        assert_eq!(prepare(WriteMode::Direct), (TO, Fill::Zeroes));
+        disk.refuse_allocation(false);
+        assert_eq!(prepare(WriteMode::Direct), (TO, Fill::Blocks));
+        assert_eq!(prepare(WriteMode::Buffered), (TO, Fill::Zeroes));
+        disk.refuse_direct(true);
+        assert_eq!(prepare(WriteMode::Direct), (TO, Fill::Zeroes));
+    }
+
+    #[test]
+    fn a_file_of_blocks_has_zeroes_for_a_header_and_then_the_header() {
+        let (disk, path) = simulated(1);
+        let (mode, fill) = (WriteMode::Direct, Fill::Blocks);
+        let job = PrepareJob { path: path.to_owned(), mode, to: TO, fill };
+        let next = job.run(&disk).expect("there is space");
+        let header = SegmentHeader {
+            version: crate::segment::SEGMENT_VERSION,
+            base_offset: crate::offset::Offset::ZERO,
+            created_at_ms: 1,
+            incarnation: crate::segment::Incarnation::new([7; 16]),
+            tag: crate::segment::Tag::parse("a").expect("a tag"),
+            sync: crate::config::SyncMode::Commit,
+        };
+        let to = PathBuf::from("/log/b");
+        let (dir, from) = (PathBuf::from("/log"), path.to_owned());
+        let roll = RollJob { next, header: header.clone(), dir, from, to: to.clone() };
+        roll.run(&disk).expect("nothing is wrong");
+        let bytes = disk.power_cut().bytes(&to).expect("its name is durable");
+        assert_eq!(bytes.len() as u64, TO.get());
+        let (head, rest) = bytes.split_at(header.encode().len());
+        assert!(head == header.encode() && rest.iter().all(|byte| *byte == 0));
+    }
+
+    /// How many bytes this thread has given to the kernel, where it tells.
+    fn written_bytes() -> Option<u64> {
+        let told = fs::read_to_string("/proc/thread-self/io").ok()?;
+        let line = told.lines().find_map(|line| line.strip_prefix("wchar: "));
+        Some(line.expect("it is always among them").parse().expect("a number"))
+    }
+
+    #[test]
+    fn blocks_of_a_real_disk_are_there_and_nothing_is_written() {
+        let name = format!("strandline-blocks-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        for asked in [Fill::Blocks, Fill::Zeroes] {
+            let (file, job) = extension(&RealDisk, &path, asked);
+            let before = (written_bytes(), file.file.allocated_bytes().expect("some"));
+            let (to, fill) = job.run(&RealDisk).expect("there is space");
+            let after = (written_bytes(), file.file.allocated_bytes().expect("some"));
+            assert!(to == TO && (fill == asked || fill == Fill::Zeroes), "as the disk can");
+            assert_eq!(file.file.size().expect("a size"), TO.get());
+            let all_bytes = TO.get() - FROM.get();
+            // (Zeroes may take none, where the file system compresses.)
+            let has_blocks = after.1 >= before.1 + all_bytes;
+            assert!(has_blocks || fill == Fill::Zeroes, "{before:?} and {after:?}");
+            let expected_bytes = if fill == Fill::Zeroes { all_bytes } else { 0 };
+            assert_eq!(after.0, before.0.map(|bytes| bytes + expected_bytes));
+            let mut bytes = DiskBuffer::zeroed(256 << 10);
+            bytes.as_mut_slice().fill(1);
+            file.file.read_exact_at(bytes.as_mut_slice(), FROM).expect("it is all there");
+            assert!(bytes.as_slice().iter().all(|byte| *byte == 0));
+        }
+        fs::remove_file(&path).expect("it is there");
+    }
 
     #[test]
     fn zeroing_rests_while_it_is_half_as_far_again_as_what_was_used() {

@@ -15,8 +15,8 @@
 //!
 //! Invariants:
 //! 1. `start <= synced <= visible <= next`, and with `sync = commit` visible is synced.
-//! 2. A frame is only written below the prepared end of its segment, where zeroes and the size of the
-//!    file are durable, and only once the segment before is synced to its end.
+//! 2. A frame is only written below the prepared end of its segment, up to which the size of the file and
+//!    its blocks are durable, and only once the segment before is synced to its end.
 //! 3. After a failed or short write or a failed sync nothing is handed out, acknowledged or published
 //!    any more; what was visible stays readable.
 
@@ -60,6 +60,7 @@ pub use crate::{
 mod appending;
 mod compacting;
 mod drive;
+mod filling;
 mod jobs;
 mod keeping;
 mod marking;
@@ -73,6 +74,7 @@ mod snapshots;
 use appending::Novelty;
 use compacting::Compaction;
 pub use compacting::CompactionTotals;
+use filling::Filling;
 use jobs::{JobState, Jobs};
 use keeping::Kept;
 use marking::Marked;
@@ -114,7 +116,7 @@ pub struct Log<D: Disk> {
     /// Room for what ids say of an append.
     novelties: Vec<Novelty>,
     staging: Staging,
-    commit: GroupCommit<Vec<InFlight>>,
+    commit: GroupCommit<InFlight>,
     depth: CommitDepth,
     frames_begun: FramesBegun,
     /// Whether what is staged has waited for a place in flight.
@@ -126,6 +128,7 @@ pub struct Log<D: Disk> {
     /// Full ones, oldest first, and the active one.
     unsealed: VecDeque<Unsealed<D>>,
     tail: Tail<D>,
+    filling: Filling,
     recent: RecentFrames,
     published: Vec<Arc<Frame>>,
     notices: Vec<Notice>,
@@ -150,12 +153,12 @@ pub struct Log<D: Disk> {
     poison: Option<Poison>,
 }
 
-/// A frame whose write is under way; one write has one, or several that lie one behind the other.
+/// A write that is under way.
 struct InFlight {
-    frame: Arc<Frame>,
+    /// What it writes, one behind the other, each with the ids of its events that have one.
+    frames: Vec<(Arc<Frame>, Vec<IdEntry>)>,
+    /// Where the first of them begins.
     position: Position,
-    /// Of its events that have one.
-    ids: Vec<IdEntry>,
 }
 
 /// The end of the active segment, where frames are written.

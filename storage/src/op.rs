@@ -11,7 +11,7 @@
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use crate::{
-    active_file::{ExtendJob, NewFile, PrepareJob, RollJob},
+    active_file::{ExtendJob, Fill, NewFile, PrepareJob, RollJob},
     buffer::DiskBuffer,
     compact::{CompactJob, CompactOutcome},
     earliest::KeepJob,
@@ -118,10 +118,10 @@ impl<D: Disk> fmt::Debug for Op<D> {
 /// Which thread does a job. None waits behind what another does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobThread {
-    /// What appends may wait for: zeroes, names, directories; and seals that are behind.
+    /// What appends may wait for: filling, names, directories; and seals that are behind.
     Prompt,
     /// What has to keep up with appends: of a million topics it takes tenths of a second, in which there have to be
-    /// more zeroes.
+    /// more room for frames.
     Seal,
     /// What may take minutes.
     Background,
@@ -131,7 +131,7 @@ pub enum JobThread {
 
 /// Work that blocks. Each is one step of a segment's life.
 pub enum Job<D: Disk> {
-    /// Zero more of the active segment, ahead of its tail.
+    /// Fill more of the active segment, ahead of its tail.
     Extend(ExtendJob<D>),
     /// Make the file of the next segment, under a temporary name.
     Prepare(PrepareJob),
@@ -168,8 +168,8 @@ pub enum Job<D: Disk> {
 pub enum JobOutcome<D: Disk> {
     /// Of [`Job::Extend`].
     ///
-    /// Up to where the file is zeroed now, durably.
-    Extended(io::Result<Position>),
+    /// Up to where the file is filled now, durably, and what the new part is filled with.
+    Extended(io::Result<(Position, Fill)>),
     /// Of [`Job::Prepare`].
     Prepared(io::Result<NewFile<D>>),
     /// Of [`Job::Roll`].

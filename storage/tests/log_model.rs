@@ -144,6 +144,7 @@ impl Life {
         let mut rng = SimRng::new(!seed);
         let disk = SimDisk::new(rng.next_u64());
         disk.refuse_direct(rng.chance(30));
+        disk.refuse_allocation(rng.chance(30));
         disk.create_dir(DIR.as_ref()).expect("an empty disk");
         let frame_bytes_max = *rng.pick(&[16 << 10, 32 << 10]);
         let config = LogConfig {
@@ -158,6 +159,7 @@ impl Life {
             idle_frame_ms: 100,
             preallocate_bytes_min: *rng.pick(&[4 << 10, 16 << 10]),
             preallocate_bytes_max: 32 << 10,
+            blocks_from_bytes: *rng.pick(&[1 << 10, 4 << 10, 64 << 10]),
             recent_frames_bytes_max: *rng.pick(&[0, 16 << 10, 1 << 20]),
             id_window_events: 1_000_000,
             id_window_s: 1_000_000_000,

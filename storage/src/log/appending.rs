@@ -289,12 +289,14 @@ impl<D: Disk> Log<D> {
     pub fn last_of(&self, topic: &str) -> Option<Offset> {
         let staged = self.staging.last_of(topic);
         let in_flight = || {
-            self.commit.pending().rev().flat_map(|write| write.iter().rev()).find_map(|write| {
-                let frame = &write.frame;
-                let (number, _) = frame.topics().find(|(_, name)| *name == topic)?;
-                let event = frame.events().rev().find(|event| event.topic_number() == number)?;
-                Some(event.offset())
-            })
+            self.commit.pending().rev().flat_map(|write| write.frames.iter().rev()).find_map(
+                |(frame, _)| {
+                    let (number, _) = frame.topics().find(|(_, name)| *name == topic)?;
+                    let event =
+                        frame.events().rev().find(|event| event.topic_number() == number)?;
+                    Some(event.offset())
+                },
+            )
         };
         staged.or_else(in_flight).or_else(|| self.topics.last_ever(topic))
     }
@@ -327,6 +329,7 @@ impl<D: Disk> Log<D> {
     /// a driver that answers those appends with a refusal, because the disk is full and nobody knows
     /// when it will have space.
     pub fn refuse_staged(&mut self) -> Offset {
+        self.filling.end_wait();
         self.staging = Staging::new(self.config.staged_bytes_max);
         self.next = self.commit.submitted_end();
         self.state.take_back(self.next);

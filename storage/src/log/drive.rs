@@ -91,10 +91,11 @@ impl<D: Disk> Log<D> {
         }
         match outcome {
             OpOutcome::Write { id, result } => {
-                let frames = self.commit.frame(id).iter();
-                let bytes: usize = frames.map(|write| write.frame.frame_bytes()).sum();
+                let InFlight { frames, position } = self.commit.frame(id);
+                let bytes: usize = frames.iter().map(|(frame, _)| frame.frame_bytes()).sum();
                 match result {
                     Ok(written) if written == bytes => {
+                        self.filling.note_write(*position, bytes as u64, now.boot_ms);
                         self.commit.write_done(id, now.boot_ms);
                     }
                     Ok(written) => {
@@ -126,17 +127,19 @@ impl<D: Disk> Log<D> {
 
     /// Hands what has become visible to readers.
     fn publish(&mut self) {
-        while let Some(frames) = self.commit.take_visible() {
-            self.publish_frames(frames);
+        while let Some(write) = self.commit.take_visible() {
+            self.publish_write(write);
         }
     }
 
-    fn publish_frames(&mut self, frames: Vec<InFlight>) {
-        for InFlight { frame, position, ids } in frames {
+    fn publish_write(&mut self, write: InFlight) {
+        let mut position = write.position;
+        for (frame, ids) in write.frames {
             let active = self.unsealed.back_mut().expect("there is always an active segment");
             let producers = self.state.producers.unsettled(frame.end_offset()).copied();
             let producers: Vec<ProducerEntry> = producers.collect();
             active.add(&frame, position, &self.topics, &ids, &producers);
+            position = position.plus(frame.frame_bytes() as u64);
             if frame.is_empty() {
                 continue;
             }
@@ -218,6 +221,7 @@ impl<D: Disk> Log<D> {
                 Some(self.start_write(gathered, FrameFlags::NONE, now))
             }
             Room::Extend => {
+                self.filling.wait(self.commit.is_still(), now.boot_ms);
                 self.note_shortage(self.jobs.extend);
                 None
             }
@@ -377,15 +381,10 @@ impl<D: Disk> Log<D> {
         self.frames_begun.add_one();
 
         let (frames, buffer) = row.finish();
-        let mut end = position;
-        let in_flight = frames.zip(all_ids).map(|(frame, ids)| {
-            let position = end;
-            end = position.plus(frame.frame_bytes() as u64);
-            InFlight { frame: Arc::new(frame), position, ids }
-        });
-        let in_flight = in_flight.collect();
+        let frames = frames.map(Arc::new).zip(all_ids).collect();
         let id = self.op_id();
-        self.commit.start(id, base_offset, in_flight);
+        self.filling.begin_write(self.commit.is_still(), now.boot_ms);
+        self.commit.start(id, base_offset, InFlight { frames, position });
         Op::Write { id, file: Arc::clone(&self.tail.file.file), buffer, position }
     }
 }

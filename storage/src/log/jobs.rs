@@ -1,8 +1,8 @@
 //! The jobs of a log: what of a segment's life blocks, when each step is due, and what follows.
 //!
 //! ```text
-//! extend: zeroes ahead of the tail, most of
-//!         them while the log rests          prepare: the next segment's file, half a segment ahead
+//! extend: zeroes or blocks ahead of the tail (filling.rs),
+//!         most of the zeroes at rest        prepare: the next segment's file, half a segment ahead
 //! roll:   that file becomes the segment     seal:    the full one gets its index
 //! keep:   how far limits have reached is written down (keeping.rs)
 //! mark:   how far all is synced is written down outside of the segments (marking.rs)
@@ -18,7 +18,7 @@ use super::{
     Close, Log, NEXT_FILE_NAME, Notice, Now, Tail, resting::Further, scrubbing::SCRUB_FIRST_MS,
 };
 use crate::{
-    active_file::{ExtendJob, Headway, NewFile, PrepareJob, RollJob},
+    active_file::{ExtendJob, Fill, Headway, NewFile, PrepareJob, RollJob, WriteMode},
     config::LogConfig,
     error::OpenError,
     frame::FRAME_ALIGN_BYTES,
@@ -143,7 +143,7 @@ impl<D: Disk> Log<D> {
         }))
     }
 
-    /// More zeroes, when a frame waits for them or little is left. A log that has grown to the largest step has
+    /// More room, when a frame waits for it or little is left. A log that has grown to the largest step has
     /// one whole step left when the next begins: frames at the disk's own speed use up half of one meanwhile,
     /// or more, and would wait.
     ///
@@ -169,17 +169,18 @@ impl<D: Disk> Log<D> {
         let is_wanted = ahead_bytes < self.left_bytes_min()
             && prepared.get() < self.segment_bytes()
             && self.close == Close::Open;
-        let (to, free_bytes_min) = if is_needed || is_wanted {
+        let (to, fill, free_bytes_min) = if is_needed || is_wanted {
             let limit = self.segment_bytes().max(self.jobs.needed.get());
             let wanted = prepared.get().saturating_add(self.jobs.step_bytes);
             let to = Position::new(wanted.max(self.jobs.needed.get()).min(limit));
             let step_bytes = self.jobs.step_bytes * 2;
             self.jobs.step_bytes = step_bytes.min(self.config.preallocate_bytes_max);
-            (to, None)
+            (to, self.next_fill(), None)
         } else {
             let Further { to, free_bytes_min } = self.next_further(now)?;
             self.jobs.rest_asked_boot_ms = Some(self.last_append_boot_ms);
-            (to, Some((self.dir.clone(), free_bytes_min)))
+            self.filling.rest();
+            (to, Fill::Zeroes, Some((self.dir.clone(), free_bytes_min)))
         };
         self.jobs.extend = JobState::Running;
         let headway = Arc::new(Headway::begin(ahead_bytes));
@@ -188,7 +189,15 @@ impl<D: Disk> Log<D> {
         }
         self.jobs.headway = Arc::clone(&headway);
         let file = Arc::clone(&self.tail.file.zeroing);
-        Some(Job::Extend(ExtendJob { file, from: prepared, to, headway, free_bytes_min }))
+        Some(Job::Extend(ExtendJob { file, from: prepared, to, fill, headway, free_bytes_min }))
+    }
+
+    /// What a step is to be filled with that is not made at rest. The page cache writes zeroes back when it likes.
+    fn next_fill(&mut self) -> Fill {
+        match self.tail.file.mode {
+            WriteMode::Direct => self.filling.choose(),
+            WriteMode::Buffered => Fill::Zeroes,
+        }
     }
 
     /// With less ahead of the tail the log is extended while it works.
@@ -229,7 +238,8 @@ impl<D: Disk> Log<D> {
         jobs.prepare = JobState::Running;
         let to = FIRST_FRAME_POSITION.plus(jobs.step_bytes.min(segment_bytes));
         let path = self.dir.join(NEXT_FILE_NAME);
-        Some(Job::Prepare(PrepareJob { path, mode: self.tail.file.mode, to }))
+        let fill = self.next_fill();
+        Some(Job::Prepare(PrepareJob { path, mode: self.tail.file.mode, to, fill }))
     }
 
     /// The index of the oldest full segment.
@@ -265,12 +275,13 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn extended(&mut self, result: io::Result<Position>, now: Now) {
+    fn extended(&mut self, result: io::Result<(Position, Fill)>, now: Now) {
         match result {
-            Ok(to) if to == self.tail.file.prepared => self.jobs.extend = JobState::Idle,
-            Ok(to) => {
+            Ok((to, _)) if to == self.tail.file.prepared => self.jobs.extend = JobState::Idle,
+            Ok((to, fill)) => {
                 self.jobs.extend = JobState::Idle;
                 self.jobs.rest_asked_boot_ms = None;
+                self.filling.note_filled(to, fill);
                 self.tail.file.prepared = to;
                 self.space_is_back();
             }
@@ -323,6 +334,7 @@ impl<D: Disk> Log<D> {
         self.jobs.needed = Position::default();
         let name = SegmentName::first_generation(header.base_offset);
         let path = self.dir.join(name.log_file_name());
+        self.filling.begin_file(file.prepared, file.fill);
         self.tail = Tail::new(&header, file);
         // An extension of the old file that found the disk full is of no use any more, and nothing
         // else would say that what waits has a place now.

@@ -7,11 +7,11 @@ use std::{
 };
 
 use super::{
-    Close, Log, NEXT_FILE_NAME, Notice, Tail, compacting::Compaction, jobs::Jobs, jobs::is_full,
-    keeping::Kept, marking::Marked, scrubbing::Scrubbing, snapshots::Snapshots,
+    Close, Log, NEXT_FILE_NAME, Notice, Tail, compacting::Compaction, filling::Filling, jobs::Jobs,
+    jobs::is_full, keeping::Kept, marking::Marked, scrubbing::Scrubbing, snapshots::Snapshots,
 };
 use crate::{
-    active_file::{NewFile, PrepareJob, RollJob, WriteMode},
+    active_file::{Fill, NewFile, PrepareJob, RollJob, WriteMode},
     clock::{EventClock, Now},
     config::{LogConfig, SyncMode},
     earliest,
@@ -80,6 +80,7 @@ impl<D: Disk> Log<D> {
             (SyncMode::Never, _) => Durability::Deferred { interval_ms: None },
         };
         let report = OpenReport { write_mode: file.mode, ..recovered.report };
+        let filling = Filling::new(config.blocks_from_bytes, file.prepared, file.fill);
         let tail = Tail::new(&header, file);
         let active = Unsealed::new(name, header, path, Arc::clone(&tail.file.file));
         let log = Log {
@@ -108,6 +109,7 @@ impl<D: Disk> Log<D> {
             segments: Arc::new(recovered.segments),
             unsealed: VecDeque::from([active]),
             tail,
+            filling,
             recent: RecentFrames::new(config.recent_frames_bytes_max),
             published: Vec::new(),
             notices: recovered.damaged_mark.map(Notice::EndMarkDamaged).into_iter().collect(),
@@ -167,7 +169,7 @@ impl<D: Disk> Begun<D> {
         if mutation::is_planted(Mutation::OldFileAppendedTo) {
             let _ = disk.rename(&path, &temporary);
         }
-        let file = PrepareJob { path: temporary.clone(), mode, to }
+        let file = PrepareJob { path: temporary.clone(), mode, to, fill: Fill::Zeroes }
             .run(disk)
             .map_err(OpenError::io("preparing", &temporary))?;
         let job = RollJob {

@@ -3,6 +3,7 @@
 mod committing;
 mod compacting;
 mod failing;
+mod filling;
 mod full_disk;
 mod keeping;
 mod kept;

@@ -11,7 +11,7 @@ use super::{
     salvage::{Damaged, Survey},
 };
 use crate::{
-    active_file::{PrepareJob, RollJob, WriteMode},
+    active_file::{Fill, PrepareJob, RollJob, WriteMode},
     clock::Now,
     config::SyncMode,
     error::OpenError,
@@ -152,8 +152,12 @@ pub(crate) fn begin_successor<D: Disk>(
     let name = SegmentName::first_generation(header.base_offset);
     let temporary = dir.join(NEXT_FILE_NAME);
     let path = dir.join(name.log_file_name());
-    let prepare =
-        PrepareJob { path: temporary.clone(), mode: WriteMode::Buffered, to: FIRST_FRAME_POSITION };
+    let prepare = PrepareJob {
+        path: temporary.clone(),
+        mode: WriteMode::Buffered,
+        to: FIRST_FRAME_POSITION,
+        fill: Fill::Zeroes,
+    };
     let next = prepare.run(disk).map_err(OpenError::io("preparing", &temporary))?;
     let roll = RollJob { next, header, dir: dir.to_owned(), from: temporary, to: path.clone() };
     roll.run(disk).map_err(OpenError::io("creating", &path)).map(|_| ())

@@ -32,6 +32,7 @@ fn config() -> LogConfig {
         writes_in_flight_max: 4,
         preallocate_bytes_min: 8 << 10,
         preallocate_bytes_max: 16 << 10,
+        blocks_from_bytes: 4 << 10,
         reserve_bytes: 16 << 10,
         compress_after_s: 0,
         snapshot_segments: 2,
@@ -91,6 +92,7 @@ fn a_crash_at_every_operation_loses_only_what_was_not_synced() {
             let mut model = Model::default();
             let disk = disk(seed + operation);
             disk.refuse_direct(direct_refused);
+            disk.refuse_allocation(operation % 3 == 0);
             disk.crash_after(Some(operation));
             script(&disk, &mut rng, &mut model);
             if !disk.is_crashed() {

@@ -49,7 +49,7 @@ fn a_lot_that_waits_goes_out_in_writes_of_several_frames() {
         }
         let writes = hold_writes(&mut log, &disk);
         assert_eq!(writes.len(), 2, "writes_in_flight_max");
-        let bytes: Vec<usize> = writes.iter().map(|write| written_bytes(write)).collect();
+        let bytes: Vec<usize> = writes.iter().map(written_bytes).collect();
         assert_eq!(
             bytes,
             [24 << 10, 16 << 10],
