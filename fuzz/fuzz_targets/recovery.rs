@@ -58,7 +58,7 @@ fn open(disk: &SimDisk) -> Option<Log<SimDisk>> {
         event_bytes_max: 32 << 10,
         preallocate_bytes_min: 16 << 10,
         preallocate_bytes_max: 16 << 10,
-        blocks_from_bytes: 4 << 10,
+        blocks_from_bytes: 1,
         compress_after_s: 0,
         snapshot_segments: 1,
         ..LogConfig::default()

@@ -159,7 +159,7 @@ impl Life {
             idle_frame_ms: 100,
             preallocate_bytes_min: *rng.pick(&[4 << 10, 16 << 10]),
             preallocate_bytes_max: 32 << 10,
-            blocks_from_bytes: *rng.pick(&[1 << 10, 4 << 10, 64 << 10]),
+            blocks_from_bytes: *rng.pick(&[1, 1 << 10, 64 << 10]),
             recent_frames_bytes_max: *rng.pick(&[0, 16 << 10, 1 << 20]),
             id_window_events: 1_000_000,
             id_window_s: 1_000_000_000,

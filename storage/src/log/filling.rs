@@ -17,10 +17,13 @@
 //!
 //! ```text
 //! commits since the last choice were short on average        ->  zeroes
-//! else one of the two was never measured                     ->  that one, zeroes first
+//! else one of the two is not known yet                       ->  that one, zeroes first
 //! else                                                       ->  what takes less time for a byte
-//!      but the last PROBE_STEPS of every PROBE_PERIOD times  ->  the other one: disks change
+//!      but the last PROBE_STEPS of every 8, 16, 32, 32 ..    ->  the other one: disks change
 //! ```
+//!
+//! At first it is tried more often: what is known of it rests on few commits, and one that the disk kept waiting for
+//! another reason would be held against it for long.
 //!
 //! A commit waits for zeroes that are written *beside* it, farther ahead. So it is only counted while the step beside it
 //! is of the kind that it lies in itself: else a step of zeroes would look cheap among blocks, and make these look
@@ -29,8 +32,13 @@
 
 use crate::{active_file::Fill, offset::Position};
 
-/// The other kind is tried once in so many choices ..
-const PROBE_PERIOD: u64 = 32;
+/// A kind is known once as many bytes were measured as so many writes have that just count: 4 MiB.
+const KNOWN_WRITES: u64 = 64;
+
+/// The other kind is tried once in so many choices, twice as many each time ..
+const PROBE_PERIOD_MIN: u64 = 8;
+/// .. up to so many ..
+const PROBE_PERIOD_MAX: u64 = 32;
 /// .. for so many in a row, so that the first of them is written while the second is filled.
 const PROBE_STEPS: u64 = 2;
 
@@ -58,8 +66,9 @@ pub(super) struct Filling {
     mean_bytes: u64,
     zeroes: Cost,
     blocks: Cost,
-    /// How often both were known.
+    /// How often both were known since the other one was tried, and how often they are to be until it has been again.
     choices: u64,
+    period: u64,
 }
 
 /// For how long the log was busy with long writes.
@@ -84,6 +93,7 @@ impl Filling {
             zeroes: Cost::default(),
             blocks: Cost::default(),
             choices: 0,
+            period: PROBE_PERIOD_MIN,
         }
     }
 
@@ -99,15 +109,26 @@ impl Filling {
     }
 
     fn choice(&mut self) -> Fill {
-        if self.mean_bytes < self.blocks_from_bytes || self.zeroes.bytes == 0 {
+        let known_bytes = KNOWN_WRITES.saturating_mul(self.blocks_from_bytes).min(COST_BYTES_MAX);
+        if self.mean_bytes < self.blocks_from_bytes || self.zeroes.bytes < known_bytes {
             return Fill::Zeroes;
         }
-        if self.blocks.bytes == 0 {
+        if self.blocks.bytes < known_bytes {
             return Fill::Blocks;
         }
-        let is_probe = self.choices % PROBE_PERIOD >= PROBE_PERIOD - PROBE_STEPS;
+        let is_probe = self.choices + PROBE_STEPS >= self.period;
+        let are_blocks_better = self.blocks.is_less_than(&self.zeroes);
+        if self.choices + PROBE_STEPS == self.period {
+            // What is seen now weighs more than all that is known.
+            let other = if are_blocks_better { &mut self.zeroes } else { &mut self.blocks };
+            other.forget(known_bytes);
+        }
         self.choices += 1;
-        if self.blocks.is_less_than(&self.zeroes) == is_probe { Fill::Zeroes } else { Fill::Blocks }
+        if self.choices == self.period {
+            self.choices = 0;
+            self.period = PROBE_PERIOD_MAX.min(2 * self.period);
+        }
+        if are_blocks_better == is_probe { Fill::Zeroes } else { Fill::Blocks }
     }
 
     /// The next step is filled while nobody writes.
@@ -181,10 +202,15 @@ impl Cost {
     fn add(&mut self, bytes: u64, took_ms: u64) {
         self.bytes += bytes;
         self.nanos = self.nanos.saturating_add(took_ms.saturating_mul(1_000_000));
-        if self.bytes > COST_BYTES_MAX {
-            let nanos = product(self.nanos, COST_BYTES_MAX) / u128::from(self.bytes);
+        self.forget(COST_BYTES_MAX);
+    }
+
+    /// Remembers no more than so many bytes.
+    fn forget(&mut self, bytes_max: u64) {
+        if self.bytes > bytes_max {
+            let nanos = product(self.nanos, bytes_max) / u128::from(self.bytes);
             self.nanos = u64::try_from(nanos).expect("less than it was");
-            self.bytes = COST_BYTES_MAX;
+            self.bytes = bytes_max;
         }
     }
 
@@ -281,13 +307,39 @@ mod tests {
             [Fill::Blocks; 2],
             "the first of them is written beside the second"
         );
-        let known = 500 - 3;
-        let probes = usize::try_from(known / PROBE_PERIOD * PROBE_STEPS).expect("few");
+        // 8, 16 and 14 times 32 of them.
+        let probes = usize::try_from((2 + (500 - 3 - 8 - 16) / PROBE_PERIOD_MAX) * PROBE_STEPS);
+        let probes = probes.expect("few");
         assert_eq!(count_blocks(&steps[3..]), 497 - probes);
+        assert_eq!(steps[9..11], [Fill::Zeroes; 2], "the first try");
 
         let mut log = Simulated::new();
         let steps = log.steps(500, LONG, |below, _| if below == Fill::Blocks { 3 } else { 2 });
         assert_eq!(count_blocks(&steps[3..]), probes);
+    }
+
+    #[test]
+    fn few_commits_say_nothing() {
+        let mut log = Simulated::new();
+        log.filling.choose();
+        (1..KNOWN_WRITES).for_each(|_| log.filling.note_write(Position::default(), LONG, 1));
+        assert_eq!(log.filling.choose(), Fill::Zeroes);
+        log.filling.note_write(Position::default(), LONG, 1);
+        assert_eq!(log.filling.choose(), Fill::Blocks);
+    }
+
+    /// The first steps of blocks met a disk that stood still, as it does now and then.
+    #[test]
+    fn a_bad_beginning_is_soon_forgotten() {
+        let mut log = Simulated::new();
+        let stalls = |below, beside| match below {
+            Fill::Blocks => 6,
+            Fill::Zeroes => zeroes_are_in_the_way(below, beside),
+        };
+        log.steps(4, LONG, stalls);
+        let steps = log.steps(96, LONG, zeroes_are_in_the_way);
+        assert!(count_blocks(&steps[..8]) <= 2, "else this shows nothing");
+        assert!(count_blocks(&steps) > 40, "{steps:?}");
     }
 
     #[test]

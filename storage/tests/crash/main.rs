@@ -32,7 +32,7 @@ fn config() -> LogConfig {
         writes_in_flight_max: 4,
         preallocate_bytes_min: 8 << 10,
         preallocate_bytes_max: 16 << 10,
-        blocks_from_bytes: 4 << 10,
+        blocks_from_bytes: 1,
         reserve_bytes: 16 << 10,
         compress_after_s: 0,
         snapshot_segments: 2,

@@ -114,8 +114,8 @@ fn there_are_zeroes_where_blocks_cannot_be_had_or_frames_are_buffered() {
 #[test]
 fn a_log_at_rest_has_zeroes_ahead_whatever_was_faster() {
     let disk = SimDisk::new(1);
-    let mut log = Timed::new(disk, roomy());
-    log.fill(40, 100 << 10, 3, 1);
+    let mut log = Timed::new(disk, LogConfig { segment_bytes: 32 << 20, ..roomy() });
+    log.fill(70, 100 << 10, 3, 1);
     let prepared = log.log.tail.file.prepared;
     assert_eq!(log.log.filling.fill_at(log.log.tail.end), Some(Fill::Blocks));
     log.log.run_ops(now(log.boot_ms + 200));
@@ -126,8 +126,10 @@ fn a_log_at_rest_has_zeroes_ahead_whatever_was_faster() {
 /// A disk that is full when it is asked for blocks is no other than one that is full for zeroes.
 #[test]
 fn a_disk_without_blocks_refuses_and_comes_back() {
-    let mut log = Timed::new(SimDisk::new(1), roomy());
-    log.fill(40, 100 << 10, 3, 1);
+    let config = LogConfig { segment_bytes: 32 << 20, ..roomy() };
+    let mut log = Timed::new(SimDisk::new(1), config);
+    log.fill(70, 100 << 10, 3, 1);
+    assert_eq!(log.log.filling.fill_at(log.log.tail.end), Some(Fill::Blocks));
     let space_bytes = log.disk.space_bytes();
     log.disk.limit_space(Some(space_bytes));
     let boot_ms = log.boot_ms;
