@@ -1,14 +1,14 @@
 """NDJSON streams at full speed, and what the disk itself can do beside them.
 
-Our frames lie in zeroed blocks, so every byte goes to the disk twice: as a zero ahead of the tail, then as a part of a frame
-that is synced as it is written (O_DIRECT | O_DSYNC). `fio` writes pieces of the same size in the same way.
+Frames go into blocks that were zeroed, so that every byte goes to the disk twice, or, where commits are long and that is
+faster, into blocks that were only allocated; synced as they are written (O_DIRECT | O_DSYNC). `fio` does either.
 """
 
 import json
+import os
 import pathlib
 import shutil
 import socket
-import statistics
 import struct
 import subprocess
 import threading
@@ -20,7 +20,9 @@ import servers
 LINE_BYTES = 256
 # One piece that is sent again and again: its making costs the load's core nothing while it runs.
 PIECE_LINES = 4096
-FRAMES_IN_FLIGHT = 4
+WRITES_IN_FLIGHT = 4
+# The longest write of several frames (storage: write_bytes_max).
+WRITE_BYTES = 1 << 20
 # The server zeroes ahead in pieces of so many bytes (storage: PREALLOCATE in pieces of 256 KiB).
 ZEROES_BYTES = 256 << 10
 FIO_FILE_BYTES = 512 << 20
@@ -103,23 +105,29 @@ def fio(name: str, file: pathlib.Path, *arguments) -> float:
     return job["io_bytes"] / (job["runtime"] / 1e3)
 
 
-def disk(frame_bytes: int, seconds: float) -> dict:
-    """Bytes a second of synced writes of `frame_bytes`, one behind the other."""
+def disk(seconds: float) -> dict:
+    """Bytes a second of synced writes of `WRITE_BYTES`, one behind the other."""
     directory = servers.scratch()
     file = directory / "frames"
-    synced = (f"--bs={frame_bytes}", "--rw=write", "--sync=dsync")
+    synced = (f"--bs={WRITE_BYTES}", "--rw=write", "--sync=dsync")
     limits = (f"--size={FIO_FILE_BYTES}", f"--runtime={FIO_SECONDS_MAX}")
     try:
         # Over blocks that were written before: what a commit meets.
         zeroed = fio("zero", file, f"--bs={ZEROES_BYTES}", "--rw=write", "--end_fsync=1", "--zero_buffers", *limits)
-        over = fio("over", file, *synced, f"--iodepth={FRAMES_IN_FLIGHT}", f"--size={FIO_FILE_BYTES}", f"--runtime={seconds}", "--time_based")
+        over = fio("over", file, *synced, f"--iodepth={WRITES_IN_FLIGHT}", f"--size={FIO_FILE_BYTES}", f"--runtime={seconds}", "--time_based")
         over_one = fio("over-one", file, *synced, "--iodepth=1", f"--size={FIO_FILE_BYTES}", f"--runtime={seconds}", "--time_based")
         file.unlink()
+        # Into blocks that are the file's and were never written: each write makes the file system record that they are.
+        with open(file, "wb") as new:
+            os.posix_fallocate(new.fileno(), 0, FIO_FILE_BYTES)
+            os.fsync(new.fileno())
+        blocks = fio("blocks", file, *synced, f"--iodepth={WRITES_IN_FLIGHT}", f"--size={FIO_FILE_BYTES}", f"--runtime={seconds}")
+        file.unlink()
         # Into a new file, whose length and blocks are the file system's to record at every write.
-        fresh = fio("fresh", file, *synced, f"--iodepth={FRAMES_IN_FLIGHT}", f"--size={FIO_FILE_BYTES}", f"--runtime={seconds}")
+        fresh = fio("fresh", file, *synced, f"--iodepth={WRITES_IN_FLIGHT}", f"--size={FIO_FILE_BYTES}", f"--runtime={seconds}")
         # One byte of zeroes, then one of frames.
         both = 1 / (1 / zeroed + 1 / over)
-        return {"zeroes": zeroed, "over": over, "over_one": over_one, "fresh": fresh, "zeroes_and_over": both}
+        return {"zeroes": zeroed, "over": over, "over_one": over_one, "blocks": blocks, "fresh": fresh, "zeroes_and_over": both}
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -127,17 +135,15 @@ def disk(frame_bytes: int, seconds: float) -> dict:
 def measure(rounds: int, seconds: float, progress) -> dict:
     """NDJSON over one and four streams, and fio, in turn; the medians come later."""
     results = {"bulk-1": [], "bulk-4": [], "fio": []}
-    frame_bytes = 128 << 10
     for at in range(rounds):
         for streams in (1, 4):
             with servers.strandline() as server:
                 row = bulk(server, streams, seconds)
             progress(f"bulk, {streams} streams, round {at + 1}: {row['events_per_s']:,.0f} events/s, frames of {row['frame_bytes'] >> 10} KiB")
             results[f"bulk-{streams}"].append(row)
-        frame_bytes = max(4096, int(statistics.median(row["frame_bytes"] for row in results["bulk-4"])) // 4096 * 4096)
-        row = disk(frame_bytes, min(seconds, 3))
-        progress(f"fio, {frame_bytes >> 10} KiB, round {at + 1}: " + ", ".join(f"{name} {value / 1e6:.0f} MB/s" for name, value in row.items()))
-        results["fio"].append({**row, "frame_bytes": frame_bytes})
+        row = disk(min(seconds, 3))
+        progress(f"fio, {WRITE_BYTES >> 10} KiB, round {at + 1}: " + ", ".join(f"{name} {value / 1e6:.0f} MB/s" for name, value in row.items()))
+        results["fio"].append(row)
     return results
 
 
