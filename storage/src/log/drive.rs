@@ -68,6 +68,7 @@ impl<D: Disk> Log<D> {
             self.mark_due_boot_ms(),
             retry(jobs.seal),
             retry(jobs.retire),
+            retry(jobs.keep),
             retry(jobs.compact),
             retry(jobs.clear),
             retry(jobs.reserve),

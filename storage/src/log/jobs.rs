@@ -270,7 +270,7 @@ impl<D: Disk> Log<D> {
             JobOutcome::Compacted(result) => self.compacted(result, now),
             JobOutcome::Cleared(result) => self.cleared(result, now),
             JobOutcome::Snapshot(result) => self.snapshot_made(result, now),
-            JobOutcome::Kept { job, result } => self.kept(&job, result),
+            JobOutcome::Kept { job, result } => self.kept(&job, result, now),
             JobOutcome::Retired { name, result } => self.retired(name, result, now),
         }
     }
@@ -426,9 +426,11 @@ impl<D: Disk> Jobs<D> {
     /// What waits for a time that has come may start again.
     pub(super) fn end_waits(&mut self, now: Now) {
         let Jobs { extend, prepare, mark, seal, retire, compact, reserve, scrub, close, .. } = self;
-        let (clear, snapshot) = (&mut self.clear, &mut self.snapshot);
+        let (clear, snapshot, keep) = (&mut self.clear, &mut self.snapshot, &mut self.keep);
         let freeing = [seal, retire, compact, clear, close];
-        for state in [extend, prepare, mark, reserve, scrub, snapshot].into_iter().chain(freeing) {
+        for state in
+            [extend, prepare, mark, reserve, scrub, snapshot, keep].into_iter().chain(freeing)
+        {
             if matches!(*state, JobState::Waiting { until_boot_ms, .. } if until_boot_ms <= now.boot_ms)
             {
                 *state = JobState::Idle;

@@ -46,6 +46,10 @@ pub(super) struct Kept {
     wanted: Offset,
     /// The last that this process has written down, if any.
     written: Option<Offset>,
+    /// What the next start will know of, at least.
+    durable: Offset,
+    /// Writing it down has failed, and is tried again.
+    has_failed: bool,
     /// Where the next is written; `None`: into a new file.
     slot: Option<usize>,
 }
@@ -53,7 +57,8 @@ pub(super) struct Kept {
 impl Kept {
     /// Of a log that was opened.
     pub(super) fn new(keep_from: Offset) -> Kept {
-        Kept { wanted: keep_from, written: None, slot: None }
+        let durable = keep_from;
+        Kept { wanted: keep_from, written: None, durable, has_failed: false, slot: None }
     }
 }
 
@@ -111,7 +116,8 @@ impl<D: Disk> Log<D> {
     /// Writes down how far limits reach, if that is further than before.
     pub(super) fn next_keep(&mut self) -> Option<Job<D>> {
         let is_idle = self.jobs.keep == JobState::Idle && self.close == Close::Open;
-        if !is_idle || self.kept.wanted <= self.keep_from {
+        let is_wanted = self.kept.wanted > self.keep_from || self.kept.has_failed;
+        if !is_idle || !is_wanted {
             return None;
         }
         self.jobs.keep = JobState::Running;
@@ -120,18 +126,23 @@ impl<D: Disk> Log<D> {
         Some(Job::Keep(KeepJob { dir: self.dir.clone(), record, slot: self.kept.slot, keep_from }))
     }
 
-    pub(super) fn kept(&mut self, job: &KeepJob, result: io::Result<()>) {
-        self.jobs.keep = JobState::Idle;
+    pub(super) fn kept(&mut self, job: &KeepJob, result: io::Result<()>, now: Now) {
+        let had_failed = std::mem::replace(&mut self.kept.has_failed, result.is_err());
         match result {
             Ok(()) => {
+                self.jobs.keep = JobState::Idle;
+                self.kept.durable = self.kept.durable.max(job.record.kept_from);
                 self.kept.written = Some(job.record.kept_from);
                 self.kept.slot = Some(job.next_slot());
             }
             Err(error) => {
                 // It holds all the same: else a full disk would stay so.
+                self.jobs.keep = JobState::after(now, RETENTION_MS, is_full(&error));
                 self.kept.slot = None;
-                let reason = format!("writing down what is kept: {error}");
-                self.notices.push(Notice::RetireFailed { reason });
+                if !had_failed {
+                    let reason = format!("writing down what is kept: {error}");
+                    self.notices.push(Notice::RetireFailed { reason });
+                }
             }
         }
         self.keep_from = self.keep_from.max(job.keep_from);
@@ -224,9 +235,17 @@ impl<D: Disk> Log<D> {
         if !is_idle || self.close != Close::Open || !self.are_rules_synced() {
             return None;
         }
-        // One that is damaged stays, and keeps no other.
         let mut gone = self.segments.iter().take_while(|segment| segment.end() <= self.keep_from);
-        let segment = Arc::clone(gone.find(|segment| self.is_sound(segment.name()))?);
+        let first = gone.next()?;
+        // One that is damaged stays, and keeps no other of which the next start knows that it is gone: it would find
+        // the log beginning with the one that stays.
+        let segment = if self.is_sound(first.name()) {
+            first
+        } else {
+            let mut known = gone.take_while(|segment| segment.end() <= self.kept.durable);
+            known.find(|segment| self.is_sound(segment.name()))?
+        };
+        let segment = Arc::clone(segment);
         if self.jobs.compact == JobState::Running {
             // Space that is short does not wait for a rewrite, which may take minutes.
             if self.jobs.disk_full {
@@ -385,8 +404,8 @@ impl<D: Disk> Log<D> {
 
     /// There is more space: what waits for some need not wait for its next look.
     pub(super) fn retry_for_space(&mut self) {
-        let Jobs { extend, prepare, reserve, .. } = &mut self.jobs;
-        for state in [extend, prepare, reserve] {
+        let Jobs { extend, prepare, reserve, keep, .. } = &mut self.jobs;
+        for state in [extend, prepare, reserve, keep] {
             if matches!(*state, JobState::Waiting { is_full: true, .. }) {
                 *state = JobState::Idle;
             }

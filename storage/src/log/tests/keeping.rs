@@ -238,6 +238,41 @@ fn what_is_gone_stays_gone_when_a_limit_is_loosened() {
     }
 }
 
+/// The segments behind the damaged one went at once: a start that did not know how far the limit had reached began with
+/// the one that stays, and readers went over the others without a word.
+#[test]
+fn behind_a_damaged_segment_goes_what_is_written_down_to_be_gone() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    append_each(&mut log, 100);
+    let names: Vec<_> = log.segments().iter().map(|segment| segment.name()).collect();
+    assert!(names.len() > 3, "{names:?}");
+    log.note_damage(names[0], "it could not be read".to_owned());
+    let retain = crate::settings::LogRetention { count: Some(1), ..Default::default() };
+    let control = Control::Log(crate::settings::LogSettings { retain });
+    log.append_control(&control, now(5_000)).expect("staged");
+    let mut failed = 0;
+    while let Some(op) = log.next_op(now(5_000)) {
+        if matches!(op, Op::Job { job: Job::Keep(_), .. }) {
+            disk.arm(Fault::WriteFails, 0);
+            failed += 1;
+        }
+        let outcome = op.run(&disk);
+        log.complete(outcome, now(5_000));
+    }
+    assert_eq!(failed, 1);
+    let left = |log: &Log<SimDisk>| log.segments().iter().map(|it| it.name()).collect::<Vec<_>>();
+    assert_eq!(left(&log), names, "the limit holds, and is in memory alone");
+    let start = log.start();
+    assert!(start > names[2].base_offset);
+    assert!(log.deadline().is_some_and(|due_ms| due_ms <= 6_000), "it is tried again");
+    log.run_ops(now(6_000));
+    assert_eq!(left(&log), names[..1]);
+    drop(log);
+    let (log, _) = open_with(&disk.power_cut(), tiny());
+    assert_eq!(log.start(), start);
+}
+
 /// A directory of this machine's disk, removed at the end.
 struct RealDir(PathBuf);
 
