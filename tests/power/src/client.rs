@@ -20,6 +20,10 @@ use crate::ledger::{EventName, Ledger, MORTAL};
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// The events of a long append, of [`PADDING_BYTES_MAX`] each.
+const LONG_EVENTS: u32 = 40;
+const PADDING_BYTES_MAX: usize = 6000;
+
 const MORTAL_TOPICS: &str = "mortal";
 
 /// Lets the newest events alone of some topics stay, so that segments are rewritten and removed.
@@ -56,6 +60,7 @@ pub enum Retention {
 pub struct Load {
     stop: Arc<AtomicBool>,
     who: Arc<AtomicU32>,
+    are_long: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -70,12 +75,14 @@ impl Load {
     ) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let who = Arc::new(AtomicU32::new(Who::All as u32));
+        let are_long = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for publisher in (0..publishers).chain(MORTAL..MORTAL + publishers) {
             let (stop, who, ledger) = (Arc::clone(&stop), Arc::clone(&who), Arc::clone(ledger));
+            let are_long = Arc::clone(&are_long);
             let rng = SimRng::new(seed + u64::from(publisher));
             threads.push(thread::spawn(move || {
-                publish(address, &ledger, publisher, rng, &who, &stop)
+                publish(address, &ledger, publisher, rng, &who, &are_long, &stop)
             }));
         }
         if retention == Retention::OfMortals {
@@ -88,12 +95,17 @@ impl Load {
         }
         let (stop_subscriber, ledger) = (Arc::clone(&stop), Arc::clone(ledger));
         threads.push(thread::spawn(move || subscribe(address, &ledger, &stop_subscriber)));
-        Load { stop, who, threads }
+        Load { stop, who, are_long, threads }
     }
 
     /// Says who publishes from now on.
     pub fn let_publish(&self, who: Who) {
         self.who.store(who as u32, Ordering::Relaxed);
+    }
+
+    /// From now on mortal publishers append a quarter of a megabyte at a time, or as little as the others.
+    pub fn lengthen(&self, are_long: bool) {
+        self.are_long.store(are_long, Ordering::Relaxed);
     }
 
     /// Stops all and waits for them.
@@ -111,6 +123,7 @@ fn publish(
     publisher: u32,
     mut rng: SimRng,
     who: &AtomicU32,
+    are_long: &AtomicBool,
     stop: &AtomicBool,
 ) {
     let mut connection = None;
@@ -121,10 +134,16 @@ fn publish(
             thread::sleep(PAUSE);
             continue;
         }
-        let of = *rng.pick(&[1, 1, 1, 2, 5]);
+        let is_long = publisher >= MORTAL && are_long.load(Ordering::Relaxed);
+        let of = if is_long { LONG_EVENTS } else { *rng.pick(&[1, 1, 1, 2, 5]) };
+        let padding_bytes = if is_long {
+            PADDING_BYTES_MAX
+        } else {
+            *rng.pick(&[0, 10, 100, 1000, PADDING_BYTES_MAX])
+        };
         let names: Vec<_> = (0..of).map(|at| EventName { publisher, batch, at, of }).collect();
         batch += 1;
-        match append(&mut connection, address, &names, &mut rng) {
+        match append(&mut connection, address, &names, padding_bytes) {
             Ok(Some(first)) => {
                 ledger.acknowledged(first, &names);
                 // Fast enough for frames in flight at every moment, slow enough to read it all later.
@@ -148,9 +167,9 @@ fn append(
     connection: &mut Option<BufReader<TcpStream>>,
     address: SocketAddr,
     names: &[EventName],
-    rng: &mut SimRng,
+    padding_bytes: usize,
 ) -> io::Result<Option<u64>> {
-    let padding = "x".repeat(*rng.pick(&[0, 10, 100, 1000, 6000]));
+    let padding = "x".repeat(padding_bytes);
     let first = names[0];
     let topic = if first.is_mortal() { MORTAL_TOPICS } else { "load" };
     let topic = format!("{topic}/{}", first.publisher);

@@ -92,8 +92,10 @@ fn run_on(
             }
         }
         let who = *rng.pick(&[Who::All, Who::All, Who::Mortals, Who::Mortals, Who::Nobody]);
-        story.tell(format!("{who:?} publish"));
+        let are_long = rng.chance(25);
+        story.tell(format!("{who:?} publish, mortals long appends: {are_long}"));
         load.let_publish(who);
+        load.lengthen(are_long);
         if who == Who::Nobody {
             thread::sleep(Duration::from_millis(rng.between(0, 1000)));
         }
@@ -108,7 +110,14 @@ fn run_on(
     running.kill();
     story.0.clear();
     println!("{}", rewritten(&mounted.dir().join("data"))?);
-    println!("{tally:?}: {}, {} operations", ledger.counts(), disk.operations());
+    let (operations, into_blocks) = (disk.operations(), disk.writes_into_blocks());
+    println!(
+        "{tally:?}: {}, {operations} operations, {into_blocks} writes into blocks never written",
+        ledger.counts()
+    );
+    if cuts >= 100 && into_blocks == 0 {
+        return Err(io::Error::other("no long append went into blocks without zeroes"));
+    }
     Ok(())
 }
 

@@ -58,6 +58,9 @@ struct State {
     faults: Vec<(Fault, u64)>,
     struck: Vec<Fault>,
     space_bytes_max: Option<usize>,
+    /// Up to where each file was written without being synced: zeroes, and what stands beside a log.
+    unsynced_end: BTreeMap<Inode, usize>,
+    writes_into_blocks: u64,
 }
 
 type Locked<'a> = MutexGuard<'a, State>;
@@ -77,6 +80,8 @@ impl PowerDisk {
             faults: Vec::new(),
             struck: Vec::new(),
             space_bytes_max: None,
+            unsynced_end: BTreeMap::new(),
+            writes_into_blocks: 0,
         };
         PowerDisk { state: Mutex::new(state) }
     }
@@ -126,6 +131,11 @@ impl PowerDisk {
     /// There is space again.
     pub fn end_limit(&self) {
         self.lock().space_bytes_max = None;
+    }
+
+    /// How many synced writes went into blocks of a file that had been asked for and never written.
+    pub fn writes_into_blocks(&self) -> u64 {
+        self.lock().writes_into_blocks
     }
 
     /// How many operations there were.
@@ -283,8 +293,40 @@ impl PowerDisk {
         if !is_synced && taken > SECTOR_BYTES && state.strikes(Fault::WriteIsShort) {
             taken = SECTOR_BYTES * (1 + state.rng.index(taken.div_ceil(SECTOR_BYTES) - 1));
         }
+        let is_inside = position + taken <= state.file(inode)?.size_bytes();
         state.file(inode)?.write(position, &bytes[..taken], is_synced);
+        let unsynced_end = state.unsynced_end.entry(inode).or_default();
+        if is_synced {
+            let is_fresh = is_inside && position >= *unsynced_end;
+            state.writes_into_blocks += u64::from(is_fresh);
+        } else {
+            *unsynced_end = (*unsynced_end).max(position + taken);
+        }
         Ok(taken)
+    }
+
+    /// Gives a file blocks, and the length to their end if it was shorter; they read as zeroes.
+    pub fn allocate(
+        &self,
+        (inode, handle): (Inode, u64),
+        position: u64,
+        bytes: u64,
+    ) -> Result<(), Errno> {
+        let (mut state, crashes) = self.begin()?;
+        if state.epoch != handle {
+            return Err(Errno::EIO);
+        }
+        let position = usize::try_from(position).map_err(|_| Errno::EFBIG)?;
+        let bytes = usize::try_from(bytes).map_err(|_| Errno::EFBIG)?;
+        let needed = state.file(inode)?.space_needed(position, bytes);
+        let free = state.space_bytes_max.map(|max| max.saturating_sub(state.space_bytes()));
+        if free.is_some_and(|free| needed > free) {
+            return Err(Errno::ENOSPC);
+        }
+        if !crashes || state.rng.chance(50) {
+            state.file(inode)?.allocate(position, position.saturating_add(bytes));
+        }
+        state.end(crashes)
     }
 
     /// Sets the length of a file.
@@ -488,6 +530,31 @@ mod tests {
             }
         }
         assert!(lost_bytes > 5 && lost_names > 5, "{lost_bytes} {lost_names}");
+    }
+
+    #[test]
+    fn blocks_that_were_asked_for_take_what_is_written_and_synced() {
+        for seed in 0..100 {
+            let disk = PowerDisk::new(seed);
+            let handle = file(&disk);
+            disk.write(handle, 0, &[1; 4096], false).expect("written");
+            disk.allocate(handle, 4096, 8192).expect("there is space");
+            disk.sync(handle).expect("synced");
+            disk.sync_dir(ROOT).expect("synced");
+            disk.write(handle, 4096, &[2; 4096], true).expect("written");
+            assert_eq!(disk.writes_into_blocks(), 1);
+            disk.write(handle, 0, &[3; 4096], true).expect("written");
+            assert_eq!(disk.writes_into_blocks(), 1, "that was written before");
+            disk.limit_space(4096);
+            let full = disk.allocate(handle, 12288, 8192).expect_err("full");
+            assert_eq!(i32::from(full), libc::ENOSPC);
+            disk.cut();
+            disk.restore();
+            let handle = (handle.0, disk.open(handle.0).expect("there"));
+            let mut bytes = [9; 12288];
+            assert_eq!(disk.read(handle, 0, &mut bytes, false).expect("read"), 12288);
+            assert_eq!((bytes[0], bytes[4096], bytes[8192]), (3, 2, 0));
+        }
     }
 
     #[test]

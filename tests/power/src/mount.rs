@@ -114,7 +114,7 @@ fn has(flags: OpenFlags, flag: i32) -> bool {
 
 impl Filesystem for Served {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // One frame is one write: the kernel would cut a longer one in two.
+        // What the server writes at once is one write: the kernel would cut a longer one in two.
         config.set_max_write(WRITE_BYTES_MAX).ok();
         Ok(())
     }
@@ -277,6 +277,22 @@ impl Filesystem for Served {
             Ok(count) => reply.written(u32::try_from(count).expect("no more than was given")),
             Err(error) => reply.error(error),
         }
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        if mode != 0 {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        answer_empty(reply, self.0.allocate((inode.0, handle.0), offset, length));
     }
 
     fn flush(
