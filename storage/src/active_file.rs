@@ -27,6 +27,7 @@ use std::{
 use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
     io::{Access, Disk, DiskFile},
+    log::is_full,
     mutation::{self, Mutation},
     offset::Position,
     segment::{FIRST_FRAME_POSITION, SegmentHeader},
@@ -172,10 +173,10 @@ impl<D: Disk> ExtendJob<D> {
         }
         // Before zeroes too: a write that lengthens the file keeps the commits off it until it is done. They are
         // all asked for again, by threads of the kernel's that have to be woken (30 to 100 us, one of 35 commits).
-        let allocated = self.file.allocate(self.from, self.to);
+        let allocated = allocate(&*self.file, self.from, self.to);
         let (end, fill) = match self.fill {
             Fill::Blocks if allocated? => (self.to, Fill::Blocks),
-            // What else it finds is met again by the writes.
+            // That the disk is full is met again by the writes.
             Fill::Blocks | Fill::Zeroes => (self.write_zeroes()?, Fill::Zeroes),
         };
         // A write that finds the disk full can be tried again. A sync cannot, whatever it failed
@@ -195,6 +196,16 @@ impl<D: Disk> ExtendJob<D> {
             }
             true
         })
+    }
+}
+
+/// Whether the file has blocks there now. A full disk says so; whatever else is wrong with blocks alone (a file system of
+/// somebody's that passes an error of its own on, a sandbox that forbids the call) is no reason not to write zeroes,
+/// which meet what is wrong with the disk.
+fn allocate(file: &impl DiskFile, from: Position, to: Position) -> io::Result<bool> {
+    match file.allocate(from, to) {
+        Err(error) if !is_full(&error) => Ok(false),
+        allocated => allocated,
     }
 }
 
@@ -266,7 +277,7 @@ impl PrepareJob {
         };
         let is_allocated = mode == WriteMode::Direct
             && self.fill == Fill::Blocks
-            && zeroing.allocate(FIRST_FRAME_POSITION, self.to)?;
+            && allocate(&*zeroing, FIRST_FRAME_POSITION, self.to)?;
         let fill = match is_allocated {
             true => Fill::Blocks,
             false => {

@@ -36,7 +36,7 @@ pub struct LogConfig {
     pub preallocate_bytes_min: u64,
     /// The largest step of that: longer ones would delay commits beside them.
     pub preallocate_bytes_max: u64,
-    /// Where frames have at least so many bytes on average, the file may get blocks alone ahead of its tail, without
+    /// Where writes have at least so many bytes on average, the file may get blocks alone ahead of its tail, without
     /// zeroes, if that is measured to be faster. For shorter ones zeroes were, on every disk that was looked at.
     pub blocks_from_bytes: u64,
     /// So far ahead it is zeroed while the log rests, if it holds as much: about a second of commits at full speed

@@ -202,7 +202,9 @@ impl DiskFile for SimFile {
             return Err(crash());
         }
         if state.allocation_refused {
-            return Ok(false);
+            // One file system says that it cannot, another that something is wrong.
+            let says_so = state.rng.chance(50);
+            return if says_so { Ok(false) } else { Err(io::ErrorKind::InvalidInput.into()) };
         }
         let needed = state.file(self.inode).space_needed(from, to.saturating_sub(from));
         if state.finds_no_space(needed) {
