@@ -26,8 +26,7 @@ use std::{
 
 use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
-    io::{Access, Disk, DiskFile},
-    log::is_full,
+    io::{Access, Disk, DiskFile, is_full},
     mutation::{self, Mutation},
     offset::Position,
     segment::{FIRST_FRAME_POSITION, SegmentHeader},

@@ -99,6 +99,11 @@ pub struct Space {
     pub free_bytes: u64,
 }
 
+/// Whether an operation failed for want of space.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// An open file, shared by whoever reads it.
 pub trait DiskFile: Send + Sync + 'static {
     /// Its length in bytes.

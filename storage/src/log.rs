@@ -71,8 +71,6 @@ mod resting;
 mod scrubbing;
 mod snapshots;
 
-pub(crate) use jobs::is_full;
-
 use appending::Novelty;
 use compacting::Compaction;
 pub use compacting::CompactionTotals;

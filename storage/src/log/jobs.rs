@@ -22,7 +22,7 @@ use crate::{
     config::LogConfig,
     error::OpenError,
     frame::FRAME_ALIGN_BYTES,
-    io::Disk,
+    io::{Disk, is_full},
     mutation::{self, Mutation},
     offset::Position,
     op::{Job, JobOutcome, Op},
@@ -443,8 +443,4 @@ impl JobState {
     pub(super) fn after(now: Now, wait_ms: u64, is_full: bool) -> JobState {
         JobState::Waiting { until_boot_ms: now.boot_ms.saturating_add(wait_ms), is_full }
     }
-}
-
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

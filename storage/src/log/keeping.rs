@@ -2,14 +2,14 @@
 
 use std::{io, sync::Arc};
 
-use super::{Close, JobState, Jobs, Log, Notice, Now, jobs::is_full};
+use super::{Close, JobState, Jobs, Log, Notice, Now};
 use crate::{
     config::LogConfig,
     control::{Control, TopicsDeleted},
     earliest::{KeepJob, Record},
     error::OpenError,
     index::{delta, stub::StubLimits},
-    io::Disk,
+    io::{Disk, is_full},
     offset::Offset,
     once::producers::FORGOTTEN_S,
     op::Job,

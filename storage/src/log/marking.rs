@@ -6,11 +6,11 @@
 
 use std::{io, path::Path};
 
-use super::{Close, JobState, Log, Notice, Now, jobs::is_full};
+use super::{Close, JobState, Log, Notice, Now};
 use crate::{
     end_mark::{self, EndMark, MarkJob},
     error::OpenError,
-    io::Disk,
+    io::{Disk, is_full},
     mutation::{self, Mutation},
     offset::Offset,
     op::Job,

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Close, Log, NEXT_FILE_NAME, Notice, Tail, compacting::Compaction, filling::Filling, jobs::Jobs,
-    jobs::is_full, keeping::Kept, marking::Marked, scrubbing::Scrubbing, snapshots::Snapshots,
+    keeping::Kept, marking::Marked, scrubbing::Scrubbing, snapshots::Snapshots,
 };
 use crate::{
     active_file::{Fill, NewFile, PrepareJob, RollJob, WriteMode},
@@ -17,7 +17,7 @@ use crate::{
     earliest,
     error::OpenError,
     group_commit::{CommitDepth, Durability, GroupCommit},
-    io::Disk,
+    io::{Disk, is_full},
     mutation::{self, Mutation},
     offset::Offset,
     once::Fingerprints,
