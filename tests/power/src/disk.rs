@@ -277,8 +277,7 @@ impl PowerDisk {
         }
         let content = state.file(inode)?;
         let needed = content.space_needed(position, bytes.len());
-        let free = state.space_bytes_max.map(|max| max.saturating_sub(state.space_bytes()));
-        if state.strikes(Fault::WriteFindsNoSpace) || free.is_some_and(|free| needed > free) {
+        if state.strikes(Fault::WriteFindsNoSpace) || state.lacks(needed) {
             return Err(Errno::ENOSPC);
         }
         if state.strikes(Fault::WriteFails) {
@@ -319,8 +318,7 @@ impl PowerDisk {
         let position = usize::try_from(position).map_err(|_| Errno::EFBIG)?;
         let bytes = usize::try_from(bytes).map_err(|_| Errno::EFBIG)?;
         let needed = state.file(inode)?.space_needed(position, bytes);
-        let free = state.space_bytes_max.map(|max| max.saturating_sub(state.space_bytes()));
-        if free.is_some_and(|free| needed > free) {
+        if state.lacks(needed) {
             return Err(Errno::ENOSPC);
         }
         if !crashes || state.rng.chance(50) {
@@ -433,6 +431,11 @@ impl State {
             self.struck.push(fault);
         }
         struck
+    }
+
+    /// Whether there is no place for so many more bytes.
+    fn lacks(&self, needed: usize) -> bool {
+        self.space_bytes_max.is_some_and(|max| needed > max.saturating_sub(self.space_bytes()))
     }
 
     /// What all files with a name take up.
