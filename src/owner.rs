@@ -288,7 +288,7 @@ impl Owner {
                 end_slice().await;
             }
             let has_started = owner.start_operations();
-            let is_alone = has_started && owner.log.borrow().frames_in_flight() == 1;
+            let is_alone = has_started && owner.log.borrow().writes_in_flight() == 1;
             if is_alone && owner.hands.driver == Driver::IoUring {
                 // The ring hands this frame to the kernel when the turn of the loop ends: the disk then
                 // works on it while the answers to the last one are sent, a system call each.

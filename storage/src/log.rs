@@ -218,8 +218,8 @@ impl<D: Disk> Log<D> {
         self.depth.get() == 1 && self.close == Close::Open
     }
 
-    /// How many frames are on their way to the device.
-    pub fn frames_in_flight(&self) -> usize {
+    /// How many writes are on their way to the device.
+    pub fn writes_in_flight(&self) -> usize {
         self.commit.in_flight()
     }
 
