@@ -353,15 +353,13 @@ mod tests {
         let (path, mode) = (path.to_owned(), WriteMode::Direct);
         let prepare = PrepareJob { path, mode, to: FROM, fill: Fill::Zeroes };
         let file = prepare.run(disk).expect("there is space");
-        let job = ExtendJob {
-            file: Arc::clone(&file.zeroing),
-            from: FROM,
-            to: TO,
-            fill,
-            headway: Arc::default(),
-            free_bytes_min: None,
-        };
+        let job = extension_of(&file, fill);
         (file, job)
+    }
+
+    fn extension_of<D: Disk>(file: &NewFile<D>, fill: Fill) -> ExtendJob<D> {
+        let (file, headway) = (Arc::clone(&file.zeroing), Arc::default());
+        ExtendJob { file, from: FROM, to: TO, fill, headway, free_bytes_min: None }
     }
 
     fn simulated(seed: u64) -> (SimDisk, &'static Path) {
@@ -403,20 +401,62 @@ mod tests {
         assert!(short > 10 && long > 10, "{short} and {long}");
     }
 
+    /// Those that it gave before it said no lie behind what counts, whatever the length of the file says.
     #[test]
-    fn a_full_disk_gives_no_blocks_and_changes_nothing() {
-        for is_quota in [false, true] {
-            let (disk, path) = simulated(1);
-            let (_, job) = extension(&disk, path, Fill::Blocks);
+    fn a_full_disk_gives_some_blocks_or_none_and_all_of_them_later() {
+        let (mut none, mut as_long, mut longer) = (0, 0, 0);
+        for seed in 0..200 {
+            let (disk, path) = simulated(seed);
+            let (file, job) = extension(&disk, path, Fill::Blocks);
+            disk.sync_dir(Path::new("/log")).expect("its name");
             let space_bytes = disk.space_bytes();
-            match is_quota {
-                true => disk.arm(Fault::WriteFindsNoSpace, 0),
-                false => disk.limit_space(Some(space_bytes + (255 << 10))),
-            }
-            let error = job.run(&disk).expect_err("256 KiB are missing");
+            let most_bytes = match seed % 2 {
+                0 => {
+                    disk.arm(Fault::AllocateFindsNoSpace, 0);
+                    space_bytes + (252 << 10)
+                }
+                _ => {
+                    disk.limit_space(Some(space_bytes + (200 << 10)));
+                    space_bytes + (200 << 10)
+                }
+            };
+            let error = job.run(&disk).expect_err("there are not all of them");
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-            assert_eq!(disk.space_bytes(), space_bytes);
-            assert_eq!(disk.bytes(path).map(|bytes| bytes.len() as u64), Some(FROM.get()));
+            let size_bytes = file.file.size().expect("it is there");
+            assert!(disk.space_bytes() <= most_bytes);
+            match disk.space_bytes() > space_bytes {
+                true if size_bytes > FROM.get() => longer += 1,
+                true => as_long += 1,
+                false => none += 1,
+            }
+            if seed % 4 < 2 {
+                let bytes = disk.power_cut().bytes(path).expect("its name was synced");
+                assert!(bytes.len() as u64 >= FROM.get() && bytes.iter().all(|byte| *byte == 0));
+                continue;
+            }
+            disk.limit_space(None);
+            let job = extension_of(&file, Fill::Blocks);
+            assert_eq!(job.run(&disk).expect("there is space"), (TO, Fill::Blocks));
+            assert_eq!(disk.space_bytes() as u64, TO.get());
+        }
+        assert!(none > 20 && as_long > 20 && longer > 20, "{none}, {as_long} and {longer}");
+    }
+
+    /// What asks for blocks before zeroes is a hint. The zeroes meet the full disk themselves.
+    #[test]
+    fn zeroes_need_no_blocks_that_were_asked_for_before() {
+        for seed in 0..50 {
+            let (disk, path) = simulated(seed);
+            let (file, job) = extension(&disk, path, Fill::Zeroes);
+            disk.arm(Fault::AllocateFindsNoSpace, 0);
+            assert_eq!(job.run(&disk).expect("there is space"), (TO, Fill::Zeroes));
+            assert_eq!((disk.disarm(), disk.space_bytes() as u64), (0, TO.get()));
+            let bytes = disk.bytes(path).expect("it is there");
+            assert!(bytes.len() as u64 == TO.get() && bytes.iter().all(|byte| *byte == 0));
+
+            disk.arm(Fault::WriteFindsNoSpace, 0);
+            let error = extension_of(&file, Fill::Zeroes).run(&disk).expect_err("a full disk");
+            assert_eq!((error.kind(), disk.disarm()), (io::ErrorKind::StorageFull, 0));
         }
     }
 

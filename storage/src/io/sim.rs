@@ -11,6 +11,8 @@
 //! - A write through [`Access::DirectSync`] is durable when it is complete; all others when a sync
 //!   that began after them is. Several may be in flight: [`SimFile::begin_write`].
 //! - A power cut during a write may damage the rest of each 4 KiB block that it touches.
+//! - A full disk that is asked for blocks keeps some of those that it gave before it said no: ext4 makes the
+//!   file longer with each piece, others set its length once all are there.
 //! - A sync that failed leaves the page cache clean, and showing what the device does not have.
 //! - [`SimDisk::crash_after`] crashes in the middle of the n-th operation from now, so that a crash
 //!   can happen inside recovery or a job; [`SimDisk::arm`] makes an operation fail.
@@ -63,8 +65,10 @@ pub enum Fault {
     WriteFails,
     /// A write lands in part and says so.
     WriteIsShort,
-    /// A write, or what asks for blocks, finds the disk full.
+    /// A write finds the disk full.
     WriteFindsNoSpace,
+    /// What asks for blocks finds the disk full, and may have some of them all the same.
+    AllocateFindsNoSpace,
     /// A sync of a file fails: nobody knows what reached the disk, and the page cache counts as
     /// clean.
     SyncFails,
@@ -83,10 +87,11 @@ pub enum Fault {
 
 /// All kinds of [`Fault`] that a disk tells of. What it does not tell of is damage, which a log finds
 /// when it reads.
-pub const FAULTS: [Fault; 8] = [
+pub const FAULTS: [Fault; 9] = [
     Fault::WriteFails,
     Fault::WriteIsShort,
     Fault::WriteFindsNoSpace,
+    Fault::AllocateFindsNoSpace,
     Fault::SyncFails,
     Fault::SyncDirFails,
     Fault::ReadFails,

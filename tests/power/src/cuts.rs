@@ -139,6 +139,7 @@ fn start(
         let fault = *rng.pick(&[
             Fault::SyncFails,
             Fault::WriteFindsNoSpace,
+            Fault::AllocateFindsNoSpace,
             Fault::SyncDirFails,
             Fault::ReadFails,
         ]);
@@ -182,6 +183,7 @@ fn live(
             Fault::WriteFails,
             Fault::WriteIsShort,
             Fault::WriteFindsNoSpace,
+            Fault::AllocateFindsNoSpace,
             Fault::SyncFails,
             Fault::SyncDirFails,
             Fault::CreateFails,

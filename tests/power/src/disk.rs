@@ -318,11 +318,16 @@ impl PowerDisk {
         let position = usize::try_from(position).map_err(|_| Errno::EFBIG)?;
         let bytes = usize::try_from(bytes).map_err(|_| Errno::EFBIG)?;
         let needed = state.file(inode)?.space_needed(position, bytes);
-        if state.lacks(needed) {
+        let end = position.saturating_add(bytes);
+        if state.strikes(Fault::AllocateFindsNoSpace) || state.lacks(needed) {
+            let free_bytes = state.free_bytes().unwrap_or(usize::MAX);
+            let State { files, rng, .. } = &mut *state;
+            let content = files.get_mut(&inode).ok_or(Errno::ENOENT)?;
+            content.allocate_some(position, end, free_bytes, rng);
             return Err(Errno::ENOSPC);
         }
         if !crashes || state.rng.chance(50) {
-            state.file(inode)?.allocate(position, position.saturating_add(bytes));
+            state.file(inode)?.allocate(position, end);
         }
         state.end(crashes)
     }
@@ -433,9 +438,14 @@ impl State {
         struck
     }
 
+    /// How much space is left, if that is limited.
+    fn free_bytes(&self) -> Option<usize> {
+        self.space_bytes_max.map(|max| max.saturating_sub(self.space_bytes()))
+    }
+
     /// Whether there is no place for so many more bytes.
     fn lacks(&self, needed: usize) -> bool {
-        self.space_bytes_max.is_some_and(|max| needed > max.saturating_sub(self.space_bytes()))
+        self.free_bytes().is_some_and(|free| needed > free)
     }
 
     /// What all files with a name take up.
@@ -533,6 +543,20 @@ mod tests {
             }
         }
         assert!(lost_bytes > 5 && lost_names > 5, "{lost_bytes} {lost_names}");
+    }
+
+    #[test]
+    fn blocks_that_a_full_disk_does_not_give_can_be_asked_for_again() {
+        for seed in 0..50 {
+            let disk = PowerDisk::new(seed);
+            let handle = file(&disk);
+            disk.arm(Fault::AllocateFindsNoSpace, 0);
+            assert_eq!(disk.allocate(handle, 0, 16384), Err(Errno::ENOSPC));
+            assert_eq!(disk.struck(), [Fault::AllocateFindsNoSpace]);
+            disk.allocate(handle, 0, 16384).expect("there is space");
+            let (_, kind) = disk.lookup(ROOT, "a").expect("it is there");
+            assert_eq!(kind, Kind::File { size_bytes: 16384, space_bytes: 16384 });
+        }
     }
 
     #[test]

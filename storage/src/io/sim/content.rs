@@ -143,6 +143,32 @@ impl Content {
         self.blocks.extend(blocks_of(from, to.saturating_sub(from)));
     }
 
+    /// Takes up space for the first of these blocks alone, of which fewer than all and no more than `free_bytes` were
+    /// given. The length goes along with them, or stays.
+    pub fn allocate_some(&mut self, from: usize, to: usize, free_bytes: usize, rng: &mut SimRng) {
+        let blocks = blocks_of(from, to.saturating_sub(from));
+        let most = match (rng.below(4), blocks.len()) {
+            (_, 0) | (0, _) => 0,
+            (1, count) => rng.index(count),
+            (_, count) => count - 1,
+        };
+        let mut left = free_bytes / BLOCK_BYTES;
+        let mut end = from;
+        for block in blocks.take(most) {
+            if !self.blocks.contains(&block) {
+                if left == 0 {
+                    break;
+                }
+                left -= 1;
+            }
+            end = (block + 1) * BLOCK_BYTES;
+        }
+        if end > from.max(self.cache.len()) && rng.chance(50) {
+            self.resize(end);
+        }
+        self.blocks.extend(blocks_of(from, end - from));
+    }
+
     /// A mark for [`Content::sync_to`]: all changes made so far.
     pub fn sync_mark(&self) -> u64 {
         self.changes_settled + self.changes.len() as u64
@@ -501,5 +527,32 @@ mod tests {
             assert_eq!(content.bytes()[BLOCK_BYTES..], [0; 3 * BLOCK_BYTES]);
         }
         assert!(short > 20 && long > 20 && short + long == 100, "{short} and {long}");
+    }
+
+    #[test]
+    fn of_what_is_not_all_there_the_first_blocks_are_given_and_no_more_than_there_are() {
+        let (mut none, mut as_long, mut longer) = (0, 0, 0);
+        for seed in 0..200 {
+            let mut rng = SimRng::new(seed);
+            let mut content = Content::default();
+            content.write(0, &[1; BLOCK_BYTES], true);
+            let free_bytes = if seed % 2 == 0 { usize::MAX } else { 2 * BLOCK_BYTES + 1 };
+            content.allocate_some(0, 5 * BLOCK_BYTES, free_bytes, &mut rng);
+            let (size, space) = (content.size_bytes(), content.space_bytes());
+            assert!(space <= if seed % 2 == 0 { 4 } else { 3 } * BLOCK_BYTES);
+            assert_eq!(content.space_needed(0, space), 0, "the first of them");
+            match space {
+                BLOCK_BYTES => none += 1,
+                _ if size == BLOCK_BYTES => as_long += 1,
+                _ => longer += usize::from(size == space),
+            }
+            content.lose_power(&[], Survival::Mixed, &[], &mut rng);
+            assert_eq!(content.bytes()[..BLOCK_BYTES], [1; BLOCK_BYTES]);
+            assert!(content.size_bytes() == BLOCK_BYTES || content.size_bytes() == size);
+        }
+        assert!(none > 20 && as_long > 20 && longer > 20 && none + as_long + longer == 200);
+        let mut content = Content::default();
+        content.allocate_some(BLOCK_BYTES, BLOCK_BYTES, usize::MAX, &mut SimRng::new(1));
+        assert_eq!((content.size_bytes(), content.space_bytes()), (0, 0), "nothing was asked for");
     }
 }

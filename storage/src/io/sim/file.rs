@@ -196,8 +196,13 @@ impl DiskFile for SimFile {
         }
         let (from, to) = (to_usize(from.get()), to_usize(to.get()));
         if crashes {
-            if !state.allocation_refused && state.rng.chance(50) {
-                state.file(self.inode).allocate(from, to);
+            let State { files, rng, allocation_refused, .. } = &mut *state;
+            let content = files.get_mut(&self.inode).expect("a file lives while it is open");
+            match rng.below(4) {
+                _ if *allocation_refused => {}
+                0 | 1 => content.allocate(from, to),
+                2 => content.allocate_some(from, to, usize::MAX, rng),
+                _ => {}
             }
             return Err(crash());
         }
@@ -207,7 +212,11 @@ impl DiskFile for SimFile {
             return if says_so { Ok(false) } else { Err(io::ErrorKind::InvalidInput.into()) };
         }
         let needed = state.file(self.inode).space_needed(from, to.saturating_sub(from));
-        if state.finds_no_space(needed) {
+        if state.strikes(Fault::AllocateFindsNoSpace) || state.lacks(needed) {
+            let free_bytes = state.free_bytes().unwrap_or(usize::MAX);
+            let State { files, rng, .. } = &mut *state;
+            let content = files.get_mut(&self.inode).expect("a file lives while it is open");
+            content.allocate_some(from, to, free_bytes, rng);
             return Err(io::ErrorKind::StorageFull.into());
         }
         state.file(self.inode).allocate(from, to);

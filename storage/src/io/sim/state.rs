@@ -187,10 +187,14 @@ impl State {
         stale.drain(..excess);
     }
 
+    /// How much space is left, if that is limited.
+    pub(super) fn free_bytes(&self) -> Option<usize> {
+        self.space_bytes_max.map(|max| max.saturating_sub(self.space_bytes()))
+    }
+
     /// Whether there is no place for `needed` more bytes.
-    pub(super) fn finds_no_space(&mut self, needed: usize) -> bool {
-        let free = self.space_bytes_max.map(|max| max.saturating_sub(self.space_bytes()));
-        self.strikes(Fault::WriteFindsNoSpace) || free.is_some_and(|free| needed > free)
+    pub(super) fn lacks(&self, needed: usize) -> bool {
+        self.free_bytes().is_some_and(|free| needed > free)
     }
 
     /// Takes a write of this process, or says why not.
@@ -200,7 +204,7 @@ impl State {
         let mut taken = bytes.len();
         let mut outcome = Ok(bytes.len());
         let needed = self.files[&inode].space_needed(position, bytes.len());
-        if self.finds_no_space(needed) {
+        if self.strikes(Fault::WriteFindsNoSpace) || self.lacks(needed) {
             taken = 0;
             outcome = Err(io::ErrorKind::StorageFull.into());
         } else if self.strikes(Fault::WriteFails) {

@@ -107,6 +107,14 @@ fn armed_faults_strike_once() {
     assert!(file.sync_data().is_err() && file.sync_data().is_ok());
     disk.arm(Fault::RemoveFails, 0);
     assert!(disk.remove(&path).is_err() && disk.bytes(&path).is_some());
+    let allocate = || file.allocate(Position::new(0), Position::new(8192));
+    disk.arm(Fault::WriteFindsNoSpace, 0);
+    assert!(allocate().expect("a write was meant") && disk.disarm() == 1);
+    disk.arm(Fault::AllocateFindsNoSpace, 0);
+    let error = allocate().expect_err("full");
+    assert_eq!((error.kind(), disk.disarm()), (io::ErrorKind::StorageFull, 0));
+    assert!(allocate().expect("space"));
+    file.set_size(4096).expect("a size");
     disk.limit_space(Some(4096));
     let error = file.write_at(&[1; 10], Position::new(4096)).expect_err("full");
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);

@@ -220,8 +220,7 @@ fn a_disk_that_is_full_all_the_same_is_asked_once() {
     let (mut log, _) = open_with(&disk, roomy());
     fill(&mut log, 70);
     let step = begin_step(&mut log, &disk, DUE_MS);
-    // The first of its operations only asks for blocks.
-    disk.arm(Fault::WriteFindsNoSpace, 1);
+    disk.arm(Fault::WriteFindsNoSpace, 0);
     end_step(&mut log, step, &disk);
     assert!(!log.is_disk_full() && log.poisoned().is_none());
     for boot_ms in [DUE_MS, 1_200, 5_000, 9_000] {
