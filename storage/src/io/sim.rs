@@ -34,7 +34,7 @@ use self::{
     state::State,
 };
 use super::Access;
-use crate::offset::Position;
+use crate::{buffer::DiskBuffer, offset::Position};
 
 pub mod content;
 mod file;
@@ -126,6 +126,7 @@ impl SimDisk {
             direct_refused: false,
             allocation_refused: false,
             space_bytes_max: None,
+            writes_into_blocks: 0,
         };
         SimDisk { state: Arc::new(Mutex::new(state)), process: 0 }
     }
@@ -223,6 +224,29 @@ impl SimDisk {
         let mut state = self.lock();
         let id = state.late_ids()[index];
         state.land(id);
+    }
+
+    /// Lets those sectors of the `index`-th write of an earlier process land, durably, that are `taken` by their
+    /// place in it, and never the others.
+    pub fn land_late_sectors(&self, index: usize, taken: impl Fn(usize) -> bool) {
+        let mut state = self.lock();
+        let id = state.late_ids()[index];
+        state.land_sectors(id, taken);
+    }
+
+    /// What the `index`-th write of an earlier process writes, and where; whether that is into blocks of the file
+    /// that nothing was ever written to.
+    pub fn late_write(&self, index: usize) -> (Arc<DiskBuffer>, Position, bool) {
+        let state = self.lock();
+        let write = &state.in_flight[&state.late_ids()[index]];
+        let content = &state.files[&write.inode];
+        let is_into_blocks = content.is_unwritten(write.position, write.buffer.len());
+        (Arc::clone(&write.buffer), Position::new(write.position as u64), is_into_blocks)
+    }
+
+    /// How many durable writes have gone into blocks of a file that nothing had ever been written to.
+    pub fn writes_into_blocks(&self) -> u64 {
+        self.lock().writes_into_blocks
     }
 
     /// Lets the `index`-th write of an earlier process never land.

@@ -53,6 +53,8 @@ pub struct Content {
     changes_settled: u64,
     /// Blocks that take up space.
     blocks: BTreeSet<usize>,
+    /// Those of them that nothing was written to.
+    unwritten: BTreeSet<usize>,
     unreadable: Vec<Range<usize>>,
     /// Whether a sync failed, so that `cache` may show what no device has.
     sync_failed: bool,
@@ -100,7 +102,10 @@ impl Content {
         if bytes.is_empty() {
             return;
         }
-        self.blocks.extend(blocks_of(position, bytes.len()));
+        for block in blocks_of(position, bytes.len()) {
+            self.blocks.insert(block);
+            self.unwritten.remove(&block);
+        }
         overwrite(&mut self.cache, position, bytes);
         if durable {
             overwrite(&mut self.durable, position, bytes);
@@ -131,7 +136,7 @@ impl Content {
     /// Sets the length, filling with zeroes.
     pub fn resize(&mut self, len: usize) {
         self.cache.resize(len, 0);
-        self.blocks.retain(|block| block * BLOCK_BYTES < len);
+        self.drop_blocks_behind(len);
         self.changes.push(Change::Resize { len });
     }
 
@@ -140,7 +145,7 @@ impl Content {
         if to > self.cache.len() {
             self.resize(to);
         }
-        self.blocks.extend(blocks_of(from, to.saturating_sub(from)));
+        self.take_blocks(from, to);
     }
 
     /// Takes up space for the first of these blocks alone, of which fewer than all and no more than `free_bytes` were
@@ -166,7 +171,25 @@ impl Content {
         if end > from.max(self.cache.len()) && rng.chance(50) {
             self.resize(end);
         }
-        self.blocks.extend(blocks_of(from, end - from));
+        self.take_blocks(from, end);
+    }
+
+    /// Whether it has all these blocks, and nothing was ever written to any of them.
+    pub fn is_unwritten(&self, position: usize, len: usize) -> bool {
+        len > 0 && blocks_of(position, len).all(|block| self.unwritten.contains(&block))
+    }
+
+    fn take_blocks(&mut self, from: usize, to: usize) {
+        for block in blocks_of(from, to.saturating_sub(from)) {
+            if self.blocks.insert(block) {
+                self.unwritten.insert(block);
+            }
+        }
+    }
+
+    fn drop_blocks_behind(&mut self, len: usize) {
+        self.blocks.retain(|block| block * BLOCK_BYTES < len);
+        self.unwritten.retain(|block| block * BLOCK_BYTES < len);
     }
 
     /// A mark for [`Content::sync_to`]: all changes made so far.
@@ -268,7 +291,12 @@ impl Content {
             }
         }
         bytes.truncate(kept);
-        self.blocks.retain(|block| block * BLOCK_BYTES < kept);
+        self.drop_blocks_behind(kept);
+        for (position, written) in in_flight {
+            for block in blocks_of(*position, written.len()) {
+                self.unwritten.remove(&block);
+            }
+        }
         self.cache.clone_from(&bytes);
         self.durable = bytes;
         self.sync_failed = false;
@@ -554,5 +582,29 @@ mod tests {
         let mut content = Content::default();
         content.allocate_some(BLOCK_BYTES, BLOCK_BYTES, usize::MAX, &mut SimRng::new(1));
         assert_eq!((content.size_bytes(), content.space_bytes()), (0, 0), "nothing was asked for");
+    }
+
+    #[test]
+    fn blocks_are_unwritten_until_something_is_written_to_them() {
+        let mut content = Content::default();
+        content.write(0, &[0; BLOCK_BYTES], true);
+        content.resize(3 * BLOCK_BYTES);
+        assert!(!content.is_unwritten(BLOCK_BYTES, 1), "a hole is no block");
+        content.allocate(0, 4 * BLOCK_BYTES);
+        assert!(!content.is_unwritten(0, 1), "zeroes were written");
+        assert!(content.is_unwritten(BLOCK_BYTES, 3 * BLOCK_BYTES));
+        assert!(!content.is_unwritten(BLOCK_BYTES, 3 * BLOCK_BYTES + 1), "the file ends before");
+        content.write(2 * BLOCK_BYTES, &[1; 1], false);
+        assert!(content.is_unwritten(BLOCK_BYTES, BLOCK_BYTES));
+        assert!(!content.is_unwritten(BLOCK_BYTES, BLOCK_BYTES + 1));
+        content.resize(3 * BLOCK_BYTES);
+        assert!(!content.is_unwritten(3 * BLOCK_BYTES, 1));
+        content.lose_power(
+            &[(BLOCK_BYTES, &[1; 10])],
+            Survival::Everything,
+            &[],
+            &mut SimRng::new(1),
+        );
+        assert!(!content.is_unwritten(BLOCK_BYTES, 1), "it was on its way");
     }
 }

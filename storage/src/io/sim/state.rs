@@ -56,6 +56,7 @@ pub(super) struct State {
     pub(super) direct_refused: bool,
     pub(super) allocation_refused: bool,
     pub(super) space_bytes_max: Option<usize>,
+    pub(super) writes_into_blocks: u64,
 }
 
 impl State {
@@ -117,6 +118,17 @@ impl State {
         let InFlight { inode, position, buffer, durable, .. } = write;
         if let Some(content) = self.files.get_mut(&inode) {
             content.write(position, buffer.as_slice(), durable);
+        }
+    }
+
+    /// The sectors that are `taken` of a write in flight reach the device, by their place in it, and no others ever will.
+    pub(super) fn land_sectors(&mut self, id: u64, taken: impl Fn(usize) -> bool) {
+        let write = self.in_flight.remove(&id).expect("a write in flight");
+        let InFlight { inode, position, buffer, .. } = write;
+        let sectors = buffer.as_slice().chunks(content::SECTOR_BYTES).enumerate();
+        for (place, sector) in sectors.filter(|(place, _)| taken(*place)) {
+            let position = position + place * content::SECTOR_BYTES;
+            self.file(inode).write(position, sector, true);
         }
     }
 
@@ -223,6 +235,8 @@ impl State {
             self.file(inode).write(position, bytes, durable);
             return outcome;
         }
+        let is_into_blocks = durable && self.file(inode).is_unwritten(position, taken);
+        self.writes_into_blocks += u64::from(is_into_blocks);
         self.file(inode).write(position, &bytes[..taken], durable);
         outcome
     }

@@ -50,6 +50,39 @@ fn a_write_lands_after_its_process_was_killed() {
 }
 
 #[test]
+fn a_late_write_lands_in_the_sectors_that_are_told() {
+    let (disk, path) = disk(1);
+    let file = disk.create(&path, Access::DirectSync).expect("a file");
+    let all = (Position::new(0), Position::new(8192));
+    assert!(file.allocate(all.0, all.1).expect("space"));
+    file.sync_data().expect("its length");
+    disk.sync_dir(Path::new("/log")).expect("names");
+    let _pending = file.begin_write(aligned(2, 1), Position::new(4096));
+    let disk = disk.kill();
+    let (buffer, position, is_into_blocks) = disk.late_write(0);
+    assert_eq!((buffer.len(), position.get(), is_into_blocks), (4096, 4096, true));
+    disk.land_late_sectors(0, |place| place == 1 || place == 7);
+    assert_eq!(disk.late_writes(), 0);
+    let bytes = disk.power_cut().bytes(&path).expect("its name was synced");
+    let landed: Vec<bool> = bytes[4096..].chunks(512).map(|sector| sector == [2; 512]).collect();
+    assert_eq!(landed, [false, true, false, false, false, false, false, true]);
+    assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 1024);
+}
+
+#[test]
+fn writes_into_blocks_alone_are_counted_when_they_are_durable() {
+    let (disk, path) = disk(1);
+    let file = disk.create(&path, Access::DirectSync).expect("a file");
+    let zeroing = disk.open(&path, Access::Direct).expect("a file");
+    assert!(zeroing.allocate(Position::new(0), Position::new(16384)).expect("space"));
+    zeroing.write_at(aligned(0, 1).as_slice(), Position::new(0)).expect("zeroes");
+    for (position, count) in [(0, 0), (4096, 1), (4096, 1), (8192, 2)] {
+        file.write_at(aligned(1, 1).as_slice(), Position::new(position)).expect("space");
+        assert_eq!(disk.writes_into_blocks(), count, "at {position}");
+    }
+}
+
+#[test]
 fn a_late_write_hits_the_old_file_when_a_new_one_took_its_name() {
     let (disk, path) = disk(1);
     let file = disk.create(&path, Access::DirectSync).expect("a file");
