@@ -10,17 +10,18 @@ use strandline_storage::{
         Access, Disk, DiskFile,
         sim::{Fault, SimDisk, rng::SimRng},
     },
-    log::{Log, Op},
+    log::{Log, Now, Op},
     offset::Position,
     segment::SegmentName,
     snapshot,
 };
 
 mod damage;
+mod rows;
 #[path = "../simulation/mod.rs"]
 mod simulation;
 
-use simulation::{BEGIN, DIR, Process, from_environment, model::Model, to_usize};
+use simulation::{BEGIN, DIR, Process, Tally, from_environment, model::Model, to_usize};
 
 fn config() -> LogConfig {
     LogConfig {
@@ -50,86 +51,117 @@ fn open(disk: &SimDisk, model: &mut Model) -> Process {
     Process::open(disk, config(), BEGIN, model).expect("nothing is wrong with this log")
 }
 
-/// A life with everything in it: appends, rolls, seals, rewrites, retention, snapshots, idle frames, a clean stop
-/// and a restart.
-/// Ends early when the disk crashes.
-fn script(disk: &SimDisk, rng: &mut SimRng, model: &mut Model) {
-    let mut now = BEGIN;
-    for _ in 0..2 {
-        let Ok(mut process) = Process::open(disk, config(), now, model) else { return };
-        for round in 0..12 {
-            for _ in 0..3 {
-                process.append(rng, model, now);
-            }
-            if round % 4 == 3 {
-                process.retain(rng, model, now);
-            }
-            process.start_ops(now);
-            // One is left under way now and then, so that a crash finds several.
-            while process.pending() > usize::from(round % 3 == 0) && !disk.is_crashed() {
-                process.complete(rng.index(process.pending()), model, now);
-                process.start_ops(now);
-            }
-            now.boot_ms += 60;
-            now.wall_ms += 60;
-        }
-        now.boot_ms += 1000;
-        process.settle(rng, model, now);
-        if disk.is_crashed() || !process.close(rng, model, now) {
-            return;
-        }
-    }
+/// Lives of a log with everything in them: appends, rolls, seals, rewrites, retention, snapshots, idle frames, a clean
+/// stop and perhaps a restart.
+struct Script {
+    config: LogConfig,
+    lives: usize,
+    rounds: usize,
+    /// What a round begins with.
+    append: fn(&mut Process, &mut SimRng, &mut Model, Now),
 }
 
-/// Every operation of the script is the last one once, and so is every operation of the recovery
-/// behind some of them.
-#[test]
-fn a_crash_at_every_operation_loses_only_what_was_not_synced() {
-    let seed = from_environment("STRANDLINE_SEED").unwrap_or(1);
-    for direct_refused in [false, true] {
+impl Script {
+    /// With a restart, and three appends at a time.
+    fn usual() -> Self {
+        let append = |process: &mut Process, rng: &mut SimRng, model: &mut Model, now| {
+            (0..3).for_each(|_| process.append(rng, model, now));
+        };
+        Script { config: config(), lives: 2, rounds: 12, append }
+    }
+
+    /// Ends early when the disk crashes.
+    fn run(&self, disk: &SimDisk, rng: &mut SimRng, model: &mut Model) {
+        let mut now = BEGIN;
+        for _ in 0..self.lives {
+            let opened = Process::open(disk, self.config.clone(), now, model);
+            let Ok(mut process) = opened else { return };
+            for round in 0..self.rounds {
+                (self.append)(&mut process, rng, model, now);
+                if round % 4 == 3 {
+                    process.retain(rng, model, now);
+                }
+                process.start_ops(now);
+                // One is left under way now and then, so that a crash finds several.
+                while process.pending() > usize::from(round % 3 == 0) && !disk.is_crashed() {
+                    process.complete(rng.index(process.pending()), model, now);
+                    process.start_ops(now);
+                }
+                now.boot_ms += 60;
+                now.wall_ms += 60;
+            }
+            now.boot_ms += 1000;
+            process.settle(rng, model, now);
+            if disk.is_crashed() || !process.close(rng, model, now) {
+                return;
+            }
+        }
+    }
+
+    /// Every operation of the script is the last one once, and so is every operation of the recovery
+    /// behind some of them. Returns what they have met.
+    fn crash_at_every_operation(&self) -> Tally {
+        let seed = from_environment("STRANDLINE_SEED").unwrap_or(1);
+        let mut tally = Tally::default();
+        for direct_refused in [false, true] {
+            for operation in 1.. {
+                let mut rng = SimRng::new(seed);
+                let mut model = Model::default();
+                let disk = disk(seed + operation);
+                disk.refuse_direct(direct_refused);
+                disk.refuse_allocation(operation % 3 == 0);
+                disk.crash_after(Some(operation));
+                self.run(&disk, &mut rng, &mut model);
+                tally += Tally { into_blocks: disk.writes_into_blocks(), ..model.tally };
+                if !disk.is_crashed() {
+                    assert!(operation > 200, "the script does a lot: {operation}");
+                    break;
+                }
+                tally.note_end(&disk);
+                let disk = if operation % 2 == 0 { disk.kill() } else { disk.power_cut() };
+                if operation % 7 == 0 {
+                    self.crash_at_every_operation_of_recovery(&disk, &mut rng, &model);
+                }
+                self.recovers(&disk, &mut rng, &mut model, operation);
+            }
+        }
+        tally
+    }
+
+    fn crash_at_every_operation_of_recovery(
+        &self,
+        disk: &SimDisk,
+        rng: &mut SimRng,
+        model: &Model,
+    ) {
         for operation in 1.. {
-            let mut rng = SimRng::new(seed);
-            let mut model = Model::default();
-            let disk = disk(seed + operation);
-            disk.refuse_direct(direct_refused);
-            disk.refuse_allocation(operation % 3 == 0);
+            let (disk, mut model) = (disk.fork(operation), model.clone());
             disk.crash_after(Some(operation));
-            script(&disk, &mut rng, &mut model);
-            if !disk.is_crashed() {
-                assert!(operation > 200, "the script does a lot: {operation}");
+            let opened = Process::open(&disk, self.config.clone(), BEGIN, &mut model);
+            if opened.is_ok() && !disk.is_crashed() {
                 break;
             }
             let disk = if operation % 2 == 0 { disk.kill() } else { disk.power_cut() };
-            if operation % 7 == 0 {
-                crash_at_every_operation_of_recovery(&disk, &mut rng, &model);
-            }
-            recovers(&disk, &mut rng, &mut model, operation);
+            self.recovers(&disk, rng, &mut model, operation);
         }
+    }
+
+    /// The log opens, reads as the model does, takes an append, and a power cut changes none of it.
+    fn recovers(&self, disk: &SimDisk, rng: &mut SimRng, model: &mut Model, operation: u64) {
+        let context = format!("crashed at operation {operation}, recovering from {disk:?}");
+        let opened = Process::open(disk, self.config.clone(), BEGIN, model);
+        let mut process = opened.unwrap_or_else(|error| panic!("{error}; {context}"));
+        process.append(rng, model, BEGIN);
+        process.settle(rng, model, BEGIN);
+        process.check_reads(rng, model);
+        let opened = Process::open(&disk.power_cut(), self.config.clone(), BEGIN, model);
+        opened.unwrap_or_else(|error| panic!("{error}; {context}")).check_reads(rng, model);
     }
 }
 
-fn crash_at_every_operation_of_recovery(disk: &SimDisk, rng: &mut SimRng, model: &Model) {
-    for operation in 1.. {
-        let (disk, mut model) = (disk.fork(operation), model.clone());
-        disk.crash_after(Some(operation));
-        if Process::open(&disk, config(), BEGIN, &mut model).is_ok() && !disk.is_crashed() {
-            break;
-        }
-        let disk = if operation % 2 == 0 { disk.kill() } else { disk.power_cut() };
-        recovers(&disk, rng, &mut model, operation);
-    }
-}
-
-/// The log opens, reads as the model does, takes an append, and a power cut changes none of it.
-fn recovers(disk: &SimDisk, rng: &mut SimRng, model: &mut Model, operation: u64) {
-    let context = format!("crashed at operation {operation}, recovering from {disk:?}");
-    let opened = Process::open(disk, config(), BEGIN, model);
-    let mut process = opened.unwrap_or_else(|error| panic!("{error}; {context}"));
-    process.append(rng, model, BEGIN);
-    process.settle(rng, model, BEGIN);
-    process.check_reads(rng, model);
-    let process = open(&disk.power_cut(), model);
-    process.check_reads(rng, model);
+#[test]
+fn a_crash_at_every_operation_loses_only_what_was_not_synced() {
+    Script::usual().crash_at_every_operation();
 }
 
 /// Fills a log with `batches`, settled, and hands back its process.
@@ -364,7 +396,7 @@ fn only_segments_and_snapshots_are_left_behind_after_many_crashes() {
     let mut disk = disk(5);
     for _ in 0..30 {
         disk.crash_after(Some(rng.between(1, 100)));
-        script(&disk, &mut rng, &mut model);
+        Script::usual().run(&disk, &mut rng, &mut model);
         disk = if rng.chance(50) { disk.kill() } else { disk.power_cut() };
     }
     drop(open(&disk, &mut model));

@@ -3,17 +3,19 @@
 
 use std::{
     future::Future,
-    ops::Range,
+    ops::{AddAssign, Range},
     path::Path,
     pin::pin,
     task::{Context, Poll, Waker},
 };
 
 use strandline_storage::{
+    active_file::{Fill, NewFile},
     append::{Append, OffsetScope, ProducerClaim, ProducerId},
     config::{LogConfig, SyncMode},
     control::Control,
     error::{AppendError, OpenError},
+    event::NewEvent,
     io::{
         BlockingReads,
         sim::{PendingSync, PendingWrite, SimDisk, rng::SimRng},
@@ -40,9 +42,58 @@ pub const BEGIN: Now = Now { wall_ms: 1_800_000_000_000, boot_ms: 1_000_000 };
 
 /// An operation that the log asked for and that is not complete.
 enum Pending {
-    Write { id: OpId, len: usize, write: PendingWrite },
+    Write { id: OpId, len: usize, is_row: bool, write: PendingWrite },
     Sync { id: OpId, sync: PendingSync },
     Job { id: OpId, job: Job<SimDisk> },
+}
+
+/// What frames begin with, and nothing else does at the beginning of a block.
+const FRAME_MAGIC: &[u8] = b"SLFR";
+
+/// Whether a write has three frames or more, so that one lies between others.
+pub fn is_row(written: &[u8]) -> bool {
+    written.chunks(4096).filter(|block| block.starts_with(FRAME_MAGIC)).count() >= 3
+}
+
+/// How often lives of a log have come by what they are meant to come by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Writes of three frames or more that completed.
+    pub rows: u64,
+    /// And such as were under way when their process ended.
+    pub rows_cut: u64,
+    /// Those of them that went into blocks to which nothing had been written.
+    pub rows_cut_in_blocks: u64,
+    /// Durable writes into blocks to which nothing had been written, not even zeroes.
+    pub into_blocks: u64,
+    /// Choices of zeroes for the next step behind one of blocks.
+    pub back_to_zeroes: u64,
+}
+
+impl Tally {
+    /// What is under way now is cut off: the process on this disk ends, or has crashed.
+    pub fn note_end(&mut self, disk: &SimDisk) {
+        let of_others = disk.late_writes();
+        let killed = disk.fork(0).kill();
+        for index in of_others..killed.late_writes() {
+            let (buffer, _, is_into_blocks) = killed.late_write(index);
+            if is_row(buffer.as_slice()) {
+                self.rows_cut += 1;
+                self.rows_cut_in_blocks += u64::from(is_into_blocks);
+            }
+        }
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        let Tally { rows, rows_cut, rows_cut_in_blocks, into_blocks, back_to_zeroes } = other;
+        self.rows += rows;
+        self.rows_cut += rows_cut;
+        self.rows_cut_in_blocks += rows_cut_in_blocks;
+        self.into_blocks += into_blocks;
+        self.back_to_zeroes += back_to_zeroes;
+    }
 }
 
 /// A process that has the log open.
@@ -52,6 +103,8 @@ pub struct Process {
     pending: Vec<Pending>,
     /// Behind the last event that was published.
     published: usize,
+    /// What the file was last filled with.
+    fill: Fill,
     /// Whether what readers are told is gone is written down first: not where they see what is not synced, nor
     /// once that has failed.
     is_start_durable: bool,
@@ -88,6 +141,7 @@ impl Process {
             log,
             pending: Vec::new(),
             published: visible,
+            fill: Fill::Zeroes,
             is_start_durable: !shows_early,
         };
         assert_eq!(process.log.next(), process.log.visible(), "nothing is staged");
@@ -109,6 +163,11 @@ impl Process {
     /// Appends a batch of events that are not there yet.
     pub fn append_new(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
         let batch = model.new_batch(rng, self.log.config().event_bytes_max);
+        self.append_batch(batch, model, now);
+    }
+
+    /// Appends these events, which are not there yet.
+    pub fn append_batch(&mut self, batch: Vec<NewEvent>, model: &mut Model, now: Now) {
         let expected = model.events.len();
         // It may be refused: the queue is full, the log is poisoned or closing.
         if let Ok(appended) = self.log.append(batch.clone(), now) {
@@ -190,8 +249,8 @@ impl Process {
         while let Some(op) = self.log.next_op(now) {
             self.pending.push(match op {
                 Op::Write { id, file, buffer, position } => {
-                    let len = buffer.len();
-                    Pending::Write { id, len, write: file.begin_write(buffer, position) }
+                    let (len, is_row) = (buffer.len(), is_row(buffer.as_slice()));
+                    Pending::Write { id, len, is_row, write: file.begin_write(buffer, position) }
                 }
                 Op::Sync { id, file } => Pending::Sync { id, sync: file.begin_sync() },
                 Op::Job { id, job } => Pending::Job { id, job },
@@ -208,9 +267,10 @@ impl Process {
     pub fn complete(&mut self, index: usize, model: &mut Model, now: Now) {
         let mut failed = false;
         let outcome = match self.pending.swap_remove(index) {
-            Pending::Write { id, len, write } => {
+            Pending::Write { id, len, is_row, write } => {
                 let result = write.complete();
                 failed = result.as_ref().ok() != Some(&len);
+                model.tally.rows += u64::from(is_row && !failed);
                 OpOutcome::Write { id, result }
             }
             Pending::Sync { id, sync } => {
@@ -220,6 +280,15 @@ impl Process {
             }
             Pending::Job { id, job } => {
                 let outcome = job.run(&self.disk);
+                if let JobOutcome::Extended(Ok((_, fill)))
+                | JobOutcome::Prepared(Ok(NewFile { fill, .. })) = &outcome
+                {
+                    let before = std::mem::replace(&mut self.fill, *fill);
+                    // At rest there are only zeroes, which nobody chose.
+                    let is_choice = self.log.config().preallocate_rest_bytes_max == 0;
+                    let is_back = is_choice && (before, *fill) == (Fill::Blocks, Fill::Zeroes);
+                    model.tally.back_to_zeroes += u64::from(is_back);
+                }
                 if matches!(&outcome, JobOutcome::Kept { result: Err(_), .. }) {
                     self.is_start_durable = false;
                 }

@@ -10,6 +10,8 @@ use strandline_storage::{
     topic::{Topic, TopicPattern},
 };
 
+use super::Tally;
+
 /// The topics that events get. Few, so that each has many events, and nested, so that patterns differ.
 const TOPICS: [&str; 7] =
     ["a", "b", "rooms/1/messages", "rooms/2/messages", "rooms/2/typing", "rooms", "rooms/1"];
@@ -62,6 +64,8 @@ pub struct Model {
     topics_made: u64,
     /// Where each append of each producer begins, by sequence.
     pub producers: [Vec<usize>; 2],
+    /// What it has come by; nothing follows from it.
+    pub tally: Tally,
 }
 
 impl Model {
