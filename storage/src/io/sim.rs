@@ -36,6 +36,7 @@ use self::{
 use super::Access;
 use crate::{buffer::DiskBuffer, offset::Position};
 
+mod blocks;
 pub mod content;
 mod file;
 mod file_system;

@@ -9,9 +9,9 @@
 //!
 //! Invariant: without a failed sync, applying all `changes` to `durable` gives `cache`.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::ops::Range;
 
-use super::rng::SimRng;
+use super::{blocks::Blocks, rng::SimRng};
 
 /// What a disk writes whole or not at all.
 pub const SECTOR_BYTES: usize = 512;
@@ -51,10 +51,7 @@ pub struct Content {
     changes: Vec<Change>,
     /// How many changes have been made durable or were lost: `changes[0]` has this number.
     changes_settled: u64,
-    /// Blocks that take up space.
-    blocks: BTreeSet<usize>,
-    /// Those of them that nothing was written to.
-    unwritten: BTreeSet<usize>,
+    blocks: Blocks,
     unreadable: Vec<Range<usize>>,
     /// Whether a sync failed, so that `cache` may show what no device has.
     sync_failed: bool,
@@ -68,12 +65,12 @@ impl Content {
 
     /// How many bytes of disk it takes up.
     pub fn space_bytes(&self) -> usize {
-        self.blocks.len() * BLOCK_BYTES
+        self.blocks.space_bytes()
     }
 
     /// How many bytes of disk it would take up more after a write of `len` bytes.
     pub fn space_needed(&self, position: usize, len: usize) -> usize {
-        blocks_of(position, len).filter(|block| !self.blocks.contains(block)).count() * BLOCK_BYTES
+        self.blocks.space_needed(position, len)
     }
 
     /// All its bytes as a buffered reader sees them.
@@ -102,10 +99,7 @@ impl Content {
         if bytes.is_empty() {
             return;
         }
-        for block in blocks_of(position, bytes.len()) {
-            self.blocks.insert(block);
-            self.unwritten.remove(&block);
-        }
+        self.blocks.write(position, bytes.len());
         overwrite(&mut self.cache, position, bytes);
         if durable {
             overwrite(&mut self.durable, position, bytes);
@@ -136,7 +130,7 @@ impl Content {
     /// Sets the length, filling with zeroes.
     pub fn resize(&mut self, len: usize) {
         self.cache.resize(len, 0);
-        self.drop_blocks_behind(len);
+        self.blocks.cut(len);
         self.changes.push(Change::Resize { len });
     }
 
@@ -145,51 +139,22 @@ impl Content {
         if to > self.cache.len() {
             self.resize(to);
         }
-        self.take_blocks(from, to);
+        self.blocks.take(from, to);
     }
 
     /// Takes up space for the first of these blocks alone, of which fewer than all and no more than `free_bytes` were
     /// given. The length goes along with them, or stays.
     pub fn allocate_some(&mut self, from: usize, to: usize, free_bytes: usize, rng: &mut SimRng) {
-        let blocks = blocks_of(from, to.saturating_sub(from));
-        let most = match (rng.below(4), blocks.len()) {
-            (_, 0) | (0, _) => 0,
-            (1, count) => rng.index(count),
-            (_, count) => count - 1,
-        };
-        let mut left = free_bytes / BLOCK_BYTES;
-        let mut end = from;
-        for block in blocks.take(most) {
-            if !self.blocks.contains(&block) {
-                if left == 0 {
-                    break;
-                }
-                left -= 1;
-            }
-            end = (block + 1) * BLOCK_BYTES;
-        }
+        let end = self.blocks.given_end(from, to, free_bytes, rng);
         if end > from.max(self.cache.len()) && rng.chance(50) {
             self.resize(end);
         }
-        self.take_blocks(from, end);
+        self.blocks.take(from, end);
     }
 
     /// Whether it has all these blocks, and nothing was ever written to any of them.
     pub fn is_unwritten(&self, position: usize, len: usize) -> bool {
-        len > 0 && blocks_of(position, len).all(|block| self.unwritten.contains(&block))
-    }
-
-    fn take_blocks(&mut self, from: usize, to: usize) {
-        for block in blocks_of(from, to.saturating_sub(from)) {
-            if self.blocks.insert(block) {
-                self.unwritten.insert(block);
-            }
-        }
-    }
-
-    fn drop_blocks_behind(&mut self, len: usize) {
-        self.blocks.retain(|block| block * BLOCK_BYTES < len);
-        self.unwritten.retain(|block| block * BLOCK_BYTES < len);
+        self.blocks.is_unwritten(position, len)
     }
 
     /// A mark for [`Content::sync_to`]: all changes made so far.
@@ -291,11 +256,9 @@ impl Content {
             }
         }
         bytes.truncate(kept);
-        self.drop_blocks_behind(kept);
+        self.blocks.cut(kept);
         for (position, written) in in_flight {
-            for block in blocks_of(*position, written.len()) {
-                self.unwritten.remove(&block);
-            }
+            self.blocks.may_be_written(*position, written.len());
         }
         self.cache.clone_from(&bytes);
         self.durable = bytes;
@@ -374,10 +337,6 @@ fn damage_neighbours(bytes: &mut [u8], position: usize, len: usize, rng: &mut Si
             bytes[garbled].copy_from_slice(&noise);
         }
     }
-}
-
-fn blocks_of(position: usize, len: usize) -> Range<usize> {
-    position / BLOCK_BYTES..(position + len).div_ceil(BLOCK_BYTES)
 }
 
 /// The parts of a write that lie in different sectors, with their positions.
@@ -558,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_not_all_there_the_first_blocks_are_given_and_no_more_than_there_are() {
+    fn the_length_goes_along_with_blocks_that_a_full_disk_gives_or_stays() {
         let (mut none, mut as_long, mut longer) = (0, 0, 0);
         for seed in 0..200 {
             let mut rng = SimRng::new(seed);
@@ -567,8 +526,6 @@ mod tests {
             let free_bytes = if seed % 2 == 0 { usize::MAX } else { 2 * BLOCK_BYTES + 1 };
             content.allocate_some(0, 5 * BLOCK_BYTES, free_bytes, &mut rng);
             let (size, space) = (content.size_bytes(), content.space_bytes());
-            assert!(space <= if seed % 2 == 0 { 4 } else { 3 } * BLOCK_BYTES);
-            assert_eq!(content.space_needed(0, space), 0, "the first of them");
             match space {
                 BLOCK_BYTES => none += 1,
                 _ if size == BLOCK_BYTES => as_long += 1,
@@ -579,32 +536,5 @@ mod tests {
             assert!(content.size_bytes() == BLOCK_BYTES || content.size_bytes() == size);
         }
         assert!(none > 20 && as_long > 20 && longer > 20 && none + as_long + longer == 200);
-        let mut content = Content::default();
-        content.allocate_some(BLOCK_BYTES, BLOCK_BYTES, usize::MAX, &mut SimRng::new(1));
-        assert_eq!((content.size_bytes(), content.space_bytes()), (0, 0), "nothing was asked for");
-    }
-
-    #[test]
-    fn blocks_are_unwritten_until_something_is_written_to_them() {
-        let mut content = Content::default();
-        content.write(0, &[0; BLOCK_BYTES], true);
-        content.resize(3 * BLOCK_BYTES);
-        assert!(!content.is_unwritten(BLOCK_BYTES, 1), "a hole is no block");
-        content.allocate(0, 4 * BLOCK_BYTES);
-        assert!(!content.is_unwritten(0, 1), "zeroes were written");
-        assert!(content.is_unwritten(BLOCK_BYTES, 3 * BLOCK_BYTES));
-        assert!(!content.is_unwritten(BLOCK_BYTES, 3 * BLOCK_BYTES + 1), "the file ends before");
-        content.write(2 * BLOCK_BYTES, &[1; 1], false);
-        assert!(content.is_unwritten(BLOCK_BYTES, BLOCK_BYTES));
-        assert!(!content.is_unwritten(BLOCK_BYTES, BLOCK_BYTES + 1));
-        content.resize(3 * BLOCK_BYTES);
-        assert!(!content.is_unwritten(3 * BLOCK_BYTES, 1));
-        content.lose_power(
-            &[(BLOCK_BYTES, &[1; 10])],
-            Survival::Everything,
-            &[],
-            &mut SimRng::new(1),
-        );
-        assert!(!content.is_unwritten(BLOCK_BYTES, 1), "it was on its way");
     }
 }
