@@ -195,13 +195,13 @@ impl DiskFile for SimFile {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let (from, to) = (to_usize(from.get()), to_usize(to.get()));
+        let needed = state.file(self.inode).space_needed(from, to.saturating_sub(from));
+        let lacks = state.lacks(needed);
         if crashes {
-            let State { files, rng, allocation_refused, .. } = &mut *state;
-            let content = files.get_mut(&self.inode).expect("a file lives while it is open");
-            match rng.below(4) {
-                _ if *allocation_refused => {}
-                0 | 1 => content.allocate(from, to),
-                2 => content.allocate_some(from, to, usize::MAX, rng),
+            match state.rng.below(4) {
+                _ if state.allocation_refused => {}
+                0 | 1 if !lacks => state.file(self.inode).allocate(from, to),
+                0..3 => state.allocate_some(self.inode, from, to),
                 _ => {}
             }
             return Err(crash());
@@ -211,12 +211,8 @@ impl DiskFile for SimFile {
             let says_so = state.rng.chance(50);
             return if says_so { Ok(false) } else { Err(io::ErrorKind::InvalidInput.into()) };
         }
-        let needed = state.file(self.inode).space_needed(from, to.saturating_sub(from));
-        if state.strikes(Fault::AllocateFindsNoSpace) || state.lacks(needed) {
-            let free_bytes = state.free_bytes().unwrap_or(usize::MAX);
-            let State { files, rng, .. } = &mut *state;
-            let content = files.get_mut(&self.inode).expect("a file lives while it is open");
-            content.allocate_some(from, to, free_bytes, rng);
+        if state.strikes(Fault::AllocateFindsNoSpace) || lacks {
+            state.allocate_some(self.inode, from, to);
             return Err(io::ErrorKind::StorageFull.into());
         }
         state.file(self.inode).allocate(from, to);

@@ -200,13 +200,20 @@ impl State {
     }
 
     /// How much space is left, if that is limited.
-    pub(super) fn free_bytes(&self) -> Option<usize> {
+    fn free_bytes(&self) -> Option<usize> {
         self.space_bytes_max.map(|max| max.saturating_sub(self.space_bytes()))
     }
 
     /// Whether there is no place for `needed` more bytes.
     pub(super) fn lacks(&self, needed: usize) -> bool {
         self.free_bytes().is_some_and(|free| needed > free)
+    }
+
+    /// A disk that has too few of the blocks between two positions of a file gives some of them.
+    pub(super) fn allocate_some(&mut self, inode: Inode, from: usize, to: usize) {
+        let free_bytes = self.free_bytes().unwrap_or(usize::MAX);
+        let content = self.files.get_mut(&inode).expect("a file lives while it is open");
+        content.allocate_some(from, to, free_bytes, &mut self.rng);
     }
 
     /// Takes a write of this process, or says why not.

@@ -129,6 +129,25 @@ fn a_fuse_crashes_in_the_middle_of_an_operation() {
 }
 
 #[test]
+fn what_a_crash_leaves_of_an_allocation_fits_on_the_disk() {
+    let (mut none, mut some) = (0, 0);
+    for seed in 0..100 {
+        let (disk, path) = disk(seed);
+        let file = disk.create(&path, Access::DirectSync).expect("a file");
+        disk.sync_dir(Path::new("/log")).expect("names");
+        disk.limit_space(Some(8192));
+        disk.crash_after(Some(1));
+        assert!(file.allocate(Position::new(0), Position::new(16384)).is_err());
+        match disk.space_bytes() {
+            0 => none += 1,
+            4096 | 8192 => some += 1,
+            more => panic!("{more} bytes of 8,192"),
+        }
+    }
+    assert!(none > 10 && some > 10, "{none} and {some}");
+}
+
+#[test]
 fn armed_faults_strike_once() {
     let (disk, path) = disk(1);
     let file = disk.create(&path, Access::Write).expect("a file");
