@@ -11,9 +11,12 @@
 //! | 4 to 30 KB: 64 publishers | 137,000/s | 115,000/s |
 //!
 //! On a disk whose flush is slow, long commits may be better off with zeroes as well. So the log measures for how long it
-//! is busy with a byte of long commits with either, and goes by that. It is busy while a write is under way, however
-//! many are, and while a frame waits for the file to be filled: what a single write takes says little, since fewer are
-//! under way where frames have to wait.
+//! is busy with a byte with either, and goes by that. It is busy while a write is under way, however many are, and while
+//! a frame waits for the file to be filled: what a single write takes says little, since fewer are under way where frames
+//! have to wait.
+//!
+//! Once writes were long on average since the last choice, all of them count, the short ones among them too: with blocks
+//! they lose what the long ones gain. Else none does, for then there is no choice.
 //!
 //! ```text
 //! commits since the last choice were short on average        ->  zeroes
@@ -64,14 +67,22 @@ pub(super) struct Filling {
     write_bytes: u64,
     /// How long writes were, on average, before the last choice that any came before.
     mean_bytes: u64,
-    zeroes: Cost,
-    blocks: Cost,
+    /// What was measured since, which counts if the mean of that is long as well.
+    since: Costs,
+    known: Costs,
     /// How often both were known since the other one was tried, and how often they are to be until it has been again.
     choices: u64,
     period: u64,
 }
 
-/// For how long the log was busy with long writes.
+/// What writes over either cost.
+#[derive(Clone, Copy, Debug, Default)]
+struct Costs {
+    zeroes: Cost,
+    blocks: Cost,
+}
+
+/// For how long the log was busy with so many bytes of writes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     bytes: u64,
@@ -90,8 +101,8 @@ impl Filling {
             write_count: 0,
             write_bytes: 0,
             mean_bytes: 0,
-            zeroes: Cost::default(),
-            blocks: Cost::default(),
+            since: Costs::default(),
+            known: Costs::default(),
             choices: 0,
             period: PROBE_PERIOD_MIN,
         }
@@ -99,28 +110,38 @@ impl Filling {
 
     /// What the next step is to be filled with.
     pub(super) fn choose(&mut self) -> Fill {
-        if let Some(mean_bytes) = self.write_bytes.checked_div(self.write_count) {
-            self.mean_bytes = mean_bytes;
-            (self.write_count, self.write_bytes) = (0, 0);
-        }
+        self.settle();
         let fill = self.choice();
         self.beside = Some(fill);
         fill
     }
 
+    /// What was written since the last choice is looked at whole.
+    fn settle(&mut self) {
+        let Some(mean_bytes) = self.write_bytes.checked_div(self.write_count) else { return };
+        self.mean_bytes = mean_bytes;
+        (self.write_count, self.write_bytes) = (0, 0);
+        let since = std::mem::take(&mut self.since);
+        if mean_bytes >= self.blocks_from_bytes {
+            self.known.zeroes.add(since.zeroes);
+            self.known.blocks.add(since.blocks);
+        }
+    }
+
     fn choice(&mut self) -> Fill {
         let known_bytes = KNOWN_WRITES.saturating_mul(self.blocks_from_bytes).min(COST_BYTES_MAX);
-        if self.mean_bytes < self.blocks_from_bytes || self.zeroes.bytes < known_bytes {
+        let Costs { zeroes, blocks } = &mut self.known;
+        if self.mean_bytes < self.blocks_from_bytes || zeroes.bytes < known_bytes {
             return Fill::Zeroes;
         }
-        if self.blocks.bytes < known_bytes {
+        if blocks.bytes < known_bytes {
             return Fill::Blocks;
         }
         let is_probe = self.choices + PROBE_STEPS >= self.period;
-        let are_blocks_better = self.blocks.is_less_than(&self.zeroes);
+        let are_blocks_better = blocks.is_less_than(zeroes);
         if self.choices + PROBE_STEPS == self.period {
             // What is seen now weighs more than all that is known.
-            let other = if are_blocks_better { &mut self.zeroes } else { &mut self.blocks };
+            let other = if are_blocks_better { zeroes } else { blocks };
             other.forget(known_bytes);
         }
         self.choices += 1;
@@ -181,14 +202,16 @@ impl Filling {
         self.write_count += 1;
         self.write_bytes += bytes;
         let fill = self.fill_at(position);
-        if bytes < self.blocks_from_bytes || fill != self.beside {
+        if fill != self.beside {
             return;
         }
-        match fill {
-            Some(Fill::Zeroes) => self.zeroes.add(bytes, took_ms),
-            Some(Fill::Blocks) => self.blocks.add(bytes, took_ms),
-            None => {}
-        }
+        let cost = match fill {
+            Some(Fill::Zeroes) => &mut self.since.zeroes,
+            Some(Fill::Blocks) => &mut self.since.blocks,
+            None => return,
+        };
+        cost.bytes += bytes;
+        cost.nanos = cost.nanos.saturating_add(took_ms.saturating_mul(1_000_000));
     }
 
     /// What a position of the active file was filled with, if it was.
@@ -199,9 +222,11 @@ impl Filling {
 }
 
 impl Cost {
-    fn add(&mut self, bytes: u64, took_ms: u64) {
-        self.bytes += bytes;
-        self.nanos = self.nanos.saturating_add(took_ms.saturating_mul(1_000_000));
+    /// What was measured last weighs in full.
+    fn add(&mut self, last: Cost) {
+        self.forget(COST_BYTES_MAX.saturating_sub(last.bytes));
+        self.bytes += last.bytes;
+        self.nanos = self.nanos.saturating_add(last.nanos);
         self.forget(COST_BYTES_MAX);
     }
 
@@ -230,6 +255,7 @@ mod tests {
 
     const LONG: u64 = 64 << 10;
     const STEP_BYTES: u64 = 64 * LONG;
+    const SHORT: u64 = 4 << 10;
 
     /// A log that always has a step ahead: while one is written, the next is filled.
     struct Simulated {
@@ -245,17 +271,24 @@ mod tests {
             Simulated { filling, tail: 0, prepared: STEP_BYTES, boot_ms: 0 }
         }
 
-        /// Chooses and fills a step, and writes the one before it; returns the choice.
         fn step(&mut self, write_bytes: u64, took_ms: impl Fn(Fill, Fill) -> u64) -> Fill {
+            self.step_of(&[write_bytes], |_, below, beside| took_ms(below, beside))
+        }
+
+        /// Chooses and fills a step, and writes the one before it, with writes of these lengths in turns; returns the
+        /// choice.
+        fn step_of(&mut self, writes: &[u64], took_ms: impl Fn(u64, Fill, Fill) -> u64) -> Fill {
             let fill = self.filling.choose();
             let end = self.prepared;
             self.prepared += STEP_BYTES;
             self.filling.note_filled(Position::new(self.prepared), fill);
+            let mut writes = writes.iter().cycle();
             while self.tail < end {
+                let write_bytes = *writes.next().expect("in turns");
                 let position = Position::new(self.tail);
                 let below = self.filling.fill_at(position).expect("it is filled");
                 self.filling.begin_write(true, self.boot_ms);
-                self.boot_ms += took_ms(below, fill);
+                self.boot_ms += took_ms(write_bytes, below, fill);
                 self.filling.note_write(position, write_bytes, self.boot_ms);
                 self.boot_ms += 10;
                 self.tail += write_bytes;
@@ -295,6 +328,29 @@ mod tests {
         assert!(count_blocks(&log.steps(100, LONG, zeroes_are_in_the_way)) > 80);
         let steps = log.steps(100, LONG / 2, zeroes_are_in_the_way);
         assert_eq!(count_blocks(&steps[1..]), 0, "the first goes by what came before");
+    }
+
+    /// Of eight writes one is long, and half a megabyte: so the mean is long, and the seven pay for it.
+    #[test]
+    fn short_commits_among_long_ones_count_as_well() {
+        for (short_into_blocks_ms, are_blocks_better) in [(2, false), (1, true)] {
+            let mut log = Simulated::new();
+            let steps: Vec<Fill> = (0..500)
+                .map(|_| {
+                    log.step_of(&[512 << 10, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT, SHORT], {
+                        |bytes, below, _| match (below, bytes) {
+                            (Fill::Blocks, SHORT) => short_into_blocks_ms,
+                            (Fill::Zeroes, SHORT) => 1,
+                            (Fill::Blocks, _) => 3,
+                            (Fill::Zeroes, _) => 5,
+                        }
+                    })
+                })
+                .collect();
+            let blocks = count_blocks(&steps);
+            assert!(blocks > 0 && blocks < 500, "each is tried");
+            assert_eq!(blocks > 250, are_blocks_better, "{blocks} of 500 steps are blocks");
+        }
     }
 
     #[test]
@@ -360,18 +416,19 @@ mod tests {
     fn what_was_filled_at_rest_is_not_measured() {
         let mut filling = Filling::new(LONG, Position::new(STEP_BYTES), Fill::Zeroes);
         filling.note_write(Position::default(), LONG, 1);
-        assert_eq!(filling.zeroes.bytes, 0, "nothing was asked for yet");
         assert_eq!(filling.choose(), Fill::Zeroes);
+        assert_eq!(filling.known.zeroes.bytes, 0, "nothing was asked for yet");
         filling.note_write(Position::default(), LONG, 1);
-        assert_eq!(filling.zeroes.bytes, LONG);
+        assert_eq!(filling.choose(), Fill::Zeroes);
+        assert_eq!(filling.known.zeroes.bytes, LONG);
         filling.rest();
         filling.note_filled(Position::new(3 * STEP_BYTES), Fill::Zeroes);
         filling.note_write(Position::new(STEP_BYTES), LONG, 1);
-        assert_eq!(filling.zeroes.bytes, LONG);
-        filling.note_write(Position::new(STEP_BYTES), LONG / 2, 1);
         assert_eq!(filling.choose(), Fill::Zeroes);
+        assert_eq!(filling.known.zeroes.bytes, LONG);
         filling.note_write(Position::new(2 * STEP_BYTES), LONG, 1);
-        assert_eq!(filling.zeroes.bytes, 2 * LONG, "there is a step beside it again");
+        assert_eq!(filling.choose(), Fill::Zeroes);
+        assert_eq!(filling.known.zeroes.bytes, 2 * LONG, "there is a step beside it again");
     }
 
     #[test]
@@ -382,7 +439,7 @@ mod tests {
         let mut write_done = |filling: &mut Filling, boot_ms: u64| {
             filling.note_write(position, LONG, boot_ms);
             position = position.plus(LONG);
-            filling.zeroes.nanos / 1_000_000
+            filling.since.zeroes.nanos / 1_000_000
         };
         filling.begin_write(true, 100);
         filling.begin_write(false, 101);
@@ -422,17 +479,18 @@ mod tests {
     #[test]
     fn a_cost_remembers_the_newest_most() {
         let (mut old, mut new) = (Cost::default(), Cost::default());
+        let took = |bytes: u64, nanos: u64| Cost { bytes, nanos };
         for _ in 0..10_000 {
-            old.add(1 << 20, 10);
-            new.add(1 << 20, 10);
+            old.add(took(1 << 20, 10_000_000));
+            new.add(took(1 << 20, 10_000_000));
         }
         assert_eq!((old.bytes, old.is_less_than(&new)), (COST_BYTES_MAX, false));
         let nanos = old.nanos;
         assert!((639_000_000..=640_000_000).contains(&nanos), "rounded down a little: {nanos}");
-        (0..16).for_each(|_| new.add(1 << 20, 9));
+        (0..16).for_each(|_| new.add(took(1 << 20, 9_000_000)));
         assert!(new.is_less_than(&old));
         assert!(new.nanos > nanos * 97 / 100 && new.nanos < nanos * 98 / 100, "about a quarter");
-        new.add(u64::from(u32::MAX), u64::MAX);
+        new.add(took(u64::from(u32::MAX), u64::MAX));
         assert!(old.is_less_than(&new) && !new.is_less_than(&old));
     }
 }
