@@ -22,7 +22,7 @@
 //! commits since the last choice were short on average        ->  zeroes
 //! else one of the two is not known yet                       ->  that one, zeroes first
 //! else                                                       ->  what takes less time for a byte
-//!      but the last PROBE_STEPS of every 8, 16, 32, 32 ..    ->  the other one: disks change
+//!      but the last PROBE_STEPS of every 8, 16, 32, 32 ..    ->  the other one: disks change (of those that were filled)
 //! ```
 //!
 //! At first it is tried more often: what is known of it rests on few commits, and one that the disk kept waiting for
@@ -56,7 +56,7 @@ pub(super) struct Filling {
     /// Up to where the active file is filled with what, each from the end of the one before. Two that follow each
     /// other differ.
     ranges: Vec<(Position, Fill)>,
-    /// What was last asked for; `None` from when the log rests until it asks again.
+    /// What was last asked for; `None` from when the log rests, or the disk is full, until it asks again.
     beside: Option<Fill>,
     /// Up to when the time is counted that the log was busy.
     counted_boot_ms: u64,
@@ -70,9 +70,11 @@ pub(super) struct Filling {
     /// What was measured since, which counts if the mean of that is long as well.
     since: Costs,
     known: Costs,
-    /// How often both were known since the other one was tried, and how often they are to be until it has been again.
+    /// How many steps were filled by choice since the other one was tried, and how many are to be until it has been again.
     choices: u64,
     period: u64,
+    /// What is asked for now is one of those once it is filled.
+    is_by_choice: bool,
 }
 
 /// What writes over either cost.
@@ -105,6 +107,7 @@ impl Filling {
             known: Costs::default(),
             choices: 0,
             period: PROBE_PERIOD_MIN,
+            is_by_choice: false,
         }
     }
 
@@ -129,6 +132,7 @@ impl Filling {
     }
 
     fn choice(&mut self) -> Fill {
+        self.is_by_choice = false;
         let known_bytes = KNOWN_WRITES.saturating_mul(self.blocks_from_bytes).min(COST_BYTES_MAX);
         let Costs { zeroes, blocks } = &mut self.known;
         if self.mean_bytes < self.blocks_from_bytes || zeroes.bytes < known_bytes {
@@ -144,22 +148,43 @@ impl Filling {
             let other = if are_blocks_better { zeroes } else { blocks };
             other.forget(known_bytes);
         }
+        self.is_by_choice = true;
+        if are_blocks_better == is_probe { Fill::Zeroes } else { Fill::Blocks }
+    }
+
+    /// What was chosen is there. One that a full disk refuses is asked for again, and is still the same choice: else it
+    /// would try the other one without a step of it.
+    fn count_choice(&mut self) {
+        if !std::mem::take(&mut self.is_by_choice) {
+            return;
+        }
         self.choices += 1;
         if self.choices == self.period {
             self.choices = 0;
             self.period = PROBE_PERIOD_MAX.min(2 * self.period);
         }
-        if are_blocks_better == is_probe { Fill::Zeroes } else { Fill::Blocks }
     }
 
     /// The next step is filled while nobody writes.
     pub(super) fn rest(&mut self) {
+        self.leave_beside();
+    }
+
+    /// The disk has no space for what was asked for.
+    pub(super) fn refuse(&mut self) {
+        self.leave_beside();
+    }
+
+    /// Nothing is filled beside what is written from now on.
+    fn leave_beside(&mut self) {
         self.beside = None;
+        self.is_by_choice = false;
     }
 
     /// The active file is filled up to `end`: with what was asked for, or with zeroes after all where the file system
     /// can nothing else. Blocks are never measured then, and so are always asked for; zeroes ask too.
     pub(super) fn note_filled(&mut self, end: Position, fill: Fill) {
+        self.count_choice();
         match self.ranges.last_mut() {
             Some((last_end, last)) if *last == fill => *last_end = end,
             _ => self.ranges.push((end, fill)),
@@ -168,6 +193,7 @@ impl Filling {
 
     /// Another file is the active one, filled up to `end`.
     pub(super) fn begin_file(&mut self, end: Position, fill: Fill) {
+        self.count_choice();
         self.ranges.clear();
         self.end_wait();
         self.ranges.push((end, fill));
@@ -396,6 +422,26 @@ mod tests {
         let steps = log.steps(96, LONG, zeroes_are_in_the_way);
         assert!(count_blocks(&steps[..8]) <= 2, "else this shows nothing");
         assert!(count_blocks(&steps) > 40, "{steps:?}");
+    }
+
+    #[test]
+    fn a_full_disk_takes_no_try_away() {
+        let mut log = Simulated::new();
+        let steps = log.steps(9, LONG, zeroes_are_in_the_way);
+        assert_eq!(count_blocks(&steps), 8);
+        for refused in 0..100 {
+            assert_eq!(
+                log.filling.choose(),
+                Fill::Zeroes,
+                "the first try, refused {refused} times"
+            );
+            log.filling.refuse();
+        }
+        assert_eq!(log.filling.known.zeroes.bytes, 64 * LONG, "so much is left of it");
+        let steps = log.steps(4, LONG, zeroes_are_in_the_way);
+        let (zeroes, blocks) = (Fill::Zeroes, Fill::Blocks);
+        assert_eq!(steps, [zeroes, zeroes, blocks, blocks]);
+        assert_eq!(log.filling.known.zeroes.bytes, 2 * STEP_BYTES, "it was measured");
     }
 
     #[test]

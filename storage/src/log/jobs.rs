@@ -287,6 +287,7 @@ impl<D: Disk> Log<D> {
             }
             Err(error) if is_full(&error) => {
                 self.jobs.extend = JobState::after(now, DISK_FULL_RETRY_MS, true);
+                self.filling.refuse();
                 self.jobs.step_bytes = self.config.preallocate_bytes_min;
                 if self.jobs.needed > self.tail.file.prepared {
                     self.space_is_short();
