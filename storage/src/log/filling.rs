@@ -32,6 +32,10 @@
 //! is of the kind that it lies in itself: else a step of zeroes would look cheap among blocks, and make these look
 //! expensive. That takes two steps of a kind in a row. What was filled at rest counts for neither, since nothing was
 //! written beside it.
+//!
+//! The file of the next segment is filled beside steps of this one, once a segment, and is none of them: it begins with
+//! what is known to be better, and while it is made commits count only where it is of their kind too. But where it is
+//! the whole of a segment, there are no other steps.
 
 use crate::{active_file::Fill, offset::Position};
 
@@ -58,6 +62,8 @@ pub(super) struct Filling {
     ranges: Vec<(Position, Fill)>,
     /// What was last asked for; `None` from when the log rests, or the disk is full, until it asks again.
     beside: Option<Fill>,
+    /// What the file of the next segment is being filled with, beside that.
+    preparing: Option<Fill>,
     /// Up to when the time is counted that the log was busy.
     counted_boot_ms: u64,
     /// Whether a frame waits for the file to be filled, or has until now.
@@ -98,6 +104,7 @@ impl Filling {
             blocks_from_bytes,
             ranges: vec![(end, fill)],
             beside: None,
+            preparing: None,
             counted_boot_ms: 0,
             is_waiting: false,
             write_count: 0,
@@ -119,6 +126,30 @@ impl Filling {
         fill
     }
 
+    /// What the file of the next segment is to begin with, until [`Filling::end_preparation`].
+    pub(super) fn prepare(&mut self) -> Fill {
+        let mean_bytes = self.write_bytes.checked_div(self.write_count).unwrap_or(self.mean_bytes);
+        let Costs { zeroes, blocks } = &self.known;
+        let is_known = zeroes.bytes.min(blocks.bytes) >= self.known_bytes();
+        let is_long = mean_bytes >= self.blocks_from_bytes;
+        let fill = match is_known && is_long && blocks.is_less_than(zeroes) {
+            true => Fill::Blocks,
+            false => Fill::Zeroes,
+        };
+        self.preparing = Some(fill);
+        fill
+    }
+
+    /// It is there, or is not to be had now.
+    pub(super) fn end_preparation(&mut self) {
+        self.preparing = None;
+    }
+
+    /// So much of a kind has to be measured.
+    fn known_bytes(&self) -> u64 {
+        KNOWN_WRITES.saturating_mul(self.blocks_from_bytes).min(COST_BYTES_MAX)
+    }
+
     /// What was written since the last choice is looked at whole.
     fn settle(&mut self) {
         let Some(mean_bytes) = self.write_bytes.checked_div(self.write_count) else { return };
@@ -133,7 +164,7 @@ impl Filling {
 
     fn choice(&mut self) -> Fill {
         self.is_by_choice = false;
-        let known_bytes = KNOWN_WRITES.saturating_mul(self.blocks_from_bytes).min(COST_BYTES_MAX);
+        let known_bytes = self.known_bytes();
         let Costs { zeroes, blocks } = &mut self.known;
         if self.mean_bytes < self.blocks_from_bytes || zeroes.bytes < known_bytes {
             return Fill::Zeroes;
@@ -228,7 +259,7 @@ impl Filling {
         self.write_count += 1;
         self.write_bytes += bytes;
         let fill = self.fill_at(position);
-        if fill != self.beside {
+        if fill != self.beside || (self.preparing.is_some() && fill != self.preparing) {
             return;
         }
         let cost = match fill {
@@ -289,12 +320,14 @@ mod tests {
         tail: u64,
         prepared: u64,
         boot_ms: u64,
+        /// A file for the next segment is made beside each step, in no time.
+        prepares: bool,
     }
 
     impl Simulated {
         fn new() -> Self {
             let filling = Filling::new(LONG, Position::new(STEP_BYTES), Fill::Zeroes);
-            Simulated { filling, tail: 0, prepared: STEP_BYTES, boot_ms: 0 }
+            Simulated { filling, tail: 0, prepared: STEP_BYTES, boot_ms: 0, prepares: false }
         }
 
         fn step(&mut self, write_bytes: u64, took_ms: impl Fn(Fill, Fill) -> u64) -> Fill {
@@ -308,6 +341,10 @@ mod tests {
             let end = self.prepared;
             self.prepared += STEP_BYTES;
             self.filling.note_filled(Position::new(self.prepared), fill);
+            if self.prepares {
+                self.filling.prepare();
+                self.filling.end_preparation();
+            }
             let mut writes = writes.iter().cycle();
             while self.tail < end {
                 let write_bytes = *writes.next().expect("in turns");
@@ -475,6 +512,34 @@ mod tests {
         filling.note_write(Position::new(2 * STEP_BYTES), LONG, 1);
         assert_eq!(filling.choose(), Fill::Zeroes);
         assert_eq!(filling.known.zeroes.bytes, 2 * LONG, "there is a step beside it again");
+    }
+
+    #[test]
+    fn the_next_segments_file_changes_no_step_and_is_beside_commits_as_well() {
+        let (mut log, mut alone) = (Simulated::new(), Simulated::new());
+        log.prepares = true;
+        let steps = log.steps(200, LONG, zeroes_are_in_the_way);
+        assert_eq!(steps, alone.steps(200, LONG, zeroes_are_in_the_way));
+        let measured =
+            |Costs { zeroes, blocks }| [zeroes.bytes, zeroes.nanos, blocks.bytes, blocks.nanos];
+        assert_eq!(measured(log.filling.known), measured(alone.filling.known));
+        assert_eq!(log.filling.prepare(), Fill::Blocks, "it is known to be better");
+        log.filling.end_preparation();
+        log.filling.note_write(Position::new(log.tail), LONG / 2, log.boot_ms);
+        log.filling.choose();
+        assert_eq!(log.filling.prepare(), Fill::Zeroes, "commits are short now");
+        log.filling.end_preparation();
+
+        let mut filling = Filling::new(LONG, Position::new(STEP_BYTES), Fill::Zeroes);
+        assert_eq!((filling.choose(), filling.prepare()), (Fill::Zeroes, Fill::Zeroes));
+        filling.note_write(Position::default(), LONG, 1);
+        assert_eq!(filling.since.zeroes.bytes, LONG, "both beside it are zeroes");
+        filling.preparing = Some(Fill::Blocks);
+        filling.note_write(Position::default(), LONG, 1);
+        assert_eq!(filling.since.zeroes.bytes, LONG, "not beside blocks");
+        filling.end_preparation();
+        filling.note_write(Position::default(), LONG, 1);
+        assert_eq!(filling.since.zeroes.bytes, 2 * LONG);
     }
 
     #[test]

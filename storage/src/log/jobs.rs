@@ -238,7 +238,10 @@ impl<D: Disk> Log<D> {
         jobs.prepare = JobState::Running;
         let to = FIRST_FRAME_POSITION.plus(jobs.step_bytes.min(segment_bytes));
         let path = self.dir.join(NEXT_FILE_NAME);
-        let fill = self.next_fill();
+        let fill = match self.tail.file.mode {
+            WriteMode::Direct if to.get() < segment_bytes => self.filling.prepare(),
+            WriteMode::Direct | WriteMode::Buffered => self.next_fill(),
+        };
         Some(Job::Prepare(PrepareJob { path, mode: self.tail.file.mode, to, fill }))
     }
 
@@ -299,6 +302,7 @@ impl<D: Disk> Log<D> {
     }
 
     fn prepared(&mut self, result: io::Result<NewFile<D>>, now: Now) {
+        self.filling.end_preparation();
         let result = result.and_then(|file| {
             if file.mode == self.tail.file.mode {
                 return Ok(file);
