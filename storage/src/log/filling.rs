@@ -52,6 +52,11 @@ const PROBE_STEPS: u64 = 2;
 /// Of each kind so much is remembered, the newest weighing most: a step of the usual 16 MiB is a quarter of it.
 const COST_BYTES_MAX: u64 = 64 << 20;
 
+/// One write adds no more than that, however long it took, or what it waited for: a machine that slept counts that as
+/// well by the boot clock, and what is known of a kind would rest on it alone. It is as long as 16 MiB of zeroes, the
+/// longest that is waited for, take on a disk that writes 16 MiB a second.
+const WRITE_MS_MAX: u64 = 1_000;
+
 /// How the active file is filled, and what that has meant for commits.
 #[derive(Debug)]
 pub(super) struct Filling {
@@ -254,7 +259,7 @@ impl Filling {
     /// A write of `bytes` to the active file has completed. (A difference of two times in whole milliseconds is right
     /// on average, and there are dozens of writes in a step.)
     pub(super) fn note_write(&mut self, position: Position, bytes: u64, now_boot_ms: u64) {
-        let took_ms = now_boot_ms.saturating_sub(self.counted_boot_ms);
+        let took_ms = now_boot_ms.saturating_sub(self.counted_boot_ms).min(WRITE_MS_MAX);
         self.counted_boot_ms = now_boot_ms;
         self.write_count += 1;
         self.write_bytes += bytes;
@@ -268,7 +273,7 @@ impl Filling {
             None => return,
         };
         cost.bytes += bytes;
-        cost.nanos = cost.nanos.saturating_add(took_ms.saturating_mul(1_000_000));
+        cost.nanos = cost.nanos.saturating_add(took_ms * 1_000_000);
     }
 
     /// What a position of the active file was filled with, if it was.
@@ -570,6 +575,24 @@ mod tests {
         filling.end_wait();
         filling.begin_write(true, 150);
         assert_eq!(write_done(&mut filling, 151), 19, "what had waited was given up");
+    }
+
+    #[test]
+    fn a_machine_that_sleeps_says_nothing_of_its_disk() {
+        let slept_ms = |log: &mut Simulated| {
+            let position = Position::new(log.tail);
+            log.filling.begin_write(true, log.boot_ms);
+            log.boot_ms += 8 * 3_600_000;
+            log.filling.note_write(position, LONG, log.boot_ms);
+        };
+        let mut log = Simulated::new();
+        log.steps(20, LONG, zeroes_are_in_the_way);
+        let before = log.filling.since.blocks.nanos;
+        slept_ms(&mut log);
+        assert_eq!(log.filling.since.blocks.nanos, before + WRITE_MS_MAX * 1_000_000);
+        // One try, a quarter of what is remembered, and it is as if nothing had been.
+        log.steps(48, LONG, zeroes_are_in_the_way);
+        assert!(count_blocks(&log.steps(32, LONG, zeroes_are_in_the_way)) >= 28);
     }
 
     #[test]
