@@ -42,7 +42,7 @@ pub struct LogConfig {
     /// So far ahead it is zeroed while the log rests, if it holds as much: about a second of commits at full speed
     /// has none of that beside it then. 0 leaves all of it to when it is needed.
     pub preallocate_rest_bytes_max: u64,
-    /// Published frames kept in memory for subscribers that are a little behind.
+    /// Published frames kept in memory for subscribers that are a little behind, with all that their writes take there.
     pub recent_frames_bytes_max: usize,
     /// So many ids of events are remembered, 50 bytes each: a retry that comes after so many others
     /// is a new event.

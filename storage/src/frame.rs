@@ -38,12 +38,14 @@ pub(crate) mod compressed;
 mod encode;
 pub mod gap;
 pub mod header;
+mod held;
 pub mod kept;
 mod rewritten;
 
 pub use compressed::encode_compressed;
 pub use encode::{FrameRow, encode, encoded_bytes_max, frame_bytes_max};
 pub use header::{FrameError, FrameFlags, FrameHeader, FrameMeta, Seed};
+pub use held::HeldFrames;
 
 /// The header's length.
 pub const FRAME_HEADER_BYTES: usize = 64;

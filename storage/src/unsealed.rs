@@ -4,10 +4,10 @@
 //! the one that its seal will write. The newest frames are also kept in memory, over all unsealed
 //! segments together, up to a limit ([`RecentFrames`]).
 
-use std::{collections::VecDeque, ops::Range, path::PathBuf, sync::Arc};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use crate::{
-    frame::{Frame, Seed},
+    frame::{Frame, HeldFrames, Seed},
     index::{IndexBuilder, SegmentEnd},
     io::Disk,
     offset::{Offset, Position},
@@ -138,30 +138,101 @@ impl<D: Disk> Unsealed<D> {
 /// Invariant: they are contiguous, and the last is the last visible frame that holds events.
 #[derive(Debug)]
 pub struct RecentFrames {
-    frames: VecDeque<Arc<Frame>>,
-    bytes: usize,
+    held: HeldFrames,
     bytes_max: usize,
 }
 
 impl RecentFrames {
-    /// None yet, and never more than `bytes_max` bytes of them, but for one that alone is longer.
+    /// None yet, and never more than `bytes_max` bytes of memory, but for a write that alone takes more.
     pub fn new(bytes_max: usize) -> Self {
-        RecentFrames { frames: VecDeque::new(), bytes: 0, bytes_max }
+        RecentFrames { held: HeldFrames::default(), bytes_max }
     }
 
     /// Adds the next frame, and forgets the oldest that have no room any more.
     pub fn push(&mut self, frame: Arc<Frame>) {
-        self.bytes += frame.frame_bytes();
-        self.frames.push_back(frame);
-        while self.bytes > self.bytes_max && self.frames.len() > 1 {
-            let Some(oldest) = self.frames.pop_front() else { break };
-            self.bytes -= oldest.frame_bytes();
+        self.held.push(frame);
+        while self.held.bytes() > self.bytes_max && !self.held.is_one_write() {
+            self.held.let_oldest_go();
         }
     }
 
     /// The frame that begins at `base`, if it is still here.
     pub fn get(&self, base: Offset) -> Option<&Arc<Frame>> {
-        let index = self.frames.partition_point(|frame| frame.base_offset() < base);
-        self.frames.get(index).filter(|frame| frame.base_offset() == base)
+        let frames = self.held.frames();
+        let index = frames.partition_point(|frame| frame.base_offset() < base);
+        frames.get(index).filter(|frame| frame.base_offset() == base)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        buffer::DiskBuffer,
+        event::{NewEvent, StagedEvent},
+        frame::{FrameFlags, FrameMeta, FrameRow},
+        segment::Incarnation,
+        topic::Topic,
+    };
+
+    /// A write of so many frames of one event each, from `base` on, in memory for `bytes`.
+    fn write(base: u64, frames: u64, bytes: usize) -> (Vec<Arc<Frame>>, Weak<DiskBuffer>) {
+        let seed = Seed::of(&Incarnation::new([7; 16]));
+        let mut row = FrameRow::with_capacity(bytes);
+        for offset in (base..base + frames).map(Offset::new) {
+            let topic = Topic::parse("a").expect("a topic");
+            let event = NewEvent::json(topic, Bytes::from_static(b"1"));
+            let topic_number = TopicNumber::new(0);
+            let meta = FrameMeta {
+                base_offset: offset,
+                commit_time_ms: 0,
+                synced_offset: Offset::ZERO,
+                previous_checksum: 0,
+                flags: FrameFlags::NONE,
+            };
+            row.push(&meta, &[StagedEvent { offset, time_ms: 0, topic_number, event }], seed);
+        }
+        let (frames, buffer) = row.finish();
+        (frames.map(Arc::new).collect(), Arc::downgrade(&buffer))
+    }
+
+    /// What is in memory, and not only what of it is a frame that can still be asked for.
+    #[test]
+    fn recent_frames_hold_no_more_memory_than_their_limit() {
+        const BYTES_MAX: usize = 256 << 10;
+        let mut recent = RecentFrames::new(BYTES_MAX);
+        let mut buffers: Vec<Weak<DiskBuffer>> = Vec::new();
+        let mut next = 0;
+        for round in 0..300_u64 {
+            let (frames, room) = (1 + round % 7, if round % 3 == 0 { 64 << 10 } else { 0 });
+            let (written, buffer) = write(next, frames, room);
+            buffers.push(buffer);
+            for frame in written {
+                recent.push(frame);
+                let held: Vec<_> = buffers.iter().filter_map(Weak::upgrade).collect();
+                let held_bytes: usize = held.iter().map(|buffer| buffer.capacity()).sum();
+                // (The frames that are pushed next are held by this test.)
+                assert!(held_bytes <= BYTES_MAX, "{held_bytes} bytes in round {round}");
+                assert!(
+                    round < 50 || held_bytes > BYTES_MAX / 2,
+                    "{held_bytes}: it is made use of"
+                );
+                next += 1;
+                assert!(recent.get(Offset::new(next - 1)).is_some(), "the last is always here");
+            }
+        }
+        // One that is longer alone is all there is, and the next one takes its place.
+        let (written, buffer) = write(next, 3, 2 * BYTES_MAX);
+        written.into_iter().for_each(|frame| recent.push(frame));
+        let kept = (next..next + 3).filter(|base| recent.get(Offset::new(*base)).is_some());
+        assert_eq!((kept.count(), buffer.strong_count()), (3, 3));
+        let (written, _) = write(next + 3, 2, 0);
+        written.into_iter().for_each(|frame| recent.push(frame));
+        assert_eq!(buffer.strong_count(), 0);
+        assert!(recent.get(Offset::new(next + 3)).is_some());
     }
 }
