@@ -44,8 +44,6 @@ const ENDED_BYTES_MIN: u64 = 1 << 20;
 pub(super) struct Kept {
     /// They keep nothing before it.
     wanted: Offset,
-    /// The last that this process has written down, if any.
-    written: Option<Offset>,
     /// What the next start will know of, at least.
     durable: Offset,
     /// Writing it down has failed, and is tried again.
@@ -58,7 +56,7 @@ impl Kept {
     /// Of a log that was opened.
     pub(super) fn new(keep_from: Offset) -> Kept {
         let durable = keep_from;
-        Kept { wanted: keep_from, written: None, durable, has_failed: false, slot: None }
+        Kept { wanted: keep_from, durable, has_failed: false, slot: None }
     }
 }
 
@@ -104,8 +102,8 @@ impl<D: Disk> Log<D> {
         // What readers see without a sync, be it an event or a setting, a power cut takes back, and the log is another
         // then: nothing of it is written down.
         let (wanted, synced) = (self.kept.wanted, self.synced());
-        let is_written = self.kept.written.is_some_and(|written| written >= wanted.min(synced));
-        if is_written || !self.are_controls_synced() {
+        let is_known = self.kept.durable >= wanted.min(synced);
+        if is_known || !self.are_controls_synced() {
             self.keep_from = wanted;
         }
         self.state.rules.forget_below(self.start());
@@ -132,7 +130,6 @@ impl<D: Disk> Log<D> {
             Ok(()) => {
                 self.jobs.keep = JobState::Idle;
                 self.kept.durable = self.kept.durable.max(job.record.kept_from);
-                self.kept.written = Some(job.record.kept_from);
                 self.kept.slot = Some(job.next_slot());
             }
             Err(error) => {
