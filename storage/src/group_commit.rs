@@ -62,22 +62,22 @@ pub enum Durability {
 }
 
 #[derive(Debug)]
-struct Slot<F> {
+struct Slot<W> {
     id: OpId,
     end: Offset,
     written: bool,
-    frame: F,
+    write: W,
 }
 
-/// The frames of one log between staging and visible, a write of one or several at a time. `F` is whatever travels
+/// The frames of one log between staging and visible, a write of one or several at a time. `W` is whatever travels
 /// with each write.
 #[derive(Debug)]
-pub struct GroupCommit<F> {
+pub struct GroupCommit<W> {
     durability: Durability,
     /// Started, in order; the first is not written yet, those behind it may be.
-    slots: VecDeque<Slot<F>>,
+    slots: VecDeque<Slot<W>>,
     /// Written without a hole before them, but not yet taken as visible; with the end of each.
-    ready: VecDeque<(Offset, F)>,
+    ready: VecDeque<(Offset, W)>,
     /// How many writes were started, done (without a hole), synced and taken, ever.
     started: u64,
     written: u64,
@@ -94,7 +94,7 @@ pub struct GroupCommit<F> {
     dirty_since_boot_ms: Option<u64>,
 }
 
-impl<F> GroupCommit<F> {
+impl<W> GroupCommit<W> {
     /// Nothing is under way, and all below `end` is synced.
     pub fn new(durability: Durability, end: Offset) -> Self {
         GroupCommit {
@@ -136,11 +136,11 @@ impl<F> GroupCommit<F> {
     }
 
     /// A write whose last frame ends at `end` has been handed out as operation `id`.
-    pub fn start(&mut self, id: OpId, end: Offset, frame: F) {
-        assert!(end >= self.submitted_end, "frames are started in offset order");
+    pub fn start(&mut self, id: OpId, end: Offset, write: W) {
+        assert!(end >= self.submitted_end, "writes are started in offset order");
         self.submitted_end = end;
         self.started += 1;
-        self.slots.push_back(Slot { id, end, written: false, frame });
+        self.slots.push_back(Slot { id, end, written: false, write });
     }
 
     /// How many writes have not completed.
@@ -149,9 +149,9 @@ impl<F> GroupCommit<F> {
     }
 
     /// What the write `id` writes.
-    pub fn frame(&self, id: OpId) -> &F {
+    pub fn write(&self, id: OpId) -> &W {
         let slot = self.slots.iter().find(|slot| slot.id == id);
-        &slot.expect("a write that is under way").frame
+        &slot.expect("a write that is under way").write
     }
 
     /// The write `id` has completed, whole.
@@ -164,7 +164,7 @@ impl<F> GroupCommit<F> {
             let Some(slot) = self.slots.pop_front() else { break };
             self.written += 1;
             self.written_end = slot.end;
-            self.ready.push_back((slot.end, slot.frame));
+            self.ready.push_back((slot.end, slot.write));
             let is_synced = self.durability == Durability::EachWrite
                 || mutation::is_planted(Mutation::AcknowledgeBeforeSync);
             if is_synced {
@@ -224,13 +224,13 @@ impl<F> GroupCommit<F> {
     }
 
     /// What was started and not taken as visible yet, in order.
-    pub fn pending(&self) -> impl DoubleEndedIterator<Item = &F> {
-        let ready = self.ready.iter().map(|(_, frame)| frame);
-        ready.chain(self.slots.iter().map(|slot| &slot.frame))
+    pub fn pending(&self) -> impl DoubleEndedIterator<Item = &W> {
+        let ready = self.ready.iter().map(|(_, write)| write);
+        ready.chain(self.slots.iter().map(|slot| &slot.write))
     }
 
     /// Takes the next write that has become visible.
-    pub fn take_visible(&mut self) -> Option<F> {
+    pub fn take_visible(&mut self) -> Option<W> {
         let visible = match self.durability {
             Durability::EachWrite | Durability::FollowingSync => self.synced,
             Durability::Deferred { .. } => self.written,
@@ -238,10 +238,10 @@ impl<F> GroupCommit<F> {
         if self.taken == visible {
             return None;
         }
-        let (end, frame) = self.ready.pop_front().expect("what is visible has been written");
+        let (end, write) = self.ready.pop_front().expect("what is visible has been written");
         self.taken += 1;
         self.visible_end = end;
-        Some(frame)
+        Some(write)
     }
 
     /// Every event below it is on the device.

@@ -92,7 +92,7 @@ impl<D: Disk> Log<D> {
         }
         match outcome {
             OpOutcome::Write { id, result } => {
-                let InFlight { frames, position } = self.commit.frame(id);
+                let InFlight { frames, position } = self.commit.write(id);
                 let bytes: usize = frames.iter().map(|(frame, _)| frame.frame_bytes()).sum();
                 match result {
                     Ok(written) if written == bytes => {
