@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use strandline_storage::{
+    active_file::Fill,
     config::{LogConfig, SyncMode},
     control::{Control, TopicsDeleted},
     error::{AppendError, OpenError},
@@ -57,6 +58,8 @@ struct Script {
     config: LogConfig,
     lives: usize,
     rounds: usize,
+    /// How long an operation takes while zeroes are what the file was last filled with.
+    zeroes_ms: u64,
     /// What a round begins with.
     append: fn(&mut Process, &mut SimRng, &mut Model, Now),
 }
@@ -67,7 +70,7 @@ impl Script {
         let append = |process: &mut Process, rng: &mut SimRng, model: &mut Model, now| {
             (0..3).for_each(|_| process.append(rng, model, now));
         };
-        Script { config: config(), lives: 2, rounds: 12, append }
+        Script { config: config(), lives: 2, rounds: 12, zeroes_ms: 0, append }
     }
 
     /// Ends early when the disk crashes.
@@ -84,6 +87,8 @@ impl Script {
                 process.start_ops(now);
                 // One is left under way now and then, so that a crash finds several.
                 while process.pending() > usize::from(round % 3 == 0) && !disk.is_crashed() {
+                    let is_beside_zeroes = process.fill() == Fill::Zeroes;
+                    now.boot_ms += if is_beside_zeroes { self.zeroes_ms } else { 0 };
                     process.complete(rng.index(process.pending()), model, now);
                     process.start_ops(now);
                 }

@@ -30,7 +30,7 @@ const APPENDS: usize = 14;
 /// Each batch has a frame of its own, and as many of them as wait go into two writes.
 fn config() -> LogConfig {
     LogConfig {
-        segment_bytes: 128 << 10,
+        segment_bytes: 512 << 10,
         frame_bytes_target: 1,
         writes_in_flight_max: 2,
         preallocate_bytes_min: 32 << 10,
@@ -56,12 +56,13 @@ fn append_long(process: &mut Process, rng: &mut SimRng, model: &mut Model) {
 #[test]
 fn a_crash_at_every_operation_leaves_no_write_of_several_frames_in_part_that_counts() {
     let append = |process: &mut Process, rng: &mut SimRng, model: &mut Model, now| {
-        (0..9).for_each(|_| append_long(process, rng, model));
+        (0..APPENDS).for_each(|_| append_long(process, rng, model));
         process.append(rng, model, now);
     };
-    // One life that is longer: at first there are zeroes.
+    // One life that is longer, since there are zeroes at first. They are in the way, and so there are blocks then.
     let config = LogConfig { compress_after_s: 0, ..config() };
-    let tally = Script { config, lives: 1, rounds: 8, append }.crash_at_every_operation();
+    let script = Script { config, lives: 1, rounds: 13, zeroes_ms: 5, append };
+    let tally = script.crash_at_every_operation();
     // Half of what was met when this was written.
     assert!(tally.rows_cut > 140 && tally.rows_cut_in_blocks > 40, "{tally:?}");
 }
@@ -136,7 +137,7 @@ fn with_rows_under_way(seed: u64, into_blocks: bool) -> (Process, SimRng, Model)
     let disk = disk(seed);
     disk.refuse_allocation(!into_blocks);
     let mut process = open(&disk, &mut model);
-    for _ in 0..20 {
+    for _ in 0..100 {
         for _ in 0..APPENDS {
             append_long(&mut process, &mut rng, &mut model);
         }

@@ -103,7 +103,6 @@ pub struct Process {
     pending: Vec<Pending>,
     /// Behind the last event that was published.
     published: usize,
-    /// What the file was last filled with.
     fill: Fill,
     /// Whether what readers are told is gone is written down first: not where they see what is not synced, nor
     /// once that has failed.
@@ -111,6 +110,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// What the file was last filled with.
+    pub fn fill(&self) -> Fill {
+        self.fill
+    }
+
     /// Opens the log and compares what it shows with what may have survived.
     pub fn open(
         disk: &SimDisk,
