@@ -6,6 +6,7 @@ use bytes::Bytes;
 use strandline_storage::{
     buffer::DiskBuffer,
     config::LogConfig,
+    error::OpenError,
     event::NewEvent,
     frame::{FrameHeader, Seed},
     io::{
@@ -18,7 +19,7 @@ use strandline_storage::{
 };
 
 use crate::{
-    Script, disk, from_environment,
+    Script, disk, files, from_environment,
     simulation::{BEGIN, DIR, Process, is_row, model::Model, to_usize},
 };
 
@@ -97,6 +98,11 @@ impl Torn {
 
     fn sectors(&self) -> usize {
         self.buffer.len() / SECTOR_BYTES
+    }
+
+    /// The offset behind its last frame.
+    fn end(&self) -> u64 {
+        self.frames.last().expect("it has frames").1
     }
 
     /// Where the frame ends that begins `index`-th.
@@ -185,11 +191,11 @@ fn of_a_torn_write_the_frames_before_the_first_torn_one_are_left() {
                     disk.land_late(1);
                 }
                 disk.land_late_sectors(0, |sector| taken[sector]);
-                let first_end = first.frames.last().expect("it has frames").1;
+                let first_end = first.end();
                 let mut expected = first.expected_end(&taken);
                 let is_whole = expected == first_end;
                 if is_whole && second_landed {
-                    expected = second.frames.last().expect("it has frames").1;
+                    expected = second.end();
                     both += 1;
                 }
                 between += u64::from(expected > first.begin && expected < first_end);
@@ -207,6 +213,79 @@ fn of_a_torn_write_the_frames_before_the_first_torn_one_are_left() {
         }
         assert!(between > 20 && both > 0, "{between} in the middle, {both} whole");
     }
+}
+
+/// A disk that loses what it has confirmed leaves the same hole as a crash leaves of a write that was under way. Only
+/// what was written later tells them apart: the third write, which began once the first of two was confirmed, says that
+/// this one was synced. Where it landed, nothing is cut, whatever became of the second.
+#[test]
+fn a_hole_in_a_write_that_a_later_one_says_was_synced_is_not_cut() {
+    for (seed, into_blocks) in [(1, false), (2, true)] {
+        let (mut process, mut rng, mut model) = with_rows_under_way(seed, into_blocks);
+        let first = Torn::of(&process, 0);
+        let (first_end, position) = (first.end(), first.disk.late_write(0).1);
+        process.complete_write(0, &mut model, BEGIN);
+        assert_eq!(process.log.synced().get(), first_end, "the disk has confirmed it");
+        (0..3).for_each(|_| append_long(&mut process, &mut rng, &mut model));
+        process.start_ops(BEGIN);
+        let third_end = Torn::of(&process, 1).end();
+        process.complete_write(1, &mut model, BEGIN);
+        assert_eq!(process.log.synced().get(), first_end, "the second is still under way");
+
+        let path = active_file(&process.disk);
+        let disk = process.disk.kill();
+        let (mut whole, mut refused) = (0, 0);
+        for taken in tearings(first.sectors(), &mut rng) {
+            for second_landed in [false, true] {
+                let (disk, mut model) = (disk.fork(seed), model.clone());
+                match second_landed {
+                    true => disk.land_late(0),
+                    false => disk.drop_late(0),
+                }
+                lose_sectors(&disk, &path, position, |sector| !taken[sector], taken.len());
+                let disk = disk.power_cut();
+                let before = files(&disk);
+                let cut = first.expected_end(&taken);
+                let context = format!("seed {seed}, {second_landed}, {taken:?}");
+                match Process::open(&disk, config(), BEGIN, &mut model) {
+                    Ok(process) => {
+                        assert_eq!(cut, first_end, "cut in silence; {context}");
+                        let end = if second_landed { third_end } else { first_end };
+                        assert_eq!(process.log.visible().get(), end, "{context}");
+                        process.check_reads(&mut rng, &model);
+                        whole += 1;
+                    }
+                    Err(OpenError::Corrupt(corruption)) => {
+                        assert!(cut < first_end, "{corruption:?}; {context}");
+                        let torn = first.frames.iter().position(|(_, end)| *end > cut);
+                        let start = first.frames[torn.expect("it is cut before the end")].0 as u64;
+                        let place = (&corruption.file, corruption.position);
+                        assert_eq!(place, (&path, position.plus(start)), "{context}");
+                        assert!(files(&disk) == before, "nothing is changed; {context}");
+                        refused += 1;
+                    }
+                    Err(error) => panic!("{error}; {context}"),
+                }
+            }
+        }
+        assert!(whole > 0 && refused > 100, "{whole} whole, {refused} refused");
+    }
+}
+
+/// The device does not have these sectors of what was written here, of so many, but zeroes as before.
+fn lose_sectors(
+    disk: &SimDisk,
+    path: &Path,
+    position: Position,
+    is_lost: impl Fn(usize) -> bool,
+    sectors: usize,
+) {
+    let file = disk.open(path, Access::Write).expect("it is listed");
+    for sector in (0..sectors).filter(|sector| is_lost(*sector)) {
+        let start = position.plus((sector * SECTOR_BYTES) as u64);
+        file.write_all_at(&[0; SECTOR_BYTES], start).expect("it has space there");
+    }
+    file.sync_data().expect("nothing is wrong");
 }
 
 /// How the frame is torn before one that landed whole.

@@ -308,6 +308,17 @@ impl Process {
         self.observe(model);
     }
 
+    /// Completes the `nth`-oldest of the writes under way.
+    pub fn complete_write(&mut self, nth: usize, model: &mut Model, now: Now) {
+        let id_of = |(index, pending): (usize, &Pending)| match pending {
+            Pending::Write { id, .. } => Some((*id, index)),
+            _ => None,
+        };
+        let mut writes: Vec<_> = self.pending.iter().enumerate().filter_map(id_of).collect();
+        writes.sort_unstable();
+        self.complete(writes[nth].1, model, now);
+    }
+
     /// Starts and completes operations until none is left.
     pub fn settle(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
         self.start_ops(now);
