@@ -58,8 +58,6 @@ struct State {
     faults: Vec<(Fault, u64)>,
     struck: Vec<Fault>,
     space_bytes_max: Option<usize>,
-    /// Up to where each file was written without being synced: zeroes, and what stands beside a log.
-    unsynced_end: BTreeMap<Inode, usize>,
     writes_into_blocks: u64,
 }
 
@@ -80,7 +78,6 @@ impl PowerDisk {
             faults: Vec::new(),
             struck: Vec::new(),
             space_bytes_max: None,
-            unsynced_end: BTreeMap::new(),
             writes_into_blocks: 0,
         };
         PowerDisk { state: Mutex::new(state) }
@@ -292,15 +289,10 @@ impl PowerDisk {
         if !is_synced && taken > SECTOR_BYTES && state.strikes(Fault::WriteIsShort) {
             taken = SECTOR_BYTES * (1 + state.rng.index(taken.div_ceil(SECTOR_BYTES) - 1));
         }
-        let is_inside = position + taken <= state.file(inode)?.size_bytes();
-        state.file(inode)?.write(position, &bytes[..taken], is_synced);
-        let unsynced_end = state.unsynced_end.entry(inode).or_default();
-        if is_synced {
-            let is_fresh = is_inside && position >= *unsynced_end;
-            state.writes_into_blocks += u64::from(is_fresh);
-        } else {
-            *unsynced_end = (*unsynced_end).max(position + taken);
-        }
+        let content = state.file(inode)?;
+        let is_into_blocks = is_synced && content.is_unwritten(position, taken);
+        content.write(position, &bytes[..taken], is_synced);
+        state.writes_into_blocks += u64::from(is_into_blocks);
         Ok(taken)
     }
 
