@@ -22,6 +22,7 @@
 mod acknowledging;
 mod hands;
 mod notices;
+mod outbox;
 mod reads;
 mod space;
 
@@ -48,6 +49,7 @@ use strandline_storage::{
     offset::Offset,
 };
 
+pub(crate) use self::outbox::Outbox;
 use self::{
     acknowledging::{AckTo, Waiter},
     hands::Hands,
@@ -57,7 +59,7 @@ use crate::{
     local::{Signal, either},
     log_calls::{Answer, Call, FoundSettings, LogAnswer, LogRequest},
     log_shared::LogShared,
-    mesh::{Sender, Server},
+    mesh::Server,
     runtime::{Driver, end_slice, give_way, hurry},
 };
 
@@ -65,7 +67,7 @@ use crate::{
 pub(crate) struct GuestSeat {
     pub(crate) shard: usize,
     pub(crate) calls: Server<Call, Answer>,
-    pub(crate) frames: Sender<Arc<Frame>>,
+    pub(crate) frames: Outbox,
 }
 
 /// Who is told on the owner's own shard, without a mailbox.
@@ -337,8 +339,7 @@ impl Owner {
     /// Gives a frame to every shard that has room for it; who has none reads it from the log.
     fn publish(&self, frame: Arc<Frame>) {
         for guest in &self.guests {
-            let bytes = frame.frame_bytes();
-            if guest.frames.try_send(frame.clone(), bytes).is_err() {
+            if !guest.frames.give(&frame) {
                 self.shared.store_missed(guest.shard, frame.end_offset());
                 // The shard may have emptied its mailbox, and looked for what it missed, between the
                 // two lines above: without this it would learn of the frame with the next one.

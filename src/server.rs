@@ -30,7 +30,7 @@ use crate::{
     memory,
     mesh::{CallLimits, Doorbell, MailboxLimits, call_pair, mailbox},
     metrics::{ServerMetrics, ShardCounts},
-    owner::GuestSeat,
+    owner::{GuestSeat, Outbox},
     runtime::{self, Driver},
     shard::ConnectionLimit,
     shutdown::Control,
@@ -44,7 +44,7 @@ const CALLS: CallLimits = CallLimits {
     unanswered_max: 16 * 1024,
 };
 
-/// Published frames on their way to one shard: beyond it they are read from the log.
+/// Published frames on their way to one shard, by the memory that they hold: beyond it they are read from the log.
 const FRAMES: MailboxLimits = MailboxLimits { messages_max: 1024, bytes_max: 16 << 20 };
 
 /// Of the files that the process may open, one in so many is no connection: rings, eventfds, and the
@@ -343,7 +343,7 @@ fn roles(log: Log<RealDisk>, disk: RealDisk, doorbells: &[Arc<Doorbell>]) -> Vec
         let (caller, calls) =
             call_pair::<Call, Answer>(CALLS, doorbell.clone(), doorbells[0].clone());
         let (frame_sender, frames) = mailbox(FRAMES, doorbell.clone());
-        links.push(GuestSeat { shard: index, calls, frames: frame_sender });
+        links.push(GuestSeat { shard: index, calls, frames: Outbox::new(frame_sender) });
         guests.push(Role::Guest { caller, frames });
     }
     let mut roles = vec![Role::Owner { log: Box::new(log), disk, guests: links }];
