@@ -309,6 +309,7 @@ impl Process {
     }
 
     /// Completes the `nth`-oldest of the writes under way.
+    #[allow(dead_code, reason = "the lives of `log_model` complete in any order")]
     pub fn complete_write(&mut self, nth: usize, model: &mut Model, now: Now) {
         let id_of = |(index, pending): (usize, &Pending)| match pending {
             Pending::Write { id, .. } => Some((*id, index)),
