@@ -21,5 +21,6 @@ pub fn admit(head: &Head, origins: &OriginRules, to: &mut AnswerTo) -> Result<Op
     // Where one origin is refused, another might not be.
     to.cors = origins.without_origin();
     to.cors = origins.check_origin(head, writes)?;
+    head.check_expectation()?;
     routed
 }

@@ -1,7 +1,7 @@
 //! What a head says about the message itself: how long its body is, whether the connection stays,
-//! whether the client waits before it sends the body.
+//! what the client waits for before it sends the body.
 
-use super::head::{BodyLength, ConnectionOptions, FieldName, Head, Version};
+use super::head::{BodyLength, ConnectionOptions, Expectation, FieldName, Head, Version};
 use crate::problem::{Problem, ProblemKind};
 
 /// Settles where the body ends, or refuses to guess.
@@ -55,18 +55,20 @@ pub(super) fn connection_options(head: &Head) -> ConnectionOptions {
     options
 }
 
-pub(super) fn expects_continue(head: &Head) -> Result<bool, Problem> {
+pub(super) fn expectation(head: &Head) -> Expectation {
     let mut expects = false;
     for token in head.tokens(FieldName::Expect) {
         if !token.eq_ignore_ascii_case(b"100-continue") {
-            let detail = "the only expectation that is known is `100-continue`";
-            return Err(Problem::new(ProblemKind::ExpectationFailed, detail));
+            return Expectation::Unknown;
         }
         expects = true;
     }
     // RFC 9110 (10.1.1): an HTTP/1.0 client cannot mean it, and without a body nobody waits.
     let has_body = !matches!(head.body_length, BodyLength::Unstated | BodyLength::Sized(0));
-    Ok(expects && has_body && head.version == Version::Http11)
+    match expects && has_body && head.version == Version::Http11 {
+        true => Expectation::Continue,
+        false => Expectation::Nothing,
+    }
 }
 
 #[cfg(test)]
@@ -187,9 +189,11 @@ mod tests {
         ] {
             let head = parse(start, fields).unwrap();
             assert_eq!(head.expects_continue(), expects, "{start} {fields:?}");
+            assert_eq!(head.check_expectation(), Ok(()), "{start} {fields:?}");
         }
         for fields in ["Expect: 200-ok\r\n", "Expect: 100-continue, more\r\n"] {
-            let problem = parse("POST / HTTP/1.1", fields).unwrap_err();
+            let head = parse("POST / HTTP/1.1", fields).unwrap();
+            let problem = head.check_expectation().unwrap_err();
             assert_eq!((problem.status(), problem.slug()), (417, "expectation-failed"));
             assert!(problem.closes());
         }

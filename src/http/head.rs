@@ -173,6 +173,17 @@ pub(super) struct ConnectionOptions {
     pub(super) upgrade: bool,
 }
 
+/// What the Expect field says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expectation {
+    /// Nothing that is waited for.
+    Nothing,
+    /// The client waits for `100 Continue` before it sends its body.
+    Continue,
+    /// Something that nobody here knows.
+    Unknown,
+}
+
 /// A request head that was accepted.
 ///
 /// Invariants: `bytes` is the head as it came; every span lies within it; target, path, query and
@@ -190,7 +201,7 @@ pub struct Head {
     pub(super) host: Option<Span>,
     pub(super) body_length: BodyLength,
     pub(super) connection: ConnectionOptions,
-    pub(super) expects_continue: bool,
+    pub(super) expectation: Expectation,
 }
 
 impl Default for Head {
@@ -206,7 +217,7 @@ impl Default for Head {
             host: None,
             body_length: BodyLength::Unstated,
             connection: ConnectionOptions::default(),
-            expects_continue: false,
+            expectation: Expectation::Nothing,
         }
     }
 }
@@ -288,7 +299,17 @@ impl Head {
 
     /// Whether the client waits for `100 Continue` before it sends its body.
     pub fn expects_continue(&self) -> bool {
-        self.expects_continue
+        self.expectation == Expectation::Continue
+    }
+
+    /// Fails with `expectation-failed` when the client expects what nobody here knows. The connection then
+    /// ends: nobody can tell whether it sends its body all the same.
+    pub fn check_expectation(&self) -> Result<(), Problem> {
+        if self.expectation != Expectation::Unknown {
+            return Ok(());
+        }
+        let detail = "the only expectation that is known is `100-continue`";
+        Err(Problem::new(ProblemKind::ExpectationFailed, detail).closing())
     }
 
     /// Whether the client will use the connection again after the answer.

@@ -164,7 +164,7 @@ fn read(head: &mut Head, bytes: &[u8]) -> Result<(), Problem> {
     target::read_host(head, host.map(&span))?;
     head.body_length = framing::body_length(head)?;
     head.connection = framing::connection_options(head);
-    head.expects_continue = framing::expects_continue(head)?;
+    head.expectation = framing::expectation(head);
     Ok(())
 }
 

@@ -341,7 +341,10 @@ def test_expect_continue(server, topic):
         assert status_of(stream.recv(1000)) == 201
     assert status_of(server.exchange(head.replace(topic, "$no").encode())) == 400
     assert status_of(server.exchange(head.replace("Content-Length: 5", "Content-Length: 9999999").encode())) == 413
-    assert status_of(server.exchange(head.replace("100-continue", "magic").encode())) == 417
+    raw = server.exchange(head.replace("100-continue", "magic").encode())
+    assert status_of(raw) == 417 and b"\r\nConnection: close\r\n" in raw
+    raw = server.exchange(b"HEAD /livez HTTP/1.1\r\nHost: localhost\r\nExpect: magic\r\n\r\n")
+    assert status_of(raw) == 417 and raw.endswith(b"\r\n\r\n"), raw
 
 
 def test_length_required(server, topic):

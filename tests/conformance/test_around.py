@@ -232,6 +232,10 @@ def test_allowed_origins():
         assert status == 201 and headers["access-control-allow-origin"] == "https://app.example"
         for name in ("Event-Offset", "Event-Duplicate", "Retry-After", "Log-Earliest", "Log-Durable"):
             assert name.lower() in headers["access-control-expose-headers"].lower()
+        # A refusal can be read too, also an early one.
+        for extra, status in (({"Content-Encoding": "gzip"}, 415), ({"Expect": "magic"}, 417)):
+            got, headers, body = server.request("POST", APPEND, b"x", {"Origin": "https://app.example", **extra})
+            assert got == status and headers["access-control-allow-origin"] == "https://app.example", (got, headers)
         # What one origin is refused another is not: caches must know.
         status, headers, _ = server.request("POST", APPEND, b"x", {"Origin": "https://app.example.evil"})
         assert status == 403 and headers["vary"] == "Origin" and "access-control-allow-origin" not in headers
