@@ -59,9 +59,8 @@ impl Cors {
             out.extend_from_slice(EXPOSED_FIELDS.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        if *self != Self::Any {
-            out.extend_from_slice(b"Vary: Origin\r\n");
-        }
+        // Also where any origin may: our own gets nothing but this.
+        out.extend_from_slice(b"Vary: Origin\r\n");
     }
 
     /// Appends the fields for the answer to a preflight of a path that takes the methods `allow`.
@@ -120,6 +119,17 @@ mod tests {
              Producer-Epoch, Producer-Seq, Producer-Expected-Seq, Producer-Received-Seq\r\n\
              Vary: Origin\r\n"
         );
+    }
+
+    /// API §10: "`Vary: Origin`". The answer to our own origin has no other field of these.
+    #[test]
+    fn answers_vary_where_any_origin_is_allowed() {
+        for cors in [Cors::Varies, Cors::Any, Cors::Listed("https://app.example".into())] {
+            let mut out = Vec::new();
+            cors.write(&mut out);
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.contains("Vary: Origin\r\n"), "{cors:?}: {text}");
+        }
     }
 
     /// API §10: "preflight 204 that echoes the asked headers we know (`Last-Event-ID`,
