@@ -30,7 +30,7 @@ pub enum ClientError {
     /// A connection that broke, or an answer that makes no sense: what was sent may have been done.
     Connection(String),
     /// The server said no, and why.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// A file or a pipe on our side.
     Local(String),
 }
@@ -41,6 +41,9 @@ pub struct Refusal {
     /// The status of the answer.
     #[serde(default)]
     pub status: u16,
+    /// Which problem it is: `/problems/<slug>`.
+    #[serde(default, rename = "type")]
+    pub kind: String,
     /// What the problem is in general.
     #[serde(default)]
     pub title: String,
@@ -51,6 +54,10 @@ pub struct Refusal {
     pub line: Option<u64>,
     /// How many events of the request stay appended.
     pub appended: Option<u64>,
+    /// How many of them the log had before.
+    pub duplicates: Option<u64>,
+    /// The event that is in the way.
+    pub offset: Option<u64>,
     /// Where the log begins, if what was asked for lies before it.
     pub earliest: Option<u64>,
 }
@@ -60,6 +67,11 @@ impl Refusal {
     /// may come from a proxy, which cannot know.
     pub fn leaves_doubt(&self) -> bool {
         self.line.is_none() && self.appended.is_none() && self.status >= 500
+    }
+
+    /// Whether it is the problem of this slug.
+    pub fn is(&self, slug: &str) -> bool {
+        self.kind.strip_prefix("/problems/") == Some(slug)
     }
 
     /// What comes before trying again.
@@ -154,7 +166,7 @@ impl Client {
         }
         let status = answer.status().as_u16();
         let text = answer.body_mut().read_to_string().unwrap_or_default();
-        let mut refusal: Refusal = serde_json::from_str(&text).unwrap_or_default();
+        let mut refusal: Box<Refusal> = serde_json::from_str(&text).unwrap_or_default();
         refusal.status = status;
         if refusal.title.is_empty() {
             refusal.title = "The server refused".to_owned();

@@ -323,12 +323,12 @@ impl From<String> for Failure {
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Failure {
-        match error {
-            ClientError::Refused(Refusal { status: 410, earliest: Some(earliest), .. }) => {
-                Failure::Expired { earliest }
-            }
-            error => Failure::Other(error.to_string()),
+        if let ClientError::Refused(refusal) = &error
+            && let Refusal { status: 410, earliest: Some(earliest), .. } = **refusal
+        {
+            return Failure::Expired { earliest };
         }
+        Failure::Other(error.to_string())
     }
 }
 

@@ -3,11 +3,16 @@
 //! Records are sent in batches of lines, each a request; a refusal names the record at which the server
 //! stopped. Ids of events go with them, so that an import that is repeated within the log's window of ids
 //! appends nothing twice.
+//!
+//! A record is an object, which shows JSON data without the white space around it, and CR and LF as spaces: what was
+//! appended as a body of other bytes is another event to the log. So where the log says that another event has an id, it
+//! is asked for that event, and where that gives the very record it counts as a duplicate.
 
-use std::{io::BufReader, path::PathBuf, process::ExitCode};
+use std::{io::BufReader, ops::Range, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::client::{Client, ClientError, Refusal, ServerAddress};
 use super::progress;
@@ -93,7 +98,7 @@ fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
         new_ids: arguments.new_ids.clone(),
     };
     let mut batch =
-        Batch { client, body: Vec::new(), numbers: Vec::new(), counts: Counts::default() };
+        Batch { client, body: Vec::new(), records: Vec::new(), counts: Counts::default() };
     let mut failure = None;
     let read = records::for_each(input, arguments.format, &mut |number, record| {
         if number <= arguments.skip || record.is_empty() {
@@ -103,9 +108,8 @@ fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
             Format::Ndjson => conversion.of_event(record, number)?,
             Format::Cloudevents => conversion.of_cloud_event(record, number)?,
         };
-        batch.body.extend_from_slice(&line);
-        batch.numbers.push(number);
-        if batch.body.len() >= BATCH_BYTES || batch.numbers.len() as u64 >= BATCH_LINES_MAX {
+        batch.push(number, &line);
+        if batch.body.len() >= BATCH_BYTES || batch.records.len() as u64 >= BATCH_LINES_MAX {
             batch.send().map_err(|error| {
                 failure = Some(error);
                 String::new()
@@ -137,8 +141,8 @@ fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
 struct Batch {
     client: Client,
     body: Vec<u8>,
-    /// The number of the record of each line.
-    numbers: Vec<u64>,
+    /// The number of the record of each line, and where in `body` the line ends.
+    records: Vec<(u64, usize)>,
     counts: Counts,
 }
 
@@ -150,19 +154,44 @@ struct Answer {
     duplicates: u64,
 }
 
+/// What of a page of the history counts here.
+#[derive(Deserialize)]
+struct Page {
+    events: Vec<Box<RawValue>>,
+}
+
 impl Batch {
+    fn push(&mut self, number: u64, line: &[u8]) {
+        self.body.extend_from_slice(line);
+        self.records.push((number, self.body.len()));
+    }
+
     fn send(&mut self) -> Result<(), ClientError> {
-        let (Some(first), Some(last)) = (self.numbers.first(), self.numbers.last()) else {
-            return Ok(());
-        };
-        let (first, last) = (*first, *last);
+        let (mut sent, mut lines_max) = (0, self.records.len());
+        while sent < self.records.len() {
+            let lines = sent..(sent + lines_max).min(self.records.len());
+            (sent, lines_max) = match self.send_lines(lines.clone())? {
+                None => (lines.end, lines_max * 2),
+                // The next one is likely to be known as well: what follows it would be sent in vain.
+                Some(known) => (known + 1, 1),
+            };
+        }
+        self.body.clear();
+        self.records.clear();
+        Ok(())
+    }
+
+    /// Sends these lines, up to one that the log has though it takes it for another: then returns which.
+    fn send_lines(&mut self, lines: Range<usize>) -> Result<Option<usize>, ClientError> {
+        let (first, last) = (self.records[lines.start].0, self.records[lines.end - 1].0);
         let doubt = |what: String| {
             ClientError::Connection(format!(
                 "{what}; records {first} to {last} may or may not be imported: with ids the same \
                  import can be repeated, else look at the end of the log before going on"
             ))
         };
-        match self.client.post("/api/v1/events", "application/x-ndjson", &self.body) {
+        let body = &self.body[self.line(lines.start).start..self.line(lines.end - 1).end];
+        match self.client.post("/api/v1/events", "application/x-ndjson", body) {
             Ok(mut answer) => {
                 let text =
                     answer.body_mut().read_to_string().map_err(|error| doubt(error.to_string()))?;
@@ -170,11 +199,24 @@ impl Batch {
                     serde_json::from_str(&text).map_err(|_| doubt("an odd answer".to_owned()))?;
                 self.counts.events += answer.count;
                 self.counts.duplicates += answer.duplicates;
-                self.body.clear();
-                self.numbers.clear();
-                Ok(())
+                Ok(None)
             }
-            Err(ClientError::Refused(refusal)) => Err(self.refused(&refusal, doubt)),
+            Err(ClientError::Refused(refusal)) => {
+                let line = refusal.line.and_then(|line| usize::try_from(line.checked_sub(1)?).ok());
+                let refused = line.map_or(lines.start, |line| lines.start + line);
+                let refused = if lines.contains(&refused) { refused } else { lines.start };
+                if line.is_some() && self.is_known(refused, &refusal) {
+                    self.counts.events += (refused - lines.start) as u64 + 1;
+                    self.counts.duplicates += refusal.duplicates.unwrap_or(0) + 1;
+                    return Ok(Some(refused));
+                }
+                if refusal.leaves_doubt() {
+                    return Err(doubt(refusal.to_string()));
+                }
+                let number = self.records[refused].0;
+                let advice = go_on(number, refusal.what_first());
+                Err(ClientError::Local(format!("record {number}: {refusal}; {advice}")))
+            }
             Err(ClientError::Unreachable(what)) => {
                 let advice = go_on(first, "once it is back,");
                 Err(ClientError::Unreachable(format!("{what}; {advice}")))
@@ -184,14 +226,25 @@ impl Batch {
         }
     }
 
-    fn refused(&self, refusal: &Refusal, doubt: impl FnOnce(String) -> ClientError) -> ClientError {
-        if refusal.leaves_doubt() {
-            return doubt(refusal.to_string());
-        }
-        let line = usize::try_from(refusal.line.unwrap_or(1).saturating_sub(1)).unwrap_or(0);
-        let number = self.numbers.get(line).copied().unwrap_or(self.numbers[0]);
-        let advice = go_on(number, refusal.what_first());
-        ClientError::Local(format!("record {number}: {refusal}; {advice}"))
+    /// Where in the body a line stands.
+    fn line(&self, index: usize) -> Range<usize> {
+        let start = index.checked_sub(1).map_or(0, |before| self.records[before].1);
+        start..self.records[index].1
+    }
+
+    /// Whether the event for which the log refuses a line is the one that the line is of. False also where that event
+    /// cannot be had: it may be gone.
+    fn is_known(&self, index: usize, refusal: &Refusal) -> bool {
+        let Some(offset) = refusal.offset.filter(|_| refusal.is("id-conflict")) else {
+            return false;
+        };
+        let path = format!("/api/v1/events/history?from={offset}&limit=1");
+        let text = self.client.get(&path, &[]).ok();
+        let text = text.and_then(|mut answer| answer.body_mut().read_to_string().ok());
+        let page = text.and_then(|text| serde_json::from_str::<Page>(&text).ok());
+        let line = &self.body[self.line(index)];
+        let is_of = |event: &RawValue| records::is_line_of(line, event.get());
+        page.is_some_and(|page| page.events.first().is_some_and(|event| is_of(event)))
     }
 }
 

@@ -28,7 +28,7 @@ use clap::ValueEnum;
 use serde_json::value::RawValue;
 
 pub use self::{
-    conversion::Conversion,
+    conversion::{Conversion, is_line_of},
     input::{ReadError, for_each},
 };
 use crate::json::write;

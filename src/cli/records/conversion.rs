@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::value::RawValue;
 use strandline_storage::event::EventId;
 
 use super::{Members, OWN_SOURCE, SOURCE_HEADER, members, source_suffix};
@@ -140,6 +141,29 @@ impl Conversion {
     }
 }
 
+/// Whether `line`, made of a record, is of the event that a log gives as `object`: beside offset and time, all that
+/// an object shows is the same.
+pub fn is_line_of(line: &[u8], object: &str) -> bool {
+    let Ok(stored) = Conversion::default().of_event(object, 0) else { return false };
+    let (Ok(line), Ok(stored)) = (std::str::from_utf8(line), std::str::from_utf8(&stored)) else {
+        return false;
+    };
+    let (Ok(line), Ok(stored)) = (members(line), members(stored)) else { return false };
+    let is_same = |name: &str, one: &RawValue, other: &RawValue| match name {
+        // Its bytes count, not what they mean.
+        "data" => one.get() == other.get(),
+        _ => value_of(one) == value_of(other),
+    };
+    line.len() == stored.len()
+        && line.iter().zip(&stored).all(|((name, one), (other_name, other))| {
+            name == other_name && is_same(name, one, other)
+        })
+}
+
+fn value_of(text: &RawValue) -> Option<serde_json::Value> {
+    serde_json::from_str(text.get()).ok()
+}
+
 /// What every CloudEvent has to have: a string that is not empty.
 fn required(members: &Members<'_>, name: &str) -> Result<Option<String>, String> {
     let Some(value) = members.get(name) else { return Ok(None) };
@@ -229,6 +253,25 @@ mod tests {
         );
         assert!(conversion.of_cloud_event("{\"specversion\":\"0.3\"}", 1).is_err());
         assert!(conversion.of_cloud_event("{}", 1).is_err());
+    }
+
+    #[test]
+    fn a_line_is_of_the_event_that_shows_the_same() {
+        let of = |object: &str| Conversion::default().of_event(object, 1).unwrap();
+        let event = r#"{"offset":1,"time":"t","topic":"a","type":"t","id":"i","headers":{"a":"1","b":"2"},"data":{"x": 1} }"#;
+        let same =
+            r#"{"id":"i","type":"\u0074","headers":{"b":"2","a":"1"},"topic":"a","data":{"x": 1}}"#;
+        assert!(is_line_of(&of(event), same));
+        for other in [
+            r#"{"id":"i","type":"t","headers":{"b":"2","a":"1"},"topic":"a","data":{"x":1}}"#,
+            r#"{"id":"i","type":"t","headers":{"b":"2"},"topic":"a","data":{"x": 1}}"#,
+            r#"{"id":"j","type":"t","headers":{"b":"2","a":"1"},"topic":"a","data":{"x": 1}}"#,
+            r#"{"id":"i","type":"t","headers":{"b":"2","a":"1"},"topic":"a","key":"k","data":{"x": 1}}"#,
+            r#"{"id":"i","type":"t","headers":{"b":"2","a":"1"},"topic":"a"}"#,
+            "[]",
+        ] {
+            assert!(!is_line_of(&of(event), other), "{other}");
+        }
     }
 
     #[test]
