@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -29,6 +29,10 @@ use crate::{
 /// A stop that takes longer than this is cut short: whoever stops us would do so with SIGKILL.
 const STOP_MS_MAX: u64 = 9_500;
 
+/// A signal that comes so soon behind the first is the same one: `timeout`, and others that start us, signal both us
+/// and our process group. Nobody asks twice by hand in so short a time.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
+
 /// Runs the server: appends are durable when they are answered, and pushed from then on.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -39,7 +43,8 @@ const STOP_MS_MAX: u64 = 9_500;
 When it is ready, one line on standard output says where:
   strandline listening http://127.0.0.1:7400 data=./strandline-data shards=2 write=direct
 
-SIGTERM and SIGINT stop it in order, within 10 seconds; a second one ends it at once.
+SIGTERM and SIGINT stop it in order, within 10 seconds; a second one, half a second later or more, ends it
+at once.
 STRANDLINE_LOG (or RUST_LOG) says what is logged to standard error: error, warn, info, debug.
 
 Exit codes: 0 fine, 1 failure (address or data directory in use, disk, ...), 2 usage.")]
@@ -217,6 +222,7 @@ fn stop_on_signals(mut signals: Signals, control: Arc<Control>) -> io::Result<()
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut coming = signals.forever();
         coming.next();
+        let first = Instant::now();
         tracing::info!("stopping; a second signal ends at once");
         control.stop();
         let watchdog = std::thread::Builder::new().name("watchdog".to_owned()).spawn(|| {
@@ -227,7 +233,9 @@ fn stop_on_signals(mut signals: Signals, control: Arc<Control>) -> io::Result<()
         if let Err(error) = watchdog {
             tracing::warn!(%error, "nobody watches how long the stop takes");
         }
-        coming.next();
+        while coming.next().is_some() && first.elapsed() < SAME_SIGNAL {}
+        let what = "error: a second signal ended the server; the next start recovers the log";
+        let _ = writeln!(io::stderr(), "{what}");
         low_level::exit(1);
     })?;
     Ok(())
