@@ -17,7 +17,10 @@ use signal_hook::{
     low_level,
 };
 use strandline_storage::config::{LogConfig, SyncMode};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{Directive, LevelFilter},
+};
 
 use crate::{
     config::{ListenAddress, ServerConfig},
@@ -80,6 +83,9 @@ pub struct ServeArguments {
     cors_origins: Vec<String>,
 }
 
+/// The exit code of wrong arguments, as `clap` has it.
+const EXIT_USAGE: u8 = 2;
+
 /// More shards than any machine has cores are a typing error.
 const SHARDS_MAX: usize = 1024;
 
@@ -140,7 +146,10 @@ impl ServeArguments {
 
 /// Runs the command.
 pub fn run(arguments: ServeArguments) -> ExitCode {
-    log_to_stderr();
+    if let Err(what) = log_to_stderr() {
+        eprintln!("error: {what}");
+        return ExitCode::from(EXIT_USAGE);
+    }
     match serve(arguments.into_config()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -241,13 +250,54 @@ fn stop_on_signals(mut signals: Signals, control: Arc<Control>) -> io::Result<()
     Ok(())
 }
 
-fn log_to_stderr() {
-    let said = std::env::var("STRANDLINE_LOG").or_else(|_| std::env::var("RUST_LOG"));
-    let filter = EnvFilter::new(said.unwrap_or_else(|_| "info".to_owned()));
+fn log_to_stderr() -> Result<(), String> {
+    let said = |name| std::env::var(name).ok().filter(|said| !said.is_empty());
+    let filter = match (said("STRANDLINE_LOG"), said("RUST_LOG")) {
+        (Some(ours), _) => our_filter(&ours)?,
+        // Meant for other programs as well: what it says of them leaves us as we are.
+        (None, Some(all)) => EnvFilter::new(format!("info,{all}")),
+        (None, None) => EnvFilter::new("info"),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .init();
+    Ok(())
+}
+
+/// What `STRANDLINE_LOG` says: levels, and `target=level`. A lone word that is no level is a target to the filter, and
+/// would silence everything else, warnings of a full disk among it.
+fn our_filter(said: &str) -> Result<EnvFilter, String> {
+    for part in said.split(',') {
+        let is_good = match part.contains('=') {
+            true => part.parse::<Directive>().is_ok(),
+            false => part.parse::<LevelFilter>().is_ok(),
+        };
+        if !is_good {
+            return Err(format!(
+                "STRANDLINE_LOG={said}: `{part}` is no level: give error, warn, info or debug"
+            ));
+        }
+    }
+    Ok(EnvFilter::new(format!("info,{said}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::our_filter;
+
+    #[test]
+    fn a_level_that_is_none_is_refused_and_silences_nothing() {
+        let filter = |said| our_filter(said).map(|filter| filter.to_string());
+        assert_eq!(filter("warn").unwrap(), "warn");
+        assert_eq!(filter("DEBUG").unwrap(), "debug");
+        assert_eq!(filter("off").unwrap(), "off");
+        assert_eq!(filter("strandline_storage=debug").unwrap(), "strandline_storage=debug,info");
+        for wrong in ["verbose", "warning", "warn,loud", "=", "strandline=loud", "warn, info=x=y"] {
+            let told = filter(wrong).unwrap_err();
+            assert!(told.contains("error, warn, info or debug"), "{wrong}: {told}");
+        }
+    }
 }

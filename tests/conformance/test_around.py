@@ -1,6 +1,7 @@
 """API §9 and §10: errors, limits, hosts and origins, the page, the command line of `serve`."""
 
 import http.client
+import os
 import re
 import signal
 import socket
@@ -310,6 +311,18 @@ def test_a_signal_that_comes_twice_at_once_is_one():
         body.sendall(b"2")
         assert body.recv(1 << 16).startswith(b"HTTP/1.1 201 ")
         assert server.process.wait(12) == 0
+
+
+def test_a_log_level_that_is_none(tmp_path):
+    """a typing error must not silence what is logged"""
+    command = [binary(), "serve", "--listen", "127.0.0.1:0", "--data", str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | {"STRANDLINE_LOG": "warning"}, capture_output=True, text=True, timeout=10)
+    assert done.returncode == 2 and "STRANDLINE_LOG=warning" in done.stderr and "error, warn, info or debug" in done.stderr, done
+    environment = {name: value for name, value in os.environ.items() if name != "STRANDLINE_LOG"} | {"RUST_LOG": "another=debug"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().startswith("strandline listening")
+        process.terminate()
+        assert "the log is open" in process.communicate(timeout=12)[1]
 
 
 def test_small_segments_roll():
