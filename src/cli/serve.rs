@@ -204,7 +204,7 @@ fn tell_ready(server: &Server) -> io::Result<()> {
     out.flush()?;
     let url = url_from_here(server.address());
     let mut hints = io::stderr().lock();
-    let (bold, plain) = if hints.is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
+    let (bold, plain) = if is_styled() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
     write!(
         hints,
         "
@@ -215,6 +215,13 @@ fn tell_ready(server: &Server) -> io::Result<()> {
 
 "
     )
+}
+
+/// Whether standard error is a terminal that wants colours and bold letters (<https://no-color.org>).
+fn is_styled() -> bool {
+    let said = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let is_plain = said("NO_COLOR").is_some() || said("TERM").is_some_and(|term| term == "dumb");
+    io::stderr().is_terminal() && !is_plain
 }
 
 /// The URL for whoever sits at this machine: every address (`0.0.0.0`) is none to connect to.
@@ -261,7 +268,7 @@ fn log_to_stderr() -> Result<(), String> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(is_styled())
         .with_target(false)
         .init();
     Ok(())

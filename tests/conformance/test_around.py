@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import pty
 import re
 import signal
 import socket
@@ -311,6 +312,23 @@ def test_a_signal_that_comes_twice_at_once_is_one():
         body.sendall(b"2")
         assert body.recv(1 << 16).startswith(b"HTTP/1.1 201 ")
         assert server.process.wait(12) == 0
+
+
+@pytest.mark.parametrize(("said", "is_styled"), [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_a_terminal_may_want_no_colours(tmp_path, said, is_styled):
+    """a terminal gets colours unless NO_COLOR is set"""
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM", "STRANDLINE_LOG", "RUST_LOG")}
+    command = [binary(), "serve", "--listen", "127.0.0.1:0", "--data", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment | said) as process:
+        os.close(theirs)
+        told = b""
+        while b"Ctrl-C" not in told:
+            told += os.read(ours, 4096)
+        process.terminate()
+        process.stdout.read()
+    os.close(ours)
+    assert b"the log is open" in told and (b"\x1b[" in told) is is_styled, told
 
 
 def test_a_log_level_that_is_none(tmp_path):
