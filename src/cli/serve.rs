@@ -52,7 +52,7 @@ STRANDLINE_LOG (or RUST_LOG) says what is logged to standard error: error, warn,
 
 Exit codes: 0 fine, 1 failure (address or data directory in use, disk, ...), 2 usage.")]
 pub struct ServeArguments {
-    /// Address and port to listen on; port 0 lets the system pick one
+    /// Address and port to listen on, or a port alone, which is on 127.0.0.1; port 0 lets the system pick one
     #[arg(long, value_name = "ADDRESS", default_value = ServerConfig::LISTEN, value_parser = parse_listen)]
     listen: ListenAddress,
     /// The data directory; made if it is not there
