@@ -93,7 +93,7 @@ pub fn run(arguments: &AppendArguments) -> ExitCode {
 }
 
 fn append(arguments: &AppendArguments) -> Result<u64, ClientError> {
-    let client = Client::new(&arguments.server)?;
+    let client = Client::new(&arguments.server);
     let file = arguments.file.as_deref();
     if source::is_standard_input(file) && io::stdin().is_terminal() {
         eprintln!("reading lines from the terminal: Ctrl-D ends them");

@@ -349,7 +349,7 @@ fn ask(arguments: &BackupArguments, tenant: &str, log: &str) -> Result<Ends, Bac
     if tenant != DEFAULT_TENANT {
         return Err(failed("it is not of the default tenant".to_owned()));
     }
-    let client = Client::new(&arguments.server).map_err(|error| failed(error.to_string()))?;
+    let client = Client::new(&arguments.server);
     let log = if log == DEFAULT_LOG { String::new() } else { format!("&log={log}") };
     let answer = client.get(&format!("/api/v1/events/history?order=desc&limit=1{log}"), &[]);
     let text = answer

@@ -18,8 +18,20 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServerAddress {
     /// The server's URL
-    #[arg(long, env = "STRANDLINE_URL", default_value = "http://127.0.0.1:7400")]
+    #[arg(long, env = "STRANDLINE_URL", default_value = "http://127.0.0.1:7400", value_parser = parse_url)]
     pub url: String,
+}
+
+/// The URL as it stands, without slashes at its end.
+fn parse_url(text: &str) -> Result<String, &'static str> {
+    if text.starts_with("https://") {
+        return Err("only http:// is spoken here; for TLS give the address behind the proxy");
+    }
+    let host = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    match host {
+        Some(host) if !host.is_empty() => Ok(format!("http://{host}")),
+        _ => Err("write it as http://HOST:PORT, such as http://127.0.0.1:7400"),
+    }
 }
 
 /// Why a command ended without having done what it was asked to.
@@ -105,18 +117,7 @@ pub struct Client {
 
 impl Client {
     /// A client of the server at this address; nothing is sent yet.
-    pub fn new(address: &ServerAddress) -> Result<Self, ClientError> {
-        let base = address.url.trim_end_matches('/').to_owned();
-        if base.starts_with("https://") {
-            return Err(ClientError::Local(format!(
-                "--url {base}: only http:// is spoken here; for TLS give the address behind the proxy"
-            )));
-        }
-        if !base.starts_with("http://") {
-            return Err(ClientError::Local(format!(
-                "--url {base}: write it as http://HOST:PORT, such as http://127.0.0.1:7400"
-            )));
-        }
+    pub fn new(address: &ServerAddress) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_MAX))
@@ -124,7 +125,7 @@ impl Client {
             .max_redirects(0)
             .user_agent(concat!("strandline/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self { agent: config.into(), base })
+        Self { agent: config.into(), base: address.url.clone() }
     }
 
     /// GET of a path with query; `headers` beside the usual ones.

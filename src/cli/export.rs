@@ -218,8 +218,7 @@ impl Output<'_> {
 
     /// Whether all events could be read.
     fn read_server(&mut self, arguments: &ExportArguments) -> Result<bool, String> {
-        let told = |error: ClientError| error.to_string();
-        let client = Client::new(&arguments.server).map_err(told)?;
+        let client = Client::new(&arguments.server);
         let query = query_of(arguments);
         if self.format == Format::Cloudevents {
             let first = page(&client, &format!("{query}&from=earliest&limit=1"));

@@ -88,7 +88,7 @@ struct Counts {
 }
 
 fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
-    let client = Client::new(&arguments.server)?;
+    let client = Client::new(&arguments.server);
     let (input, size_bytes) = source::open(arguments.file.as_deref())?;
     let bar = progress::bytes_bar(size_bytes);
     let input = BufReader::with_capacity(BATCH_BYTES, bar.wrap_read(input));

@@ -88,7 +88,7 @@ pub fn run(arguments: &TailArguments) -> ExitCode {
 }
 
 fn tail(arguments: &TailArguments) -> Result<(), ClientError> {
-    let client = Client::new(&arguments.server)?;
+    let client = Client::new(&arguments.server);
     let cursor = arguments.cursor.as_deref().map_or(Ok(None), load_cursor)?;
     let is_lost = cursor.as_deref() == Some("");
     if let (true, Some(path)) = (is_lost, &arguments.cursor) {

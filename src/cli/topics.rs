@@ -47,7 +47,7 @@ pub fn run(arguments: &TopicsArguments) -> ExitCode {
 }
 
 fn list(arguments: &TopicsArguments) -> Result<(), ClientError> {
-    let client = Client::new(&arguments.server)?;
+    let client = Client::new(&arguments.server);
     let mut out = io::BufWriter::new(io::stdout().lock());
     let prefix = utf8_percent_encode(&arguments.prefix, NON_ALPHANUMERIC);
     let mut path = Some(format!("/api/v1/topics?prefix={prefix}&limit=1000"));

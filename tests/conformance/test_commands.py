@@ -93,8 +93,9 @@ def test_no_server(tmp_path):
     done = run("append", "--url", "http://127.0.0.1:9", "--topic", "a", stdin="x\n")
     assert done.returncode == 1 and "strandline serve" in done.stderr, done
     assert "may or may not" not in done.stderr, "nothing was sent"
-    done = run("topics", "--url", "127.0.0.1:9")
-    assert done.returncode == 1 and "http://HOST:PORT" in done.stderr, done
+    for url in ("127.0.0.1:9", "http://", "https://127.0.0.1:9"):
+        done = run("topics", "--url", url)
+        assert done.returncode == 2 and "http://" in done.stderr, done
 
 
 def test_tail_follows_a_cursor_file(server, topic, tmp_path):
