@@ -153,13 +153,17 @@ impl Client {
         answer: Result<Response<Body>, ureq::Error>,
     ) -> Result<Response<Body>, ClientError> {
         let mut answer = answer.map_err(|error| {
+            let why = match &error {
+                ureq::Error::Io(error) => error.to_string(),
+                error => error.to_string(),
+            };
             if is_before_sending(&error) {
                 ClientError::Unreachable(format!(
-                    "cannot connect to {}: {error}; is it running? `strandline serve` starts a server, --url names another",
+                    "cannot connect to {}: {why}; is it running? `strandline serve` starts a server, --url names another",
                     self.base
                 ))
             } else {
-                ClientError::Connection(format!("no answer from {}: {error}", self.base))
+                ClientError::Connection(format!("no answer from {}: {why}", self.base))
             }
         })?;
         if answer.status().is_success() {

@@ -93,6 +93,7 @@ def test_no_server(tmp_path):
     done = run("append", "--url", "http://127.0.0.1:9", "--topic", "a", stdin="x\n")
     assert done.returncode == 1 and "strandline serve" in done.stderr, done
     assert "may or may not" not in done.stderr, "nothing was sent"
+    assert "http://127.0.0.1:9: Connection refused" in done.stderr, done
     for url in ("127.0.0.1:9", "http://", "https://127.0.0.1:9"):
         done = run("topics", "--url", url)
         assert done.returncode == 2 and "http://" in done.stderr, done
