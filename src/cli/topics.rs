@@ -62,17 +62,19 @@ fn list(arguments: &TopicsArguments) -> Result<(), ClientError> {
         for topic in &page.topics {
             match print(&mut out, topic, arguments.json) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                printed => printed.map_err(|error| ClientError::Local(error.to_string()))?,
+                printed => printed.map_err(not_written)?,
             }
         }
         path = page.next;
     }
     match out.flush() {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(ClientError::Local(error.to_string()))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(not_written(error)),
         _ => Ok(()),
     }
+}
+
+fn not_written(error: io::Error) -> ClientError {
+    ClientError::Local(format!("standard output: {error}"))
 }
 
 fn print(out: &mut impl Write, topic: &serde_json::Value, json: bool) -> io::Result<()> {
