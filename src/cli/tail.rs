@@ -68,6 +68,22 @@ struct EventObject<'a> {
     content_type: String,
 }
 
+/// What the stream says of itself: each event of this has some of it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Notice {
+    state: String,
+    reason: String,
+    from: u64,
+    code: u16,
+}
+
+impl Notice {
+    fn of(data: &str) -> Notice {
+        serde_json::from_str(data).unwrap_or_default()
+    }
+}
+
 /// Why the events of one connection ended.
 enum Ended {
     /// `--limit`, or nobody reads our output any more.
@@ -188,17 +204,29 @@ impl Tail<'_> {
     fn take(&mut self, event: &WireEvent) -> Result<bool, ClientError> {
         match event.event.as_str() {
             "connection.established" => {
-                if event.data.contains("\"state\":\"reset\"") {
+                let notice = Notice::of(&event.data);
+                if notice.state == "reset" {
+                    let why = match notice.reason.as_str() {
+                        "expired" => "the log does not keep what comes after it any more",
+                        "other_log" => "it is of another log",
+                        "ahead" => "it lies beyond the end of the log",
+                        _ => "it is no cursor",
+                    };
+                    let (reason, from) = (notice.reason, notice.from);
                     eprintln!(
-                        "note: the server cannot go on after cursor {}: {}",
-                        self.cursor, event.data
+                        "note: cannot go on after cursor {}: {why} ({reason}); goes on at offset {from}",
+                        self.cursor
                     );
                 }
             }
             "connection.reset" => {
-                eprintln!("note: something was passed over: {}", event.data);
+                let Notice { reason, from, .. } = Notice::of(&event.data);
+                eprintln!("note: events before offset {from} were passed over ({reason})");
             }
-            "connection.closing" => eprintln!("the server says goodbye: {}", event.data),
+            "connection.closing" => {
+                let Notice { reason, code, .. } = Notice::of(&event.data);
+                eprintln!("note: the server ends the stream ({code}): {reason}");
+            }
             "ping" => {}
             _ => {
                 if self.print(&event.data)? {
