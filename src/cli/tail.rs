@@ -4,13 +4,18 @@ use std::{
     fs,
     io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{self, ExitCode},
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
 
 use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustix::{
+    event::{self, PollFd, PollFlags},
+    io::Errno,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -111,8 +116,11 @@ fn tail(arguments: &TailArguments) -> Result<(), ClientError> {
         let from = arguments.from.as_deref().unwrap_or("earliest");
         eprintln!("note: {} is empty: begins at {from}", path.display());
     }
+    let printing = Arc::default();
+    end_without_reader(Arc::clone(&printing));
     let mut tail = Tail {
         arguments,
+        printing,
         is_lost,
         is_saved: cursor.is_some(),
         cursor: cursor.unwrap_or_default(),
@@ -139,6 +147,24 @@ fn tail(arguments: &TailArguments) -> Result<(), ClientError> {
     }
 }
 
+/// Ends this process once nobody reads its output any more, also while no event comes that would fail to be written;
+/// but not between an event and its cursor, for which `printing` is held.
+fn end_without_reader(printing: Arc<Mutex<()>>) {
+    thread::spawn(move || {
+        let out = io::stdout();
+        let mut poll = [PollFd::new(&out, PollFlags::empty())];
+        // Without flags asked for only these come, and of a file or a terminal that is there nothing.
+        while let Ok(_) | Err(Errno::INTR) = event::poll(&mut poll, None) {
+            if poll[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+                let _nothing_printed = printing.lock();
+                process::exit(0);
+            } else if poll[0].revents().intersects(PollFlags::NVAL) {
+                return;
+            }
+        }
+    });
+}
+
 /// Whether a server that was there before may be back soon: it restarts, or has too much to do.
 fn may_pass(error: &ClientError) -> bool {
     match error {
@@ -157,6 +183,8 @@ struct Tail<'a> {
     /// The file of the cursor has its name, also after a power cut.
     is_saved: bool,
     printed: u64,
+    /// Held from an event to its cursor in the file.
+    printing: Arc<Mutex<()>>,
     out: io::StdoutLock<'a>,
 }
 
@@ -184,12 +212,14 @@ impl Tail<'_> {
         *connected = true;
         let mut stream = BufReader::with_capacity(READ_BYTES, answer.into_body().into_reader());
         let mut last_id = self.cursor.clone();
+        let printing = Arc::clone(&self.printing);
         loop {
             let event = match next_event(&mut stream, &mut last_id) {
                 Ok(Some(event)) => event,
                 Ok(None) => return Ok(Ended::Lost("the stream ended".to_owned())),
                 Err(error) => return Ok(Ended::Lost(format!("the connection broke ({error})"))),
             };
+            let _until_saved = printing.lock();
             if self.take(&event)? {
                 return Ok(Ended::Done);
             }

@@ -111,6 +111,22 @@ def test_tail_follows_a_cursor_file(server, topic, tmp_path):
     assert second.returncode == 0 and "three" in second.stdout and "two" not in second.stdout, second
 
 
+def test_tail_ends_with_its_reader(server, topic, tmp_path):
+    """Exit codes: 0 done (.., or the reader of a pipe went away): also while nothing comes that it could print, and not between an event and its cursor"""
+    offset = server.append(topic, "one")
+    for run_ in range(5):
+        cursor = tmp_path / f"cursor-{run_}"
+        command = [binary(), "tail", "--url", server.base, "--topic", topic, "--from", "earliest", "--cursor", cursor]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as tail:
+            try:
+                assert tail.stdout.readline() == b"one\n"
+                tail.stdout.close()
+                assert tail.wait(5) == 0
+            finally:
+                tail.kill()
+        assert cursor.read_text().startswith(f"{offset}."), "what was printed is not printed again"
+
+
 def test_tail_begins_anew_where_it_cannot_go_on(server, topic, tmp_path):
     """a run that is killed may print its last events again, and never passes one over: also after a repair gave the log a new tag"""
     cursor = tmp_path / "cursor"
