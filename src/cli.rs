@@ -8,6 +8,7 @@ pub mod append;
 pub mod backup;
 pub mod bench;
 pub mod client;
+pub mod counted;
 pub mod destination;
 pub mod directory;
 pub mod dump;

@@ -19,6 +19,7 @@ use serde_json::value::RawValue;
 use strandline_storage::topic::Topic;
 
 use super::client::{Client, ClientError, Refusal, ServerAddress};
+use super::counted::counted;
 use super::progress::bytes_bar;
 use super::source;
 
@@ -82,7 +83,7 @@ enum EventData<'a> {
 pub fn run(arguments: &AppendArguments) -> ExitCode {
     match append(arguments) {
         Ok(events) => {
-            eprintln!("appended {events} events");
+            eprintln!("appended {}", counted(events, "event"));
             ExitCode::SUCCESS
         }
         Err(error) => {

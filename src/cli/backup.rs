@@ -23,6 +23,7 @@ use strandline_storage::{
 };
 
 use super::client::{Client, ServerAddress};
+use super::counted::counted;
 use super::destination::{Destination, DestinationError, Existing, ExistingLog};
 use super::directory::{self, DirectoryError};
 use super::progress::Watched;
@@ -89,8 +90,8 @@ enum BackupError {
     #[error("{0}")]
     Server(String),
     #[error(
-        "the backup has {findings} findings, as above, and is not kept: repair the log, or keep it as it is \
-         with --keep-damaged"
+        "the backup has {}, as above, and is not kept: repair the log, or keep it as it is with --keep-damaged",
+        counted(*findings, "finding")
     )]
     Damaged { findings: u64 },
 }
@@ -137,9 +138,9 @@ fn back_up(arguments: &BackupArguments) -> Result<bool, BackupError> {
     let (to, seconds) = (to.display(), begun.elapsed().as_secs_f64());
     match made.findings {
         0 => eprintln!("{to}: verified, in {seconds:.1} s"),
-        1 => eprintln!("{to}: kept with 1 finding, as above; the rest is verified"),
         findings => {
-            eprintln!("{to}: kept with {findings} findings, as above; the rest is verified")
+            let findings = counted(findings, "finding");
+            eprintln!("{to}: kept with {findings}, as above; the rest is verified");
         }
     }
     for (dir, missing) in &made.missing {
@@ -201,10 +202,10 @@ fn back_up_into(
         let previous = previous.as_deref().filter(|dir| dir.is_dir());
         let (done, acknowledged) = back_up_one(arguments, &tenant, &log, &from, previous, &to)?;
         eprintln!(
-            "{}: up to offset {}; {} files linked, {} copied ({})",
+            "{}: up to offset {}; {} linked, {} copied ({})",
             from.display(),
             done.end,
-            done.linked,
+            counted(done.linked, "file"),
             done.copied,
             HumanBytes(done.copied_bytes)
         );

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::client::{Client, ClientError, Refusal, ServerAddress};
+use super::counted::counted;
 use super::progress;
 use super::records::{self, Conversion, Format, ReadError};
 use super::source;
@@ -64,12 +65,15 @@ pub struct ImportArguments {
 /// Runs the command.
 pub fn run(arguments: &ImportArguments) -> ExitCode {
     match import(arguments) {
-        Ok(Counts { events, duplicates: 0 }) => eprintln!("imported {events} events"),
+        Ok(Counts { events, duplicates: 0 }) => {
+            eprintln!("imported {}", counted(events, "event"));
+        }
         Ok(Counts { events, duplicates }) => {
             eprintln!(
-                "imported {events} events, of which the log had {duplicates} already\n\
+                "imported {}, of which the log had {duplicates} already\n\
                  warning: those {duplicates} were not appended again, since the log has seen their ids. If they are \
-                 gone from it (DELETE, trim, retention) and are wanted back: --new-ids PREFIX appends them as new"
+                 gone from it (DELETE, trim, retention) and are wanted back: --new-ids PREFIX appends them as new",
+                counted(events, "event")
             );
         }
         Err(error) => {

@@ -12,6 +12,7 @@ use strandline_storage::{
     verify::{lock_shared, verify_with},
 };
 
+use super::counted::counted;
 use super::destination::{Destination, DestinationError};
 use super::directory::{self, DirectoryError};
 use super::place::Place;
@@ -59,7 +60,8 @@ enum RestoreError {
     )]
     BeforeBegin { cut: Offset, begin: Offset, backup: PathBuf },
     #[error(
-        "the backup has {findings} findings, as above: `strandline repair` a copy of it, or use an older one"
+        "the backup has {}, as above: `strandline repair` a copy of it, or use an older one",
+        counted(*findings, "finding")
     )]
     Damaged { findings: u64 },
 }
@@ -124,8 +126,10 @@ fn restore_all(
         }
         verify(&to)?;
         eprintln!(
-            "{tenant}/{log}: restored up to offset {} in {} segments; its tag is {}",
-            restored.end, restored.segments, restored.tag
+            "{tenant}/{log}: restored up to offset {} in {}; its tag is {}",
+            restored.end,
+            counted(restored.segments, "segment"),
+            restored.tag
         );
         if let Some(cut) = beyond {
             eprintln!(

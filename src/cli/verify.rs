@@ -15,6 +15,7 @@ use strandline_storage::{
     verify::{Verified, verify_with},
 };
 
+use super::counted::counted;
 use super::directory::{self, DirectoryError};
 use super::progress::{self, Watched};
 
@@ -108,17 +109,16 @@ fn list_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
             eprintln!("note: {note}");
         }
         eprintln!(
-            "{}: {} segments, {} frames, {} events of {} topics, up to offset {}: {}",
+            "{}: {}, {}, {} of {}, up to offset {}: {}",
             log.display(),
-            verified.segments,
-            verified.frames,
-            verified.events,
-            verified.topics,
+            counted(verified.segments, "segment"),
+            counted(verified.frames, "frame"),
+            counted(verified.events, "event"),
+            counted(verified.topics, "topic"),
             verified.end,
             match verified.findings {
                 0 => "fine".to_owned(),
-                1 => "1 finding".to_owned(),
-                count => format!("{count} findings"),
+                count => counted(count, "finding"),
             }
         );
         is_sound &= verified.findings == 0;
