@@ -15,7 +15,7 @@ use strandline_storage::{
     backup::{BackedUp, Beginning, Reach, back_up_log, beginning_of, end_of, last_segment},
     config::SyncMode,
     data_dir::{DEFAULT_LOG, DEFAULT_TENANT, DataDir},
-    error::OpenError,
+    error::{Corruption, OpenError},
     io::real::RealDisk,
     offset::Offset,
     segment::Tag,
@@ -209,7 +209,8 @@ fn back_up_into(
             done.copied,
             HumanBytes(done.copied_bytes)
         );
-        made.findings += verify_one(&to, is_gentle)?;
+        let place = arguments.to.join(&tenant).join(&log);
+        made.findings += verify_one(&to, &place, is_gentle)?;
         if done.end < acknowledged {
             made.missing.push((from, done.end..acknowledged));
         }
@@ -361,12 +362,15 @@ fn ask(arguments: &BackupArguments, tenant: &str, log: &str) -> Result<Ends, Bac
     serde_json::from_str(&text).map_err(|error| failed(format!("an odd answer: {error}")))
 }
 
-/// Names what is wrong with a log of the backup, and counts it.
-fn verify_one(log: &Path, is_gentle: bool) -> Result<u64, BackupError> {
+/// Names what is wrong with a log of the backup, by the `place` where it is going to be, and counts it.
+fn verify_one(log: &Path, place: &Path, is_gentle: bool) -> Result<u64, BackupError> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = if is_gentle { 1 } else { cores };
     let watched = Watched::start();
     let verified = verify_with(&RealDisk, log, threads, watched.progress(), &mut |finding| {
+        let name =
+            finding.file.file_name().map_or_else(|| place.to_owned(), |name| place.join(name));
+        let finding = Corruption { file: name, ..finding.clone() };
         watched.suspend(|| eprintln!("{finding}"));
     })?;
     Ok(verified.findings)

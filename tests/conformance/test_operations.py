@@ -258,6 +258,7 @@ def test_a_damaged_log_replaces_no_backup(tmp_path):
     assert json.loads(fine("verify", "--json", backup).stdout)["sound"]
     done = run("backup", "--keep-damaged", "--data", server.data, backup)
     assert done.returncode == 1 and "kept with 1 finding," in done.stderr and "verified, in" not in done.stderr, done
+    assert f"{backup}/default/main/" in done.stderr and ".unfinished" not in done.stderr, "a finding has the name of a file that is there"
     assert run("verify", backup).returncode == 1
     assert run("restore", backup, "--data", tmp_path / "restored").returncode == 1
     fine("repair", "--yes", backup)
