@@ -50,7 +50,9 @@ pub enum DirectoryError {
 
 fn hint_of(error: &OpenError) -> &'static str {
     match error {
-        OpenError::Locked { .. } => ": stop the server first, or look at a copy of a stopped one",
+        OpenError::Locked { .. } => {
+            ": stop the server first, or look at a backup of it (`strandline backup`)"
+        }
         OpenError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             ": run this as the user that runs the server"
         }
