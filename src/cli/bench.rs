@@ -163,7 +163,11 @@ pub fn run(arguments: &BenchArguments) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(failure) => {
-            eprintln!("error: {failure}");
+            let place = match &failure {
+                Failure::Bench(_) => common.place(),
+                Failure::Usage(_) | Failure::Io(_) => String::new(),
+            };
+            eprintln!("error: {place}{failure}");
             if matches!(failure, Failure::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

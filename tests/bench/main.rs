@@ -36,6 +36,24 @@ fn number(value: &Value) -> f64 {
 }
 
 #[test]
+fn what_cannot_be_measured_is_told_before() {
+    let told = |code, arguments: &[&str]| {
+        let output = bench(&[&["append"], arguments, &SHORT[2..]].concat());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+        assert!(output.stdout.is_empty(), "{arguments:?}: nothing was measured");
+        errors
+    };
+    assert!(told(2, &["--seconds", "0"]).contains("at least"));
+    let report = told(1, &["--seconds", "9", "--report", "/no/such/directory/report.html"]);
+    assert!(report.contains("/no/such/directory/report.html"), "{report}");
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let url = format!("http://{}", nobody.expect("a port"));
+    let refused = told(1, &["--seconds", "9", "--url", &url]);
+    assert!(refused.contains(&format!("error: {url}: ")), "{refused}");
+}
+
+#[test]
 fn append_counts_acknowledgements() {
     let closed = outcome(&["append", "--publishers", "4", "--pipeline", "2"]);
     let point = &closed["points"][0];

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     net::{SocketAddr, ToSocketAddrs},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -51,7 +51,7 @@ pub struct CommonArguments {
     #[arg(long, value_name = "PID", requires = "url")]
     server_pid: Option<u32>,
     /// How long is measured
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_interval)]
     seconds: Duration,
     /// How long the load runs before
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
@@ -229,6 +229,11 @@ impl CommonArguments {
         if self.compression_name().is_some() && self.is_websocket() {
             return Err(Failure::Usage("--compression goes with --transport sse".to_owned()));
         }
+        if let Some(path) = &self.report {
+            // A run may be long: a page that cannot be written is told before.
+            let opened = fs::File::options().append(true).create(true).open(path);
+            opened.map_err(|error| report_failure(path, &error))?;
+        }
         let cores = allowed_cores();
         let (server, address, host, processes) = match &self.url {
             Some(url) => {
@@ -289,6 +294,11 @@ impl CommonArguments {
         }
     }
 
+    /// What stands before a failure: the server that was named, since a connection is told by its number.
+    pub fn place(&self) -> String {
+        self.url.as_ref().map_or_else(String::new, |url| format!("{url}: "))
+    }
+
     /// Adds what only the command line knows to what a report says of its options.
     pub fn say_options(&self, outcome: &mut Outcome) {
         let mut say = |name, value: &str| outcome.options.insert(name, value.to_owned());
@@ -313,12 +323,14 @@ impl CommonArguments {
         }
         if let Some(path) = &self.report {
             let written = fs::write(path, page::render(outcome));
-            written.map_err(|error| {
-                io::Error::new(error.kind(), format!("--report {}: {error}", path.display()))
-            })?;
+            written.map_err(|error| report_failure(path, &error))?;
         }
         Ok(())
     }
+}
+
+fn report_failure(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("--report {}: {error}", path.display()))
 }
 
 fn parse_url(url: &str) -> Result<(SocketAddr, String), Failure> {
