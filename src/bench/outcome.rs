@@ -207,7 +207,10 @@ impl Outcome {
                 text.push_str(&format!("  {name:<28}{value}\n"));
             }
         }
+        let is_delivered = self.points.iter().any(|point| point.deliveries > 0);
         let what = match self.violation_count {
+            // Who only appends, or waits, has got nothing that could be checked.
+            0 if !is_delivered => String::new(),
             0 => "  every delivery checked: no gap, no repeat, in order\n".to_owned(),
             count => format!("  {} VIOLATIONS\n", grouped(as_f64(count))),
         };
@@ -278,6 +281,13 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_was_not_delivered_was_not_checked() {
+        let of = |deliveries| outcome(Point { deliveries, ..Point::default() }).table();
+        assert!(of(1).contains("every delivery checked"));
+        assert!(!of(0).contains("checked"));
+    }
+
     fn outcome(point: Point) -> Outcome {
         Outcome {
             bench: "fanout",
@@ -345,7 +355,7 @@ mod tests {
 
     #[test]
     fn the_table_says_what_went_wrong() {
-        let mut outcome = outcome(Point::default());
+        let mut outcome = outcome(Point { deliveries: 1, ..Point::default() });
         assert!(outcome.table().contains("no gap"));
         outcome.violation_count = 1;
         outcome.violations.push("gap: ...".to_owned());
