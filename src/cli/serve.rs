@@ -69,10 +69,10 @@ pub struct ServeArguments {
     #[arg(long, value_name = "N", default_value_t = LogConfig::default().segment_bytes, value_parser = parse_segment_bytes)]
     segment_bytes: u64,
     /// A full segment is rewritten, compressed, once its last event is so many seconds old
-    #[arg(long, value_name = "SECONDS", default_value_t = LogConfig::default().compress_after_s)]
+    #[arg(long, value_name = "SECONDS", default_value_t = LogConfig::default().compress_after_s, value_parser = clap::value_parser!(u64).range(..=SECONDS_MAX))]
     compress_after: u64,
     /// All full segments are read again every so many seconds, to find rot in time
-    #[arg(long, value_name = "SECONDS", default_value_t = LogConfig::default().scrub_interval_s)]
+    #[arg(long, value_name = "SECONDS", default_value_t = LogConfig::default().scrub_interval_s, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     scrub_interval: u64,
     /// When an append is answered: `commit` (it is on the device), `interval:MS` or `never`
     #[arg(long, value_name = "MODE", default_value_t = SyncMode::Commit)]
@@ -82,6 +82,9 @@ pub struct ServeArguments {
     #[arg(long = "cors-origin", value_name = "ORIGIN", value_parser = parse_origin)]
     cors_origins: Vec<String>,
 }
+
+/// More than three hundred years, as ages in settings have it: what is more overflows as milliseconds.
+const SECONDS_MAX: u64 = 10_000_000_000;
 
 /// The exit code of wrong arguments, as `clap` has it.
 const EXIT_USAGE: u8 = 2;

@@ -274,7 +274,7 @@ def test_a_port_in_use(server, tmp_path):
     assert done.returncode == 1 and str(server.port) in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["serve", "--colour"], ["serve", "--shards", "0"], ["serve", "--listen", "nowhere"], ["serve", "--sync", "sometimes"], ["serve", "--segment-bytes", "5"], ["dance"]])
+@pytest.mark.parametrize("arguments", [["serve", "--colour"], ["serve", "--shards", "0"], ["serve", "--listen", "nowhere"], ["serve", "--sync", "sometimes"], ["serve", "--segment-bytes", "5"], ["serve", "--scrub-interval", "0"], ["serve", "--compress-after", "10000000001"], ["serve", "--scrub-interval", "18446744073709551"], ["dance"]])
 def test_usage_errors(arguments):
     """Exit 2 usage"""
     done = subprocess.run([binary(), *arguments], capture_output=True, text=True, timeout=30)
