@@ -38,8 +38,11 @@ impl Owner {
                 Notice::SealFailed { reason } => {
                     tracing::warn!(reason, "a full segment could not be indexed; tried again");
                 }
-                Notice::Compacted { name, dropped, bytes_before, bytes_after } => {
-                    tracing::info!(%name, ?dropped, bytes_before, bytes_after, "a segment was rewritten");
+                Notice::Compacted { name, dropped: None, bytes_before, .. } => {
+                    tracing::info!(%name, bytes_before, "a segment has gone, and all of its events");
+                }
+                Notice::Compacted { name, dropped: Some(dropped), bytes_before, bytes_after } => {
+                    tracing::info!(%name, dropped, bytes_before, bytes_after, "a segment was rewritten");
                 }
                 Notice::CompactFailed { reason } => {
                     tracing::warn!(reason, "a segment could not be rewritten; tried again");
