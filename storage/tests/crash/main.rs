@@ -87,7 +87,7 @@ impl Script {
                 process.start_ops(now);
                 // One is left under way now and then, so that a crash finds several.
                 while process.pending() > usize::from(round % 3 == 0) && !disk.is_crashed() {
-                    let is_beside_zeroes = process.fill() == Fill::Zeroes;
+                    let is_beside_zeroes = process.fill == Fill::Zeroes;
                     now.boot_ms += if is_beside_zeroes { self.zeroes_ms } else { 0 };
                     process.complete(rng.index(process.pending()), model, now);
                     process.start_ops(now);

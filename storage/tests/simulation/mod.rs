@@ -103,18 +103,14 @@ pub struct Process {
     pending: Vec<Pending>,
     /// Behind the last event that was published.
     published: usize,
-    fill: Fill,
+    /// What the file was last filled with.
+    pub fill: Fill,
     /// Whether what readers are told is gone is written down first: not where they see what is not synced, nor
     /// once that has failed.
     is_start_durable: bool,
 }
 
 impl Process {
-    /// What the file was last filled with.
-    pub fn fill(&self) -> Fill {
-        self.fill
-    }
-
     /// Opens the log and compares what it shows with what may have survived.
     pub fn open(
         disk: &SimDisk,
