@@ -276,8 +276,8 @@ impl Life {
             }
             StepKind::Complete => {
                 process.start_ops(*now);
-                if process.pending() > 0 {
-                    process.complete(rng.index(process.pending()), model, *now);
+                if !process.pending.is_empty() {
+                    process.complete(rng.index(process.pending.len()), model, *now);
                     process.start_ops(*now);
                 }
             }
@@ -297,7 +297,7 @@ impl Life {
                     _ => now.wall_ms + passed_ms,
                 };
                 process.start_ops(*now);
-                self.tell(&format!("{passed_ms} ms pass, {} under way", process.pending()));
+                self.tell(&format!("{passed_ms} ms pass, {} under way", process.pending.len()));
             }
             StepKind::CheckReads => {
                 // A read that fails is reported as such: its retry is another test's business.
@@ -313,7 +313,7 @@ impl Life {
             _ => {}
         }
         if matches!(kind, StepKind::Append | StepKind::Complete | StepKind::Settle) {
-            self.tell(&format!("{kind:?}, {} under way", process.pending()));
+            self.tell(&format!("{kind:?}, {} under way", process.pending.len()));
         }
         Some(process)
     }

@@ -86,10 +86,10 @@ impl Script {
                 }
                 process.start_ops(now);
                 // One is left under way now and then, so that a crash finds several.
-                while process.pending() > usize::from(round % 3 == 0) && !disk.is_crashed() {
+                while process.pending.len() > usize::from(round % 3 == 0) && !disk.is_crashed() {
                     let is_beside_zeroes = process.fill == Fill::Zeroes;
                     now.boot_ms += if is_beside_zeroes { self.zeroes_ms } else { 0 };
-                    process.complete(rng.index(process.pending()), model, now);
+                    process.complete(rng.index(process.pending.len()), model, now);
                     process.start_ops(now);
                 }
                 now.boot_ms += 60;
@@ -234,7 +234,7 @@ fn a_frame_behind_a_hole_never_comes_back() {
             process.append_new(&mut rng, &mut model, BEGIN);
             process.start_ops(BEGIN);
         }
-        let behind = process.pending() - 1;
+        let behind = process.pending.len() - 1;
         process.complete(behind, &mut model, BEGIN);
         let mut disk = process.disk.power_cut();
         for _ in 0..3 {

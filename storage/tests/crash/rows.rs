@@ -20,7 +20,7 @@ use strandline_storage::{
 
 use crate::{
     Script, disk, files, from_environment,
-    simulation::{BEGIN, DIR, Process, is_row, model::Model, to_usize},
+    simulation::{BEGIN, DIR, Pending, Process, is_row, model::Model, to_usize},
 };
 
 const SECTOR_BYTES: usize = 512;
@@ -224,12 +224,12 @@ fn a_hole_in_a_write_that_a_later_one_says_was_synced_is_not_cut() {
         let (mut process, mut rng, mut model) = with_rows_under_way(seed, into_blocks);
         let first = Torn::of(&process, 0);
         let (first_end, position) = (first.end(), first.disk.late_write(0).1);
-        process.complete_write(0, &mut model, BEGIN);
+        complete_write(&mut process, 0, &mut model);
         assert_eq!(process.log.synced().get(), first_end, "the disk has confirmed it");
         (0..3).for_each(|_| append_long(&mut process, &mut rng, &mut model));
         process.start_ops(BEGIN);
         let third_end = Torn::of(&process, 1).end();
-        process.complete_write(1, &mut model, BEGIN);
+        complete_write(&mut process, 1, &mut model);
         assert_eq!(process.log.synced().get(), first_end, "the second is still under way");
 
         let path = active_file(&process.disk);
@@ -270,6 +270,17 @@ fn a_hole_in_a_write_that_a_later_one_says_was_synced_is_not_cut() {
         }
         assert!(whole > 0 && refused > 100, "{whole} whole, {refused} refused");
     }
+}
+
+/// Completes the `nth`-oldest of the writes under way.
+fn complete_write(process: &mut Process, nth: usize, model: &mut Model) {
+    let id_of = |(index, pending): (usize, &Pending)| match pending {
+        Pending::Write { id, .. } => Some((*id, index)),
+        _ => None,
+    };
+    let mut writes: Vec<_> = process.pending.iter().enumerate().filter_map(id_of).collect();
+    writes.sort_unstable();
+    process.complete(writes[nth].1, model, BEGIN);
 }
 
 /// The device does not have these sectors of what was written here, of so many, but zeroes as before.

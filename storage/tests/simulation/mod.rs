@@ -41,7 +41,7 @@ pub const DIR: &str = "/log";
 pub const BEGIN: Now = Now { wall_ms: 1_800_000_000_000, boot_ms: 1_000_000 };
 
 /// An operation that the log asked for and that is not complete.
-enum Pending {
+pub enum Pending {
     Write { id: OpId, len: usize, is_row: bool, write: PendingWrite },
     Sync { id: OpId, sync: PendingSync },
     Job { id: OpId, job: Job<SimDisk> },
@@ -66,7 +66,7 @@ pub struct Tally {
     pub rows_cut_in_blocks: u64,
     /// Durable writes into blocks to which nothing had been written, not even zeroes.
     pub into_blocks: u64,
-    /// Choices of zeroes for the next step behind one of blocks.
+    /// Zeroes behind blocks: a step behind one, or what the next file begins with.
     pub back_to_zeroes: u64,
 }
 
@@ -100,10 +100,11 @@ impl AddAssign for Tally {
 pub struct Process {
     pub disk: SimDisk,
     pub log: Log<SimDisk>,
-    pending: Vec<Pending>,
+    /// Under way, in no order.
+    pub pending: Vec<Pending>,
     /// Behind the last event that was published.
     published: usize,
-    /// What the file was last filled with.
+    /// What the file, or the next one, was last filled with.
     pub fill: Fill,
     /// Whether what readers are told is gone is written down first: not where they see what is not synced, nor
     /// once that has failed.
@@ -258,11 +259,6 @@ impl Process {
         }
     }
 
-    /// How many operations are under way.
-    pub fn pending(&self) -> usize {
-        self.pending.len()
-    }
-
     /// Completes the `index`-th of the operations under way.
     pub fn complete(&mut self, index: usize, model: &mut Model, now: Now) {
         let mut failed = false;
@@ -302,18 +298,6 @@ impl Process {
             assert_eq!(self.log.synced(), synced, "and syncs nothing");
         }
         self.observe(model);
-    }
-
-    /// Completes the `nth`-oldest of the writes under way.
-    #[allow(dead_code, reason = "the lives of `log_model` complete in any order")]
-    pub fn complete_write(&mut self, nth: usize, model: &mut Model, now: Now) {
-        let id_of = |(index, pending): (usize, &Pending)| match pending {
-            Pending::Write { id, .. } => Some((*id, index)),
-            _ => None,
-        };
-        let mut writes: Vec<_> = self.pending.iter().enumerate().filter_map(id_of).collect();
-        writes.sort_unstable();
-        self.complete(writes[nth].1, model, now);
     }
 
     /// Starts and completes operations until none is left.
