@@ -1,25 +1,30 @@
-"""The README's examples: each `console` block is run as it stands and answers what it says, `…` standing for anything."""
+"""The examples of README.md and docs/USES.md: each `console` block is run as it stands and answers what it says, `…` standing for anything."""
 
 import pathlib
 import re
 import subprocess
 
+import pytest
+
 from harness import Server, binary
 
-README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+USES = ROOT / "docs" / "USES.md"
 
 
-def blocks():
+def blocks(document):
     """(command, expected output) of each example, in order."""
-    for block in re.findall(r"```console\n(.*?)```", README.read_text(), re.DOTALL):
+    for block in re.findall(r"```console\n(.*?)```", document.read_text(), re.DOTALL):
         first, _, expected = block.partition("\n")
         assert first.startswith("$ "), first
         yield first[2:], expected
 
 
-def test_examples():
-    found = list(blocks())
-    assert len(found) >= 5
+@pytest.mark.parametrize("document,count", [(README, 5), (USES, 4)], ids=["README", "USES"])
+def test_examples(document, count):
+    found = list(blocks(document))
+    assert len(found) >= count
     with Server() as server:
         for command, expected in found:
             command = command.replace("http://127.0.0.1:7400", server.base).replace("curl ", "curl -sS --max-time 3 ", 1)
