@@ -36,6 +36,30 @@ def test_unknown_paths(server):
         assert server.request("GET", path)[0] == 404, path
 
 
+def test_json_ends_with_a_newline(server, topic):
+    """so that a prompt does not stand behind it; Content-Length counts it, and what events hold stays as it is"""
+    def check(method, path, body=None, headers=None, status=200):
+        got, fields, answer = server.request(method, path, body, headers or {})
+        assert got == status and answer.endswith(b"}\n") and not answer.endswith(b"\n\n"), (path, got, answer)
+        assert int(fields["Content-Length"]) == len(answer), path
+    as_json = {"Content-Type": "application/json"}
+    check("POST", f"/api/v1/topics/{topic}/events", b"1", status=201)
+    check("POST", "/api/v1/events", b'[{"topic":"%s"}]' % topic.encode(), as_json, status=201)
+    check("PUT", f"/api/v1/topics/{topic}", b'{"retain":{"count":9}}', as_json)
+    check("PUT", f"/api/v1/topics/{topic}/*", b'{"retain":{"count":9}}', as_json)
+    check("POST", f"/api/v1/topics/{topic}/trim?before=0")
+    for path in ("events/history", f"events/history?topic={topic}&order=desc", "topics", "topics?limit=1", f"topics/{topic}", f"topics/{topic}/*", "logs", "logs/main"):
+        check("GET", f"/api/v1/{path}")
+    for path in ("/livez", "/readyz", "/healthz"):
+        check("GET", path)
+    for path, status in (("/nothing", 404), ("/api/v1/topics/none", 404), ("/api/v1/events", 405), ("/sse?from=never", 400), ("/openapi.json", 501)):
+        check("GET", path, status=status)
+    assert [event["data"] for event in server.json("GET", f"/api/v1/events/history?topic={topic}")[1]["events"]] == [1, ""]
+    with Ws(server) as ws:
+        ws.send(type="ping")
+        assert not ws.socket.recv().endswith("\n"), "a message ends by itself"
+
+
 def test_health(server):
     """`/livez`, `/readyz`, `/healthz`"""
     for path in ("/livez", "/readyz", "/healthz"):
