@@ -39,6 +39,7 @@ use crate::{
         query::{AppendRequest, AppendTarget},
         response::{self, AnswerTo},
     },
+    input::check_log,
     log_calls::{AckFuture, Acked, AppendRefused},
     log_handle::LogHandle,
     problem::{Problem, ProblemKind},
@@ -202,16 +203,8 @@ fn scope(request: &AppendRequest, terms: Option<&AppendTerms>) -> Result<OffsetS
 
 fn parse_query(head: &Head, target: AppendTarget) -> Result<AppendRequest, Problem> {
     let request = AppendRequest::parse(head.query().unwrap_or_default().as_bytes(), target)?;
-    check_log(request.log.as_str())?;
+    check_log(&request.log)?;
     Ok(request)
-}
-
-/// There is one log so far.
-pub(crate) fn check_log(name: &str) -> Result<(), Problem> {
-    if name == "main" {
-        return Ok(());
-    }
-    Err(Problem::new(ProblemKind::LogNotFound, format!("there is no log {name:?}")))
 }
 
 /// RFC 7240: `Prefer: return=minimal`, perhaps among others and with parameters.

@@ -36,6 +36,47 @@ def test_unknown_paths(server):
         assert server.request("GET", path)[0] == 404, path
 
 
+def test_a_404_says_what_is_not_there_and_where_to_look(server, topic):
+    """`detail` is particular to this time, and short however long the request was"""
+    def detail(method, path, slug, status=404):
+        text = problem(server.request(method, path, headers={"Content-Length": "0"} if method != "GET" else {}), slug, status)["detail"]
+        assert len(text) < 400, text
+        return text
+    text = detail("GET", "/api/v1/eventz", "not-found")
+    assert '"/api/v1/eventz"' in text and "/api/v1/events" in text
+    assert "x…" in detail("GET", "/" + 8000 * "x", "not-found")
+    text = detail("GET", "/problems/no-such-problem", "not-found")
+    assert '"no-such-problem"' in text and "/problems has" in text
+    for method, path in (("GET", f"/api/v1/topics/{topic}"), ("DELETE", f"/api/v1/topics/{topic}"), ("POST", f"/api/v1/topics/{topic}/trim?before=1")):
+        text = detail(method, path, "topic-not-found")
+        assert f'"{topic[:40]}' in text and "/api/v1/topics" in text
+    text = detail("GET", f"/api/v1/topics/{topic}/*", "settings-not-found")
+    assert f'"{topic[:40]}' in text and "PUT" in text
+    for path in ("/api/v1/topics?log=other", "/sse?log=other", "/api/v1/logs/other"):
+        text = detail("GET", path, "log-not-found")
+        assert '"other"' in text and '"main"' in text
+
+
+@pytest.mark.parametrize("method,path,allow", [
+    ("DELETE", "/api/v1/events", "POST, OPTIONS"), ("POST", "/api/v1/topics/a", "GET, HEAD, PUT, DELETE, OPTIONS"), ("POST", "/", "GET, HEAD, OPTIONS"), ("PATCH", "/api/v1/topics/a", "GET, HEAD, PUT, DELETE, OPTIONS"), ("DELETE", "/api/v1/logs/main", "GET, HEAD, PUT, OPTIONS"),
+])
+def test_a_405_says_what_is_taken(server, method, path, allow):
+    """405 carries `Allow`, and says it in words"""
+    answer = server.request(method, path, headers={"Content-Length": "0"})
+    text = problem(answer, "method-not-allowed", 405)["detail"]
+    assert answer[1]["Allow"] == allow and f"takes {allow}, and not {method}" in text
+    assert (method == "POST") == ("/api/v1/topics/{topic}/events" in text)
+
+
+def test_a_421_says_which_hosts_are_served(server):
+    """a `Host` that is not `localhost`, `127.0.0.1`, `[::1]` or the listen address is 421"""
+    text = problem(server.request("GET", "/livez", headers={"Host": "evil.example"}), "misdirected-request", 421)["detail"]
+    for said in ('"evil.example"', "localhost, 127.0.0.1, [::1]:", "--listen"):
+        assert said in text, text
+    text = problem(server.request("GET", "/livez", headers={"Host": 8000 * "a"}), "misdirected-request", 421)["detail"]
+    assert len(text) < 400, text
+
+
 def test_json_ends_with_a_newline(server, topic):
     """so that a prompt does not stand behind it; Content-Length counts it, and what events hold stays as it is"""
     def check(method, path, body=None, headers=None, status=200):
