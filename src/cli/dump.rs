@@ -19,6 +19,7 @@ use strandline_storage::{
 };
 
 use super::directory::{self, DirectoryError};
+use super::number::number;
 use crate::{event_json::push_event, timestamp::TimeText};
 
 /// Writes the events of a stopped server to standard output, one JSON object a line, as `GET
@@ -40,10 +41,10 @@ pub struct DumpArguments {
     #[arg(long, value_name = "PATTERN", value_parser = parse_pattern)]
     topic: Vec<TopicPattern>,
     /// The first offset wanted
-    #[arg(long, value_name = "OFFSET", default_value_t = 0, value_parser = parse_offset())]
+    #[arg(long, value_name = "OFFSET", default_value_t = 0, value_parser = number(0..=Offset::MAX.get()))]
     from: u64,
     /// At most so many events
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number(0..=u64::MAX))]
     limit: Option<u64>,
     /// Also the log's own events, of the topic `$log`, which no reader gets and no import takes
     #[arg(long, conflicts_with = "topic")]
@@ -52,10 +53,6 @@ pub struct DumpArguments {
 
 fn parse_pattern(text: &str) -> Result<TopicPattern, String> {
     TopicPattern::parse(text).map_err(|error| format!("the pattern {error}"))
-}
-
-fn parse_offset() -> clap::builder::RangedU64ValueParser {
-    clap::value_parser!(u64).range(..=Offset::MAX.get())
 }
 
 /// Runs the command.

@@ -17,6 +17,7 @@ use strandline_storage::{
 
 use super::counted::counted;
 use super::directory::{self, DirectoryError};
+use super::number::number;
 use super::progress::{self, Watched};
 
 /// Checks every frame, checksum, chain and index of a stopped server's data. Changes nothing.
@@ -39,7 +40,7 @@ pub struct VerifyArguments {
     #[arg(long)]
     json: bool,
     /// How many threads read [default: as many as there are cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = number::<u16>(1..=1024))]
     threads: Option<u16>,
 }
 
