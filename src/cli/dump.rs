@@ -3,7 +3,6 @@
 use std::{
     io::{self, BufWriter, Write},
     ops::ControlFlow,
-    path::PathBuf,
     process::ExitCode,
 };
 
@@ -18,7 +17,7 @@ use strandline_storage::{
     topic::TopicPattern,
 };
 
-use super::directory::{self, DirectoryError};
+use super::directory::{self, DirectoryArguments, DirectoryError};
 use super::number::number;
 use crate::{event_json::push_event, timestamp::TimeText};
 
@@ -34,9 +33,8 @@ Events that cannot be read are named on standard error, and the rest follows.
 
 Exit codes: 0 fine, 1 events are missing, or failure (in use by a server, ...), 2 usage.")]
 pub struct DumpArguments {
-    /// A data directory, or the directory of one log in it
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
+    #[command(flatten)]
+    directory: DirectoryArguments,
     /// Only topics that this matches; may be repeated [default: all]
     #[arg(long, value_name = "PATTERN", value_parser = parse_pattern)]
     topic: Vec<TopicPattern>,
@@ -69,7 +67,7 @@ pub fn run(arguments: &DumpArguments) -> ExitCode {
 
 /// Whether all events could be read.
 fn dump(arguments: &DumpArguments) -> Result<bool, DirectoryError> {
-    let Some(dir) = directory::log_in(&arguments.dir)? else { return Ok(true) };
+    let Some(dir) = directory::log_in(arguments.directory.path())? else { return Ok(true) };
     let log = directory::when_free(|| StoppedLog::open(&RealDisk, &dir))?;
     let query = ReadQuery {
         topics: arguments.topic.clone(),

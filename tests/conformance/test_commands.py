@@ -208,6 +208,18 @@ def test_verify_and_dump(fresh, tmp_path):
     assert fresh.append("a/0", "20") == 20
 
 
+def test_a_directory_may_be_given_as_data(fresh):
+    """`verify`, `dump` and `repair` take DIR, or --data DIR as `serve`, `backup` and `export` do"""
+    fresh.append("a", "1")
+    fresh.terminate()
+    for command in ("verify", "dump", "repair"):
+        plain, named = run(command, fresh.data), run(command, "--data", fresh.data)
+        assert plain.returncode == named.returncode == 0 and plain.stdout == named.stdout, (plain, named)
+        both, none = run(command, fresh.data, "--data", fresh.data), run(command)
+        assert both.returncode == 2 and "cannot be used with" in both.stderr and "--data <DIR>" in both.stderr, both
+        assert none.returncode == 2 and "<DIR|--data <DIR>>" in none.stderr, none
+
+
 def test_a_dump_is_what_readers_get(fresh):
     """settings and deletes stand in the log as well: they are no events of anybody, and an import refuses them"""
     fresh.append("a", "one")
