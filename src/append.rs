@@ -39,6 +39,7 @@ use crate::{
         query::{AppendRequest, AppendTarget},
         response::{self, AnswerTo},
     },
+    input::check_log,
     log_calls::{AckFuture, Acked, AppendRefused},
     log_handle::LogHandle,
     problem::{Problem, ProblemKind},
@@ -154,6 +155,19 @@ impl WholeForm {
         }
     }
 
+    /// The refusal of an append of this form whose body was not understood, or did not come; of objects nobody
+    /// knows then whether they have ids.
+    pub(crate) fn refused(&self, problem: Problem, log: &LogHandle) -> Problem {
+        match &self.content {
+            WholeContent::Raw { raw, .. }
+                if raw.terms().is_some_and(|terms| terms.event_id.is_some()) =>
+            {
+                with_id_window(problem, log.id_window())
+            }
+            _ => problem,
+        }
+    }
+
     /// What a whole body appends, at least one event.
     pub(crate) fn read(&self, body: Bytes, own: OwnValues) -> Result<WholeAppend, Problem> {
         let (parsed, terms) = match &self.content {
@@ -202,16 +216,22 @@ fn scope(request: &AppendRequest, terms: Option<&AppendTerms>) -> Result<OffsetS
 
 fn parse_query(head: &Head, target: AppendTarget) -> Result<AppendRequest, Problem> {
     let request = AppendRequest::parse(head.query().unwrap_or_default().as_bytes(), target)?;
-    check_log(request.log.as_str())?;
+    check_log(&request.log)?;
     Ok(request)
 }
 
-/// There is one log so far.
-pub(crate) fn check_log(name: &str) -> Result<(), Problem> {
-    if name == "main" {
-        return Ok(());
+/// Adds to the refusal of an append how long ids are remembered, where its head states one: who is refused
+/// decides whether a retry is safe.
+pub(crate) fn refused_by_head(problem: Problem, head: &Head, log: &LogHandle) -> Problem {
+    let names = [FieldName::EventId, FieldName::IdempotencyKey];
+    match names.into_iter().any(|name| head.value(name).is_some()) {
+        true => with_id_window(problem, log.id_window()),
+        false => problem,
     }
-    Err(Problem::new(ProblemKind::LogNotFound, format!("there is no log {name:?}")))
+}
+
+fn with_id_window(problem: Problem, window: IdWindow) -> Problem {
+    problem.with_field(ID_WINDOW_FIELD, id_window_text(window))
 }
 
 /// RFC 7240: `Prefer: return=minimal`, perhaps among others and with parameters.
@@ -287,7 +307,7 @@ impl AckAnswer {
             Err(error) => {
                 let mut problem = Problem::from(error);
                 if let Some(window) = self.id_window {
-                    problem = problem.with_field(ID_WINDOW_FIELD, id_window_text(window));
+                    problem = with_id_window(problem, window);
                 }
                 response::write_problem(&problem, &self.to, out);
             }

@@ -9,7 +9,7 @@ use crate::{
 
 /// `/livez`: the shard that answers is not stuck.
 pub(crate) fn write_live(to: &AnswerTo, out: &mut Vec<u8>) {
-    Answer::start(200, to, out).json(b"{\"status\":\"ok\"}\n");
+    Answer::start(200, to, out).json(b"{\"status\":\"ok\"}");
 }
 
 /// The whole answer to `/readyz` and `/healthz`, as it is when this is polled.
@@ -43,7 +43,5 @@ pub(crate) fn write_ready(shard: &Shard, to: &AnswerTo, out: &mut Vec<u8>) {
     if let Some(why) = why {
         body["reason"] = why.into();
     }
-    let mut bytes = body.to_string().into_bytes();
-    bytes.push(b'\n');
-    Answer::start(status, to, out).json(&bytes);
+    Answer::start(status, to, out).json(body.to_string().as_bytes());
 }

@@ -59,6 +59,20 @@ pub fn quoted(input: &str) -> String {
     text
 }
 
+/// Refuses every log but the one that there is until others can be made.
+pub fn check_log(name: &LogName) -> Result<(), Problem> {
+    if *name == LogName::default() {
+        return Ok(());
+    }
+    let only = LogName::default();
+    let detail = format!(
+        "there is no log {}: this version has one, {}, which is also meant where no log is named",
+        quoted(name.as_str()),
+        quoted(only.as_str())
+    );
+    Err(Problem::new(ProblemKind::LogNotFound, detail))
+}
+
 /// The 501 for `what` (as the client wrote it): part of the contract, but not of this version.
 pub fn not_yet(what: &str) -> Problem {
     Problem::new(ProblemKind::NotYet, format!("{what} is not available in this version"))

@@ -141,7 +141,7 @@ impl Problem {
         out.extend_from_slice(b",\"detail\":");
         write_string(&self.detail, out);
         self.write_members(out);
-        out.extend_from_slice(b"}\n");
+        out.push(b'}');
     }
 
     /// Appends the members that a WebSocket `error` message has for this problem, without braces:
@@ -194,7 +194,7 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "{\"type\":\"/problems/event-too-large\",\"title\":\"The event is too large\",\
              \"status\":413,\"detail\":\"event of 1048577 bytes exceeds the limit of 1048576 bytes\",\
-             \"line\":3}\n"
+             \"line\":3}"
         );
     }
 

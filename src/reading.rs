@@ -9,7 +9,7 @@ use crate::http::head::{FieldName, Head};
 use crate::http::query::{HistoryRequest, PlainRequest, StreamRequest, TopicsRequest, Transport};
 use crate::http::response::AnswerTo;
 use crate::http::route::{Operation, StreamForce};
-use crate::input::{LogName, quoted};
+use crate::input::check_log;
 use crate::problem::{CloseCode, Problem, ProblemKind};
 use crate::settings;
 use crate::sse;
@@ -137,13 +137,4 @@ fn stream(
 fn not_acceptable(forms: &[&str]) -> Problem {
     let detail = format!("this path answers with {}", forms.join(" or "));
     Problem::new(ProblemKind::NotAcceptable, detail)
-}
-
-/// There is one log until others can be made.
-fn check_log(name: &LogName) -> Result<(), Problem> {
-    if *name == LogName::default() {
-        return Ok(());
-    }
-    let detail = format!("there is no log {}", quoted(name.as_str()));
-    Err(Problem::new(ProblemKind::LogNotFound, detail))
 }

@@ -10,7 +10,7 @@
 //! Each answer is the connection's last.
 
 use crate::{
-    append::AppendForm,
+    append::{self, AppendForm},
     health,
     http::{
         admission,
@@ -56,11 +56,25 @@ pub(crate) fn answer(shard: &Shard, came: &[u8], out: &mut Vec<u8>) -> Option<Re
         Ok(Operation::Live) => health::write_live(&to, out),
         Ok(Operation::Ready | Operation::Healthy) => health::write_ready(shard, &to, out),
         Ok(Operation::Options { allow }) => response::write_options(&head, allow, &to, out),
-        Ok(operation) => match judge(shard, operation, &head, &to) {
-            Ok(Wants::Events) => write_stream(&to, out),
-            Ok(Wants::Other) => response::write_problem(&no_place(shard), &to, out),
-            Err(problem) => response::write_problem(&problem, &to, out),
-        },
+        Ok(operation) => {
+            let is_append =
+                matches!(operation, Operation::AppendRaw { .. } | Operation::AppendEvents);
+            let problem = match judge(shard, operation, &head, &to) {
+                Ok(Wants::Events) => None,
+                Ok(Wants::Other) => Some(no_place(shard)),
+                Err(problem) => Some(problem),
+            };
+            match problem {
+                None => write_stream(&to, out),
+                Some(problem) => {
+                    let problem = match is_append {
+                        true => append::refused_by_head(problem, &head, shard.log()),
+                        false => problem,
+                    };
+                    response::write_problem(&problem, &to, out);
+                }
+            }
+        }
         Err(problem) => response::write_problem(&problem, &to, out),
     }
     let body_bytes = match head.body_length() {

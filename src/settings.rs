@@ -18,7 +18,6 @@ use strandline_storage::{
 };
 
 use crate::{
-    append::check_log,
     event_json::check_json_body,
     http::{
         body::{BodyDecoder, BodyLimit},
@@ -27,7 +26,7 @@ use crate::{
         response::{Answer, AnswerTo, write_problem},
         route::Change,
     },
-    input::{LogName, not_yet, quoted},
+    input::{LogName, check_log, not_yet, quoted},
     json::write,
     log_handle::LogHandle,
     problem::{Problem, ProblemKind},
@@ -59,7 +58,7 @@ impl ChangeForm {
             }
             Change::SetTopics { .. } | Change::Delete { .. } => PlainRequest::parse(query)?.log,
         };
-        check_log(log.as_str())?;
+        check_log(&log)?;
         if let Change::SetLog { .. } | Change::SetTopics { .. } = &change {
             check_json_body(head.fields())?;
         }
@@ -245,7 +244,7 @@ pub async fn list_logs(live: Rc<LiveLog>, to: AnswerTo) -> Vec<u8> {
 /// The whole answer that is one log.
 pub async fn one_log(live: Rc<LiveLog>, name: LogName, to: AnswerTo) -> Vec<u8> {
     answer(&to, async {
-        check_log(name.as_str())?;
+        check_log(&name)?;
         let settings = live.log().log_settings().await.ok_or_else(is_ending)?;
         Ok(Some(log_object(&settings, live.log())))
     })
@@ -303,11 +302,19 @@ fn is_ending() -> Problem {
 
 /// The 404 for a topic of which there is nothing.
 pub fn never_used(topic: &str) -> Problem {
-    let detail = format!("topic {} has never been used, or was deleted", quoted(topic));
+    let detail = format!(
+        "there is no event of topic {}: none was appended, or all are gone again; the topics that there \
+         are stand in /api/v1/topics",
+        quoted(topic)
+    );
     Problem::new(ProblemKind::TopicNotFound, detail)
 }
 
 fn no_settings(pattern: &TopicPattern) -> Problem {
-    let detail = format!("nothing is set for pattern {}", quoted(pattern.as_str()));
+    let detail = format!(
+        "nothing is set for exactly the pattern {}: PUT sets it; what holds for a topic, from whichever \
+         pattern, stands in /api/v1/topics/{{topic}}",
+        quoted(pattern.as_str())
+    );
     Problem::new(ProblemKind::SettingsNotFound, detail)
 }

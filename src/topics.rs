@@ -117,7 +117,7 @@ fn not_there(topic: &str) -> Problem {
     let Some(asked) = topic.strip_suffix("/events") else { return never_used(topic) };
     let encoded = percent_encode(asked.as_bytes(), KEPT_IN_QUERY);
     let detail = format!(
-        "topic {} has never been used, or was deleted; the events of topic {} are at \
+        "there is no event of topic {}; those of topic {} are at \
          /api/v1/events/history?topic={encoded} and, as they come, at \
          /api/v1/events/stream?topic={encoded}",
         quoted(topic),

@@ -22,11 +22,12 @@ use strandline_storage::{
     topic::Topic,
 };
 
+use super::with_id_window;
 use crate::{
     config::ServerConfig,
     event_json::{RawAppend, parse_event},
     http::{
-        appended::{self, Appended, ID_WINDOW_FIELD, id_window_text},
+        appended::{self, Appended},
         response::{self, AnswerTo},
     },
     log_calls::{AckFuture, Acked, AppendChain},
@@ -323,7 +324,7 @@ impl LineAppends {
             problem = problem.with("last", last.get());
         }
         if let Some(window) = id_window {
-            problem = problem.with_field(ID_WINDOW_FIELD, id_window_text(window));
+            problem = with_id_window(problem, window);
         }
         response::write_problem(&problem, to, out);
     }

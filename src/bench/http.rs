@@ -1,6 +1,7 @@
 //! HTTP/1.1 as a load generator reads it: heads, whole answers, chunks.
 
 use memchr::memmem;
+use serde::Deserialize;
 
 /// A head is at most this long.
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -58,6 +59,14 @@ impl<'a> Head<'a> {
     pub fn is_chunked(&self) -> bool {
         let coding = self.field("transfer-encoding").unwrap_or_default();
         coding.to_ascii_lowercase().ends_with(b"chunked")
+    }
+
+    /// What `input`, which begins with this head, refuses, as far as it has come.
+    pub fn refusal(&self, input: &[u8]) -> String {
+        match &input[self.bytes..] {
+            [] => excerpt(input),
+            body => format!("{}: {}", self.status, excerpt(body)),
+        }
     }
 }
 
@@ -182,9 +191,30 @@ fn chunk_size(line: &[u8]) -> Result<usize, String> {
     size.ok_or_else(|| format!("not a chunk: {}", excerpt(line)))
 }
 
-/// How `bytes` begin, for a message.
+/// How `bytes` begin, for a message: of a problem what it is here, of anything else its text, in one line.
 pub fn excerpt(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(200)]).trim().escape_debug().to_string()
+    const BYTES_MAX: usize = 200;
+    if let Ok(Problem { detail }) = serde_json::from_slice(bytes) {
+        return shown(&detail, BYTES_MAX);
+    }
+    shown(&String::from_utf8_lossy(&bytes[..bytes.len().min(BYTES_MAX)]), BYTES_MAX)
+}
+
+/// What a message tells of a problem's members.
+#[derive(Deserialize)]
+struct Problem {
+    detail: String,
+}
+
+fn shown(text: &str, chars_max: usize) -> String {
+    let mut shown = String::new();
+    for character in text.trim().chars().take(chars_max) {
+        match character.is_control() {
+            true => shown.extend(character.escape_default()),
+            false => shown.push(character),
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -214,6 +244,25 @@ mod tests {
         assert_eq!(take_successes(refusal.as_bytes()), Err("503: full".to_owned()));
         assert!(take_successes(b"SSH-2.0-OpenSSH\r\n\r\n").is_err());
         assert!(take_successes(b"HTTP/1.1 200 OK\r\n\r\n").is_err(), "no length");
+    }
+
+    #[test]
+    fn a_problem_is_told_as_it_reads() {
+        let problem = "{\"type\":\"/problems/invalid-topic\",\"title\":\"..\",\"status\":400,\
+                       \"detail\":\"the topic \\\"a\\\\b\\\" é\\u0007\"}\n";
+        let refusal = format!(
+            "HTTP/1.1 400 Bad Request\r\nContent-Length: {}\r\n\r\n{problem}",
+            problem.len()
+        );
+        let told = "400: the topic \"a\\b\" é\\u{7}";
+        assert_eq!(take_successes(refusal.as_bytes()), Err(told.to_owned()));
+        let head = Head::parse(refusal.as_bytes()).unwrap().unwrap();
+        assert_eq!(head.refusal(refusal.as_bytes()), told);
+        let cut = &refusal.as_bytes()[..head.bytes + 8];
+        assert_eq!(head.refusal(cut), "400: {\"type\":");
+        let cut = &refusal.as_bytes()[..head.bytes];
+        assert!(head.refusal(cut).starts_with("HTTP/1.1 400 Bad Request\\r\\nContent-Length"));
+        assert_eq!(excerpt(&[b'"'; 500]), "\"".repeat(200));
     }
 
     #[test]

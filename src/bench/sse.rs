@@ -8,7 +8,7 @@ use memchr::memchr;
 
 use super::{
     decompress::Decompressor,
-    http::{Chunks, Head, excerpt},
+    http::{Chunks, Head},
 };
 
 /// An event is at most this long: twice what a server takes.
@@ -105,7 +105,7 @@ impl SseStream {
 
     fn take_head(&mut self, head: &Head<'_>, input: &[u8]) -> Result<(), String> {
         if head.status != 200 {
-            return Err(format!("no event stream: {}", excerpt(input)));
+            return Err(format!("no event stream: {}", head.refusal(input)));
         }
         self.phase = match head.is_chunked() {
             true => Phase::Chunked(Chunks::default()),

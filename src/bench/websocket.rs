@@ -44,7 +44,7 @@ impl WebSocket {
         if !self.upgraded {
             let Some(head) = Head::parse(input)? else { return Ok(0) };
             if head.status != 101 {
-                return Err(format!("no upgrade: {}", excerpt(input)));
+                return Err(format!("no upgrade: {}", head.refusal(input)));
             }
             self.upgraded = true;
             at = head.bytes;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use common::{CommonArguments, Failure, LoadArguments, parse_rate};
 
+use super::number::number;
 use crate::bench::{
     append::{self, Append},
     fan_out::{self, FanOut},
@@ -52,13 +53,13 @@ enum Bench {
 #[derive(Debug, Args)]
 struct AppendBench {
     /// Connections that append
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = number::<u32>(1..=15_000))]
     publishers: u32,
     /// Events in NDJSON bodies of so many lines, a request a body, instead of one event a request
-    #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "LINES", value_parser = number::<u32>(1..=1_000_000))]
     ndjson: Option<u32>,
     /// Spreads events over so many topics, each of which got one before, at random
-    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "ndjson", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "ndjson", value_parser = number::<u32>(1..=10_000_000))]
     topics: u32,
     /// Gives each event an id, so that it would happen once
     #[arg(long, conflicts_with = "ndjson")]
@@ -73,16 +74,16 @@ struct AppendBench {
 #[derive(Debug, Args)]
 struct FanOutBench {
     /// Connections that receive
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = number::<u32>(1..=100_000))]
     subscribers: u32,
     /// Connections that append
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::<u32>(1..=15_000))]
     publishers: u32,
     /// So many subscribers stop reading at half time, and get the rest at the end
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number(0..=u32::MAX))]
     stall: u32,
     /// What the kernel may keep for a subscriber that is to stall, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 16 << 10)]
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 10, value_parser = number(0..=usize::MAX))]
     stall_buffer: usize,
     #[command(flatten)]
     load: LoadArguments,
@@ -94,13 +95,13 @@ struct FanOutBench {
 #[derive(Debug, Args)]
 struct ReplayBench {
     /// Events of the history
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = number::<u64>(1..=1_000_000_000))]
     events: u64,
     /// Connections that read it, all at the same time
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::<u32>(1..=15_000))]
     readers: u32,
     /// How often each reads it: sealed segments come from the page cache from the second time on
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::<u32>(1..=1000))]
     readings: u32,
     #[command(flatten)]
     common: CommonArguments,
@@ -110,10 +111,10 @@ struct ReplayBench {
 #[derive(Debug, Args)]
 struct IdleBench {
     /// Connections that receive nothing
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = number::<u32>(1..=100_000))]
     subscribers: u32,
     /// How many of them hang up at the end
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = number(0..=u32::MAX))]
     hang_ups: u32,
     #[command(flatten)]
     common: CommonArguments,
@@ -123,10 +124,10 @@ struct IdleBench {
 #[derive(Debug, Args)]
 struct StormBench {
     /// Connections that receive
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = number::<u32>(1..=100_000))]
     subscribers: u32,
     /// Events that the cursors of those who reconnect are spread over
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = number::<u32>(1..=10_000_000))]
     history: u32,
     /// Connects and hang-ups a second, for --seconds, instead of a storm
     #[arg(long, value_name = "N", value_parser = parse_rate)]

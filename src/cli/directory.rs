@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use clap::Args;
 use strandline_storage::{
     data_dir::{DataDir, MARKER_FILE_NAME},
     error::OpenError,
@@ -18,6 +19,25 @@ use strandline_storage::{
 /// so often, with so long between.
 const TRIES: u32 = 20;
 const TRY_EVERY: Duration = Duration::from_millis(50);
+
+/// The directory that a command works on, written in either way.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct DirectoryArguments {
+    /// A data directory, or the directory of one log in it
+    #[arg(value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The same, as `serve`, `backup` and `export` take it
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl DirectoryArguments {
+    /// What was given.
+    pub fn path(&self) -> &Path {
+        self.dir.as_deref().or(self.data.as_deref()).expect("the parser wants one of them")
+    }
+}
 
 /// Why a command could not do its work; the text says what to do.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,6 @@
 use std::{
     io::{self, BufWriter, Write},
     ops::ControlFlow,
-    path::PathBuf,
     process::ExitCode,
 };
 
@@ -18,7 +17,8 @@ use strandline_storage::{
     topic::TopicPattern,
 };
 
-use super::directory::{self, DirectoryError};
+use super::directory::{self, DirectoryArguments, DirectoryError};
+use super::number::number;
 use crate::{event_json::push_event, timestamp::TimeText};
 
 /// Writes the events of a stopped server to standard output, one JSON object a line, as `GET
@@ -33,17 +33,16 @@ Events that cannot be read are named on standard error, and the rest follows.
 
 Exit codes: 0 fine, 1 events are missing, or failure (in use by a server, ...), 2 usage.")]
 pub struct DumpArguments {
-    /// A data directory, or the directory of one log in it
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
+    #[command(flatten)]
+    directory: DirectoryArguments,
     /// Only topics that this matches; may be repeated [default: all]
     #[arg(long, value_name = "PATTERN", value_parser = parse_pattern)]
     topic: Vec<TopicPattern>,
     /// The first offset wanted
-    #[arg(long, value_name = "OFFSET", default_value_t = 0, value_parser = parse_offset())]
+    #[arg(long, value_name = "OFFSET", default_value_t = 0, value_parser = number(0..=Offset::MAX.get()))]
     from: u64,
     /// At most so many events
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number(0..=u64::MAX))]
     limit: Option<u64>,
     /// Also the log's own events, of the topic `$log`, which no reader gets and no import takes
     #[arg(long, conflicts_with = "topic")]
@@ -52,10 +51,6 @@ pub struct DumpArguments {
 
 fn parse_pattern(text: &str) -> Result<TopicPattern, String> {
     TopicPattern::parse(text).map_err(|error| format!("the pattern {error}"))
-}
-
-fn parse_offset() -> clap::builder::RangedU64ValueParser {
-    clap::value_parser!(u64).range(..=Offset::MAX.get())
 }
 
 /// Runs the command.
@@ -72,7 +67,7 @@ pub fn run(arguments: &DumpArguments) -> ExitCode {
 
 /// Whether all events could be read.
 fn dump(arguments: &DumpArguments) -> Result<bool, DirectoryError> {
-    let Some(dir) = directory::log_in(&arguments.dir)? else { return Ok(true) };
+    let Some(dir) = directory::log_in(arguments.directory.path())? else { return Ok(true) };
     let log = directory::when_free(|| StoppedLog::open(&RealDisk, &dir))?;
     let query = ReadQuery {
         topics: arguments.topic.clone(),

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 use super::client::{Client, ClientError, Refusal, ServerAddress};
 use super::counted::counted;
+use super::number::number;
 use super::progress;
 use super::records::{self, Conversion, Format, ReadError};
 use super::source;
@@ -56,7 +57,7 @@ pub struct ImportArguments {
     #[arg(long, value_name = "PREFIX", conflicts_with = "make_ids")]
     new_ids: Option<String>,
     /// Passes over so many records at the start
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number(0..=u64::MAX))]
     skip: u64,
     /// The file to import; `-` or none is standard input
     file: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
 };
 
@@ -12,7 +12,7 @@ use strandline_storage::{
     repair::{self, Action, Step},
 };
 
-use super::directory::{self, DirectoryError};
+use super::directory::{self, DirectoryArguments, DirectoryError};
 use super::progress;
 use crate::clock;
 
@@ -34,9 +34,8 @@ If there is a backup, look there first: it may hold what is damaged here.
 Exit codes: 0 nothing to do, or done; 1 there is damage that was not repaired, or failure (in use by a \
 server, ...); 2 usage.")]
 pub struct RepairArguments {
-    /// A data directory, or the directory of one log in it
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
+    #[command(flatten)]
+    directory: DirectoryArguments,
     /// Do it
     #[arg(long)]
     yes: bool,
@@ -57,7 +56,7 @@ pub fn run(arguments: &RepairArguments) -> ExitCode {
 /// Whether there is no damage left.
 fn repair_all(arguments: &RepairArguments) -> Result<bool, DirectoryError> {
     let mut is_sound = true;
-    for log in directory::logs_in(&arguments.dir)? {
+    for log in directory::logs_in(arguments.directory.path())? {
         is_sound &= repair_log(&log, arguments)?;
     }
     Ok(is_sound)
@@ -83,7 +82,7 @@ fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, Directory
         describe(step)?;
     }
     if !arguments.yes {
-        let dir = arguments.dir.display();
+        let dir = arguments.directory.path().display();
         say(&format!("nothing was changed; to do this: strandline repair {dir} --yes"))?;
         return Ok(false);
     }

@@ -22,6 +22,7 @@ use tracing_subscriber::{
     filter::{Directive, LevelFilter},
 };
 
+use super::number::number;
 use crate::{
     config::{ListenAddress, ServerConfig},
     http::origin::OriginRules,
@@ -59,20 +60,20 @@ pub struct ServeArguments {
     #[arg(long, value_name = "DIR", default_value = ServerConfig::DATA_DIR)]
     data: PathBuf,
     /// How many threads serve, each on a core of its own [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = parse_shards)]
+    #[arg(long, value_name = "N", value_parser = number(NonZeroUsize::MIN..=SHARDS_MAX))]
     shards: Option<NonZeroUsize>,
     /// How many connections there may be at a time; more are told to come back [default: what the limit
     /// of open files leaves, once it is raised to its hard limit and the log has its share]
-    #[arg(long, value_name = "N", value_parser = parse_connections_max)]
+    #[arg(long, value_name = "N", value_parser = number(NonZeroUsize::MIN..=CONNECTIONS_MAX))]
     connections_max: Option<NonZeroUsize>,
     /// A segment file is full at this many bytes: a multiple of 4096, at least 1048576
     #[arg(long, value_name = "N", default_value_t = LogConfig::default().segment_bytes, value_parser = parse_segment_bytes)]
     segment_bytes: u64,
     /// A full segment is rewritten, compressed, once its last event is so many seconds old
-    #[arg(long, value_name = "SECONDS", default_value_t = LogConfig::default().compress_after_s, value_parser = clap::value_parser!(u64).range(..=SECONDS_MAX))]
+    #[arg(long, value_name = "SECONDS", default_value_t = LogConfig::default().compress_after_s, value_parser = number(0..=SECONDS_MAX))]
     compress_after: u64,
     /// All full segments are read again every so many seconds, to find rot in time
-    #[arg(long, value_name = "SECONDS", default_value_t = LogConfig::default().scrub_interval_s, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
+    #[arg(long, value_name = "SECONDS", default_value_t = LogConfig::default().scrub_interval_s, value_parser = number(1..=SECONDS_MAX))]
     scrub_interval: u64,
     /// When an append is answered: `commit` (it is on the device), `interval:MS` or `never`
     #[arg(long, value_name = "MODE", default_value_t = SyncMode::Commit)]
@@ -90,10 +91,10 @@ const SECONDS_MAX: u64 = 10_000_000_000;
 const EXIT_USAGE: u8 = 2;
 
 /// More shards than any machine has cores are a typing error.
-const SHARDS_MAX: usize = 1024;
+const SHARDS_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 
 /// And so are more connections than one machine has memory for.
-const CONNECTIONS_MAX: usize = 10_000_000;
+const CONNECTIONS_MAX: NonZeroUsize = NonZeroUsize::new(10_000_000).expect("it is not zero");
 
 fn parse_listen(text: &str) -> Result<ListenAddress, String> {
     ListenAddress::parse(text).map_err(|error| {
@@ -101,27 +102,12 @@ fn parse_listen(text: &str) -> Result<ListenAddress, String> {
     })
 }
 
-fn parse_shards(text: &str) -> Result<NonZeroUsize, String> {
-    match text.parse::<NonZeroUsize>() {
-        Ok(shards) if shards.get() <= SHARDS_MAX => Ok(shards),
-        _ => Err(format!("give a number from 1 to {SHARDS_MAX}")),
-    }
-}
-
-fn parse_connections_max(text: &str) -> Result<NonZeroUsize, String> {
-    match text.parse::<NonZeroUsize>() {
-        Ok(connections) if connections.get() <= CONNECTIONS_MAX => Ok(connections),
-        _ => Err(format!("give a number from 1 to {CONNECTIONS_MAX}")),
-    }
-}
-
 fn parse_segment_bytes(text: &str) -> Result<u64, String> {
-    let bytes: u64 = text.parse().map_err(|_| "give a number of bytes".to_owned())?;
     let least = LogConfig::SEGMENT_BYTES_MIN;
     // What the log itself takes is less, for tests.
-    if bytes < least || !bytes.is_multiple_of(4096) {
-        return Err(format!("give a multiple of 4096, at least {least}"));
-    }
+    let is_fine = |bytes: &u64| *bytes >= least && bytes.is_multiple_of(4096);
+    let bytes = text.parse().ok().filter(is_fine);
+    let bytes = bytes.ok_or_else(|| format!("give a multiple of 4096, at least {least}"))?;
     let config = LogConfig { segment_bytes: bytes, ..LogConfig::default() };
     config.check().map_err(|error| error.to_string())?;
     Ok(bytes)

@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::client::{Client, ClientError, ServerAddress, WireEvent, next_event};
+use super::number::number;
 
 /// Pauses between attempts to connect: doubled from the first to the last.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -57,7 +58,7 @@ pub struct TailArguments {
     #[arg(long, value_name = "FILE")]
     cursor: Option<PathBuf>,
     /// Ends after so many events
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = number(1..=u64::MAX))]
     limit: Option<u64>,
     /// Prints whole event objects, one a line
     #[arg(long)]

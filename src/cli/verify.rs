@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     thread,
 };
@@ -16,7 +16,8 @@ use strandline_storage::{
 };
 
 use super::counted::counted;
-use super::directory::{self, DirectoryError};
+use super::directory::{self, DirectoryArguments, DirectoryError};
+use super::number::number;
 use super::progress::{self, Watched};
 
 /// Checks every frame, checksum, chain and index of a stopped server's data. Changes nothing.
@@ -32,14 +33,13 @@ server's directory is in use: verify a backup of it (`strandline backup`).
 
 Exit codes: 0 fine, 1 findings or failure (in use by a server, ...), 2 usage.")]
 pub struct VerifyArguments {
-    /// A data directory, or the directory of one log in it
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
+    #[command(flatten)]
+    directory: DirectoryArguments,
     /// Writes one JSON object to standard output, when all is done, instead of lines
     #[arg(long)]
     json: bool,
     /// How many threads read [default: as many as there are cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = number::<u16>(1..=1024))]
     threads: Option<u16>,
 }
 
@@ -91,9 +91,9 @@ pub fn run(arguments: &VerifyArguments) -> ExitCode {
 
 /// Names each finding as it is found; whether there was none.
 fn list_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
-    let logs = directory::logs_in(&arguments.dir)?;
+    let logs = directory::logs_in(arguments.directory.path())?;
     if logs.is_empty() {
-        eprintln!("{}: there is no log in it yet", arguments.dir.display());
+        eprintln!("{}: there is no log in it yet", arguments.directory.path().display());
     }
     let mut output: io::Result<()> = Ok(());
     let mut is_sound = true;
@@ -130,7 +130,7 @@ fn list_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
 /// One JSON object for all; whether nothing was found.
 fn report_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
     let mut report = Report { sound: true, logs: Vec::new() };
-    for log in directory::logs_in(&arguments.dir)? {
+    for log in directory::logs_in(arguments.directory.path())? {
         let mut findings = Vec::new();
         let verified = check(arguments, &log, &mut |_, finding| {
             findings.push(FindingReport {

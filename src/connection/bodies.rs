@@ -22,7 +22,12 @@ impl Reader<'_> {
     ) -> Next {
         match self.inbound.body(decoder, &self.shard.config().limits).await {
             Ok(body) => self.append_body(&form, OwnValues::default(), body, &to),
-            Err(fault) => self.fault(fault, &to),
+            Err(BodyFault::Refused(problem)) => {
+                let problem = form.refused(problem.closing(), self.shard.log());
+                self.push_problem(&problem, &to);
+                Next::Close
+            }
+            Err(BodyFault::Lost) => Next::Close,
         }
     }
 
@@ -42,6 +47,7 @@ impl Reader<'_> {
             }
             // The body has been read: the connection can go on.
             Err(problem) => {
+                let problem = form.refused(problem, self.shard.log());
                 self.push_problem(&problem, to);
                 if problem.closes() { Next::Close } else { follow(to) }
             }
@@ -135,12 +141,5 @@ impl Reader<'_> {
         lines.finish(outcome, shard.log(), &to, &mut out).await;
         self.outbox.push(Item::Ready(out));
         follow(&to)
-    }
-
-    fn fault(&self, fault: BodyFault, to: &AnswerTo) -> Next {
-        if let BodyFault::Refused(problem) = fault {
-            self.push_problem(&problem.closing(), to);
-        }
-        Next::Close
     }
 }

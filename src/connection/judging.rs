@@ -7,7 +7,7 @@ use super::{
     outbox::{self, Item},
 };
 use crate::{
-    append::AppendForm,
+    append::{self, AppendForm},
     health, history,
     http::{
         admission,
@@ -101,7 +101,10 @@ impl Reader<'_> {
         });
         let (form, decoder) = match form {
             Ok(form) => form,
-            Err(problem) => return self.refuse(problem, head, &to),
+            Err(problem) => {
+                let problem = append::refused_by_head(problem, head, self.shard.log());
+                return self.refuse(problem, head, &to);
+            }
         };
         self.ask_for_body(head, body_has_come);
         Begun::Append { form, decoder, to }

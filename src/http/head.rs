@@ -43,6 +43,20 @@ impl Method {
             _ => Self::Unknown,
         }
     }
+
+    /// The token; of an unknown method nobody keeps it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Head => "HEAD",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+            Self::Patch => "PATCH",
+            Self::Options => "OPTIONS",
+            Self::Unknown => "this method",
+        }
+    }
 }
 
 /// The version of HTTP that the client speaks.

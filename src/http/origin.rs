@@ -18,7 +18,11 @@ use std::sync::Arc;
 use super::authority::Authority;
 use super::cors::Cors;
 use super::head::{FieldName, Head};
+use crate::input::quoted;
 use crate::problem::{Problem, ProblemKind};
+
+/// The names of any server that only this machine can reach.
+const OUR_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// The origins that may do what our own may.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,14 +83,35 @@ impl OriginRules {
             IpAddr::V4(address) => host.ipv4() == Some(address),
             IpAddr::V6(address) => host.ipv6() == Some(address),
         };
-        let is_ours = ["localhost", "127.0.0.1", "[::1]"].iter().any(|name| host.same_name(name))
+        let is_ours = OUR_NAMES.iter().any(|name| host.same_name(name))
             || is_listen_ip()
             || self.listen_name.as_deref().is_some_and(|name| host.same_name(name));
         if is_ours {
             return Ok(());
         }
-        let detail = format!("the server does not answer to the host {:?}", host.name);
+        let detail = format!(
+            "the server listens on this machine alone and does not answer to the host {}, but to {}: send \
+             one of these (a proxy can set it), or start the server with that name or another address as \
+             --listen",
+            quoted(host.name),
+            self.our_names(listen_ip).join(", ")
+        );
         Err(Problem::new(ProblemKind::MisdirectedRequest, detail))
+    }
+
+    /// The hosts that a loopback listener at this address answers to.
+    fn our_names(&self, listen_ip: IpAddr) -> Vec<String> {
+        let mut names = OUR_NAMES.map(str::to_owned).to_vec();
+        let listen_ip = match listen_ip {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        };
+        for name in [Some(&*listen_ip), self.listen_name.as_deref()].into_iter().flatten() {
+            if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                names.push(name.to_owned());
+            }
+        }
+        names
     }
 
     /// Decides which CORS fields the answer has; `writes` says that the request is an append or
@@ -106,8 +131,8 @@ impl OriginRules {
             return Ok(cors);
         }
         if writes {
-            let shown = String::from_utf8_lossy(value);
-            let detail = format!("pages of the origin {shown:?} may not write to this server");
+            let shown = quoted(&String::from_utf8_lossy(value));
+            let detail = format!("pages of the origin {shown} may not write to this server");
             return Err(Problem::new(ProblemKind::OriginNotAllowed, detail));
         }
         Ok(otherwise)
@@ -240,6 +265,25 @@ mod tests {
         let address = "127.0.0.1:7400".parse().unwrap();
         let named = OriginRules::new(address, Some("box.internal"), &[]).unwrap();
         assert_eq!(named.check_host(&head("Host: box.internal:7400\r\n")), Ok(()));
+    }
+
+    #[test]
+    fn who_means_another_host_is_told_ours() {
+        for (address, name, names) in [
+            ("127.0.0.1:7400", None, "localhost, 127.0.0.1, [::1]:"),
+            ("[::1]:7400", Some("LOCALHOST"), "localhost, 127.0.0.1, [::1]:"),
+            ("127.0.0.2:7400", Some("box"), "localhost, 127.0.0.1, [::1], 127.0.0.2, box:"),
+        ] {
+            let rules = OriginRules::new(address.parse().unwrap(), name, &[]).unwrap();
+            let problem = rules.check_host(&head("Host: evil.example:80\r\n")).unwrap_err();
+            let detail = problem.detail();
+            assert!(detail.contains("\"evil.example\"") && detail.contains(names), "{detail}");
+        }
+        let long = format!("Host: {}\r\nOrigin: http://{0}\r\n", "a".repeat(4000));
+        let rules = rules("127.0.0.1:7400", &[]);
+        assert!(rules.check_host(&head(&long)).unwrap_err().detail().len() < 400);
+        let long = long.replacen("Host: ", "Host: b", 1);
+        assert!(rules.check_origin(&head(&long), true).unwrap_err().detail().len() < 400);
     }
 
     #[test]

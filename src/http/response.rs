@@ -195,18 +195,28 @@ impl<'a> Answer<'a> {
 
     /// Ends the answer with a body of this type.
     pub fn body(self, content_type: &str, body: &[u8]) {
-        let length = u64::try_from(body.len()).expect("a length fits into 64 bits");
+        self.body_and(content_type, body, b"");
+    }
+
+    /// Ends the answer with a body of JSON, and that with a newline: a prompt would stand behind it else.
+    pub fn json(self, body: &[u8]) {
+        self.body_and("application/json", body, b"\n");
+    }
+
+    /// Ends the answer with a problem's JSON; else like [`Answer::json`].
+    fn problem_json(self, body: &[u8]) {
+        self.body_and("application/problem+json", body, b"\n");
+    }
+
+    fn body_and(self, content_type: &str, body: &[u8], end: &[u8]) {
+        let length = u64::try_from(body.len() + end.len()).expect("a length fits into 64 bits");
         let answer = self.typed(content_type).number("Content-Length", length);
         let head_only = answer.to.head_only;
         let out = answer.end_head(false);
         if !head_only {
             out.extend_from_slice(body);
+            out.extend_from_slice(end);
         }
-    }
-
-    /// Ends the answer with a body of JSON.
-    pub fn json(self, body: &[u8]) {
-        self.body("application/json", body);
     }
 
     /// Ends an answer that has no body by its status, such as 204.
@@ -288,7 +298,7 @@ pub fn write_problem(problem: &Problem, to: &AnswerTo, out: &mut Vec<u8>) {
     }
     let mut body = Vec::with_capacity(256);
     problem.write_json(&mut body);
-    answer.body("application/problem+json", &body);
+    answer.problem_json(&body);
 }
 
 /// Appends the answer to a preflight, or to another OPTIONS: 204, with what the path takes.
@@ -386,8 +396,8 @@ mod tests {
         let head = to("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
         let answered = written(|out| Answer::start(200, &head, out).json(b"{}"));
         let full = written(|out| Answer::start(200, &modern(), out).json(b"{}"));
-        assert_eq!(format!("{answered}{{}}"), full);
-        assert!(full.contains("Content-Length: 2\r\n"));
+        assert_eq!(format!("{answered}{{}}\n"), full);
+        assert!(full.contains("Content-Length: 3\r\n"));
     }
 
     /// API §9: "`application/problem+json` (RFC 9457)"; §2: "**Early refusal** answers at once,

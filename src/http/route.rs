@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use strandline_storage::topic::{Topic, TopicPattern};
 
 use super::head::{FieldName, Head, Method};
-use crate::input::LogName;
+use crate::input::{LogName, quoted};
 use crate::problem::{self, Problem, ProblemEntry, ProblemKind};
 
 /// Over what a stream is served.
@@ -168,6 +168,13 @@ const ALLOW_TOPIC: &str = "GET, HEAD, PUT, DELETE, OPTIONS";
 const ALLOW_LOG: &str = "GET, HEAD, PUT, OPTIONS";
 const ALLOW_ALL: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 
+/// For who sends an event to where it cannot go.
+const TO_APPEND: &str = "to append to a topic, POST to /api/v1/topics/{topic}/events";
+
+/// For who looks for something that is not there.
+const WHERE_THINGS_ARE: &str = "the interface is at /api/v1/events, /api/v1/topics and /api/v1/logs, and \
+    GET / shows how to begin";
+
 /// Returns what this method does at this path, which is not decoded yet and has no query.
 ///
 /// Fails with 404, 405, 501 for what is not there yet and for unknown methods, and 400 when the path
@@ -189,7 +196,7 @@ pub fn route(method: Method, path: &str) -> Result<Operation, Problem> {
             pattern if pattern.exact().is_none() => Ok(Operation::Pattern { pattern }),
             _ => Ok(Operation::Topic { topic: topic(path)? }),
         },
-        (Method::Post, Resource::Topic(path)) => topic_operation(path),
+        (Method::Post, resource @ Resource::Topic(path)) => topic_operation(path, &resource),
         (Method::Put, Resource::Topic(path)) => {
             let (pattern, is_operation) = (pattern(path)?, is_operation(path));
             Ok(Operation::Change(Change::SetTopics { pattern, is_operation }))
@@ -205,16 +212,22 @@ pub fn route(method: Method, path: &str) -> Result<Operation, Problem> {
             Ok(Operation::Change(Change::SetLog { log: LogName::parse(name)? }))
         }
         (Method::Get | Method::Head, resource @ Resource::AppendEvents) => {
-            let hint = "events are appended here, with POST; they are read at \
-                        /api/v1/events/history and, as they come, at /api/v1/events/stream";
-            Err(not_allowed(&resource, hint))
+            let hint = "events are appended here; they are read at /api/v1/events/history and, as they \
+                        come, at /api/v1/events/stream";
+            Err(not_allowed(method, &resource, hint))
         }
-        (_, resource) => Err(not_allowed(&resource, "this path does not take this method")),
+        (Method::Post, resource @ Resource::Read(_)) => {
+            Err(not_allowed(method, &resource, TO_APPEND))
+        }
+        (_, resource) => Err(not_allowed(method, &resource, "")),
     }
 }
 
 fn find(path: &str) -> Result<Resource<'_>, Problem> {
-    let no_such_path = || Problem::new(ProblemKind::NotFound, "there is nothing at this path");
+    let no_such_path = || {
+        let detail = format!("nothing has the path {}: {WHERE_THINGS_ARE}", quoted(path));
+        Problem::new(ProblemKind::NotFound, detail)
+    };
     if let Some(rest) = path.strip_prefix("/api/v1/") {
         if let Some(topic_path) = rest.strip_prefix("topics/") {
             return Ok(Resource::Topic(topic_path));
@@ -247,7 +260,7 @@ fn find(path: &str) -> Result<Resource<'_>, Problem> {
         "/llms.txt" => return Ok(Resource::Later("llms.txt")),
         _ => {
             if let Some(slug) = path.strip_prefix("/problems/") {
-                Operation::ProblemPage(problem::find(slug).ok_or_else(no_such_path)?)
+                Operation::ProblemPage(problem::find(slug).ok_or_else(|| no_such_problem(slug))?)
             } else {
                 Operation::Asset(Asset::find(path).ok_or_else(no_such_path)?)
             }
@@ -255,17 +268,21 @@ fn find(path: &str) -> Result<Resource<'_>, Problem> {
     }))
 }
 
+fn no_such_problem(slug: &str) -> Problem {
+    let detail = format!("there is no problem {}: /problems has all of them", quoted(slug));
+    Problem::new(ProblemKind::NotFound, detail)
+}
+
 /// POST below `/api/v1/topics/`: the operation is the path's last segment, as it stands. A topic
 /// whose own last level is `events` can be written `a%2Fevents`, and its operation is one more.
-fn topic_operation(path: &str) -> Result<Operation, Problem> {
+fn topic_operation(path: &str, resource: &Resource<'_>) -> Result<Operation, Problem> {
     if let Some(topic_path) = path.strip_suffix("/events") {
         return Ok(Operation::AppendRaw { topic: topic(topic_path)? });
     }
     if let Some(topic_path) = path.strip_suffix("/trim") {
         return Ok(Operation::Change(Change::Trim { topic: topic(topic_path)? }));
     }
-    let hint = "to append to a topic, POST to /api/v1/topics/{topic}/events";
-    Err(not_allowed(&Resource::Topic(path), hint))
+    Err(not_allowed(Method::Post, resource, TO_APPEND))
 }
 
 /// Whether a path ends like an operation on a topic, as it stands.
@@ -319,8 +336,15 @@ fn allow(resource: &Resource<'_>) -> &'static str {
     }
 }
 
-fn not_allowed(resource: &Resource<'_>, detail: &'static str) -> Problem {
-    Problem::new(ProblemKind::MethodNotAllowed, detail).allowing(allow(resource))
+/// The 405 of a path that is there; `hint`, if it is not empty, says what was looked for.
+fn not_allowed(method: Method, resource: &Resource<'_>, hint: &str) -> Problem {
+    let allow = allow(resource);
+    let mut detail = format!("this path takes {allow}, and not {}", method.as_str());
+    if !hint.is_empty() {
+        detail.push_str("; ");
+        detail.push_str(hint);
+    }
+    Problem::new(ProblemKind::MethodNotAllowed, detail).allowing(allow)
 }
 
 fn not_yet(what: &'static str) -> Problem {

@@ -39,7 +39,7 @@ use crate::clock;
 use crate::event_json::push_websocket_event;
 use crate::http::query::StreamRequest;
 use crate::http::response::write_switching_protocols;
-use crate::input::{LogName, quoted};
+use crate::input::check_log;
 use crate::local::Guard;
 use crate::log_calls::{AckFuture, Acked, AppendRefused};
 use crate::log_handle::LogHandle;
@@ -373,9 +373,8 @@ impl WebSocket {
 
     fn subscribe(&mut self, subscribe: Subscribe, port: &mut Port<'_>) {
         let Subscribe { id, log, topics, types, filter, from, cursor } = subscribe;
-        if let Some(name) = log.filter(|name| *name != LogName::default()) {
-            let detail = format!("there is no log {}", quoted(name.as_str()));
-            return self.refuse(id.as_ref(), &Problem::new(ProblemKind::LogNotFound, detail));
+        if let Err(problem) = check_log(&log.unwrap_or_default()) {
+            return self.refuse(id.as_ref(), &problem);
         }
         let Some(number) = self.numbers.take() else {
             let detail = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
@@ -430,7 +429,10 @@ impl WebSocket {
             (None, Err(_)) => false,
         };
         if !is_known {
-            let detail = format!("there is no subscription {number}");
+            let detail = format!(
+                "this connection has no subscription {number}: a `subscribed` message tells the number, \
+                 which ends with `unsubscribed`"
+            );
             return self.refuse(id, &Problem::new(ProblemKind::SubscriptionNotFound, detail));
         }
         self.answer(|out| message::push_unsubscribed(out, id, number));

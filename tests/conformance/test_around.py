@@ -36,6 +36,71 @@ def test_unknown_paths(server):
         assert server.request("GET", path)[0] == 404, path
 
 
+def test_a_404_says_what_is_not_there_and_where_to_look(server, topic):
+    """`detail` is particular to this time, and short however long the request was"""
+    def detail(method, path, slug, status=404):
+        text = problem(server.request(method, path, headers={"Content-Length": "0"} if method != "GET" else {}), slug, status)["detail"]
+        assert len(text) < 400, text
+        return text
+    text = detail("GET", "/api/v1/eventz", "not-found")
+    assert '"/api/v1/eventz"' in text and "/api/v1/events" in text
+    assert "x…" in detail("GET", "/" + 8000 * "x", "not-found")
+    text = detail("GET", "/problems/no-such-problem", "not-found")
+    assert '"no-such-problem"' in text and "/problems has" in text
+    for method, path in (("GET", f"/api/v1/topics/{topic}"), ("DELETE", f"/api/v1/topics/{topic}"), ("POST", f"/api/v1/topics/{topic}/trim?before=1")):
+        text = detail(method, path, "topic-not-found")
+        assert f'"{topic[:40]}' in text and "/api/v1/topics" in text
+    text = detail("GET", f"/api/v1/topics/{topic}/*", "settings-not-found")
+    assert f'"{topic[:40]}' in text and "PUT" in text
+    for path in ("/api/v1/topics?log=other", "/sse?log=other", "/api/v1/logs/other"):
+        text = detail("GET", path, "log-not-found")
+        assert '"other"' in text and '"main"' in text
+
+
+@pytest.mark.parametrize("method,path,allow", [
+    ("DELETE", "/api/v1/events", "POST, OPTIONS"), ("POST", "/api/v1/topics/a", "GET, HEAD, PUT, DELETE, OPTIONS"), ("POST", "/", "GET, HEAD, OPTIONS"), ("PATCH", "/api/v1/topics/a", "GET, HEAD, PUT, DELETE, OPTIONS"), ("DELETE", "/api/v1/logs/main", "GET, HEAD, PUT, OPTIONS"),
+])
+def test_a_405_says_what_is_taken(server, method, path, allow):
+    """405 carries `Allow`, and says it in words"""
+    answer = server.request(method, path, headers={"Content-Length": "0"})
+    text = problem(answer, "method-not-allowed", 405)["detail"]
+    assert answer[1]["Allow"] == allow and f"takes {allow}, and not {method}" in text
+    assert (method == "POST") == ("/api/v1/topics/{topic}/events" in text)
+
+
+def test_a_421_says_which_hosts_are_served(server):
+    """a `Host` that is not `localhost`, `127.0.0.1`, `[::1]` or the listen address is 421"""
+    text = problem(server.request("GET", "/livez", headers={"Host": "evil.example"}), "misdirected-request", 421)["detail"]
+    for said in ('"evil.example"', "localhost, 127.0.0.1, [::1]:", "--listen"):
+        assert said in text, text
+    text = problem(server.request("GET", "/livez", headers={"Host": 8000 * "a"}), "misdirected-request", 421)["detail"]
+    assert len(text) < 400, text
+
+
+def test_json_ends_with_a_newline(server, topic):
+    """so that a prompt does not stand behind it; Content-Length counts it, and what events hold stays as it is"""
+    def check(method, path, body=None, headers=None, status=200):
+        got, fields, answer = server.request(method, path, body, headers or {})
+        assert got == status and answer.endswith(b"}\n") and not answer.endswith(b"\n\n"), (path, got, answer)
+        assert int(fields["Content-Length"]) == len(answer), path
+    as_json = {"Content-Type": "application/json"}
+    check("POST", f"/api/v1/topics/{topic}/events", b"1", status=201)
+    check("POST", "/api/v1/events", b'[{"topic":"%s"}]' % topic.encode(), as_json, status=201)
+    check("PUT", f"/api/v1/topics/{topic}", b'{"retain":{"count":9}}', as_json)
+    check("PUT", f"/api/v1/topics/{topic}/*", b'{"retain":{"count":9}}', as_json)
+    check("POST", f"/api/v1/topics/{topic}/trim?before=0")
+    for path in ("events/history", f"events/history?topic={topic}&order=desc", "topics", "topics?limit=1", f"topics/{topic}", f"topics/{topic}/*", "logs", "logs/main"):
+        check("GET", f"/api/v1/{path}")
+    for path in ("/livez", "/readyz", "/healthz"):
+        check("GET", path)
+    for path, status in (("/nothing", 404), ("/api/v1/topics/none", 404), ("/api/v1/events", 405), ("/sse?from=never", 400), ("/openapi.json", 501)):
+        check("GET", path, status=status)
+    assert [event["data"] for event in server.json("GET", f"/api/v1/events/history?topic={topic}")[1]["events"]] == [1, ""]
+    with Ws(server) as ws:
+        ws.send(type="ping")
+        assert not ws.socket.recv().endswith("\n"), "a message ends by itself"
+
+
 def test_health(server):
     """`/livez`, `/readyz`, `/healthz`"""
     for path in ("/livez", "/readyz", "/healthz"):

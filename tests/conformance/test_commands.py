@@ -156,6 +156,19 @@ def test_usage_errors(arguments):
     assert done.returncode == 2 and done.stderr, done
 
 
+@pytest.mark.parametrize("arguments,wanted", [
+    (["dump", "x", "--from", "y"], "from 0 to "), (["dump", "x", "--from", "-1"], "from 0 to "), (["dump", "x", "--limit", "1.5"], "from 0 to "), (["verify", "x", "--threads", "0"], "from 1 to 1024"), (["verify", "x", "--threads", "-1"], "from 1 to 1024"),
+    (["serve", "--shards", "-1"], "from 1 to 1024"), (["serve", "--shards", "many"], "from 1 to 1024"), (["serve", "--connections-max", "-5"], "from 1 to 10000000"), (["serve", "--segment-bytes", "-1"], "a multiple of 4096"), (["serve", "--segment-bytes", "1M"], "a multiple of 4096"),
+    (["serve", "--scrub-interval", "-1"], "from 1 to 10000000000"), (["serve", "--compress-after", "1h"], "from 0 to 10000000000"), (["tail", "--limit", "-1"], "from 1 to "), (["import", "--skip", "x"], "from 0 to "), (["export", "--from", "-1"], "neither an offset nor a time"),
+    (["bench", "append", "--publishers", "x"], "from 1 to 15000"), (["bench", "fanout", "--stall", "-1"], "from 0 to "), (["bench", "append", "--seconds", "-1"], "at least 0.01"), (["bench", "append", "--server-core", "a"], "from 0 to "), (["bench", "append", "--shards", "0"], "from 1 to 1024"),
+])
+def test_what_is_no_number_is_told_which_there_are(arguments, wanted):
+    """exit 2 usage: and what would be right"""
+    done = run(*arguments, stdin="")
+    assert done.returncode == 2 and wanted in done.stderr and arguments[-1] in done.stderr, done
+    assert "invalid digit" not in done.stderr and "unexpected argument" not in done.stderr, done
+
+
 def test_tail_reconnects(fresh):
     """reconnects by itself"""
     tail = subprocess.Popen([binary(), "tail", "--url", fresh.base, "--topic", "a", "--from", "earliest", "--limit", "4"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -193,6 +206,18 @@ def test_verify_and_dump(fresh, tmp_path):
     assert run("verify", tmp_path / "nothing").returncode in (1, 2)
     fresh.start()
     assert fresh.append("a/0", "20") == 20
+
+
+def test_a_directory_may_be_given_as_data(fresh):
+    """`verify`, `dump` and `repair` take DIR, or --data DIR as `serve`, `backup` and `export` do"""
+    fresh.append("a", "1")
+    fresh.terminate()
+    for command in ("verify", "dump", "repair"):
+        plain, named = run(command, fresh.data), run(command, "--data", fresh.data)
+        assert plain.returncode == named.returncode == 0 and plain.stdout == named.stdout, (plain, named)
+        both, none = run(command, fresh.data, "--data", fresh.data), run(command)
+        assert both.returncode == 2 and "cannot be used with" in both.stderr and "--data <DIR>" in both.stderr, both
+        assert none.returncode == 2 and "<DIR|--data <DIR>>" in none.stderr, none
 
 
 def test_a_dump_is_what_readers_get(fresh):

@@ -101,6 +101,32 @@ def test_the_same_id_for_another_event(server, topic):
     assert len(events(server, topic)) == 1
 
 
+def test_the_window_stands_in_refusals_of_what_was_not_read(server, topic):
+    """The window, which every answer to one with an id states: who is refused decides whether a retry is safe"""
+    def refused(status, *request, **headers):
+        answer = server.request("POST", *request, {name.replace("_", "-"): value for name, value in headers.items()})
+        assert answer[0] == status and answer[1].get("Event-Id-Window") == (WINDOW if "Event_Id" in headers or "Idempotency_Key" in headers else None), answer
+    for ids in ({"Event_Id": "a"}, {"Idempotency_Key": '"a"'}, {}):
+        refused(400, path(topic), b"[1,", Content_Type="application/json", **ids)
+        refused(400, path(topic) + "?foo=1", b"1", **ids)
+        refused(404, path(topic) + "?log=other", b"1", **ids)
+        refused(415, path(topic), b"1", Content_Encoding="gzip", **ids)
+        refused(413, path(topic), bytes((1 << 20) + 1), **ids)
+        refused(400, path(topic), b"1", Expected_Offset="x", **ids)
+    refused(400, path(topic), b"1", Event_Id="%")
+    refused(400, path(topic), b"1", Event_Id="a", Idempotency_Key="b")
+    chunks = b"100001\r\n" + bytes((1 << 20) + 1)
+    head = f"POST {path(topic)} HTTP/1.1\r\nHost: localhost\r\nEvent-Id: a\r\n"
+    for rest in (b"Transfer-Encoding: chunked\r\n\r\n" + chunks, b"Transfer-Encoding: chunked\r\n\r\nx\r\n", b"\r\n"):
+        answer = server.exchange(head.encode() + rest)
+        assert answer.startswith(b"HTTP/1.1 4") and f"\r\nEvent-Id-Window: {WINDOW}\r\n".encode() in answer, answer
+    # Heads that the server has learnt mean the same.
+    for number in range(6):
+        refused(400, path(topic), b"[1,", Content_Type="application/json", Event_Id=f"{topic}-{number}")
+    refused(400, "/api/v1/events", b'[{"topic":"a","id":"x"}', Content_Type="application/json")
+    assert events(server, topic) == []
+
+
 def test_ids_are_of_the_log(server, topic):
     """id unique per log: raw, in objects, in lines and over WebSocket"""
     event = {"topic": topic, "data": 1, "id": f"{topic}-1"}

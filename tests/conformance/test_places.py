@@ -66,6 +66,13 @@ def test_the_rest_is_503(full, method, path, body):
     assert answer[1]["connection"] == "close"
 
 
+def test_the_window_stands_in_a_503_for_what_has_an_id(full):
+    """The window, which every answer to one with an id states"""
+    for headers, window in (({"Event-Id": "a"}, True), ({}, False)):
+        status, fields, _ = full.request("POST", APPEND, b"1", headers)
+        assert status == 503 and ("Event-Id-Window" in fields) == window
+
+
 def test_a_websocket_is_503(full):
     with pytest.raises(InvalidStatus) as refused, Ws(full):
         pass

@@ -24,6 +24,7 @@ use crate::{
         process::{ServerOptions, ServerProcess, pin},
         strandline::{Strandline, Transport},
     },
+    cli::number::number,
     runtime::{allowed_cores, let_others_first, raise_file_limit},
 };
 
@@ -37,7 +38,7 @@ pub struct LoadArguments {
     #[arg(long, value_name = "LIST", value_parser = parse_rate, value_delimiter = ',')]
     rates: Vec<f64>,
     /// Requests of each publisher without an answer, at most [default: 1, or 1000 at a rate]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, value_name = "N", value_parser = number::<u32>(1..=100_000))]
     pipeline: Option<u32>,
 }
 
@@ -48,7 +49,7 @@ pub struct CommonArguments {
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// The process of that server, whose CPU and memory are read
-    #[arg(long, value_name = "PID", requires = "url")]
+    #[arg(long, value_name = "PID", requires = "url", value_parser = number(1..=u32::MAX))]
     server_pid: Option<u32>,
     /// How long is measured
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_interval)]
@@ -57,7 +58,7 @@ pub struct CommonArguments {
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
     warmup: Duration,
     /// The data of an event, in bytes
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = parse_bytes)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = number(PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX))]
     bytes: usize,
     /// The topic: one that has no events yet [default: a new one]
     #[arg(long, value_name = "TOPIC")]
@@ -72,7 +73,7 @@ pub struct CommonArguments {
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_interval)]
     interval: Duration,
     /// Connections that are being made at the same time, at most
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = number::<u32>(1..=4096))]
     connecting: u32,
     /// Gives up when nothing has happened for so long
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = parse_interval)]
@@ -83,14 +84,15 @@ pub struct CommonArguments {
         value_name = "CORES",
         value_delimiter = ',',
         default_value = "0",
-        conflicts_with = "url"
+        conflicts_with = "url",
+        value_parser = number(0..=usize::MAX)
     )]
     server_core: Vec<usize>,
     /// The core of the load [default: the last one, where there are several]
-    #[arg(long, value_name = "CORE")]
+    #[arg(long, value_name = "CORE", value_parser = number(0..=usize::MAX))]
     client_core: Option<usize>,
     /// The shards of the server that is started
-    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "url")]
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "url", value_parser = number(1..=SHARDS_MAX))]
     shards: u32,
     /// Its data directory [default: a new one, removed at the end]
     #[arg(long, value_name = "DIR", conflicts_with = "url")]
@@ -125,6 +127,9 @@ enum Compression {
     Zstd,
 }
 
+/// As `serve` has it.
+const SHARDS_MAX: u32 = 1024;
+
 /// Events a second.
 pub fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -136,24 +141,14 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("give seconds, at most 86400".to_owned()),
+        _ => Err("give seconds, from 0 to 86400".to_owned()),
     }
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
-    let interval = parse_seconds(text)?;
-    if interval < Duration::from_millis(10) {
-        Err("at least 0.01".to_owned())
-    } else {
-        Ok(interval)
-    }
-}
-
-fn parse_bytes(text: &str) -> Result<usize, String> {
-    match text.parse::<usize>() {
-        Ok(bytes) if (PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&bytes) => Ok(bytes),
-        _ => Err(format!("give a number from {PAYLOAD_BYTES_MIN} to {PAYLOAD_BYTES_MAX}")),
-    }
+    let is_enough = |interval: &Duration| *interval >= Duration::from_millis(10);
+    let interval = parse_seconds(text).ok().filter(is_enough);
+    interval.ok_or_else(|| "give seconds, at least 0.01 and at most 86400".to_owned())
 }
 
 /// Why there is no outcome.

@@ -399,7 +399,7 @@ impl<D: Disk> Log<D> {
 impl<D: Disk> Jobs<D> {
     /// None is under way.
     pub(super) fn new(config: &LogConfig, now: Now, has_reserve: bool, owes_reserve: bool) -> Self {
-        let scrub_first_ms = SCRUB_FIRST_MS.min(config.scrub_interval_s * 1_000);
+        let scrub_first_ms = SCRUB_FIRST_MS.min(config.scrub_interval_s.saturating_mul(1_000));
         Jobs {
             extend: JobState::Idle,
             prepare: JobState::Idle,

@@ -1,6 +1,7 @@
 //! Reading sealed segments again.
 
 use super::*;
+use crate::log::scrubbing::SCRUB_FIRST_MS;
 
 #[test]
 fn a_scrub_finds_rot_reports_it_once_and_sees_when_it_is_gone() {
@@ -101,4 +102,25 @@ fn a_scrub_keeps_no_segment_that_is_gone() {
     assert_eq!((log.segments().len(), log.gone.len()), (0, 0));
     let scrubbed = log.scrub_totals().bytes;
     assert!((4 << 20..5 << 20).contains(&scrubbed), "it was in the middle: {scrubbed}");
+}
+
+/// The first pass comes soon, the next one never: an interval of more milliseconds than there are overflowed.
+#[test]
+fn an_interval_without_end_does_not_overflow() {
+    let disk = SimDisk::new(8);
+    let scrub_interval_s = u64::MAX / 1_000 + 1;
+    let config = LogConfig { scrub_interval_s, scrub_bytes_per_s: 1 << 20, ..tiny() };
+    let (mut log, _) = open_with(&disk, config);
+    append_each(&mut log, 100);
+    let mut scrubs_until = |until_ms: u64| {
+        let mut now_ms = 1;
+        while now_ms < until_ms {
+            log.run_ops(now(now_ms));
+            now_ms = log.deadline().unwrap_or(until_ms).max(now_ms + 1);
+        }
+        let notices = log.take_notices();
+        notices.iter().filter(|notice| matches!(notice, Notice::Scrubbed { .. })).count()
+    };
+    assert_eq!(scrubs_until(SCRUB_FIRST_MS - 1), 0);
+    assert_eq!(scrubs_until(100 * SCRUB_FIRST_MS), 1);
 }
