@@ -155,8 +155,8 @@ impl WholeForm {
         }
     }
 
-    /// The refusal of an append of this form whose body was not understood, or did not come; of objects nobody
-    /// knows then whether they have ids.
+    /// The refusal of an append of this form whose body was not understood, or did not come; whether objects
+    /// have ids nobody knows then. Where that is known [`WholeForm::read`] says it.
     pub(crate) fn refused(&self, problem: Problem, log: &LogHandle) -> Problem {
         match &self.content {
             WholeContent::Raw { raw, .. }
@@ -168,8 +168,13 @@ impl WholeForm {
         }
     }
 
-    /// What a whole body appends, at least one event.
-    pub(crate) fn read(&self, body: Bytes, own: OwnValues) -> Result<WholeAppend, Problem> {
+    /// What a whole body appends, at least one event; `window` is asked where objects have ids and are refused.
+    pub(crate) fn read(
+        &self,
+        body: Bytes,
+        own: OwnValues,
+        window: impl FnOnce() -> IdWindow,
+    ) -> Result<WholeAppend, Problem> {
         let (parsed, terms) = match &self.content {
             WholeContent::Raw { raw, topic } => {
                 let topic = own.topic.unwrap_or_else(|| topic.clone());
@@ -182,7 +187,14 @@ impl WholeForm {
         };
         let ParsedEvents { events, is_array: is_many } = parsed;
         let mut append = match terms {
-            Some(terms) => self.on_terms(events, terms)?,
+            Some(terms) => {
+                let have_ids = matches!(self.content, WholeContent::Objects { .. })
+                    && events.iter().any(|event| event.id.is_some());
+                self.on_terms(events, terms).map_err(|problem| match have_ids {
+                    true => with_id_window(problem, window()),
+                    false => problem,
+                })?
+            }
             None => Append::from(events),
         };
         own.fields.put_into(&mut append);

@@ -2,6 +2,7 @@
 //! came before.
 
 use bytes::Bytes;
+use strandline_storage::once::IdWindow;
 
 use super::{
     AppendForm, OwnValues, RepeatedAppend, RepeatedHeads, WholeAppend, WholeForm,
@@ -87,8 +88,9 @@ fn assert_agreement(known: &KnownHead, parsed: &ParsedAppend, input: &[u8]) {
         b"\xff",
     ] {
         let body = Bytes::from_static(body);
+        let window = || IdWindow { events: 10, time_ms: 1_000 };
         let of_known: Result<WholeAppend, Problem> =
-            known.append.form.read(body.clone(), known.own.clone());
-        assert_eq!(of_known, parsed.form.read(body, OwnValues::default()), "{shown}");
+            known.append.form.read(body.clone(), known.own.clone(), window);
+        assert_eq!(of_known, parsed.form.read(body, OwnValues::default(), window), "{shown}");
     }
 }

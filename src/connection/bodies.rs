@@ -38,7 +38,7 @@ impl Reader<'_> {
         body: Bytes,
         to: &AnswerTo,
     ) -> Next {
-        match form.read(body, own) {
+        match form.read(body, own, || self.shard.log().id_window()) {
             Ok(append) => {
                 let event_bytes = append.data_bytes();
                 let answer = AckAnswer::submit(self.shard.log(), append, to);

@@ -120,6 +120,10 @@ def test_the_window_stands_in_refusals_of_what_was_not_read(server, topic):
     for rest in (b"Transfer-Encoding: chunked\r\n\r\n" + chunks, b"Transfer-Encoding: chunked\r\n\r\nx\r\n", b"\r\n"):
         answer = server.exchange(head.encode() + rest)
         assert answer.startswith(b"HTTP/1.1 4") and f"\r\nEvent-Id-Window: {WINDOW}\r\n".encode() in answer, answer
+    # Objects have been read, and are refused for what they ask for together.
+    for window, ids in ((WINDOW, {"id": "a"}), (None, {})):
+        status, fields, value = objects(server, {"topic": topic, **ids}, {"topic": f"{topic}/b"}, Expected_Offset="0")
+        assert status == 400 and fields.get("Event-Id-Window") == window, value
     # Heads that the server has learnt mean the same.
     for number in range(6):
         refused(400, path(topic), b"[1,", Content_Type="application/json", Event_Id=f"{topic}-{number}")
