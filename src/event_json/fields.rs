@@ -20,7 +20,16 @@ pub fn set<T>(place: &mut Option<T>, name: &str, value: T) -> Result<(), Problem
 
 /// The problem of a field.
 pub fn invalid(name: &str, what: &str) -> Problem {
-    Problem::new(ProblemKind::InvalidHeader, format!("the header field {name} {what}"))
+    Problem::new(ProblemKind::InvalidHeader, format!("{} {what}", shown(name)))
+}
+
+/// A field as a message names it: its name, which is a token, or how that begins.
+pub fn shown(name: &str) -> String {
+    const CHARS_MAX: usize = 64;
+    match name.char_indices().nth(CHARS_MAX) {
+        None => format!("the header field {name}"),
+        Some((end, _)) => format!("the header field {}…", &name[..end]),
+    }
 }
 
 /// The characters of a field's value, which is percent-encoded UTF-8.

@@ -3,6 +3,7 @@
 use strandline_storage::append::OffsetScope;
 
 use super::{
+    fields::shown,
     media_type::{MediaClass, MediaType},
     raw::{Field, check_encoding},
     terms::{AppendTerms, Terms},
@@ -37,11 +38,10 @@ impl EventsForm {
                 }
                 Field::ContentEncoding => check_encoding(value)?,
                 Field::Term(field) => terms.take(field, name, value)?,
-                Field::Later => return Err(not_yet(&format!("the header field {name}"))),
+                Field::Later => return Err(not_yet(&shown(name))),
                 Field::EventType | Field::EventKey | Field::EventHeader(_) => {
-                    let detail = format!(
-                        "the header field {name} is for raw appends: use the object's member"
-                    );
+                    let detail =
+                        format!("{} is for raw appends: use the object's member", shown(name));
                     return Err(Problem::new(ProblemKind::InvalidHeader, detail));
                 }
                 Field::Other => {}

@@ -24,7 +24,7 @@ use strandline_storage::{
 };
 
 use super::{
-    fields::{decoded, invalid, name_problem, set},
+    fields::{decoded, invalid, name_problem, set, shown},
     headers::{HeaderList, Headers},
     media_type::{MediaClass, MediaType},
     terms::{AppendTerms, TermField, Terms},
@@ -73,7 +73,7 @@ impl RawAppend {
                     .push(header, &decoded(name, value)?)
                     .map_err(|what| Problem::new(ProblemKind::InvalidHeader, what))?,
                 Field::Term(field) => terms.take(field, name, value)?,
-                Field::Later => return Err(not_yet(&format!("the header field {name}"))),
+                Field::Later => return Err(not_yet(&shown(name))),
                 Field::Other => {}
             }
         }

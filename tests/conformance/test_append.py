@@ -309,6 +309,13 @@ def test_event_headers(server, topic):
 def test_what_comes_later_is_501(server, topic, name, value):
     """a part that is not there yet answers 501 with a problem, never something half"""
     problem(server.request("POST", path(topic), b"x", {name: value}), "not-yet", 501)
+
+
+def test_long_names_of_fields_are_cut(server, topic):
+    """What is refused is named, and not all of it"""
+    for name, value, slug, status in (("ce-", "1", "not-yet", 501), ("Event-Header-", "%ff", "invalid-header", 400)):
+        detail = problem(server.request("POST", path(topic), b"x", {name + "a" * 10_000: value}), slug, status)["detail"]
+        assert f"the header field {name}".lower() in detail.lower() and len(detail) < 200
     assert server.request("GET", f"/api/v1/topics/{topic}")[0] == 404
 
 
