@@ -169,7 +169,7 @@ async fn delete(pattern: &TopicPattern, log: &LogHandle) -> Made {
     let control = match pattern.exact() {
         Some(topic) => {
             if log.topic(topic).await.is_none() && found.own.is_none() {
-                return Err(never_used(topic));
+                return Err(no_event(topic));
             }
             Control::Deleted(TopicsDeleted { topics: vec![topic.to_owned()], with_settings: true })
         }
@@ -182,7 +182,7 @@ async fn delete(pattern: &TopicPattern, log: &LogHandle) -> Made {
 
 async fn trim(topic: &Topic, before: TrimBefore, log: &LogHandle) -> Made {
     if log.topic(topic).await.is_none() {
-        return Err(never_used(topic));
+        return Err(no_event(topic));
     }
     let before = match before {
         TrimBefore::Offset(offset) => offset,
@@ -301,7 +301,7 @@ fn is_ending() -> Problem {
 }
 
 /// The 404 for a topic of which there is nothing.
-pub fn never_used(topic: &str) -> Problem {
+pub fn no_event(topic: &str) -> Problem {
     let detail = format!(
         "there is no event of topic {}: none was appended, or all are gone again; the topics that there \
          are stand in /api/v1/topics",

@@ -15,7 +15,7 @@ use crate::http::response::{Answer, AnswerTo, write_problem};
 use crate::input::quoted;
 use crate::json::write;
 use crate::problem::{Problem, ProblemKind};
-use crate::settings::never_used;
+use crate::settings::no_event;
 use crate::settings_json;
 use crate::stream::live::LiveLog;
 use crate::timestamp::TimeText;
@@ -86,7 +86,7 @@ fn draining(to: &AnswerTo) -> Vec<u8> {
     out
 }
 
-/// The whole answer that is one topic and what holds for it: 404 if it was never used and nothing is set
+/// The whole answer that is one topic and what holds for it: 404 if there is no event of it and nothing is set
 /// for it.
 pub async fn one(live: Rc<LiveLog>, topic: Topic, to: AnswerTo) -> Vec<u8> {
     let (log, mut out) = (live.log(), Vec::new());
@@ -114,7 +114,7 @@ pub async fn one(live: Rc<LiveLog>, topic: Topic, to: AnswerTo) -> Vec<u8> {
 
 /// Who has just appended to `.../events` looks for the events there first.
 fn not_there(topic: &str) -> Problem {
-    let Some(asked) = topic.strip_suffix("/events") else { return never_used(topic) };
+    let Some(asked) = topic.strip_suffix("/events") else { return no_event(topic) };
     let encoded = percent_encode(asked.as_bytes(), KEPT_IN_QUERY);
     let detail = format!(
         "there is no event of topic {}; those of topic {} are at \
