@@ -37,8 +37,8 @@ const READ_BYTES: usize = 64 << 10;
   strandline tail --topic 'logs/**' --cursor .cursor    # every run goes on where the last one ended
   strandline tail --from earliest --json | jq .data
 
-The cursor file is written after the events have been printed: a run that is killed may print its last \
-events again, and never passes one over. One that is there and says no cursor is named, and it begins at the earliest \
+The cursor file is written after the events have been printed: a run that is killed, or loses the reader of \
+its pipe, may print its last events again, and never passes one over. One that is there and says no cursor is named, and it begins at the earliest \
 event, or where --from says.
 
 Exit codes: 0 done (--limit reached, or the reader of a pipe went away), 1 failure, 2 usage.")]
@@ -149,7 +149,7 @@ fn tail(arguments: &TailArguments) -> Result<(), ClientError> {
 }
 
 /// Ends this process once nobody reads its output any more, also while no event comes that would fail to be written;
-/// but not between an event and its cursor, for which `printing` is held.
+/// but not while one is printed, or the cursor saved, for which `printing` is held.
 fn end_without_reader(printing: Arc<Mutex<()>>) {
     thread::spawn(move || {
         let out = io::stdout();
@@ -157,7 +157,7 @@ fn end_without_reader(printing: Arc<Mutex<()>>) {
         // Without flags asked for only these come, and of a file or a terminal that is there nothing.
         while let Ok(_) | Err(Errno::INTR) = event::poll(&mut poll, None) {
             if poll[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
-                let _nothing_printed = printing.lock();
+                let _not_printing = printing.lock();
                 process::exit(0);
             } else if poll[0].revents().intersects(PollFlags::NVAL) {
                 return;
@@ -184,7 +184,7 @@ struct Tail<'a> {
     /// The file of the cursor has its name, also after a power cut.
     is_saved: bool,
     printed: u64,
-    /// Held from an event to its cursor in the file.
+    /// Held while an event is printed, and the cursor saved where it is the last that has come.
     printing: Arc<Mutex<()>>,
     out: io::StdoutLock<'a>,
 }
@@ -220,7 +220,7 @@ impl Tail<'_> {
                 Ok(None) => return Ok(Ended::Lost("the stream ended".to_owned())),
                 Err(error) => return Ok(Ended::Lost(format!("the connection broke ({error})"))),
             };
-            let _until_saved = printing.lock();
+            let _printing = printing.lock();
             if self.take(&event)? {
                 return Ok(Ended::Done);
             }
