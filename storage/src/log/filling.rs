@@ -34,8 +34,8 @@
 //! written beside it.
 //!
 //! The file of the next segment is filled beside steps of this one, once a segment, and is none of them: it begins with
-//! what is known to be better, and while it is made commits count only where it is of their kind too. But where it is
-//! the whole of a segment, there are no other steps.
+//! what is known to be better, and while it is made commits count only where it is of their kind too. But where steps
+//! are as long as a segment, it is the only one.
 //!
 //! Blocks that lie ahead once commits have become short stay, 48 MiB at most with those of the next file: 12,288 commits
 //! of 4 KiB that take 0.06 ms longer each, three quarters of a second in all. Zeroes over them would be in the way of
