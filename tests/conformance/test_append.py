@@ -309,6 +309,7 @@ def test_event_headers(server, topic):
 def test_what_comes_later_is_501(server, topic, name, value):
     """a part that is not there yet answers 501 with a problem, never something half"""
     problem(server.request("POST", path(topic), b"x", {name: value}), "not-yet", 501)
+    assert server.request("GET", f"/api/v1/topics/{topic}")[0] == 404
 
 
 def test_long_names_of_fields_are_cut(server, topic):
