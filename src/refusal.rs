@@ -59,18 +59,13 @@ pub(crate) fn answer(shard: &Shard, came: &[u8], out: &mut Vec<u8>) -> Option<Re
         Ok(operation) => {
             let is_append =
                 matches!(operation, Operation::AppendRaw { .. } | Operation::AppendEvents);
-            let problem = match judge(shard, operation, &head, &to) {
-                Ok(Wants::Events) => None,
-                Ok(Wants::Other) => Some(no_place(shard)),
-                Err(problem) => Some(problem),
-            };
-            match problem {
-                None => write_stream(&to, out),
-                Some(problem) => {
-                    let problem = match is_append {
-                        true => append::refused_by_head(problem, &head, shard.log()),
-                        false => problem,
-                    };
+            match judge(shard, operation, &head, &to) {
+                Ok(Wants::Events) => write_stream(&to, out),
+                judged => {
+                    let mut problem = judged.err().unwrap_or_else(|| no_place(shard));
+                    if is_append {
+                        problem = append::refused_by_head(problem, &head, shard.log());
+                    }
                     response::write_problem(&problem, &to, out);
                 }
             }
