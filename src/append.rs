@@ -169,6 +169,7 @@ impl WholeForm {
     }
 
     /// What a whole body appends, at least one event; `window` is asked where objects have ids and are refused.
+    /// (A head with an id and what does not go with it has been refused already.)
     pub(crate) fn read(
         &self,
         body: Bytes,
@@ -188,8 +189,7 @@ impl WholeForm {
         let ParsedEvents { events, is_array: is_many } = parsed;
         let mut append = match terms {
             Some(terms) => {
-                let have_ids = matches!(self.content, WholeContent::Objects { .. })
-                    && events.iter().any(|event| event.id.is_some());
+                let have_ids = events.iter().any(|event| event.id.is_some());
                 self.on_terms(events, terms).map_err(|problem| match have_ids {
                     true => with_id_window(problem, window()),
                     false => problem,
