@@ -23,6 +23,7 @@ use strandline::bench::{
     target::Target,
 };
 
+mod bare;
 mod durable_streams;
 mod lines;
 mod nats;
@@ -44,10 +45,21 @@ const PATIENCE: Duration = Duration::from_secs(8);
 #[command(about = "The load of benches/peers/run.py, against one server")]
 struct Command {
     #[command(subcommand)]
-    load: Load,
+    work: Work,
     /// What cargo says to every bench.
     #[arg(long, global = true, hide = true)]
     bench: bool,
+}
+
+#[derive(Subcommand)]
+enum Work {
+    #[command(flatten)]
+    Load(Load),
+    /// No load but something to load: every append is answered at once, and nothing is kept
+    Bare {
+        #[arg(long)]
+        listen: SocketAddr,
+    },
 }
 
 #[derive(Subcommand)]
@@ -118,6 +130,7 @@ struct Time {
 #[derive(Clone, Copy, ValueEnum)]
 enum Speaks {
     Strandline,
+    Bare,
     DurableStreams,
     DurableStreamsGet,
     RedisStreams,
@@ -133,22 +146,26 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let command = Command::parse();
-    if let Err(error) = strandline::runtime::let_others_first() {
-        eprintln!("the disk's completions may wait for the load: {error}");
+    let said = match command.work {
+        Work::Bare { listen } => bare::serve(listen).map_err(|error| error.to_string()),
+        Work::Load(load) => load.measure().map_err(|error| error.to_string()),
+    };
+    if let Err(error) = said {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
     }
-    match command.load.run() {
-        Ok(outcome) => {
-            println!("{}", row(&outcome));
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    ExitCode::SUCCESS
 }
 
 impl Load {
+    fn measure(&self) -> Result<(), BenchError> {
+        if let Err(error) = strandline::runtime::let_others_first() {
+            eprintln!("the disk's completions may wait for the load: {error}");
+        }
+        println!("{}", row(&self.run()?));
+        Ok(())
+    }
+
     fn run(&self) -> Result<Outcome, BenchError> {
         let (Load::Append { server, .. }
         | Load::Fanout { server, .. }
@@ -170,7 +187,7 @@ impl Load {
             payload_bytes,
         };
         match server.target {
-            Speaks::Strandline => self.run_against(&Strandline {
+            Speaks::Strandline | Speaks::Bare => self.run_against(&Strandline {
                 address,
                 host: address.to_string(),
                 topic: "bench/peers".to_owned(),

@@ -4,7 +4,8 @@
     benches/peers/run.py [append] [disk] [fanout] [unthrottled] [many] [replay] [all]
                          [--rounds 3] [--seconds 5] [--only NAME,NAME] [--watch-stops] [--dry]
 
-    append        durable appends: 1 to 256 publishers with one request in flight, and 64 with eight
+    append        durable appends: 1 to 256 publishers with one request in flight, and 64 with eight; beside them what
+                  answers at once and keeps nothing
     disk          NDJSON streams, and fio beside them
     fanout        1,000 subscribers, 150 events of 256 bytes a second
     unthrottled   1,000 subscribers, 16 and 64 publishers as fast as they are acknowledged
@@ -48,13 +49,14 @@ WARM_UP_S = 0.5
 GRACE_S = 25
 
 
-def loads(seconds: float, watch_stops: bool) -> dict:
+def loads(client: str, seconds: float, watch_stops: bool) -> dict:
     """{load: {group: (arguments of the client, who takes part)}}"""
+    bare = ("*no server*", functools.partial(servers.bare, client), "bare")
     timed = ["--seconds", seconds, "--warm-up-seconds", WARM_UP_S, *(["--watch-stops"] if watch_stops else [])]
     durable = [STRANDLINE, DURABLE_STREAMS, REDIS_STREAMS, JETSTREAM]
     append = {}
     for publishers in (1, 16, 64, 256):
-        append[f"{publishers} publishers" if publishers > 1 else "1 publisher"] = (["append", "--publishers", publishers, *timed], durable)
+        append[f"{publishers} publishers" if publishers > 1 else "1 publisher"] = (["append", "--publishers", publishers, *timed], [*durable, bare])
     append["64, eight in flight each"] = (["append", "--publishers", 64, "--in-flight", 8, *timed], durable[:3])
     everyone = [STRANDLINE, DURABLE_STREAMS_FAN_OUT, REDIS_STREAMS, NATS_ORDERED, NATS_CORE, REDIS_PUBSUB, NCHAN]
     fanout = {"150 events/s": (["fanout", "--subscribers", 1000, "--publishers", 1, "--rate", 150, *timed], everyone)}
@@ -103,6 +105,8 @@ def run(client: str, arguments: list, start, speaks: str, seconds: float) -> dic
             load.communicate()
             row = {"note": f"did not end within {seconds * 2 + GRACE_S:.0f} s"}
         row["resident_mib"] = server.resident_bytes_highest / 2**20
+        if speaks == "bare":
+            row["role"] = "limit"
         if server.over_limit:
             row["note"] = f"stopped at {servers.RESIDENT_BYTES_MAX >> 30} GiB"
     return row
@@ -121,11 +125,11 @@ def describe(load: str, options, groups: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [*loads(1, watch_stops=False), "disk"]
+    names = [*loads("", 1, watch_stops=False), "disk"]
     parser.add_argument("loads", nargs="*", choices=[*names, "all"], default=["all"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
-    parser.add_argument("--only", help="comma separated: how the load speaks (strandline, durable-streams, redis-streams, redis-pubsub, nats-core, nats-ordered, nchan)")
+    parser.add_argument("--only", help="comma separated: how the load speaks (strandline, bare, durable-streams, redis-streams, redis-pubsub, nats-core, nats-ordered, nchan)")
     parser.add_argument("--watch-stops", action="store_true", help="latencies also without what was under way while the machine stood still; needs the right to real-time threads")
     parser.add_argument("--dry", action="store_true", help="print the tables, leave docs/PERFORMANCE.md alone")
     options = parser.parse_args()
@@ -146,9 +150,9 @@ def main() -> None:
             results[load] = disk.measure(options.rounds, options.seconds, progress)
             text = f"`{command_line(load, options)}`, median (lowest to highest) of {options.rounds} rounds:\n\n{tables.disk_table(results[load])}"
         else:
-            groups = {group: {name: [] for name, _, speaks in who if not only or speaks in only} for group, (_, who) in loads(options.seconds, options.watch_stops)[load].items()}
+            groups = {group: {name: [] for name, _, speaks in who if not only or speaks in only} for group, (_, who) in loads(client, options.seconds, options.watch_stops)[load].items()}
             for at in range(options.rounds):
-                for group, (arguments, who) in loads(options.seconds, options.watch_stops)[load].items():
+                for group, (arguments, who) in loads(client, options.seconds, options.watch_stops)[load].items():
                     for name, start, speaks in who:
                         if only and speaks not in only:
                             continue

@@ -160,6 +160,12 @@ def strandline() -> Server:
     return Server("strandline", [binary(), "serve", "--shards", "1", "--listen", f"127.0.0.1:{port}", "--data", data / "log.d"], port, data)
 
 
+def bare(program: str) -> Server:
+    """No server, but what answers each append at once and keeps nothing (bare.rs, in the load's `program`)."""
+    port, data = free_port(), scratch()
+    return Server("bare", [program, "bare", "--listen", f"127.0.0.1:{port}"], port, data)
+
+
 def durable_streams(*, tail_cache: bool = False) -> Server:
     """As its README and WAL_TUNING.md advise for one core and one disk.
 
