@@ -102,8 +102,9 @@ pub struct Log<D: Disk> {
     kept: Kept,
     /// When limits are looked at again.
     retention_boot_ms: u64,
-    /// The last control event that is visible.
+    /// The last control event that is visible, and the last that set something for the log itself.
     last_control: Offset,
+    last_setting: Offset,
     /// The topic that is looked at next for whether it is over, by number.
     expiry_from: u32,
     /// What the next staged event gets.
@@ -241,8 +242,10 @@ impl<D: Disk> Log<D> {
             self.cancel_compaction();
             self.cancel_snapshot();
             self.frames_begun.end();
-            if matches!(self.jobs.clear, JobState::Waiting { .. }) {
-                self.jobs.clear = JobState::Idle;
+            for job in [&mut self.jobs.clear, &mut self.jobs.keep] {
+                if matches!(*job, JobState::Waiting { .. }) {
+                    *job = JobState::Idle;
+                }
             }
             self.is_ending.store(true, Ordering::Relaxed);
         }
@@ -258,8 +261,9 @@ impl<D: Disk> Log<D> {
         let ended = match self.close {
             Close::Open => false,
             Close::Draining | Close::Ending => {
-                let is_done = self.is_at_end() && self.is_end_marked() && self.is_cleared();
-                self.poison.is_some() || is_done
+                let is_written =
+                    self.is_at_end() && self.is_reach_settled() && self.is_end_marked();
+                self.poison.is_some() || (is_written && self.is_cleared())
             }
         };
         ended && self.outstanding == 0

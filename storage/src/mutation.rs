@@ -51,6 +51,8 @@ mutations! {
     DeltasNotReplayed = "deltas_not_replayed",
     /// How far limits had reached when a segment was rewritten is not known any more after a start.
     KeptForgotten = "kept_forgotten",
+    /// What readers were told is gone before it was synced is not written down once it is.
+    ReachNotFollowed = "reach_not_followed",
     /// The end mark says that what is on its way to the disk is synced.
     MarkAheadOfSync = "mark_ahead_of_sync",
     /// One shard alone learns of what became visible.

@@ -162,6 +162,9 @@ impl<D: Disk> Log<D> {
                     let raised = self.state.rules.apply(&control, event.offset());
                     self.topics.clear_below(&raised);
                     self.last_control = event.offset();
+                    if matches!(control, Control::Log(_)) {
+                        self.last_setting = event.offset();
+                    }
                     self.jobs.ends_for_space |= self.jobs.disk_full && !raised.is_empty();
                     self.forget_looks();
                     self.free_space();
@@ -245,7 +248,8 @@ impl<D: Disk> Log<D> {
                 let is_done = self.staging.is_empty()
                     && self.commit.is_still()
                     && self.commit.is_clean()
-                    && !self.jobs.rolling;
+                    && !self.jobs.rolling
+                    && self.is_reach_settled();
                 if !is_done {
                     return None;
                 }

@@ -10,6 +10,7 @@ use crate::{
     error::OpenError,
     index::{delta, stub::StubLimits},
     io::{Disk, is_full},
+    mutation::{self, Mutation},
     offset::Offset,
     once::producers::FORGOTTEN_S,
     op::Job,
@@ -46,7 +47,7 @@ pub(super) struct Kept {
     wanted: Offset,
     /// What the next start will know of, at least.
     durable: Offset,
-    /// Writing it down has failed, and is tried again.
+    /// Writing it down has failed: that was told.
     has_failed: bool,
     /// Where the next is written; `None`: into a new file.
     slot: Option<usize>,
@@ -99,23 +100,38 @@ impl<D: Disk> Log<D> {
         );
         let by_age = by_age.unwrap_or_else(|| self.unsealed_kept_at_time(oldest_ms.unwrap_or(0)));
         self.kept.wanted = self.kept.wanted.max(from.max(by_age).min(visible));
-        // What readers see without a sync, be it an event or a setting, a power cut takes back, and the log is another
-        // then: nothing of it is written down.
-        let (wanted, synced) = (self.kept.wanted, self.synced());
-        let is_known = self.kept.durable >= wanted.min(synced);
-        if is_known || !self.are_controls_synced() {
-            self.keep_from = wanted;
+        if self.is_known(self.kept.wanted) {
+            self.keep_from = self.kept.wanted;
         }
         self.state.rules.forget_below(self.start());
         self.end_stale_segment();
         self.end_topics(now);
     }
 
+    /// Whether the next start will know that limits have reached `from`, or is not to know. What readers see without
+    /// a sync, be it an event or a setting of the log, a power cut takes back, and the log is another then: nothing of
+    /// it is written down before it is synced.
+    fn is_known(&self, from: Offset) -> bool {
+        let is_setting_synced = self.last_setting < self.synced().max(Offset::new(1));
+        self.kept.durable >= from.min(self.synced()) || !is_setting_synced
+    }
+
+    /// Whether that goes for all that readers were told is gone: what they were told before it was synced follows once
+    /// it is, and what could not be written down is tried again.
+    fn is_told_known(&self) -> bool {
+        self.is_known(self.keep_from) || mutation::is_planted(Mutation::ReachNotFollowed)
+    }
+
+    /// Whether a log that closes may say that it ended cleanly: one that could not write it down does not wait.
+    pub(super) fn is_reach_settled(&self) -> bool {
+        self.is_told_known() || matches!(self.jobs.keep, JobState::Waiting { .. })
+    }
+
     /// Writes down how far limits reach, if that is further than before.
     pub(super) fn next_keep(&mut self) -> Option<Job<D>> {
-        let is_idle = self.jobs.keep == JobState::Idle && self.close == Close::Open;
-        let is_wanted = self.kept.wanted > self.keep_from || self.kept.has_failed;
-        if !is_idle || !is_wanted {
+        let is_further = self.kept.wanted > self.keep_from && self.close == Close::Open;
+        let is_wanted = is_further || !self.is_told_known();
+        if self.jobs.keep != JobState::Idle || !is_wanted {
             return None;
         }
         self.jobs.keep = JobState::Running;

@@ -109,6 +109,8 @@ pub struct Process {
     /// Whether what readers are told is gone is written down first: not where they see what is not synced, nor
     /// once that has failed.
     is_start_durable: bool,
+    /// Whether that has failed.
+    has_keep_failed: bool,
 }
 
 impl Process {
@@ -144,6 +146,7 @@ impl Process {
             published: visible,
             fill: Fill::Zeroes,
             is_start_durable: !shows_early,
+            has_keep_failed: false,
         };
         assert_eq!(process.log.next(), process.log.visible(), "nothing is staged");
         assert_eq!(process.log.synced(), process.log.visible(), "all that is read is synced");
@@ -286,7 +289,7 @@ impl Process {
                     model.tally.back_to_zeroes += u64::from(is_back);
                 }
                 if matches!(&outcome, JobOutcome::Kept { result: Err(_), .. }) {
-                    self.is_start_durable = false;
+                    (self.is_start_durable, self.has_keep_failed) = (false, true);
                 }
                 OpOutcome::Job { id, outcome }
             }
@@ -306,6 +309,18 @@ impl Process {
         while !self.pending.is_empty() && !self.disk.is_crashed() {
             self.complete(rng.index(self.pending.len()), model, now);
             self.start_ops(now);
+        }
+        self.note_start(model);
+    }
+
+    /// With nothing under way it is written down what readers were told is gone, as far as that is synced, and so is
+    /// the setting that has let it go.
+    fn note_start(&self, model: &mut Model) {
+        let synced = to_usize(self.log.synced());
+        let is_whole = self.pending.is_empty() && !self.disk.is_crashed();
+        let is_sound = self.log.poisoned().is_none() && !self.has_keep_failed;
+        if is_whole && is_sound && model.is_setting_synced(synced) {
+            model.start = model.start.max(to_usize(self.log.start()).min(synced));
         }
     }
 

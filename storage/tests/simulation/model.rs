@@ -133,6 +133,12 @@ impl Model {
         self.tag = Some(tag.to_owned());
     }
 
+    /// Whether what was set last for the log, of all that was visible, is below `synced`.
+    pub fn is_setting_synced(&self, synced: usize) -> bool {
+        let unsynced = self.events.iter().take(self.seen).skip(synced);
+        unsynced.into_iter().all(|kept| kept.event.kind != EventKind::LogSettings)
+    }
+
     /// The log says that it keeps nothing before `start`: was it told so?
     pub fn check_start(&self, start: usize) {
         let allowed = match self.is_limited_otherwise {

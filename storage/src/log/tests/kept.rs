@@ -180,3 +180,178 @@ fn what_readers_were_told_is_gone_does_not_come_back() {
         }
     }
 }
+
+/// A log of six events that are older than its limit, and were told to be gone.
+fn all_told_gone(disk: &SimDisk, sync: SyncMode) -> (Log<SimDisk>, LogConfig) {
+    let config = LogConfig { segment_bytes: 1 << 20, sync, ..tiny() };
+    let (mut log, _) = open_with(disk, config.clone());
+    keep(&mut log, crate::settings::LogRetention { age_s: Some(60), ..Default::default() });
+    append_each(&mut log, 5);
+    log.run_ops(now(70_000));
+    assert_eq!(log.start(), Offset::new(6));
+    (log, config)
+}
+
+/// Where readers see what is not synced, what they were told of it was not written down when it was: an orderly stop
+/// and a clock that was put back brought all of it back.
+#[test]
+fn after_a_stop_nothing_comes_back_whatever_was_synced_before() {
+    for sync in [SyncMode::Commit, SyncMode::Interval { interval_ms: 1_000_000 }, SyncMode::Never] {
+        for is_power_cut in [false, true] {
+            let disk = SimDisk::new(1);
+            let (mut log, config) = all_told_gone(&disk, sync);
+            log.begin_close();
+            log.run_ops(now(70_001));
+            assert!(log.is_closed());
+            drop(log);
+            let mut disk = if is_power_cut { disk.power_cut() } else { disk };
+            for boot_ms in [0, 1] {
+                let (mut log, report) = open_with(&disk, config.clone());
+                assert!(report.is_clean || boot_ms > 0, "{sync:?}");
+                assert_eq!(log.start(), Offset::new(6), "{sync:?}");
+                log.run_ops(now(boot_ms));
+                assert_eq!(log.start(), Offset::new(6), "{sync:?}");
+                drop(log);
+                disk = disk.power_cut();
+            }
+        }
+    }
+}
+
+/// Whatever operation of the disk is the last: a log that says that it ended cleanly knows what was told.
+#[test]
+fn a_stop_that_is_cut_off_is_none_before_it_is_known_what_is_gone() {
+    for sync in [SyncMode::Interval { interval_ms: 1_000_000 }, SyncMode::Never] {
+        let (mut clean, mut unclean) = (0, 0);
+        for crash_after in 1.. {
+            let disk = SimDisk::new(crash_after);
+            let (mut log, config) = all_told_gone(&disk, sync);
+            disk.crash_after(Some(crash_after));
+            log.begin_close();
+            log.run_ops(now(70_001));
+            let is_done = !disk.is_crashed();
+            drop(log);
+            let (log, report) = open_with(&disk.power_cut(), config);
+            assert!(!report.is_clean || log.start() == Offset::new(6), "after {crash_after}");
+            clean += usize::from(report.is_clean);
+            unclean += usize::from(!report.is_clean);
+            if is_done {
+                break;
+            }
+        }
+        assert!(clean > 1 && unclean > 3, "{clean} were clean, {unclean} were not");
+    }
+}
+
+/// As soon as that is synced, be it by the interval or at the end of a segment; and once, not with each operation.
+#[test]
+fn what_was_told_before_it_was_synced_is_written_down_once_it_is() {
+    for sync in [SyncMode::Interval { interval_ms: 80_000 }, SyncMode::Never] {
+        let disk = SimDisk::new(2);
+        let (mut log, config) = all_told_gone(&disk, sync);
+        assert_eq!(log.synced(), Offset::ZERO);
+        let mut written = 0;
+        // What comes is not gone, and as it is one look at the limits, they move no further.
+        for number in 0..300_u64 {
+            append(&mut log, &format!("{number}"));
+            while let Some(op) = log.next_op(now(70_001 + number * 100)) {
+                written += usize::from(matches!(op, Op::Job { job: Job::Keep(_), .. }));
+                let outcome = op.run(&disk);
+                log.complete(outcome, now(70_001 + number * 100));
+            }
+        }
+        assert!(log.synced() >= Offset::new(6) && log.start() == Offset::new(6), "{sync:?}");
+        assert_eq!(written, 1, "{sync:?}");
+        let disk = disk.power_cut();
+        let (log, _) = open_with(&disk, config);
+        assert_eq!(log.start(), Offset::new(6), "{sync:?}");
+    }
+}
+
+/// Topics are deleted every now and then: that says nothing of what limits of the log have let go.
+#[test]
+fn what_is_set_for_topics_alone_keeps_nothing_from_being_written_down() {
+    let disk = SimDisk::new(3);
+    let config = LogConfig { segment_bytes: 1 << 20, sync: SyncMode::Never, ..tiny() };
+    let (mut log, _) = open_with(&disk, config.clone());
+    keep(&mut log, crate::settings::LogRetention { age_s: Some(60), ..Default::default() });
+    append_each(&mut log, 5);
+    close(&mut log);
+    drop(log);
+    let (mut log, _) = open_with(&disk, config.clone());
+    let deleted = Control::Deleted(TopicsDeleted::of(vec!["b".into()]));
+    log.append_control(&deleted, now(10)).expect("staged");
+    log.run_ops(now(70_000));
+    assert_eq!((log.synced(), log.start()), (Offset::new(6), Offset::new(7)));
+    drop(log);
+    let (log, _) = open_with(&disk.power_cut(), config);
+    assert_eq!(log.start(), Offset::new(6));
+}
+
+/// A setting of the log that a power cut takes back leaves nothing behind.
+#[test]
+fn what_a_setting_has_let_go_that_is_not_synced_is_not_written_down() {
+    let disk = SimDisk::new(3);
+    let config = LogConfig {
+        segment_bytes: 1 << 20,
+        sync: SyncMode::Never,
+        // Zeroes that are written behind the setting are synced, and it with them.
+        preallocate_bytes_min: 64 << 10,
+        preallocate_bytes_max: 128 << 10,
+        preallocate_rest_bytes_max: 0,
+        ..tiny()
+    };
+    let (mut log, _) = open_with(&disk, config.clone());
+    append_each(&mut log, 5);
+    close(&mut log);
+    drop(log);
+    let (mut log, _) = open_with(&disk, config.clone());
+    keep(&mut log, crate::settings::LogRetention { count: Some(2), ..Default::default() });
+    log.run_ops(now(5_000));
+    assert_eq!((log.synced(), log.start()), (Offset::new(5), Offset::new(4)));
+    drop(log);
+    let mut lost = 0;
+    for seed in 0..20 {
+        let (log, _) = open_with(&disk.fork(seed).power_cut(), config.clone());
+        if log.visible() == Offset::new(5) {
+            assert_eq!(log.start(), Offset::ZERO);
+            lost += 1;
+        }
+    }
+    assert!(lost > 3, "it was lost {lost} times");
+}
+
+/// Also what could not be written down when it was told; and no stop waits for a disk that takes nothing.
+#[test]
+fn a_stop_tries_once_more_to_write_down_what_is_gone() {
+    for faults in [1, 2] {
+        let disk = SimDisk::new(4);
+        let config = LogConfig { segment_bytes: 1 << 20, ..tiny() };
+        let (mut log, _) = open_with(&disk, config.clone());
+        append_each(&mut log, 5);
+        let retain = crate::settings::LogRetention { count: Some(2), ..Default::default() };
+        let control = Control::Log(crate::settings::LogSettings { retain });
+        log.append_control(&control, now(5_000)).expect("staged");
+        let mut tries = 0;
+        for is_ending in [false, true] {
+            if is_ending {
+                log.begin_close();
+            }
+            while let Some(op) = log.next_op(now(5_000)) {
+                if matches!(op, Op::Job { job: Job::Keep(_), .. }) {
+                    tries += 1;
+                    (tries <= faults).then(|| disk.arm(Fault::WriteFails, 0));
+                }
+                let outcome = op.run(&disk);
+                log.complete(outcome, now(5_000));
+            }
+            assert_eq!(log.start(), Offset::new(4), "it holds all the same");
+        }
+        assert!(log.is_closed());
+        assert_eq!(tries, 2);
+        drop(log);
+        let (log, report) = open_with(&disk.power_cut(), config);
+        assert!(report.is_clean);
+        assert_eq!(log.start(), Offset::new(if faults == 1 { 4 } else { 0 }));
+    }
+}
