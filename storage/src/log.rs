@@ -102,9 +102,10 @@ pub struct Log<D: Disk> {
     kept: Kept,
     /// When limits are looked at again.
     retention_boot_ms: u64,
-    /// The last control event that is visible, and the last that set something for the log itself.
+    /// The last control event that is visible,
     last_control: Offset,
-    last_setting: Offset,
+    /// and the last that set something for the log itself.
+    last_log_setting: Offset,
     /// The topic that is looked at next for whether it is over, by number.
     expiry_from: u32,
     /// What the next staged event gets.
@@ -242,11 +243,10 @@ impl<D: Disk> Log<D> {
             self.cancel_compaction();
             self.cancel_snapshot();
             self.frames_begun.end();
-            for job in [&mut self.jobs.clear, &mut self.jobs.keep] {
-                if matches!(*job, JobState::Waiting { .. }) {
-                    *job = JobState::Idle;
-                }
+            if matches!(self.jobs.clear, JobState::Waiting { .. }) {
+                self.jobs.clear = JobState::Idle;
             }
+            self.keep_once_more();
             self.is_ending.store(true, Ordering::Relaxed);
         }
     }

@@ -163,7 +163,7 @@ impl<D: Disk> Log<D> {
                     self.topics.clear_below(&raised);
                     self.last_control = event.offset();
                     if matches!(control, Control::Log(_)) {
-                        self.last_setting = event.offset();
+                        self.last_log_setting = event.offset();
                     }
                     self.jobs.ends_for_space |= self.jobs.disk_full && !raised.is_empty();
                     self.forget_looks();

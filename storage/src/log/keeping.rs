@@ -40,15 +40,16 @@ const EXPIRY_TOPICS_FULL: usize = 16;
 /// An idle segment that holds only events that are gone is ended once it has so many bytes.
 const ENDED_BYTES_MIN: u64 = 1 << 20;
 
-/// How far limits reach: nobody is told that something is gone before it is certain that it stays so.
+/// How far limits reach. Of what is synced nobody is told that it is gone before that is written down, unless writing
+/// fails.
 #[derive(Debug)]
 pub(super) struct Kept {
     /// They keep nothing before it.
     wanted: Offset,
     /// What the next start will know of, at least.
     durable: Offset,
-    /// Writing it down has failed: that was told.
-    has_failed: bool,
+    /// So much was synced when the last try to write it down began, which failed.
+    failed_at: Option<Offset>,
     /// Where the next is written; `None`: into a new file.
     slot: Option<usize>,
 }
@@ -57,7 +58,7 @@ impl Kept {
     /// Of a log that was opened.
     pub(super) fn new(keep_from: Offset) -> Kept {
         let durable = keep_from;
-        Kept { wanted: keep_from, durable, has_failed: false, slot: None }
+        Kept { wanted: keep_from, durable, failed_at: None, slot: None }
     }
 }
 
@@ -100,7 +101,7 @@ impl<D: Disk> Log<D> {
         );
         let by_age = by_age.unwrap_or_else(|| self.unsealed_kept_at_time(oldest_ms.unwrap_or(0)));
         self.kept.wanted = self.kept.wanted.max(from.max(by_age).min(visible));
-        if self.is_known(self.kept.wanted) {
+        if self.is_written_down(self.kept.wanted) {
             self.keep_from = self.kept.wanted;
         }
         self.state.rules.forget_below(self.start());
@@ -108,30 +109,42 @@ impl<D: Disk> Log<D> {
         self.end_topics(now);
     }
 
-    /// Whether the next start will know that limits have reached `from`, or is not to know. What readers see without
-    /// a sync, be it an event or a setting of the log, a power cut takes back, and the log is another then: nothing of
+    /// Whether it is written down that limits have reached `from`, as far as it may be. What readers see without a
+    /// sync, be it an event or a setting of the log, a power cut takes back, and the log is another then: nothing of
     /// it is written down before it is synced.
-    fn is_known(&self, from: Offset) -> bool {
-        let is_setting_synced = self.last_setting < self.synced().max(Offset::new(1));
+    fn is_written_down(&self, from: Offset) -> bool {
+        let is_setting_synced = self.last_log_setting < self.synced().max(Offset::new(1));
         self.kept.durable >= from.min(self.synced()) || !is_setting_synced
     }
 
     /// Whether that goes for all that readers were told is gone: what they were told before it was synced follows once
     /// it is, and what could not be written down is tried again.
-    fn is_told_known(&self) -> bool {
-        self.is_known(self.keep_from) || mutation::is_planted(Mutation::ReachNotFollowed)
+    fn is_told_written_down(&self) -> bool {
+        self.is_written_down(self.keep_from) || mutation::is_planted(Mutation::ReachNotFollowed)
     }
 
-    /// Whether a log that closes may say that it ended cleanly: one that could not write it down does not wait.
+    /// Whether a log that closes may say that it ended cleanly: what cannot be written down, tried once all was
+    /// synced, is not waited for.
     pub(super) fn is_reach_settled(&self) -> bool {
-        self.is_told_known() || matches!(self.jobs.keep, JobState::Waiting { .. })
+        let is_waiting = matches!(self.jobs.keep, JobState::Waiting { .. });
+        self.is_told_written_down() || (is_waiting && self.kept.failed_at == Some(self.synced()))
     }
 
-    /// Writes down how far limits reach, if that is further than before.
+    /// Tries at once what waits for its next try: the log closes.
+    pub(super) fn keep_once_more(&mut self) {
+        self.kept.failed_at = None;
+    }
+
+    /// Writes down how far limits reach, if readers are to be told more than before, or were.
     pub(super) fn next_keep(&mut self) -> Option<Job<D>> {
         let is_further = self.kept.wanted > self.keep_from && self.close == Close::Open;
-        let is_wanted = is_further || !self.is_told_known();
-        if self.jobs.keep != JobState::Idle || !is_wanted {
+        let may_wait = self.close == Close::Open || self.is_reach_settled();
+        let may_begin = match self.jobs.keep {
+            JobState::Idle => is_further || !self.is_told_written_down(),
+            JobState::Waiting { .. } => !may_wait,
+            JobState::Running => false,
+        };
+        if !may_begin {
             return None;
         }
         self.jobs.keep = JobState::Running;
@@ -141,15 +154,20 @@ impl<D: Disk> Log<D> {
     }
 
     pub(super) fn kept(&mut self, job: &KeepJob, result: io::Result<()>, now: Now) {
-        let had_failed = std::mem::replace(&mut self.kept.has_failed, result.is_err());
+        let failed_at = result.is_err().then_some(job.record.end);
+        let had_failed = std::mem::replace(&mut self.kept.failed_at, failed_at).is_some();
         match result {
             Ok(()) => {
                 self.jobs.keep = JobState::Idle;
+                self.keep_from = self.keep_from.max(job.keep_from);
                 self.kept.durable = self.kept.durable.max(job.record.kept_from);
                 self.kept.slot = Some(job.next_slot());
             }
             Err(error) => {
-                // It holds all the same: else a full disk would stay so.
+                if self.close == Close::Open {
+                    // It holds all the same: else a full disk would stay so.
+                    self.keep_from = self.keep_from.max(job.keep_from);
+                }
                 self.jobs.keep = JobState::after(now, RETENTION_MS, is_full(&error));
                 self.kept.slot = None;
                 if !had_failed {
@@ -158,7 +176,6 @@ impl<D: Disk> Log<D> {
                 }
             }
         }
-        self.keep_from = self.keep_from.max(job.keep_from);
         self.state.rules.forget_below(self.start());
         self.end_stale_segment();
     }
@@ -175,11 +192,11 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Whether the segment may end before it is full: nothing is on its way into it. Not behind the log's last
-    /// word, which would then be in a segment that is not the last one: the next start would take it for a kill.
+    /// Whether the segment may end before it is full: nothing is on its way into it. Not once the log closes: another
+    /// one may find no space, and the log's last word has some where it is.
     fn may_end_early(&self) -> bool {
         let is_still = self.staging.is_empty() && self.commit.is_still() && self.commit.is_clean();
-        is_still && self.close != Close::Ending
+        is_still && self.close == Close::Open
     }
 
     /// A shorter segment is not ended before it is full.

@@ -93,7 +93,7 @@ impl<D: Disk> Log<D> {
             retention_boot_ms: 0,
             expiry_from: 0,
             last_control: Offset::ZERO,
-            last_setting: Offset::ZERO,
+            last_log_setting: Offset::ZERO,
             next: end,
             clock: EventClock::new(now, recovered.last_time_ms),
             topics: recovered.topics,

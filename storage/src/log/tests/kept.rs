@@ -355,3 +355,96 @@ fn a_stop_tries_once_more_to_write_down_what_is_gone() {
         assert_eq!(log.start(), Offset::new(if faults == 1 { 4 } else { 0 }));
     }
 }
+
+/// The log's last word has room where it is; a new segment might find none.
+#[test]
+fn a_stop_begins_no_segment() {
+    let disk = SimDisk::new(5);
+    let config = LogConfig { sync: SyncMode::Never, ..tiny() };
+    let (mut log, _) = open_with(&disk, config.clone());
+    keep(&mut log, crate::settings::LogRetention { age_s: Some(60), ..Default::default() });
+    append(&mut log, &"x".repeat(40 << 10));
+    log.run_ops(now(2));
+    log.run_ops(now(70_000));
+    assert_eq!((log.synced(), log.start()), (Offset::ZERO, Offset::new(2)));
+    log.begin_close();
+    while let Some(op) = log.next_op(now(70_001)) {
+        if let Op::Job { job, .. } = &op {
+            assert!(!matches!(job, Job::Prepare(_) | Job::Roll(_)), "all was gone, and it stops");
+        }
+        let outcome = op.run(&disk);
+        log.complete(outcome, now(70_001));
+    }
+    assert!(log.is_closed());
+    drop(log);
+    let (log, report) = open_with(&disk.power_cut(), config);
+    assert!(report.is_clean);
+    assert_eq!(log.start(), Offset::new(2));
+}
+
+/// What is being written down when a log stops, and fails, frees no disk any more: nobody is told.
+#[test]
+fn what_is_not_written_down_in_a_stop_is_not_told() {
+    let disk = SimDisk::new(6);
+    let (mut log, _) = open_with(&disk, tiny());
+    append_each(&mut log, 5);
+    let retain = crate::settings::LogRetention { count: Some(2), ..Default::default() };
+    let control = Control::Log(crate::settings::LogSettings { retain });
+    log.append_control(&control, now(5_000)).expect("staged");
+    while let Some(op) = log.next_op(now(5_000)) {
+        if matches!(op, Op::Job { job: Job::Keep(_), .. }) {
+            log.begin_close();
+            disk.arm(Fault::WriteFails, 0);
+        }
+        let outcome = op.run(&disk);
+        log.complete(outcome, now(5_000));
+    }
+    assert!(log.is_closed());
+    assert_eq!(log.start(), Offset::ZERO);
+}
+
+/// A try that fails before all is synced is not the last one of a stop.
+#[test]
+fn a_stop_tries_again_once_all_is_synced() {
+    let disk = SimDisk::new(7);
+    let config = LogConfig { segment_bytes: 1 << 20, sync: SyncMode::Never, ..tiny() };
+    let (mut log, _) = open_with(&disk, config.clone());
+    keep(&mut log, crate::settings::LogRetention { age_s: Some(60), ..Default::default() });
+    append_each(&mut log, 2);
+    close(&mut log);
+    drop(log);
+    let (mut log, _) = open_with(&disk, config.clone());
+    append_each(&mut log, 3);
+    let mut ends = Vec::new();
+    for is_ending in [false, true] {
+        if is_ending {
+            log.begin_close();
+        }
+        // The first try of the stop is made beside the sync, and fails as the one before it did.
+        let mut later = Vec::new();
+        while let Some(op) = log.next_op(now(70_000)) {
+            if let Op::Job { job: Job::Keep(keep), .. } = &op {
+                ends.push(keep.record.end);
+                (ends.len() <= 2).then(|| disk.arm(Fault::WriteFails, 0));
+            }
+            if is_ending && ends.len() < 2 {
+                later.push(op);
+                continue;
+            }
+            let outcome = op.run(&disk);
+            log.complete(outcome, now(70_000));
+            for op in later.drain(..) {
+                let outcome = Op::run(op, &disk);
+                log.complete(outcome, now(70_000));
+            }
+        }
+        assert!(later.is_empty());
+        assert_eq!(log.start(), Offset::new(6), "it holds all the same");
+    }
+    assert!(log.is_closed());
+    assert_eq!(ends, [Offset::new(3), Offset::new(3), Offset::new(6)]);
+    drop(log);
+    let (log, report) = open_with(&disk.power_cut(), config);
+    assert!(report.is_clean);
+    assert_eq!(log.start(), Offset::new(6));
+}
