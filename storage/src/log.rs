@@ -100,8 +100,10 @@ pub struct Log<D: Disk> {
     keep_from: Offset,
     /// What they will keep nothing before once that is written down, and what was.
     kept: Kept,
-    /// When limits are looked at again.
+    /// When limits are looked at again,
     retention_boot_ms: u64,
+    /// and when topics, for whether they are over.
+    expiry_boot_ms: u64,
     /// The last control event that is visible,
     last_control: Offset,
     /// and the last that set something for the log itself.

@@ -73,16 +73,27 @@ impl<D: Disk> Log<D> {
     /// When limits are to be looked at again; `None` if there are none.
     pub(super) fn retention_due_boot_ms(&self) -> Option<u64> {
         let retain = &self.state.rules.log().retain;
-        let has_limits = retain.age_s.or(retain.bytes).or(retain.count).is_some()
-            || self.state.rules.have_expiry();
-        (has_limits && self.close == Close::Open).then_some(self.retention_boot_ms)
+        let has_limits = retain.age_s.or(retain.bytes).or(retain.count).is_some();
+        let limits = has_limits.then_some(self.retention_boot_ms);
+        let expiry = self.state.rules.have_expiry().then_some(self.expiry_boot_ms);
+        let due_ms = limits.into_iter().chain(expiry).min();
+        due_ms.filter(|_| self.close == Close::Open)
     }
 
-    /// Looks at the limits, if it is time.
+    /// Looks at the limits and for topics that are over, if it is time.
     pub(super) fn apply_limits(&mut self, now: Now) {
         if self.retention_due_boot_ms().is_none_or(|due_ms| due_ms > now.boot_ms) {
             return;
         }
+        if self.retention_boot_ms <= now.boot_ms {
+            self.look_at_limits(now);
+        }
+        if self.expiry_boot_ms <= now.boot_ms {
+            self.end_topics(now);
+        }
+    }
+
+    fn look_at_limits(&mut self, now: Now) {
         self.retention_boot_ms = now.boot_ms.saturating_add(RETENTION_MS);
         let retain = self.state.rules.log().retain;
         let visible = self.visible();
@@ -106,7 +117,6 @@ impl<D: Disk> Log<D> {
         }
         self.state.rules.forget_below(self.start());
         self.end_stale_segment();
-        self.end_topics(now);
     }
 
     /// Whether it is written down that limits have reached `from`, as far as it may be. What readers see without a
@@ -206,6 +216,7 @@ impl<D: Disk> Log<D> {
 
     /// Deletes topics that are over: some are looked at each time, so that this takes no millisecond.
     fn end_topics(&mut self, now: Now) {
+        self.expiry_boot_ms = now.boot_ms.saturating_add(RETENTION_MS);
         if !self.state.rules.have_expiry() || !self.has_room_for_expiry() {
             return;
         }
@@ -221,7 +232,7 @@ impl<D: Disk> Log<D> {
         let (mut topics, next) = self.topics.find_over(self.expiry_from, count, is_over);
         self.expiry_from = next;
         if next != 0 {
-            self.retention_boot_ms = now.boot_ms.saturating_add(EXPIRY_MS);
+            self.expiry_boot_ms = now.boot_ms.saturating_add(EXPIRY_MS);
         }
         // A topic that has an event on its way is not idle.
         topics.retain(|topic| self.last_of(topic) == self.topics.last_ever(topic));
@@ -397,6 +408,7 @@ impl<D: Disk> Log<D> {
     /// The disk has become full, or the rules have changed: what can be freed is freed at once.
     pub(super) fn free_space(&mut self) {
         self.retention_boot_ms = 0;
+        self.expiry_boot_ms = 0;
         if matches!(self.jobs.compact, JobState::Waiting { .. }) {
             self.jobs.compact = JobState::Idle;
         }

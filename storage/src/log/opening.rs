@@ -91,6 +91,7 @@ impl<D: Disk> Log<D> {
             keep_from,
             kept: Kept::new(keep_from),
             retention_boot_ms: 0,
+            expiry_boot_ms: 0,
             expiry_from: 0,
             last_control: Offset::ZERO,
             last_log_setting: Offset::ZERO,

@@ -448,3 +448,31 @@ fn a_stop_tries_again_once_all_is_synced() {
     assert!(report.is_clean);
     assert_eq!(log.start(), Offset::new(6));
 }
+
+/// Ten thousand topics are looked at for two seconds, 200 at a time: limits are looked at once a second meanwhile.
+#[test]
+fn how_far_limits_reach_is_written_down_once_a_second() {
+    let disk = SimDisk::new(8);
+    let (mut log, _) = open_with(&disk, LogConfig { segment_bytes: 1 << 20, ..tiny() });
+    let expire = crate::settings::TopicExpiry { age_s: Some(1_000), idle_s: None };
+    let settings = crate::settings::TopicSettings { expire, ..Default::default() };
+    let rule = TopicRule { pattern: "**".into(), settings: Some(settings) };
+    log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+    keep(&mut log, crate::settings::LogRetention { count: Some(100), ..Default::default() });
+    for number in 0..100 {
+        let topics = (0..100).map(|topic| format!("{number}/{topic}"));
+        let events: Vec<_> = topics.map(|topic| event(&topic, "")).collect();
+        log.append(events, now(1)).expect("staged");
+        log.run_ops(now(2));
+    }
+    let mut written = 0;
+    for boot_ms in (1_100..3_000).step_by(20) {
+        append(&mut log, "one more that one less is kept for");
+        while let Some(op) = log.next_op(now(boot_ms)) {
+            written += usize::from(matches!(op, Op::Job { job: Job::Keep(_), .. }));
+            let outcome = op.run(&disk);
+            log.complete(outcome, now(boot_ms));
+        }
+    }
+    assert_eq!(written, 2);
+}
