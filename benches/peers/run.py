@@ -51,7 +51,7 @@ GRACE_S = 25
 
 def loads(client: str, seconds: float, watch_stops: bool) -> dict:
     """{load: {group: (arguments of the client, who takes part)}}"""
-    bare = ("*no server*", functools.partial(servers.bare, client), "bare")
+    bare = (tables.LIMIT, functools.partial(servers.bare, client), "bare")
     timed = ["--seconds", seconds, "--warm-up-seconds", WARM_UP_S, *(["--watch-stops"] if watch_stops else [])]
     durable = [STRANDLINE, DURABLE_STREAMS, REDIS_STREAMS, JETSTREAM]
     append = {}
@@ -105,8 +105,6 @@ def run(client: str, arguments: list, start, speaks: str, seconds: float) -> dic
             load.communicate()
             row = {"note": f"did not end within {seconds * 2 + GRACE_S:.0f} s"}
         row["resident_mib"] = server.resident_bytes_highest / 2**20
-        if speaks == "bare":
-            row["role"] = "limit"
         if server.over_limit:
             row["note"] = f"stopped at {servers.RESIDENT_BYTES_MAX >> 30} GiB"
     return row

@@ -7,6 +7,8 @@ import disk
 import install
 
 DOCUMENT = install.ROOT / "docs" / "PERFORMANCE.md"
+# What keeps nothing stands beside the servers, and is compared with none.
+LIMIT = "*no server*"
 
 
 class Column:
@@ -67,8 +69,8 @@ def table(load: str, groups: dict[str, dict[str, list[dict]]]) -> str:
     lines = ["| | | " + " | ".join(column.heading for column in columns) + " |", "|---|---|" + "---|" * len(columns)]
     notes = []
     for group, servers in groups.items():
-        # A server that lost events or was stopped shows what it did, and is nobody's measure; nor is what keeps nothing.
-        whole = {name: rows for name, rows in servers.items() if not any(row.get("note") or row.get("role") == "limit" for row in rows)}
+        # A server that lost events or was stopped shows what it did, and is nobody's measure.
+        whole = {name: rows for name, rows in servers.items() if name != LIMIT and not any(row.get("note") for row in rows)}
         best = {}
         for column in columns:
             medians = [median for rows in whole.values() if (median := column.median(rows)) is not None]
