@@ -148,10 +148,9 @@ impl<D: Disk> Log<D> {
     /// Writes down how far limits reach, if readers are to be told more than before, or were.
     pub(super) fn next_keep(&mut self) -> Option<Job<D>> {
         let is_further = self.kept.wanted > self.keep_from && self.close == Close::Open;
-        let may_wait = self.close == Close::Open || self.is_reach_settled();
         let may_begin = match self.jobs.keep {
             JobState::Idle => is_further || !self.is_told_written_down(),
-            JobState::Waiting { .. } => !may_wait,
+            JobState::Waiting { .. } => self.close != Close::Open && !self.is_reach_settled(),
             JobState::Running => false,
         };
         if !may_begin {

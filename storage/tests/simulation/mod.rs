@@ -106,10 +106,9 @@ pub struct Process {
     published: usize,
     /// What the file, or the next one, was last filled with.
     pub fill: Fill,
-    /// Whether what readers are told is gone is written down first: not where they see what is not synced, nor
-    /// once that has failed.
-    is_start_durable: bool,
-    /// Whether that has failed.
+    /// Whether readers see what is not synced: what they are told is gone of it is written down later.
+    shows_early: bool,
+    /// Whether writing that down has failed: it was told all the same.
     has_keep_failed: bool,
 }
 
@@ -145,7 +144,7 @@ impl Process {
             pending: Vec::new(),
             published: visible,
             fill: Fill::Zeroes,
-            is_start_durable: !shows_early,
+            shows_early,
             has_keep_failed: false,
         };
         assert_eq!(process.log.next(), process.log.visible(), "nothing is staged");
@@ -289,7 +288,7 @@ impl Process {
                     model.tally.back_to_zeroes += u64::from(is_back);
                 }
                 if matches!(&outcome, JobOutcome::Kept { result: Err(_), .. }) {
-                    (self.is_start_durable, self.has_keep_failed) = (false, true);
+                    self.has_keep_failed = true;
                 }
                 OpOutcome::Job { id, outcome }
             }
@@ -350,7 +349,7 @@ impl Process {
 
     /// Checks what holds at every moment, and notes what nobody may take back from here on.
     fn observe(&mut self, model: &mut Model) {
-        let Process { log, published, is_start_durable, .. } = self;
+        let Process { log, published, .. } = self;
         assert!(log.start() <= log.visible() && log.synced() <= log.visible());
         assert!(log.visible() <= log.next());
         assert_eq!(to_usize(log.next()), model.events.len(), "what was staged keeps its offset");
@@ -367,7 +366,7 @@ impl Process {
         }
         model.seen_max = model.seen_max.max(*published);
         model.check_start(to_usize(log.start()));
-        if *is_start_durable {
+        if !self.shows_early && !self.has_keep_failed {
             assert!(to_usize(log.start()) >= model.start, "what is gone stays gone");
             model.start = to_usize(log.start());
         }
