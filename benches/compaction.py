@@ -6,10 +6,12 @@
 
 The server has one shard, on core 0. Needs `cargo build --release`. Each round starts three servers on the same full segments, one after
 the other: one that leaves them alone, one that rewrites them, one that reads them again; 16 publishers append 2,000 events a second. The
-publishers are first on core 0 too, so that core 1 is free for the thread that rewrites, then on core 1, so that no core is.
+publishers are first on core 0 too, so that core 1 is free for the thread that rewrites, then on core 1, so that no core is. What it costs
+to read full segments is the server's CPU for a history of all their events as NDJSON, page cache warm, before and after.
 """
 
 import datetime
+import http.client
 import json
 import os
 import pathlib
@@ -105,8 +107,29 @@ def copy_of(data):
     return copy
 
 
+def reading(running, events):
+    """What the server uses for a reader of its first events: µs of CPU each, the median of rounds, page cache warm."""
+    found = []
+    for _ in range(ROUNDS + 1):
+        before = running.cpu_s()
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=120)
+        connection.request("GET", "/api/v1/events/history?order=asc", headers={"Accept": "application/x-ndjson"})
+        answer, lines = connection.getresponse(), 0
+        while lines < events:
+            part = answer.read(1 << 20)
+            assert part, f"{lines} of {events} events"
+            lines += part.count(b"\n")
+        connection.close()
+        found.append((running.cpu_s() - before) / events * 1e6)
+    return statistics.median(found[1:])
+
+
 def saved(name, data):
     """Rewrites all full segments with nothing beside."""
+    events = max(int(path.name.split(".")[0]) for path in pathlib.Path(data).glob("*/*/*.1.log"))
+    plain = server(copy_of(data), NEVER)
+    plain_us = reading(plain, events)
+    plain.end()
     running = server(copy_of(data), 0)
     segments = len(list(pathlib.Path(data).glob("*/*/*.idx")))
     pattern = re.compile(r"^(\S+)Z .*a segment was rewritten.*bytes_before=(\d+) bytes_after=(\d+)")
@@ -121,8 +144,21 @@ def saved(name, data):
     # From one to the next: the first also has what the start does.
     times = [datetime.datetime.fromisoformat(each[0]) for each in found]
     rate = (before - int(found[0][1])) / (times[-1] - times[0]).total_seconds() / 1e6
+    rewritten_us = reading(running, events)
     running.end()
     print(f"{name}: {before} bytes in {segments} segments become {after}, {after / before:.1%}; {rate:.0f} MB of input a second", flush=True)
+    print(f"  a reader of {events} of its events: {rewritten_us:.2f} µs of CPU each, {plain_us:.2f} before: {rewritten_us / plain_us:.2f} times", flush=True)
+
+
+def verified(data):
+    """How long `strandline verify` takes for a directory that nobody has open, page cache warm."""
+    times = []
+    for _ in range(ROUNDS + 1):
+        began = time.monotonic()
+        subprocess.run([binary(), "verify", data], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        times.append(time.monotonic() - began)
+    size = sum(path.stat().st_size for path in pathlib.Path(data).glob("*/*/*.log"))
+    print(f"verify: {size / 1e9:.2f} GB in {statistics.median(times[1:]):.2f} s, both cores", flush=True)
 
 
 def latency(data, core, compress_after, scrub_interval=NEVER):
@@ -138,6 +174,7 @@ def latency(data, core, compress_after, scrub_interval=NEVER):
 
 def main():
     data = full_segments(mix())
+    verified(data)
     saved("JSON events of five kinds", data)
     for core, what in ((SERVER_CORE, "a core is free"), ("1", "no core is free")):
         found = {"alone": [], "rewriting": [], "scrubbing": []}

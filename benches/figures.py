@@ -51,6 +51,11 @@ class Process:
                 assert time.monotonic() < deadline and self.process.poll() is None, f"{command} did not start"
                 time.sleep(0.01)
 
+    def cpu_s(self):
+        """What it has used so far, of user and of system."""
+        user, system = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def end(self, number=signal.SIGKILL, keep=False):
         self.process.send_signal(number)
         self.process.wait()
