@@ -28,7 +28,6 @@ use crate::http::query::{self, Form, HistoryRequest};
 use crate::http::response::{Answer, AnswerTo, write_problem};
 use crate::json::write;
 use crate::problem::{Problem, ProblemKind};
-use crate::stream::catch_up::Turn;
 use crate::stream::cursor::Cursor;
 use crate::stream::live::LiveLog;
 use crate::stream::wanted::Wanted;
@@ -178,7 +177,7 @@ async fn fill(
     body: &mut Vec<u8>,
     held: &mut Held,
 ) -> Result<PageEnd, ReadError> {
-    let turn = live.turns().wait().await.expect("turns outlive their waiters");
+    let mut turn = live.turns().wait().await.expect("turns outlive their waiters");
     let log = live.log().clone();
     let mut walk = WholeLog::new(log, wanted.clone(), asked.range.clone(), asked.order);
     let mut time = TimeText::default();
@@ -223,6 +222,11 @@ async fn fill(
         }
         if Instant::now() >= until {
             return Ok(PageEnd { considered: hits.considered, skip, gap: None });
+        }
+        drop(hits);
+        if walk.is_between_parts() && turn.is_over() {
+            walk = walk.anew();
+            turn = turn.go_behind().await;
         }
     }
 }
@@ -288,7 +292,10 @@ pub async fn lines(
                 // It was the earliest when it was asked for, and nothing of it has been said yet.
                 ReadError::Expired { earliest } if !is_begun => {
                     rest.range.start = earliest.min(rest.range.end);
-                    rest.skip = skip;
+                    // What was passed over has gone, where that was at this end.
+                    if rest.order == Order::Ascending {
+                        rest.skip = skip;
+                    }
                     continue;
                 }
                 ReadError::Gap { from, to, .. } => rest.live.gaps().report(from, to, &error),
@@ -316,13 +323,16 @@ impl Lines {
         self.range.is_empty() || self.limit == 0
     }
 
-    /// Puts about `bytes_max` of lines into `out`. The turn is given back and every frame let go of
-    /// before these are sent: a reader that takes nothing for hours holds them alone.
+    /// Puts about `bytes_max` of lines into `out`, or what was found, perhaps nothing, when its turn is over.
+    /// The turn is given back and every frame let go of before these are sent: a reader that takes nothing
+    /// for hours holds them alone.
     async fn fill(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> Result<(), ReadError> {
         let turn = self.live.turns().wait().await.expect("turns outlive their waiters");
         let log = self.live.log().clone();
         let mut walk = WholeLog::new(log, self.wanted.clone(), self.range.clone(), self.order);
-        while let Some(hits) = next_hits(&turn, &mut walk).await? {
+        loop {
+            turn.end_slice_if_over().await;
+            let Some(hits) = walk.next().await? else { break };
             for event in hits.events().filter(|event| self.wanted.takes(event)) {
                 if self.skip > 0 {
                     self.skip -= 1;
@@ -340,18 +350,14 @@ impl Lines {
                 }
             }
             self.range = walk.rest();
+            // Behind what was read for it: each turn gets on.
+            if walk.is_between_parts() && turn.is_over() {
+                return Ok(());
+            }
         }
         self.range = walk.rest();
         Ok(())
     }
-}
-
-async fn next_hits(
-    turn: &Turn,
-    walk: &mut WholeLog,
-) -> Result<Option<strandline_storage::reader::Hits>, ReadError> {
-    turn.end_slice_if_over().await;
-    walk.next().await
 }
 
 /// Whether a request takes what there is, wherever that begins by now: a time clamps.

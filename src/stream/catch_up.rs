@@ -3,12 +3,14 @@
 //!
 //! Reading takes memory (a frame, the chunks made of it) and time of the shard. So at most
 //! [`TURNS_MAX`] subscribers of a log do it at once on a shard, first come, first served; one that has
-//! sent [`TURN_BYTES_MAX`] goes behind those that wait, and one whose socket stays full gives its turn
-//! back. All of them together work in slices, between which the live edge and everything else runs.
+//! sent [`TURN_BYTES_MAX`] goes behind those that wait, as does a search after [`TURN_MS_MAX`], and one
+//! whose socket stays full gives its turn back. All of them together work in slices, between which the live edge
+//! and everything else runs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use strandline_storage::error::ReadError;
 use strandline_storage::offset::Offset;
@@ -25,6 +27,11 @@ pub const TURNS_MAX: usize = 16;
 
 /// How many bytes a subscriber sends before others that wait have their turn.
 pub const TURN_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long a search has its turn, in ms, before others that wait have theirs: it may find nothing in all of a
+/// log, and sixteen of them would keep everybody else from it for minutes. It goes on where it stood, and reads
+/// again what the disk had read ahead for it.
+pub const TURN_MS_MAX: u64 = 50;
 
 /// A page ends with the event that reaches this length: one send. With half as much a reader costs 2 % more.
 pub const PAGE_BYTES: usize = 256 * 1024;
@@ -54,7 +61,7 @@ impl Turns {
     pub fn wait(&self) -> Kept<Turn> {
         if let Some(free) = self.0.free.get().checked_sub(1) {
             self.0.free.set(free);
-            return Kept::ready(Turn(self.clone()));
+            return Kept::ready(Turn::begin(self));
         }
         let (promise, kept) = promise();
         self.0.waiting.borrow_mut().push_back(promise);
@@ -65,24 +72,44 @@ impl Turns {
         // A promise whose waiter is gone gives its turn back in turn, so the borrow ends first.
         let first = self.0.waiting.borrow_mut().pop_front();
         match first {
-            Some(promise) => promise.keep(Turn(self.clone())),
+            Some(promise) => promise.keep(Turn::begin(self)),
             None => self.0.free.set(self.0.free.get() + 1),
         }
     }
 }
 
 /// The right to read ahead; dropping it gives it to the next.
-pub struct Turn(Turns);
+pub struct Turn {
+    turns: Turns,
+    since: Instant,
+}
 
 impl Turn {
+    fn begin(turns: &Turns) -> Self {
+        Turn { turns: turns.clone(), since: Instant::now() }
+    }
+
     /// Whether somebody waits for it.
     pub fn is_wanted_by_others(&self) -> bool {
-        !self.0.0.waiting.borrow().is_empty()
+        !self.turns.0.waiting.borrow().is_empty()
+    }
+
+    /// Whether a search is to let others go first: it has lasted, and they wait.
+    pub fn is_over(&self) -> bool {
+        self.is_wanted_by_others() && self.since.elapsed() >= Duration::from_millis(TURN_MS_MAX)
+    }
+
+    /// Gives it to the next, and waits for another behind all that wait now. Any number may wait, so the
+    /// caller holds nothing meanwhile that it has read.
+    pub async fn go_behind(self) -> Turn {
+        let next = self.turns.wait();
+        drop(self);
+        next.await.expect("turns outlive their waiters")
     }
 
     /// Lets everything else run if the readers of this shard together have worked for a slice.
     pub async fn end_slice_if_over(&self) {
-        let slice = &self.0.0.slice;
+        let slice = &self.turns.0.slice;
         if slice.get().is_over() {
             give_way().await;
             if slice.get().is_over() {
@@ -94,7 +121,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.give_back();
+        self.turns.give_back();
     }
 }
 
@@ -206,5 +233,60 @@ impl Parked {
         }
         self.hidden = Some(Hidden { first: self.next, ..hidden });
         Some(Hidden { last: self.next.previous().unwrap_or_default(), ..hidden })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::{Driver, SLICE_US, block_on};
+
+    fn run<F: Future<Output = ()> + 'static>(job: impl FnOnce() -> F + Send + 'static) {
+        std::thread::spawn(move || block_on(Driver::detect().0, true, job()).expect("a runtime"))
+            .join()
+            .expect("no panic");
+    }
+
+    /// Who searches all of a log in vain let nobody else read it for minutes.
+    #[test]
+    fn a_turn_that_others_want_is_over_in_time_and_goes_behind_them() {
+        run(|| async {
+            let turns = Turns::default();
+            let mut held = Vec::new();
+            for _ in 0..TURNS_MAX {
+                held.push(turns.wait().await.expect("a turn"));
+            }
+            let first = held.pop().expect("many");
+            monoio::time::sleep(Duration::from_millis(TURN_MS_MAX)).await;
+            assert!(!first.is_over(), "nobody wants it");
+            let waiting = turns.wait();
+            assert!(first.is_over());
+            let order = Rc::new(RefCell::new(Vec::new()));
+            let tasks = [
+                monoio::spawn({
+                    let order = order.clone();
+                    async move {
+                        let turn = first.go_behind().await;
+                        order.borrow_mut().push("first");
+                        assert!(!turn.is_over(), "it has begun anew");
+                    }
+                }),
+                monoio::spawn({
+                    let order = order.clone();
+                    async move {
+                        let turn = waiting.await.expect("a turn");
+                        order.borrow_mut().push("waiting");
+                        monoio::time::sleep(Duration::from_micros(SLICE_US)).await;
+                        drop(turn);
+                    }
+                }),
+            ];
+            for task in tasks {
+                task.await;
+            }
+            assert_eq!(*order.borrow(), ["waiting", "first"]);
+            held.clear();
+            assert_eq!(turns.0.free.get(), TURNS_MAX, "all are given back");
+        });
     }
 }

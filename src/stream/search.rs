@@ -40,7 +40,7 @@ async fn find_last(
     end: Offset,
     is_wanted: impl Fn() -> bool,
 ) -> Result<Offset, ReadError> {
-    let turn = turns.wait().await.expect("turns outlive their waiters");
+    let mut turn = turns.wait().await.expect("turns outlive their waiters");
     let earliest = log.earliest();
     let mut walk = WholeLog::new(log.clone(), wanted, earliest..end, Order::Descending);
     let mut found = 0;
@@ -62,6 +62,11 @@ async fn find_last(
             if found == count {
                 return Ok(first);
             }
+        }
+        drop(hits);
+        if walk.is_between_parts() && turn.is_over() {
+            walk = walk.anew();
+            turn = turn.go_behind().await;
         }
     }
 }

@@ -102,6 +102,23 @@ impl WholeLog {
         self.rest.clone()
     }
 
+    /// Whether all that the owner of the log gave has been considered: this is where whoever lets go of the walk
+    /// has the least read again.
+    pub fn is_between_parts(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// A walk over the rest of it, which holds nothing that was read. A descending one ends where the log
+    /// begins by now, as this one would; to an ascending one the log is gone where it stands.
+    #[must_use]
+    pub fn anew(&self) -> WholeLog {
+        let mut rest = self.rest();
+        if self.order == Order::Descending {
+            rest.start = rest.start.max(self.log.earliest()).min(rest.end);
+        }
+        WholeLog::new(self.log.clone(), self.wanted.clone(), rest, self.order)
+    }
+
     /// Lets go of every file, until the walk goes on: whoever waits for a client keeps no space from others.
     pub fn let_go(&mut self) {
         self.sealed = self.sealed.take().map(|(sealed, place)| match sealed {

@@ -2,6 +2,7 @@
 
 mod client;
 mod space;
+mod turns;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
