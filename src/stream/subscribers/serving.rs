@@ -61,6 +61,7 @@ pub(super) async fn serve_all(subscribers: Weak<Subscribers>, drain: Drain) {
         loop {
             let Some(subscribers) = subscribers.upgrade() else { return };
             let has_more = subscribers.work();
+            subscribers.turns.note_live_due(subscribers.inner.borrow().views.has_due());
             drop(subscribers);
             if !has_more {
                 break;
