@@ -55,6 +55,8 @@ pub struct Seen {
     pub checker: Checker,
     /// Deliveries.
     pub receipts: Meter,
+    /// What subscribers from this one on receive is late by design: it is counted, and is no latency.
+    pub late_from: u32,
     /// Deliveries since the beginning.
     pub delivered: u64,
     /// Set to keep the cursor of each delivery.
@@ -74,6 +76,7 @@ impl Seen {
             payloads: Payloads::new(payload_bytes),
             checker: Checker::new(subscribers, publishers),
             receipts: Meter::default(),
+            late_from: u32::MAX,
             delivered: 0,
             keep_cursors: false,
             cursors: Vec::new(),
@@ -103,7 +106,8 @@ impl Seen {
         let stamp = self.payloads.read(delivery.payload);
         match stamp {
             Some(stamp) => {
-                deliver(&mut self.checker, &mut self.receipts, subscriber, stamp, now_ns);
+                let is_late = subscriber >= self.late_from;
+                deliver(&mut self.checker, &mut self.receipts, subscriber, stamp, now_ns, is_late);
             }
             None => self.checker.foreign(subscriber, delivery.payload),
         }
@@ -119,9 +123,14 @@ fn deliver(
     subscriber: u32,
     stamp: Stamp,
     now_ns: u64,
+    is_late: bool,
 ) {
     checker.deliver(subscriber, stamp);
-    receipts.record(stamp.due_ns, now_ns);
+    if is_late {
+        receipts.count_one();
+    } else {
+        receipts.record(stamp.due_ns, now_ns);
+    }
 }
 
 impl<W: SubscriberWire> Subscriber<W> {
@@ -153,9 +162,10 @@ impl<W: SubscriberWire> Subscriber<W> {
         };
         let (checker, receipts, delivered) =
             (&mut seen.checker, &mut seen.receipts, &mut seen.delivered);
+        let is_late = arrival.index >= seen.late_from;
         let followed = stream.follow(follower, arrival.bytes, |stamp| {
             *delivered += 1;
-            deliver(checker, receipts, arrival.index, stamp, arrival.now_ns);
+            deliver(checker, receipts, arrival.index, stamp, arrival.now_ns, is_late);
         });
         match followed {
             Followed::Whole => {
@@ -296,6 +306,20 @@ mod tests {
                 bytes_max,
             },
         )
+    }
+
+    #[test]
+    fn what_is_late_by_design_is_counted_and_is_no_latency() {
+        let mut seen = Seen::new(40, 4, 1);
+        seen.late_from = 3;
+        let mut payload = Vec::new();
+        seen.payloads.write(Stamp { publisher: 0, sequence: 0, due_ns: 5 }, &mut payload);
+        for subscriber in 0..4 {
+            let delivery = Delivery { payload: &payload, cursor: b"", end: None };
+            seen.take(subscriber, delivery, 10_000_000);
+        }
+        assert_eq!(seen.receipts.count(), 4);
+        assert_eq!(seen.receipts.latency().map(|latency| latency.count), Some(3));
     }
 
     fn chunk(text: &[u8]) -> Vec<u8> {

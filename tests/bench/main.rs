@@ -120,6 +120,15 @@ fn the_stalled_get_everything_in_the_end() {
 }
 
 #[test]
+fn the_load_goes_on_while_the_stalled_catch_up() {
+    let load = ["--rate", "2000", "--bytes", "5000"];
+    let stalled = outcome(&[&["fanout", "--subscribers", "6", "--stall", "3"], &load[..]].concat());
+    let extra = &stalled["points"][0]["extra"];
+    assert!(number(&extra["others_p99_catch_up_ms"]) > 0.0, "{extra}");
+    assert!(number(&extra["caught_up_deliveries"]) > 0.0, "{extra}");
+}
+
+#[test]
 fn replay_reads_the_whole_history() {
     let replay = outcome(&["replay", "--events", "20000", "--readers", "3"]);
     let point = &replay["points"][0];
