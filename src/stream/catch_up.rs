@@ -208,6 +208,11 @@ impl Parked {
         self.next
     }
 
+    /// Where it ends: no page goes beyond that.
+    pub(super) fn end(&self) -> Offset {
+        self.walk.rest().end
+    }
+
     /// The next page, about [`PAGE_BYTES`] of it, and not beyond `until` by more than a frame. Returns
     /// early, perhaps with an empty page, when a slice is over, so that a long search shows its
     /// progress. An error is of what stands at the place where the page would begin.

@@ -153,8 +153,12 @@ impl Subscribers {
     /// Reads a page, and keeps it for all.
     async fn read(&self, job: Job, missing: Missing, turn: &Turn) {
         let Missing { view_id, render, wanted, from, until, is_exact } = missing;
-        let parked =
-            if is_exact { None } else { self.inner.borrow_mut().views.unpark(view_id, from) };
+        // An exact walk ends where it was to: at the start of the ring or of a page, or at a chunk's end, and no
+        // page goes beyond its walk. So it may go on for as long as that is not beyond `until` by now. The ring's
+        // start never is before it, as that only moves forward; where a page has come in its way meanwhile, the
+        // log is read anew. One that ends too early does no harm: the next begins there.
+        let parked = self.inner.borrow_mut().views.unpark(view_id, from);
+        let parked = parked.filter(|parked| !is_exact || parked.end() <= until);
         let mut reading = parked.unwrap_or_else(|| {
             let end = if is_exact { until } else { self.log.visible() };
             let range = from..end;
@@ -180,7 +184,7 @@ impl Subscribers {
                 match outcome {
                     Ok(ReadPage { page, goes_on }) if page.end > from && is_valid => {
                         inner.views.add_page(view_id, from, page);
-                        if goes_on && !is_exact {
+                        if goes_on {
                             inner.views.park(view_id, reading);
                         }
                     }
