@@ -195,6 +195,11 @@ pub fn promise<T>() -> (Promise<T>, Kept<T>) {
 }
 
 impl<T> Promise<T> {
+    /// Whether somebody still waits.
+    pub fn is_waited_for(&self) -> bool {
+        Rc::strong_count(&self.0) > 1
+    }
+
     /// Gives the value and wakes the waiter; if nobody waits any more, the value is dropped.
     pub fn keep(self, value: T) {
         self.0.borrow_mut().value = Some(value);

@@ -96,11 +96,20 @@ impl Turns {
     }
 
     fn give_back(&self) {
-        // A promise whose waiter is gone gives its turn back in turn, so the borrow ends first.
-        let first = self.0.waiting.borrow_mut().pop_front();
-        match first {
+        match first_who_waits(&self.0.waiting) {
             Some(promise) => promise.keep(Turn::begin(self)),
             None => self.0.free.set(self.0.free.get() + 1),
+        }
+    }
+}
+
+/// The first of a line whose waiter is not gone. Thousands may have hung up while they stood in it: if each were given
+/// what it does not want, and gave it back, that would be as many calls within each other.
+fn first_who_waits<T>(line: &RefCell<VecDeque<Promise<T>>>) -> Option<Promise<T>> {
+    loop {
+        let first = line.borrow_mut().pop_front()?;
+        if first.is_waited_for() {
+            return Some(first);
         }
     }
 }
@@ -164,8 +173,7 @@ struct Way(Turns);
 
 impl Drop for Way {
     fn drop(&mut self) {
-        let next = self.0.0.in_line.borrow_mut().pop_front();
-        match next {
+        match first_who_waits(&self.0.0.in_line) {
             Some(promise) => promise.keep(Way(self.0.clone())),
             None => self.0.0.is_giving_way.set(false),
         }
@@ -351,6 +359,25 @@ mod tests {
                 let slices = slices_beside(readers, &Turns::default()).await;
                 assert!((5..=15).contains(&slices), "{readers} readers: {slices} beside 40");
             }
+        });
+    }
+
+    /// Each of them was handed the turn, and handed it on from within that.
+    #[test]
+    fn any_number_may_hang_up_while_they_wait() {
+        run(|| async {
+            let turns = Turns::default();
+            let mut held = Vec::new();
+            for _ in 0..TURNS_MAX {
+                held.push(turns.wait().await.expect("a turn"));
+            }
+            let gone: Vec<_> = (0..1_000_000).map(|_| turns.wait()).collect();
+            let next = turns.wait();
+            drop(gone);
+            held.pop();
+            assert!(next.await.is_some());
+            held.clear();
+            assert_eq!(turns.0.free.get(), TURNS_MAX);
         });
     }
 
