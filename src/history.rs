@@ -38,8 +38,11 @@ use crate::unsent::Held;
 /// A page ends after so long a search, however little it found, so that nobody waits in the dark.
 pub const PAGE_SEARCH_MS_MAX: u64 = 1000;
 
-/// So many bytes of lines are written at once; fewer where as much is held that a page would be shorter.
+/// A part of a history in lines ends where what was read for it ends and it has so many bytes: the next one would
+/// read, check and unpack the same frame again.
 const LINES_BYTES: usize = 128 * 1024;
+/// And ends anywhere with so many; with fewer where as much is held that a page would be shorter.
+const LINES_BYTES_MAX: usize = 4 * LINES_BYTES;
 
 const PATH: &str = "/api/v1/events/history";
 
@@ -276,7 +279,7 @@ pub async fn lines(
     };
     while !rest.is_done() {
         let mut lines = Vec::new();
-        let filled = rest.fill(&mut lines, held.page_bytes_max().min(LINES_BYTES)).await;
+        let filled = rest.fill(&mut lines, held.page_bytes_max().min(LINES_BYTES_MAX)).await;
         let mut out = Vec::with_capacity(lines.len() + 16);
         framing.write(&lines, &mut out);
         // A reader that takes nothing for long has them once.
@@ -323,7 +326,7 @@ impl Lines {
         self.range.is_empty() || self.limit == 0
     }
 
-    /// Puts about `bytes_max` of lines into `out`, or what was found, perhaps nothing, when its turn is over.
+    /// Puts up to about `bytes_max` of lines into `out`, or what was found, perhaps nothing, when its turn is over.
     /// The turn is given back and every frame let go of before these are sent: a reader that takes nothing
     /// for hours holds them alone.
     async fn fill(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> Result<(), ReadError> {
@@ -351,7 +354,8 @@ impl Lines {
             }
             self.range = walk.rest();
             // Behind what was read for it: each turn gets on.
-            if walk.is_between_parts() && turn.is_over() {
+            if out.len() >= LINES_BYTES.min(bytes_max) || walk.is_between_parts() && turn.is_over()
+            {
                 return Ok(());
             }
         }
