@@ -22,6 +22,6 @@ pub mod start;
 pub mod subscribers;
 pub mod subscription;
 pub mod view;
-mod views;
+pub mod views;
 pub mod wanted;
 pub mod whole_log;

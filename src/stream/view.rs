@@ -41,15 +41,15 @@ pub struct ViewKey {
 
 /// The number of a view on its shard, for as long as it has members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct ViewId(pub(super) u32);
+pub struct ViewId(pub(super) u32);
 
 /// A subscription of a connection: what a view knows of who gets its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Member {
+pub struct Member {
     /// The place of the connection in the slab.
-    pub(super) slot: u32,
+    pub slot: u32,
     /// The number of the subscription on it.
-    pub(super) number: u16,
+    pub number: u16,
 }
 
 /// A view with members.

@@ -16,6 +16,8 @@
 //! 4. A view is in `holding` exactly when its ring holds a chunk.
 //! 5. No ring and no page holds an event that `floors` hides.
 
+mod holding;
+
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use strandline_storage::frame::Frame;
 use strandline_storage::offset::Offset;
 use strandline_storage::rules::Floors;
 
+use self::holding::Holding;
 use super::catch_up::Parked;
 use super::chunk::{Chunk, ChunkBuilder, LIVE_CHUNK_BYTES, Render};
 use super::matching::TopicMatcher;
@@ -51,14 +54,15 @@ const HIDDEN_TOPICS_MAX: usize = 1024;
 const PARKED_MAX: usize = 16;
 
 /// The views of one log on one shard.
-pub(super) struct Views {
+pub struct Views {
     views: Vec<Option<View>>,
     free: Vec<ViewId>,
     by_key: HashMap<ViewKey, ViewId>,
     matcher: TopicMatcher<ViewId>,
     due: VecDeque<ViewId>,
     considered: Offset,
-    holding: VecDeque<ViewId>,
+    /// The next one to give up a chunk comes first.
+    holding: Holding,
     ring_bytes: usize,
     ring_bytes_max: usize,
     /// Those that were made, in that order. Pages and views may have gone since.
@@ -94,7 +98,7 @@ struct Scratch {
 
 impl Views {
     /// No views yet; frames are expected from `visible` on.
-    pub(super) fn new(visible: Offset) -> Self {
+    pub fn new(visible: Offset) -> Self {
         Self::with_limit(visible, SHARD_RING_BYTES_MAX)
     }
 
@@ -106,7 +110,7 @@ impl Views {
             matcher: TopicMatcher::new(),
             due: VecDeque::new(),
             considered: visible,
-            holding: VecDeque::new(),
+            holding: Holding::new(),
             ring_bytes: 0,
             ring_bytes_max,
             pages: VecDeque::new(),
@@ -121,7 +125,7 @@ impl Views {
 
     /// Adds a member to the view of `key`, which `render` renders if it is new; returns its view and
     /// its position there.
-    pub(super) fn join(
+    pub fn join(
         &mut self,
         key: &ViewKey,
         member: Member,
@@ -136,7 +140,7 @@ impl Views {
 
     /// Takes a member out, and the view with the last one. Returns the member that stands at
     /// `position` now, if another moved there.
-    pub(super) fn leave(&mut self, view_id: ViewId, position: u32) -> Option<Member> {
+    pub fn leave(&mut self, view_id: ViewId, position: u32) -> Option<Member> {
         let view = self.get_mut(view_id);
         let moved = view.members.remove(position);
         if view.members.is_empty() {
@@ -173,12 +177,12 @@ impl Views {
     }
 
     /// Whether any view has a member to be served.
-    pub(super) fn has_due(&self) -> bool {
+    pub fn has_due(&self) -> bool {
         !self.due.is_empty()
     }
 
     /// The view whose members are to be served next. [`Views::served`] says how far that went.
-    pub(super) fn first_due(&mut self) -> Option<ViewId> {
+    pub fn first_due(&mut self) -> Option<ViewId> {
         loop {
             let view_id = *self.due.front()?;
             // One that ended since may have left its number, and its place in the queue, to another.
@@ -190,7 +194,7 @@ impl Views {
     }
 
     /// The first view that is due has had its turn; `is_done`: all its members have been served.
-    pub(super) fn served(&mut self, is_done: bool) {
+    pub fn served(&mut self, is_done: bool) {
         let Some(view_id) = self.due.pop_front() else { return };
         if let Some(view) = &mut self.views[view_id.0 as usize]
             && view.is_due
@@ -204,7 +208,7 @@ impl Views {
 
     /// Gives a frame to the views that it may matter to. One that was seen already is ignored; one
     /// that comes after a lost one makes every ring start anew.
-    pub(super) fn publish(&mut self, frame: &Frame) {
+    pub fn publish(&mut self, frame: &Frame) {
         if frame.end_offset() <= self.considered {
             return;
         }
@@ -228,7 +232,7 @@ impl Views {
 
     /// Everything below `visible` can be read. Where the news of a frame was lost, subscribers will
     /// read it from the log.
-    pub(super) fn advance(&mut self, visible: Offset) {
+    pub fn advance(&mut self, visible: Offset) {
         if visible > self.considered {
             self.restart(visible);
         }
@@ -236,7 +240,7 @@ impl Views {
 
     /// These events are gone from now on. What was encoded of the topics concerned is forgotten: whoever
     /// lacks some of it reads the log, which shows what is left. Other views do not notice.
-    pub(super) fn hide(&mut self, floors: &Arc<Floors>) {
+    pub fn hide(&mut self, floors: &Arc<Floors>) {
         if Arc::ptr_eq(&self.floors, floors) {
             return;
         }
@@ -271,9 +275,7 @@ impl Views {
     /// Forgets what was encoded for a view.
     fn forget(&mut self, view_id: ViewId) {
         let view = self.views[view_id.0 as usize].as_mut().expect("it has members");
-        if !view.ring.is_empty() {
-            self.holding.retain(|other| *other != view_id);
-        }
+        self.holding.remove(view_id);
         if view.parked.take().is_some() {
             self.parked.retain(|other| *other != view_id);
         }
@@ -354,9 +356,7 @@ impl Views {
         for pattern in view.key.wanted.patterns() {
             self.matcher.remove(pattern, view_id);
         }
-        if !view.ring.is_empty() {
-            self.holding.retain(|other| *other != view_id);
-        }
+        self.holding.remove(view_id);
         if view.parked.is_some() {
             self.parked.retain(|other| *other != view_id);
         }
@@ -372,7 +372,7 @@ impl Views {
             self.ring_bytes -= view.ring.restart(start);
             self.mark_due(ViewId(u32::try_from(index).expect("views are numbered by 32 bits")));
         }
-        self.holding.clear();
+        self.holding = Holding::new();
         self.considered = start;
         assert_eq!(self.ring_bytes, 0, "no ring holds anything");
     }
@@ -469,7 +469,7 @@ impl Views {
         self.ring_bytes = self.ring_bytes - held + holds;
         match (was_empty, is_empty) {
             (true, false) => self.holding.push_back(view_id),
-            (false, true) => self.holding.retain(|other| *other != view_id),
+            (false, true) => self.holding.remove(view_id),
             _ => (),
         }
         self.mark_due(view_id);
