@@ -1,7 +1,7 @@
 //! What a connection is sent: whatever its views have that it has not got, for as long as its socket takes it.
 
 use super::behind::Job;
-use super::serving::SENDS_PER_LOOK;
+use super::serving::{SEND_STEPS, STEPS_PER_LOOK};
 use super::slot::{Phase, Served, SubState};
 use super::{Inner, SlotId, Subscribers};
 use crate::runtime::Slice;
@@ -9,30 +9,30 @@ use crate::stream::view::Member;
 
 impl Inner {
     /// Serves members of the view whose turn it is, for as long as the slice lasts; returns how many
-    /// sends that took since the clock was looked at.
+    /// steps that took since the clock was looked at.
     pub(super) fn serve_due(&mut self, slice: &Slice) -> u32 {
-        let mut sends = 0;
+        let mut steps = 0;
         let Some(view_id) = self.views.first_due() else { return 0 };
         loop {
             let members = &mut self.views.get_mut(view_id).members;
             // Whoever is the only one may leave, and take the view along.
             let is_only_one = members.len() == 1;
             let Some(member) = members.next() else { break };
-            sends += u32::from(self.serve(member));
+            steps += if self.serve(member) { SEND_STEPS } else { 1 };
             if is_only_one {
                 break;
             }
-            if sends >= SENDS_PER_LOOK {
+            if steps >= STEPS_PER_LOOK {
                 // Who has something to do by itself waits for a few sends, not for a whole round.
                 if !self.ready.is_empty() || slice.is_over() {
                     self.views.served(false);
-                    return sends;
+                    return steps;
                 }
-                sends = 0;
+                steps = 0;
             }
         }
         self.views.served(true);
-        sends
+        steps
     }
 
     /// Serves one member of a view from its ring; returns whether that took a send.
@@ -119,5 +119,79 @@ impl Inner {
         {
             self.queue(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use strandline_storage::event::EventView;
+    use strandline_storage::offset::Offset;
+
+    use super::super::slot::{Slot, Sub, Subs};
+    use super::*;
+    use crate::local::{Guard, Leave};
+    use crate::stream::chunk::{Render, Word};
+    use crate::stream::compression::Encoding;
+    use crate::stream::subscription::Subscription;
+    use crate::stream::view::{Rendering, ViewId, ViewKey};
+    use crate::stream::wanted::Wanted;
+
+    struct Unsaid;
+
+    impl Render for Unsaid {
+        fn event(&self, _: &EventView<'_>, _: &mut Vec<u8>) {}
+
+        fn say(&self, _: Word, _: &mut Vec<u8>) {}
+    }
+
+    struct Nobody;
+
+    impl Leave for Nobody {
+        fn left(&self) {}
+    }
+
+    /// A subscriber to everything from the start on, and its client.
+    fn add_live(inner: &mut Inner) -> UnixStream {
+        let (socket, client) = UnixStream::pair().expect("a pair of sockets");
+        let (is_object, is_chunked, encoding) = (false, false, Encoding::Identity);
+        let rendering = Rendering::Sse { is_object, is_chunked, encoding };
+        let key = ViewKey { wanted: Rc::new(Wanted::new(vec![], vec![])), rendering };
+        let sub = Sub {
+            number: 0,
+            state: SubState::Live,
+            has_sent: false,
+            view: ViewId(0),
+            position: 0,
+            place: Subscription::new(Offset::ZERO),
+            told_deleted: Offset::ZERO,
+        };
+        let subs = Subs::One { sub, is_pinging: false };
+        let slot = Slot::new(socket.into(), subs, 1, 0, Guard::new(Rc::new(Nobody)));
+        let id = inner.slots.insert(slot);
+        let member = Member { slot: id.index, number: 0 };
+        let (view, position) = inner.views.join(&key, member, || Rc::new(Unsaid));
+        let sub = inner.slots.get_mut(id).and_then(|slot| slot.sub_mut(0)).expect("it was added");
+        (sub.view, sub.position) = (view, position);
+        client
+    }
+
+    /// Only sends were counted: after a lost frame all of 100,000 members fell behind in one go.
+    #[test]
+    fn members_who_fall_behind_end_a_slice_too() {
+        let mut inner = Inner::new(Offset::new(1));
+        let clients: Vec<UnixStream> = (0..100).map(|_| add_live(&mut inner)).collect();
+        inner.views.advance(Offset::new(2));
+        let slice = Slice::begin();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(inner.views.has_due() && slice.is_over());
+        assert!(inner.serve_due(&slice) >= STEPS_PER_LOOK);
+        assert!(inner.views.has_due(), "the round is not over");
+        inner.serve_due(&slice);
+        assert!(!inner.views.has_due());
+        drop(clients);
     }
 }
