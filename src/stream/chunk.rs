@@ -12,7 +12,7 @@
 //! Invariants of a [`Ring`]:
 //! 1. Chunks are in offset order and do not overlap.
 //! 2. Every matching event from `start` up to what was considered is in exactly one chunk.
-//! 3. `bytes` is the sum of the chunks' lengths.
+//! 3. `held_bytes` is the memory of its chunks, and of the places for them.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -32,6 +32,10 @@ pub const LIVE_CHUNK_BYTES: usize = 16 * 1024;
 
 /// The same for chunks that are made of the log for who is behind: larger ones compress better.
 pub const PAGE_CHUNK_BYTES: usize = 32 * 1024;
+
+/// What a chunk's bytes take beside themselves: the counter of those who send them, and what the allocator adds
+/// to small things, about.
+const BYTES_COST: usize = 48;
 
 /// What a stream says between its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +114,14 @@ impl Chunk {
     /// A chunk that cannot be joined in its middle.
     pub fn whole(start: Offset, end: Offset, bytes: Bytes) -> Self {
         Chunk { start, end, bytes, marks: None }
+    }
+
+    /// The memory that it holds, beside its own place, about: with one small event a chunk that is more than its
+    /// bytes.
+    pub fn held_bytes(&self) -> usize {
+        // Counted like the bytes: those who hold it.
+        let marks = self.marks.as_ref().map_or(0, |marks| size_of_val(&**marks) + BYTES_COST);
+        self.bytes.len() + BYTES_COST + marks
     }
 
     /// Where in its bytes the first event at or after `offset`, which lies within it, begins; `None`
@@ -228,7 +240,7 @@ fn with_room(bytes: usize) -> usize {
 pub struct Ring {
     chunks: VecDeque<Chunk>,
     start: Offset,
-    bytes: usize,
+    held_bytes: usize,
 }
 
 /// What a ring has for a subscriber that has considered everything below an offset.
@@ -245,7 +257,7 @@ pub enum RingPlace {
 impl Ring {
     /// An empty ring that covers offsets from `start` on.
     pub fn new(start: Offset) -> Self {
-        Ring { chunks: VecDeque::new(), start, bytes: 0 }
+        Ring { chunks: VecDeque::new(), start, held_bytes: 0 }
     }
 
     /// The first offset it covers.
@@ -253,9 +265,9 @@ impl Ring {
         self.start
     }
 
-    /// The bytes that its chunks hold.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// The memory that it holds.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
     /// Whether it holds no chunk.
@@ -267,26 +279,41 @@ impl Ring {
     pub fn push(&mut self, chunk: Chunk) {
         let end = self.chunks.back().map_or(self.start, |last| last.end);
         assert!(chunk.start >= end && chunk.end > chunk.start, "chunks come in offset order");
-        self.bytes += chunk.bytes.len();
+        if self.chunks.capacity() == 0 {
+            // Most views are of one topic, where little happens.
+            self.chunks.reserve_exact(1);
+            self.held_bytes += self.places_bytes();
+        }
+        let before = self.places_bytes();
+        self.held_bytes += chunk.held_bytes();
         self.chunks.push_back(chunk);
+        self.held_bytes += self.places_bytes() - before;
     }
 
-    /// Lets the oldest chunk go; returns its bytes, 0 if there is none.
+    /// Lets the oldest chunk go; returns the memory that it held, 0 if there is none.
     pub fn evict_oldest(&mut self) -> usize {
+        let (held, places) = (self.held_bytes, self.places_bytes());
         let Some(chunk) = self.chunks.pop_front() else { return 0 };
         self.start = chunk.end;
-        self.bytes -= chunk.bytes.len();
-        chunk.bytes.len()
+        if self.chunks.len() <= self.chunks.capacity() / 4 {
+            self.chunks.shrink_to(2 * self.chunks.len());
+        }
+        self.held_bytes -= chunk.held_bytes() + (places - self.places_bytes());
+        held - self.held_bytes
     }
 
-    /// Forgets everything, and covers offsets from `start` on; returns the bytes that were held.
+    /// Forgets everything, and covers offsets from `start` on; returns the memory that was held.
     pub fn restart(&mut self, start: Offset) -> usize {
         self.chunks = VecDeque::new();
         self.start = start;
-        std::mem::take(&mut self.bytes)
+        std::mem::take(&mut self.held_bytes)
     }
 
-    /// Forgets its chunks; who had all of them still lacks nothing. Returns the bytes that were held.
+    fn places_bytes(&self) -> usize {
+        self.chunks.capacity() * size_of::<Chunk>()
+    }
+
+    /// Forgets its chunks; who had all of them still lacks nothing. Returns the memory that was held.
     pub fn forget(&mut self) -> usize {
         let end = self.chunks.back().map_or(self.start, |last| last.end);
         self.restart(end)
@@ -360,14 +387,30 @@ mod tests {
     #[test]
     fn eviction_and_restart_count_their_bytes() {
         let mut ring = ring();
-        assert_eq!(ring.bytes(), 30);
-        assert_eq!(ring.evict_oldest(), 10);
-        assert_eq!((ring.start(), ring.bytes()), (offset(44), 20));
+        let held = |ring: &Ring| {
+            let chunks: usize = ring.chunks.iter().map(Chunk::held_bytes).sum();
+            chunks + ring.chunks.capacity() * size_of::<Chunk>()
+        };
+        let all = ring.held_bytes();
+        assert!(all == held(&ring) && all >= 3 * (10 + BYTES_COST + size_of::<Chunk>()));
+        let freed = ring.evict_oldest();
+        assert_eq!((ring.start(), ring.held_bytes()), (offset(44), all - freed));
+        assert_eq!(ring.held_bytes(), held(&ring));
         assert_eq!(ring.place_of(offset(43)), RingPlace::Behind(offset(44)));
-        assert_eq!(ring.restart(offset(80)), 20);
-        assert!(ring.is_empty());
+        assert_eq!(ring.restart(offset(80)), all - freed);
+        assert_eq!((ring.is_empty(), ring.held_bytes()), (true, 0));
         assert_eq!(ring.evict_oldest(), 0);
         assert_eq!(ring.place_of(offset(79)), RingPlace::Behind(offset(80)));
+        for start in 0..1_000 {
+            ring.push(chunk(80 + start, 81 + start));
+            assert_eq!(ring.held_bytes(), held(&ring));
+        }
+        while !ring.is_empty() {
+            let before = ring.held_bytes();
+            assert_eq!(before - ring.evict_oldest(), held(&ring));
+            assert_eq!(ring.held_bytes(), held(&ring));
+        }
+        assert_eq!(ring.held_bytes(), 0, "places are given back too");
     }
 
     struct Bracketed {

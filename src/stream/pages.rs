@@ -16,7 +16,7 @@ use strandline_storage::offset::Offset;
 
 use super::chunk::Chunk;
 
-/// What a page costs beside its chunks' bytes, about.
+/// What a page costs beside its chunks, about.
 const PAGE_COST_BYTES: usize = 128;
 
 /// How many pages before a place are looked at for one that covers it: they begin in the order of
@@ -64,10 +64,10 @@ impl Page {
         Some(chunk.start.max(next))
     }
 
-    /// What it holds, in bytes.
+    /// The memory that it holds, about.
     pub(super) fn bytes(&self) -> usize {
-        let chunks: usize = self.chunks.iter().map(|chunk| chunk.bytes.len()).sum();
-        chunks + PAGE_COST_BYTES
+        let chunks: usize = self.chunks.iter().map(Chunk::held_bytes).sum();
+        chunks + size_of_val(&*self.chunks) + PAGE_COST_BYTES
     }
 }
 
@@ -206,7 +206,8 @@ mod tests {
         let one = page(100, &[(10, 20), (50, 90)]);
         pages.insert(offset(10), 1, one.clone());
         pages.insert(offset(30), 1, page(32, &[]));
-        assert_eq!(pages.bytes(), 2 * PAGE_COST_BYTES + 20);
+        let chunk = one.chunks[0].held_bytes() + size_of::<Chunk>();
+        assert_eq!(pages.bytes(), 2 * (PAGE_COST_BYTES + chunk));
         assert_eq!(pages.insert(offset(10), 2, page(11, &[])), one.bytes());
         assert_eq!(pages.remove(offset(10), 1), 0, "that one was replaced");
         assert_eq!(pages.remove(offset(10), 2), PAGE_COST_BYTES);
@@ -221,9 +222,10 @@ mod tests {
             pages.insert(offset(start), 1, page(end, &[(start, end)]));
         }
         let all = pages.bytes();
-        assert_eq!(pages.remove_before(offset(20)), 2 * (PAGE_COST_BYTES + 10));
+        let one = page(10, &[(0, 10)]).bytes();
+        assert_eq!(pages.remove_before(offset(20)), 2 * one);
         let starts = [0, 5, 10, 30].map(|start| pages.begins_at(offset(start)));
         assert_eq!(starts, [false, false, true, true]);
-        assert_eq!(pages.bytes(), all - 2 * (PAGE_COST_BYTES + 10));
+        assert_eq!(pages.bytes(), all - 2 * one);
     }
 }

@@ -33,15 +33,15 @@ use super::matching::TopicMatcher;
 use super::pages::Page;
 use super::view::{Member, View, ViewId, ViewKey};
 
-/// A view's ring keeps at most this many bytes: a few sends' worth. Who is further behind reads the
+/// A view's ring takes at most this much memory: a few sends' worth. Who is further behind reads the
 /// log, whose recent frames are in memory too.
 pub const VIEW_RING_BYTES_MAX: usize = 1024 * 1024;
 
-/// All rings of a log on a shard keep at most this many bytes together; then the views give up their
-/// oldest chunks in turn. Counted are the bytes that are sent: the memory of a chunk may be an eighth longer.
+/// All rings of a log on a shard take at most this much memory together; then the views give up their
+/// oldest chunks in turn. Counted is what a chunk holds ([`Chunk::held_bytes`]), which may be an eighth longer.
 pub const SHARD_RING_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// All pages of a log on a shard keep at most this many bytes together; the oldest go first.
+/// All pages of a log on a shard take at most this much memory together; the oldest go first.
 pub const SHARD_PAGES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Entries of pages below which no sweep is worth it.
@@ -360,7 +360,7 @@ impl Views {
         if view.parked.is_some() {
             self.parked.retain(|other| *other != view_id);
         }
-        self.ring_bytes -= view.ring.bytes();
+        self.ring_bytes -= view.ring.held_bytes();
         self.page_bytes -= view.pages.bytes();
         self.free.push(view_id);
     }
@@ -432,7 +432,7 @@ impl Views {
         scratch: &mut Vec<u8>,
     ) {
         let view = self.views[view_id.0 as usize].as_mut().expect("it was found");
-        let (held, was_empty) = (view.ring.bytes(), view.ring.is_empty());
+        let (held, was_empty) = (view.ring.held_bytes(), view.ring.is_empty());
         let hiding = self.floors.concern(frame).then_some(&*self.floors);
         let render = view.render.clone();
         let mut builder = ChunkBuilder::new(render.as_ref(), LIVE_CHUNK_BYTES, scratch);
@@ -462,10 +462,10 @@ impl Views {
         if !has_news && !has_cut {
             return;
         }
-        while view.ring.bytes() > VIEW_RING_BYTES_MAX {
+        while view.ring.held_bytes() > VIEW_RING_BYTES_MAX {
             view.ring.evict_oldest();
         }
-        let (holds, is_empty) = (view.ring.bytes(), view.ring.is_empty());
+        let (holds, is_empty) = (view.ring.held_bytes(), view.ring.is_empty());
         self.ring_bytes = self.ring_bytes - held + holds;
         match (was_empty, is_empty) {
             (true, false) => self.holding.push_back(view_id),
