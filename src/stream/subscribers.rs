@@ -181,7 +181,7 @@ impl Subscribers {
     }
 
     /// The next frame became visible.
-    pub(super) fn publish(&self, frame: &Frame) {
+    pub(super) fn publish(&self, frame: &Arc<Frame>) {
         let mut inner = self.inner.borrow_mut();
         inner.views.hide(&self.log.floors());
         inner.views.publish(frame);

@@ -1,6 +1,7 @@
 //! What many subscribers share: which events they want, how these are rendered, and the recent ones
 //! already encoded.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use strandline_storage::offset::Offset;
@@ -9,6 +10,7 @@ use super::catch_up::Parked;
 use super::chunk::{Render, Ring};
 use super::compression::Encoding;
 use super::pages::Pages;
+use super::views::Pending;
 use super::wanted::Wanted;
 
 /// How the bytes of a view's events look; two that differ are two views.
@@ -61,12 +63,16 @@ pub(super) struct View {
     /// A read of the log that stands where the next page begins.
     pub(super) parked: Option<Box<Parked>>,
     pub(super) members: Members,
+    /// Frames that it has still to look at.
+    pub(super) pending: VecDeque<Pending>,
     /// Whether it is in the queue of views with something new.
     pub(super) is_due: bool,
+    /// Up to which of the things that concern all views it is up to date.
+    pub(super) era: u64,
 }
 
 impl View {
-    pub(super) fn new(key: ViewKey, render: Rc<dyn Render>, start: Offset) -> Self {
+    pub(super) fn new(key: ViewKey, render: Rc<dyn Render>, start: Offset, era: u64) -> Self {
         View {
             key,
             render,
@@ -74,7 +80,9 @@ impl View {
             pages: Pages::default(),
             parked: None,
             members: Members::default(),
+            pending: VecDeque::new(),
             is_due: false,
+            era,
         }
     }
 

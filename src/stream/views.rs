@@ -1,22 +1,30 @@
 //! Published frames on their way to the views of one log on one shard.
 //!
 //! ```text
-//!   frame --> topics --> matcher --> views --> which of the frame's events --> chunk --> ring
-//!                                                                                   '--> due
+//!   frame --> topics --> matcher --> views that are due --> in its turn each: which of the frame's events
+//!      '-----------------------> waiting -------------------^                      --> chunk --> ring --> members
 //! ```
 //! Each topic of a frame is matched once, whatever the number of views; an event costs nothing for a
-//! view that does not match it. A view encodes what it wants once, into its ring, and is then *due*: its
-//! members have something to send.
+//! view that does not match it. A view that a frame may matter to is *due*: in its turn it encodes what it
+//! wants once, into its ring, and if there was anything its members have something to send. Turns are for whoever
+//! serves them to slice, so nothing here takes a time that grows with the number of views but what tells them.
 //!
-//! Invariants:
-//! 1. Every view's ring has considered every offset from its start up to `considered`.
-//! 2. `considered` never passes the visible offset, and never goes back.
-//! 3. `ring_bytes` is the sum over all rings, and at most `ring_bytes_max` after each frame; the same
-//!    for pages.
-//! 4. A view is in `holding` exactly when its ring holds a chunk.
-//! 5. No ring and no page holds an event that `floors` hides.
+//! What concerns all views, a lost frame or a rewrite, begins an *era*: each view is brought up to date when it is
+//! touched, and all of them by and by ([`Views::go_round`]).
+//!
+//! Invariants, of views that are up to date:
+//! 1. A view's ring has considered every offset from its start up to [`Views::considered`] of it: where the first
+//!    frame begins that it has still to look at, or the end of what was published.
+//! 2. That never passes the visible offset, and never goes back.
+//! 3. No ring and no page holds an event that `floors` hides.
+//!
+//! And of all:
+//! 4. `ring_bytes` is the sum over all rings, and at most `ring_bytes_max` after each turn; the same for pages.
+//! 5. A view is in `holding` exactly when its ring holds a chunk.
+//! 6. A view with something `pending` is in `due`.
 
 mod holding;
+mod waiting;
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -27,8 +35,10 @@ use strandline_storage::offset::Offset;
 use strandline_storage::rules::Floors;
 
 use self::holding::Holding;
+pub(super) use self::waiting::Pending;
+use self::waiting::{Indexes, Lacked, Waiting};
 use super::catch_up::Parked;
-use super::chunk::{Chunk, ChunkBuilder, LIVE_CHUNK_BYTES, Render};
+use super::chunk::{ChunkBuilder, LIVE_CHUNK_BYTES, Render};
 use super::matching::TopicMatcher;
 use super::pages::Page;
 use super::view::{Member, View, ViewId, ViewKey};
@@ -38,11 +48,18 @@ use super::view::{Member, View, ViewId, ViewKey};
 pub const VIEW_RING_BYTES_MAX: usize = 1024 * 1024;
 
 /// All rings of a log on a shard take at most this much memory together; then the views give up their
-/// oldest chunks in turn. Counted is what a chunk holds ([`Chunk::held_bytes`]), which may be an eighth longer.
+/// oldest chunks in turn. Counted is what a chunk holds ([`Chunk::held_bytes`](super::chunk::Chunk::held_bytes)), which may be an eighth longer.
 pub const SHARD_RING_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// All pages of a log on a shard take at most this much memory together; the oldest go first.
 pub const SHARD_PAGES_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The frames that views have still to look at take at most so much memory, which is that of the log's recent frames
+/// for the most part.
+pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// So many views in a row are brought up to date.
+const VIEWS_A_STEP: usize = 8;
 
 /// Entries of pages below which no sweep is worth it.
 const PAGES_SWEEP_MIN: usize = 1024;
@@ -60,7 +77,20 @@ pub struct Views {
     by_key: HashMap<ViewKey, ViewId>,
     matcher: TopicMatcher<ViewId>,
     due: VecDeque<ViewId>,
+    /// The end of what was published.
     considered: Offset,
+    waiting: Waiting,
+    /// The number of the last thing that concerns all views.
+    era: u64,
+    /// The last era that began with a lost frame, and where rings start since.
+    restarted: (u64, Offset),
+    /// The last era that began with a rewrite of what is older than [`Floors::settled`].
+    settled: u64,
+    /// The last era for which all are to forget everything.
+    forgotten: u64,
+    /// The view to be brought up to date next, and how many there are still.
+    round_at: usize,
+    round_left: usize,
     /// The next one to give up a chunk comes first.
     holding: Holding,
     ring_bytes: usize,
@@ -75,7 +105,9 @@ pub struct Views {
     parked: VecDeque<ViewId>,
     /// Which events were deleted or trimmed, as far as that is known here.
     floors: Arc<Floors>,
-    scratch: Scratch,
+    /// What frames are taken apart with; kept so that its memory is.
+    encoded: Vec<u8>,
+    found: Vec<ViewId>,
 }
 
 /// A page that was made, by its number.
@@ -85,24 +117,13 @@ struct MadePage {
     number: u64,
 }
 
-/// What a frame is taken apart with; kept so that its memory is.
-#[derive(Default)]
-struct Scratch {
-    encoded: Vec<u8>,
-    found: Vec<ViewId>,
-    /// Views, each with a topic of the frame that it wants.
-    hits: Vec<(ViewId, usize)>,
-    /// Of each topic of the frame, the events.
-    by_topic: Vec<Vec<usize>>,
-}
-
 impl Views {
     /// No views yet; frames are expected from `visible` on.
     pub fn new(visible: Offset) -> Self {
-        Self::with_limit(visible, SHARD_RING_BYTES_MAX)
+        Self::with_limits(visible, SHARD_RING_BYTES_MAX, WAITING_BYTES_MAX)
     }
 
-    fn with_limit(visible: Offset, ring_bytes_max: usize) -> Self {
+    fn with_limits(visible: Offset, ring_bytes_max: usize, waiting_bytes_max: usize) -> Self {
         Views {
             views: Vec::new(),
             free: Vec::new(),
@@ -110,6 +131,13 @@ impl Views {
             matcher: TopicMatcher::new(),
             due: VecDeque::new(),
             considered: visible,
+            waiting: Waiting::new(waiting_bytes_max),
+            era: 0,
+            restarted: (0, visible),
+            settled: 0,
+            forgotten: 0,
+            round_at: 0,
+            round_left: 0,
             holding: Holding::new(),
             ring_bytes: 0,
             ring_bytes_max,
@@ -119,7 +147,8 @@ impl Views {
             pages_sweep: PAGES_SWEEP_MIN,
             parked: VecDeque::new(),
             floors: Arc::default(),
-            scratch: Scratch::default(),
+            encoded: Vec::new(),
+            found: Vec::new(),
         }
     }
 
@@ -159,9 +188,17 @@ impl Views {
         self.views[view_id.0 as usize].as_mut().expect("a view lives as long as its members")
     }
 
-    /// Everything below has been looked at for every view, as far as its ring reaches.
-    pub(super) fn considered(&self) -> Offset {
-        self.considered
+    /// A view that has members, which holds nothing that is hidden or that frames were lost behind.
+    pub(super) fn up_to_date(&mut self, view_id: ViewId) -> &View {
+        self.bring_up_to_date(view_id);
+        self.get(view_id)
+    }
+
+    /// Everything below has been looked at for a view, as far as its ring reaches. It is up to date.
+    pub(super) fn considered(&self, view_id: ViewId) -> Offset {
+        let view = self.get(view_id);
+        assert!(view.era == self.era, "it was brought up to date");
+        view.pending.front().map_or(self.considered, |pending| pending.from)
     }
 
     /// How many views there are.
@@ -176,7 +213,7 @@ impl Views {
         self.ring_bytes + self.page_bytes
     }
 
-    /// Whether any view has a member to be served.
+    /// Whether a view has something to look at, or a member to be served.
     pub fn has_due(&self) -> bool {
         !self.due.is_empty()
     }
@@ -199,35 +236,37 @@ impl Views {
         if let Some(view) = &mut self.views[view_id.0 as usize]
             && view.is_due
         {
-            view.is_due = !is_done;
-            if !is_done {
+            view.is_due = !is_done || !view.pending.is_empty();
+            if view.is_due {
                 self.due.push_back(view_id);
             }
         }
     }
 
-    /// Gives a frame to the views that it may matter to. One that was seen already is ignored; one
+    /// Tells the views that it may matter to of a frame. One that was seen already is ignored; one
     /// that comes after a lost one makes every ring start anew.
-    pub fn publish(&mut self, frame: &Frame) {
+    pub fn publish(&mut self, frame: &Arc<Frame>) {
         if frame.end_offset() <= self.considered {
             return;
         }
         if frame.base_offset() > self.considered {
             self.restart(frame.base_offset());
         }
-        let mut scratch = std::mem::take(&mut self.scratch);
-        self.give(frame, &mut scratch);
-        self.scratch = scratch;
-        self.considered = frame.end_offset();
-        while self.ring_bytes > self.ring_bytes_max {
-            let Some(view_id) = self.holding.pop_front() else { break };
-            let ring = &mut self.get_mut(view_id).ring;
-            let freed = ring.evict_oldest();
-            if !ring.is_empty() {
-                self.holding.push_back(view_id);
-            }
-            self.ring_bytes -= freed;
+        let from = std::mem::replace(&mut self.considered, frame.end_offset());
+        let mut hits = self.waiting.take_spare_hits();
+        for (index, (_, topic)) in (0..).zip(frame.topics()) {
+            self.matcher.matches_distinct(topic, &mut self.found);
+            hits.extend(self.found.iter().map(|view_id| (*view_id, index)));
         }
+        let (views, due) = (&mut self.views, &mut self.due);
+        self.waiting.push(frame, from, hits, |view_id, pending| {
+            let view =
+                views[view_id.0 as usize].as_mut().expect("the matcher knows those with members");
+            view.pending.push_back(pending);
+            if !std::mem::replace(&mut view.is_due, true) {
+                due.push_back(view_id);
+            }
+        });
     }
 
     /// Everything below `visible` can be read. Where the news of a frame was lost, subscribers will
@@ -254,13 +293,15 @@ impl Views {
                     concerned.extend_from_slice(&of_topic);
                 }
             }
-            None => concerned.extend(self.by_key.values().copied()),
+            None => {
+                self.begin_era();
+                self.forgotten = self.era;
+            }
         }
         // A rewrite has dropped events of which something was encoded when they were new.
-        let settled = floors.settled();
-        if settled > before.settled() {
-            let is_older = |view_id: &ViewId| self.get(*view_id).holds_below(settled);
-            concerned.extend(self.by_key.values().copied().filter(is_older));
+        if floors.settled() > before.settled() {
+            self.begin_era();
+            self.settled = self.era;
         }
         concerned.sort_unstable();
         concerned.dedup();
@@ -270,6 +311,56 @@ impl Views {
     /// Which events were deleted or trimmed, as far as that is known here.
     pub(super) fn floors(&self) -> &Arc<Floors> {
         &self.floors
+    }
+
+    /// Something concerns all views.
+    fn begin_era(&mut self) {
+        self.era += 1;
+        // It goes on where it was: who comes last would else never have a turn.
+        self.round_left = self.views.len();
+    }
+
+    /// Whether there may be views that are not up to date.
+    pub fn is_going_round(&self) -> bool {
+        self.round_left > 0
+    }
+
+    /// Brings some more views up to date; returns how many it looked at.
+    pub fn go_round(&mut self) -> usize {
+        let count = self.round_left.min(VIEWS_A_STEP);
+        for _ in 0..count {
+            if self.round_at >= self.views.len() {
+                self.round_at = 0;
+            }
+            if self.views[self.round_at].is_some() {
+                let number = u32::try_from(self.round_at).expect("views are numbered by 32 bits");
+                self.bring_up_to_date(ViewId(number));
+            }
+            self.round_at += 1;
+        }
+        self.round_left -= count;
+        count
+    }
+
+    /// Does for a view what concerned all of them since it was touched last.
+    fn bring_up_to_date(&mut self, view_id: ViewId) {
+        let view = self.views[view_id.0 as usize].as_mut().expect("it has members");
+        let era = std::mem::replace(&mut view.era, self.era);
+        if era == self.era {
+            return;
+        }
+        let (restarted, start) = self.restarted;
+        if era < restarted {
+            self.ring_bytes -= view.ring.restart(start);
+            self.holding.remove(view_id);
+            view.pending.retain(|pending| pending.from >= start);
+            self.start_round(view_id);
+        }
+        let settled = self.floors.settled();
+        let is_rewritten = era < self.settled && self.get(view_id).holds_below(settled);
+        if era < self.forgotten || is_rewritten {
+            self.forget(view_id);
+        }
     }
 
     /// Forgets what was encoded for a view.
@@ -285,6 +376,7 @@ impl Views {
 
     /// Keeps what was read for a view, from `start` on.
     pub(super) fn add_page(&mut self, view_id: ViewId, start: Offset, page: Page) {
+        self.bring_up_to_date(view_id);
         self.pages_made += 1;
         let number = self.pages_made;
         self.page_bytes += page.bytes();
@@ -319,6 +411,7 @@ impl Views {
 
     /// Keeps a read that may go on later.
     pub(super) fn park(&mut self, view_id: ViewId, parked: Box<Parked>) {
+        self.bring_up_to_date(view_id);
         if self.get_mut(view_id).parked.replace(parked).is_none() {
             self.parked.push_back(view_id);
         }
@@ -332,6 +425,7 @@ impl Views {
 
     /// Takes the read of a view that goes on at `next`, if one was kept.
     pub(super) fn unpark(&mut self, view_id: ViewId, next: Offset) -> Option<Box<Parked>> {
+        self.bring_up_to_date(view_id);
         let parked = self.get_mut(view_id).parked.take_if(|parked| parked.next() == next)?;
         self.parked.retain(|other| *other != view_id);
         Some(parked)
@@ -340,13 +434,15 @@ impl Views {
     fn add_view(&mut self, key: ViewKey, render: Rc<dyn Render>) -> ViewId {
         let view_id = self.free.pop().unwrap_or_else(|| {
             self.views.push(None);
+            // It lies on the way of a round that is under way, which must not end before its last view.
+            self.round_left += usize::from(self.round_left > 0);
             ViewId(u32::try_from(self.views.len() - 1).expect("fewer views than connections"))
         });
         for pattern in key.wanted.patterns() {
             self.matcher.insert(pattern, view_id);
         }
         self.by_key.insert(key.clone(), view_id);
-        self.views[view_id.0 as usize] = Some(View::new(key, render, self.considered));
+        self.views[view_id.0 as usize] = Some(View::new(key, render, self.considered, self.era));
         view_id
     }
 
@@ -360,120 +456,127 @@ impl Views {
         if view.parked.is_some() {
             self.parked.retain(|other| *other != view_id);
         }
+        for pending in view.pending {
+            self.waiting.looked_at(pending);
+        }
         self.ring_bytes -= view.ring.held_bytes();
         self.page_bytes -= view.pages.bytes();
         self.free.push(view_id);
     }
 
+    /// Frames before `start` were lost: what rings hold from before is of no use, and everybody reads the log up to there.
     fn restart(&mut self, start: Offset) {
         assert!(start > self.considered, "what was considered stays so");
-        for index in 0..self.views.len() {
-            let Some(view) = &mut self.views[index] else { continue };
-            self.ring_bytes -= view.ring.restart(start);
-            self.mark_due(ViewId(u32::try_from(index).expect("views are numbered by 32 bits")));
-        }
-        self.holding = Holding::new();
         self.considered = start;
-        assert_eq!(self.ring_bytes, 0, "no ring holds anything");
+        self.waiting.clear();
+        self.begin_era();
+        self.restarted = (self.era, start);
     }
 
-    fn mark_due(&mut self, view_id: ViewId) {
-        let view = self.get_mut(view_id);
-        view.members.start_round();
-        if !std::mem::replace(&mut view.is_due, true) {
+    /// A view has something for its members.
+    fn start_round(&mut self, view_id: ViewId) {
+        self.get_mut(view_id).members.start_round();
+        self.make_due(view_id);
+    }
+
+    fn make_due(&mut self, view_id: ViewId) {
+        if !std::mem::replace(&mut self.get_mut(view_id).is_due, true) {
             self.due.push_back(view_id);
         }
     }
 
-    fn give(&mut self, frame: &Frame, scratch: &mut Scratch) {
-        let Scratch { found, hits, by_topic, .. } = scratch;
-        hits.clear();
-        let topics = frame.topics().len();
-        for (index, (_, topic)) in frame.topics().enumerate() {
-            found.clear();
-            self.matcher.matches_distinct(topic, found);
-            hits.extend(found.iter().map(|view_id| (*view_id, index)));
-        }
-        if hits.is_empty() {
-            return;
-        }
-        let events = frame.index_at(self.considered.max(frame.base_offset()))..frame.len();
-        if topics > 1 {
-            hits.sort_unstable();
-            by_topic.resize_with(topics.max(by_topic.len()), Vec::new);
-            by_topic.iter_mut().for_each(Vec::clear);
-            for index in events.clone() {
-                by_topic[frame.event(index).topic_index()].push(index);
-            }
-        }
-        let hits = std::mem::take(&mut scratch.hits);
-        for run in hits.chunk_by(|one, other| one.0 == other.0) {
-            let view_id = run[0].0;
-            if run.len() == topics {
-                self.encode(view_id, frame, events.clone(), &mut scratch.encoded);
-            } else if let [(_, topic)] = run {
-                let indexes = scratch.by_topic[*topic].iter().copied();
-                self.encode(view_id, frame, indexes, &mut scratch.encoded);
-            } else {
-                let topics = run.iter().map(|(_, topic)| &scratch.by_topic[*topic]);
-                let mut indexes: Vec<usize> = topics.flatten().copied().collect();
-                indexes.sort_unstable();
-                self.encode(view_id, frame, indexes.into_iter(), &mut scratch.encoded);
-            }
-        }
-        scratch.hits = hits;
-    }
-
-    fn encode(
-        &mut self,
-        view_id: ViewId,
-        frame: &Frame,
-        indexes: impl Iterator<Item = usize>,
-        scratch: &mut Vec<u8>,
-    ) {
-        let view = self.views[view_id.0 as usize].as_mut().expect("it was found");
+    /// Lets a view, which has members, look at the oldest frame that it has not looked at; returns how many events
+    /// of it have a topic that it wants, `None` if it has looked at all.
+    pub fn look_at_next(&mut self, view_id: ViewId) -> Option<usize> {
+        self.bring_up_to_date(view_id);
+        let Views { views, waiting, floors, encoded, .. } = self;
+        let view = views[view_id.0 as usize].as_mut().expect("it has members");
+        let pending = view.pending.pop_front()?;
         let (held, was_empty) = (view.ring.held_bytes(), view.ring.is_empty());
-        let hiding = self.floors.concern(frame).then_some(&*self.floors);
-        let render = view.render.clone();
-        let mut builder = ChunkBuilder::new(render.as_ref(), LIVE_CHUNK_BYTES, scratch);
-        let (mut has_news, mut has_cut) = (false, false);
-        let mut put = |ring: &mut super::chunk::Ring, chunk: Option<Chunk>| {
-            if let Some(chunk) = chunk {
-                ring.push(chunk);
-                has_news = true;
+        let (events, has_news) = match waiting.find(view_id, pending) {
+            // Nothing but what a rewrite has left may be shown of it, and that is in the log alone.
+            Lacked::Frame(frame, _) if frame.base_offset() < floors.settled() => {
+                view.ring.restart(frame.end_offset());
+                (0, true)
+            }
+            Lacked::Frame(frame, indexes) => {
+                (indexes.len(), encode(view, frame, &indexes, floors, encoded))
+            }
+            Lacked::Lost(lost_to) => {
+                view.ring.restart(lost_to);
+                while view.pending.front().is_some_and(|pending| pending.from < lost_to) {
+                    view.pending.pop_front();
+                }
+                (0, true)
             }
         };
-        for index in indexes {
-            let event = frame.event(index);
-            if !view.key.wanted.takes(&event) {
-                continue;
-            }
-            if hiding.is_some_and(|floors| floors.hide(&event)) {
-                // It was deleted before anybody could see it, and whoever wanted it is told: by who
-                // reads the log.
-                builder.discard();
-                view.ring.restart(event.offset().plus(1));
-                has_cut = true;
-            } else {
-                put(&mut view.ring, builder.push(&event));
-            }
-        }
-        put(&mut view.ring, builder.finish());
-        if !has_news && !has_cut {
-            return;
-        }
-        while view.ring.held_bytes() > VIEW_RING_BYTES_MAX {
-            view.ring.evict_oldest();
+        if view.pending.is_empty() {
+            // Most views have something to look at for a moment, once in a while.
+            view.pending = VecDeque::new();
         }
         let (holds, is_empty) = (view.ring.held_bytes(), view.ring.is_empty());
+        waiting.looked_at(pending);
         self.ring_bytes = self.ring_bytes - held + holds;
         match (was_empty, is_empty) {
             (true, false) => self.holding.push_back(view_id),
             (false, true) => self.holding.remove(view_id),
             _ => (),
         }
-        self.mark_due(view_id);
+        if has_news {
+            self.start_round(view_id);
+        }
+        self.evict();
+        Some(events)
     }
+
+    /// Lets the oldest chunks go where all rings together hold too much.
+    fn evict(&mut self) {
+        while self.ring_bytes > self.ring_bytes_max {
+            let Some(view_id) = self.holding.pop_front() else { break };
+            let ring = &mut self.get_mut(view_id).ring;
+            let freed = ring.evict_oldest();
+            if !ring.is_empty() {
+                self.holding.push_back(view_id);
+            }
+            self.ring_bytes -= freed;
+        }
+    }
+}
+
+/// Adds to the ring of a view what it takes of these events; returns whether that changes anything for its members.
+fn encode(
+    view: &mut View,
+    frame: &Frame,
+    indexes: &Indexes<'_>,
+    floors: &Floors,
+    encoded: &mut Vec<u8>,
+) -> bool {
+    let hiding = floors.concern(frame).then_some(floors);
+    let render = view.render.clone();
+    let mut builder = ChunkBuilder::new(render.as_ref(), LIVE_CHUNK_BYTES, encoded);
+    let mut has_news = false;
+    for place in 0..indexes.len() {
+        let event = frame.event(indexes.at(place));
+        if !view.key.wanted.takes(&event) {
+            continue;
+        }
+        has_news = true;
+        if hiding.is_some_and(|floors| floors.hide(&event)) {
+            // It was deleted before anybody could see it, and whoever wanted it is told: by who
+            // reads the log.
+            builder.discard();
+            view.ring.restart(event.offset().plus(1));
+        } else if let Some(chunk) = builder.push(&event) {
+            view.ring.push(chunk);
+        }
+    }
+    if let Some(chunk) = builder.finish() {
+        view.ring.push(chunk);
+    }
+    while view.ring.held_bytes() > VIEW_RING_BYTES_MAX {
+        view.ring.evict_oldest();
+    }
+    has_news
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ impl Inner {
             return Ok(());
         }
         let Subs::One { sub, is_pinging } = &mut slot.subs else { return Ok(()) };
-        let word = match look_ahead(sub, &self.views) {
+        let word = match look_ahead(sub, &mut self.views) {
             Some(next) if *is_pinging || sub.place.has_moved_silently() => {
                 sub.place.told();
                 let next = Some(next).filter(|next| *next <= owner.log.visible());
@@ -94,15 +94,15 @@ impl Inner {
 
 /// How far a subscription has come, nothing that its view has seen since being for it; `None` before it
 /// has begun.
-pub(super) fn look_ahead(sub: &mut Sub, views: &Views) -> Option<Offset> {
+pub(super) fn look_ahead(sub: &mut Sub, views: &mut Views) -> Option<Offset> {
     match sub.state {
         SubState::Searching => return None,
         SubState::Live => {
-            let ring = &views.get(sub.view).ring;
+            let ring = &views.up_to_date(sub.view).ring;
             if let RingPlace::Chunks(first) = ring.place_of(sub.place.next())
                 && ring.chunks_from(first).len() == 0
             {
-                sub.place.considered(views.considered());
+                sub.place.considered(views.considered(sub.view));
             }
         }
         SubState::Behind | SubState::Stalled => {}

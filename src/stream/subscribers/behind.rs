@@ -235,7 +235,7 @@ impl Inner {
     fn step_prepared(&mut self, job: Job, earliest: Offset) -> io::Result<Step> {
         let Job { id, number } = job;
         let slot = self.slots.get_mut(id).expect("it was looked at");
-        if slot.serve(number, &self.views, self.tick)? != Served::Behind {
+        if slot.serve(number, &mut self.views, self.tick)? != Served::Behind {
             // Whatever the ring has that its socket did not take is found when it has space.
             slot.sub_mut(number).expect("it was looked at").state = SubState::Live;
             return Ok(Step::Over);

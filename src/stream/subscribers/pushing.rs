@@ -11,8 +11,20 @@ impl Inner {
     /// Serves members of the view whose turn it is, for as long as the slice lasts; returns how many
     /// steps that took since the clock was looked at.
     pub(super) fn serve_due(&mut self, slice: &Slice) -> u32 {
-        let mut steps = 0;
+        let (mut steps, mut is_over) = (0_u32, false);
         let Some(view_id) = self.views.first_due() else { return 0 };
+        while let Some(events) = self.views.look_at_next(view_id) {
+            steps =
+                steps.saturating_add(u32::try_from(events).unwrap_or(u32::MAX)).saturating_add(1);
+            if steps >= STEPS_PER_LOOK {
+                steps = 0;
+                is_over = !self.ready.is_empty() || slice.is_over();
+                if is_over {
+                    // Some of its members have a turn all the same: there may always be more to look at.
+                    break;
+                }
+            }
+        }
         loop {
             let members = &mut self.views.get_mut(view_id).members;
             // Whoever is the only one may leave, and take the view along.
@@ -32,7 +44,7 @@ impl Inner {
             }
         }
         self.views.served(true);
-        steps
+        if is_over { STEPS_PER_LOOK } else { steps }
     }
 
     /// Serves one member of a view from its ring; returns whether that took a send.
@@ -44,7 +56,7 @@ impl Inner {
             return false;
         }
         let served = match slot.prepare() {
-            Ok(true) => slot.serve(member.number, &self.views, self.tick),
+            Ok(true) => slot.serve(member.number, &mut self.views, self.tick),
             Ok(false) => return true,
             Err(error) => Err(error),
         };
@@ -185,6 +197,9 @@ mod tests {
         let mut inner = Inner::new(Offset::new(1));
         let clients: Vec<UnixStream> = (0..100).map(|_| add_live(&mut inner)).collect();
         inner.views.advance(Offset::new(2));
+        while inner.views.is_going_round() {
+            inner.views.go_round();
+        }
         let slice = Slice::begin();
         std::thread::sleep(Duration::from_millis(1));
         assert!(inner.views.has_due() && slice.is_over());

@@ -106,6 +106,11 @@ impl Subscribers {
                 inner.end(id, End::Close(CloseCode::Drained));
                 (is_idle, steps) = (false, steps + SEND_STEPS);
             }
+            if inner.views.is_going_round() {
+                let looked_at = inner.views.go_round();
+                steps += u32::try_from(looked_at).expect("a few at a time");
+                is_idle = false;
+            }
             if inner.views.has_due() {
                 steps += inner.serve_due(&slice);
                 is_idle = false;
@@ -128,6 +133,7 @@ impl Subscribers {
         !inner.ready.is_empty()
             || !inner.rung.is_empty()
             || !inner.to_drain.is_empty()
+            || inner.views.is_going_round()
             || inner.views.has_due()
     }
 

@@ -177,13 +177,20 @@ impl Slot {
     }
 
     /// Sends a subscription what its view's ring has for it. [`Slot::prepare`] comes first.
-    pub(super) fn serve(&mut self, number: u16, views: &Views, tick: u32) -> io::Result<Served> {
+    pub(super) fn serve(
+        &mut self,
+        number: u16,
+        views: &mut Views,
+        tick: u32,
+    ) -> io::Result<Served> {
         let Slot { wire, subs, .. } = self;
         let (sub, is_one) = match subs {
             Subs::One { sub, .. } => (Some(sub).filter(|sub| sub.number == number), true),
             Subs::Many(many) => (many.subs.iter_mut().find(|sub| sub.number == number), false),
         };
         let Some(sub) = sub else { return Ok(Served::Done) };
+        views.up_to_date(sub.view);
+        let views = &*views;
         let view = views.get(sub.view);
         let (first, inside) = match view.ring.place_of(sub.place.next()) {
             RingPlace::Chunks(first) => (first, None),
@@ -204,7 +211,7 @@ impl Slot {
         if !is_taken {
             return Ok(Served::Done);
         }
-        sub.place.considered(views.considered());
+        sub.place.considered(views.considered(sub.view));
         Ok(if has_news { Served::Sent } else { Served::Done })
     }
 }
