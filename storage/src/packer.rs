@@ -6,6 +6,7 @@
 //! c..c.......cc|from..    c control events, . what is gone
 //! [ ][ kept ][  ..        its end is `from`, or the first of the control events right before that
 //! ```
+//! Where nothing is left from there on it stands for the offsets up to the segment's end: some frame has to.
 
 use std::path::Path;
 
@@ -110,8 +111,7 @@ impl<D: Disk> Packer<D> {
     /// Says from where on the log keeps anything, unless that was said.
     fn say_kept(&mut self) -> Result<(), OpenError> {
         let Some(from) = self.kept_from.take() else { return Ok(()) };
-        let is_row = self.held.last().is_some_and(|last| last.offset.plus(1) == from);
-        if !is_row {
+        if !self.holds_up_to(from) {
             self.add_held()?;
         }
         let kept_from = self.held.first().map_or(from, |first| first.offset);
@@ -126,6 +126,11 @@ impl<D: Disk> Packer<D> {
             self.write(&frame.expect("a frame of ours"), bytes.as_slice())?;
         }
         self.add_held()
+    }
+
+    /// Whether the control events that are held stand right before `from`.
+    fn holds_up_to(&self, from: Offset) -> bool {
+        self.held.last().is_some_and(|last| last.offset.plus(1) == from)
     }
 
     fn add_held(&mut self) -> Result<(), OpenError> {
@@ -190,11 +195,15 @@ impl<D: Disk> Packer<D> {
 
     /// Makes it the segment, durably.
     pub(crate) fn finish(mut self, end_offset: Offset, carried: &Carried) -> Result<(), OpenError> {
+        if self.kept_from.is_some_and(|from| !self.holds_up_to(from)) {
+            self.kept_from = Some(end_offset);
+        }
         self.say_kept()?;
         if !self.pending.is_empty() {
             self.write_frame(end_offset)?;
         }
-        let end = SegmentEnd { end_offset, ..self.end };
+        assert_eq!(self.end.end_offset, end_offset, "its frames stand for all offsets");
+        let end = self.end;
         self.new.finish(&self.index.finish_carrying(&end, carried))
     }
 }
