@@ -1,6 +1,7 @@
 //! `strandline backup`: a second data directory, of a running server or a stopped one.
 
 use std::{
+    collections::BTreeSet,
     ops::Range,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -12,7 +13,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde::Deserialize;
 use strandline_storage::{
-    backup::{BackedUp, Beginning, Reach, back_up_log, beginning_of, end_of, last_segment},
+    backup::{BackedUp, Beginning, Reach, back_up_again, beginning_of, end_of, last_segment},
     config::SyncMode,
     data_dir::{DEFAULT_LOG, DEFAULT_TENANT, DataDir},
     error::{Corruption, OpenError},
@@ -90,7 +91,8 @@ enum BackupError {
     #[error("{0}")]
     Server(String),
     #[error(
-        "the backup has {}, as above, and is not kept: repair the log, or keep it as it is with --keep-damaged",
+        "the backup has {}, as above, in what was taken from the log, and is not kept: repair the log, or keep it as it is with \
+         --keep-damaged",
         counted(*findings, "finding")
     )]
     Damaged { findings: u64 },
@@ -200,7 +202,25 @@ fn back_up_into(
         let to = into.create_log_dir(&RealDisk, &tenant, &log)?;
         let previous = previous.map(|previous| previous.data.log_dir(&tenant, &log));
         let previous = previous.as_deref().filter(|dir| dir.is_dir());
-        let (done, acknowledged) = back_up_one(arguments, &tenant, &log, &from, previous, &to)?;
+        let one = One { arguments, tenant: &tenant, log: &log, from: &from, previous, to: &to };
+        let (mut done, mut acknowledged) = one.back_up(&[])?;
+        let place = arguments.to.join(&tenant).join(&log);
+        let mut findings = verify_one(&to, &place, is_gentle)?;
+        let damaged = damaged_among(&done.second_hand, &findings);
+        if !damaged.is_empty() {
+            // The log may be sound: nobody has read what it has.
+            (done, acknowledged) = one.back_up(&damaged)?;
+            findings = verify_one(&to, &place, is_gentle)?;
+            for name in &damaged {
+                let is_sound = findings.iter().all(|finding| !is_in(finding, name));
+                let log_is = if is_sound { "sound" } else { "damaged as well" };
+                eprintln!(
+                    "note: {} of the backup before is damaged; that of the log is {log_is}, and was copied in its place",
+                    place.join(name).display()
+                );
+            }
+        }
+        findings.iter().for_each(|finding| eprintln!("{finding}"));
         eprintln!(
             "{}: up to offset {}; {} linked, {} copied ({})",
             from.display(),
@@ -209,8 +229,7 @@ fn back_up_into(
             done.copied,
             HumanBytes(done.copied_bytes)
         );
-        let place = arguments.to.join(&tenant).join(&log);
-        made.findings += verify_one(&to, &place, is_gentle)?;
+        made.findings += findings.len() as u64;
         if done.end < acknowledged {
             made.missing.push((from, done.end..acknowledged));
         }
@@ -281,37 +300,47 @@ impl Ends {
     }
 }
 
-/// Also gives the end of what had been acknowledged when it began.
-fn back_up_one(
-    arguments: &BackupArguments,
-    tenant: &str,
-    log: &str,
-    from: &Path,
-    previous: Option<&Path>,
-    to: &Path,
-) -> Result<(BackedUp, Offset), BackupError> {
-    match lock_shared(&RealDisk, from) {
-        // Held until all is copied: no server starts meanwhile.
-        Ok(_lock) => {
-            let done = back_up_log(&RealDisk, from, previous, to, Reach::Stopped)?;
-            Ok((done, done.end))
-        }
-        Err(OpenError::Locked { .. }) => {
-            let ends = ask(arguments, tenant, log)?;
-            let acknowledged = Offset::new(ends.visible().unwrap_or(ends.durable));
-            let durable = wait_until_durable(arguments, tenant, log, from, &ends, acknowledged)?;
-            let reach = Reach::Synced(durable);
-            let done = back_up_log(&RealDisk, from, previous, to, reach)?;
-            match done.tag {
-                Some(tag) if tag.as_str() != ends.tag => Err(BackupError::Server(format!(
-                    "the server at {} has another log than {}: give the one that runs there with --url",
-                    arguments.server.url,
-                    from.display()
-                ))),
-                _ => Ok((done, acknowledged)),
+/// One log that is backed up.
+struct One<'a> {
+    arguments: &'a BackupArguments,
+    tenant: &'a str,
+    log: &'a str,
+    from: &'a Path,
+    previous: Option<&'a Path>,
+    to: &'a Path,
+}
+
+impl One<'_> {
+    /// Also gives the end of what had been acknowledged when it began. The files with the names in `distrusted` are
+    /// taken from the log alone.
+    fn back_up(&self, distrusted: &[String]) -> Result<(BackedUp, Offset), BackupError> {
+        let One { arguments, tenant, log, from, .. } = *self;
+        let take =
+            |reach| back_up_again(&RealDisk, from, self.previous, self.to, reach, distrusted);
+        match lock_shared(&RealDisk, from) {
+            // Held until all is copied: no server starts meanwhile.
+            Ok(_lock) => {
+                let done = take(Reach::Stopped)?;
+                let end = done.end;
+                Ok((done, end))
             }
+            Err(OpenError::Locked { .. }) => {
+                let ends = ask(arguments, tenant, log)?;
+                let acknowledged = Offset::new(ends.visible().unwrap_or(ends.durable));
+                let durable =
+                    wait_until_durable(arguments, tenant, log, from, &ends, acknowledged)?;
+                let done = take(Reach::Synced(durable))?;
+                match done.tag {
+                    Some(tag) if tag.as_str() != ends.tag => Err(BackupError::Server(format!(
+                        "the server at {} has another log than {}: give the one that runs there with --url",
+                        arguments.server.url,
+                        from.display()
+                    ))),
+                    _ => Ok((done, acknowledged)),
+                }
+            }
+            Err(error) => Err(error.into()),
         }
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -362,16 +391,28 @@ fn ask(arguments: &BackupArguments, tenant: &str, log: &str) -> Result<Ends, Bac
     serde_json::from_str(&text).map_err(|error| failed(format!("an odd answer: {error}")))
 }
 
-/// Names what is wrong with a log of the backup, by the `place` where it is going to be, and counts it.
-fn verify_one(log: &Path, place: &Path, is_gentle: bool) -> Result<u64, BackupError> {
+/// What is wrong with a log of the backup, by the `place` where it is going to be.
+fn verify_one(log: &Path, place: &Path, is_gentle: bool) -> Result<Vec<Corruption>, BackupError> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = if is_gentle { 1 } else { cores };
     let watched = Watched::start();
-    let verified = verify_with(&RealDisk, log, threads, watched.progress(), &mut |finding| {
+    let mut findings = Vec::new();
+    verify_with(&RealDisk, log, threads, watched.progress(), &mut |finding| {
         let name =
             finding.file.file_name().map_or_else(|| place.to_owned(), |name| place.join(name));
-        let finding = Corruption { file: name, ..finding.clone() };
-        watched.suspend(|| eprintln!("{finding}"));
+        findings.push(Corruption { file: name, ..finding.clone() });
     })?;
-    Ok(verified.findings)
+    Ok(findings)
+}
+
+/// Which of the files that came from the backup before are damaged.
+fn damaged_among(second_hand: &BTreeSet<String>, findings: &[Corruption]) -> Vec<String> {
+    let damaged =
+        second_hand.iter().filter(|name| findings.iter().any(|finding| is_in(finding, name)));
+    damaged.cloned().collect()
+}
+
+/// Whether it was found in the file of this name.
+fn is_in(finding: &Corruption, file_name: &str) -> bool {
+    finding.file.file_name().is_some_and(|name| name == file_name)
 }

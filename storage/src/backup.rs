@@ -13,10 +13,14 @@
 //! Beside a server nothing is locked, so a file may be gone between listing and linking: it was compacted, or
 //! retention took it. Then all begins anew with another list; what is there already, and still counts, stays.
 //!
+//! Of a sealed segment that the backup before has the index says that it is the same, and the log itself is not read: it may have
+//! rotted there since. So whoever verifies a backup asks for what is damaged and came from there once more ([`back_up_again`]).
+//!
 //! The target counts once this has returned: its files and names are synced then, and not before.
 
 use std::{
-    io,
+    collections::BTreeSet,
+    io, mem,
     path::{Path, PathBuf},
 };
 
@@ -57,7 +61,7 @@ pub enum Reach {
 }
 
 /// What a backup of a log came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackedUp {
     /// Where it ends.
     pub end: Offset,
@@ -69,6 +73,8 @@ pub struct BackedUp {
     pub copied: u64,
     /// and how many bytes of those.
     pub copied_bytes: u64,
+    /// The names of those that the backup before had: nobody has read what the log has.
+    pub second_hand: BTreeSet<String>,
 }
 
 /// Backs up the log in `from` into the directory `to`, which is there and may hold what an attempt before
@@ -80,13 +86,33 @@ pub fn back_up_log<D: Disk>(
     to: &Path,
     reach: Reach,
 ) -> Result<BackedUp, OpenError> {
+    back_up_again(disk, from, previous, to, reach, &[])
+}
+
+/// The same once more, over what is in `to` by now: the files with these names are taken anew, and from the log alone.
+pub fn back_up_again<D: Disk>(
+    disk: &D,
+    from: &Path,
+    previous: Option<&Path>,
+    to: &Path,
+    reach: Reach,
+    distrusted: &[String],
+) -> Result<BackedUp, OpenError> {
+    let mut second_hand = BTreeSet::new();
     let mut attempt = 1;
     loop {
-        let outcome = {
-            let done = BackedUp::default();
-            Backup { disk, from, previous, to, reach, done, last: None }.run()
+        let mut backup = Backup {
+            disk,
+            from,
+            previous,
+            to,
+            reach,
+            distrusted,
+            second_hand: &mut second_hand,
+            done: BackedUp::default(),
+            last: None,
         };
-        match outcome {
+        match backup.run() {
             Err(OpenError::Io { source, .. })
                 if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS_MAX => {}
             // Or several are gone, and a listing has seen some of them and not what came in their place.
@@ -94,7 +120,11 @@ pub fn back_up_log<D: Disk>(
                 if reach != Reach::Stopped && attempt < ATTEMPTS_MAX => {}
             // A read beside a write may have seen the state before it.
             Err(OpenError::Corrupt(_)) if reach != Reach::Stopped && attempt < 3 => {}
-            outcome => return outcome,
+            Ok(()) => {
+                let done = mem::take(&mut backup.done);
+                return Ok(BackedUp { second_hand, ..done });
+            }
+            Err(error) => return Err(error),
         }
         attempt += 1;
     }
@@ -106,13 +136,17 @@ struct Backup<'a, D: Disk> {
     previous: Option<&'a Path>,
     to: &'a Path,
     reach: Reach,
+    /// What is there of these, or in the backup before, is damaged.
+    distrusted: &'a [String],
+    /// Of this attempt and those before it.
+    second_hand: &'a mut BTreeSet<String>,
     done: BackedUp,
     /// The first offset of the last segment that was taken.
     last: Option<Offset>,
 }
 
 impl<D: Disk> Backup<'_, D> {
-    fn run(mut self) -> Result<BackedUp, OpenError> {
+    fn run(&mut self) -> Result<(), OpenError> {
         let names = self.list(self.from)?;
         let there = self.list(self.to)?;
         let snapshots = read::offsets(&names);
@@ -163,7 +197,7 @@ impl<D: Disk> Backup<'_, D> {
             // Its end is its own, whatever the log goes on to.
             end_mark::write_anew(self.disk, self.to, &EndMark { active, synced: end })?;
         }
-        Ok(self.done)
+        Ok(())
     }
 
     /// The end mark, of a log that nobody writes: no start would open one that is not all there, and what proves
@@ -221,13 +255,10 @@ impl<D: Disk> Backup<'_, D> {
         Ok(())
     }
 
-    /// Whether the backup before has this very segment, by its index.
+    /// Whether the backup before has this very segment, by its index. One that cannot be read there has it not.
     fn previous_has(&self, name: SegmentName) -> Result<bool, OpenError> {
         let Some(previous) = self.previous else { return Ok(false) };
-        let old = match listing::index_header(self.disk, previous, name) {
-            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
-            header => header?,
-        };
+        let old = listing::index_header(self.disk, previous, name).unwrap_or(None);
         Ok(old.is_some() && old == listing::index_header(self.disk, self.from, name)?)
     }
 
@@ -240,7 +271,8 @@ impl<D: Disk> Backup<'_, D> {
         end: Option<Position>,
     ) -> Result<(), OpenError> {
         let (from, to) = (self.from.join(file_name), self.to.join(file_name));
-        if there.iter().any(|name| name == file_name) {
+        let is_trusted = self.distrusted.iter().all(|name| name != file_name);
+        if is_trusted && there.iter().any(|name| name == file_name) {
             // An attempt before may have found it not sealed yet, and taken less of it.
             let there = self.disk.open(&to, Access::Read).and_then(|file| file.size());
             let bytes = there.map_err(OpenError::io("opening", &to))?;
@@ -249,6 +281,7 @@ impl<D: Disk> Backup<'_, D> {
             }
         }
         let temporary = self.temporary(file_name)?;
+        self.second_hand.remove(file_name);
         match self.disk.link(&from, &temporary) {
             Ok(()) => return self.name_linked(&temporary, &to),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -257,10 +290,12 @@ impl<D: Disk> Backup<'_, D> {
             // Another file system, one without links, too many links, not ours: copied.
             Err(_) => {}
         }
-        if let Some(previous) = self.previous.map(|previous| previous.join(file_name))
+        if is_trusted
+            && let Some(previous) = self.previous.map(|previous| previous.join(file_name))
             && (previous_has_it || (end.is_none() && self.is_same(&from, &previous)))
             && self.disk.link(&previous, &temporary).is_ok()
         {
+            self.second_hand.insert(file_name.to_owned());
             return self.name_linked(&temporary, &to);
         }
         let file = self.open_held(&from, Access::Read).map_err(OpenError::io("opening", &from))?;

@@ -266,6 +266,41 @@ def test_a_damaged_log_replaces_no_backup(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["backup", "data", "restored"]
 
 
+def test_a_backup_takes_nothing_rotten_from_the_one_before(tmp_path):
+    """on another file system sealed segments come from the backup before: what rotted there is copied from the log, and told"""
+    backup = pathlib.Path("/dev/shm/strandline-rotten-backup-test")
+    if not backup.parent.is_dir():
+        return
+    shutil.rmtree(backup, ignore_errors=True)
+    try:
+        with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+            for at in range(5):
+                server.append("t", f"{at}" * 300)
+            server.terminate()
+            server.start()  # seals it
+            server.terminate()
+        fine("backup", "--data", server.data, backup)
+        dirs = [os.path.join(data, "default", "main") for data in (backup, server.data)]
+        first = sorted(name for name in os.listdir(dirs[0]) if name.endswith(".log"))[0]
+
+        def rot(dir):
+            with open(os.path.join(dir, first), "r+b") as file:
+                file.seek(file.read().index(b"3" * 300))
+                file.write(b"4")
+
+        rot(dirs[0])
+        done = fine("backup", "--data", server.data, backup)
+        assert f"{first} of the backup before is damaged; that of the log is sound" in done.stderr, done
+        assert json.loads(fine("verify", "--json", backup).stdout)["sound"]
+        for dir in dirs:
+            rot(dir)
+        done = run("backup", "--data", server.data, backup)
+        assert done.returncode == 1 and "1 finding" in done.stderr and "repair the log" in done.stderr, done
+        assert f"{first} of the backup before is damaged; that of the log is damaged as well" in done.stderr, done
+    finally:
+        shutil.rmtree(backup, ignore_errors=True)
+
+
 def tree(dir):
     """All names below a directory, and what each leads to."""
     return sorted((os.path.join(at, name), os.stat(os.path.join(at, name)).st_ino) for at, dirs, files in os.walk(dir) for name in dirs + files)

@@ -113,6 +113,43 @@ fn a_directory_says_which_log_it_holds_and_how_far() {
     assert_eq!(end_of(&sealed.disk, &sealed.dir).expect("a log"), Offset::new(3));
 }
 
+/// On another file system sealed segments come from the backup before, of which nobody has read what rotted since: one bad
+/// block there was in every later backup, and the log was blamed.
+#[test]
+fn what_rotted_in_the_backup_before_is_taken_from_the_log() {
+    let disk = SimDisk::new(7);
+    let (mut log, _) =
+        Log::open(disk.clone(), Path::new(DIR), small_segments(), now()).expect("new");
+    append_numbers(&mut log, 80);
+    disk.keep_apart(Path::new(DIR));
+    let sealed = log.segments().iter().next().expect("a sealed one").name();
+    let rotten = sealed.log_file_name();
+    let first = back_up(&disk, TO, None, Reach::Synced(log.visible()));
+    assert_eq!((first.linked, first.second_hand), (0, BTreeSet::new()), "another file system");
+    disk.flip_bit(&Path::new(TO).join(&rotten), Position::new(4096 + 90), 1);
+
+    let (next, previous) = (Path::new("/next"), Some(Path::new(TO)));
+    disk.create_dir(next).expect("a free name");
+    let reach = Reach::Synced(log.visible());
+    let done = back_up_log(&disk, Path::new(DIR), previous, next, reach).expect("a sound log");
+    assert!(done.second_hand.contains(&rotten), "{done:?}");
+    let mut found = Vec::new();
+    let mut note = |finding: &Corruption| found.push(finding.file.clone());
+    verify(&disk, next, &mut note).expect("not in use");
+    assert_eq!(found, [next.join(&rotten)]);
+
+    let distrusted = [rotten.clone()];
+    let again = back_up_again(&disk, Path::new(DIR), previous, next, reach, &distrusted);
+    let again = again.expect("a sound log");
+    assert!(!again.second_hand.contains(&rotten) && again.copied > 0, "{again:?}");
+    verify(&disk, next, &mut |finding| panic!("{finding}")).expect("not in use");
+    assert_eq!(opened(&disk, "/next").1.len(), 80);
+    // What the backup before does not give back is copied as well.
+    let index = Path::new(TO).join(sealed.index_file_name());
+    disk.make_unreadable(&index, 0..4096);
+    back_up(&disk, "/last", Some(TO), reach);
+}
+
 /// A part of the log that was taken when it was not sealed yet is taken whole by the next attempt, and
 /// what is gone from the log goes.
 #[test]

@@ -126,6 +126,7 @@ impl SimDisk {
             faults: Vec::new(),
             direct_refused: false,
             allocation_refused: false,
+            apart: None,
             space_bytes_max: None,
             writes_into_blocks: 0,
         };
@@ -153,6 +154,11 @@ impl SimDisk {
     /// Whether the file system gives no blocks without a write, as NFS before 4.2.
     pub fn refuse_allocation(&self, refused: bool) {
         self.lock().allocation_refused = refused;
+    }
+
+    /// This directory is on another file system than the rest: no file has a name in both.
+    pub fn keep_apart(&self, dir: &Path) {
+        self.lock().apart = Some(dir.to_owned());
     }
 
     /// Limits the space that all files together take up.

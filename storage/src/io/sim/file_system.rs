@@ -115,6 +115,10 @@ impl Disk for SimDisk {
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (mut state, crashes) = self.begin()?;
         let inode = state.find(from)?;
+        let is_apart = |path: &Path| state.apart.as_ref().is_some_and(|dir| path.starts_with(dir));
+        if is_apart(from) != is_apart(to) {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
         let (dir, name) = split(to)?;
         if state.names(&dir)?.get(&name).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());

@@ -55,6 +55,8 @@ pub(super) struct State {
     pub(super) faults: Vec<(Fault, u64)>,
     pub(super) direct_refused: bool,
     pub(super) allocation_refused: bool,
+    /// A directory on another file system.
+    pub(super) apart: Option<PathBuf>,
     pub(super) space_bytes_max: Option<usize>,
     pub(super) writes_into_blocks: u64,
 }
