@@ -6,7 +6,7 @@
 //! sealed               .log and .idx, linked or copied; on another file system linked from the backup before
 //! stubs                .idx: the events are gone on purpose; those as well that an older snapshot alone needs
 //! snapshots            as they are, up to the offset to which the backup reaches
-//! earliest             as it was then, written anew
+//! earliest             as it was when all this began, written anew
 //! not sealed           a .log of the same name with the frames below the synced offset, and no more
 //! end mark             its own
 //! ```
@@ -98,6 +98,8 @@ pub fn back_up_again<D: Disk>(
     reach: Reach,
     distrusted: &[String],
 ) -> Result<BackedUp, OpenError> {
+    // A server whose limits move writes it each second, and then it says more than the backup has.
+    let kept = earliest::records(disk, from);
     let mut second_hand = BTreeSet::new();
     let mut attempt = 1;
     loop {
@@ -108,6 +110,7 @@ pub fn back_up_again<D: Disk>(
             to,
             reach,
             distrusted,
+            kept: &kept,
             second_hand: &mut second_hand,
             done: BackedUp::default(),
             last: None,
@@ -138,6 +141,8 @@ struct Backup<'a, D: Disk> {
     reach: Reach,
     /// What is there of these, or in the backup before, is damaged.
     distrusted: &'a [String],
+    /// What the log said of where it begins before all was copied.
+    kept: &'a [earliest::Record],
     /// Of this attempt and those before it.
     second_hand: &'a mut BTreeSet<String>,
     done: BackedUp,
@@ -185,7 +190,8 @@ impl<D: Disk> Backup<'_, D> {
             wanted.push(name);
         }
         // Written anew: a server goes on writing to its own.
-        if earliest::copy(self.disk, self.from, self.to, end)? {
+        let kept = [self.kept, &earliest::records(self.disk, self.from)].concat();
+        if earliest::copy(self.disk, &kept, self.to, end)? {
             wanted.push(EARLIEST_FILE_NAME.to_owned());
         }
         for name in there.iter().filter(|name| !wanted.contains(name)) {

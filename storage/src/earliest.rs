@@ -169,16 +169,21 @@ pub(crate) fn take<D: Disk>(
     Ok(kept_from)
 }
 
-/// Takes over what the file of one log says to another that is made of it and ends at `end`, durably. Whether
-/// there is one then.
+/// What the file of a log says now.
+pub(crate) fn records<D: Disk>(disk: &D, dir: &Path) -> Vec<Record> {
+    let slots = read(disk, &dir.join(EARLIEST_FILE_NAME));
+    slots.iter().filter_map(|slot| Record::decode(slot).ok().flatten()).collect()
+}
+
+/// Takes over what the file of one log says, or has said, to another that is made of it and ends at `end`, durably.
+/// Whether there is one then.
 pub(crate) fn copy<D: Disk>(
     disk: &D,
-    from: &Path,
+    records: &[Record],
     to: &Path,
     end: Offset,
 ) -> Result<bool, OpenError> {
-    let slots = read(disk, &from.join(EARLIEST_FILE_NAME));
-    let records = slots.iter().filter_map(|slot| Record::decode(slot).ok().flatten());
+    let records = records.iter().copied();
     let ours = records.filter(|record| record.end <= end).max_by_key(|record| record.kept_from);
     let Some(record) = ours else { return Ok(false) };
     let job = KeepJob { dir: to.to_owned(), record, slot: None, keep_from: record.kept_from };

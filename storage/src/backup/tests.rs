@@ -150,6 +150,49 @@ fn what_rotted_in_the_backup_before_is_taken_from_the_log() {
     back_up(&disk, "/last", Some(TO), reach);
 }
 
+/// A server whose limits move writes down once a second how far they have come. What it had written while a backup was made
+/// said more than that had, and so the backup said nothing.
+#[test]
+fn what_was_gone_when_a_backup_began_is_gone_in_it() {
+    use crate::{
+        control::Control,
+        settings::{LogRetention, LogSettings},
+    };
+    let disk = SimDisk::new(8);
+    let dir = Path::new(DIR);
+    let (mut log, _) = Log::open(disk.clone(), dir, small_segments(), now()).expect("new");
+    let retain = LogRetention { count: Some(3), ..LogRetention::default() };
+    log.append_control(&Control::Log(LogSettings { retain }), now()).expect("staged");
+    let mut boot_ms = now().boot_ms;
+    let mut go_on = |log: &mut Log<SimDisk>| {
+        append_numbers(log, 3);
+        boot_ms += 10_000;
+        log.run_ops(Now { boot_ms, ..now() });
+        log.start()
+    };
+    let start = (0..3).map(|_| go_on(&mut log)).last().expect("it is kept from there");
+    assert!(start > Offset::ZERO);
+    let (reach, kept) = (Reach::Synced(log.visible()), earliest::records(&disk, dir));
+    (0..3).for_each(|_| assert!(go_on(&mut log) > start));
+    let to = Path::new(TO);
+    disk.create_dir(to).expect("a free name");
+    let mut backup = Backup {
+        disk: &disk,
+        from: dir,
+        previous: None,
+        to,
+        reach,
+        distrusted: &[],
+        kept: &kept,
+        second_hand: &mut BTreeSet::new(),
+        done: BackedUp::default(),
+        last: None,
+    };
+    backup.run().expect("a sound log");
+    assert_eq!(backup.done.end, Offset::new(10));
+    assert!(earliest::records(&disk, to).iter().any(|record| record.kept_from >= start));
+}
+
 /// A part of the log that was taken when it was not sealed yet is taken whole by the next attempt, and
 /// what is gone from the log goes.
 #[test]
