@@ -47,8 +47,10 @@ mutations! {
     StateFromLiveMemory = "state_from_live_memory",
     /// A snapshot is made of what the running log knows, instead of what its sealed segments say.
     SnapshotFromLiveMemory = "snapshot_from_live_memory",
-    /// What the index of a segment adds to the state of the log is not taken in again at a start.
+    /// What the index of a segment that has events adds to the state of the log is not taken in again at a start.
     DeltasNotReplayed = "deltas_not_replayed",
+    /// The same of a segment whose events are gone.
+    StubDeltasNotReplayed = "stub_deltas_not_replayed",
     /// How far limits had reached when a segment was rewritten is not known any more after a start.
     KeptForgotten = "kept_forgotten",
     /// What readers were told is gone before it was synced is not written down once it is.

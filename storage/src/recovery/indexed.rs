@@ -37,7 +37,7 @@ impl<D: Disk> Recovery<'_, D> {
             Ok::<_, OpenError>(())
         })?;
         self.add_gone(&path, &index)?;
-        if !mutation::is_planted(Mutation::DeltasNotReplayed) {
+        if !mutation::is_planted(Mutation::StubDeltasNotReplayed) {
             self.add_state(&index);
         }
         self.segments.push_retired(base..end);
@@ -90,7 +90,9 @@ impl<D: Disk> Recovery<'_, D> {
         })?;
         self.add_topics(&path, header, end, &mut some)?;
         self.add_gone(&path, &index)?;
-        self.add_state(&index);
+        if !mutation::is_planted(Mutation::DeltasNotReplayed) {
+            self.add_state(&index);
+        }
         self.push_sealed(SealedSegment::open(self.disk, self.dir, found.name)?);
         self.end = end;
         self.last_time_ms = self.last_time_ms.max(index.header().last_time_ms);
