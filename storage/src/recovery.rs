@@ -13,7 +13,8 @@
 //!   without, not the last        scanned; ends at its successor's base, which it must reach
 //!   without, the last            scanned; the first invalid frame ends it, unless a header behind
 //!                                says that more had been synced: then nothing is cut
-//!   scanned ones                 made durable, and their .idx written and synced
+//!   scanned ones                 made durable, what was prepared behind their frames given back, and their .idx
+//!                                written and synced
 //! ```
 //! A last segment without events gets no `.idx`: the new active segment, which every start begins,
 //! has the same base and is renamed over it.
@@ -218,7 +219,7 @@ pub(crate) fn recover<D: Disk>(
         disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
     }
     for ScannedSegment { name, bytes, .. } in &recovery.scanned {
-        // What was prepared for more is of no use any more, and a full disk may need it for the next segment.
+        // The last block of what was prepared for more: why the frames end there need not be seen again.
         if let Ok(file) = disk.open(&dir.join(name.log_file_name()), Access::Write) {
             let _ = file.set_size(*bytes);
         }

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::{Last, Recovery, ScannedSegment, corrupt, durable, files::Found, tail::TailScan};
 use crate::{
     error::{Corruption, OpenError},
-    frame::{FRAME_VERSION, FrameError, Seed},
-    io::{Access, Disk},
+    frame::{FRAME_ALIGN_BYTES, FRAME_VERSION, FrameError, Seed},
+    io::{Access, Disk, DiskFile},
     mutation::{self, Mutation},
     offset::Offset,
     pace::Pace,
@@ -68,6 +68,7 @@ impl<D: Disk> Recovery<'_, D> {
             &scan,
             successor.is_none(),
         )?;
+        give_back_room(file, &scan);
         if scan.end.end_offset == header.base_offset {
             // Only the last can be without events; the new active segment takes its name.
             return Ok(last(scan.is_clean));
@@ -142,5 +143,16 @@ impl<D: Disk> Recovery<'_, D> {
             bytes: scan.end.end_position.get(),
         });
         Ok(())
+    }
+}
+
+/// Gives back what was prepared behind the frames, but for the block behind the last one: on a full disk there is no
+/// other space for the index. What stands in that block is why the frames end: a start that is cut off here leaves the
+/// next one what it found itself. (Nothing was synced behind them: [`Recovery::check_cut`] has looked. Where the frames
+/// were copied to another file, nothing names this one any more, and closing it gives back all of it.)
+fn give_back_room<F: DiskFile>(file: F, scan: &TailScan) {
+    let end = scan.end.end_position.plus(FRAME_ALIGN_BYTES as u64).get();
+    if file.size().is_ok_and(|size| size > end) {
+        let _ = file.set_size(end);
     }
 }

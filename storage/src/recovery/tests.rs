@@ -6,7 +6,7 @@ use crate::{
     error::OpenError,
     io::sim::{Fault, SimDisk, SimFile},
     log::{
-        Op,
+        Log, Op,
         tests::{
             DIR, append, append_each, close, hold_writes, log_files, now, numbers, open,
             open_error, open_with, stored, tiny,
@@ -265,4 +265,38 @@ fn errors_say_what_to_do() {
     disk.flip_bit(&log_files(&disk)[0], Position::new(4096 * 2 + 70), 0);
     let text = open_error(&disk).to_string();
     assert!(text.contains("position 8192") && text.contains("strandline repair"), "{text}");
+}
+
+/// What was prepared is given back before the index is written: why the frames end where they do is still seen then.
+#[test]
+fn a_start_that_is_cut_off_before_its_index_leaves_the_next_what_it_found() {
+    for is_torn in [false, true] {
+        let disk = killed_after(3);
+        if is_torn {
+            overwrite(&disk, &log_files(&disk)[0], 4 * 4096, &[7; 4096]);
+        }
+        let path = log_files(&disk).remove(0);
+        let size = |disk: &SimDisk| disk.bytes(&path).expect("the segment").len();
+        let found = open_with(&disk.fork(1), tiny()).1;
+        assert_eq!(found.cut.is_some(), is_torn);
+        let mut shortened = 0;
+        for operation in 1.. {
+            let disk = disk.fork(operation);
+            let before = size(&disk);
+            disk.crash_after(Some(operation));
+            let opened = Log::open(disk.clone(), Path::new(DIR), tiny(), now(0)).is_ok();
+            if opened && !disk.is_crashed() {
+                break;
+            }
+            let disk = disk.kill();
+            let is_shorter = size(&disk) < before;
+            let report = open_with(&disk, tiny()).1;
+            assert_eq!(report.end, found.end);
+            if !report.scanned.is_empty() {
+                assert_eq!(report.cut, found.cut, "after operation {operation}");
+                shortened += usize::from(is_shorter);
+            }
+        }
+        assert!(shortened > 0, "some are cut off between the two");
+    }
 }

@@ -267,3 +267,39 @@ fn a_reserve_that_is_a_hole_is_made_anew() {
     disk.remove(&path).expect("the reserve");
     assert_eq!(before - disk.space_bytes(), usize::try_from(bytes).expect("small"));
 }
+
+/// Events of so many topics that the log does not know yet, each with a name of `name_bytes`.
+fn of_new_topics(first: usize, count: usize, name_bytes: usize) -> Vec<NewEvent> {
+    let name = |number: usize| {
+        let levels = "x".repeat(100) + "/";
+        format!("{number:0>6}/{}", levels.repeat(5))[..name_bytes - 1].to_owned() + "y"
+    };
+    (first..first + count).map(|number| event(&name(number), "1")).collect()
+}
+
+/// The index of a tail with many topics is longer than the reserve. What was prepared behind the tail has room for it,
+/// and is given back before it is written.
+#[test]
+fn a_start_on_a_full_disk_has_the_room_behind_the_tail_for_its_index() {
+    let disk = SimDisk::new(4);
+    let config = LogConfig { segment_bytes: 1 << 20, ..tiny() };
+    let prepared = LogConfig {
+        preallocate_bytes_min: 768 << 10,
+        preallocate_bytes_max: 768 << 10,
+        ..config.clone()
+    };
+    let (mut log, _) = open_with(&disk, prepared);
+    for first in (0..600).step_by(20) {
+        log.append(of_new_topics(first, 20, 400), now(1)).expect("there is space");
+        log.run_ops(now(2));
+    }
+    let visible = log.visible();
+    let reserve = disk.bytes(&Path::new(DIR).join("reserve.tmp")).expect("a reserve").len();
+    drop(log);
+    let disk = disk.kill();
+    disk.limit_space(Some(disk.space_bytes()));
+    let (log, _) = open_with(&disk, config);
+    assert_eq!((log.visible(), log.topics().len()), (visible, 600));
+    let index = log.segments().iter().next().expect("it is sealed").index().header().index_bytes;
+    assert!(index > 4 * reserve as u64, "{index} bytes beside a reserve of {reserve}");
+}
