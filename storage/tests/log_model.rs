@@ -11,17 +11,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_h
 
 use strandline_storage::{
     config::{LogConfig, SyncMode},
+    control::{Control, TopicRule, TopicTrimmed, TopicsDeleted},
     error::OpenError,
     io::{
         Disk,
         sim::{FAULTS, SimDisk, rng::SimRng},
     },
     log::Now,
+    settings::{TopicRetention, TopicSettings},
 };
 
 mod simulation;
 
-use simulation::{BEGIN, DIR, Process, Tally, from_environment, model::Model, shrink::shrunk};
+use simulation::{
+    BEGIN, DIR, Process, Tally, from_environment,
+    model::{Model, TOPICS},
+    shrink::shrunk,
+};
+
+/// For what limits are set. No topic matches two of them.
+const LIMITED: [&str; 4] = ["a", "b", "rooms/**", "late/**"];
 
 /// How many runs there are without being told.
 const RUNS: u64 = 4000;
@@ -97,6 +106,10 @@ enum StepKind {
     CheckReads,
     /// The log is told to keep fewer events, or more.
     Retain,
+    /// A topic is deleted or trimmed.
+    Remove,
+    /// A topic, or some of them, may have so many events, or one of each key.
+    Limit,
     /// Writes of killed processes land or do not, and the page cache forgets.
     DiskSettles,
     /// A later operation will fail.
@@ -120,7 +133,9 @@ fn life(seed: u64) -> Vec<Step> {
         kinds.push(StepKind::Open);
         for _ in 0..*rng.pick(&[3, 10, 30, 100]) {
             kinds.push(match rng.below(100) {
-                0..35 => StepKind::Append,
+                0..33 => StepKind::Append,
+                33 => StepKind::Remove,
+                34 => StepKind::Limit,
                 35..80 => StepKind::Complete,
                 80..85 => StepKind::Settle,
                 85..91 => StepKind::Wait,
@@ -285,6 +300,18 @@ impl Life {
                 process.retain(rng, model, *now);
                 process.start_ops(*now);
             }
+            StepKind::Remove | StepKind::Limit => {
+                let control = match kind {
+                    StepKind::Remove => removal(model, rng),
+                    _ => limit(rng),
+                };
+                // It may be refused, as an append may be.
+                if let Ok(appended) = process.log.append_control(&control, *now) {
+                    model.append(vec![control.event()], appended.time_ms);
+                }
+                process.start_ops(*now);
+                self.tell(&format!("{control:?}"));
+            }
             StepKind::Settle => process.settle(rng, model, *now),
             StepKind::Wait => {
                 let passed_ms = *rng.pick(&[1, 10, 120, 5_000, 90_000]);
@@ -383,4 +410,31 @@ fn sync_mode(rng: &mut SimRng) -> SyncMode {
         1 | 2 => SyncMode::Interval { interval_ms: 50 },
         _ => SyncMode::Commit,
     }
+}
+
+/// A deletion or a trim of a topic.
+fn removal(model: &Model, rng: &mut SimRng) -> Control {
+    let topic = match rng.chance(20) && model.topics_made > 0 {
+        true => format!("late/{}", rng.between(1, model.topics_made)),
+        false => (*rng.pick(&TOPICS)).to_owned(),
+    };
+    match rng.chance(50) {
+        true => Control::Deleted(TopicsDeleted::of(vec![topic])),
+        false => {
+            let before = rng.below(model.events.len() as u64 + 1);
+            Control::Trimmed(TopicTrimmed { topic, before })
+        }
+    }
+}
+
+/// Limits of a topic or of some, by count or to the newest event of each key; or none any more.
+fn limit(rng: &mut SimRng) -> Control {
+    let pattern = (*rng.pick(&LIMITED)).to_owned();
+    let retain = TopicRetention {
+        age_s: None,
+        count: *rng.pick(&[None, Some(1), Some(3), Some(10)]),
+        latest_per_key: rng.chance(50),
+    };
+    let settings = TopicSettings { retain, ..TopicSettings::default() };
+    Control::Topic(TopicRule { pattern, settings: rng.chance(70).then_some(settings) })
 }

@@ -200,7 +200,7 @@ fn a_write_that_lands_after_its_process_was_killed_changes_nothing() {
         let mut model = Model::default();
         let mut process = filled(&disk(seed), &mut rng, &mut model, 3);
         for _ in 0..4 {
-            process.append(&mut rng, &mut model, BEGIN);
+            process.append_new(&mut rng, &mut model, BEGIN);
             process.start_ops(BEGIN);
         }
         let disk = process.disk.kill();

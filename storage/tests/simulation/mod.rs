@@ -11,7 +11,7 @@ use std::{
 
 use strandline_storage::{
     active_file::{Fill, NewFile},
-    append::{Append, OffsetScope, ProducerClaim, ProducerId},
+    append::{Append, ExpectedOffset, OffsetScope, ProducerClaim, ProducerId},
     config::{LogConfig, SyncMode},
     control::Control,
     error::{AppendError, OpenError},
@@ -32,7 +32,7 @@ pub mod model;
 mod read;
 pub mod shrink;
 
-use model::Model;
+use model::{Fate, Fates, Model};
 
 /// Where the log lives.
 pub const DIR: &str = "/log";
@@ -160,6 +160,9 @@ impl Process {
         if rng.chance(10) {
             return self.produce(rng, model, now);
         }
+        if rng.chance(10) {
+            return self.append_expecting(rng, model, now);
+        }
         self.append_new(rng, model, now);
     }
 
@@ -181,6 +184,32 @@ impl Process {
             assert!(appended.time_ms >= earlier_ms, "time goes on");
             assert!(self.log.poisoned().is_none(), "a poisoned log takes nothing");
             model.append(batch, appended.time_ms);
+        }
+    }
+
+    /// Appends to a topic if the next offset of it, or of the log, is as expected: it may not be.
+    fn append_expecting(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
+        let mut events = model.new_batch(rng, self.log.config().event_bytes_max);
+        let topic = events[0].topic.clone();
+        events.iter_mut().for_each(|event| event.topic = topic.clone());
+        let (scope, next) = match rng.chance(70) {
+            true => (OffsetScope::Topic, model.next_of(topic.as_str())),
+            false => (OffsetScope::Log, model.events.len() as u64),
+        };
+        let offset = *rng.pick(&[next, next, next.saturating_sub(1), next + 1, 0]);
+        let expected = Some(ExpectedOffset { offset, scope });
+        let append = Append { events: events.clone(), expected, producer: None };
+        match self.log.append(append, now) {
+            Ok(appended) => {
+                assert_eq!(offset, next, "another offset than {scope:?} had was expected");
+                assert_eq!(to_usize(appended.first), model.events.len());
+                model.append(events, appended.time_ms);
+            }
+            Err(AppendError::Unexpected { expected_offset, given_offset }) => {
+                assert_eq!((expected_offset, given_offset), (next, offset), "{scope:?}");
+                assert_ne!(offset, next);
+            }
+            Err(_) => {}
         }
     }
 
@@ -384,42 +413,52 @@ impl Process {
         let first = self.log.segments().iter().next().map(|segment| segment.base());
         let first = first.unwrap_or_else(|| self.log.unsealed_start());
         assert!(self.log.start() >= first, "nothing is there before {first}");
-        self.check_read(Vec::new(), start..readable, Order::Ascending, model);
+        let fates = &model.fates(visible);
+        self.check_read(Vec::new(), start..readable, Order::Ascending, model, fates);
         for _ in 0..3 {
             let from = start + rng.index(readable - start + 1);
             let end = from + rng.index(readable - from + 1);
             let order = *rng.pick(&[Order::Ascending, Order::Descending]);
-            self.check_read(model::patterns(rng), from..end, order, model);
+            self.check_read(model::patterns(rng), from..end, order, model, fates);
         }
         if visible > 0 {
             let near_ms = model.events[rng.index(visible)].time_ms;
             let time_ms = (near_ms + rng.below(3)).saturating_sub(1);
             let sealed = self.log.unsealed_start();
-            let expected = model.offset_at_time(time_ms, to_usize(sealed));
-            let is_kept = expected.is_none_or(|offset| to_usize(offset) >= start);
+            let expected = model.offsets_at_time(time_ms, to_usize(sealed), fates);
+            let is_kept = expected[0].is_none_or(|offset| to_usize(offset) >= start);
             let found = offset_at_time(self.log.segments(), &BlockingReads, time_ms);
             let found = now_or_panic(found).expect("readable");
-            assert!(!is_kept || found == expected, "at {time_ms}: {found:?}, not {expected:?}");
+            assert!(
+                !is_kept || expected.contains(&found),
+                "at {time_ms}: {found:?}, not {expected:?}"
+            );
         }
-        self.check_topics(model, visible);
+        self.check_topics(model, visible, fates);
     }
 
     /// Compares what is listed with what is there. Of a topic that has events below the start of the log
     /// somebody who asks counts anew what is left.
-    fn check_topics(&self, model: &Model, visible: usize) {
+    fn check_topics(&self, model: &Model, visible: usize, fates: &Fates) {
         let start = self.log.start().get();
         let mut listed = std::collections::BTreeMap::new();
         for topic in self.log.topics().page("", None, usize::MAX) {
             listed.insert(topic.topic.as_str().to_owned(), topic);
         }
         for (name, _, _, last, last_time_ms) in model.topics(visible) {
+            let all = model.offsets_of(&name, 0..visible);
+            let fate = |offset: &u64| fates.of(to_usize(Offset::new(*offset)));
+            let is_gone = all.iter().all(|offset| fate(offset) == Fate::Goes);
             let Some(topic) = listed.remove(&name) else {
-                assert!(last < start, "{name} is not listed");
+                let may_go = all.iter().all(|offset| fate(offset) != Fate::Stays);
+                assert!(last < start || may_go, "{name} is not listed");
                 continue;
             };
+            assert!(!is_gone, "{name} is listed, and deleted");
             assert_eq!((topic.last.get(), topic.last_time_ms), (last, last_time_ms), "{name}");
             assert_eq!(self.log.topics().last_ever(&name), Some(topic.last));
-            if topic.first.get() >= start {
+            let is_whole = all.iter().all(|offset| fate(offset) == Fate::Stays);
+            if is_whole && topic.first.get() >= start {
                 let range = to_usize(Offset::new(start))..visible;
                 let offsets = model.offsets_of(&name, range);
                 assert_eq!(
@@ -438,6 +477,7 @@ impl Process {
         range: Range<usize>,
         order: Order,
         model: &Model,
+        fates: &Fates,
     ) {
         let mut wanted = model.wanted(&topics, range.clone());
         if order == Order::Descending {
@@ -446,6 +486,12 @@ impl Process {
         let (found, lost) = read_offsets(&self.log, topics, range, order, model);
         assert_eq!(lost, [], "nothing is damaged");
         let segments: Vec<_> = self.log.segments().iter().map(|segment| segment.name()).collect();
+        // Of what may be gone whatever is there comes in its place.
+        wanted.retain(|offset| match fates.of(to_usize(Offset::new(*offset))) {
+            Fate::Stays => true,
+            Fate::MayGo => found.contains(offset),
+            Fate::Goes => false,
+        });
         assert_eq!(found, wanted, "kept from {}, sealed: {segments:?}", self.log.start());
     }
 }
@@ -463,6 +509,8 @@ pub fn read_offsets(
     let query = ReadQuery { topics, from, end, order };
     let (hits, lost) = now_or_panic(read::read(log, &BlockingReads, &query));
     let mut found = Vec::new();
+    // As whoever hands out what was read.
+    let hits: Vec<_> = hits.into_iter().map(|hits| log.rules().floors().filter(hits)).collect();
     for event in hits.iter().flat_map(|hits| hits.events()) {
         model.check_event(&event);
         found.push(event.offset().get());

@@ -1,19 +1,24 @@
 //! What a log must hold, kept the simple way: a list.
 
-use std::ops::Range;
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
 
 use bytes::Bytes;
 use strandline_storage::{
+    control::{Control, TopicRule},
     event::{DataForm, EventId, EventKey, EventKind, EventType, EventView, NewEvent},
     io::sim::rng::SimRng,
     offset::Offset,
+    settings::TopicRetention,
     topic::{Topic, TopicPattern},
 };
 
 use super::Tally;
 
 /// The topics that events get. Few, so that each has many events, and nested, so that patterns differ.
-const TOPICS: [&str; 7] =
+pub const TOPICS: [&str; 7] =
     ["a", "b", "rooms/1/messages", "rooms/2/messages", "rooms/2/typing", "rooms", "rooms/1"];
 
 /// What reads ask for; the empty list asks for everything.
@@ -61,7 +66,7 @@ pub struct Model {
     /// before it was closed.
     pub showed_early: bool,
     /// How many topics were made so far beyond the usual ones.
-    topics_made: u64,
+    pub topics_made: u64,
     /// Where each append of each producer begins, by sequence.
     pub producers: [Vec<usize>; 2],
     /// What it has come by; nothing follows from it.
@@ -139,12 +144,98 @@ impl Model {
         unsynced.into_iter().all(|kept| kept.event.kind != EventKind::LogSettings)
     }
 
+    /// What the next offset of a topic has to be said to be: behind its last event ever, be it gone.
+    pub fn next_of(&self, topic: &str) -> u64 {
+        let last = self.events.iter().rposition(|kept| kept.event.topic.as_str() == topic);
+        last.map_or(0, |last| last as u64 + 1)
+    }
+
+    /// What has become of the first `end` events.
+    pub fn fates(&self, end: usize) -> Fates {
+        let mut fates = Fates { all: vec![Fate::Stays; end], is_any_dead: false };
+        let mut of_topics: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        let mut limits: BTreeMap<String, TopicRetention> = BTreeMap::new();
+        let mut newest: HashMap<(&str, &str), usize> = HashMap::new();
+        for (offset, Kept { event, .. }) in self.events[..end].iter().enumerate() {
+            let topic = event.topic.as_str();
+            match Control::decode(event.kind, &event.data) {
+                None => {
+                    let before = of_topics.entry(topic).or_default();
+                    let older =
+                        event.key.as_deref().and_then(|key| newest.insert((topic, key), offset));
+                    before.push(offset);
+                    let Some(limit) = limits.iter().find(|(pattern, _)| covers(pattern, topic))
+                    else {
+                        continue;
+                    };
+                    if limit.1.latest_per_key {
+                        older.into_iter().for_each(|older| fates.may_go(older));
+                    }
+                    let beyond = limit
+                        .1
+                        .count
+                        .and_then(|count| before.len().checked_sub(to_usize(count) + 1));
+                    beyond.into_iter().for_each(|place| fates.may_go(before[place]));
+                }
+                Some(Control::Deleted(deleted)) => {
+                    for topic in &deleted.topics {
+                        of_topics
+                            .get(topic.as_str())
+                            .into_iter()
+                            .flatten()
+                            .for_each(|at| fates.goes(*at));
+                    }
+                }
+                Some(Control::Trimmed(trimmed)) => {
+                    let all = of_topics.get(trimmed.topic.as_str()).into_iter().flatten();
+                    all.filter(|at| **at < to_usize(trimmed.before)).for_each(|at| fates.goes(*at));
+                }
+                Some(Control::Topic(TopicRule { pattern, settings: None })) => {
+                    limits.remove(&pattern);
+                }
+                Some(Control::Topic(TopicRule { pattern, settings: Some(settings) })) => {
+                    let limit = settings.retain;
+                    for (topic, all) in
+                        of_topics.iter().filter(|(topic, _)| covers(&pattern, topic))
+                    {
+                        let kept = limit.count.map_or(all.len(), to_usize).min(all.len());
+                        all[..all.len() - kept].iter().for_each(|at| fates.may_go(*at));
+                        let is_newest = |key: &str, at| newest.get(&(*topic, key)) == Some(&at);
+                        let older = all.iter().filter(|at| {
+                            let key = self.events[**at].event.key.as_deref();
+                            key.is_some_and(|key| !is_newest(key, **at))
+                        });
+                        older.filter(|_| limit.latest_per_key).for_each(|at| fates.may_go(*at));
+                    }
+                    limits.insert(pattern, limit);
+                }
+                Some(Control::Log(_)) => {}
+            }
+        }
+        // A control event goes with its segment, once all of that is dead.
+        if fates.is_any_dead {
+            for (offset, kept) in self.events[..end].iter().enumerate() {
+                if !kept.event.kind.is_data() {
+                    fates.may_go(offset);
+                }
+            }
+        }
+        fates
+    }
+
     /// The log says that it keeps nothing before `start`: was it told so?
     pub fn check_start(&self, start: usize) {
         let allowed = match self.is_limited_otherwise {
             true => self.seen_max,
             false => self.count_min.map_or(0, |count| self.seen_max.saturating_sub(count)),
         };
+        if start <= allowed {
+            return;
+        }
+        // Segments at the beginning go once all in them is dead.
+        let fates = self.fates(self.events.len());
+        let allowed =
+            (allowed..start).find(|offset| fates.of(*offset) == Fate::Stays).unwrap_or(start);
         assert!(start <= allowed, "kept from {start} on, and {allowed} was allowed");
     }
 
@@ -188,10 +279,17 @@ impl Model {
         of_topic.map(|offset| offset as u64).collect()
     }
 
-    /// The first offset below `end` whose event is not older than `time_ms`.
-    pub fn offset_at_time(&self, time_ms: u64, end: usize) -> Option<Offset> {
+    /// The offsets below `end` of which a log may say that the first event from a time on has it.
+    pub fn offsets_at_time(&self, time_ms: u64, end: usize, fates: &Fates) -> Vec<Option<Offset>> {
         let index = self.events[..end].partition_point(|kept| kept.time_ms < time_ms);
-        (index < end).then(|| Offset::new(index as u64))
+        let dead = (index..end).take_while(|offset| fates.of(*offset) != Fate::Stays).count();
+        let offset = |index: usize| (index < end).then(|| Offset::new(index as u64));
+        let mut offsets: Vec<_> = (index..=index + dead).map(offset).collect();
+        if dead > 0 && index + dead == end {
+            // Behind what is gone at the end of a segment, where a reader goes on all the same.
+            offsets.push(Some(Offset::new(end as u64)));
+        }
+        offsets
     }
 
     /// The topics of the first `end` events, with count, first offset, last offset and last time.
@@ -205,6 +303,50 @@ impl Model {
         let flat = |(topic, (count, first, last, time))| (topic, count, first, last, time);
         topics.into_iter().map(flat).collect()
     }
+}
+
+/// What has become of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It must be there.
+    Stays,
+    /// A limit of its topic reached it at some time: it may be there still, or be gone for ever.
+    MayGo,
+    /// It was deleted or trimmed: nobody reads it again.
+    Goes,
+}
+
+/// What has become of the first events.
+#[derive(Debug)]
+pub struct Fates {
+    all: Vec<Fate>,
+    is_any_dead: bool,
+}
+
+impl Fates {
+    pub fn of(&self, offset: usize) -> Fate {
+        self.all[offset]
+    }
+
+    fn goes(&mut self, offset: usize) {
+        (self.all[offset], self.is_any_dead) = (Fate::Goes, true);
+    }
+
+    fn may_go(&mut self, offset: usize) {
+        self.is_any_dead = true;
+        if self.all[offset] == Fate::Stays {
+            self.all[offset] = Fate::MayGo;
+        }
+    }
+}
+
+fn covers(pattern: &str, topic: &str) -> bool {
+    let topic = Topic::parse(topic).expect("a topic");
+    TopicPattern::parse(pattern).expect("a pattern").matches(&topic)
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).expect("small")
 }
 
 /// A random thing to ask for.
