@@ -5,10 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    io::is_full,
-    offset::{Offset, Position},
-};
+use crate::offset::{Offset, Position};
 
 /// Limits that cannot be met together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,11 +89,6 @@ impl OpenError {
     /// Makes the error of `action` on `file` from what the kernel said.
     pub fn io(action: &'static str, file: &Path) -> impl FnOnce(io::Error) -> OpenError {
         move |source| OpenError::Io { action, file: file.to_owned(), source }
-    }
-
-    /// Whether it failed for want of space.
-    pub(crate) fn is_full(&self) -> bool {
-        matches!(self, OpenError::Io { source, .. } if is_full(source))
     }
 }
 

@@ -321,7 +321,7 @@ impl<D: Disk> Log<D> {
         match result {
             Ok(()) => {
                 self.jobs.retire = JobState::Idle;
-                self.note_retired(name);
+                self.note_gone(name);
                 self.segments = Arc::new(self.segments.without(name));
                 self.state.rules.forget_below(self.start());
                 self.retry_for_space();
@@ -397,17 +397,17 @@ impl<D: Disk> Log<D> {
 
     /// Something that frees space has failed for want of it.
     pub(super) fn note_full(&mut self, error: &OpenError) {
-        self.jobs.needs_reserve |= error.is_full() && self.jobs.has_reserve;
+        if let OpenError::Io { source, .. } = error
+            && is_full(source)
+        {
+            self.jobs.needs_reserve |= self.jobs.has_reserve;
+        }
     }
 
     /// The disk has become full, or the rules have changed: what can be freed is freed at once.
     pub(super) fn free_space(&mut self) {
         self.retention_boot_ms = 0;
         self.expiry_boot_ms = 0;
-        self.compact_at_once();
-    }
-
-    fn compact_at_once(&mut self) {
         if matches!(self.jobs.compact, JobState::Waiting { .. }) {
             self.jobs.compact = JobState::Idle;
         }
@@ -440,17 +440,7 @@ impl<D: Disk> Log<D> {
             return None;
         };
         self.jobs.close = JobState::Running;
-        let (is_urgent, is_cancelled) = (self.jobs.disk_full, Arc::clone(&self.is_ending));
-        Some(Job::Close(CloseJob { segment, is_urgent, is_cancelled }))
-    }
-
-    /// Its space is back: what was done without it may go on.
-    pub(super) fn closed(&mut self) {
-        self.jobs.close = JobState::Idle;
-        if self.jobs.disk_full {
-            self.retry_for_space();
-            self.compact_at_once();
-        }
+        Some(Job::Close(CloseJob { segment, is_cancelled: Arc::clone(&self.is_ending) }))
     }
 
     /// There is more space: what waits for some need not wait for its next look.
