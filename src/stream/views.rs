@@ -13,7 +13,7 @@
 //! touched, and all of them by and by ([`Views::go_round`]).
 //!
 //! Invariants, of views that are up to date:
-//! 1. A view's ring has considered every offset from its start up to [`Views::considered`] of it: where the first
+//! 1. A view's ring has considered every offset from its start up to `Views::considered` of it: where the first
 //!    frame begins that it has still to look at, or the end of what was published.
 //! 2. That never passes the visible offset, and never goes back.
 //! 3. No ring and no page holds an event that `floors` hides.
