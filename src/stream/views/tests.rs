@@ -373,7 +373,7 @@ fn deletions_that_are_seen_at_once_concern_the_views_of_all_their_topics() {
     assert_eq!(ids.map(|id| read(&mut views, id, 0)), [None, None, some("2 ")]);
 }
 
-/// 1,000 views with filters looked at a frame of 400 events within `publish`: for 60 ms nothing else of the shard ran.
+/// 1,000 views with filters looked at a frame of 400 events within `publish`: for 50 ms nothing else of the shard ran.
 #[test]
 fn a_frame_waits_for_the_views_and_each_looks_at_it_in_its_turn() {
     let mut views = Views::new(Offset::ZERO);
