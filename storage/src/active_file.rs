@@ -201,7 +201,7 @@ impl<D: Disk> ExtendJob<D> {
 /// Whether the file has blocks there now. A full disk says so; whatever else is wrong with blocks alone (a file system of
 /// somebody's that passes an error of its own on, a sandbox that forbids the call) is no reason not to write zeroes,
 /// which meet what is wrong with the disk.
-fn allocate(file: &impl DiskFile, from: Position, to: Position) -> io::Result<bool> {
+pub(crate) fn allocate(file: &impl DiskFile, from: Position, to: Position) -> io::Result<bool> {
     match file.allocate(from, to) {
         Err(error) if !is_full(&error) => Ok(false),
         allocated => allocated,

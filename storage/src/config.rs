@@ -47,8 +47,9 @@ pub struct LogConfig {
     /// So many ids of events are remembered, 50 bytes each: a retry that comes after so many others
     /// is a new event.
     pub id_window_events: usize,
-    /// So much space, and at most a fiftieth of the disk, is kept in a file of zeroes, and given back when the disk is full: what frees
-    /// space needs some itself. 0 keeps none.
+    /// At least so much space, but no more than a fiftieth of the disk where nothing needs more, is kept in a file
+    /// and given back when the disk is full: what frees space needs some itself. It grows with the longest segment
+    /// ([`crate::reserve`]). 0 keeps none.
     pub reserve_bytes: u64,
     /// A sealed segment is rewritten, compressed, once its last event is so old: those that read what
     /// came lately read it as it was written.

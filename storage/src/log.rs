@@ -40,6 +40,7 @@ use crate::{
     once::{Fingerprints, IdEntry, Ids, Producers},
     pace::FramesBegun,
     reader::{TopicCount, count_frames},
+    reserve::ReserveRule,
     rules::Rules,
     segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName, Tag},
     segment_set::{SealedSegment, SegmentSet},
@@ -67,6 +68,7 @@ mod marking;
 mod notice;
 mod opening;
 mod plan;
+mod reserving;
 mod resting;
 mod scrubbing;
 mod snapshots;
@@ -145,6 +147,7 @@ pub struct Log<D: Disk> {
     scrubbing: Scrubbing<D>,
     snapshots: Snapshots,
     marked: Marked,
+    reserve_rule: ReserveRule,
     /// Ids given out, and operations whose outcome is still to come.
     ops: u64,
     outstanding: usize,

@@ -210,8 +210,8 @@ pub enum JobOutcome<D: Disk> {
     Scrubbed(Box<ScrubOutcome<D>>),
     /// Of [`Job::Reserve`].
     Reserved {
-        /// Whether it was to be kept, not given back.
-        keep: bool,
+        /// What was to be done.
+        job: ReserveJob,
         /// How that went.
         result: io::Result<()>,
     },
@@ -239,7 +239,7 @@ impl<D: Disk> Job<D> {
                 JobOutcome::Closed
             }
             Job::Scrub(job) => JobOutcome::Scrubbed(Box::new(job.run(disk))),
-            Job::Reserve(job) => JobOutcome::Reserved { keep: job.keep, result: job.run(disk) },
+            Job::Reserve(job) => JobOutcome::Reserved { result: job.run(disk), job },
             Job::Compact(job) => JobOutcome::Compacted(job.run(disk)),
             Job::Snapshot(job) => JobOutcome::Snapshot(job.run(disk)),
             Job::Keep(job) => {

@@ -16,16 +16,40 @@ pub struct SegmentSet<D: Disk> {
     retired: Vec<Range<Offset>>,
     start: Offset,
     end: Offset,
+    longest: Longest,
+}
+
+/// The longest files of the segments of a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Longest {
+    /// With frames.
+    pub(crate) log_bytes: u64,
+    /// An index,
+    pub(crate) index_bytes: u64,
+    /// and one of a segment that was rewritten: names that its frames had may take more there than here.
+    pub(crate) rewritten_index_bytes: u64,
+}
+
+impl Longest {
+    fn add<D: Disk>(&mut self, segment: &SealedSegment<D>) {
+        let header = segment.index().header();
+        let is_rewritten = segment.name().generation > 1;
+        self.log_bytes = self.log_bytes.max(header.end_position.get());
+        self.index_bytes = self.index_bytes.max(header.index_bytes);
+        let rewritten_bytes = if is_rewritten { header.index_bytes } else { 0 };
+        self.rewritten_index_bytes = self.rewritten_index_bytes.max(rewritten_bytes);
+    }
 }
 
 impl<D: Disk> Clone for SegmentSet<D> {
     fn clone(&self) -> Self {
-        let SegmentSet { segments, retired, start, end } = self;
+        let SegmentSet { segments, retired, start, end, longest } = self;
         SegmentSet {
             segments: segments.clone(),
             retired: retired.clone(),
             start: *start,
             end: *end,
+            longest: *longest,
         }
     }
 }
@@ -37,6 +61,7 @@ impl<D: Disk> Default for SegmentSet<D> {
             retired: Vec::new(),
             start: Offset::ZERO,
             end: Offset::ZERO,
+            longest: Longest::default(),
         }
     }
 }
@@ -63,6 +88,7 @@ impl<D: Disk> SegmentSet<D> {
             self.start = segment.base();
         }
         self.end = segment.end();
+        self.longest.add(&segment);
         self.segments.push(segment);
     }
 
@@ -120,7 +146,14 @@ impl<D: Disk> SegmentSet<D> {
         let known = &mut set.segments[place.expect("a segment is replaced by its own like")];
         assert_eq!(known.end(), segment.end(), "and stands for the same offsets");
         *known = segment;
+        set.longest = Longest::default();
+        set.segments.iter().for_each(|segment| set.longest.add(segment));
         set
+    }
+
+    /// The longest files there are.
+    pub(crate) fn longest(&self) -> Longest {
+        self.longest
     }
 
     /// Whether these offsets were taken out on purpose.

@@ -367,6 +367,11 @@ impl TopicTable {
         self.entries.get(number.get()).map(|entry| entry.name)
     }
 
+    /// No more than so many bytes all names have together.
+    pub(crate) fn names_bytes_max(&self) -> u64 {
+        self.names.memory_bytes() as u64
+    }
+
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()

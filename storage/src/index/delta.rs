@@ -106,6 +106,12 @@ impl StateDelta {
         &self.controls
     }
 
+    /// No more than so many bytes IDS, PRODUCERS and CONTROLS have together: numbers take their widest form.
+    pub(crate) fn bytes_max(&self) -> u64 {
+        let controls: usize = self.controls.iter().map(|control| control.data.len() + 32).sum();
+        (self.ids.count * 44 + self.producers.len() * PRODUCER_BYTES + controls) as u64
+    }
+
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
         self.ids.memory_bytes()

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! extend: zeroes or blocks ahead of the tail (filling.rs),
-//!         most of the zeroes at rest        prepare: the next segment's file, half a segment ahead
+//!         most of the zeroes at rest;
+//!         before it, the reserve
+//!         (reserving.rs)                    prepare: the next segment's file, half a segment ahead
 //! roll:   that file becomes the segment     seal:    the full one gets its index
 //! keep:   how far limits have reached is written down (keeping.rs)
 //! mark:   how far all is synced is written down outside of the segments (marking.rs)
@@ -55,11 +57,11 @@ pub(super) struct Jobs<D: Disk> {
     pub(super) scrub: JobState,
     pub(super) snapshot: JobState,
     pub(super) close: JobState,
-    /// The reserve is there.
-    pub(super) has_reserve: bool,
+    /// So much of the reserve is there.
+    pub(super) reserve_bytes: u64,
     /// What frees space has found none: the reserve is to be given back.
     pub(super) needs_reserve: bool,
-    /// It was given back, or could not be made: nothing else takes space before it is there again.
+    /// It was given back, or could not be made as large as it has to be: nothing else takes space before it is there again.
     pub(super) owes_reserve: bool,
     /// Much of the active segment may be dead, and the disk is full: it is to be ended, so that it can be
     /// rewritten, be it with the reserve.
@@ -173,11 +175,18 @@ impl<D: Disk> Log<D> {
             let limit = self.segment_bytes().max(self.jobs.needed.get());
             let wanted = prepared.get().saturating_add(self.jobs.step_bytes);
             let to = Position::new(wanted.max(self.jobs.needed.get()).min(limit));
+            if self.lacks_reserve_for(to) {
+                return self.next_growth(to, 0);
+            }
             let step_bytes = self.jobs.step_bytes * 2;
             self.jobs.step_bytes = step_bytes.min(self.config.preallocate_bytes_max);
             (to, self.next_fill(), None)
         } else {
             let Further { to, free_bytes_min } = self.next_further(now)?;
+            if self.lacks_reserve_for(to) {
+                self.jobs.rest_asked_boot_ms = Some(self.last_append_boot_ms);
+                return self.next_growth(to, free_bytes_min);
+            }
             self.jobs.rest_asked_boot_ms = Some(self.last_append_boot_ms);
             self.filling.rest();
             (to, Fill::Zeroes, Some((self.dir.clone(), free_bytes_min)))
@@ -269,7 +278,7 @@ impl<D: Disk> Log<D> {
             JobOutcome::Sealed(result) => self.sealed(result, now),
             JobOutcome::Closed => self.jobs.close = JobState::Idle,
             JobOutcome::Scrubbed(outcome) => self.scrubbed(*outcome, now),
-            JobOutcome::Reserved { keep, result } => self.reserved(keep, result, now),
+            JobOutcome::Reserved { job, result } => self.reserved(&job, result, now),
             JobOutcome::Compacted(result) => self.compacted(result, now),
             JobOutcome::Cleared(result) => self.cleared(result, now),
             JobOutcome::Snapshot(result) => self.snapshot_made(result, now),
@@ -288,16 +297,19 @@ impl<D: Disk> Log<D> {
                 self.tail.file.prepared = to;
                 self.space_is_back();
             }
-            Err(error) if is_full(&error) => {
-                self.jobs.extend = JobState::after(now, DISK_FULL_RETRY_MS, true);
-                self.filling.refuse();
-                self.jobs.step_bytes = self.config.preallocate_bytes_min;
-                if self.jobs.needed > self.tail.file.prepared {
-                    self.space_is_short();
-                }
-            }
+            Err(error) if is_full(&error) => self.refuse_extension(now),
             // The sync covers frames as well where they are written through the page cache.
             Err(error) => self.poison(format!("preparing the segment: {error}")),
+        }
+    }
+
+    /// The disk has no space for it, or for what the reserve has to be then.
+    pub(super) fn refuse_extension(&mut self, now: Now) {
+        self.jobs.extend = JobState::after(now, DISK_FULL_RETRY_MS, true);
+        self.filling.refuse();
+        self.jobs.step_bytes = self.config.preallocate_bytes_min;
+        if self.jobs.needed > self.tail.file.prepared {
+            self.space_is_short();
         }
     }
 
@@ -319,7 +331,8 @@ impl<D: Disk> Log<D> {
                 self.jobs.prepare = JobState::after(now, DISK_FULL_RETRY_MS, is_full(&error));
                 self.jobs.step_bytes = self.config.preallocate_bytes_min;
                 if is_full(&error) {
-                    self.jobs.needs_reserve |= self.jobs.ends_for_space && self.jobs.has_reserve;
+                    self.jobs.needs_reserve |=
+                        self.jobs.ends_for_space && self.jobs.reserve_bytes > 0;
                     if self.jobs.rolling {
                         self.space_is_short();
                     }
@@ -398,7 +411,12 @@ impl<D: Disk> Log<D> {
 
 impl<D: Disk> Jobs<D> {
     /// None is under way.
-    pub(super) fn new(config: &LogConfig, now: Now, has_reserve: bool, owes_reserve: bool) -> Self {
+    pub(super) fn new(
+        config: &LogConfig,
+        now: Now,
+        reserve_bytes: u64,
+        owes_reserve: bool,
+    ) -> Self {
         let scrub_first_ms = SCRUB_FIRST_MS.min(config.scrub_interval_s.saturating_mul(1_000));
         Jobs {
             extend: JobState::Idle,
@@ -414,7 +432,7 @@ impl<D: Disk> Jobs<D> {
             scrub: JobState::after(now, scrub_first_ms, false),
             snapshot: JobState::Idle,
             close: JobState::Idle,
-            has_reserve,
+            reserve_bytes,
             needs_reserve: false,
             owes_reserve,
             ends_for_space: false,

@@ -14,7 +14,6 @@ use crate::{
     offset::Offset,
     once::producers::FORGOTTEN_S,
     op::Job,
-    reserve::{RESERVE_FILE_NAME, ReserveJob},
     retention,
     retire::{CloseJob, RetireJob},
     segment::SegmentName,
@@ -25,8 +24,6 @@ use crate::{
 const RETENTION_MS: u64 = 1_000;
 /// A removal that failed is tried again so often.
 const RETIRE_RETRY_MS: u64 = 10_000;
-/// The reserve is tried for again so often, and not sooner than so long after it was given back.
-const RESERVE_RETRY_MS: u64 = 5_000;
 /// So often it is looked whether a segment that is gone is still read.
 const CLOSE_LOOK_MS: u64 = 1_000;
 /// So many topics are looked at at once for whether they are over,
@@ -336,71 +333,6 @@ impl<D: Disk> Log<D> {
                 self.jobs.retire = JobState::after(now, RETIRE_RETRY_MS, false);
                 self.notices.push(Notice::RetireFailed { reason: error.to_string() });
             }
-        }
-    }
-
-    /// Keeps the reserve, and gives it back when what frees space needs some.
-    pub(super) fn next_reserve(&mut self) -> Option<Job<D>> {
-        let jobs = &mut self.jobs;
-        if jobs.reserve != JobState::Idle || self.config.reserve_bytes == 0 {
-            return None;
-        }
-        let keep = !jobs.has_reserve && !jobs.needs_reserve && self.close == Close::Open;
-        let give_back = jobs.has_reserve && jobs.needs_reserve;
-        if !keep && !give_back {
-            return None;
-        }
-        jobs.reserve = JobState::Running;
-        let path = self.dir.join(RESERVE_FILE_NAME);
-        Some(Job::Reserve(ReserveJob { path, bytes: self.config.reserve_bytes, keep }))
-    }
-
-    pub(super) fn reserved(&mut self, keep: bool, result: io::Result<()>, now: Now) {
-        let is_done = result.is_ok();
-        match result {
-            Ok(()) => {
-                self.jobs.reserve = JobState::Idle;
-                self.jobs.has_reserve = keep;
-            }
-            Err(error) => {
-                self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, is_full(&error));
-                if keep && is_full(&error) {
-                    // What space there is is the reserve's: nobody else takes of it.
-                    self.jobs.owes_reserve = true;
-                    self.space_is_short();
-                }
-            }
-        }
-        if is_done && keep {
-            self.jobs.owes_reserve = false;
-            self.retry_for_space();
-            self.space_is_back();
-        } else if is_done {
-            // Others take nothing of it: what frees space is tried at once, the reserve some time later.
-            self.jobs.owes_reserve = true;
-            self.jobs.needs_reserve = false;
-            self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, true);
-            let Jobs { seal, retire, compact, clear, prepare, ends_for_space, .. } = &mut self.jobs;
-            let prepare = ends_for_space.then_some(prepare);
-            for state in [seal, retire, compact, clear].into_iter().chain(prepare) {
-                if matches!(*state, JobState::Waiting { .. }) {
-                    *state = JobState::Idle;
-                }
-            }
-        }
-    }
-
-    /// Whether what space there is belongs to the reserve. (A log that closes makes none any more.)
-    pub(super) fn is_space_owed(&self) -> bool {
-        self.jobs.owes_reserve && self.close == Close::Open
-    }
-
-    /// Something that frees space has failed for want of it.
-    pub(super) fn note_full(&mut self, error: &OpenError) {
-        if let OpenError::Io { source, .. } = error
-            && is_full(source)
-        {
-            self.jobs.needs_reserve |= self.jobs.has_reserve;
         }
     }
 

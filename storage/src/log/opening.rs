@@ -23,7 +23,7 @@ use crate::{
     once::Fingerprints,
     pace::FramesBegun,
     recovery::{self, OpenReport},
-    reserve,
+    reserve::{self, ReserveRule},
     segment::{
         FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag,
     },
@@ -44,12 +44,13 @@ impl<D: Disk> Log<D> {
         let lock = recovery::lock(&disk, dir)?;
         let config =
             LogConfig { segment_bytes: reserve::segment_bytes(&disk, dir, &config), ..config };
-        let mut has_reserve = reserve::is_there(&disk, dir, config.reserve_bytes)?;
+        let reserve_rule = ReserveRule::of(&disk, dir, &config);
+        let mut reserve_bytes = reserve::find(&disk, dir, &reserve_rule)?;
         let mut owes_reserve = false;
         // What a start needs is what it is for.
         let mut give_back = |error: OpenError| match &error {
-            OpenError::Io { source, .. } if is_full(source) && has_reserve => {
-                (has_reserve, owes_reserve) = (false, true);
+            OpenError::Io { source, .. } if is_full(source) && reserve_bytes > 0 => {
+                (reserve_bytes, owes_reserve) = (0, true);
                 reserve::give_back(&disk, dir)
             }
             _ => Err(error),
@@ -115,13 +116,14 @@ impl<D: Disk> Log<D> {
             recent: RecentFrames::new(config.recent_frames_bytes_max),
             published: Vec::new(),
             notices: recovered.damaged_mark.map(Notice::EndMarkDamaged).into_iter().collect(),
-            jobs: Jobs::new(&config, now, has_reserve, owes_reserve),
+            jobs: Jobs::new(&config, now, reserve_bytes, owes_reserve),
             compaction: Compaction::new(recovered.lessened),
             gone: Vec::new(),
             written: Vec::new(),
             scrubbing: Scrubbing::default(),
             snapshots: Snapshots::new(recovered.snapshot),
             marked,
+            reserve_rule,
             ops: 0,
             outstanding: 0,
             stated: end,

@@ -38,6 +38,7 @@ impl<D: Disk> Log<D> {
     pub(super) fn further_due_boot_ms(&self) -> Option<u64> {
         let due_boot_ms = self.rest_boot_ms()?;
         let may_begin = self.jobs.extend == JobState::Idle
+            && self.jobs.reserve != JobState::Running
             && !self.jobs.disk_full
             && !self.is_space_owed()
             && self.jobs.rest_asked_boot_ms != Some(self.last_append_boot_ms);

@@ -6,8 +6,8 @@ use crate::{
     index::{
         INDEX_HEADER_BYTES, IndexHeader, Section, SectionKind, delta,
         filter::FilterWriter,
-        resident::FRAMES_STEP_BYTES,
-        topics::{TopicsWriter, write_list_entry},
+        resident::{FRAME_PLACE_BYTES, FRAMES_STEP_BYTES},
+        topics::{TOPIC_BLOCK_BYTES, TopicsWriter, write_list_entry},
     },
     offset::Position,
     topics::names::{Names, look},
@@ -19,6 +19,12 @@ mod tests;
 
 use by_name::{ByName, Item};
 
+/// A topic takes no more in TOPICS, FENCE and FILTER: its name, of 512 bytes at most, and its numbers, in a block that
+/// may be filled to three quarters, and once more for each block.
+const TOPIC_BYTES_MAX_STORED: u64 = 800;
+/// Three numbers: where the next frame is, the topic's first offset there, how many events; each event is in one frame.
+const LIST_ENTRY_BYTES_MAX: u64 = 15;
+
 /// Of topics that may be in more frames beside their first the list is read when it is written: it may be too
 /// long to be copied, and would be read in vain.
 const COPIED_FRAMES_MORE_MAX: u32 = 9;
@@ -28,6 +34,17 @@ impl IndexBuilder {
     /// topic.
     pub fn finish(&self, end: &SegmentEnd) -> Vec<u8> {
         self.finish_named(end, &self.names)
+    }
+
+    /// No more than so many bytes the file will have, as far as counts say: often much fewer, and where there are many
+    /// topics a quarter more than the frames have is less ([`crate::reserve`]).
+    pub(crate) fn bytes_max(&self) -> u64 {
+        let topics_bytes = self.topics.len() as u64 * TOPIC_BYTES_MAX_STORED;
+        let entries_max = self.event_count.min(self.frames.len() as u64 * self.topics.len() as u64);
+        let lists_bytes = entries_max * LIST_ENTRY_BYTES_MAX;
+        let frames_bytes = (self.frames.len() + self.gaps.len()) as u64 * FRAME_PLACE_BYTES as u64;
+        let fixed_bytes = 2 * INDEX_HEADER_BYTES as u64 + TOPIC_BLOCK_BYTES as u64;
+        fixed_bytes + topics_bytes + lists_bytes + frames_bytes + self.delta.bytes_max()
     }
 
     /// The same of frames that [`IndexBuilder::add_ours`] has added; `names` are those of their log.

@@ -176,7 +176,7 @@ fn a_full_disk_takes_what_frees_it_and_goes_on() {
 #[test]
 fn a_deletion_frees_a_full_disk_though_all_events_are_in_the_active_segment() {
     let disk = SimDisk::new(5);
-    disk.limit_space(Some(700 << 10));
+    disk.limit_space(Some(1400 << 10));
     let config = LogConfig { segment_bytes: 1 << 20, reserve_bytes: 96 << 10, ..tiny() };
     let (mut log, _) = open_with(&disk, config.clone());
     let batch = |number: u64| {
@@ -253,9 +253,12 @@ fn restarts_on_a_full_disk_cost_nothing_that_lasts() {
 #[test]
 fn a_reserve_that_is_a_hole_is_made_anew() {
     let disk = SimDisk::new(2);
-    drop(open(&disk));
+    let mut log = open(&disk);
+    log.run_ops(now(1));
+    drop(log);
     let path = Path::new(DIR).join("reserve.tmp");
-    let bytes = tiny().reserve_bytes;
+    let bytes = u64::try_from(reserve_len(&disk)).expect("small");
+    disk.remove(&path).expect("it was made");
     let hole = disk.create(&path, Access::Write).expect("a new file");
     hole.set_size(bytes).expect("a hole needs no space");
     drop(hole);
@@ -277,12 +280,12 @@ fn of_new_topics(first: usize, count: usize, name_bytes: usize) -> Vec<NewEvent>
     (first..first + count).map(|number| event(&name(number), "1")).collect()
 }
 
-/// The index of a tail with many topics is longer than the reserve. What was prepared behind the tail has room for it,
+/// The index of a tail with many topics is longer than what is free. What was prepared behind the tail has room for it,
 /// and is given back before it is written.
 #[test]
 fn a_start_on_a_full_disk_has_the_room_behind_the_tail_for_its_index() {
     let disk = SimDisk::new(4);
-    let config = LogConfig { segment_bytes: 1 << 20, ..tiny() };
+    let config = LogConfig { segment_bytes: 1 << 20, reserve_bytes: 0, ..tiny() };
     let prepared = LogConfig {
         preallocate_bytes_min: 768 << 10,
         preallocate_bytes_max: 768 << 10,
@@ -294,12 +297,114 @@ fn a_start_on_a_full_disk_has_the_room_behind_the_tail_for_its_index() {
         log.run_ops(now(2));
     }
     let visible = log.visible();
-    let reserve = disk.bytes(&Path::new(DIR).join("reserve.tmp")).expect("a reserve").len();
     drop(log);
     let disk = disk.kill();
     disk.limit_space(Some(disk.space_bytes()));
     let (log, _) = open_with(&disk, config);
     assert_eq!((log.visible(), log.topics().len()), (visible, 600));
     let index = log.segments().iter().next().expect("it is sealed").index().header().index_bytes;
-    assert!(index > 4 * reserve as u64, "{index} bytes beside a reserve of {reserve}");
+    assert!(index > 256 << 10, "{index}");
+}
+
+/// How long the reserve is.
+fn reserve_len(disk: &SimDisk) -> usize {
+    disk.bytes(&Path::new(DIR).join("reserve.tmp")).map_or(0, |bytes| bytes.len())
+}
+
+/// The longest file of frames, with a quarter more, but no more than for a full segment.
+fn reserve_len_min(disk: &SimDisk, config: &LogConfig) -> usize {
+    let lens = log_files(disk).into_iter().map(|path| disk.bytes(&path).expect("listed").len());
+    let segment = usize::try_from(config.segment_bytes).expect("small");
+    let longest = lens.max().unwrap_or(0).min(segment);
+    longest + longest / 4
+}
+
+/// With a topic for each event an index is as long as its segment, and so is a stub. However full the disk was when a
+/// segment was to be sealed: it is, what goes by rule goes, and a start finds room for the index of the tail.
+#[test]
+fn a_full_disk_has_room_for_indexes_and_stubs_of_many_topics() {
+    let config = LogConfig { segment_bytes: 256 << 10, ..tiny() };
+    let mut starved = 0;
+    for case in 0..16 {
+        let disk = SimDisk::new(case);
+        disk.limit_space(Some((2 << 20) + usize::try_from(case).expect("small") * (40 << 10)));
+        let (mut log, _) = open_with(&disk, config.clone());
+        log.run_ops(now(1));
+        let mut count = 0;
+        while log.append(of_new_topics(count, 20, 400), now(1)).is_ok() {
+            log.run_ops(now(2));
+            // It is whole, or it was given back.
+            let len = reserve_len(&disk);
+            assert!(len == 0 || len >= reserve_len_min(&disk, &config), "{count}: {len}");
+            count += 20;
+        }
+        assert!(log.is_disk_full() && count > 500, "{count}");
+        log.refuse_staged();
+        let space = disk.space(Path::new(DIR)).expect("known");
+        starved += usize::from(space.free_bytes < 150 << 10);
+        let visible = log.visible();
+        drop(log);
+        let disk = disk.kill();
+        let (mut log, report) = open_with(&disk, config.clone());
+        assert_eq!(log.visible(), visible);
+        assert!(!report.scanned.is_empty(), "the tail had no index");
+        log.run_ops(now(1));
+        let retain = crate::settings::LogRetention { count: Some(20), ..Default::default() };
+        let control = Control::Log(crate::settings::LogSettings { retain });
+        log.append_control(&control, now(3)).expect("control events have room");
+        for step in 0..10 {
+            log.run_ops(now(3_000 + 3_000 * step));
+        }
+        assert!(!log.is_disk_full(), "case {case}: space is there again within 30 s");
+        let more = log.append(of_new_topics(count, 20, 400), now(40_000)).expect("space");
+        log.run_ops(now(40_000));
+        assert_eq!(log.visible(), more.wait);
+        assert!(reserve_len(&disk) >= reserve_len_min(&disk, &config));
+        assert_eq!(open_with(&disk.power_cut(), config.clone()).0.visible(), more.wait);
+    }
+    assert!(starved > 0, "a stub has no room without the reserve");
+}
+
+/// One that was as large as logs of before had it stays, and grows where there is space. Where there is none, data takes
+/// nothing, and nothing is given back and taken again.
+#[test]
+fn a_reserve_of_before_grows_once_there_is_space_and_is_shortened_once_it_is_of_no_use() {
+    let disk = SimDisk::new(8);
+    let config = LogConfig { segment_bytes: 256 << 10, preallocate_rest_bytes_max: 0, ..tiny() };
+    let bytes_min = usize::try_from(config.reserve_bytes).expect("small");
+    let mut rng = crate::io::sim::rng::SimRng::new(3);
+    let (mut log, _) = open_with(&disk, config.clone());
+    for _ in 0..80 {
+        let noise = rng.bytes(7_000);
+        append(&mut log, &noise.iter().map(|byte| char::from(byte % 94 + 33)).collect::<String>());
+        log.run_ops(now(2));
+    }
+    assert!(reserve_len(&disk) >= 320 << 10);
+    drop(log);
+    let path = Path::new(DIR).join("reserve.tmp");
+    let reserve = disk.open(&path, Access::Write).expect("a reserve");
+    reserve.set_size(bytes_min as u64).expect("shorter");
+    let disk = disk.kill();
+    disk.limit_space(Some(disk.space_bytes() + (40 << 10)));
+    let (mut log, _) = open_with(&disk, config.clone());
+    log.run_ops(now(2));
+    let mut lens = Vec::new();
+    for step in 1..20 {
+        let at = now(3_000 * step);
+        log.run_ops(at);
+        assert!(log.is_disk_full() && log.deadline().is_some_and(|next_ms| next_ms > at.boot_ms));
+        lens.push(reserve_len(&disk));
+    }
+    lens.dedup();
+    assert!(lens == [bytes_min] || lens == [bytes_min, 0] || lens == [0], "{lens:?}");
+    disk.limit_space(None);
+    log.run_ops(now(70_000));
+    assert!(!log.is_disk_full());
+    assert!(reserve_len(&disk) >= 320 << 10);
+    let retain = crate::settings::LogRetention { count: Some(1), ..Default::default() };
+    keep(&mut log, retain);
+    log.run_ops(now(72_000));
+    assert!(log.segments().is_empty(), "all is gone");
+    let len = reserve_len(&disk);
+    assert!(len < 160 << 10 && len >= reserve_len_min(&disk, &config), "{len}");
 }

@@ -1,0 +1,151 @@
+//! The reserve of a log: as large as the log needs it, ahead of what is prepared for data.
+//!
+//! ```text
+//! grows:      in the background, up to what the log may need as it is; until then nothing else takes space, if that fails
+//!             before an extension that makes it need more: without the one there is not the other
+//! given back: when what frees space finds none; nothing else takes that space before the reserve is whole again
+//! shortened:  to half or less, once the log needs no more
+//! ```
+
+use std::io;
+
+use super::{Close, JobState, Jobs, Log, Now};
+use crate::{
+    error::OpenError,
+    io::{Disk, is_full},
+    offset::Position,
+    op::Job,
+    reserve::{Needs, RESERVE_FILE_NAME, ReserveJob, ReserveRule, STUB_TOPIC_BYTES},
+    segment_set::Longest,
+};
+
+/// The reserve is tried for again so often, and not sooner than so long after it was given back.
+const RESERVE_RETRY_MS: u64 = 5_000;
+
+impl<D: Disk> Log<D> {
+    /// How large the reserve has to be once the active segment is prepared up to `prepared`.
+    fn reserve_bytes_at(&self, prepared: Position) -> u64 {
+        let Longest { log_bytes, index_bytes, rewritten_index_bytes } = self.segments.longest();
+        let full = self.unsealed.iter().rev().skip(1).map(|segment| segment.end.end_position.get());
+        let unsealed_index_bytes = self.unsealed.iter().map(|segment| {
+            let frames_bytes = segment.end.end_position.get();
+            segment.index.bytes_max().min(ReserveRule::index_bytes_max(frames_bytes))
+        });
+        // What was rewritten may have had a longer file: its stub names topics of this log, each once.
+        let stub_bytes = match rewritten_index_bytes {
+            0 => 0,
+            bytes => {
+                let topics_bytes = STUB_TOPIC_BYTES * self.topics.len() as u64;
+                bytes + self.topics.names_bytes_max() + topics_bytes
+            }
+        };
+        self.reserve_rule.wanted_bytes(Needs {
+            log_bytes: full.fold(log_bytes.max(prepared.get()), u64::max),
+            index_bytes: index_bytes.max(stub_bytes),
+            unsealed_index_bytes: unsealed_index_bytes.sum(),
+        })
+    }
+
+    /// Whether an extension up to there has to wait for a larger reserve. Not where the disk makes none for another
+    /// reason than that it is full.
+    pub(super) fn lacks_reserve_for(&self, to: Position) -> bool {
+        let wanted_bytes = self.reserve_bytes_at(to);
+        let fails = matches!(self.jobs.reserve, JobState::Waiting { is_full: false, .. });
+        wanted_bytes > self.jobs.reserve_bytes
+            && wanted_bytes > self.reserve_bytes_at(self.tail.file.prepared)
+            && self.close == Close::Open
+            && !fails
+    }
+
+    /// The larger reserve that an extension waits for, if the disk has `free_bytes_min` left.
+    pub(super) fn next_growth(&mut self, to: Position, free_bytes_min: u64) -> Option<Job<D>> {
+        let bytes = self.reserve_bytes_at(to);
+        (self.jobs.reserve == JobState::Idle).then(|| self.change_reserve(bytes, free_bytes_min))
+    }
+
+    /// Keeps the reserve, and gives it back when what frees space needs some.
+    pub(super) fn next_reserve(&mut self) -> Option<Job<D>> {
+        let has_bytes = self.jobs.reserve_bytes;
+        if self.jobs.needs_reserve && has_bytes > 0 {
+            let is_possible = matches!(
+                self.jobs.reserve,
+                JobState::Idle | JobState::Waiting { is_full: true, .. }
+            );
+            return is_possible.then(|| self.change_reserve(0, 0));
+        }
+        if self.jobs.reserve != JobState::Idle || self.close != Close::Open {
+            return None;
+        }
+        let bytes = self.reserve_bytes_at(self.tail.file.prepared);
+        let is_due = has_bytes < bytes || has_bytes / 2 >= bytes;
+        (is_due && has_bytes != bytes).then(|| self.change_reserve(bytes, 0))
+    }
+
+    fn change_reserve(&mut self, to_bytes: u64, free_bytes_min: u64) -> Job<D> {
+        self.jobs.reserve = JobState::Running;
+        let path = self.dir.join(RESERVE_FILE_NAME);
+        let from_bytes = self.jobs.reserve_bytes;
+        Job::Reserve(ReserveJob { path, from_bytes, to_bytes, free_bytes_min })
+    }
+
+    pub(super) fn reserved(&mut self, job: &ReserveJob, result: io::Result<()>, now: Now) {
+        let bytes = job.to_bytes;
+        match result {
+            Ok(()) if bytes > 0 => {
+                self.jobs.reserve = JobState::Idle;
+                self.jobs.rest_asked_boot_ms = None;
+                let is_shorter = bytes < std::mem::replace(&mut self.jobs.reserve_bytes, bytes);
+                if std::mem::take(&mut self.jobs.owes_reserve) || is_shorter {
+                    self.retry_for_space();
+                    self.space_is_back();
+                }
+            }
+            Ok(()) => self.given_back(now),
+            Err(error) if bytes > 0 && is_full(&error) => {
+                if self.jobs.reserve_bytes >= self.reserve_bytes_at(self.tail.file.prepared) {
+                    // It is as large as it has to be without the extension.
+                    self.jobs.reserve = JobState::Idle;
+                    let is_at_rest = job.free_bytes_min > 0;
+                    if !is_at_rest {
+                        self.refuse_extension(now);
+                    }
+                    return;
+                }
+                self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, true);
+                // What space there is is the reserve's: nobody else takes of it.
+                self.jobs.owes_reserve = true;
+                self.space_is_short();
+            }
+            Err(_) => self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, false),
+        }
+    }
+
+    fn given_back(&mut self, now: Now) {
+        self.jobs.reserve_bytes = 0;
+        // Others take nothing of it: what frees space is tried at once, the reserve some time later.
+        self.jobs.owes_reserve = true;
+        self.jobs.needs_reserve = false;
+        self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, true);
+        let Jobs { seal, retire, compact, clear, prepare, ends_for_space, .. } = &mut self.jobs;
+        let prepare = ends_for_space.then_some(prepare);
+        for state in [seal, retire, compact, clear].into_iter().chain(prepare) {
+            if matches!(*state, JobState::Waiting { .. }) {
+                *state = JobState::Idle;
+            }
+        }
+    }
+
+    /// Whether what space there is belongs to the reserve. (A log that closes makes none any more.)
+    pub(super) fn is_space_owed(&self) -> bool {
+        self.jobs.owes_reserve && self.close == Close::Open
+    }
+
+    /// Something that frees space has failed for want of it.
+    pub(super) fn note_full(&mut self, error: &OpenError) {
+        if let OpenError::Io { source, .. } = error
+            && is_full(source)
+        {
+            self.jobs.needs_reserve |= self.jobs.reserve_bytes > 0;
+        }
+    }
+}
