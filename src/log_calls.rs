@@ -147,6 +147,8 @@ pub struct LogStats {
     pub producers: u64,
     /// What compaction has done since the log was opened.
     pub compaction: CompactionTotals,
+    /// How many segments were removed whole, since the start.
+    pub retired_segments: u64,
     /// What scrubbing has.
     pub scrub: ScrubTotals,
     /// What was written down of the log's state.

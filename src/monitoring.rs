@@ -138,7 +138,7 @@ fn push_log(text: &mut MetricsText, stats: &LogStats) {
     for (name, help, value) in [
         (
             "strandline_compacted_segments_total",
-            "Segments rewritten or removed since the start.",
+            "Segments that compaction has rewritten or removed since the start.",
             stats.compaction.segments,
         ),
         (
@@ -150,6 +150,11 @@ fn push_log(text: &mut MetricsText, stats: &LogStats) {
             "strandline_compaction_written_bytes_total",
             "The length of their files after.",
             stats.compaction.bytes_after,
+        ),
+        (
+            "strandline_retired_segments_total",
+            "Segments removed whole since the start, by limits of the log or by compaction.",
+            stats.retired_segments,
         ),
         (
             "strandline_scrubbed_bytes_total",

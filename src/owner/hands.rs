@@ -4,7 +4,7 @@ use std::{io, rc::Rc, time::Instant};
 
 use strandline_storage::{
     io::{real::RealDisk, thread::DiskThread, uring::UringFiles},
-    log::{JobThread, Op, OpOutcome},
+    log::{Job, JobThread, Op, OpOutcome},
 };
 
 use super::Owner;
@@ -17,7 +17,7 @@ pub(super) struct Hands {
     pub(super) files: Rc<UringFiles>,
     /// Zeroing, rolling.
     pub(super) jobs: DiskThread,
-    /// Making indexes.
+    /// Making indexes; on a full disk what frees it instead.
     sealing: DiskThread,
     /// Rewriting segments.
     background: DiskThread,
@@ -95,9 +95,9 @@ impl Owner {
                 });
             }
             operation => {
-                let job_thread = match &operation {
-                    Op::Job { job, .. } => Some(job.thread()),
-                    _ => None,
+                let (job_thread, is_close) = match &operation {
+                    Op::Job { job, .. } => (Some(job.thread()), matches!(job, Job::Close(_))),
+                    _ => (None, false),
                 };
                 let thread = match job_thread {
                     Some(JobThread::Prompt) => jobs,
@@ -111,7 +111,7 @@ impl Owner {
                 let owner = self.clone();
                 self.complete_with(async move {
                     let outcome = run.await;
-                    if job_thread == Some(JobThread::Close) {
+                    if is_close {
                         owner.tell_segment_closed();
                     }
                     match outcome {

@@ -58,6 +58,7 @@ impl Owner {
             ids: log.ids().len() as u64,
             producers: log.producers().len() as u64,
             compaction: log.compaction_totals(),
+            retired_segments: log.retired_segments(),
             scrub: log.scrub_totals(),
             snapshots: log.snapshot_totals(),
             disk: space,

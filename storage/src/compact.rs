@@ -12,6 +12,9 @@
 //! left as it is, and so is every byte of it. One with gaps that a repair has named is left until the log as a
 //! whole keeps none of it: of what topics the lost events were nobody knows, and readers have to be told of them.
 //! Where the log keeps only what is behind some offset of the segment, a frame says so (`frame/kept.rs`).
+//!
+//! Mostly it goes by offset. A full disk has space for little, so there it goes by what a segment needs and gives
+//! ([`Turn`]), and one that found too little keeps no other waiting ([`NoSpace`]).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,14 +26,15 @@ use std::{
 };
 
 use crate::{
-    compaction::{self, Limits, Look, TopicJudge},
+    compaction::{self, Limits, Look, NoSpace, TopicJudge, Turn},
     error::OpenError,
     event::StagedEvent,
     index::stub::StubLimits,
-    io::{Access, Disk},
+    io::{Access, Disk, DiskFile, Space},
     offset::Offset,
     pace::{Pace, PacedFile},
     packer::Packer,
+    reserve::RESERVE_FILE_NAME,
     retire::{self, Leftover, RetireJob},
     segment::SegmentName,
     segment_set::{SealedSegment, SegmentSet},
@@ -41,7 +45,6 @@ use crate::{
 mod judging;
 mod old;
 
-use judging::Verdict;
 use old::{Topics, carried, frames_of, numbers_of, read_topics};
 
 /// See [`crate::op::Job::Compact`].
@@ -53,6 +56,10 @@ pub struct CompactJob<D: Disk> {
     pub(crate) compress_after_ms: u64,
     /// Not these.
     pub(crate) skipped: HashSet<SegmentName>,
+    /// Those that found no space: others go before them.
+    pub(crate) no_space: HashMap<SegmentName, NoSpace>,
+    /// What frees most of what there is needs to go first, and the reserve may be used.
+    pub(crate) is_disk_full: bool,
     /// When segments were last looked through.
     pub(crate) looked_at: HashMap<SegmentName, Look>,
     /// What of the state a stub need not keep.
@@ -95,6 +102,15 @@ pub enum CompactOutcome<D: Disk> {
         /// What of it could not be removed.
         left: Option<Leftover>,
     },
+    /// There was no space for what was to take a segment's place: it is as it was.
+    NoSpace {
+        /// Which.
+        name: SegmentName,
+        /// What failed.
+        error: OpenError,
+        /// How much there was.
+        found: NoSpace,
+    },
     /// A rewrite failed, and so did taking it back: what is there of it has to go before anything else is done.
     Left {
         /// Why the rewrite failed.
@@ -111,49 +127,109 @@ pub enum CompactOutcome<D: Disk> {
     },
 }
 
+/// What is to be done with a segment.
+#[derive(Clone, Copy)]
+struct Task {
+    turn: Turn,
+    /// Which of the segments.
+    place: usize,
+    /// What is known of it should it find no space.
+    found: NoSpace,
+}
+
 impl<D: Disk> CompactJob<D> {
-    /// Rewrites the first segment that needs it.
+    /// Rewrites the first segment that needs it; on a full disk the one whose turn it is.
     pub(crate) fn run(self, disk: &D) -> Result<CompactOutcome<D>, OpenError> {
         let segments = Arc::clone(&self.segments);
+        let available_bytes = self.available_bytes(disk);
+        let (mut next, mut oldest): (Option<Task>, Option<(u64, Task)>) = (None, None);
         for (place, segment) in segments.iter().enumerate() {
-            let name = segment.name();
             if self.is_cancelled.load(Ordering::Relaxed) {
-                break;
+                return Ok(CompactOutcome::Nothing { settled: Vec::new() });
             }
-            if self.skipped.contains(&name) || segment.end() <= self.limits.keep_from {
+            if !self.is_candidate(segment) {
                 continue;
             }
-            if segment.index().gaps().len() > 0 {
-                continue;
-            }
-            let is_plain = name.generation == 1;
-            if !is_plain && !self.has_topic_limits() {
-                continue;
-            }
-            let last_ms = segment.index().header().last_time_ms;
-            let is_due =
-                is_plain && self.limits.now_ms >= last_ms.saturating_add(self.compress_after_ms);
-            if !is_due && !self.has_topic_limits() {
-                continue;
-            }
+            let name = segment.name();
             let topics = match read_topics(segment) {
                 Ok(topics) => topics,
                 Err(reason) => return Ok(CompactOutcome::Damaged { name, reason }),
             };
-            let newer = self.newer_events(&segments, place, &topics)?;
-            match self.judge(segment, &topics, &newer, is_due) {
-                Verdict::Leave => {}
-                Verdict::Retire => return self.retire(disk, segment, &topics),
-                Verdict::Rewrite { must } => {
-                    return self.rewrite(disk, segment, &topics, &newer, must);
+            let newer = self.newer_events(place, &topics)?;
+            let Some((turn, needed_bytes)) = self.judge(segment, &topics, &newer, available_bytes)
+            else {
+                continue;
+            };
+            let found = NoSpace { available_bytes, needed_bytes, at_ms: self.limits.now_ms };
+            let task = Task { turn, place, found };
+            let found = self.no_space.get(&name);
+            if let Some(found) = found.filter(|one| !one.is_over(available_bytes, needed_bytes)) {
+                if oldest.is_none_or(|(at_ms, _)| found.at_ms < at_ms) {
+                    oldest = Some((found.at_ms, task));
                 }
+                continue;
             }
+            if turn == Turn::Retire || !self.is_disk_full {
+                return self.carry_out(disk, task, &topics, &newer);
+            }
+            if next.is_none_or(|best| turn < best.turn) {
+                next = Some(task);
+            }
+        }
+        let newest_ms = self.no_space.values().map(|found| found.at_ms).max().unwrap_or(0);
+        let may_try_again = NoSpace::is_long_ago(newest_ms, self.limits.now_ms);
+        if let Some(task) = next.or(oldest.map(|(_, task)| task).filter(|_| may_try_again)) {
+            let segment = segments.iter().nth(task.place).expect("it was looked at");
+            let topics = match read_topics(segment) {
+                Ok(topics) => topics,
+                Err(reason) => {
+                    return Ok(CompactOutcome::Damaged { name: segment.name(), reason });
+                }
+            };
+            let newer = self.newer_events(task.place, &topics)?;
+            return self.carry_out(disk, task, &topics, &newer);
         }
         let settled = match self.settles {
             true => settle::settled(&segments, self.limits.rules.floors(), &self.is_cancelled),
             false => Vec::new(),
         };
         Ok(CompactOutcome::Nothing { settled })
+    }
+
+    /// How much space there is for what takes a segment's place: on a full disk that of the reserve too.
+    fn available_bytes(&self, disk: &D) -> u64 {
+        let free_bytes = match disk.space(&self.dir) {
+            Ok(Space { total_bytes, free_bytes }) if total_bytes > 0 => free_bytes,
+            // Some file systems do not say.
+            _ => return u64::MAX,
+        };
+        if !self.is_disk_full {
+            return free_bytes;
+        }
+        let reserve = disk.open(&self.dir.join(RESERVE_FILE_NAME), Access::Read);
+        let reserve_bytes = reserve.and_then(|file| file.allocated_bytes());
+        free_bytes.saturating_add(reserve_bytes.unwrap_or(0))
+    }
+
+    fn carry_out(
+        &self,
+        disk: &D,
+        task: Task,
+        topics: &Topics,
+        newer: &HashMap<String, u64>,
+    ) -> Result<CompactOutcome<D>, OpenError> {
+        let segment = self.segments.iter().nth(task.place).expect("it was looked at");
+        let done = match task.turn {
+            Turn::Retire => self.retire(disk, segment, topics),
+            turn => self.rewrite(disk, segment, topics, newer, turn != Turn::Look),
+        };
+        match done {
+            Err(error) if error.is_full() => {
+                let (name, found) = (segment.name(), task.found);
+                Ok(CompactOutcome::NoSpace { name, error, found })
+            }
+            done => done,
+        }
     }
 
     fn retire(

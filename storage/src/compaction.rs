@@ -5,7 +5,7 @@
 //! have; and once a newer event of its topic has the same key, where only the latest of each is kept.
 //! The last two are decided by what is sealed: what is not, the next rewrite counts.
 
-use std::collections::HashMap;
+use std::{cmp::Reverse, collections::HashMap};
 
 use crate::{
     event::EventView,
@@ -21,6 +21,11 @@ const DEAD_SHARE: u64 = 5;
 
 /// A segment is not looked through for events that have become too old more often than this.
 const LOOK_AGAIN_MS: u64 = 60_000;
+
+/// A segment that found no space is tried again once there is more than then, or it needs less, by one of so many parts,
+const SPACE_SHARE: u64 = 16;
+/// or once none was tried for so long: a little more may do, and some file systems do not say how much there is.
+const NO_SPACE_RETRY_MS: u64 = 60_000;
 
 /// What decides over events.
 #[derive(Debug)]
@@ -137,6 +142,88 @@ pub fn pays(dead: u64, events: u64) -> bool {
     dead > 0 && dead.saturating_mul(DEAD_SHARE) >= events
 }
 
+/// What a segment has, as far as its index says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prospect {
+    /// The length of its files.
+    pub bytes: u64,
+    /// Its events.
+    pub events: u64,
+    /// How many of them are dead for certain.
+    pub dead: u64,
+}
+
+impl Prospect {
+    /// How long it is taken to be without its dead events: as if all were of a length, and none got shorter.
+    pub fn bytes_after(self) -> u64 {
+        let live = u128::from(self.events.saturating_sub(self.dead));
+        let bytes = u128::from(self.bytes) * live / u128::from(self.events.max(1));
+        u64::try_from(bytes).expect("no more than before")
+    }
+
+    /// When it has its turn if so many events are dead that it pays to rewrite it, with so much space for that.
+    pub fn turn(self, available_bytes: u64) -> Turn {
+        let bytes = self.bytes_after();
+        if self.dead == self.events {
+            Turn::Retire
+        } else if bytes <= available_bytes {
+            Turn::Fits { gained: Reverse(self.bytes - bytes) }
+        } else {
+            Turn::Large { bytes }
+        }
+    }
+}
+
+/// When a segment has its turn on a full disk: first what needs least and gives most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    /// All of it is dead: a stub takes its place.
+    Retire,
+    /// There should be space for what stays of it: those before that give more.
+    Fits {
+        /// How much it should give.
+        gained: Reverse<u64>,
+    },
+    /// There is none, unless it gets much shorter by compression: those before that need less.
+    Large {
+        /// How much it should need.
+        bytes: u64,
+    },
+    /// Nobody knows how much of it is dead before it is looked through.
+    Look,
+    /// Nothing may be dead, but it was never compressed, and there is space for it as it is: the longest first.
+    Compress {
+        /// The length of its files.
+        bytes: Reverse<u64>,
+    },
+}
+
+/// That a segment found no space for what was to take its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSpace {
+    /// How much there was.
+    pub available_bytes: u64,
+    /// How much it should have needed, by what was dead of it.
+    pub needed_bytes: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+impl NoSpace {
+    /// Whether it is worth another try: others go before it until then.
+    pub fn is_over(&self, available_bytes: u64, needed_bytes: u64) -> bool {
+        let has_share = |bytes: u64, of: u64| bytes >= (of / SPACE_SHARE).max(1);
+        has_share(available_bytes.saturating_sub(self.available_bytes), self.available_bytes)
+            || has_share(self.needed_bytes.saturating_sub(needed_bytes), self.needed_bytes)
+    }
+
+    /// Whether the one that was tried the longest ago may be tried though nothing is known to have changed,
+    /// `newest_ms` being when any was.
+    pub fn is_long_ago(newest_ms: u64, now_ms: u64) -> bool {
+        now_ms.saturating_sub(newest_ms) >= NO_SPACE_RETRY_MS
+    }
+}
+
 /// The newest event of each key of a segment, of topics of which only that is kept: at most one entry for
 /// each of its events, however many keys there are behind it.
 #[derive(Debug, Default)]
@@ -251,6 +338,49 @@ mod tests {
         assert_eq!(aged, [false, false, true]);
         let floor = Hidden { by_floor: true, ..Hidden::default() };
         assert!(!is_over(floor, at(9_999, 9_000_000)), "a new one forgets all looks");
+    }
+
+    #[test]
+    fn on_a_full_disk_comes_first_what_needs_least_and_gives_most() {
+        let turn = |dead, available| {
+            let prospect = Prospect { bytes: 1_000, events: 10, dead };
+            (prospect.turn(available), prospect.bytes_after())
+        };
+        let fits = |gained| Turn::Fits { gained: Reverse(gained) };
+        assert_eq!(turn(10, 0), (Turn::Retire, 0));
+        assert_eq!(turn(8, 200), (fits(800), 200));
+        assert_eq!(turn(8, 199), (Turn::Large { bytes: 200 }, 200));
+        let compress = |bytes| Turn::Compress { bytes: Reverse(bytes) };
+        let large = |bytes| Turn::Large { bytes };
+        let mut turns = [
+            compress(1),
+            compress(2),
+            Turn::Look,
+            large(2),
+            large(1),
+            fits(1),
+            fits(2),
+            Turn::Retire,
+        ];
+        turns.sort();
+        let (fit, other) = ([fits(2), fits(1)], [large(1), large(2)]);
+        assert_eq!(turns[..5], [&[Turn::Retire][..], &fit, &other].concat());
+        assert_eq!(turns[5..], [Turn::Look, compress(2), compress(1)]);
+        let whole = Prospect { bytes: u64::MAX, events: u64::MAX, dead: 0 };
+        assert_eq!(whole.bytes_after(), u64::MAX);
+    }
+
+    #[test]
+    fn what_found_no_space_is_tried_again_when_there_is_more_or_it_needs_less() {
+        let found = NoSpace { available_bytes: 160, needed_bytes: 320, at_ms: 0 };
+        let is_over = [(160, 320), (169, 301), (0, 400), (170, 320), (160, 300), (160, 0)]
+            .map(|(available, needed)| found.is_over(available, needed));
+        assert_eq!(is_over, [false, false, false, true, true, true]);
+        let nothing = NoSpace { available_bytes: 0, needed_bytes: 0, at_ms: 0 };
+        assert!(!nothing.is_over(0, 0) && nothing.is_over(1, 0));
+        let unknown = NoSpace { available_bytes: u64::MAX, ..found };
+        assert!(!unknown.is_over(u64::MAX, 320), "it never says that there is more");
+        assert!(!NoSpace::is_long_ago(1, 60_000) && NoSpace::is_long_ago(0, 60_000));
     }
 
     #[test]

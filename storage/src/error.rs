@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::offset::{Offset, Position};
+use crate::{
+    io::is_full,
+    offset::{Offset, Position},
+};
 
 /// Limits that cannot be met together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +92,11 @@ impl OpenError {
     /// Makes the error of `action` on `file` from what the kernel said.
     pub fn io(action: &'static str, file: &Path) -> impl FnOnce(io::Error) -> OpenError {
         move |source| OpenError::Io { action, file: file.to_owned(), source }
+    }
+
+    /// Whether it failed for want of space.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, OpenError::Io { source, .. } if is_full(source))
     }
 }
 

@@ -121,7 +121,8 @@ pub enum JobThread {
     /// What appends may wait for: filling, names, directories; and seals that are behind.
     Prompt,
     /// What has to keep up with appends: of a million topics it takes tenths of a second, in which there have to be
-    /// more room for frames.
+    /// more room for frames. And what frees a full disk, beside which indexes are made by the first: what appends wait
+    /// for is not to depend on what others leave of the cores.
     Seal,
     /// What may take minutes.
     Background,
@@ -258,6 +259,8 @@ impl<D: Disk> Job<D> {
             // It is not to depend on what others leave of the cores.
             Job::Seal(job) if job.is_urgent() => JobThread::Prompt,
             Job::Seal(_) => JobThread::Seal,
+            Job::Compact(job) if job.is_disk_full => JobThread::Seal,
+            Job::Close(job) if job.is_urgent => JobThread::Seal,
             Job::Compact(_) | Job::Scrub(_) | Job::Snapshot(_) => JobThread::Background,
             Job::Close(_) => JobThread::Close,
             _ => JobThread::Prompt,

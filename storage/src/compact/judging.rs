@@ -1,6 +1,7 @@
 //! What is to be done with a segment, and what has to be looked up for that.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     sync::{Arc, atomic::Ordering},
 };
@@ -10,36 +11,40 @@ use super::{
     old::{Topics, frames_of, read_topics},
 };
 use crate::{
-    compaction::{self, Hidden, LatestKeys, Look, TopicJudge},
+    compaction::{self, Hidden, LatestKeys, Look, Prospect, TopicJudge, Turn},
     error::{OpenError, ReadError},
     io::Disk,
     pace::PacedFile,
     reader::{ReadQuery, Reader},
-    segment_set::{SealedSegment, SegmentSet},
+    segment_set::SealedSegment,
     selection::Order,
     topic::TopicPattern,
 };
 
-/// What is to be done with a segment.
-pub(super) enum Verdict {
-    Leave,
-    Retire,
-    /// Rewrite it; unless `must`, only if it turns out to pay.
-    Rewrite {
-        must: bool,
-    },
-}
-
 impl<D: Disk> CompactJob<D> {
-    pub(super) fn has_topic_limits(&self) -> bool {
+    fn has_topic_limits(&self) -> bool {
         let rules = &self.limits.rules;
         rules.topics().len() > 0 || !rules.floors().is_empty()
+    }
+
+    /// Whether a segment was never rewritten, and is old enough to be.
+    pub(super) fn is_due(&self, segment: &SealedSegment<D>) -> bool {
+        let last_ms = segment.index().header().last_time_ms;
+        segment.name().generation == 1
+            && self.limits.now_ms >= last_ms.saturating_add(self.compress_after_ms)
+    }
+
+    /// Whether there may be something to do with a segment.
+    pub(super) fn is_candidate(&self, segment: &SealedSegment<D>) -> bool {
+        !self.skipped.contains(&segment.name())
+            && segment.end() > self.limits.keep_from
+            && segment.index().gaps().len() == 0
+            && (self.has_topic_limits() || self.is_due(segment))
     }
 
     /// How many events each topic with a limit by count has in the segments behind one.
     pub(super) fn newer_events(
         &self,
-        segments: &SegmentSet<D>,
         place: usize,
         topics: &Topics,
     ) -> Result<HashMap<String, u64>, OpenError> {
@@ -48,7 +53,7 @@ impl<D: Disk> CompactJob<D> {
         if newer.is_empty() {
             return Ok(newer);
         }
-        for segment in segments.iter().skip(place + 1) {
+        for segment in self.segments.iter().skip(place + 1) {
             if self.is_cancelled.load(Ordering::Relaxed) {
                 break;
             }
@@ -62,13 +67,14 @@ impl<D: Disk> CompactJob<D> {
         Ok(newer)
     }
 
+    /// What is to be done with a segment, if anything, and how much space it should need.
     pub(super) fn judge(
         &self,
         segment: &SealedSegment<D>,
         topics: &Topics,
         newer: &HashMap<String, u64>,
-        is_due: bool,
-    ) -> Verdict {
+        available_bytes: u64,
+    ) -> Option<(Turn, u64)> {
         let header = segment.index().header();
         let (mut dead, mut events, mut hidden) = (0, 0, Hidden::default());
         // Control events stay as long as their segment.
@@ -78,22 +84,23 @@ impl<D: Disk> CompactJob<D> {
             dead += limits.dead_at_least(summary, newer.get(name).copied().unwrap_or(0));
             hidden = hidden.or(limits.hides(summary, header.first_time_ms));
         }
-        if dead == header.event_count {
-            return Verdict::Retire;
-        }
         let now = Look { end: self.segments.end(), at_ms: self.limits.now_ms };
         let span_ms = header.last_time_ms.saturating_sub(header.first_time_ms);
         let is_worth_a_look = match self.looked_at.get(&segment.name()) {
             Some(look) => look.is_over(hidden, segment.base(), span_ms, now),
             None => hidden != Hidden::default(),
         };
-        if is_due || compaction::pays(dead, events) {
-            Verdict::Rewrite { must: true }
+        let prospect = Prospect { bytes: segment.file_bytes(), events: header.event_count, dead };
+        let turn = if dead == header.event_count || compaction::pays(dead, events) {
+            prospect.turn(available_bytes)
         } else if is_worth_a_look {
-            Verdict::Rewrite { must: false }
+            Turn::Look
+        } else if self.is_due(segment) && prospect.bytes <= available_bytes {
+            Turn::Compress { bytes: Reverse(prospect.bytes) }
         } else {
-            Verdict::Leave
-        }
+            return None;
+        };
+        Some((turn, prospect.bytes_after()))
     }
 
     /// The newest event of each of the segment's keys, in topics of which only that is kept.

@@ -11,7 +11,7 @@ use std::{
 use super::{Close, JobState, Log, Notice, Now};
 use crate::{
     compact::{CompactJob, CompactOutcome},
-    compaction::{Limits, Look},
+    compaction::{Limits, Look, NoSpace},
     error::OpenError,
     io::Disk,
     offset::Offset,
@@ -36,6 +36,8 @@ pub(super) struct Compaction {
     damaged: HashSet<SegmentName>,
     /// How often one was found to be.
     pub(super) damages: u64,
+    /// Those that found no space, since they were last judged to have some.
+    no_space: HashMap<SegmentName, NoSpace>,
     /// When they were last looked through.
     looked_at: HashMap<SegmentName, Look>,
     /// How far the sealed part reached, and how many rewrites there were, when floors were looked at last.
@@ -46,12 +48,16 @@ pub(super) struct Compaction {
     lessened: HashSet<TopicNumber>,
     /// The rules have changed since the one that is under way began: what it finds is outdated.
     is_outdated: bool,
+    /// The one that is under way takes what it needs of the machine: the disk was full when it began.
+    is_urgent: bool,
     /// Ends the one that is under way.
     is_cancelled: Arc<AtomicBool>,
     /// What could not be removed: until it is, nothing is judged and no floor forgotten.
     left: Option<Leftover>,
     /// How many rewrites there were, and what they came to, since the log was opened.
     totals: CompactionTotals,
+    /// How many segments are stubs since then.
+    retired: u64,
 }
 
 /// What compaction has done since the log was opened.
@@ -76,6 +82,16 @@ impl<D: Disk> Log<D> {
     /// What compaction has done since the log was opened.
     pub fn compaction_totals(&self) -> CompactionTotals {
         self.compaction.totals
+    }
+
+    /// How many segments were removed whole since the log was opened, by limits of the log or by compaction.
+    pub fn retired_segments(&self) -> u64 {
+        self.compaction.retired
+    }
+
+    pub(super) fn note_retired(&mut self, name: SegmentName) {
+        self.compaction.retired += 1;
+        self.note_gone(name);
     }
 
     /// The sealed segments that are known to be damaged.
@@ -134,6 +150,13 @@ impl<D: Disk> Log<D> {
         self.compaction.is_cancelled.store(true, Ordering::Relaxed);
     }
 
+    /// The disk has become full: a rewrite that rests and goes by offset is begun anew by what frees most.
+    pub(super) fn hurry_compaction(&self) {
+        if self.jobs.compact == JobState::Running && !self.compaction.is_urgent {
+            self.cancel_compaction();
+        }
+    }
+
     pub(super) fn next_compaction(&mut self, now: Now) -> Option<Job<D>> {
         let is_idle = self.jobs.compact == JobState::Idle && self.jobs.retire == JobState::Idle;
         if !is_idle || self.close != Close::Open || self.segments.is_empty() {
@@ -147,6 +170,7 @@ impl<D: Disk> Log<D> {
         self.jobs.compact = JobState::Running;
         self.compaction.is_cancelled = Arc::default();
         self.compaction.is_outdated = false;
+        self.compaction.is_urgent = self.jobs.disk_full;
         let at = (self.segments.end(), self.compaction.totals.segments);
         let settles = !self.state.rules.floors().is_empty() && self.compaction.settled != Some(at);
         self.compaction.settling = settles.then_some(at);
@@ -161,6 +185,8 @@ impl<D: Disk> Log<D> {
                 false => self.config.compress_after_s.saturating_mul(1_000),
             },
             skipped: self.compaction.damaged.clone(),
+            no_space: self.compaction.no_space.clone(),
+            is_disk_full: self.jobs.disk_full,
             looked_at: self.compaction.looked_at.clone(),
             stub_limits: self.stub_limits(now_ms),
             settles,
@@ -239,12 +265,15 @@ impl<D: Disk> Log<D> {
             Ok(CompactOutcome::Retired { name, topics, bytes, left }) => {
                 self.compaction.left = left;
                 self.compaction.lessened.extend(topics);
-                self.note_gone(name);
+                self.note_retired(name);
                 if let Some(segment) = self.segments.find(name.base_offset) {
                     self.state.rules.settle_to(segment.end());
                 }
                 self.segments = Arc::new(self.segments.without(name));
                 (name, None, bytes, 0)
+            }
+            Ok(CompactOutcome::NoSpace { name, error, found }) => {
+                return self.compaction_found_no_space(name, &error, found, now);
             }
             Ok(CompactOutcome::Left { error, left }) => {
                 self.compaction.left = Some(left);
@@ -257,11 +286,26 @@ impl<D: Disk> Log<D> {
         totals.segments += 1;
         totals.bytes_before += bytes_before;
         totals.bytes_after += bytes_after;
-        self.compaction
-            .looked_at
-            .retain(|known, _| self.segments.iter().any(|segment| segment.name() == *known));
+        let is_there = |known| self.segments.iter().any(|segment| segment.name() == known);
+        self.compaction.looked_at.retain(|known, _| is_there(*known));
+        self.compaction.no_space.retain(|known, _| is_there(*known));
         self.retry_for_space();
         self.notices.push(Notice::Compacted { name, dropped, bytes_before, bytes_after });
+    }
+
+    /// What is known of that counts only if there is no reserve to try it with. Others may need less.
+    fn compaction_found_no_space(
+        &mut self,
+        name: SegmentName,
+        error: &OpenError,
+        found: NoSpace,
+        now: Now,
+    ) {
+        if self.jobs.reserve_bytes > 0 {
+            return self.compaction_failed(error, now);
+        }
+        self.compaction.no_space.insert(name, found);
+        self.notices.push(Notice::CompactFailed { reason: error.to_string() });
     }
 
     fn compaction_failed(&mut self, error: &OpenError, now: Now) {

@@ -276,7 +276,7 @@ impl<D: Disk> Log<D> {
             },
             JobOutcome::Marked { mark, result } => self.mark_written(mark, result, now),
             JobOutcome::Sealed(result) => self.sealed(result, now),
-            JobOutcome::Closed => self.jobs.close = JobState::Idle,
+            JobOutcome::Closed => self.closed(),
             JobOutcome::Scrubbed(outcome) => self.scrubbed(*outcome, now),
             JobOutcome::Reserved { job, result } => self.reserved(&job, result, now),
             JobOutcome::Compacted(result) => self.compacted(result, now),
@@ -397,6 +397,7 @@ impl<D: Disk> Log<D> {
         if !self.jobs.disk_full {
             self.jobs.disk_full = true;
             self.notices.push(Notice::DiskFull);
+            self.hurry_compaction();
             self.free_space();
         }
     }

@@ -318,7 +318,7 @@ impl<D: Disk> Log<D> {
         match result {
             Ok(()) => {
                 self.jobs.retire = JobState::Idle;
-                self.note_gone(name);
+                self.note_retired(name);
                 self.segments = Arc::new(self.segments.without(name));
                 self.state.rules.forget_below(self.start());
                 self.retry_for_space();
@@ -340,6 +340,10 @@ impl<D: Disk> Log<D> {
     pub(super) fn free_space(&mut self) {
         self.retention_boot_ms = 0;
         self.expiry_boot_ms = 0;
+        self.compact_at_once();
+    }
+
+    fn compact_at_once(&mut self) {
         if matches!(self.jobs.compact, JobState::Waiting { .. }) {
             self.jobs.compact = JobState::Idle;
         }
@@ -372,7 +376,17 @@ impl<D: Disk> Log<D> {
             return None;
         };
         self.jobs.close = JobState::Running;
-        Some(Job::Close(CloseJob { segment, is_cancelled: Arc::clone(&self.is_ending) }))
+        let (is_urgent, is_cancelled) = (self.jobs.disk_full, Arc::clone(&self.is_ending));
+        Some(Job::Close(CloseJob { segment, is_urgent, is_cancelled }))
+    }
+
+    /// Its space is back: what was done without it may go on.
+    pub(super) fn closed(&mut self) {
+        self.jobs.close = JobState::Idle;
+        if self.jobs.disk_full {
+            self.retry_for_space();
+            self.compact_at_once();
+        }
     }
 
     /// There is more space: what waits for some need not wait for its next look.

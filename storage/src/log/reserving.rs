@@ -142,10 +142,6 @@ impl<D: Disk> Log<D> {
 
     /// Something that frees space has failed for want of it.
     pub(super) fn note_full(&mut self, error: &OpenError) {
-        if let OpenError::Io { source, .. } = error
-            && is_full(source)
-        {
-            self.jobs.needs_reserve |= self.jobs.reserve_bytes > 0;
-        }
+        self.jobs.needs_reserve |= error.is_full() && self.jobs.reserve_bytes > 0;
     }
 }
