@@ -415,7 +415,7 @@ fn noise(number: u64, bytes: usize) -> String {
     rng.bytes(bytes).iter().map(|byte| char::from(byte % 94 + 33)).collect()
 }
 
-/// Segments that are more than five times as long as the reserve.
+/// Segments that are more than five times as long as the reserve of a log without much in it.
 fn long_segments() -> LogConfig {
     LogConfig { segment_bytes: 512 << 10, reserve_bytes: 96 << 10, ..tiny() }
 }
@@ -432,22 +432,30 @@ fn run_noting(log: &mut Log<SimDisk>, disk: &SimDisk, now: Now) -> Vec<(bool, Jo
     threads
 }
 
-/// A log on a disk that is full of these batches.
-fn full_of(disk: &SimDisk, batch: impl Fn(u64) -> Vec<NewEvent>) -> Log<SimDisk> {
-    disk.limit_space(Some(4 << 20));
-    let (mut log, _) = open_with(disk, long_segments());
+/// A log on a disk that is full of these batches, none of them compressed, and that has a reserve as logs of before had it:
+/// it cannot grow.
+fn full_of(disk: &SimDisk, batch: impl Fn(u64) -> Vec<NewEvent>) -> (SimDisk, Log<SimDisk>) {
+    let as_written = LogConfig { compress_after_s: u64::MAX, ..long_segments() };
+    let (mut log, _) = open_with(disk, as_written);
     for number in 0.. {
-        if log.append(batch(number), now(1)).is_err() {
+        if disk.space_bytes() > 4 << 20 {
             break;
         }
+        log.append(batch(number), now(1)).expect("space");
         log.run_ops(now(2));
-        if log.is_disk_full() {
-            log.refuse_staged();
-        }
-        assert!(number < 2_000, "the disk is full");
     }
+    drop(log);
+    let config = long_segments();
+    let path = Path::new(DIR).join("reserve.tmp");
+    let reserve = disk.open(&path, Access::Write).expect("a reserve");
+    assert!(reserve.size().expect("known") > config.segment_bytes);
+    reserve.set_size(config.reserve_bytes).expect("shorter");
+    let disk = disk.kill();
+    disk.limit_space(Some(disk.space_bytes() + (20 << 10)));
+    let (mut log, _) = open_with(&disk, config);
+    log.run_ops(now(2));
     assert!(log.is_disk_full() && log.segments().len() >= 5);
-    log
+    (disk, log)
 }
 
 /// Deletes what is of a topic, and waits for space, for less than 30 s.
@@ -469,9 +477,13 @@ fn free_by_deleting(log: &mut Log<SimDisk>, disk: &SimDisk) -> Vec<(bool, JobThr
     threads
 }
 
-fn failures(log: &mut Log<SimDisk>) -> usize {
-    let notices = log.take_notices();
-    notices.iter().filter(|notice| matches!(notice, Notice::CompactFailed { .. })).count()
+/// How often a rewrite found no space, of segments whose name begins like that.
+fn failures(log: &mut Log<SimDisk>, name: &str) -> usize {
+    let found_none = |notice: &Notice| match notice {
+        Notice::CompactFailed { reason } => reason.contains(&format!("/{name}")),
+        _ => false,
+    };
+    log.take_notices().iter().filter(|notice| found_none(notice)).count()
 }
 
 fn is_live(log: &Log<SimDisk>, disk: &SimDisk) {
@@ -487,13 +499,13 @@ fn is_live(log: &Log<SimDisk>, disk: &SimDisk) {
 fn segments_that_are_all_dead_free_a_full_disk_whatever_lies_before_them() {
     let disk = SimDisk::new(1);
     let topic = |number| if number < 130 { "keep" } else { "gone" };
-    let mut log = full_of(&disk, |number| vec![event(topic(number), &noise(number, 7_000))]);
+    let (disk, mut log) = full_of(&disk, |number| vec![event(topic(number), &noise(number, 7_000))]);
     let threads = free_by_deleting(&mut log, &disk);
     assert!(log.retired_segments() >= 3, "{}", log.retired_segments());
-    assert!(failures(&mut log) <= 1, "what has no space is not tried");
+    assert!(failures(&mut log, "") <= 1, "what has no space is not tried");
     // What frees it is not to depend on what others leave of the cores.
     let urgent = threads.iter().filter(|(is_full, _)| *is_full).map(|(_, thread)| *thread);
-    assert!(urgent.clone().count() > 3 && urgent.clone().all(|thread| thread == JobThread::Seal));
+    assert!(urgent.clone().count() > 0 && urgent.clone().all(|thread| thread == JobThread::Seal));
     let usual = threads.iter().filter(|(is_full, _)| !*is_full).map(|(_, thread)| *thread);
     assert!(usual.clone().count() > 0 && usual.clone().all(|thread| thread != JobThread::Seal));
     is_live(&log, &disk);
@@ -507,7 +519,7 @@ fn what_a_short_rewrite_frees_makes_room_for_longer_ones() {
         let every = if (120..195).contains(&number) { 10 } else { 2 };
         if number.is_multiple_of(every) { "keep" } else { "gone" }
     };
-    let mut log = full_of(&disk, |number| vec![event(topic(number), &noise(number, 7_000))]);
+    let (disk, mut log) = full_of(&disk, |number| vec![event(topic(number), &noise(number, 7_000))]);
     free_by_deleting(&mut log, &disk);
     assert!(log.compaction_totals().segments >= 3, "{:?}", log.compaction_totals());
     is_live(&log, &disk);
@@ -525,10 +537,10 @@ fn a_segment_that_finds_no_space_keeps_no_other_from_being_freed() {
         _ if number.is_multiple_of(8) => vec![event("keep", &noise(number, 7_000))],
         _ => vec![event("gone", &noise(number, 7_000))],
     };
-    let mut log = full_of(&disk, batch);
+    let (disk, mut log) = full_of(&disk, batch);
     free_by_deleting(&mut log, &disk);
     // With what there is beside the reserve, and with that.
-    let failures = failures(&mut log);
+    let failures = failures(&mut log, "00000000000000000000.2.log");
     assert!((1..=2).contains(&failures), "{failures}: not again before there is more");
     log.run_ops(now(100_000));
     assert!(log.segments().iter().all(|segment| segment.name().generation > 1));
