@@ -1,7 +1,8 @@
 //! A log of its own, made of a backup, that ends where the backup does or where a person says.
 //!
 //! Sealed segments that end before the cut are copied. The one in which the cut lies, and what is not sealed,
-//! are written anew (`rewrite.rs`). Behind them comes an empty segment with a *new* tag: cursors of the
+//! are written anew (`rewrite.rs`); a stub there says what was before the cut (`index/stub.rs`), and where that is a time the
+//! log ends behind the last event of which the stub shows that it was older. Behind them comes an empty segment with a *new* tag: cursors of the
 //! log that was backed up are another log's here, since that may have gone on. Snapshots behind the cut are left
 //! out: what is before it adds up to the same without them. Before the offset from which on the log had kept
 //! anything it cannot be cut.
@@ -17,7 +18,7 @@ use crate::{
     error::{Corruption, OpenError},
     frame::FrameError,
     frame::Seed,
-    index::{Carried, IndexHeader},
+    index::{Carried, IndexHeader, cut::Cut, stub::cut_stub},
     io::{Access, Disk, DiskFile},
     listing::{self, Listed},
     offset::{Offset, Position},
@@ -169,8 +170,9 @@ impl<D: Disk> Restore<'_, D> {
         };
         let Some(index) = index else { return self.rewrite(name, successor) };
         if index.is_stub() {
-            if matches!(self.until, Until::TimeMs(cut) if index.first_time_ms >= cut) {
+            if !self.is_whole(&index) {
                 self.is_cut = true;
+                self.cut_stub(name)?;
                 return Ok(false);
             }
             self.copy(&name.index_file_name(), None)?;
@@ -194,6 +196,38 @@ impl<D: Disk> Restore<'_, D> {
             Until::Offset(cut) => index.end_offset <= cut,
             Until::TimeMs(cut) => index.last_time_ms < cut,
         }
+    }
+
+    /// Where it is cut.
+    fn cut(&self) -> Cut {
+        match self.until {
+            Until::End => Cut::Offset(Offset::MAX),
+            Until::Offset(cut) => Cut::Offset(cut),
+            Until::TimeMs(cut_ms) => Cut::TimeMs(cut_ms),
+        }
+    }
+
+    /// Takes over what a stub says of the events before the cut that lies in it.
+    fn cut_stub(&mut self, name: SegmentName) -> Result<(), OpenError> {
+        let file_name = name.index_file_name();
+        let (from, to) = (self.from.join(&file_name), self.to.join(&file_name));
+        let read = || {
+            let file = self.disk.open(&from, Access::Read)?;
+            let mut bytes = vec![0; usize::try_from(file.size()?).map_err(io::Error::other)?];
+            file.read_exact_at(&mut bytes, Position::default())?;
+            Ok(bytes)
+        };
+        let stub = cut_stub(&read().map_err(OpenError::io("reading", &from))?, self.cut());
+        let stub = stub.map_err(|error| {
+            let (file, position, what) = (from, Position::default(), error.to_string());
+            OpenError::Corrupt(Corruption { file, position, what })
+        })?;
+        let Some((header, bytes)) = stub else { return Ok(()) };
+        let copy = self.disk.create(&to, Access::Write).map_err(OpenError::io("creating", &to))?;
+        let written = copy.write_all_at(&bytes, Position::default());
+        written.and_then(|()| copy.sync_data()).map_err(OpenError::io("writing", &to))?;
+        self.end = header.end_offset;
+        Ok(())
     }
 
     fn copy(&self, file_name: &str, end: Option<Position>) -> Result<(), OpenError> {
@@ -223,7 +257,7 @@ impl<D: Disk> Restore<'_, D> {
         if !index.belongs_to(header) {
             return Ok(None);
         }
-        let carried = writer.carried(&index, &carried);
+        let carried = writer.carried(&index, &carried, self.cut());
         let carried =
             carried.map_err(|error| self.corrupt(name, Position::default(), error.to_string()))?;
         Ok(Some(carried))

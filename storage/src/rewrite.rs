@@ -11,7 +11,10 @@ use crate::{
         Frame, Seed,
         gap::{self, GAP_OFFSETS_MAX},
     },
-    index::{Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd, cut::carried_below},
+    index::{
+        Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd,
+        cut::{Cut, carried_below},
+    },
     io::{Disk, DiskFile},
     new_segment::NewSegment,
     offset::{Offset, Position},
@@ -95,8 +98,13 @@ impl<D: Disk> SegmentWriter<D> {
     }
 
     /// What of an index, which belongs to the segment that is cut here, still holds.
-    pub fn carried(&self, header: &IndexHeader, carried: &Carried) -> Result<Carried, IndexError> {
-        carried_below(carried, header, self.end.end_offset, &self.index)
+    pub fn carried(
+        &self,
+        header: &IndexHeader,
+        carried: &Carried,
+        cut: Cut,
+    ) -> Result<Carried, IndexError> {
+        carried_below(carried, header, cut, self.end.end_offset, &self.index)
     }
 
     /// Gives both files their names, durably. Returns how it ends. What a sound index of the segment said of

@@ -1,65 +1,132 @@
 //! The state delta of a segment that is cut: what it said of the events before the cut, be they gone, and no
 //! more.
+//!
+//! Of what was appended behind the cut nothing may be known: who sends it again would be told that it is there. So where
+//! nobody can tell on which side a thing lies it is left out.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     index::{
-        Carried, IndexBuilder, IndexError, IndexHeader,
+        Carried, IndexBuilder, IndexError, IndexHeader, StoredControl,
         delta::{self, IDS_MAX},
-        gone,
+        gone::{self, GoneTopic},
     },
     offset::Offset,
-    once::{NameHash, ProducerEntry},
+    once::{IdEntry, NameHash, ProducerEntry},
 };
 
-/// What of `carried`, which the index with this header says, holds for a segment that ends at `cut` and whose
-/// frames are those of `kept`.
+/// Where a segment is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Before this offset.
+    Offset(Offset),
+    /// Before the first event of this time or a later one, in milliseconds since 1970.
+    TimeMs(u64),
+}
+
+/// What an index says of events that may be gone.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub ids: Vec<IdEntry>,
+    pub producers: Vec<ProducerEntry>,
+    pub controls: Vec<StoredControl>,
+    pub gone: Vec<GoneTopic>,
+}
+
+impl Said {
+    pub fn decode(carried: &Carried, header: &IndexHeader) -> Result<Said, IndexError> {
+        let (base, end) = (header.base_offset, header.end_offset);
+        Ok(Said {
+            ids: delta::decode_ids(&carried.ids, base, end)?,
+            producers: delta::decode_producers(&carried.producers, end)?,
+            controls: delta::decode_controls(&carried.controls, base, end)?,
+            gone: gone::decode_gone(&carried.gone, base, end)?,
+        })
+    }
+
+    /// Up to where all events are surely older than this time, by those of which the time is known: of producers' to the
+    /// second.
+    pub fn end_before(&self, time_ms: u64, base: Offset) -> Offset {
+        let ids = self.ids.iter().map(|entry| (entry.offset.plus(1), entry.time_ms));
+        let gone = self.gone.iter().map(|topic| (topic.last_offset.plus(1), topic.last_time_ms));
+        let producers = self.producers.iter().map(|entry| (behind(entry), latest_ms(entry)));
+        let older = ids.chain(gone).chain(producers).filter(|(_, known_ms)| *known_ms < time_ms);
+        older.map(|(end, _)| end).fold(base, Offset::max)
+    }
+
+    /// Leaves out what does not lie before `end`.
+    pub fn retain_before(&mut self, end: Offset) {
+        self.ids.retain(|entry| entry.offset < end);
+        self.producers.retain(|entry| behind(entry) <= end);
+        self.controls.retain(|control| control.offset < end);
+        self.gone.retain(|topic| topic.last_offset < end);
+    }
+
+    /// The last time that is known.
+    pub fn last_time_ms(&self) -> Option<u64> {
+        let gone = self.gone.iter().map(|topic| topic.last_time_ms);
+        gone.chain(self.ids.iter().map(|entry| entry.time_ms)).max()
+    }
+
+    pub fn encode(&self, base: Offset, last_time_ms: u64) -> Carried {
+        Carried {
+            ids: delta::encode_ids(self.ids.iter(), base),
+            producers: delta::encode_producers(self.producers.iter()),
+            controls: delta::encode_controls(&self.controls, base),
+            gone: gone::encode_gone(&self.gone, base),
+            last_time_ms,
+        }
+    }
+}
+
+/// The offset behind the append that it says.
+fn behind(entry: &ProducerEntry) -> Offset {
+    entry.first.plus(u64::from(entry.events))
+}
+
+/// The latest that its append can be of.
+fn latest_ms(entry: &ProducerEntry) -> u64 {
+    u64::from(entry.time_s) * 1_000 + 999
+}
+
+/// What of `carried`, which the index with this header says, holds for a segment that is cut there; its frames are
+/// those of `kept`, and it ends at `end`.
 ///
 /// A producer whose last append lies behind the cut is known by what its frames before it say: compaction keeps
 /// no more than the last one beside them.
 pub(crate) fn carried_below(
     carried: &Carried,
     header: &IndexHeader,
-    cut: Offset,
+    cut: Cut,
+    end: Offset,
     kept: &IndexBuilder,
 ) -> Result<Carried, IndexError> {
-    let (base, end) = (header.base_offset, header.end_offset);
     let of_frames = kept.delta();
+    let mut said = Said::decode(carried, header)?;
+    said.retain_before(end);
+    if let Cut::TimeMs(time_ms) = cut {
+        // Control events stay as long as their segment: frames say which of them are older.
+        let controls = std::mem::take(&mut said.controls);
+        said.retain_before(said.end_before(time_ms, header.base_offset));
+        said.controls = controls;
+    }
 
     let mut ids: BTreeMap<Offset, _> =
         of_frames.ids().map(|entry| (entry.offset, *entry)).collect();
-    for entry in delta::decode_ids(&carried.ids, base, end)? {
-        if entry.offset < cut {
-            ids.insert(entry.offset, entry);
-        }
-    }
+    ids.extend(said.ids.iter().map(|entry| (entry.offset, *entry)));
     let too_many = ids.len().saturating_sub(IDS_MAX);
-    let ids: Vec<_> = ids.into_values().skip(too_many).collect();
+    said.ids = ids.into_values().skip(too_many).collect();
 
     let of_frames_producers = of_frames.producers();
     let mut producers: HashMap<NameHash, ProducerEntry> =
         of_frames_producers.into_iter().map(|entry| (entry.hash, entry)).collect();
-    for entry in delta::decode_producers(&carried.producers, end)? {
-        if entry.first.plus(u64::from(entry.events)) <= cut {
-            producers.insert(entry.hash, entry);
-        }
-    }
-    let mut producers: Vec<_> = producers.into_values().collect();
-    producers.sort_unstable_by_key(|entry| (entry.first, entry.hash));
+    producers.extend(said.producers.iter().map(|entry| (entry.hash, *entry)));
+    said.producers = producers.into_values().collect();
+    said.producers.sort_unstable_by_key(|entry| (entry.first, entry.hash));
 
-    let mut controls = delta::decode_controls(&carried.controls, base, end)?;
-    controls.retain(|control| control.offset < cut);
-    let mut gone = gone::decode_gone(&carried.gone, base, end)?;
-    gone.retain(|topic| topic.last_offset < cut);
-
-    let times = gone.iter().map(|topic| topic.last_time_ms);
-    let times = times.chain(ids.iter().map(|entry| entry.time_ms));
-    Ok(Carried {
-        ids: delta::encode_ids(ids.iter(), base),
-        producers: delta::encode_producers(producers.iter()),
-        controls: delta::encode_controls(&controls, base),
-        gone: gone::encode_gone(&gone, base),
-        last_time_ms: times.fold(kept.last_time_ms(), u64::max),
-    })
+    let last_time_ms = said
+        .last_time_ms()
+        .map_or(kept.last_time_ms(), |known_ms| known_ms.max(kept.last_time_ms()));
+    Ok(said.encode(header.base_offset, last_time_ms))
 }

@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 
 use crate::{
     index::{
-        INDEX_HEADER_BYTES, IndexError, IndexHeader, ResidentIndex, Section, SectionKind, delta,
+        Carried, INDEX_HEADER_BYTES, IndexError, IndexHeader, ResidentIndex, Section, SectionKind,
+        check_all,
+        cut::{Cut, Said},
+        delta,
         gone::{self, GoneTopic},
     },
     offset::Position,
@@ -56,12 +59,51 @@ pub fn make_stub(bytes: &[u8], limits: &StubLimits) -> Result<Vec<u8>, IndexErro
     ids.retain(|entry| entry.time_ms >= limits.ids_since_ms);
     let mut producers = delta::decode_producers(section(SectionKind::PRODUCERS)?, end)?;
     producers.retain(|entry| entry.time_s >= limits.producers_since_s);
+    let last_time_ms = header.last_time_ms;
+    let carried = Carried {
+        ids: delta::encode_ids(ids.iter(), base),
+        producers: delta::encode_producers(producers.iter()),
+        controls: section(SectionKind::CONTROLS)?.to_vec(),
+        gone: gone::encode_gone(&all_topics(bytes, &header)?, base),
+        last_time_ms,
+    };
+    Ok(assemble(header, &carried))
+}
+
+/// What a stub, which is given whole, says of the events before a cut inside it, and the header of that; `None` if nothing of
+/// it surely lies before. Where the cut is a time it ends behind the last event that is known to be older.
+pub(crate) fn cut_stub(
+    bytes: &[u8],
+    cut: Cut,
+) -> Result<Option<(IndexHeader, Vec<u8>)>, IndexError> {
+    let header = check_all(bytes)?.header().clone();
+    let base = header.base_offset;
+    let mut said = Said::decode(&Carried::of_index(&header, bytes), &header)?;
+    let end = match cut {
+        Cut::Offset(offset) => offset,
+        Cut::TimeMs(time_ms) => said.end_before(time_ms, base),
+    };
+    if end <= base {
+        return Ok(None);
+    }
+    said.retain_before(end);
+    // Compaction may have taken the first event, of which the header says the time, from behind the cut.
+    let last_time_ms = said.last_time_ms().unwrap_or(header.first_time_ms);
+    let first_time_ms = header.first_time_ms.min(last_time_ms);
+    let carried = said.encode(base, last_time_ms);
+    let header = IndexHeader { end_offset: end, first_time_ms, ..header };
+    let bytes = assemble(header, &carried);
+    Ok(Some((IndexHeader::decode(&bytes)?, bytes)))
+}
+
+/// The bytes of a stub.
+fn assemble(header: IndexHeader, carried: &Carried) -> Vec<u8> {
     let contents = [
-        (SectionKind::IDS, delta::encode_ids(ids.iter(), base)),
-        (SectionKind::PRODUCERS, delta::encode_producers(producers.iter())),
-        (SectionKind::CONTROLS, section(SectionKind::CONTROLS)?.to_vec()),
-        (SectionKind::GONE, gone::encode_gone(&all_topics(bytes, &header)?, base)),
-        (SectionKind::STUB, CONTENT.to_vec()),
+        (SectionKind::IDS, &carried.ids[..]),
+        (SectionKind::PRODUCERS, &carried.producers),
+        (SectionKind::CONTROLS, &carried.controls),
+        (SectionKind::GONE, &carried.gone),
+        (SectionKind::STUB, &CONTENT),
     ];
     let mut position = Position::new(INDEX_HEADER_BYTES as u64);
     let mut sections = Vec::new();
@@ -77,12 +119,13 @@ pub fn make_stub(bytes: &[u8], limits: &StubLimits) -> Result<Vec<u8>, IndexErro
         topic_count: 0,
         resident_bytes: INDEX_HEADER_BYTES as u64,
         index_bytes: position.get(),
+        last_time_ms: carried.last_time_ms,
         sections,
         ..header
     };
     let mut bytes = stub.encode().to_vec();
     contents.iter().for_each(|(_, content)| bytes.extend_from_slice(content));
-    Ok(bytes)
+    bytes
 }
 
 /// Every topic that the index knows, with its last event.

@@ -153,3 +153,133 @@ fn a_cut_in_a_rewritten_segment_keeps_what_it_carries() {
         assert!(log.producers().len() as u64 >= cut.min(10) / 2, "cut at {cut}");
     }
 }
+
+/// A log of which each event is 10 ms later than the one before and has an id, or is one of a producer's, and the first
+/// of which are gone. At offset 7 something is set.
+fn log_with_what_is_gone(gone: Gone) -> (SimDisk, LogConfig) {
+    use crate::{
+        append::{Append, OffsetScope, ProducerClaim, ProducerId},
+        control::{Control, TopicRule, TopicsDeleted},
+        event::EventId,
+        settings::{LogRetention, LogSettings, TopicSettings},
+    };
+    let config = LogConfig {
+        segment_bytes: 64 << 10,
+        frame_bytes_target: 8 << 10,
+        frame_bytes_max: 64 << 10,
+        event_bytes_max: 32 << 10,
+        preallocate_bytes_min: 16 << 10,
+        preallocate_bytes_max: 32 << 10,
+        compress_after_s: 1_000_000,
+        ..LogConfig::default()
+    };
+    let (disk, dir) = (SimDisk::new(1), Path::new("/log"));
+    let (mut log, _) = Log::open(disk.clone(), dir, config.clone(), now()).expect("new");
+    let at = |offset: u64| Now { wall_ms: BEGIN_MS + offset * 10, boot_ms: 1 + offset * 10 };
+    for offset in 0..60 {
+        let topic = if gone == Gone::DeletedButSome && offset % 3 == 0 { "kept" } else { "gone" };
+        if offset == 7 {
+            let (pattern, settings) = ("x".to_owned(), Some(TopicSettings::default()));
+            let rule = Control::Topic(TopicRule { pattern, settings });
+            log.append_control(&rule, at(offset)).expect("staged");
+        } else {
+            let mut event = crate::testing::event(topic, &[1; 1_000]);
+            let producer = (offset % 4 == 1).then(|| {
+                let id = ProducerId::parse("p").expect("a name");
+                ProducerClaim { id, epoch: 0, seq: offset / 4, scope: OffsetScope::Log }
+            });
+            if producer.is_none() {
+                event.id = Some(EventId::parse(&format!("id-{offset}")).expect("an id"));
+            }
+            let append = Append { events: vec![event], expected: None, producer };
+            log.append(append, at(offset)).expect("staged");
+        }
+        log.run_ops(at(offset));
+    }
+    let retain = LogRetention { count: Some(5), ..LogRetention::default() };
+    let control = match gone {
+        Gone::Limited => Control::Log(LogSettings { retain }),
+        _ => Control::Deleted(TopicsDeleted::of(vec!["gone".into()])),
+    };
+    log.append_control(&control, at(60)).expect("staged");
+    log.run_ops(at(60));
+    log.run_ops(Now { boot_ms: 100_000, ..at(60) });
+    drop(log);
+    (disk.kill(), config)
+}
+
+const BEGIN_MS: u64 = 1_700_000_000_000;
+
+/// What has become of its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    /// A limit of the log has passed them.
+    Limited,
+    /// Their topic was deleted,
+    Deleted,
+    /// but each third is of another one.
+    DeletedButSome,
+}
+
+/// Restores that log up to each place and each time, and looks at what the restored one knows.
+fn nothing_behind_a_cut_is_known(gone: Gone) {
+    let (disk, config) = log_with_what_is_gone(gone);
+    let (dir, to) = (Path::new("/log"), Path::new("/restored"));
+    let names = disk.list(dir).expect("the directory");
+    let mut listed = listing::segments(&names);
+    listed.retain(|listed| listed.has_index);
+    listed.retain(|listed| listing::is_stub(&disk, dir, listed.name).expect("readable"));
+    let stubs = match gone {
+        Gone::Limited => 3..=4,
+        Gone::Deleted => 2..=3, // What is set stays with its segment.
+        Gone::DeletedButSome => 0..=0,
+    };
+    assert!(stubs.contains(&listed.len()), "{listed:?}");
+    let stubs_from = listed.first().map_or(u64::MAX, |first| first.name.base_offset.get());
+    // (cut, the first offset behind it)
+    let offsets = (1..40).map(|cut| (Until::Offset(Offset::new(cut)), cut));
+    let times = (1..40).map(|cut| (Until::TimeMs(BEGIN_MS + cut * 10 - 3), cut));
+    for (until, cut) in offsets.chain(times) {
+        let disk = disk.fork(cut);
+        disk.create_dir(to).expect("a free name");
+        let restored = restore_log(&disk, dir, to, until, now()).expect("restored");
+        verify(&disk, to, &mut |finding| panic!("{until:?}: {finding}")).expect("not in use");
+        let (log, _) = Log::open(disk.clone(), to, config.clone(), now()).expect("it opens");
+        let ids: Vec<_> = log.ids().iter().map(|id| id.offset.get()).collect();
+        if gone == Gone::Deleted && cut <= 7 {
+            // Before the first event that is left of its segment: there the log ends.
+            assert_eq!((ids.len(), restored.end), (0, Offset::ZERO), "{until:?}");
+            continue;
+        }
+        let expected: Vec<_> = (0..cut).filter(|at| *at != 7 && at % 4 != 1).collect();
+        assert_eq!(ids, expected, "{until:?}: of events with an id");
+        // As far as is known of it; what is appended behind the cut is not.
+        let known = log.producers().iter().next().map(|known| known.first.get());
+        assert!(known < Some(cut), "{until:?}: {known:?}");
+        let last = (0..cut).rev().find(|at| at % 4 == 1);
+        assert!(known.is_none_or(|known| known % 4 == 1), "{known:?}");
+        assert!(known.is_none() || known <= last, "{until:?}: {known:?}");
+        let is_set = log.rules().set_for("x").is_some();
+        let end = restored.end.get();
+        match until {
+            Until::Offset(_) => assert_eq!((is_set, end), (cut > 7, cut), "{until:?}"),
+            // What is right before the cut in time may not be known, and what has no time of its own with it.
+            _ => assert!(is_set <= (cut > 7) && (is_set || cut < 10), "{until:?}: {is_set}"),
+        }
+        assert!(cut <= stubs_from || end <= cut, "{until:?}: ends at {end}");
+    }
+}
+
+/// All of it was taken over, and who sent again what came behind the cut was told that it is there.
+#[test]
+fn a_cut_in_a_stub_leaves_out_what_is_behind_it() {
+    nothing_behind_a_cut_is_known(Gone::Limited);
+    nothing_behind_a_cut_is_known(Gone::Deleted);
+}
+
+/// The same where some events are left: those that are gone may lie behind the cut, and before the first of which that is
+/// seen.
+#[test]
+fn a_cut_in_a_rewritten_segment_leaves_out_what_is_behind_it() {
+    nothing_behind_a_cut_is_known(Gone::DeletedButSome);
+}
