@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   write ----> cache (every read sees it) + changes (not durable) ---- sync ----> durable
-//!   DSYNC write -----------------------------------------------------------------> cache + durable
+//!   DSYNC write -----------------------------------------------------------------> cache + durable,
+//!                                       and the lengths before, if it makes the file longer
 //!   power cut:  durable + any sectors of any changes, some damage, any of the sizes it had -> both
 //!   failed sync: some sectors of the changes reach durable, *all* changes count as clean
 //! ```
@@ -100,8 +101,12 @@ impl Content {
             return;
         }
         self.blocks.write(position, bytes.len());
+        let is_longer = position + bytes.len() > self.cache.len();
         overwrite(&mut self.cache, position, bytes);
         if durable {
+            if is_longer {
+                self.settle_sizes();
+            }
             overwrite(&mut self.durable, position, bytes);
             // A device keeps the order of writes to one sector: what waits below must not come back.
             for change in &mut self.changes {
@@ -277,6 +282,23 @@ impl Content {
     /// From now on reads that touch `range` fail.
     pub fn make_unreadable(&mut self, range: Range<usize>) {
         self.unreadable.push(range);
+    }
+
+    /// Makes the lengths that the file had durable, in their order: where the last is, none before comes back, and nothing
+    /// that it has cut off. They stay among the changes, which are counted, and change nothing any more.
+    fn settle_sizes(&mut self) {
+        for place in 0..self.changes.len() {
+            let (older, newer) = self.changes.split_at_mut(place);
+            let Change::Resize { len } = newer[0] else { continue };
+            self.durable.resize(len, 0);
+            for change in older {
+                if let Change::Write { position, bytes, .. } = change {
+                    bytes.truncate(len.saturating_sub(*position));
+                    *position = (*position).min(len);
+                }
+            }
+            newer[0] = Change::Write { position: 0, bytes: Vec::new(), is_part: true };
+        }
     }
 
     fn take_changes(&mut self, mark: u64) -> Vec<Change> {
@@ -536,5 +558,27 @@ mod tests {
             assert!(content.size_bytes() == BLOCK_BYTES || content.size_bytes() == size);
         }
         assert!(none > 20 && as_long > 20 && longer > 20 && none + as_long + longer == 200);
+    }
+
+    /// A file was cut, and a write behind its end was durable before the cut was synced: the sync took that off.
+    #[test]
+    fn what_is_durable_behind_a_cut_stays_though_the_cut_is_synced_later() {
+        for survival in
+            [None, Some(Survival::Nothing), Some(Survival::Everything), Some(Survival::Mixed)]
+        {
+            let mut content = Content::default();
+            content.write(0, &[1; 4 * BLOCK_BYTES], true);
+            content.write(2 * BLOCK_BYTES, &[2; BLOCK_BYTES], false);
+            content.resize(BLOCK_BYTES);
+            content.write(BLOCK_BYTES, &[3; BLOCK_BYTES], true);
+            let mark = content.sync_mark();
+            match survival {
+                None => content.sync_to(mark),
+                Some(survival) => content.lose_power(&[], survival, &[], &mut SimRng::new(7)),
+            }
+            content.lose_power(&[], Survival::Nothing, &[], &mut SimRng::new(8));
+            let expected = [[1; BLOCK_BYTES], [3; BLOCK_BYTES]].concat();
+            assert!(content.bytes() == expected, "{survival:?}: {} bytes", content.size_bytes());
+        }
     }
 }
