@@ -2,7 +2,8 @@
 //!
 //! Sealed segments that end before the cut are copied. The one in which the cut lies, and what is not sealed,
 //! are written anew (`rewrite.rs`); a stub there says what was before the cut (`index/stub.rs`), and where that is a time the
-//! log ends behind the last event of which the stub shows that it was older. Behind them comes an empty segment with a *new* tag: cursors of the
+//! log ends behind the last event of which the stub shows that it was older. Before the first segment that is more than a
+//! stub it is cut by a time alone. Behind them comes an empty segment with a *new* tag: cursors of the
 //! log that was backed up are another log's here, since that may have gone on. Snapshots behind the cut are left
 //! out: what is before it adds up to the same without them. Before the offset from which on the log had kept
 //! anything it cannot be cut.
@@ -170,7 +171,10 @@ impl<D: Disk> Restore<'_, D> {
         };
         let Some(index) = index else { return self.rewrite(name, successor) };
         if index.is_stub() {
-            if !self.is_whole(&index) {
+            // Before all that is kept no offset is one to cut at: the log that is made begins behind it, and whoever
+            // asked for that refuses it.
+            let is_refused = self.segments == 0 && matches!(self.until, Until::Offset(_));
+            if !self.is_whole(&index) && !is_refused {
                 self.is_cut = true;
                 self.cut_stub(name)?;
                 return Ok(false);
