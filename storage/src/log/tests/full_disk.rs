@@ -499,7 +499,8 @@ fn is_live(log: &Log<SimDisk>, disk: &SimDisk) {
 fn segments_that_are_all_dead_free_a_full_disk_whatever_lies_before_them() {
     let disk = SimDisk::new(1);
     let topic = |number| if number < 130 { "keep" } else { "gone" };
-    let (disk, mut log) = full_of(&disk, |number| vec![event(topic(number), &noise(number, 7_000))]);
+    let (disk, mut log) =
+        full_of(&disk, |number| vec![event(topic(number), &noise(number, 7_000))]);
     let threads = free_by_deleting(&mut log, &disk);
     assert!(log.retired_segments() >= 3, "{}", log.retired_segments());
     assert!(failures(&mut log, "") <= 1, "what has no space is not tried");
@@ -519,7 +520,8 @@ fn what_a_short_rewrite_frees_makes_room_for_longer_ones() {
         let every = if (120..195).contains(&number) { 10 } else { 2 };
         if number.is_multiple_of(every) { "keep" } else { "gone" }
     };
-    let (disk, mut log) = full_of(&disk, |number| vec![event(topic(number), &noise(number, 7_000))]);
+    let (disk, mut log) =
+        full_of(&disk, |number| vec![event(topic(number), &noise(number, 7_000))]);
     free_by_deleting(&mut log, &disk);
     assert!(log.compaction_totals().segments >= 3, "{:?}", log.compaction_totals());
     is_live(&log, &disk);
