@@ -14,17 +14,18 @@ use std::{
 use serde_json::Value;
 use strandline_storage::io::sim::rng::SimRng;
 
-use crate::ledger::{EventName, Ledger, MORTAL};
+use crate::{
+    ledger::{EventName, Ledger, MORTAL},
+    once::Way,
+    publisher::Publisher,
+};
 
 /// Nothing takes longer than this unless something hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(5);
+pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PAUSE: Duration = Duration::from_millis(5);
 
-/// The events of a long append, of [`PADDING_BYTES_MAX`] each.
-const LONG_EVENTS: u32 = 40;
-const PADDING_BYTES_MAX: usize = 6000;
-
-const MORTAL_TOPICS: &str = "mortal";
+/// The topics of mortal publishers, above one for each.
+pub const MORTAL_TOPICS: &str = "mortal";
 
 /// Lets the newest events alone of some topics stay, so that segments are rewritten and removed.
 fn set_retention(address: SocketAddr) -> io::Result<()> {
@@ -78,12 +79,13 @@ impl Load {
         let are_long = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for publisher in (0..publishers).chain(MORTAL..MORTAL + publishers) {
-            let (stop, who, ledger) = (Arc::clone(&stop), Arc::clone(&who), Arc::clone(ledger));
+            let (stop, who) = (Arc::clone(&stop), Arc::clone(&who));
             let are_long = Arc::clone(&are_long);
             let rng = SimRng::new(seed + u64::from(publisher));
-            threads.push(thread::spawn(move || {
-                publish(address, &ledger, publisher, rng, &who, &are_long, &stop)
-            }));
+            let last = if publisher >= MORTAL { Who::Mortals } else { Who::All };
+            let mut publisher = Publisher::new(address, ledger, publisher, rng);
+            threads
+                .push(thread::spawn(move || publish(&mut publisher, last, &who, &are_long, &stop)));
         }
         if retention == Retention::OfMortals {
             let stop = Arc::clone(&stop);
@@ -118,87 +120,20 @@ impl Load {
 }
 
 fn publish(
-    address: SocketAddr,
-    ledger: &Ledger,
-    publisher: u32,
-    mut rng: SimRng,
+    publisher: &mut Publisher,
+    last: Who,
     who: &AtomicU32,
     are_long: &AtomicBool,
     stop: &AtomicBool,
 ) {
-    let mut connection = None;
-    let mut batch = 0;
-    let last = if publisher >= MORTAL { Who::Mortals } else { Who::All };
     while !stop.load(Ordering::Relaxed) {
         if who.load(Ordering::Relaxed) > last as u32 {
             thread::sleep(PAUSE);
             continue;
         }
-        let is_long = publisher >= MORTAL && are_long.load(Ordering::Relaxed);
-        let of = if is_long { LONG_EVENTS } else { *rng.pick(&[1, 1, 1, 2, 5]) };
-        let padding_bytes = if is_long {
-            PADDING_BYTES_MAX
-        } else {
-            *rng.pick(&[0, 10, 100, 1000, PADDING_BYTES_MAX])
-        };
-        let names: Vec<_> = (0..of).map(|at| EventName { publisher, batch, at, of }).collect();
-        batch += 1;
-        match append(&mut connection, address, &names, padding_bytes) {
-            Ok(Some(first)) => {
-                ledger.acknowledged(first, &names);
-                // Fast enough for frames in flight at every moment, slow enough to read it all later.
-                thread::sleep(Duration::from_micros(rng.below(1500)));
-            }
-            Ok(None) => {
-                ledger.refused();
-                thread::sleep(PAUSE);
-            }
-            Err(_) => {
-                connection = None;
-                thread::sleep(PAUSE);
-            }
-        }
+        publisher.step(last == Who::Mortals && are_long.load(Ordering::Relaxed));
     }
-}
-
-/// Appends a batch: one event as a raw body, several as an array. The offset of the first; `None` if it
-/// was refused.
-fn append(
-    connection: &mut Option<BufReader<TcpStream>>,
-    address: SocketAddr,
-    names: &[EventName],
-    padding_bytes: usize,
-) -> io::Result<Option<u64>> {
-    let padding = "x".repeat(padding_bytes);
-    let first = names[0];
-    let topic = if first.is_mortal() { MORTAL_TOPICS } else { "load" };
-    let topic = format!("{topic}/{}", first.publisher);
-    let data = |name: &EventName| format!(r#"{{"id":"{name}","padding":"{padding}"}}"#);
-    let (target, body) = match names {
-        [name] => (format!("/api/v1/topics/{topic}/events"), data(name)),
-        names => {
-            let events =
-                names.iter().map(|name| format!(r#"{{"topic":"{topic}","data":{}}}"#, data(name)));
-            ("/api/v1/events".to_owned(), format!("[{}]", events.collect::<Vec<_>>().join(",")))
-        }
-    };
-    if connection.is_none() {
-        *connection = Some(BufReader::new(connect(address)?));
-    }
-    let stream = connection.as_mut().expect("it was just made");
-    let head = format!(
-        "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.get_mut().write_all((head + &body).as_bytes())?;
-    let (status, length) = read_head(stream)?;
-    let mut answer = vec![0; length.unwrap_or(0)];
-    stream.read_exact(&mut answer)?;
-    if status != 201 {
-        return Ok(None);
-    }
-    let answer: Value = serde_json::from_slice(&answer)?;
-    Ok(answer["offset"].as_u64())
+    publisher.finish();
 }
 
 /// Reads everything from the beginning, and resumes behind the last event whenever it is cut.
@@ -228,8 +163,7 @@ fn read_stream(
         "GET /api/v1/events/stream?from=earliest&heartbeat=1&compression=false HTTP/1.0\r\nHost: localhost\r\n{resumes}\r\n"
     )?;
     let mut lines = BufReader::new(stream);
-    let (status, _) = read_head(&mut lines)?;
-    if status != 200 {
+    if Head::read(&mut lines)?.status != 200 {
         return Err(io::Error::other("refused"));
     }
     let (mut id, mut event, mut data) = (None, String::new(), String::new());
@@ -296,6 +230,10 @@ pub fn read_log(address: SocketAddr, from: u64) -> io::Result<(Vec<(u64, EventNa
             let (Some(offset), Some(name)) = (offset, name) else {
                 return Err(io::Error::other(format!("no event of ours: {event}")));
             };
+            let id = (Way::of(name.publisher) == Way::Ids).then(|| name.to_string());
+            if event["id"].as_str() != id.as_deref() {
+                return Err(io::Error::other(format!("its id is not {id:?}: {event}")));
+            }
             if offset < end {
                 events.push((offset, name));
             }
@@ -333,38 +271,65 @@ pub fn request(
     )?;
     stream.write_all(body)?;
     let mut stream = BufReader::new(stream);
-    let (status, length) = read_head(&mut stream)?;
+    let head = Head::read(&mut stream)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
-    match length {
+    match head.body_bytes() {
         Some(length) if length != answer.len() => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok((status, answer)),
+        _ => Ok((head.status, answer)),
     }
 }
 
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+/// Connects to the server.
+pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-/// Reads the head of an answer: its status, and how long its body is.
-fn read_head(stream: &mut impl BufRead) -> io::Result<(u16, Option<usize>)> {
-    let (mut status, mut length) = (0, None);
-    loop {
-        let mut line = String::new();
-        if stream.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+/// The head of an answer.
+#[derive(Debug)]
+pub struct Head {
+    pub status: u16,
+    /// Names are in lower case.
+    pub fields: Vec<(String, String)>,
+}
+
+impl Head {
+    /// Reads one.
+    pub fn read(stream: &mut impl BufRead) -> io::Result<Head> {
+        let mut head = Head { status: 0, fields: Vec::new() };
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let line = line.trim_end();
+            if line.is_empty() {
+                return Ok(head);
+            }
+            if let Some((name, value)) = line.split_once(": ") {
+                head.fields.push((name.to_ascii_lowercase(), value.to_owned()));
+            } else if line.starts_with("HTTP/1.") {
+                head.status =
+                    line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+            }
         }
-        let line = line.trim_end().to_ascii_lowercase();
-        if line.is_empty() {
-            return Ok((status, length));
-        }
-        if let Some(value) = line.strip_prefix("content-length:") {
-            length = value.trim().parse().ok();
-        } else if line.starts_with("http/1.") {
-            status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-        }
+    }
+
+    /// The value of a field.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|field| field.0 == name).map(|field| &*field.1)
+    }
+
+    /// The same of a number.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.field(name)?.parse().ok()
+    }
+
+    /// How long the body is, if that is stated.
+    pub fn body_bytes(&self) -> Option<usize> {
+        self.field("content-length")?.parse().ok()
     }
 }

@@ -108,6 +108,9 @@ fn run_on(
     load.stop();
     check(&server, &ledger, true)?;
     running.kill();
+    if cuts >= 100 {
+        ledger.counts().check_all_asked().map_err(io::Error::other)?;
+    }
     story.0.clear();
     println!("{}", rewritten(&mounted.dir().join("data"))?);
     let (operations, into_blocks) = (disk.operations(), disk.writes_into_blocks());

@@ -39,5 +39,8 @@ pub fn run(program: &Path, work: &Path, kills: u64, seed: u64) -> io::Result<()>
     running.kill();
     println!("{}", rewritten(&work.join("data"))?);
     println!("{kills} kills: {}", ledger.counts());
+    if kills >= 20 {
+        ledger.counts().check_all_asked().map_err(io::Error::other)?;
+    }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! What clients sent, what they were told, what they saw, and whether a log agrees.
 //!
-//! An event's id says who sent it, in which batch, and where in it: `<publisher>.<batch>.<at>.<of>`. No
-//! batch is sent twice, so each id is in the log once or not at all.
+//! An event's name says who sent it, in which batch, and where in it: `<publisher>.<batch>.<at>.<of>`. A
+//! batch is sent once, or so that it is known again, and so each name is in the log once or not at all;
+//! in the latter case the publisher's batches follow each other without a gap (`once.rs`).
 //!
 //! Publishers from [`MORTAL`] on append to topics of which only the newest events are kept: theirs may be
 //! gone, so that segments are rewritten and removed, but what is there must be right. Offsets of what is
@@ -12,6 +13,8 @@ use std::{
     fmt,
     sync::{Mutex, MutexGuard},
 };
+
+use crate::once::Way;
 
 /// The first publisher whose events do not stay.
 pub const MORTAL: u32 = 500;
@@ -28,7 +31,7 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// The id of one event.
+/// The name of one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventName {
     pub publisher: u32,
@@ -49,7 +52,7 @@ impl EventName {
         self.publisher >= MORTAL
     }
 
-    /// The id in an event's data.
+    /// The name in an event's data.
     pub fn of_data(data: &serde_json::Value) -> Option<EventName> {
         let mut parts = data.get("id")?.as_str()?.split('.').map(str::parse);
         let mut next = || parts.next()?.ok();
@@ -68,8 +71,26 @@ struct State {
     seen_next: u64,
     /// The log as it was last read, by offset.
     log: BTreeMap<u64, EventName>,
+    /// By publisher: the offset of the last event that was acknowledged.
+    acknowledged_last: BTreeMap<u32, u64>,
     broken: Option<String>,
     refused: u64,
+    asked: [u64; 5],
+}
+
+/// What was sent once more, or out of turn, and answered as it must be.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked {
+    /// An append whose answer was lost, and that was stored.
+    WasThere = 0,
+    /// One that was not.
+    WasNotThere = 1,
+    /// An append that had been acknowledged.
+    Again = 2,
+    /// Other bytes with its ids, or what is not the producer's turn.
+    Wrong = 3,
+    /// An append that was on its way, or just there.
+    Twice = 4,
 }
 
 /// What was counted in a run.
@@ -79,15 +100,29 @@ pub struct Counts {
     refused: u64,
     seen: usize,
     stored: usize,
+    asked: [u64; 5],
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { acknowledged, refused, seen, stored } = self;
+        let Counts { acknowledged, refused, seen, stored, asked } = self;
+        let [was_there, was_not_there, again, wrong, twice] = asked;
         write!(
             formatter,
-            "{acknowledged} events acknowledged, {refused} appends refused, {seen} pushed, {stored} stored"
+            "{acknowledged} events acknowledged, {refused} appends refused, {seen} pushed, {stored} stored; \
+             of {} appends in doubt {was_there} were there, {twice} sent twice at once, {again} known again, {wrong} refused for what they say",
+            was_there + was_not_there
         )
+    }
+}
+
+impl Counts {
+    /// Whether there is some of everything, as a run of some length has.
+    pub fn check_all_asked(&self) -> Result<(), Broken> {
+        match self.asked.iter().all(|count| *count > 0) {
+            true => Ok(()),
+            false => Err(Broken(format!("something never happened: {self}"))),
+        }
     }
 }
 
@@ -95,6 +130,15 @@ impl Ledger {
     /// A batch was acknowledged; its first event has this offset.
     pub fn acknowledged(&self, first: u64, batch: &[EventName]) {
         let mut state = self.lock();
+        let (publisher, last) = (batch[0].publisher, first + batch.len() as u64 - 1);
+        if let Some(before) = state.acknowledged_last.insert(publisher, last)
+            && before >= first
+        {
+            let name = batch[0];
+            state.break_off(format!(
+                "{name} is at {first}, what {publisher} sent before at {before}"
+            ));
+        }
         for (offset, name) in (first..).zip(batch) {
             if let Some(other) = state.acknowledged.insert(offset, *name) {
                 state.break_off(format!("offset {offset} was given to {other} and to {name}"));
@@ -105,6 +149,11 @@ impl Ledger {
     /// An append was refused.
     pub fn refused(&self) {
         self.lock().refused += 1;
+    }
+
+    /// Something was asked, and the answer was right.
+    pub fn asked(&self, what: Asked) {
+        self.lock().asked[what as usize] += 1;
     }
 
     /// A subscriber, who reads everything from the beginning and resumes, was sent an event.
@@ -131,6 +180,7 @@ impl Ledger {
             refused: state.refused,
             seen: state.seen.len(),
             stored: state.log.len(),
+            asked: state.asked,
         }
     }
 
@@ -208,9 +258,11 @@ impl State {
     }
 }
 
-/// Each event once, batches whole, and a publisher's batches in the order in which it sent them.
+/// Each event once, batches whole, and a publisher's batches in the order in which it sent them; all of
+/// them where none is given up.
 fn check_order(log: &BTreeMap<u64, EventName>) -> Result<(), Broken> {
     let mut last: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+    let mut begun: BTreeMap<u32, u32> = BTreeMap::new();
     for (offset, name) in log {
         let EventName { publisher, batch, at, of } = *name;
         let broken = |what: &str| Err(Broken(format!("offset {offset}: {name} is {what}")));
@@ -223,6 +275,12 @@ fn check_order(log: &BTreeMap<u64, EventName>) -> Result<(), Broken> {
             .all(|(offset, at)| log.get(&offset) == Some(&EventName { at, ..*name }));
         if !is_whole && !name.is_mortal() {
             return broken("of a batch that is there in part");
+        }
+        if at == 0 && !name.is_mortal() && Way::of(publisher) != Way::Plain {
+            let next = begun.entry(publisher).or_default();
+            if std::mem::replace(next, batch + 1) != batch {
+                return broken("there, and one that was sent before is not");
+            }
         }
     }
     Ok(())
@@ -266,6 +324,41 @@ mod tests {
         assert!(changed(|read| read[2].1 = batch(1, 0, 1)[0]).contains("doubled"));
         assert!(changed(|read| read[0].1.batch = 9).contains("was acknowledged"));
         assert!(changed(|read| read.swap(3, 4)).contains("out of order"));
+    }
+
+    #[test]
+    fn what_is_sent_until_it_is_there_leaves_no_gap() {
+        let check = |publisher| {
+            let ledger = Ledger::default();
+            let names = [batch(publisher, 0, 1), batch(publisher, 2, 1)].concat();
+            let read: Vec<_> = (0..).zip(names).collect();
+            ledger.check(0, &read, true).err().map_or(String::new(), |broken| broken.0)
+        };
+        assert_eq!(check(0), "", "one that is sent once may have failed");
+        assert!(check(1).contains("one that was sent before is not"));
+        assert!(check(2).contains("one that was sent before is not"));
+        assert_eq!(check(MORTAL + 1), "", "it is gone");
+    }
+
+    #[test]
+    fn what_a_publisher_sends_comes_behind_what_it_sent() {
+        let ledger = Ledger::default();
+        ledger.acknowledged(5, &batch(1, 0, 2));
+        ledger.acknowledged(4, &batch(2, 0, 1));
+        ledger.promised().expect("nothing is broken");
+        ledger.acknowledged(3, &batch(1, 1, 1));
+        assert!(ledger.promised().expect_err("before").0.contains("sent before at 6"));
+    }
+
+    #[test]
+    fn a_run_that_asked_nothing_says_so() {
+        let ledger = Ledger::default();
+        for what in [Asked::WasThere, Asked::WasNotThere, Asked::Again, Asked::Twice] {
+            ledger.asked(what);
+            ledger.counts().check_all_asked().expect_err("not all");
+        }
+        ledger.asked(Asked::Wrong);
+        ledger.counts().check_all_asked().expect("all");
     }
 
     #[test]

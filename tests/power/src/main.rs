@@ -17,6 +17,8 @@ mod ext4;
 mod kills;
 mod ledger;
 mod mount;
+mod once;
+mod publisher;
 mod server;
 
 use std::{
