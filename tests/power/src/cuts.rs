@@ -214,7 +214,11 @@ fn live(
         tally.kills += 1;
         return;
     }
-    if rng.chance(70) {
+    // At one instant: the server has no time to answer for what the disk has taken.
+    let (mut running, ends_at_once) = (Some(running), rng.chance(30));
+    if ends_at_once {
+        running.take().expect("it runs").kill();
+    } else if rng.chance(70) {
         disk.cut_after(rng.between(1, 30));
         let mut waits = 0..200;
         while !disk.is_cut() && waits.next().is_some() {
@@ -222,10 +226,10 @@ fn live(
         }
     }
     disk.cut();
-    story.tell(format!("a power cut; struck by {:?}", disk.struck()));
+    story.tell(format!("a power cut, at once: {ends_at_once}; struck by {:?}", disk.struck()));
     tally.faults += disk.struck().len() as u64;
     tally.cuts += 1;
-    running.kill();
+    drop(running);
 }
 
 fn to_usize(bytes: u64) -> usize {
