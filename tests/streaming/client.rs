@@ -115,8 +115,7 @@ pub struct Sse {
     text: Vec<u8>,
     at: usize,
     chunks: Chunks,
-    /// Where the stream is compressed.
-    zstd: Option<zstd_safe::DCtx<'static>>,
+    decoder: Decoder,
     /// Bytes taken by one read; small for a slow reader.
     pub read_bytes: usize,
     /// A pause before each read.
@@ -127,6 +126,15 @@ pub struct Sse {
 impl Sse {
     pub fn socket(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// How the stream is coded; empty if it is not.
+    pub fn coding(&self) -> &'static str {
+        match self.decoder {
+            Decoder::Identity => "",
+            Decoder::Gzip(_) => "gzip",
+            Decoder::Zstd(_) => "zstd",
+        }
     }
 
     /// Opens a stream and reads its head.
@@ -144,7 +152,7 @@ impl Sse {
             text: Vec::new(),
             at: 0,
             chunks: Chunks::default(),
-            zstd: head.contains("Content-Encoding: zstd").then(zstd_safe::DCtx::create),
+            decoder: Decoder::of(&head),
             read_bytes: 64 * 1024,
             pause: Duration::ZERO,
             comments: 0,
@@ -191,26 +199,20 @@ impl Sse {
     /// The next line, heartbeats too.
     pub fn line(&mut self) -> Option<String> {
         loop {
-            if let Some(end) = find(&self.text[self.at..], b"\n") {
+            if let Some(end) = memchr::memchr(b'\n', &self.text[self.at..]) {
                 let line = self.text[self.at..self.at + end].to_vec();
                 self.at += end + 1;
                 return Some(String::from_utf8(line).expect("UTF-8"));
             }
             self.text.drain(..self.at);
             self.at = 0;
-            let has_ended = match &mut self.zstd {
-                None => self.chunks.decode(&mut self.raw, &mut self.text),
-                Some(zstd) => {
-                    let mut packed = Vec::new();
-                    let has_ended = self.chunks.decode(&mut self.raw, &mut packed);
-                    decompress(zstd, &packed, &mut self.text);
-                    has_ended
-                }
-            };
+            let mut packed = Vec::new();
+            let has_ended = self.chunks.decode(&mut self.raw, &mut packed);
+            self.decoder.decode(&packed, &mut self.text);
             if has_ended && self.text.is_empty() {
                 return None;
             }
-            if !self.text.is_empty() && self.text.contains(&b'\n') {
+            if memchr::memchr(b'\n', &self.text).is_some() {
                 continue;
             }
             std::thread::sleep(self.pause);
@@ -218,6 +220,53 @@ impl Sse {
             let count = read(&mut self.stream, &mut part).expect("more of the stream");
             assert!(count > 0, "the stream was cut");
             self.raw.extend_from_slice(&part[..count]);
+        }
+    }
+}
+
+/// Undoes the coding of a stream, as its bytes come.
+enum Decoder {
+    Identity,
+    Gzip(Box<flate2::Decompress>),
+    Zstd(zstd_safe::DCtx<'static>),
+}
+
+impl Decoder {
+    /// What the head of an answer asks for.
+    fn of(head: &str) -> Decoder {
+        match head.split("Content-Encoding: ").nth(1).and_then(|rest| rest.lines().next()) {
+            None => Decoder::Identity,
+            Some("gzip") => Decoder::Gzip(Box::new(flate2::Decompress::new_gzip(15))),
+            Some("zstd") => Decoder::Zstd(zstd_safe::DCtx::create()),
+            Some(other) => panic!("coded as {other}"),
+        }
+    }
+
+    fn decode(&mut self, packed: &[u8], text: &mut Vec<u8>) {
+        match self {
+            Decoder::Identity => text.extend_from_slice(packed),
+            Decoder::Gzip(gzip) => inflate(gzip, packed, text),
+            Decoder::Zstd(zstd) => decompress(zstd, packed, text),
+        }
+    }
+}
+
+fn inflate(gzip: &mut flate2::Decompress, packed: &[u8], text: &mut Vec<u8>) {
+    let mut at = 0;
+    let mut part = vec![0; 64 * 1024];
+    loop {
+        let (input, output) = (gzip.total_in(), gzip.total_out());
+        let none = flate2::FlushDecompress::None;
+        // It complains where there is nothing to do.
+        match gzip.decompress(&packed[at..], &mut part, none) {
+            Ok(flate2::Status::Ok | flate2::Status::BufError) => {}
+            other => panic!("gzip: {other:?}"),
+        }
+        at += usize::try_from(gzip.total_in() - input).expect("at most all");
+        let count = usize::try_from(gzip.total_out() - output).expect("at most a part");
+        text.extend_from_slice(&part[..count]);
+        if at == packed.len() && count < part.len() {
+            return;
         }
     }
 }

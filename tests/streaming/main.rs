@@ -126,23 +126,47 @@ fn got(offset: u64, data: &serde_json::Value) -> (u64, u64, u64) {
     (offset, data["topic"].as_u64().expect("a topic"), data["n"].as_u64().expect("a number"))
 }
 
+/// How a reader of an event stream reads.
+#[derive(Clone, Copy)]
+struct Reading {
+    /// What it takes for coding; none if it is empty.
+    coding: &'static str,
+    is_slow: bool,
+    /// Whether it hangs up now and then, and comes back by its cursor: to anywhere within a chunk.
+    is_leaving: bool,
+}
+
 /// Reads until the marker comes.
-fn read_sse(address: SocketAddr, query: &str, mut chance: Chance, is_slow: bool) -> Got {
-    let mut sse = Sse::open(address, query, "");
-    sse.established();
-    if is_slow {
-        sse.read_bytes = 256 + usize::try_from(chance.below(20_000)).expect("small");
-        sse.pause = Duration::from_micros(chance.below(3000));
-    }
+fn read_sse(address: SocketAddr, query: &str, mut chance: Chance, how: Reading) -> Got {
     let mut all = Vec::new();
+    let mut cursor = String::new();
     loop {
-        let event = sse.next().expect("the stream goes on");
-        if event.data == "\"the end\"" {
-            return all;
+        let mut fields = cursor.clone();
+        if !how.coding.is_empty() {
+            fields.push_str(&format!("Accept-Encoding: {}\r\n", how.coding));
         }
-        all.push(got(event.offset(), &event.json()));
-        if is_slow && chance.below(2000) == 0 {
-            thread::sleep(Duration::from_millis(chance.below(200)));
+        let mut sse = Sse::open(address, query, &fields);
+        assert_eq!(sse.coding(), how.coding);
+        sse.established();
+        if how.is_slow {
+            sse.read_bytes = 256 + usize::try_from(chance.below(20_000)).expect("small");
+            sse.pause = Duration::from_micros(chance.below(3000));
+        }
+        let mut left = if how.is_leaving { 1 + chance.below(300) } else { u64::MAX };
+        while left > 0 {
+            let event = sse.next().expect("the stream goes on");
+            if event.data == "\"the end\"" {
+                return all;
+            }
+            all.push(got(event.offset(), &event.json()));
+            left -= 1;
+            if left == 0 {
+                let id = event.id.expect("an event has a cursor");
+                cursor = format!("Last-Event-ID: {id}\r\n");
+            }
+            if how.is_slow && chance.below(2000) == 0 {
+                thread::sleep(Duration::from_millis(chance.below(200)));
+            }
         }
     }
 }
@@ -161,6 +185,63 @@ fn read_websocket(address: SocketAddr, query: &str, mut chance: Chance, is_slow:
             return all;
         }
         all.push(got(event["offset"].as_u64().expect("an offset"), &event["data"]));
+    }
+}
+
+/// What one subscription after the other, all of the same number, got: where each began, and what came.
+type Rounds = Vec<(&'static str, u64, Got)>;
+
+/// Ends its subscription and begins another again and again, until the marker comes: at once, or once it is
+/// told of the end. What comes before that is the old one's, and the new one's what comes after it.
+fn resubscribe(address: SocketAddr, mut chance: Chance) -> Rounds {
+    let mut socket = WebSocket::open(address, "");
+    let subscribe = |pattern: &str, from: u64| {
+        let topics = [pattern, "the/end"];
+        json!({"type": "subscribe", "topics": topics, "from": from})
+    };
+    let patterns = ["race/a", "race/b", "race/**", "other"];
+    let mut rounds = Vec::new();
+    let (mut pattern, mut from) = (patterns[0], 0);
+    socket.send(&subscribe(pattern, from));
+    loop {
+        let subscribed = socket.json();
+        assert_eq!(subscribed["type"], "subscribed", "nothing comes before its beginning");
+        assert_eq!(subscribed["subscription"], 1, "the number is used again");
+        let mut this = Vec::new();
+        let mut left = 1 + chance.below(200);
+        let next_pattern = patterns[usize::try_from(chance.below(4)).expect("small")];
+        let (at_once, back) = (chance.below(2) == 0, chance.below(3) * chance.below(50));
+        let (mut is_ended, mut next_from) = (false, 0);
+        loop {
+            let message = socket.json();
+            match message["type"].as_str().expect("a type") {
+                "event" if message["data"] == "the end" => {
+                    rounds.push((pattern, from, this));
+                    return rounds;
+                }
+                "event" => {
+                    assert_eq!(message["subscription"], 1);
+                    let offset = message["offset"].as_u64().expect("an offset");
+                    this.push(got(offset, &message["data"]));
+                    left = left.saturating_sub(1);
+                    if left == 0 && !is_ended {
+                        (is_ended, next_from) = (true, (offset + 1).saturating_sub(back));
+                        socket.send(&json!({"type": "unsubscribe", "subscription": 1}));
+                        if at_once {
+                            socket.send(&subscribe(next_pattern, next_from));
+                        }
+                    }
+                }
+                "unsubscribed" => break,
+                "cursor" => {}
+                other => panic!("{other}: {message}"),
+            }
+        }
+        if !at_once {
+            socket.send(&subscribe(next_pattern, next_from));
+        }
+        rounds.push((pattern, from, this));
+        (pattern, from) = (next_pattern, next_from);
     }
 }
 
@@ -193,6 +274,12 @@ fn race(running: Running) {
             .collect();
         let began = Instant::now();
         let mut readers = Vec::new();
+        let resubscribers: Vec<_> = (0..4)
+            .map(|_| {
+                let chance = seed();
+                scope.spawn(move || resubscribe(address, chance))
+            })
+            .collect();
         let queries = [
             "topic=race/*&topic=the/end",
             "topic=**",
@@ -213,11 +300,21 @@ fn race(running: Running) {
             };
             let pattern = queries[usize::try_from(chance.below(5)).expect("small")];
             let query = format!("{pattern}&from={from}");
-            let (is_slow, by_sse) = (chance.below(3) == 0, chance.below(2) == 0);
+            let is_slow = chance.below(3) == 0;
+            let coding = match chance.below(6) {
+                0 => Some(""),
+                1 | 2 => Some("zstd"),
+                3 | 4 => Some("gzip"),
+                _ => None,
+            };
+            let is_leaving = chance.below(2) == 0;
             readers.push(scope.spawn(move || {
-                let got = match by_sse {
-                    true => read_sse(address, &query, chance, is_slow),
-                    false => read_websocket(address, &query, chance, is_slow),
+                let got = match coding {
+                    Some(coding) => {
+                        let how = Reading { coding, is_slow, is_leaving };
+                        read_sse(address, &query, chance, how)
+                    }
+                    None => read_websocket(address, &query, chance, is_slow),
                 };
                 (query, from, got)
             }));
@@ -228,27 +325,40 @@ fn race(running: Running) {
             writer.join().expect("a writer writes");
         }
         append_lines(address, "the/end", "\"the end\"\n");
-        let all = read_sse(address, "topic=**&from=earliest", seed(), false);
+        let how = Reading { coding: "", is_slow: false, is_leaving: false };
+        let all = read_sse(address, "topic=**&from=earliest", seed(), how);
         assert!(all.len() > 1000, "only {} events", all.len());
         check_order(&all);
         for reader in readers {
             let (query, from, got) = reader.join().expect("a reader reads");
-            let wants = |topic: u64| {
-                let name = TOPICS[usize::try_from(topic).expect("small")];
-                query.contains("topic=**")
-                    || query.contains("race/**") && name.starts_with("race/")
-                    || query.contains("race/*&") && ["race/a", "race/b"].contains(&name)
-                    || query.contains(&format!("topic={name}&"))
-            };
-            let wanted: Got = all
-                .iter()
-                .filter(|(offset, topic, _)| *offset >= from && wants(*topic))
-                .copied()
-                .collect();
+            let wanted = wanted_of(&all, &query, from);
             assert_eq!(got.len(), wanted.len(), "{query}");
             assert_eq!(got, wanted, "{query}");
         }
+        for resubscriber in resubscribers {
+            let rounds = resubscriber.join().expect("a reader reads");
+            assert!(rounds.len() > 3, "only {} subscriptions", rounds.len());
+            let last = rounds.len() - 1;
+            for (number, (pattern, from, got)) in rounds.into_iter().enumerate() {
+                let wanted = wanted_of(&all, &format!("topic={pattern}&"), from);
+                let ended = if number == last { wanted.len() } else { got.len() };
+                assert_eq!(got, wanted[..ended], "{pattern} from {from}");
+            }
+        }
     });
+}
+
+/// What of all events a query asks for, from an offset on.
+fn wanted_of(all: &Got, query: &str, from: u64) -> Got {
+    let wants = |topic: u64| {
+        let name = TOPICS[usize::try_from(topic).expect("small")];
+        query.contains("topic=**")
+            || query.contains("race/**") && name.starts_with("race/")
+            || query.contains("race/*&") && ["race/a", "race/b"].contains(&name)
+            || query.contains(&format!("topic={name}&"))
+    };
+    let wanted = all.iter().filter(|(offset, topic, _)| *offset >= from && wants(*topic));
+    wanted.copied().collect()
 }
 
 /// Offsets ascend without a hole, and the numbers of each topic too.
