@@ -27,6 +27,11 @@ impl SlotId {
     }
 }
 
+/// What a place costs whose value is a `T`.
+pub(super) const fn place_bytes<T>() -> usize {
+    size_of::<Place<T>>()
+}
+
 struct Place<T> {
     generation: u32,
     value: Option<T>,

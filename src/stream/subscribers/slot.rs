@@ -10,9 +10,10 @@ use strandline_storage::offset::Offset;
 
 use super::super::chunk::RingPlace;
 use super::super::subscription::Subscription;
-use super::super::view::ViewId;
+use super::super::view::{Member, ViewId};
 use super::super::views::Views;
 use super::session::{End, Session};
+use super::slab::{SlotId, place_bytes};
 use super::wire::Wire;
 use crate::local::Guard;
 
@@ -39,6 +40,13 @@ pub(super) struct Slot {
     /// Dropped with the connection.
     _guard: Guard,
 }
+
+// docs/PERFORMANCE.md, "What a subscriber costs": what each of thousands is kept in while it is idle. Who
+// needs another field finds room among these, or says there what it costs.
+const _: () = assert!(place_bytes::<Slot>() == 120);
+const _: () = assert!(size_of::<Many>() == 80);
+const _: () = assert!(size_of::<Member>() == 8);
+const _: () = assert!(size_of::<SlotId>() == 8);
 
 /// How far a connection has come.
 #[derive(Debug)]
