@@ -308,6 +308,38 @@ mod tests {
         }
     }
 
+    /// Text of about so many bytes, as a stream has it: some of it repeats, near and far.
+    fn text(bytes: usize, seed: u64) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes + 100);
+        let mut number = seed;
+        while out.len() < bytes {
+            number = number.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            if number >> 61 == 0 && out.len() > 100 {
+                let from = usize::try_from(number >> 8).expect("64 bits") % (out.len() - 100);
+                let again = out[from..from + 20 + from % 80].to_vec();
+                out.extend_from_slice(&again);
+            } else {
+                out.extend_from_slice(&event(number >> 40));
+            }
+        }
+        out
+    }
+
+    /// A subscriber may be owed the rest of a chunk that is compressed anew (`subscribers::begun`).
+    #[test]
+    fn a_chunk_is_the_same_bytes_whatever_was_compressed_before() {
+        for encoding in COMPRESSED {
+            let mut used = Compressor::new(encoding);
+            for round in 0..400 {
+                let bytes = [50, 700, 9_000, 33_000, 70_000, 300_000, 1_200_000][round % 7];
+                let plain = text(bytes, round as u64);
+                let wanted = chunk(&mut Compressor::new(encoding), &plain);
+                let got = chunk(&mut used, &plain);
+                assert!(got == wanted, "{encoding:?} {bytes} bytes in round {round}");
+            }
+        }
+    }
+
     /// Larger than the windows (32 KiB, 1 MiB) and than any block, compressible or not.
     #[test]
     fn large_chunks() {

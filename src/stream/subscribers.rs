@@ -17,10 +17,12 @@
 //! Invariants:
 //! 1. Nothing here is borrowed across an `.await`.
 //! 2. A subscription that is `Live` and whose view has something for it is found again: by the view's
-//!    round, or because its socket is full and will say when it is not.
+//!    round, or because its socket is full and will say when it is not, or because it waits for a chunk that has
+//!    gone and will be called when that is back.
 //! 3. A subscription that is `Behind` is in `behind`, or in the hands of a reader.
 
 mod alarms;
+mod begun;
 mod behind;
 mod ending;
 mod port;
@@ -49,6 +51,7 @@ use strandline_storage::frame::Frame;
 use strandline_storage::offset::Offset;
 
 use self::alarms::ticks;
+use self::begun::{BegunChunks, Gone};
 use self::behind::Behind;
 pub use self::port::Port;
 use self::serving::serve_all;
@@ -96,6 +99,10 @@ struct Inner {
     /// Connections whose alarm has rung.
     rung: Vec<SlotId>,
     behind: Behind,
+    /// Chunks that sockets have taken a part of.
+    begun: Rc<BegunChunks>,
+    /// Those among them that have gone, and that sockets would take more of.
+    gone: Gone,
     /// Connections that are still to be told of the drain.
     to_drain: Vec<SlotId>,
     is_draining: bool,
@@ -131,6 +138,8 @@ impl Inner {
             ready: VecDeque::new(),
             rung: Vec::new(),
             behind: Behind::default(),
+            begun: Rc::default(),
+            gone: Gone::default(),
             to_drain: Vec::new(),
             is_draining: false,
             input: vec![0; RECEIVE_BYTES].into(),

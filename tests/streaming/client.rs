@@ -1,6 +1,6 @@
 //! Clients as plain as can be: sockets and strings.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -121,6 +121,8 @@ pub struct Sse {
     /// A pause before each read.
     pub pause: Duration,
     pub comments: usize,
+    /// A connection that ends without a word is an end as well.
+    pub may_be_cut: bool,
 }
 
 impl Sse {
@@ -156,6 +158,7 @@ impl Sse {
             read_bytes: 64 * 1024,
             pause: Duration::ZERO,
             comments: 0,
+            may_be_cut: false,
         }
     }
 
@@ -217,7 +220,13 @@ impl Sse {
             }
             std::thread::sleep(self.pause);
             let mut part = vec![0; self.read_bytes];
-            let count = read(&mut self.stream, &mut part).expect("more of the stream");
+            let count = match read(&mut self.stream, &mut part) {
+                Ok(0) if self.may_be_cut => return None,
+                Err(error) if self.may_be_cut && error.kind() == ErrorKind::ConnectionReset => {
+                    return None;
+                }
+                count => count.expect("more of the stream"),
+            };
             assert!(count > 0, "the stream was cut");
             self.raw.extend_from_slice(&part[..count]);
         }
@@ -329,6 +338,10 @@ pub enum Frame {
 }
 
 impl WebSocket {
+    pub fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
     pub fn open(address: SocketAddr, query: &str) -> WebSocket {
         let mut stream = connect(address);
         let request = format!(

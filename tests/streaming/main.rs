@@ -2,6 +2,7 @@
 
 mod client;
 mod space;
+mod stalled;
 mod turns;
 
 use std::net::SocketAddr;

@@ -48,7 +48,7 @@ fn wait_for_space(running: &Running, logs_max: usize) {
 }
 
 /// Waits until the sockets of those who take nothing hold all that they can.
-fn wait_until_full<'a>(sockets: impl Iterator<Item = &'a TcpStream> + Clone) {
+pub fn wait_until_full<'a>(sockets: impl Iterator<Item = &'a TcpStream> + Clone) {
     let held =
         || sockets.clone().map(|socket| rustix::io::ioctl_fionread(socket).expect("a socket"));
     let give_up = Instant::now() + client::PATIENCE;

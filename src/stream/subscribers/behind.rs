@@ -235,7 +235,7 @@ impl Inner {
     fn step_prepared(&mut self, job: Job, earliest: Offset) -> io::Result<Step> {
         let Job { id, number } = job;
         let slot = self.slots.get_mut(id).expect("it was looked at");
-        if slot.serve(number, &mut self.views, self.tick)? != Served::Behind {
+        if slot.serve(number, &mut self.views, &self.begun, self.tick)? != Served::Behind {
             // Whatever the ring has that its socket did not take is found when it has space.
             slot.sub_mut(number).expect("it was looked at").state = SubState::Live;
             return Ok(Step::Over);
@@ -302,9 +302,9 @@ impl Inner {
             return Ok(Step::Sent(text.len()));
         }
         let bytes = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
-        let render = self.views.get(sub.view).render.as_ref();
-        let is_taken =
-            chunks.is_empty() || wire.push(&mut sub.place, render, inside, chunks.iter())?;
+        let view = self.views.get(sub.view);
+        let is_taken = chunks.is_empty()
+            || wire.push(&mut sub.place, view, &self.begun, inside, chunks.iter())?;
         sub.has_sent |= sub.place.next() > next;
         if !is_taken {
             return Ok(self.stall(job));

@@ -56,7 +56,7 @@ impl Inner {
             return false;
         }
         let served = match slot.prepare() {
-            Ok(true) => slot.serve(member.number, &mut self.views, self.tick),
+            Ok(true) => slot.serve(member.number, &mut self.views, &self.begun, self.tick),
             Ok(false) => return true,
             Err(error) => Err(error),
         };
@@ -88,7 +88,7 @@ impl Inner {
         self.go_on_reading(id);
         match prepared {
             Ok(true) => {}
-            Ok(false) => return,
+            Ok(false) => return self.ask_for_rest(owner, id),
             Err(_) => return self.remove(id),
         }
         let Some(slot) = self.slots.get_mut(id) else { return };

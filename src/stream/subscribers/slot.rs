@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -12,6 +13,7 @@ use super::super::chunk::RingPlace;
 use super::super::subscription::Subscription;
 use super::super::view::{Member, ViewId};
 use super::super::views::Views;
+use super::begun::BegunChunks;
 use super::session::{End, Session};
 use super::slab::{SlotId, place_bytes};
 use super::wire::Wire;
@@ -189,6 +191,7 @@ impl Slot {
         &mut self,
         number: u16,
         views: &mut Views,
+        begun: &Rc<BegunChunks>,
         tick: u32,
     ) -> io::Result<Served> {
         let Slot { wire, subs, .. } = self;
@@ -208,8 +211,7 @@ impl Slot {
         let chunks = view.ring.chunks_from(first);
         let has_news = chunks.len() > 0;
         let before = sub.place.next();
-        let is_taken =
-            !has_news || wire.push(&mut sub.place, view.render.as_ref(), inside, chunks)?;
+        let is_taken = !has_news || wire.push(&mut sub.place, view, begun, inside, chunks)?;
         if sub.place.next() != before {
             sub.has_sent = true;
             if is_one {
