@@ -18,6 +18,7 @@ use crate::{
     },
     offset::{Offset, Position},
     once::{IdEntry, ProducerEntry},
+    pieces::{Pieces, Places},
     segment::{FIRST_FRAME_POSITION, SegmentHeader},
     topic::TopicNumber,
     topics::{
@@ -26,10 +27,10 @@ use crate::{
     },
 };
 
-mod pieces;
+mod chains;
 mod write;
 
-use pieces::{Chains, Pieces, Places};
+use chains::{Chain, Chains};
 
 /// So many offsets a segment stands for at most: a log begins another one long before, and an event
 /// takes more than 30 bytes of it.
@@ -126,7 +127,7 @@ struct TopicState {
     /// Of the frame that was added last.
     last_first_offset: u32,
     /// The list behind its first entry.
-    more: pieces::Chain,
+    more: Chain,
     /// Of the first frame.
     first_events: u16,
 }
@@ -328,7 +329,7 @@ impl IndexBuilder {
         }
         self.new_numbers.clear();
         for (number, name) in frame.topics() {
-            match self.places.get(number) {
+            match self.places.get(number.get()) {
                 None => self.new_numbers.push(number),
                 Some(place) => {
                     let topic = self.topics.get(place);
@@ -350,7 +351,7 @@ impl IndexBuilder {
     /// that follows was done of one before the next.
     fn find_places(&mut self, frame: &Frame) {
         self.found.clear();
-        self.found.extend(frame.topics().map(|(number, _)| self.places.get(number)));
+        self.found.extend(frame.topics().map(|(number, _)| self.places.get(number.get())));
         if self.found.len() > 1 {
             let known = || self.found.iter().flatten().map(|place| self.topics.get(*place));
             let ends = known().map(|topic| u64::from(topic.last_block)).sum::<u64>();
@@ -385,10 +386,10 @@ impl IndexBuilder {
             first_block: block,
             last_block: block,
             last_first_offset: tally.first_offset,
-            more: pieces::Chain::default(),
+            more: Chain::default(),
             first_events: tally.event_count,
         });
-        self.places.put(number, place);
+        self.places.put(number.get(), place);
     }
 
     fn offset_at(&self, offset: u32) -> Offset {
@@ -477,12 +478,12 @@ impl IndexBuilder {
 
     /// What the segment knows of a topic; `None` if it holds none of its events.
     pub fn topic(&self, number: TopicNumber) -> Option<TopicSummary> {
-        self.places.get(number).map(|place| self.summary(self.topics.get(place)))
+        self.places.get(number.get()).map(|place| self.summary(self.topics.get(place)))
     }
 
     /// The frames that hold a topic's events, in file order.
     pub fn topic_frames(&self, number: TopicNumber) -> Vec<TopicFrame> {
-        let Some(place) = self.places.get(number) else { return Vec::new() };
+        let Some(place) = self.places.get(number.get()) else { return Vec::new() };
         let topic = self.topics.get(place);
         let first_offset = self.offset_at(topic.first_offset);
         let mut frames = vec![TopicFrame {
