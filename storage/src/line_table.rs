@@ -40,6 +40,9 @@ use buckets::Buckets;
 const SLOTS: usize = 10;
 /// With so many on average, 1 of 7 items has found its home full: it has to grow.
 const ITEMS_PER_BUCKET_MAX: usize = 7;
+/// What is expected has 6.2 a bucket: 31 in 5.
+const ITEMS_OF_A_STEP: usize = 31;
+const BUCKETS_OF_A_STEP: usize = 5;
 const FREE: u16 = 0;
 
 /// A table.
@@ -86,6 +89,12 @@ impl LineTable {
         LineTable { buckets: Buckets::new(0), items: 0, items_expected }
     }
 
+    /// The same where memory matters more: it is full with so many, and has no room for more.
+    pub fn full_with(items_max: usize) -> LineTable {
+        let buckets = items_max.div_ceil(ITEMS_PER_BUCKET_MAX);
+        LineTable::new(buckets.div_ceil(BUCKETS_OF_A_STEP) * ITEMS_OF_A_STEP)
+    }
+
     /// Whether it takes no more items.
     pub fn is_full(&self) -> bool {
         self.items >= self.buckets.len() * ITEMS_PER_BUCKET_MAX
@@ -96,7 +105,7 @@ impl LineTable {
     /// What is expected is reached by doubling, and passed in steps of a quarter.
     pub fn grown(&self) -> LineTable {
         let (len, items_expected) = (self.buckets.len(), self.items_expected);
-        let mut buckets = items_expected / 31 * 5 + 1;
+        let mut buckets = items_expected / ITEMS_OF_A_STEP * BUCKETS_OF_A_STEP + 1;
         if len >= buckets {
             buckets = len + len.div_ceil(4);
         }

@@ -8,15 +8,19 @@
 //! Both are functions of the events of the log. What a segment adds to them stands in its index (IDS
 //! and PRODUCERS), so that they outlive the events.
 
+use std::hash::{BuildHasher, RandomState};
+
 use twox_hash::{XxHash3_64, XxHash3_128};
 
 use crate::event::{DataForm, EventView, NewEvent};
 
+pub(crate) mod hashes;
 pub mod ids;
 pub mod producers;
 
 pub use ids::{IdEntry, IdWindow, Ids};
-pub use producers::{ProducerEntry, Producers};
+pub(crate) use producers::NumberedProducer;
+pub use producers::{PRODUCERS_MAX, ProducerEntry, Producers};
 
 /// 128 bits that stand for a name.
 pub type NameHash = [u64; 2];
@@ -30,6 +34,25 @@ fn split(hash: u128) -> NameHash {
     let bytes = hash.to_le_bytes();
     let half = |at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("16 bytes"));
     [half(0), half(8)]
+}
+
+/// Mixes hashes to what nobody outside can foresee: the hashes themselves anybody can make alike.
+#[derive(Debug)]
+struct Mixer {
+    secret: [u64; 2],
+}
+
+impl Mixer {
+    fn random() -> Mixer {
+        let random = RandomState::new();
+        Mixer { secret: [random.hash_one(0), random.hash_one(1)] }
+    }
+
+    fn mix(&self, hash: &NameHash) -> u64 {
+        let half = |at: usize| u128::from(hash[at] ^ self.secret[at]);
+        let [low, high] = split(half(0) * half(1));
+        low ^ high
+    }
 }
 
 /// Makes fingerprints of events: of everything but the time.

@@ -78,6 +78,16 @@ impl Places {
         page.get_or_insert_with(|| Box::new([NONE; PIECE]))[number % PIECE] = place;
     }
 
+    /// The numbers that have places, with those, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
+        let pages = (0..).step_by(PIECE).zip(&self.pages);
+        let pages = pages.filter_map(|(first, page)| Some((first, page.as_ref()?)));
+        pages.flat_map(|(first, page)| {
+            let numbers = (first..).zip(page.iter().copied());
+            numbers.filter(|(_, place)| *place != NONE)
+        })
+    }
+
     pub fn memory_bytes(&self) -> usize {
         let pages = self.pages.iter().flatten().count();
         pages * PIECE * size_of::<u32>() + self.pages.capacity() * size_of::<usize>()
@@ -107,5 +117,7 @@ mod tests {
         for (number, place) in [(2_000, Some(5)), (1_999, None), (3, None), (1 << 31, None)] {
             assert_eq!(places.get(number), place);
         }
+        places.put(7, 6);
+        assert_eq!(places.iter().collect::<Vec<_>>(), [(7, 6), (2_000, 5)]);
     }
 }

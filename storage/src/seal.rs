@@ -13,6 +13,7 @@ use crate::{
     error::OpenError,
     index::{IndexBuilder, SegmentEnd},
     io::{Access, Disk},
+    once::{Producers, hashes::Hashes},
     pace::{Pace, PacedFile},
     segment::SegmentName,
     segment_set::SealedSegment,
@@ -29,6 +30,8 @@ pub struct SealJob<D: Disk> {
     dir: PathBuf,
     index: Arc<IndexBuilder>,
     names: Names,
+    /// The hashes of producers.
+    producers: Hashes,
     end: SegmentEnd,
     /// How the index is written.
     pace: Pace,
@@ -46,12 +49,19 @@ pub struct SealOutcome<D: Disk> {
 
 impl<D: Disk> SealJob<D> {
     /// The job for a full segment, all of whose frames are visible and synced.
-    pub(crate) fn of(full: &Unsealed<D>, dir: &Path, topics: &TopicTable, pace: Pace) -> Self {
+    pub(crate) fn of(
+        full: &Unsealed<D>,
+        dir: &Path,
+        topics: &TopicTable,
+        producers: &Producers,
+        pace: Pace,
+    ) -> Self {
         SealJob {
             name: full.name,
             dir: dir.to_owned(),
             index: Arc::clone(&full.index),
             names: topics.names().clone(),
+            producers: producers.hashes().clone(),
             end: full.end,
             pace,
             disk: std::marker::PhantomData,
@@ -66,7 +76,8 @@ impl<D: Disk> SealJob<D> {
     /// Writes the index, and opens the segment as a sealed one.
     pub(crate) fn run(self, disk: &D) -> Result<SealOutcome<D>, OpenError> {
         let SealJob { name, dir, pace, .. } = self;
-        write_index(disk, &dir, name, &self.index.finish_named(&self.end, &self.names), pace)?;
+        let bytes = self.index.finish_named(&self.end, &self.names, &self.producers);
+        write_index(disk, &dir, name, &bytes, pace)?;
         disk.sync_dir(&dir).map_err(OpenError::io("syncing the directory", &dir))?;
         Ok(SealOutcome { name, segment: Arc::new(SealedSegment::open(disk, &dir, name)?) })
     }

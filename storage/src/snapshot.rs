@@ -310,7 +310,7 @@ impl Snapshot {
 
     /// Adds to an empty state what it says beside topics.
     pub fn add_to(&self, state: &mut LogState) {
-        state.add(self.ids.iter(), &self.producers, &[]);
+        state.add(self.ids.iter(), self.producers.iter().copied(), &[]);
         self.rules.add_to(&mut state.rules, self.header.offset);
     }
 }

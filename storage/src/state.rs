@@ -30,14 +30,14 @@ impl LogState {
 
     /// Takes in what a segment that was scanned adds.
     pub fn add_delta(&mut self, delta: &StateDelta) {
-        self.add(delta.ids(), &delta.producers(), delta.controls());
+        self.add(delta.ids(), delta.producers(), delta.controls());
     }
 
     /// Takes in what the next part of the log adds.
     pub fn add<'a>(
         &mut self,
         ids: impl Iterator<Item = &'a IdEntry>,
-        producers: &[ProducerEntry],
+        producers: impl Iterator<Item = ProducerEntry>,
         controls: &[StoredControl],
     ) {
         for entry in ids {
@@ -45,7 +45,7 @@ impl LogState {
             self.ids.settle(entry.offset.plus(1));
         }
         for entry in producers {
-            self.producers.put(*entry);
+            self.producers.put(entry);
         }
         for control in controls {
             self.rules.apply_stored(control);

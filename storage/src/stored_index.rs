@@ -58,7 +58,7 @@ impl StoredIndex {
 
     /// Adds what the segment says beside topics.
     pub(crate) fn add_to(&self, state: &mut LogState) {
-        state.add(self.ids.iter(), &self.producers, &self.controls);
+        state.add(self.ids.iter(), self.producers.iter().copied(), &self.controls);
     }
 
     /// The topics whose last event in the segment is gone.

@@ -11,7 +11,7 @@ use crate::{
     index::{IndexBuilder, SegmentEnd},
     io::Disk,
     offset::{Offset, Position},
-    once::{IdEntry, ProducerEntry},
+    once::{IdEntry, NumberedProducer},
     segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName},
     topic::{TopicNumber, TopicPattern},
     topics::TopicTable,
@@ -66,7 +66,7 @@ impl<D: Disk> Unsealed<D> {
         position: Position,
         topics: &TopicTable,
         ids: &[IdEntry],
-        producers: &[ProducerEntry],
+        producers: &[NumberedProducer],
     ) {
         let place = (self.end.end_offset, self.end.end_position);
         assert_eq!((frame.base_offset(), position), place, "frames become visible in order");

@@ -17,7 +17,7 @@ use crate::{
         topics::{ListReader, TopicFrame, TopicSummary, write_list_entry},
     },
     offset::{Offset, Position},
-    once::{IdEntry, ProducerEntry},
+    once::{IdEntry, NumberedProducer},
     pieces::{Pieces, Places},
     segment::{FIRST_FRAME_POSITION, SegmentHeader},
     topic::TopicNumber,
@@ -167,7 +167,7 @@ impl IndexBuilder {
             places: Places::default(),
             names: Names::default(),
             lists: Chains::default(),
-            delta: StateDelta::default(),
+            delta: StateDelta::new(header.base_offset),
             entry: Vec::new(),
             gaps: Vec::new(),
             kept_from: None,
@@ -222,7 +222,7 @@ impl IndexBuilder {
         frame: &Frame,
         position: Position,
         topics: &TopicTable,
-        (ids, producers): (&[IdEntry], &[ProducerEntry]),
+        (ids, producers): (&[IdEntry], &[NumberedProducer]),
     ) {
         self.check_place(frame.base_offset(), position);
         let block = block_of(position);

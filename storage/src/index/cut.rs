@@ -72,7 +72,7 @@ impl Said {
     pub fn encode(&self, base: Offset, last_time_ms: u64) -> Carried {
         Carried {
             ids: delta::encode_ids(self.ids.iter(), base),
-            producers: delta::encode_producers(self.producers.iter()),
+            producers: delta::encode_producers(self.producers.iter().copied()),
             controls: delta::encode_controls(&self.controls, base),
             gone: gone::encode_gone(&self.gone, base),
             last_time_ms,
@@ -118,9 +118,8 @@ pub(crate) fn carried_below(
     let too_many = ids.len().saturating_sub(IDS_MAX);
     said.ids = ids.into_values().skip(too_many).collect();
 
-    let of_frames_producers = of_frames.producers();
     let mut producers: HashMap<NameHash, ProducerEntry> =
-        of_frames_producers.into_iter().map(|entry| (entry.hash, entry)).collect();
+        of_frames.producers().map(|entry| (entry.hash, entry)).collect();
     producers.extend(said.producers.iter().map(|entry| (entry.hash, *entry)));
     said.producers = producers.into_values().collect();
     said.producers.sort_unstable_by_key(|entry| (entry.first, entry.hash));

@@ -13,7 +13,7 @@
 //! ```
 //! Hashes and fingerprints are those of [`crate::once`]; kinds those of events.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::{
     append::ProducerClaim,
@@ -22,7 +22,12 @@ use crate::{
     frame::Frame,
     index::{IndexError, varint},
     offset::Offset,
-    once::{Fingerprints, IdEntry, NameHash, ProducerEntry, hash_name, producers::producer_hash},
+    once::{
+        Fingerprints, IdEntry, NumberedProducer, ProducerEntry, hash_name,
+        hashes::{HashNumbers, Hashes},
+        producers::producer_hash,
+    },
+    pieces::{Pieces, Places},
 };
 
 /// A segment's index holds no more ids: no window is wider.
@@ -43,19 +48,38 @@ pub struct StoredControl {
 }
 
 /// What a segment adds to the state of its log, beside topics.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct StateDelta {
     ids: NewestIds,
-    producers: HashMap<NameHash, ProducerEntry>,
+    producers: LastAppends,
+    /// The numbers of producers, of frames that were added by [`StateDelta::add`].
+    numbers: HashNumbers,
     controls: Vec<StoredControl>,
     fingerprints: Fingerprints,
 }
 
 impl StateDelta {
+    /// Of a segment that begins at `base` and holds no frame yet.
+    pub fn new(base: Offset) -> StateDelta {
+        StateDelta {
+            ids: NewestIds::default(),
+            producers: LastAppends { base, places: Places::default(), appends: Pieces::default() },
+            numbers: HashNumbers::default(),
+            controls: Vec::new(),
+            fingerprints: Fingerprints::default(),
+        }
+    }
+
     /// Adds what the next frame says.
     pub fn add(&mut self, frame: &Frame) {
         let ids = self.ids_of(frame);
-        self.add_known(frame, &ids, &producers_of(frame));
+        let numbers = &mut self.numbers;
+        let numbered = producers_of(frame).into_iter().map(|entry| NumberedProducer {
+            number: numbers.find(&entry.hash).unwrap_or_else(|| numbers.add(entry.hash)),
+            entry,
+        });
+        let producers: Vec<_> = numbered.collect();
+        self.add_known(frame, &ids, &producers);
     }
 
     /// The events of a frame that have an id.
@@ -72,17 +96,20 @@ impl StateDelta {
     }
 
     /// The same of a frame of which somebody knows the events that have an id, and the appends of
-    /// producers.
+    /// producers, whose numbers are those of the log.
     pub(crate) fn add_known(
         &mut self,
         frame: &Frame,
         ids: &[IdEntry],
-        producers: &[ProducerEntry],
+        producers: &[NumberedProducer],
     ) {
         debug_assert_eq!(self.ids_of(frame), ids, "it knows what the frame says");
-        debug_assert_eq!(producers_of(frame), producers, "it knows what the frame says");
+        debug_assert!(
+            producers_of(frame).into_iter().eq(producers.iter().map(|known| known.entry)),
+            "it knows what the frame says"
+        );
         self.ids.extend(ids);
-        self.producers.extend(producers.iter().map(|entry| (entry.hash, *entry)));
+        producers.iter().for_each(|producer| self.producers.put(producer));
         for event in frame.events().filter(|event| !event.kind().is_data()) {
             let (offset, kind, data) = (event.offset(), event.kind(), event.data().into());
             self.controls.push(StoredControl { offset, kind, data });
@@ -94,11 +121,23 @@ impl StateDelta {
         self.ids.iter()
     }
 
-    /// The last append of each producer, in offset order.
-    pub fn producers(&self) -> Vec<ProducerEntry> {
-        let mut producers: Vec<_> = self.producers.values().copied().collect();
-        producers.sort_unstable_by_key(|entry| (entry.first, entry.hash));
-        producers
+    /// The last append of each producer, in offset order; of frames that [`StateDelta::add`] has added.
+    pub fn producers(&self) -> impl ExactSizeIterator<Item = ProducerEntry> {
+        self.producers_named(self.own_hashes())
+    }
+
+    /// The same of frames that [`StateDelta::add_known`] has added; `hashes` are those of their log.
+    pub(crate) fn producers_named(
+        &self,
+        hashes: &Hashes,
+    ) -> impl ExactSizeIterator<Item = ProducerEntry> {
+        let sorted = self.producers.sorted().into_iter();
+        sorted.map(|(_, number)| self.producers.entry(number, hashes))
+    }
+
+    /// The hashes of producers, of frames that [`StateDelta::add`] has added.
+    pub(crate) fn own_hashes(&self) -> &Hashes {
+        self.numbers.hashes()
     }
 
     /// The control events, in offset order.
@@ -115,8 +154,69 @@ impl StateDelta {
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
         self.ids.memory_bytes()
-            + self.producers.capacity() * size_of::<(NameHash, ProducerEntry)>()
+            + self.producers.memory_bytes()
+            + self.numbers.memory_bytes()
             + self.controls.iter().map(|control| control.data.len() + 32).sum::<usize>()
+    }
+}
+
+/// The last append of each producer of a segment, by the producers' numbers: 32 bytes each.
+#[derive(Debug)]
+struct LastAppends {
+    /// Offsets count from here.
+    base: Offset,
+    /// By number.
+    places: Places,
+    appends: Pieces<LastAppend>,
+}
+
+/// Eight bytes lie on the border of four: 28 in all.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
+struct LastAppend {
+    epoch: u64,
+    seq: u64,
+    first: u32,
+    events: u32,
+    time_s: u32,
+}
+
+const _: () = assert!(size_of::<LastAppend>() == 28);
+
+impl LastAppends {
+    fn put(&mut self, producer: &NumberedProducer) {
+        let NumberedProducer { number, entry } = producer;
+        let ProducerEntry { hash: _, epoch, seq, first, events, time_s } = *entry;
+        let first = u32::try_from(first.since(self.base)).expect("a segment's span is checked");
+        let append = LastAppend { epoch, seq, first, events, time_s };
+        match self.places.get(*number) {
+            Some(place) => *self.appends.get_mut(place) = append,
+            None => self.places.put(*number, self.appends.push(append)),
+        }
+    }
+
+    fn at(&self, number: u32) -> &LastAppend {
+        self.appends.get(self.places.get(number).expect("it has an append"))
+    }
+
+    /// Where each begins, from the segment's base, and whose it is: by that offset, which no two share.
+    fn sorted(&self) -> Vec<(u32, u32)> {
+        let mut sorted = Vec::with_capacity(self.appends.len());
+        for (number, place) in self.places.iter() {
+            sorted.push((self.appends.get(place).first, number));
+        }
+        sorted.sort_unstable();
+        sorted
+    }
+
+    fn entry(&self, number: u32, hashes: &Hashes) -> ProducerEntry {
+        let LastAppend { epoch, seq, first, events, time_s } = *self.at(number);
+        let first = self.base.plus(u64::from(first));
+        ProducerEntry { hash: *hashes.get(number), epoch, seq, first, events, time_s }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.places.memory_bytes() + self.appends.memory_bytes()
     }
 }
 
@@ -228,18 +328,19 @@ pub fn decode_ids(mut bytes: &[u8], base: Offset, end: Offset) -> Result<Vec<IdE
 }
 
 /// The bytes of PRODUCERS.
-pub fn encode_producers<'a>(producers: impl Iterator<Item = &'a ProducerEntry>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for entry in producers {
-        bytes.extend_from_slice(&entry.hash[0].to_le_bytes());
-        bytes.extend_from_slice(&entry.hash[1].to_le_bytes());
-        bytes.extend_from_slice(&entry.epoch.to_le_bytes());
-        bytes.extend_from_slice(&entry.seq.to_le_bytes());
-        bytes.extend_from_slice(&entry.first.get().to_le_bytes());
-        bytes.extend_from_slice(&entry.events.to_le_bytes());
-        bytes.extend_from_slice(&entry.time_s.to_le_bytes());
-    }
+pub fn encode_producers(producers: impl Iterator<Item = ProducerEntry>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(producers.size_hint().0 * PRODUCER_BYTES);
+    producers.for_each(|entry| encode_producer(&mut bytes, &entry));
     bytes
+}
+
+fn encode_producer(bytes: &mut Vec<u8>, entry: &ProducerEntry) {
+    let [low, high] = entry.hash;
+    for number in [low, high, entry.epoch, entry.seq, entry.first.get()] {
+        bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    bytes.extend_from_slice(&entry.events.to_le_bytes());
+    bytes.extend_from_slice(&entry.time_s.to_le_bytes());
 }
 
 /// The entries of PRODUCERS, which must lie below `end`.
@@ -357,7 +458,7 @@ mod tests {
             for cut in 1..bytes.len().min(26) {
                 prop_assert!(decode_ids(&bytes[..cut], base, end).is_err());
             }
-            let bytes = encode_producers(producers.iter());
+            let bytes = encode_producers(producers.iter().copied());
             prop_assert_eq!(decode_producers(&bytes, end), Ok(producers));
             let bytes = encode_controls(&controls, base);
             prop_assert_eq!(decode_controls(&bytes, base, end), Ok(controls));

@@ -62,7 +62,7 @@ pub fn make_stub(bytes: &[u8], limits: &StubLimits) -> Result<Vec<u8>, IndexErro
     let last_time_ms = header.last_time_ms;
     let carried = Carried {
         ids: delta::encode_ids(ids.iter(), base),
-        producers: delta::encode_producers(producers.iter()),
+        producers: delta::encode_producers(producers.into_iter()),
         controls: section(SectionKind::CONTROLS)?.to_vec(),
         gone: gone::encode_gone(&all_topics(bytes, &header)?, base),
         last_time_ms,

@@ -80,7 +80,8 @@ impl<D: Disk> Log<D> {
                     producer: Some(known.place()),
                 });
             }
-            self.state.producers.make_room(&hash, time_s)?;
+            let unsealed = self.unsealed_start();
+            self.state.producers.make_room(&hash, time_s, unsealed)?;
             let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
             let header = (PRODUCER_HEADER.into(), claim.encode(count).into());
             events[0].headers.push(header);

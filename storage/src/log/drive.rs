@@ -10,7 +10,7 @@ use crate::{
     io::Disk,
     mutation::{self, Mutation},
     offset::Offset,
-    once::ProducerEntry,
+    once::NumberedProducer,
     op::{Op, OpOutcome},
     staging::{Gathered, Staging},
 };
@@ -138,7 +138,7 @@ impl<D: Disk> Log<D> {
         for (frame, ids) in write.frames {
             let active = self.unsealed.back_mut().expect("there is always an active segment");
             let producers = self.state.producers.unsettled(frame.end_offset()).copied();
-            let producers: Vec<ProducerEntry> = producers.collect();
+            let producers: Vec<NumberedProducer> = producers.collect();
             active.add(&frame, position, &self.topics, &ids, &producers);
             position = position.plus(frame.frame_bytes() as u64);
             if frame.is_empty() {

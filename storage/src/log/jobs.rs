@@ -263,7 +263,13 @@ impl<D: Disk> Log<D> {
         self.jobs.seal = JobState::Running;
         let is_urgent = self.unsealed.len() > SEALS_BEHIND_MAX + 2 || self.jobs.disk_full;
         let pace = Pace::beside(&self.frames_begun, is_urgent);
-        Some(Job::Seal(SealJob::of(&self.unsealed[0], &self.dir, &self.topics, pace)))
+        Some(Job::Seal(SealJob::of(
+            &self.unsealed[0],
+            &self.dir,
+            &self.topics,
+            &self.state.producers,
+            pace,
+        )))
     }
 
     pub(super) fn complete_job(&mut self, outcome: JobOutcome<D>, now: Now) {

@@ -8,13 +8,9 @@
 //! Invariants: entries are in offset order, and so in the order of their times; `places` has exactly
 //! the newest entry of each hash.
 
-use std::{
-    collections::VecDeque,
-    hash::{BuildHasher, RandomState},
-    ops::Range,
-};
+use std::{collections::VecDeque, ops::Range};
 
-use super::{NameHash, split};
+use super::{Mixer, NameHash};
 use crate::{line_table::LineTable, offset::Offset};
 
 /// The places of so many entries are fetched before they are changed.
@@ -58,24 +54,9 @@ pub struct Ids {
     mixer: Mixer,
 }
 
-/// Mixes hashes to what nobody outside can foresee: the hashes themselves anybody can make alike.
-#[derive(Debug)]
-struct Mixer {
-    secret: [u64; 2],
-}
-
-impl Mixer {
-    fn mix(&self, hash: &NameHash) -> u64 {
-        let half = |at: usize| u128::from(hash[at] ^ self.secret[at]);
-        let [low, high] = split(half(0) * half(1));
-        low ^ high
-    }
-}
-
 impl Ids {
     /// None yet.
     pub fn new(window: IdWindow) -> Ids {
-        let random = RandomState::new();
         Ids {
             window,
             entries: VecDeque::new(),
@@ -83,7 +64,7 @@ impl Ids {
             settled: 0,
             replaced: VecDeque::new(),
             places: LineTable::new(window.events),
-            mixer: Mixer { secret: [random.hash_one(0), random.hash_one(1)] },
+            mixer: Mixer::random(),
         }
     }
 

@@ -1,17 +1,25 @@
 //! How far each producer has come: its epoch, its last sequence, and where that append is.
 //!
-//! 48 bytes a producer, in a hash table: 100 MB for a million. A producer that was silent for
+//! 48 bytes a producer and some 9 of hash table: 58 MB for a million. A producer that was silent for
 //! [`FORGOTTEN_S`] counts as never seen.
+//!
+//! Each has a number, by which segments that are not sealed yet know it too (`index/delta`): it has that
+//! number as long as one of them may name it. What such a segment says of it is not known here, where it
+//! may have gone on.
+//!
+//! Invariant: `lasts` has as many places as numbers were given; those of free numbers have no events.
 
 use std::collections::VecDeque;
 
-use hashbrown::{HashTable, hash_table::Entry};
-
-use super::{NameHash, hash_name};
+use super::{
+    NameHash, hash_name,
+    hashes::{HashNumbers, Hashes},
+};
 use crate::{
     append::{OffsetScope, ProducerClaim, ProducerPlace},
     error::AppendError,
     offset::Offset,
+    pieces::Pieces,
 };
 
 /// A producer that was silent for so long may begin anew: a week, as Durable Streams has it.
@@ -52,21 +60,76 @@ pub enum Judged {
     Duplicate(ProducerEntry),
 }
 
+/// The last append of a producer that has a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NumberedProducer {
+    /// Its number in its log.
+    pub number: u32,
+    /// The append.
+    pub entry: ProducerEntry,
+}
+
 /// The producers of a log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Producers {
-    entries: HashTable<ProducerEntry>,
+    numbers: HashNumbers,
+    /// By number.
+    lasts: Pieces<Last>,
     /// Each append that is not visible yet, oldest first.
     staged: VecDeque<Staged>,
+    /// So many are known that count for none, while the unsealed part of the log begins here.
+    beyond_max: (Offset, usize),
     /// Before that time nobody can be forgotten, as far as is known.
     full_until_s: u32,
 }
 
+/// The last append of a producer, but for the hash.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    epoch: u64,
+    seq: u64,
+    first: Offset,
+    events: u32,
+    time_s: u32,
+}
+
+const _: () = assert!(size_of::<Last>() == 32);
+
 #[derive(Debug)]
 struct Staged {
-    entry: ProducerEntry,
+    producer: NumberedProducer,
     /// What was known before.
-    before: Option<ProducerEntry>,
+    before: Option<Last>,
+}
+
+impl Last {
+    const NONE: Last = Last { epoch: 0, seq: 0, first: Offset::ZERO, events: 0, time_s: 0 };
+
+    fn of(entry: &ProducerEntry) -> Last {
+        let ProducerEntry { hash: _, epoch, seq, first, events, time_s } = *entry;
+        Last { epoch, seq, first, events, time_s }
+    }
+
+    fn entry(&self, hash: NameHash) -> ProducerEntry {
+        let Last { epoch, seq, first, events, time_s } = *self;
+        ProducerEntry { hash, epoch, seq, first, events, time_s }
+    }
+
+    fn is_forgotten(&self, time_s: u32) -> bool {
+        time_s >= self.time_s.saturating_add(FORGOTTEN_S)
+    }
+}
+
+impl Default for Producers {
+    fn default() -> Self {
+        Producers {
+            numbers: HashNumbers::default(),
+            lasts: Pieces::default(),
+            staged: VecDeque::new(),
+            beyond_max: (Offset::ZERO, 0),
+            full_until_s: 0,
+        }
+    }
 }
 
 /// The hash of a producer in its scope: a topic, or the log.
@@ -82,22 +145,36 @@ pub(crate) fn producer_hash(claim: &ProducerClaim, topic: &str) -> NameHash {
 impl Producers {
     /// How many are known.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.numbers.len()
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// All, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &ProducerEntry> {
-        self.entries.iter()
+    pub fn iter(&self) -> impl Iterator<Item = ProducerEntry> {
+        self.numbered().map(|known| known.entry)
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = NumberedProducer> {
+        let numbered = (0..).zip(self.lasts.iter()).filter(|(_, last)| last.events > 0);
+        numbered.map(|(number, last)| NumberedProducer {
+            number,
+            entry: last.entry(*self.hashes().get(number)),
+        })
+    }
+
+    /// Their hashes, by number.
+    pub(crate) fn hashes(&self) -> &Hashes {
+        self.numbers.hashes()
     }
 
     /// The entry of a producer.
-    pub fn get(&self, hash: &NameHash) -> Option<&ProducerEntry> {
-        self.entries.find(hash[0], |entry| entry.hash == *hash)
+    pub fn get(&self, hash: &NameHash) -> Option<ProducerEntry> {
+        let number = self.numbers.find(hash)?;
+        Some(self.lasts.get(number).entry(*hash))
     }
 
     /// Judges a claim at a time; nothing changes.
@@ -107,7 +184,7 @@ impl Producers {
         claim: &ProducerClaim,
         time_s: u32,
     ) -> Result<Judged, AppendError> {
-        let known = self.get(hash).filter(|entry| !is_forgotten(entry, time_s));
+        let known = self.get(hash).filter(|entry| !Last::of(entry).is_forgotten(time_s));
         let (given_epoch, given_seq) = (claim.epoch, claim.seq);
         match known {
             None if given_seq == 0 => Ok(Judged::Next),
@@ -119,24 +196,46 @@ impl Producers {
                 0 => Ok(Judged::Next),
                 _ => Err(AppendError::EpochStart { given_seq }),
             },
-            Some(known) if given_seq <= known.seq => Ok(Judged::Duplicate(*known)),
+            Some(known) if given_seq <= known.seq => Ok(Judged::Duplicate(known)),
             Some(known) if given_seq == known.seq + 1 => Ok(Judged::Next),
             Some(known) => Err(AppendError::ProducerGap { expected_seq: known.seq + 1, given_seq }),
         }
     }
 
     /// Makes room for one more producer, by forgetting those that were silent for long.
-    pub fn make_room(&mut self, hash: &NameHash, time_s: u32) -> Result<(), AppendError> {
-        if self.entries.len() < PRODUCERS_MAX || self.get(hash).is_some() {
+    ///
+    /// Who appended at `unsealed` or behind it is not: a segment that is not sealed may know it by its
+    /// number. It counts for none.
+    pub fn make_room(
+        &mut self,
+        hash: &NameHash,
+        time_s: u32,
+        unsealed: Offset,
+    ) -> Result<(), AppendError> {
+        let (unsealed_then, beyond) = self.beyond_max;
+        let beyond = if unsealed == unsealed_then { beyond } else { 0 };
+        if self.len() < PRODUCERS_MAX + beyond || self.numbers.find(hash).is_some() {
             return Ok(());
         }
         // A look at all of them takes milliseconds: none in vain.
         if time_s >= self.full_until_s {
-            self.entries.retain(|entry| !is_forgotten(entry, time_s));
-            if self.entries.len() < PRODUCERS_MAX {
+            let (mut remembered, mut oldest_s) = (0, u32::MAX);
+            for number in 0..u32::try_from(self.lasts.len()).expect("numbers are u32") {
+                let last = self.lasts.get(number);
+                if last.events == 0 {
+                    continue;
+                }
+                if !last.is_forgotten(time_s) {
+                    remembered += 1;
+                    oldest_s = oldest_s.min(last.time_s);
+                } else if last.first < unsealed {
+                    self.forget(number);
+                }
+            }
+            self.beyond_max = (unsealed, self.len() - remembered);
+            if remembered < PRODUCERS_MAX {
                 return Ok(());
             }
-            let oldest_s = self.entries.iter().map(|entry| entry.time_s).min().unwrap_or(0);
             self.full_until_s = oldest_s.saturating_add(FORGOTTEN_S);
         }
         Err(AppendError::TooManyProducers { producers_max: PRODUCERS_MAX as u64 })
@@ -144,62 +243,64 @@ impl Producers {
 
     /// An append of a producer was staged; it may be taken back.
     pub fn stage(&mut self, entry: ProducerEntry) {
-        let before = self.put(entry);
-        self.staged.push_back(Staged { entry, before });
+        let (number, before) = self.put_numbered(&entry);
+        self.staged.push_back(Staged { producer: NumberedProducer { number, entry }, before });
     }
 
     /// Learns of an append that is durable, in the order of the log.
-    pub fn put(&mut self, entry: ProducerEntry) -> Option<ProducerEntry> {
-        match self.entries.entry(
-            entry.hash[0],
-            |known| known.hash == entry.hash,
-            |known| known.hash[0],
-        ) {
-            Entry::Occupied(mut known) => Some(std::mem::replace(known.get_mut(), entry)),
-            Entry::Vacant(place) => {
-                place.insert(entry);
-                None
-            }
+    pub fn put(&mut self, entry: ProducerEntry) {
+        self.put_numbered(&entry);
+    }
+
+    fn put_numbered(&mut self, entry: &ProducerEntry) -> (u32, Option<Last>) {
+        if let Some(number) = self.numbers.find(&entry.hash) {
+            let last = self.lasts.get_mut(number);
+            return (number, Some(std::mem::replace(last, Last::of(entry))));
         }
+        let number = self.numbers.add(entry.hash);
+        if number as usize == self.lasts.len() {
+            self.lasts.push(Last::of(entry));
+        } else {
+            *self.lasts.get_mut(number) = Last::of(entry);
+        }
+        (number, None)
+    }
+
+    fn forget(&mut self, number: u32) {
+        self.numbers.remove(number);
+        *self.lasts.get_mut(number) = Last::NONE;
     }
 
     /// The appends below an offset that may be taken back, in the order of the log.
-    pub fn unsettled(&self, below: Offset) -> impl Iterator<Item = &ProducerEntry> {
-        let entries = self.staged.iter().map(|staged| &staged.entry);
-        entries.take_while(move |entry| entry.first < below)
+    pub(crate) fn unsettled(&self, below: Offset) -> impl Iterator<Item = &NumberedProducer> {
+        let producers = self.staged.iter().map(|staged| &staged.producer);
+        producers.take_while(move |producer| producer.entry.first < below)
     }
 
     /// What lies below `visible` will not be taken back.
     pub fn settle(&mut self, visible: Offset) {
-        while self.staged.front().is_some_and(|staged| staged.entry.first < visible) {
+        while self.staged.front().is_some_and(|staged| staged.producer.entry.first < visible) {
             self.staged.pop_front();
         }
     }
 
     /// Takes back the appends from an offset on, which were never written.
     pub fn take_back(&mut self, from: Offset) {
-        while let Some(Staged { entry, before }) =
-            self.staged.pop_back_if(|staged| staged.entry.first >= from)
+        while let Some(Staged { producer, before }) =
+            self.staged.pop_back_if(|staged| staged.producer.entry.first >= from)
         {
             match before {
-                Some(before) => drop(self.put(before)),
-                None => {
-                    let hash = entry.hash;
-                    let known = self.entries.find_entry(hash[0], |entry| entry.hash == hash);
-                    drop(known.map(|known| known.remove()));
-                }
+                Some(before) => *self.lasts.get_mut(producer.number) = before,
+                None => self.forget(producer.number),
             }
         }
     }
 
     /// About how much memory it takes.
     pub fn memory_bytes(&self) -> usize {
-        self.entries.allocation_size() + self.staged.capacity() * size_of::<Staged>()
+        let staged = self.staged.capacity() * size_of::<Staged>();
+        self.numbers.memory_bytes() + self.lasts.memory_bytes() + staged
     }
-}
-
-fn is_forgotten(entry: &ProducerEntry, time_s: u32) -> bool {
-    time_s >= entry.time_s.saturating_add(FORGOTTEN_S)
 }
 
 #[cfg(test)]
@@ -249,22 +350,58 @@ mod tests {
         producers.stage(entry(0, 1, 11, 0));
         producers.stage(entry(1, 0, 12, 0));
         producers.take_back(Offset::new(12));
-        assert_eq!(producers.get(&hash), Some(&entry(0, 1, 11, 0)));
+        assert_eq!(producers.get(&hash), Some(entry(0, 1, 11, 0)));
         producers.take_back(Offset::new(5));
-        assert_eq!(producers.get(&hash), Some(&entry(0, 0, 10, 0)), "what is durable stays");
+        assert_eq!(producers.get(&hash), Some(entry(0, 0, 10, 0)), "what is durable stays");
     }
 
-    #[test]
-    fn a_million_producers_take_at_most_150_mb() {
+    fn full() -> Producers {
         let mut producers = Producers::default();
         for number in 0..PRODUCERS_MAX as u64 {
             let hash = hash_name(&number.to_string());
             producers.put(ProducerEntry { hash, ..entry(0, 0, number, 1_000) });
         }
-        assert!(producers.memory_bytes() < 150_000_000, "{}", producers.memory_bytes());
-        let hash = hash_name("one more");
-        assert!(producers.make_room(&hash, 1_000).is_err());
-        assert!(producers.make_room(&hash, 1_000 + FORGOTTEN_S).is_ok());
+        producers
+    }
+
+    #[test]
+    fn a_million_producers_take_58_mb() {
+        let mut producers = full();
+        assert!(producers.memory_bytes() < 58_000_000, "{}", producers.memory_bytes());
+        let (hash, none) = (hash_name("one more"), Offset::MAX);
+        assert!(producers.make_room(&hash, 1_000, none).is_err());
+        assert!(producers.make_room(&hash, 1_000 + FORGOTTEN_S, none).is_ok());
         assert!(producers.is_empty());
+    }
+
+    #[test]
+    fn who_may_be_named_in_an_unsealed_segment_keeps_its_number() {
+        let mut producers = full();
+        let (hash, later_s) = (hash_name("one more"), 1_000 + FORGOTTEN_S);
+        let unsealed = Offset::new(400_000);
+        assert!(producers.make_room(&hash, later_s, unsealed).is_ok());
+        assert_eq!(producers.len(), PRODUCERS_MAX - 400_000);
+        let known = hash_name("400000");
+        let number = producers.numbers.find(&known);
+        assert!(number.is_some() && producers.numbers.find(&hash_name("399999")).is_none());
+        assert_eq!(producers.judge(&known, &claim(0, 0), later_s), Ok(Judged::Next));
+
+        // As many as ever are remembered beside them, and not one more.
+        for name in 0..PRODUCERS_MAX as u64 {
+            let hash = hash_name(&format!("new {name}"));
+            assert_eq!(producers.make_room(&hash, later_s, unsealed), Ok(()), "{name}");
+            producers.put(ProducerEntry { hash, ..entry(0, 0, 1_000_000 + name, later_s) });
+        }
+        assert!(producers.make_room(&hash, later_s, unsealed).is_err());
+        assert_eq!(producers.numbers.find(&known), number);
+        let last = hash_name("new 999999");
+        assert_eq!(producers.make_room(&last, later_s, unsealed), Ok(()), "it is there");
+        // Once it is sealed they go, and do not make room: nobody else can be forgotten.
+        producers.full_until_s = 0;
+        assert!(producers.make_room(&hash, later_s, Offset::new(1_000_000)).is_err());
+        assert_eq!(producers.len(), PRODUCERS_MAX);
+        assert!(producers.get(&known).is_none() && producers.get(&last).is_some());
+        let found: usize = producers.iter().filter(|entry| entry.time_s == later_s).count();
+        assert_eq!(found, PRODUCERS_MAX);
     }
 }

@@ -88,7 +88,7 @@ impl Fold {
         state.ids.iter().filter(|id| id.offset < offset).for_each(|id| fold.state.ids.push(*id));
         let is_below = |first: Offset, events: u32| first.plus(events.into()) <= offset;
         for entry in state.producers.iter().filter(|entry| is_below(entry.first, entry.events)) {
-            fold.state.producers.put(*entry);
+            fold.state.producers.put(entry);
         }
         fold.state.rules = state.rules.clone();
         let listed = topics.page("", None, usize::MAX);
@@ -185,9 +185,9 @@ impl Fold {
         let now_s = delta::seconds(self.last_time_ms);
         let known =
             producers.iter().filter(|known| now_s < known.time_s.saturating_add(FORGOTTEN_S));
-        let mut known: Vec<_> = known.copied().collect();
+        let mut known: Vec<_> = known.collect();
         known.sort_unstable_by_key(|entry| (entry.first, entry.hash));
-        let encoded_producers = delta::encode_producers(known.iter());
+        let encoded_producers = delta::encode_producers(known.into_iter());
         let (controls, floors) = StoredRules::of(rules, kept_from).encode();
         let sections =
             [segments::encode(segments), encoded, encoded_ids, encoded_producers, controls, floors];

@@ -10,6 +10,7 @@ use crate::{
         topics::{TOPIC_BLOCK_BYTES, TopicsWriter, write_list_entry},
     },
     offset::Position,
+    once::hashes::Hashes,
     topics::names::{Names, look},
 };
 
@@ -33,7 +34,7 @@ impl IndexBuilder {
     /// The bytes of the `.idx` file; of frames that [`IndexBuilder::add`] has added. Takes some 0.25 us a
     /// topic.
     pub fn finish(&self, end: &SegmentEnd) -> Vec<u8> {
-        self.finish_named(end, &self.names)
+        self.finish_named(end, &self.names, self.delta.own_hashes())
     }
 
     /// No more than so many bytes the file will have, as far as counts say: often much fewer, and where there are many
@@ -47,12 +48,18 @@ impl IndexBuilder {
         fixed_bytes + topics_bytes + lists_bytes + frames_bytes + self.delta.bytes_max()
     }
 
-    /// The same of frames that [`IndexBuilder::add_ours`] has added; `names` are those of their log.
-    pub(crate) fn finish_named(&self, end: &SegmentEnd, names: &Names) -> Vec<u8> {
+    /// The same of frames that [`IndexBuilder::add_ours`] has added; `names` and the hashes of producers are
+    /// those of their log.
+    pub(crate) fn finish_named(
+        &self,
+        end: &SegmentEnd,
+        names: &Names,
+        producers: &Hashes,
+    ) -> Vec<u8> {
         let base = self.header.base_offset;
         let carried = Carried {
             ids: delta::encode_ids(self.delta.ids(), base),
-            producers: delta::encode_producers(self.delta.producers().iter()),
+            producers: delta::encode_producers(self.delta.producers_named(producers)),
             controls: delta::encode_controls(self.delta.controls(), base),
             gone: Vec::new(),
             last_time_ms: self.last_time_ms,

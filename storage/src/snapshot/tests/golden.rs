@@ -55,7 +55,7 @@ fn the_bytes_of_a_snapshot_are_what_they_were() {
             segments::encode(&live),
             encoded,
             delta::encode_ids([id].iter(), Offset::ZERO),
-            delta::encode_producers([producer].iter()),
+            delta::encode_producers([producer].into_iter()),
             controls,
             floors,
         ],
@@ -80,7 +80,7 @@ fn the_bytes_of_a_snapshot_are_what_they_were() {
     let mut state = LogState::new(window);
     snapshot.add_to(&mut state);
     assert_eq!(state.ids.iter().collect::<Vec<_>>(), [&id]);
-    assert_eq!(state.producers.iter().collect::<Vec<_>>(), [&producer]);
+    assert_eq!(state.producers.iter().collect::<Vec<_>>(), [producer]);
     assert_eq!((state.rules.log().retain, state.rules.floors().of("käse")), (retain, offset));
     assert_eq!(state.rules.floors().said_at("käse"), offset);
     assert_eq!(state.rules.set_for("rooms/**"), Some(&settings));
