@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn read(bytes: &[u8]) {
-    let Ok(snapshot) = Snapshot::decode(bytes) else { return };
+    let Ok(mut snapshot) = Snapshot::decode(bytes) else { return };
     let mut before = None;
     let walked = snapshot.for_each_topic(|topic| {
         assert!(before < Some(topic.number), "numbers ascend");
@@ -46,7 +46,7 @@ fn read(bytes: &[u8]) {
     }
     assert!(end <= snapshot.offset());
     let mut state = LogState::new(IdWindow { events: 1_000, time_ms: 60_000 });
-    snapshot.add_to(&mut state);
+    snapshot.give_to(&mut state);
 }
 
 fn mark(bytes: &[u8]) {

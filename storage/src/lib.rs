@@ -35,6 +35,7 @@ pub mod once;
 pub mod op;
 mod pace;
 mod packer;
+mod parts;
 mod pieces;
 mod prefetch;
 pub mod reader;

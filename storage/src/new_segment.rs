@@ -128,7 +128,7 @@ impl<D: Disk> NewSegment<D> {
             .map_err(OpenError::io("renaming", &self.temporary))?;
         self.is_named = true;
         if let Err(error) =
-            seal::write_index(&self.disk, &self.dir, self.name, index, self.pace.clone())
+            seal::write_index(&self.disk, &self.dir, self.name, index.into(), self.pace.clone())
         {
             // Without its index it counts for nothing, and would keep the space that was missing.
             let _ = self.disk.remove(&path);

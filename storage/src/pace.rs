@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{buffer::ALIGN_BYTES, io::DiskFile, offset::Position};
+use crate::{buffer::ALIGN_BYTES, io::DiskFile, offset::Position, parts::Parts};
 
 /// So much is written before it is synced: a commit waits for the drive's cache to be written back.
 pub(crate) const PACE_BYTES: usize = 1 << 20;
@@ -130,19 +130,31 @@ impl<F: DiskFile> PacedFile<F> {
         PacedFile { file, pace: Mutex::new(pace) }
     }
 
-    /// Writes all of `bytes` from the start of the file, and syncs them: a little at a time, unless that is urgent.
-    pub(crate) fn write_synced(&self, bytes: &[u8]) -> io::Result<()> {
-        let (mut left, mut position) = (bytes, Position::default());
-        while !left.is_empty() {
-            let is_urgent = self.pace.lock().unwrap_or_else(PoisonError::into_inner).is_urgent();
-            let len = if is_urgent { left.len() } else { left.len().min(PACE_BYTES) };
-            let (piece, rest) = left.split_at(len);
-            self.write_all_at(piece, position)?;
-            position = position.plus(len as u64);
-            self.sync_data()?;
-            left = rest;
-        }
-        Ok(())
+    /// Writes all of a file from its start, and syncs it: a little at a time, unless that is urgent.
+    pub(crate) fn write_synced(&self, parts: &Parts<'_>) -> io::Result<()> {
+        let mut position = Position::default();
+        let mut held = Vec::new();
+        parts.take_pieces(|mut piece| {
+            while held.len() + piece.len() > PACE_BYTES {
+                let (fits, rest) = piece.split_at(PACE_BYTES - held.len());
+                held.extend_from_slice(fits);
+                self.write_held(&mut held, &mut position)?;
+                piece = rest;
+            }
+            held.extend_from_slice(piece);
+            Ok(())
+        })?;
+        self.write_all_at(&held, position)?;
+        self.sync_data()
+    }
+
+    /// Writes what is held where it belongs, and syncs it, unless that is urgent.
+    fn write_held(&self, held: &mut Vec<u8>, position: &mut Position) -> io::Result<()> {
+        self.write_all_at(held, *position)?;
+        *position = position.plus(held.len() as u64);
+        held.clear();
+        let is_urgent = self.pace.lock().unwrap_or_else(PoisonError::into_inner).is_urgent();
+        if is_urgent { Ok(()) } else { self.sync_data() }
     }
 
     /// Does something with as many of `bytes` as it is told, and rests.
@@ -275,7 +287,7 @@ mod tests {
         let write = |disk: &SimDisk, is_urgent| {
             let file = Arc::new(disk.create(path, Access::Write)?);
             disk.sync_dir(dir)?;
-            PacedFile::new(file, beside(is_urgent).1).write_synced(&bytes)
+            PacedFile::new(file, beside(is_urgent).1).write_synced(&bytes[..].into())
         };
         let whole = SimDisk::new(1);
         write(&whole, false).expect("written");
@@ -290,7 +302,7 @@ mod tests {
         let at_once = SimDisk::new(1);
         write(&at_once, true).expect("written");
         assert_eq!(at_once.power_cut().bytes(path), Some(bytes.clone()));
-        assert!(at_once.operations() < whole.operations(), "one write and one sync");
+        assert!(at_once.operations() < whole.operations(), "one sync");
     }
 
     #[test]

@@ -145,7 +145,7 @@ pub(crate) fn recover<D: Disk>(
     window: IdWindow,
 ) -> Result<Recovered<D>, OpenError> {
     let (found, snapshots) = files::list_files(disk, dir)?;
-    let (snapshot, damaged) = files::newest_snapshot(disk, dir, &snapshots)?;
+    let (mut snapshot, damaged) = files::newest_snapshot(disk, dir, &snapshots)?;
     let known = snapshot.as_ref().map_or(Offset::ZERO, Snapshot::offset);
     let begin = match &snapshot {
         Some(snapshot) => {
@@ -191,7 +191,7 @@ pub(crate) fn recover<D: Disk>(
         scanned: Vec::new(),
         cut: None,
     };
-    if let Some(snapshot) = &snapshot {
+    if let Some(snapshot) = &mut snapshot {
         recovery.load(snapshot)?;
     }
     let mut last = Last::None;
@@ -288,10 +288,11 @@ struct Recovery<'a, D: Disk> {
 
 impl<D: Disk> Recovery<'_, D> {
     /// Takes in what a segment says beside topics, unless the snapshot has.
-    fn add_state(&mut self, index: &StoredIndex) {
-        if !self.is_known {
-            index.add_to(&mut self.state);
+    fn add_state(&mut self, path: &Path, index: &StoredIndex<D::File>) -> Result<(), OpenError> {
+        if self.is_known {
+            return Ok(());
         }
+        index.add_to(&mut self.state).map_err(OpenError::io("reading", path))
     }
 
     fn note_behind(&mut self, bytes: u64) {

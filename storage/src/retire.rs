@@ -137,5 +137,5 @@ fn write_stub<D: Disk>(
         let what = error.to_string();
         OpenError::Corrupt(Corruption { file: path.clone(), position: Position::default(), what })
     })?;
-    seal::write_index(disk, dir, name, &stub, Pace::alone())
+    seal::write_index(disk, dir, name, stub.into(), Pace::alone())
 }

@@ -15,6 +15,7 @@ use crate::{
     io::{Access, Disk},
     once::{Producers, hashes::Hashes},
     pace::{Pace, PacedFile},
+    parts::Parts,
     segment::SegmentName,
     segment_set::SealedSegment,
     topics::{TopicTable, names::Names},
@@ -76,8 +77,8 @@ impl<D: Disk> SealJob<D> {
     /// Writes the index, and opens the segment as a sealed one.
     pub(crate) fn run(self, disk: &D) -> Result<SealOutcome<D>, OpenError> {
         let SealJob { name, dir, pace, .. } = self;
-        let bytes = self.index.finish_named(&self.end, &self.names, &self.producers);
-        write_index(disk, &dir, name, &bytes, pace)?;
+        let parts = self.index.parts_named(&self.end, &self.names, &self.producers);
+        write_index(disk, &dir, name, parts, pace)?;
         disk.sync_dir(&dir).map_err(OpenError::io("syncing the directory", &dir))?;
         Ok(SealOutcome { name, segment: Arc::new(SealedSegment::open(disk, &dir, name)?) })
     }
@@ -88,7 +89,7 @@ pub(crate) fn write_index<D: Disk>(
     disk: &D,
     dir: &Path,
     name: SegmentName,
-    bytes: &[u8],
+    index: Parts<'_>,
     pace: Pace,
 ) -> Result<(), OpenError> {
     let file_name = name.index_file_name();
@@ -97,7 +98,7 @@ pub(crate) fn write_index<D: Disk>(
     disk.remove_if_there(&temporary).map_err(OpenError::io("removing", &temporary))?;
     let write = || {
         let file = disk.create(&temporary, Access::Write)?;
-        PacedFile::new(Arc::new(file), pace).write_synced(bytes)
+        PacedFile::new(Arc::new(file), pace).write_synced(&index)
     };
     if let Err(error) = write() {
         // What is there of it takes the space that was missing.

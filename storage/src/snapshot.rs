@@ -38,9 +38,14 @@ use std::convert::Infallible;
 use crate::{
     fields::{CRC_AT, crc_without_field, u32_at, u64_at},
     frame::Seed,
-    index::{IndexError, delta},
+    index::{
+        IndexError,
+        delta::{self, ProducersReader},
+    },
+    io::DiskFile,
     offset::Offset,
-    once::{IdEntry, ProducerEntry},
+    once::{IdEntry, Producers},
+    parts::{Part, Parts},
     segment::Incarnation,
     state::LogState,
     stored_index::StoredIndex,
@@ -66,6 +71,8 @@ const MAGIC: [u8; 8] = *b"STRLNSNP";
 const SECTIONS_AT: usize = 72;
 const SECTION_BYTES: usize = 16;
 const SECTIONS: usize = 6;
+/// The place of PRODUCERS among them.
+const PRODUCERS: usize = 3;
 const USED_BYTES: usize = SECTIONS_AT + SECTIONS * SECTION_BYTES;
 
 const _: () = assert!(USED_BYTES <= SNAPSHOT_HEADER_BYTES);
@@ -210,40 +217,88 @@ impl SnapshotHeader {
 }
 
 /// A snapshot that was read and checked.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Snapshot {
     header: SnapshotHeader,
     segments: Vec<LiveSegment>,
     /// TOPICS, which was walked through once.
     topics: Vec<u8>,
     ids: Vec<IdEntry>,
-    producers: Vec<ProducerEntry>,
+    producers: Producers,
     rules: rules::StoredRules,
 }
 
 impl Snapshot {
     /// The snapshot that `bytes` are, all of which is checked.
     pub fn decode(bytes: &[u8]) -> Result<Snapshot, SnapshotError> {
-        let header = SnapshotHeader::decode(bytes)?;
-        if header.file_bytes != bytes.len() as u64 {
-            let bytes_expected = header.file_bytes;
-            return Err(SnapshotError::Length { bytes: bytes.len() as u64, bytes_expected });
-        }
-        let seed = Seed::of(&header.incarnation);
-        let mut rest = &bytes[SNAPSHOT_HEADER_BYTES..];
-        let mut contents: [&[u8]; SECTIONS] = [&[]; SECTIONS];
-        for (section, (bytes, checksum)) in header.sections.iter().enumerate() {
-            let len = usize::try_from(*bytes).expect("no longer than what is in memory");
-            let (content, behind) = rest.split_at(len);
-            if seed.crc(content) != *checksum {
-                return Err(SnapshotError::Checksum { section });
+        let read = |position: u64, to: &mut [u8]| {
+            let start = usize::try_from(position).expect("a place in memory");
+            to.copy_from_slice(&bytes[start..start + to.len()]);
+            Ok::<(), Infallible>(())
+        };
+        let Ok(decoded) = Snapshot::read(bytes.len() as u64, read);
+        decoded
+    }
+
+    /// The snapshot that a file of so many bytes is, all of which is checked; `read` reads from a place in it.
+    pub(crate) fn read<E>(
+        file_bytes: u64,
+        mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<Result<Snapshot, SnapshotError>, E> {
+        let mut start = vec![0; SNAPSHOT_HEADER_BYTES.min(to_usize(file_bytes))];
+        read(0, &mut start)?;
+        let header = match SnapshotHeader::decode(&start) {
+            Ok(header) if header.file_bytes == file_bytes => header,
+            Ok(SnapshotHeader { file_bytes: bytes_expected, .. }) => {
+                return Ok(Err(SnapshotError::Length { bytes: file_bytes, bytes_expected }));
             }
-            (contents[section], rest) = (content, behind);
+            Err(error) => return Ok(Err(error)),
+        };
+        let seed = Seed::of(&header.incarnation);
+        let mut contents: [Vec<u8>; SECTIONS] = Default::default();
+        let mut producers = Ok(Producers::default());
+        let mut position = SNAPSHOT_HEADER_BYTES as u64;
+        for (section, (bytes, checksum)) in header.sections.iter().enumerate() {
+            let mut hasher = seed.hasher();
+            if section == PRODUCERS {
+                // Piece by piece: a million are never in memory twice.
+                let mut reader = ProducersReader::new(header.offset);
+                let mut left = *bytes;
+                while left > 0 {
+                    let mut piece = vec![0; to_usize(left).min(delta::PRODUCERS_READ_BYTES)];
+                    read(position + (bytes - left), &mut piece)?;
+                    hasher.update(&piece);
+                    left -= piece.len() as u64;
+                    if let Ok(producers) = &mut producers {
+                        reader.take(&piece, |entry| producers.put(entry));
+                    }
+                }
+                if let Err(error) = reader.finish() {
+                    producers = Err(error);
+                }
+            } else {
+                let mut content = vec![0; to_usize(*bytes)];
+                read(position, &mut content)?;
+                hasher.update(&content);
+                contents[section] = content;
+            }
+            if hasher.finalize() != *checksum {
+                return Ok(Err(SnapshotError::Checksum { section }));
+            }
+            position += bytes;
         }
-        let [segments, topics, ids, producers, controls, floors] = contents;
+        Ok(Snapshot::decode_sections(header, contents, producers))
+    }
+
+    fn decode_sections(
+        header: SnapshotHeader,
+        contents: [Vec<u8>; SECTIONS],
+        producers: Result<Producers, IndexError>,
+    ) -> Result<Snapshot, SnapshotError> {
+        let [segments, topics, ids, _, controls, floors] = contents;
         let offset = header.offset;
         let mut topic_count = 0;
-        topics::walk(topics, offset, |_| {
+        topics::walk(&topics, offset, |_| {
             topic_count += 1;
             Ok::<(), SnapshotError>(())
         })??;
@@ -251,11 +306,11 @@ impl Snapshot {
             return Err(SnapshotError::Content { what: "topic count" });
         }
         Ok(Snapshot {
-            segments: segments::decode(segments, offset)?,
-            topics: topics.to_vec(),
-            ids: delta::decode_ids(ids, Offset::ZERO, offset)?,
-            producers: delta::decode_producers(producers, offset)?,
-            rules: rules::StoredRules::decode(controls, floors, offset)?,
+            segments: segments::decode(&segments, offset)?,
+            topics,
+            ids: delta::decode_ids(&ids, Offset::ZERO, offset)?,
+            producers: producers?,
+            rules: rules::StoredRules::decode(&controls, &floors, offset)?,
             header,
         })
     }
@@ -292,7 +347,11 @@ impl Snapshot {
     /// The topics that may have fewer events than it says, as a segment is not the one any more that was counted: what
     /// is left of it names them, but for those of events that a repair has found to be lost. Then all that may have
     /// had some there.
-    pub(crate) fn lessened_by(&self, index: &StoredIndex, has_gaps: bool) -> Vec<TopicNumber> {
+    pub(crate) fn lessened_by<F: DiskFile>(
+        &self,
+        index: &StoredIndex<F>,
+        has_gaps: bool,
+    ) -> Vec<TopicNumber> {
         let mut numbers = index.topic_numbers();
         if !has_gaps && !numbers.is_empty() {
             return numbers;
@@ -308,31 +367,33 @@ impl Snapshot {
         numbers
     }
 
-    /// Adds to an empty state what it says beside topics.
-    pub fn add_to(&self, state: &mut LogState) {
-        state.add(self.ids.iter(), self.producers.iter().copied(), &[]);
+    /// Gives an empty state what it says beside topics: the producers it does not have any more.
+    pub fn give_to(&mut self, state: &mut LogState) {
+        assert!(state.producers.is_empty(), "an empty state");
+        state.add(self.ids.iter(), std::iter::empty(), &[]);
+        state.producers = std::mem::take(&mut self.producers);
         self.rules.add_to(&mut state.rules, self.header.offset);
     }
 }
 
-/// The parts of a snapshot that is to be written, encoded.
-struct Parts {
+/// What a snapshot that is to be written says.
+struct Assembled<'a> {
     offset: Offset,
     kept_from: Offset,
     last_time_ms: u64,
     incarnation: Incarnation,
     topic_count: u64,
     /// SEGMENTS, TOPICS, IDS, PRODUCERS, CONTROLS, FLOORS.
-    sections: [Vec<u8>; SECTIONS],
+    sections: [Part<'a>; SECTIONS],
 }
 
-impl Parts {
-    /// The bytes of the file.
-    fn assemble(self) -> Vec<u8> {
+impl<'a> Assembled<'a> {
+    /// The parts of the file.
+    fn assemble(self) -> Parts<'a> {
         let seed = Seed::of(&self.incarnation);
         let mut sections = [(0, 0); SECTIONS];
         for (section, content) in sections.iter_mut().zip(&self.sections) {
-            *section = (content.len() as u64, seed.crc(content));
+            *section = (content.len(), content.crc(seed));
         }
         let bytes: u64 = sections.iter().map(|(bytes, _)| bytes).sum();
         let header = SnapshotHeader {
@@ -344,13 +405,13 @@ impl Parts {
             topic_count: self.topic_count,
             sections,
         };
-        let mut file = Vec::with_capacity(usize::try_from(header.file_bytes).unwrap_or(0));
-        file.extend_from_slice(&header.encode());
-        for content in self.sections {
-            file.extend_from_slice(&content);
-        }
-        file
+        let header = Part::from(header.encode().to_vec());
+        Parts([header].into_iter().chain(self.sections).collect())
     }
+}
+
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("a file that fits in memory")
 }
 
 /// The name of the snapshot at an offset.

@@ -1,12 +1,13 @@
 //! What recovery needs of an index file: where the segment ends, and its state delta.
 
-use std::{convert::Infallible, io, path::Path};
+use std::{convert::Infallible, io, path::Path, sync::Arc};
 
 use crate::{
     error::OpenError,
     index::{
         INDEX_HEADER_BYTES, INDEX_VERSION, IndexError, IndexHeader, ResidentIndex, SectionKind,
-        StoredControl, TopicSummary, delta,
+        StoredControl, TopicSummary,
+        delta::{self, PRODUCERS_READ_BYTES, ProducersReader},
         gone::{self, GoneTopic},
     },
     io::{Access, Disk, DiskFile},
@@ -17,27 +18,29 @@ use crate::{
 };
 
 /// The checked parts of an index file.
-pub(crate) struct StoredIndex {
+pub(crate) struct StoredIndex<F> {
+    file: Arc<F>,
     resident: ResidentIndex,
     topics: Vec<u8>,
     ids: Vec<IdEntry>,
-    producers: Vec<ProducerEntry>,
+    /// `None` of so many that they are read once more when they are asked for.
+    producers: Option<Vec<ProducerEntry>>,
     controls: Vec<StoredControl>,
     gone: Vec<GoneTopic>,
 }
 
-impl StoredIndex {
+impl<F: DiskFile> StoredIndex<F> {
     /// Reads an index. `None` if it is damaged: the segment is then scanned, and indexed anew.
-    pub(crate) fn read<D: Disk>(disk: &D, path: &Path) -> Result<Option<StoredIndex>, OpenError> {
+    pub(crate) fn read<D: Disk<File = F>>(
+        disk: &D,
+        path: &Path,
+    ) -> Result<Option<StoredIndex<F>>, OpenError> {
         let file = disk.open(path, Access::Read).map_err(OpenError::io("opening", path))?;
-        StoredIndex::of_file(&file, path)
+        StoredIndex::of_file(&Arc::new(file), path)
     }
 
     /// The same of one that is open.
-    pub(crate) fn of_file<F: DiskFile>(
-        file: &F,
-        path: &Path,
-    ) -> Result<Option<StoredIndex>, OpenError> {
+    pub(crate) fn of_file(file: &Arc<F>, path: &Path) -> Result<Option<StoredIndex<F>>, OpenError> {
         match read_parts(file) {
             Ok(Ok(index)) => Ok(Some(index)),
             Ok(Err(IndexError::NewerVersion { version })) => Err(OpenError::NewerVersion {
@@ -56,9 +59,18 @@ impl StoredIndex {
         self.resident.header()
     }
 
-    /// Adds what the segment says beside topics.
-    pub(crate) fn add_to(&self, state: &mut LogState) {
-        state.add(self.ids.iter(), self.producers.iter().copied(), &self.controls);
+    /// Adds what the segment says beside topics. After an error the state is good for nothing.
+    pub(crate) fn add_to(&self, state: &mut LogState) -> io::Result<()> {
+        let known = self.producers.iter().flatten().copied();
+        state.add(self.ids.iter(), known, &self.controls);
+        if self.producers.is_some() {
+            return Ok(());
+        }
+        match read_producers(&*self.file, self.header(), |entry| state.producers.put(entry))? {
+            Ok(()) => Ok(()),
+            // It was good when it was looked at first.
+            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
     }
 
     /// The topics whose last event in the segment is gone.
@@ -87,7 +99,7 @@ impl StoredIndex {
     }
 }
 
-fn read_parts(file: &impl DiskFile) -> io::Result<Result<StoredIndex, IndexError>> {
+fn read_parts<F: DiskFile>(file: &Arc<F>) -> io::Result<Result<StoredIndex<F>, IndexError>> {
     let read = |position: Position, bytes: u64| {
         // What a damaged length can make us allocate is bounded by the file.
         let size = file.size()?;
@@ -133,17 +145,20 @@ fn read_parts(file: &impl DiskFile) -> io::Result<Result<StoredIndex, IndexError
             Err(IndexError::Checksum { section: kind })
         })
     };
-    let (ids, producers, controls, gone) = (
-        section(SectionKind::IDS)?,
-        section(SectionKind::PRODUCERS)?,
-        section(SectionKind::CONTROLS)?,
-        section(SectionKind::GONE)?,
-    );
+    let producers_bytes = header.section(SectionKind::PRODUCERS).bytes;
+    let mut producers =
+        (producers_bytes <= PRODUCERS_READ_BYTES as u64).then(Vec::<ProducerEntry>::new);
+    let read_them = read_producers(&**file, &header, |entry| {
+        producers.iter_mut().for_each(|known| known.push(entry));
+    })?;
+    let (ids, controls, gone) =
+        (section(SectionKind::IDS)?, section(SectionKind::CONTROLS)?, section(SectionKind::GONE)?);
     let (base, end) = (header.base_offset, header.end_offset);
     let decoded = || {
         Ok(StoredIndex {
+            file: Arc::clone(file),
             ids: delta::decode_ids(&ids?, base, end)?,
-            producers: delta::decode_producers(&producers?, end)?,
+            producers: read_them.map(|()| producers)?,
             controls: delta::decode_controls(&controls?, base, end)?,
             gone: gone::decode_gone(&gone?, base, end)?,
             resident,
@@ -151,6 +166,30 @@ fn read_parts(file: &impl DiskFile) -> io::Result<Result<StoredIndex, IndexError
         })
     };
     Ok(decoded())
+}
+
+/// Hands over the entries of PRODUCERS, piece by piece. After an inner error they say nothing.
+fn read_producers(
+    file: &impl DiskFile,
+    header: &IndexHeader,
+    mut take: impl FnMut(ProducerEntry),
+) -> io::Result<Result<(), IndexError>> {
+    let section = header.section(SectionKind::PRODUCERS);
+    let mut reader = ProducersReader::new(header.end_offset);
+    let mut hasher = header.seed().hasher();
+    let mut position = section.position;
+    while position < section.end() {
+        let left = usize::try_from(section.end().get() - position.get()).unwrap_or(usize::MAX);
+        let mut piece = vec![0; left.min(PRODUCERS_READ_BYTES)];
+        file.read_exact_at(&mut piece, position)?;
+        hasher.update(&piece);
+        reader.take(&piece, &mut take);
+        position = position.plus(piece.len() as u64);
+    }
+    if section.bytes > 0 && hasher.finalize() != section.checksum {
+        return Ok(Err(IndexError::Checksum { section: SectionKind::PRODUCERS }));
+    }
+    Ok(reader.finish())
 }
 
 /// The outer error is the index's, the inner one that of `take`.

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use crate::{
     append::ProducerClaim,
     event::{EventKind, archive},
-    fields::{u32_at, u64_at},
+    fields::u64_at,
     frame::Frame,
     index::{IndexError, varint},
     offset::Offset,
@@ -27,6 +27,7 @@ use crate::{
         hashes::{HashNumbers, Hashes},
         producers::producer_hash,
     },
+    parts::ProducerList,
     pieces::{Pieces, Places},
 };
 
@@ -34,7 +35,10 @@ use crate::{
 pub const IDS_MAX: usize = 1_000_000;
 
 const ID_FIXED_BYTES: usize = 24;
-const PRODUCER_BYTES: usize = 48;
+/// With two numbers beside that, in their widest form.
+const ID_BYTES_MAX: usize = ID_FIXED_BYTES + 20;
+/// What a control event takes beside its data: in memory; stored, two numbers and a byte are less.
+const CONTROL_FIXED_BYTES_MAX: usize = 32;
 
 /// A control event as a segment's index keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub struct StateDelta {
     /// The numbers of producers, of frames that were added by [`StateDelta::add`].
     numbers: HashNumbers,
     controls: Vec<StoredControl>,
+    /// They take no more in memory, or stored.
+    controls_bytes: usize,
     fingerprints: Fingerprints,
 }
 
@@ -66,6 +72,7 @@ impl StateDelta {
             producers: LastAppends { base, places: Places::default(), appends: Pieces::default() },
             numbers: HashNumbers::default(),
             controls: Vec::new(),
+            controls_bytes: 0,
             fingerprints: Fingerprints::default(),
         }
     }
@@ -112,6 +119,7 @@ impl StateDelta {
         producers.iter().for_each(|producer| self.producers.put(producer));
         for event in frame.events().filter(|event| !event.kind().is_data()) {
             let (offset, kind, data) = (event.offset(), event.kind(), event.data().into());
+            self.controls_bytes += event.data().len() + CONTROL_FIXED_BYTES_MAX;
             self.controls.push(StoredControl { offset, kind, data });
         }
     }
@@ -123,16 +131,14 @@ impl StateDelta {
 
     /// The last append of each producer, in offset order; of frames that [`StateDelta::add`] has added.
     pub fn producers(&self) -> impl ExactSizeIterator<Item = ProducerEntry> {
-        self.producers_named(self.own_hashes())
+        let sorted = self.producers.sorted().into_iter();
+        sorted.map(|(_, number)| self.producers.entry(number, self.own_hashes()))
     }
 
     /// The same of frames that [`StateDelta::add_known`] has added; `hashes` are those of their log.
-    pub(crate) fn producers_named(
-        &self,
-        hashes: &Hashes,
-    ) -> impl ExactSizeIterator<Item = ProducerEntry> {
-        let sorted = self.producers.sorted().into_iter();
-        sorted.map(|(_, number)| self.producers.entry(number, hashes))
+    pub(crate) fn producers_named<'a>(&'a self, hashes: &'a Hashes) -> ProducerList<'a> {
+        let sorted = self.producers.sorted();
+        ProducerList::new(sorted.len(), move |place| self.producers.entry(sorted[place].1, hashes))
     }
 
     /// The hashes of producers, of frames that [`StateDelta::add`] has added.
@@ -147,8 +153,9 @@ impl StateDelta {
 
     /// No more than so many bytes IDS, PRODUCERS and CONTROLS have together: numbers take their widest form.
     pub(crate) fn bytes_max(&self) -> u64 {
-        let controls: usize = self.controls.iter().map(|control| control.data.len() + 32).sum();
-        (self.ids.count * 44 + self.producers.len() * PRODUCER_BYTES + controls) as u64
+        let ids_bytes = self.ids.count * ID_BYTES_MAX;
+        let producers_bytes = self.producers.appends.len() * ProducerEntry::BYTES;
+        (ids_bytes + producers_bytes + self.controls_bytes) as u64
     }
 
     /// About how much memory it takes.
@@ -156,7 +163,7 @@ impl StateDelta {
         self.ids.memory_bytes()
             + self.producers.memory_bytes()
             + self.numbers.memory_bytes()
-            + self.controls.iter().map(|control| control.data.len() + 32).sum::<usize>()
+            + self.controls_bytes
     }
 }
 
@@ -329,40 +336,51 @@ pub fn decode_ids(mut bytes: &[u8], base: Offset, end: Offset) -> Result<Vec<IdE
 
 /// The bytes of PRODUCERS.
 pub fn encode_producers(producers: impl Iterator<Item = ProducerEntry>) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(producers.size_hint().0 * PRODUCER_BYTES);
-    producers.for_each(|entry| encode_producer(&mut bytes, &entry));
-    bytes
-}
-
-fn encode_producer(bytes: &mut Vec<u8>, entry: &ProducerEntry) {
-    let [low, high] = entry.hash;
-    for number in [low, high, entry.epoch, entry.seq, entry.first.get()] {
-        bytes.extend_from_slice(&number.to_le_bytes());
-    }
-    bytes.extend_from_slice(&entry.events.to_le_bytes());
-    bytes.extend_from_slice(&entry.time_s.to_le_bytes());
+    producers.flat_map(|entry| entry.encode()).collect()
 }
 
 /// The entries of PRODUCERS, which must lie below `end`.
 pub fn decode_producers(bytes: &[u8], end: Offset) -> Result<Vec<ProducerEntry>, IndexError> {
-    let wrong = || IndexError::Content { what: "PRODUCERS" };
-    if !bytes.len().is_multiple_of(PRODUCER_BYTES) {
-        return Err(wrong());
+    let mut entries = Vec::with_capacity(bytes.len() / ProducerEntry::BYTES);
+    let mut reader = ProducersReader::new(end);
+    reader.take(bytes, |entry| entries.push(entry));
+    reader.finish().map(|()| entries)
+}
+
+/// So much of PRODUCERS is read at a time: whole entries.
+pub(crate) const PRODUCERS_READ_BYTES: usize = 4096 * ProducerEntry::BYTES;
+
+/// Reads PRODUCERS in pieces, all of which but the last are whole entries.
+#[derive(Debug)]
+pub(crate) struct ProducersReader {
+    end: Offset,
+    is_good: bool,
+}
+
+impl ProducersReader {
+    /// Of entries that must lie below `end`.
+    pub fn new(end: Offset) -> ProducersReader {
+        ProducersReader { end, is_good: true }
     }
-    let entries = bytes.chunks_exact(PRODUCER_BYTES).map(|entry| ProducerEntry {
-        hash: [u64_at(entry, 0), u64_at(entry, 8)],
-        epoch: u64_at(entry, 16),
-        seq: u64_at(entry, 24),
-        first: Offset::new(u64_at(entry, 32)),
-        events: u32_at(entry, 40),
-        time_s: u32_at(entry, 44),
-    });
-    let entries: Vec<_> = entries.collect();
-    let is_good = |entry: &ProducerEntry| {
-        let behind = entry.first.get().checked_add(u64::from(entry.events));
-        entry.events > 0 && behind.is_some_and(|behind| behind <= end.get())
-    };
-    if entries.iter().all(is_good) { Ok(entries) } else { Err(wrong()) }
+
+    /// Hands over the entries of the next piece, while all are good.
+    pub fn take(&mut self, piece: &[u8], mut take: impl FnMut(ProducerEntry)) {
+        self.is_good &= piece.len().is_multiple_of(ProducerEntry::BYTES);
+        for entry in piece.chunks_exact(ProducerEntry::BYTES).map(ProducerEntry::decode) {
+            let behind = entry.first.get().checked_add(u64::from(entry.events));
+            let is_inside = behind.is_some_and(|behind| behind <= self.end.get());
+            self.is_good &= entry.events > 0 && is_inside;
+            if !self.is_good {
+                return;
+            }
+            take(entry);
+        }
+    }
+
+    /// Whether all were good: if not, what was taken says nothing.
+    pub fn finish(self) -> Result<(), IndexError> {
+        if self.is_good { Ok(()) } else { Err(IndexError::Content { what: "PRODUCERS" }) }
+    }
 }
 
 /// The bytes of CONTROLS. Offsets count from `base`.

@@ -113,7 +113,7 @@ impl<D: Disk> Log<D> {
         let incarnation = segments.last()?.incarnation;
         let (end, time_ms) = (self.segments.end(), self.clock.last_ms());
         let fold = Fold::of_live(&self.topics, &self.state, end, time_ms, incarnation);
-        Some(fold.finish(&segments))
+        Some(fold.finish(&segments).to_vec())
     }
 
     pub(super) fn snapshot_made(

@@ -89,6 +89,11 @@ impl HashNumbers {
         &self.hashes
     }
 
+    /// The hashes by number, and no more.
+    pub fn into_hashes(self) -> Hashes {
+        self.hashes
+    }
+
     /// The number of a hash.
     pub fn find(&self, hash: &NameHash) -> Option<u32> {
         self.table.find(self.mixer.mix(hash), |number| self.hashes.get(number) == hash)

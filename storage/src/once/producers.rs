@@ -18,7 +18,9 @@ use super::{
 use crate::{
     append::{OffsetScope, ProducerClaim, ProducerPlace},
     error::AppendError,
+    fields::{u32_at, u64_at},
     offset::Offset,
+    parts::ProducerList,
     pieces::Pieces,
 };
 
@@ -45,6 +47,34 @@ pub struct ProducerEntry {
 }
 
 impl ProducerEntry {
+    /// How long an entry of PRODUCERS is (`index/delta`).
+    pub(crate) const BYTES: usize = 48;
+
+    /// The entry of PRODUCERS.
+    pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let [low, high] = self.hash;
+        let numbers = [low, high, self.epoch, self.seq, self.first.get()];
+        for (number, to) in numbers.iter().zip(bytes.chunks_exact_mut(8)) {
+            to.copy_from_slice(&number.to_le_bytes());
+        }
+        bytes[40..44].copy_from_slice(&self.events.to_le_bytes());
+        bytes[44..].copy_from_slice(&self.time_s.to_le_bytes());
+        bytes
+    }
+
+    /// What 48 bytes say.
+    pub(crate) fn decode(bytes: &[u8]) -> ProducerEntry {
+        ProducerEntry {
+            hash: [u64_at(bytes, 0), u64_at(bytes, 8)],
+            epoch: u64_at(bytes, 16),
+            seq: u64_at(bytes, 24),
+            first: Offset::new(u64_at(bytes, 32)),
+            events: u32_at(bytes, 40),
+            time_s: u32_at(bytes, 44),
+        }
+    }
+
     /// What an answer says of it.
     pub fn place(&self) -> ProducerPlace {
         ProducerPlace { epoch: self.epoch, seq: self.seq }
@@ -120,6 +150,18 @@ impl Last {
     }
 }
 
+/// An offset that lies on the border of four bytes: with a number it takes twelve.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Halves([u32; 2]);
+
+impl Halves {
+    fn of(offset: Offset) -> Halves {
+        let bytes = offset.get().to_be_bytes();
+        let half = |at: usize| u32::from_be_bytes(*bytes[at..].first_chunk().expect("8 bytes"));
+        Halves([half(0), half(4)])
+    }
+}
+
 impl Default for Producers {
     fn default() -> Self {
         Producers {
@@ -163,6 +205,25 @@ impl Producers {
         numbered.map(|(number, last)| NumberedProducer {
             number,
             entry: last.entry(*self.hashes().get(number)),
+        })
+    }
+
+    /// Those that are not forgotten at a time, ordered by where they last appended.
+    pub(crate) fn into_sorted(self, time_s: u32) -> ProducerList<'static> {
+        let Producers { numbers, lasts, .. } = self;
+        let hashes = numbers.into_hashes();
+        let mut sorted = Vec::with_capacity(lasts.len());
+        for (number, last) in (0..).zip(lasts.iter()) {
+            if last.events > 0 && !last.is_forgotten(time_s) {
+                sorted.push((Halves::of(last.first), number));
+            }
+        }
+        sorted.sort_unstable_by(|(left, one), (right, other)| {
+            left.cmp(right).then_with(|| hashes.get(*one).cmp(hashes.get(*other)))
+        });
+        ProducerList::new(sorted.len(), move |place| {
+            let (_, number) = sorted[place];
+            lasts.get(number).entry(*hashes.get(number))
         })
     }
 

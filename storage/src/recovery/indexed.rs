@@ -38,7 +38,7 @@ impl<D: Disk> Recovery<'_, D> {
         })?;
         self.add_gone(&path, &index)?;
         if !mutation::is_planted(Mutation::StubDeltasNotReplayed) {
-            self.add_state(&index);
+            self.add_state(&path, &index)?;
         }
         self.segments.push_retired(base..end);
         self.end = end;
@@ -91,7 +91,7 @@ impl<D: Disk> Recovery<'_, D> {
         self.add_topics(&path, header, end, &mut some)?;
         self.add_gone(&path, &index)?;
         if !mutation::is_planted(Mutation::DeltasNotReplayed) {
-            self.add_state(&index);
+            self.add_state(&path, &index)?;
         }
         self.push_sealed(SealedSegment::open(self.disk, self.dir, found.name)?);
         self.end = end;
@@ -99,7 +99,7 @@ impl<D: Disk> Recovery<'_, D> {
         Ok(true)
     }
 
-    fn add_gone(&mut self, path: &Path, index: &StoredIndex) -> Result<(), OpenError> {
+    fn add_gone(&mut self, path: &Path, index: &StoredIndex<D::File>) -> Result<(), OpenError> {
         for topic in index.gone() {
             self.topics
                 .declare(topic.number, &topic.name)

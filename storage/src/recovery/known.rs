@@ -14,7 +14,7 @@ use crate::{
 
 impl<D: Disk> Recovery<'_, D> {
     /// Begins with the state of a snapshot.
-    pub(super) fn load(&mut self, snapshot: &Snapshot) -> Result<(), OpenError> {
+    pub(super) fn load(&mut self, snapshot: &mut Snapshot) -> Result<(), OpenError> {
         let path = self.dir.join(snapshot::file_name(snapshot.offset()));
         let conflict =
             |error: TopicConflict| corrupt(&path, Position::default(), error.to_string());
@@ -31,7 +31,7 @@ impl<D: Disk> Recovery<'_, D> {
             }
             Ok::<(), OpenError>(())
         })?;
-        snapshot.add_to(&mut self.state);
+        snapshot.give_to(&mut self.state);
         self.last_time_ms = snapshot.header().last_time_ms;
         self.behind.bytes = snapshot.header().file_bytes;
         Ok(())

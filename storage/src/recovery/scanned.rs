@@ -54,7 +54,7 @@ impl<D: Disk> Recovery<'_, D> {
                 self.disk,
                 self.dir,
                 found.name,
-                &scan.index.finish(&scan.end),
+                scan.index.parts(&scan.end),
                 Pace::alone(),
             )?;
             self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing", self.dir))?;
@@ -126,8 +126,8 @@ impl<D: Disk> Recovery<'_, D> {
         path: &Path,
         scan: TailScan,
     ) -> Result<(), OpenError> {
-        let bytes = scan.index.finish(&scan.end);
-        seal::write_index(self.disk, self.dir, found.name, &bytes, Pace::alone())?;
+        let parts = scan.index.parts(&scan.end);
+        seal::write_index(self.disk, self.dir, found.name, parts, Pace::alone())?;
         for (name, topic) in scan.index.topics() {
             self.add_topic(path, header, scan.end.end_offset, name, &topic)?;
         }

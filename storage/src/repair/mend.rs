@@ -126,7 +126,7 @@ impl<D: Disk> Mender<'_, D> {
         damaged.read(&mut survey)?;
         let (index, end) = survey.into_index();
         self.aside.copy(&name.index_file_name())?;
-        seal::write_index(self.disk, self.dir, name, &index.finish(&end), Pace::alone())?;
+        seal::write_index(self.disk, self.dir, name, index.parts(&end), Pace::alone())?;
         self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing the directory", self.dir))
     }
 

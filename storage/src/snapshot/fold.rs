@@ -3,14 +3,20 @@
 //! A fold over the log, as recovery is one: see `recovery.rs` and [`crate::state`]. Some 100 bytes and the name
 //! for each topic while it lasts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use crate::{
+    error::OpenError,
     index::{TopicSummary, delta},
+    io::DiskFile,
     offset::Offset,
-    once::{IdWindow, producers::FORGOTTEN_S},
+    once::IdWindow,
+    parts::{Part, Parts},
     segment::Incarnation,
-    snapshot::{LiveSegment, Parts, Snapshot, TopicAt, rules::StoredRules, segments, topics},
+    snapshot::{
+        Assembled, LiveSegment, Snapshot, TopicAt, job::corrupt, rules::StoredRules, segments,
+        topics,
+    },
     state::LogState,
     stored_index::StoredIndex,
     topic::TopicNumber,
@@ -51,9 +57,9 @@ impl Fold {
     }
 
     /// From a snapshot on.
-    pub(crate) fn of(snapshot: &Snapshot, window: IdWindow) -> Fold {
+    pub(crate) fn of(snapshot: &mut Snapshot, window: IdWindow) -> Fold {
         let mut fold = Fold::new(window);
-        snapshot.add_to(&mut fold.state);
+        snapshot.give_to(&mut fold.state);
         let header = snapshot.header();
         fold.offset = header.offset;
         fold.last_time_ms = header.last_time_ms;
@@ -114,15 +120,21 @@ impl Fold {
     }
 
     /// Takes in the segment that begins where the last one ended, or what is left of it.
-    pub(crate) fn add(&mut self, index: &StoredIndex) -> Result<(), TopicConflict> {
+    /// After an error it is good for nothing.
+    pub(crate) fn add<F: DiskFile>(
+        &mut self,
+        index: &StoredIndex<F>,
+        path: &Path,
+    ) -> Result<(), OpenError> {
+        let conflict = |conflict: TopicConflict| corrupt(path, conflict.to_string());
         let header = index.header();
         assert_eq!(header.base_offset, self.offset, "segments are taken in in order");
-        index.for_each_topic(|name, summary| self.add_events(name, summary))?;
+        index.for_each_topic(|name, summary| self.add_events(name, summary)).map_err(conflict)?;
         for gone in index.gone() {
-            let topic = self.topic(gone.number.get(), &gone.name)?;
+            let topic = self.topic(gone.number.get(), &gone.name).map_err(conflict)?;
             topic.note_last(gone.last_offset, gone.last_time_ms);
         }
-        index.add_to(&mut self.state);
+        index.add_to(&mut self.state).map_err(OpenError::io("reading", path))?;
         self.offset = header.end_offset;
         self.last_time_ms = self.last_time_ms.max(header.last_time_ms);
         self.incarnation = Some(header.incarnation);
@@ -167,12 +179,12 @@ impl Fold {
         Ok(topic)
     }
 
-    /// The bytes of the snapshot. `segments` are those below its offset that hold events.
+    /// The parts of the snapshot's file. `segments` are those below its offset that hold events.
     ///
     /// # Panics
     ///
     /// If nothing was taken in.
-    pub(crate) fn finish(mut self, segments: &[LiveSegment]) -> Vec<u8> {
+    pub(crate) fn finish(mut self, segments: &[LiveSegment]) -> Parts<'static> {
         let kept_from = segments.first().map_or(self.offset, |segment| segment.base);
         let (encoded, topic_count) = self.encode_topics(kept_from);
         let LogState { ids, producers, rules } = &mut self.state;
@@ -183,15 +195,17 @@ impl Fold {
         let young = ids.iter().filter(|entry| is_young(entry.time_ms));
         let encoded_ids = delta::encode_ids(young, Offset::ZERO);
         let now_s = delta::seconds(self.last_time_ms);
-        let known =
-            producers.iter().filter(|known| now_s < known.time_s.saturating_add(FORGOTTEN_S));
-        let mut known: Vec<_> = known.collect();
-        known.sort_unstable_by_key(|entry| (entry.first, entry.hash));
-        let encoded_producers = delta::encode_producers(known.into_iter());
         let (controls, floors) = StoredRules::of(rules, kept_from).encode();
-        let sections =
-            [segments::encode(segments), encoded, encoded_ids, encoded_producers, controls, floors];
-        let parts = Parts {
+        let producers = std::mem::take(producers).into_sorted(now_s);
+        let sections = [
+            segments::encode(segments).into(),
+            encoded.into(),
+            encoded_ids.into(),
+            Part::Producers(producers),
+            controls.into(),
+            floors.into(),
+        ];
+        let snapshot = Assembled {
             offset: self.offset,
             kept_from,
             last_time_ms: self.last_time_ms,
@@ -199,7 +213,7 @@ impl Fold {
             topic_count,
             sections,
         };
-        parts.assemble()
+        snapshot.assemble()
     }
 
     fn encode_topics(&self, kept_from: Offset) -> (Vec<u8>, u64) {

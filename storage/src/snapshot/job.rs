@@ -28,6 +28,7 @@ use crate::{
     offset::{Offset, Position},
     once::IdWindow,
     pace::{Pace, PacedFile},
+    parts::Parts,
     retire,
     seal::TEMPORARY_ENDING,
     segment::{SegmentFile, SegmentName},
@@ -97,7 +98,7 @@ impl<D: Disk> SnapshotJob<D> {
             Some(bytes) => {
                 self.write(disk, end, &bytes)?;
                 files.note_written(end, kept_from);
-                bytes.len() as u64
+                bytes.len()
             }
             None => files.size(end)?,
         };
@@ -137,7 +138,7 @@ impl<D: Disk> SnapshotJob<D> {
         parts
     }
 
-    /// The bytes of the snapshot at `target`, of which `live` are the segments that hold events. `None` if it
+    /// The parts of the snapshot at `target`, of which `live` are the segments that hold events. `None` if it
     /// was cancelled.
     fn bytes(
         &self,
@@ -146,13 +147,13 @@ impl<D: Disk> SnapshotJob<D> {
         parts: &BTreeMap<Offset, Part<D>>,
         target: Offset,
         live: &[LiveSegment],
-    ) -> Result<Option<Vec<u8>>, OpenError> {
+    ) -> Result<Option<Parts<'static>>, OpenError> {
         #[cfg(mutations)]
         if let Some(bytes) = self.live.as_ref().filter(|_| target == self.segments.end()) {
-            return Ok(Some(bytes.clone()));
+            return Ok(Some(bytes.clone().into()));
         }
-        let base = files.newest(target)?;
-        let mut fold = match &base {
+        let mut base = files.newest(target)?;
+        let mut fold = match &mut base {
             Some(base) => Fold::of(base, self.window),
             None => Fold::new(self.window),
         };
@@ -166,7 +167,7 @@ impl<D: Disk> SnapshotJob<D> {
                 OpenError::MissingSegment { dir, from, to: target }
             })?;
             let (index, path) = self.index(disk, part)?;
-            fold.add(&index).map_err(|conflict| corrupt(&path, conflict.to_string()))?;
+            fold.add(&index, &path)?;
         }
         // What was counted as another generation, or is gone since. (What lies before all that is kept is
         // known to be gone.)
@@ -189,11 +190,15 @@ impl<D: Disk> SnapshotJob<D> {
         Ok(Some(fold.finish(live)))
     }
 
-    fn index(&self, disk: &D, part: &Part<D>) -> Result<(StoredIndex, PathBuf), OpenError> {
+    fn index(
+        &self,
+        disk: &D,
+        part: &Part<D>,
+    ) -> Result<(StoredIndex<D::File>, PathBuf), OpenError> {
         let (index, path) = match part {
             Part::Live(segment) => {
                 let path = segment.index_path();
-                (StoredIndex::of_file(&**segment.index_file(), &path)?, path)
+                (StoredIndex::of_file(segment.index_file(), &path)?, path)
             }
             Part::Stub(name) => {
                 let path = self.dir.join(name.index_file_name());
@@ -208,7 +213,7 @@ impl<D: Disk> SnapshotJob<D> {
     }
 
     /// Writes a snapshot under its name, durably.
-    fn write(&self, disk: &D, offset: Offset, bytes: &[u8]) -> Result<(), OpenError> {
+    fn write(&self, disk: &D, offset: Offset, bytes: &Parts<'_>) -> Result<(), OpenError> {
         let path = self.dir.join(file_name(offset));
         let temporary = self.dir.join(format!("{}{TEMPORARY_ENDING}", file_name(offset)));
         retire::remove(disk, &temporary)?;
@@ -365,6 +370,6 @@ pub(crate) fn live<D: Disk>(segment: &SealedSegment<D>) -> LiveSegment {
     }
 }
 
-fn corrupt(path: &Path, what: String) -> OpenError {
+pub(super) fn corrupt(path: &Path, what: String) -> OpenError {
     OpenError::Corrupt(Corruption { file: path.to_owned(), position: Position::default(), what })
 }

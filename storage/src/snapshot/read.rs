@@ -29,8 +29,10 @@ pub(crate) fn read<D: Disk>(
     offset: Offset,
 ) -> Result<Result<Snapshot, Damage>, OpenError> {
     let path = dir.join(file_name(offset));
-    let bytes = read_bytes(disk, &path, usize::MAX)?;
-    let decoded = Snapshot::decode(&bytes);
+    let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+    let size = file.size().map_err(OpenError::io("reading", &path))?;
+    let read = |position, bytes: &mut [u8]| read_at(&file, bytes, position);
+    let decoded = Snapshot::read(size, read).map_err(OpenError::io("reading", &path))?;
     check(&path, offset, decoded, |snapshot| snapshot.offset())
 }
 
@@ -41,7 +43,14 @@ pub(crate) fn read_header<D: Disk>(
     offset: Offset,
 ) -> Result<Result<SnapshotHeader, Damage>, OpenError> {
     let path = dir.join(file_name(offset));
-    let bytes = read_bytes(disk, &path, SNAPSHOT_HEADER_BYTES)?;
+    let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+    let size = file.size().map_err(OpenError::io("reading", &path))?;
+    let mut bytes = vec![
+        0;
+        usize::try_from(size)
+            .map_or(SNAPSHOT_HEADER_BYTES, |size| size.min(SNAPSHOT_HEADER_BYTES))
+    ];
+    read_at(&file, &mut bytes, 0).map_err(OpenError::io("reading", &path))?;
     check(&path, offset, SnapshotHeader::decode(&bytes), |header| header.offset)
 }
 
@@ -112,17 +121,15 @@ pub(crate) fn lost_behind(file: &Path, synced: Offset, end: Offset) -> Damage {
     Corruption { file: file.to_owned(), position: Position::default(), what }
 }
 
-fn read_bytes<D: Disk>(disk: &D, path: &Path, bytes_max: usize) -> Result<Vec<u8>, OpenError> {
-    let file = disk.open(path, Access::Read).map_err(OpenError::io("opening", path))?;
-    let size = file.size().map_err(OpenError::io("reading", path))?;
-    let len = usize::try_from(size).expect("a file that fits in memory").min(bytes_max);
-    let mut bytes = vec![0; len];
-    match file.read_exact_at(&mut bytes, Position::default()) {
+/// Reads a part of a snapshot.
+fn read_at(file: &impl DiskFile, bytes: &mut [u8], position: u64) -> io::Result<()> {
+    match file.read_exact_at(bytes, Position::new(position)) {
         // It became shorter meanwhile: it will not be found to be whole.
-        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-            Err(OpenError::io("reading", path)(error))
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            bytes.fill(0);
+            Ok(())
         }
-        _ => Ok(bytes),
+        result => result,
     }
 }
 

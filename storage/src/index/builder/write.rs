@@ -11,6 +11,7 @@ use crate::{
     },
     offset::Position,
     once::hashes::Hashes,
+    parts::{Part, Parts},
     topics::names::{Names, look},
 };
 
@@ -34,7 +35,12 @@ impl IndexBuilder {
     /// The bytes of the `.idx` file; of frames that [`IndexBuilder::add`] has added. Takes some 0.25 us a
     /// topic.
     pub fn finish(&self, end: &SegmentEnd) -> Vec<u8> {
-        self.finish_named(end, &self.names, self.delta.own_hashes())
+        self.parts(end).to_vec()
+    }
+
+    /// The same in parts.
+    pub(crate) fn parts(&self, end: &SegmentEnd) -> Parts<'_> {
+        self.parts_named(end, &self.names, self.delta.own_hashes())
     }
 
     /// No more than so many bytes the file will have, as far as counts say: often much fewer, and where there are many
@@ -50,59 +56,61 @@ impl IndexBuilder {
 
     /// The same of frames that [`IndexBuilder::add_ours`] has added; `names` and the hashes of producers are
     /// those of their log.
-    pub(crate) fn finish_named(
-        &self,
+    pub(crate) fn parts_named<'a>(
+        &'a self,
         end: &SegmentEnd,
         names: &Names,
-        producers: &Hashes,
-    ) -> Vec<u8> {
+        producers: &'a Hashes,
+    ) -> Parts<'a> {
         let base = self.header.base_offset;
-        let carried = Carried {
-            ids: delta::encode_ids(self.delta.ids(), base),
-            producers: delta::encode_producers(self.delta.producers_named(producers)),
-            controls: delta::encode_controls(self.delta.controls(), base),
-            gone: Vec::new(),
-            last_time_ms: self.last_time_ms,
-        };
-        self.write(end, &carried, names)
+        let state = [
+            (SectionKind::IDS, delta::encode_ids(self.delta.ids(), base).into()),
+            (SectionKind::PRODUCERS, Part::Producers(self.delta.producers_named(producers))),
+            (SectionKind::CONTROLS, delta::encode_controls(self.delta.controls(), base).into()),
+        ];
+        self.write(end, self.last_time_ms, state, names)
     }
 
     /// The same for a segment that was rewritten.
     pub fn finish_carrying(&self, end: &SegmentEnd, carried: &Carried) -> Vec<u8> {
-        self.write(end, carried, &self.names)
+        let state = [
+            (SectionKind::IDS, Part::from(&carried.ids[..])),
+            (SectionKind::PRODUCERS, Part::from(&carried.producers[..])),
+            (SectionKind::CONTROLS, Part::from(&carried.controls[..])),
+            (SectionKind::GONE, Part::from(&carried.gone[..])),
+        ];
+        self.write(end, carried.last_time_ms, state, &self.names).to_vec()
     }
 
-    fn write(&self, end: &SegmentEnd, carried: &Carried, names: &Names) -> Vec<u8> {
+    /// The parts of the file; `state` is what the segment adds to that of its log.
+    fn write<'a>(
+        &self,
+        end: &SegmentEnd,
+        last_time_ms: u64,
+        state: impl IntoIterator<Item = (SectionKind, Part<'a>)>,
+        names: &Names,
+    ) -> Parts<'a> {
         assert!(end.end_offset >= self.end_offset, "a segment ends behind its frames");
         assert!(end.end_position >= self.end_position, "a segment ends behind its frames");
         let seed = Seed::of(&self.header.incarnation);
         let (writer, filter) = self.write_topics(names, seed);
-        let mut other: Vec<(SectionKind, &[u8])> =
-            vec![(SectionKind::TOPICS, &writer.topics), (SectionKind::LISTS, &writer.lists)];
-        for (kind, content) in [
-            (SectionKind::IDS, &carried.ids),
-            (SectionKind::PRODUCERS, &carried.producers),
-            (SectionKind::CONTROLS, &carried.controls),
-            (SectionKind::GONE, &carried.gone),
-        ] {
-            if !content.is_empty() {
-                other.push((kind, content));
-            }
-        }
-        let (frames, gaps) = (self.sparse_frames(), self.encoded_gaps());
-        let kept_from = self.kept_from.map(|from| from.get().to_le_bytes());
-        let mut resident: Vec<(SectionKind, &[u8])> = vec![
-            (SectionKind::FRAMES, &frames),
-            (SectionKind::FENCE, &writer.fence),
-            (SectionKind::FILTER, &filter),
+        let TopicsWriter { topics, lists, fence, .. } = writer;
+        let mut other: Vec<(SectionKind, Part<'a>)> =
+            vec![(SectionKind::TOPICS, topics.into()), (SectionKind::LISTS, lists.into())];
+        other.extend(state.into_iter().filter(|(_, content)| !content.is_empty()));
+        let gaps = self.encoded_gaps();
+        let mut resident: Vec<(SectionKind, Part<'a>)> = vec![
+            (SectionKind::FRAMES, self.sparse_frames().into()),
+            (SectionKind::FENCE, fence.into()),
+            (SectionKind::FILTER, filter.into()),
         ];
         if !gaps.is_empty() {
-            resident.push((SectionKind::GAPS, &gaps));
+            resident.push((SectionKind::GAPS, gaps.into()));
         }
-        if let Some(kept_from) = &kept_from {
-            resident.push((SectionKind::KEPT, kept_from));
+        if let Some(kept_from) = self.kept_from {
+            resident.push((SectionKind::KEPT, kept_from.get().to_le_bytes().to_vec().into()));
         }
-        self.assemble(end, self.last_time_ms.max(carried.last_time_ms), seed, &resident, &other)
+        self.assemble(end, self.last_time_ms.max(last_time_ms), seed, resident, other)
     }
 
     /// Writes all topics in the order of their names; returns them and their filter.
@@ -218,23 +226,23 @@ impl IndexBuilder {
         bytes
     }
 
-    fn assemble(
+    fn assemble<'a>(
         &self,
         end: &SegmentEnd,
         last_time_ms: u64,
         seed: Seed,
-        resident: &[(SectionKind, &[u8])],
-        other: &[(SectionKind, &[u8])],
-    ) -> Vec<u8> {
+        resident: Vec<(SectionKind, Part<'a>)>,
+        other: Vec<(SectionKind, Part<'a>)>,
+    ) -> Parts<'a> {
         let mut position = Position::new(INDEX_HEADER_BYTES as u64);
         let mut sections = Vec::new();
         let mut resident_bytes = position.get();
-        for (index, (kind, content)) in resident.iter().chain(other).enumerate() {
+        for (index, (kind, content)) in resident.iter().chain(&other).enumerate() {
             let section = Section {
                 kind: *kind,
-                checksum: seed.crc(content),
+                checksum: content.crc(seed),
                 position,
-                bytes: content.len() as u64,
+                bytes: content.len(),
             };
             position = section.end();
             sections.push(section);
@@ -258,10 +266,7 @@ impl IndexBuilder {
             index_bytes: position.get(),
             sections,
         };
-        let mut bytes = header.encode().to_vec();
-        for (_, content) in resident.iter().chain(other) {
-            bytes.extend_from_slice(content);
-        }
-        bytes
+        let contents = resident.into_iter().chain(other).map(|(_, content)| content);
+        Parts([Part::from(header.encode().to_vec())].into_iter().chain(contents).collect())
     }
 }

@@ -1,6 +1,7 @@
 //! The bytes of a snapshot.
 
 use super::*;
+use crate::once::ProducerEntry;
 
 /// `STRANDLINE_BLESS=1` writes it anew: a difference is a new version of the format, or a mistake.
 #[test]
@@ -45,22 +46,22 @@ fn the_bytes_of_a_snapshot_are_what_they_were() {
     let kept_from = Offset::new(4_000_000);
     let stored = rules::StoredRules::of(&rules, kept_from);
     let (controls, floors) = stored.encode();
-    let parts = Parts {
+    let snapshot = Assembled {
         offset: Offset::new(4_712_000),
         kept_from,
         last_time_ms: 1_763_700_001_000,
         incarnation: Incarnation::new([7; 16]),
         topic_count: 3,
         sections: [
-            segments::encode(&live),
-            encoded,
-            delta::encode_ids([id].iter(), Offset::ZERO),
-            delta::encode_producers([producer].into_iter()),
-            controls,
-            floors,
+            segments::encode(&live).into(),
+            encoded.into(),
+            delta::encode_ids([id].iter(), Offset::ZERO).into(),
+            delta::encode_producers([producer].into_iter()).into(),
+            controls.into(),
+            floors.into(),
         ],
     };
-    let bytes = parts.assemble();
+    let bytes = snapshot.assemble().to_vec();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/snapshot.bin");
     if std::env::var_os("STRANDLINE_BLESS").is_some() {
         std::fs::write(&path, &bytes).expect("the golden file is written");
@@ -68,7 +69,7 @@ fn the_bytes_of_a_snapshot_are_what_they_were() {
     let golden = std::fs::read(&path).expect("the golden file is there");
     assert!(golden == bytes, "{} bytes, golden {}", bytes.len(), golden.len());
 
-    let snapshot = Snapshot::decode(&golden).expect("a snapshot");
+    let mut snapshot = Snapshot::decode(&golden).expect("a snapshot");
     assert_eq!((snapshot.segments(), snapshot.header().kept_from), (&live[..], kept_from));
     let mut known = Vec::new();
     let walked = snapshot.for_each_topic(|topic| {
@@ -78,7 +79,7 @@ fn the_bytes_of_a_snapshot_are_what_they_were() {
     assert_eq!((walked, known), (Ok(()), topics.map(|topic| format!("{topic:?}")).to_vec()));
     let window = crate::once::IdWindow { events: 10, time_ms: 1_000 };
     let mut state = LogState::new(window);
-    snapshot.add_to(&mut state);
+    snapshot.give_to(&mut state);
     assert_eq!(state.ids.iter().collect::<Vec<_>>(), [&id]);
     assert_eq!(state.producers.iter().collect::<Vec<_>>(), [producer]);
     assert_eq!((state.rules.log().retain, state.rules.floors().of("käse")), (retain, offset));
