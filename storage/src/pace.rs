@@ -133,7 +133,8 @@ impl<F: DiskFile> PacedFile<F> {
     /// Writes all of a file from its start, and syncs it: a little at a time, unless that is urgent.
     pub(crate) fn write_synced(&self, parts: &Parts<'_>) -> io::Result<()> {
         let mut position = Position::default();
-        let mut held = Vec::new();
+        let len = usize::try_from(parts.len()).unwrap_or(usize::MAX);
+        let mut held = Vec::with_capacity(len.min(PACE_BYTES));
         parts.take_pieces(|mut piece| {
             while held.len() + piece.len() > PACE_BYTES {
                 let (fits, rest) = piece.split_at(PACE_BYTES - held.len());
