@@ -284,7 +284,7 @@ impl Subscribers {
                 begun.keep(bytes);
                 let mut waiting = waiting.into_iter();
                 // The first at once: however many chunks come and go, each makes one go on.
-                if let Some(first) = waiting.next() {
+                if let Some(first) = waiting.find(|id| inner.slots.get_mut(*id).is_some()) {
                     inner.tick = self.tick();
                     inner.views.hide(&self.log.floors());
                     inner.run(self, first);
@@ -293,10 +293,16 @@ impl Subscribers {
                 waiting.for_each(|id| inner.queue(id));
             }
             Ok(None) | Err(_) => {
-                let events = &begun.events;
-                let error = encoded.err().map(|error| error.to_string());
-                let (from, to) = (events.start.get(), events.end.get());
-                tracing::debug!(from, to, error, "a subscriber stands in events that have gone");
+                let (from, to) = (begun.events.start.get(), begun.events.end.get());
+                match &encoded {
+                    Err(error @ ReadError::Gap { from, to, .. }) => {
+                        self.gaps.report(*from, *to, error);
+                    }
+                    Err(error @ ReadError::Io { .. }) => {
+                        tracing::error!(%error, "a subscriber's part of the log cannot be read");
+                    }
+                    _ => tracing::debug!(from, to, "a subscriber stands in events that have gone"),
+                }
                 waiting.into_iter().for_each(|id| inner.remove(id));
             }
         }
