@@ -14,7 +14,7 @@ use crate::{
     buffer::ALIGN_BYTES,
     config::LogConfig,
     error::OpenError,
-    io::{Access, Disk, DiskFile},
+    io::{Access, Disk, DiskFile, Space},
     offset::Position,
 };
 
@@ -137,7 +137,10 @@ impl ReserveJob {
         if known.is_none() {
             remove(disk, dir)?;
         }
-        if disk.space(dir)?.free_bytes < self.free_bytes_min.max(self.to_bytes - from_bytes) {
+        let Space { total_bytes, free_bytes } = disk.space(dir)?;
+        // Some file systems do not say.
+        let is_known = total_bytes > 0;
+        if is_known && free_bytes < self.free_bytes_min.max(self.to_bytes - from_bytes) {
             // Trying would take from others what there is, for a moment.
             return Err(io::ErrorKind::StorageFull.into());
         }

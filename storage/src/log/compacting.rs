@@ -158,7 +158,7 @@ impl<D: Disk> Log<D> {
     }
 
     pub(super) fn next_compaction(&mut self, now: Now) -> Option<Job<D>> {
-        let is_idle = self.jobs.compact == JobState::Idle && self.jobs.retire == JobState::Idle;
+        let is_idle = self.jobs.compact == JobState::Idle && self.jobs.retire != JobState::Running;
         if !is_idle || self.close != Close::Open || self.segments.is_empty() {
             return None;
         }

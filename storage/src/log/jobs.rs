@@ -40,7 +40,7 @@ const DISK_FULL_RETRY_MS: u64 = 1_000;
 const SEAL_RETRY_MS: u64 = 10_000;
 /// While more full segments wait behind one, its index is made at usual priority and without rests: each takes memory
 /// until it has its own, and is scanned after a crash.
-const SEALS_BEHIND_MAX: usize = 2;
+pub(super) const SEALS_BEHIND_MAX: usize = 2;
 
 /// The jobs: at most one of each kind is under way.
 pub(super) struct Jobs<D: Disk> {
@@ -59,10 +59,14 @@ pub(super) struct Jobs<D: Disk> {
     pub(super) close: JobState,
     /// So much of the reserve is there.
     pub(super) reserve_bytes: u64,
+    /// How far the active segment may be prepared with what the reserve has grown to.
+    pub(super) reserve_for: Position,
     /// What frees space has found none: the reserve is to be given back.
     pub(super) needs_reserve: bool,
     /// It was given back, or could not be made as large as it has to be: nothing else takes space before it is there again.
     pub(super) owes_reserve: bool,
+    /// What was retired last found no space, nor a reserve: the others may have some.
+    pub(super) retires_in_vain: bool,
     /// Much of the active segment may be dead, and the disk is full: it is to be ended, so that it can be
     /// rewritten, be it with the reserve.
     pub(super) ends_for_space: bool,
@@ -98,6 +102,7 @@ pub(super) enum JobState {
 impl<D: Disk> Log<D> {
     pub(super) fn next_job(&mut self, now: Now) -> Option<Op<D>> {
         self.end_segment_for_space();
+        self.end_reserve_debt();
         let job = self
             .next_roll(now)
             .or_else(|| self.next_mark(now))
@@ -356,6 +361,7 @@ impl<D: Disk> Log<D> {
         self.jobs.rolling = false;
         self.jobs.ends_for_space = false;
         self.jobs.needed = Position::default();
+        self.jobs.reserve_for = Position::default();
         let name = SegmentName::first_generation(header.base_offset);
         let path = self.dir.join(name.log_file_name());
         self.filling.begin_file(file.prepared, file.fill);
@@ -440,7 +446,9 @@ impl<D: Disk> Jobs<D> {
             snapshot: JobState::Idle,
             close: JobState::Idle,
             reserve_bytes,
+            reserve_for: Position::default(),
             needs_reserve: false,
+            retires_in_vain: false,
             owes_reserve,
             ends_for_space: false,
             step_bytes: config.preallocate_bytes_min,
@@ -451,6 +459,11 @@ impl<D: Disk> Jobs<D> {
             rolling: false,
             disk_full: owes_reserve,
         }
+    }
+
+    /// Whether something is under way for which the reserve may have been given back.
+    pub(super) fn is_freeing(&self) -> bool {
+        [self.seal, self.retire, self.compact, self.clear].contains(&JobState::Running)
     }
 
     /// What waits for a time that has come may start again.

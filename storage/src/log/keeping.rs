@@ -284,8 +284,8 @@ impl<D: Disk> Log<D> {
         };
         let segment = Arc::clone(segment);
         if self.jobs.compact == JobState::Running {
-            // Space that is short does not wait for a rewrite, which may take minutes.
-            if self.jobs.disk_full {
+            // Space that is short does not wait for a rewrite, which may take minutes: unless that may be what gives some.
+            if self.jobs.disk_full && !self.jobs.retires_in_vain {
                 self.cancel_compaction();
             }
             return None;
@@ -318,6 +318,7 @@ impl<D: Disk> Log<D> {
         match result {
             Ok(()) => {
                 self.jobs.retire = JobState::Idle;
+                self.jobs.retires_in_vain = false;
                 self.note_retired(name);
                 self.segments = Arc::new(self.segments.without(name));
                 self.state.rules.forget_below(self.start());
@@ -330,6 +331,7 @@ impl<D: Disk> Log<D> {
             }
             Err(error) => {
                 self.note_full(&error);
+                self.jobs.retires_in_vain = error.is_full() && self.jobs.reserve_bytes == 0;
                 self.jobs.retire = JobState::after(now, RETIRE_RETRY_MS, false);
                 self.notices.push(Notice::RetireFailed { reason: error.to_string() });
             }

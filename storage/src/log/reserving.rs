@@ -3,13 +3,14 @@
 //! ```text
 //! grows:      in the background, up to what the log may need as it is; until then nothing else takes space, if that fails
 //!             before an extension that makes it need more: without the one there is not the other
-//! given back: when what frees space finds none; nothing else takes that space before the reserve is whole again
-//! shortened:  to half or less, once the log needs no more
+//! given back: when what frees space finds none; nothing else takes that space before the reserve is whole again, and it is
+//!             not made anew beneath what it was given back for
+//! shortened:  to half or less, once the log needs no more, nor the extension that it has grown for
 //! ```
 
 use std::io;
 
-use super::{Close, JobState, Jobs, Log, Now};
+use super::{Close, JobState, Jobs, Log, Now, jobs::SEALS_BEHIND_MAX};
 use crate::{
     error::OpenError,
     io::{Disk, is_full},
@@ -27,7 +28,9 @@ impl<D: Disk> Log<D> {
     fn reserve_bytes_at(&self, prepared: Position) -> u64 {
         let Longest { log_bytes, index_bytes, rewritten_index_bytes } = self.segments.longest();
         let full = self.unsealed.iter().rev().skip(1).map(|segment| segment.end.end_position.get());
-        let unsealed_index_bytes = self.unsealed.iter().map(|segment| {
+        // Where seals fail for another reason more and more wait, and what they lack is not space.
+        let unsealed = self.unsealed.iter().rev().take(SEALS_BEHIND_MAX + 2);
+        let unsealed_index_bytes = unsealed.map(|segment| {
             let frames_bytes = segment.end.end_position.get();
             segment.index.bytes_max().min(ReserveRule::index_bytes_max(frames_bytes))
         });
@@ -59,8 +62,26 @@ impl<D: Disk> Log<D> {
 
     /// The larger reserve that an extension waits for, if the disk has `free_bytes_min` left.
     pub(super) fn next_growth(&mut self, to: Position, free_bytes_min: u64) -> Option<Job<D>> {
-        let bytes = self.reserve_bytes_at(to);
-        (self.jobs.reserve == JobState::Idle).then(|| self.change_reserve(bytes, free_bytes_min))
+        if self.jobs.reserve != JobState::Idle {
+            return None;
+        }
+        self.jobs.reserve_for = self.jobs.reserve_for.max(to);
+        Some(self.change_reserve(self.reserve_bytes_at(to), free_bytes_min))
+    }
+
+    /// Less is needed than when the reserve could not grow, as a segment was sealed or is gone: what there is is enough, and
+    /// others may have space again.
+    pub(super) fn end_reserve_debt(&mut self) {
+        let has_bytes = self.jobs.reserve_bytes;
+        if self.jobs.owes_reserve
+            && self.jobs.reserve != JobState::Running
+            && has_bytes > 0
+            && has_bytes >= self.reserve_bytes_at(self.tail.file.prepared)
+        {
+            self.jobs.owes_reserve = false;
+            self.retry_for_space();
+            self.space_is_back();
+        }
     }
 
     /// Keeps the reserve, and gives it back when what frees space needs some.
@@ -76,9 +97,16 @@ impl<D: Disk> Log<D> {
         if self.jobs.reserve != JobState::Idle || self.close != Close::Open {
             return None;
         }
-        let bytes = self.reserve_bytes_at(self.tail.file.prepared);
-        let is_due = has_bytes < bytes || has_bytes / 2 >= bytes;
-        (is_due && has_bytes != bytes).then(|| self.change_reserve(bytes, 0))
+        if has_bytes == 0 && self.jobs.owes_reserve && self.jobs.is_freeing() {
+            return None;
+        }
+        let prepared = self.tail.file.prepared;
+        let bytes = self.reserve_bytes_at(prepared);
+        if has_bytes < bytes {
+            return Some(self.change_reserve(bytes, 0));
+        }
+        let bytes = self.reserve_bytes_at(prepared.max(self.jobs.reserve_for));
+        (has_bytes / 2 >= bytes && has_bytes > bytes).then(|| self.change_reserve(bytes, 0))
     }
 
     fn change_reserve(&mut self, to_bytes: u64, free_bytes_min: u64) -> Job<D> {
@@ -93,8 +121,10 @@ impl<D: Disk> Log<D> {
         match result {
             Ok(()) if bytes > 0 => {
                 self.jobs.reserve = JobState::Idle;
-                self.jobs.rest_asked_boot_ms = None;
                 let is_shorter = bytes < std::mem::replace(&mut self.jobs.reserve_bytes, bytes);
+                if !is_shorter {
+                    self.jobs.rest_asked_boot_ms = None;
+                }
                 if std::mem::take(&mut self.jobs.owes_reserve) || is_shorter {
                     self.retry_for_space();
                     self.space_is_back();
@@ -106,7 +136,8 @@ impl<D: Disk> Log<D> {
                     // It is as large as it has to be without the extension.
                     self.jobs.reserve = JobState::Idle;
                     let is_at_rest = job.free_bytes_min > 0;
-                    if !is_at_rest {
+                    // One may have begun meanwhile: it needed no larger one any more.
+                    if !is_at_rest && self.jobs.extend == JobState::Idle {
                         self.refuse_extension(now);
                     }
                     return;

@@ -573,3 +573,66 @@ fn a_rewrite_that_has_time_makes_way_when_the_disk_is_full() {
     let begun = hold(&mut log, &disk, |op| matches!(op, Op::Job { job: Job::Compact(_), .. }));
     assert!(begun.is_empty());
 }
+
+/// The reserve could not grow, and what asked for more went: what there is was enough from there on, but nobody said so, and
+/// appends found a full disk on an empty one until the next start.
+#[test]
+fn a_reserve_that_is_enough_again_is_not_waited_for() {
+    let disk = SimDisk::new(9);
+    let config = LogConfig { preallocate_rest_bytes_max: 0, ..long_segments() };
+    let (mut log, _) = open_with(&disk, config.clone());
+    for number in 0..80 {
+        append(&mut log, &noise(number, 7_000));
+        log.run_ops(now(2));
+    }
+    drop(log);
+    let path = Path::new(DIR).join("reserve.tmp");
+    let reserve = disk.open(&path, Access::Write).expect("a reserve");
+    reserve.set_size(160 << 10).expect("shorter");
+    let disk = disk.kill();
+    // Room for stubs, and not for a reserve that is as long as a segment.
+    disk.limit_space(Some(disk.space_bytes() + (100 << 10)));
+    let (mut log, _) = open_with(&disk, config);
+    log.run_ops(now(2));
+    assert!(log.is_disk_full());
+    keep(&mut log, crate::settings::LogRetention { count: Some(1), ..Default::default() });
+    for step in 1..10 {
+        log.run_ops(now(3_000 * step));
+    }
+    assert!(log.segments().is_empty(), "all is gone");
+    assert_eq!(reserve_len(&disk), 160 << 10, "it is long enough");
+    assert!(!log.is_disk_full());
+    append(&mut log, "more");
+}
+
+/// Grown for an extension that the disk refused, it was made shorter at once, which had the extension tried again, and the
+/// reserve grow again for that: without end.
+#[test]
+fn a_reserve_that_has_grown_for_an_extension_stays_that_long() {
+    for left in (0..40).map(|step| step * (32 << 10)) {
+        let disk = SimDisk::new(10);
+        let config = LogConfig {
+            segment_bytes: 1 << 20,
+            reserve_bytes: 96 << 10,
+            frame_bytes_max: 900 << 10,
+            staged_bytes_max: 4 << 20,
+            ..tiny()
+        };
+        let (mut log, _) = open_with(&disk, config);
+        append(&mut log, "first");
+        log.run_ops(now(2));
+        disk.limit_space(Some(disk.space_bytes() + left));
+        let batch: Vec<_> = (0..90).map(|number| event("a", &noise(number, 7_000))).collect();
+        log.append(batch, now(3)).expect("staged");
+        for boot_ms in [3, 400, 1_100, 2_200] {
+            for turn in 0.. {
+                let Some(op) = log.next_op(now(boot_ms)) else { break };
+                log.complete(op.run(&disk), now(boot_ms));
+                assert!(turn < 300, "{left} bytes left, {boot_ms} ms: it does not come to rest");
+            }
+        }
+        let full = log.take_notices();
+        let full = full.iter().filter(|notice| matches!(notice, Notice::DiskFull)).count();
+        assert!(full <= 4, "{left} bytes left: told {full} times");
+    }
+}
