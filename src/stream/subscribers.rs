@@ -32,6 +32,8 @@ mod session;
 mod slab;
 mod slot;
 mod talking;
+#[cfg(test)]
+mod testing;
 mod watch;
 mod wheel;
 mod wire;

@@ -316,30 +316,14 @@ mod tests {
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
-    use strandline_storage::event::EventView;
-    use strandline_storage::topic::TopicPattern;
-
+    use super::super::testing::{Unsaid, everything};
     use super::super::wire::{Source, Wire};
     use super::*;
-    use crate::stream::chunk::{Chunk, Word};
-    use crate::stream::compression::Encoding;
+    use crate::stream::chunk::Chunk;
     use crate::stream::subscription::Subscription;
-    use crate::stream::view::{Rendering, ViewKey};
-
-    struct Unsaid;
-
-    impl Render for Unsaid {
-        fn event(&self, _: &EventView<'_>, _: &mut Vec<u8>) {}
-
-        fn say(&self, _: Word, _: &mut Vec<u8>) {}
-    }
 
     fn view() -> View {
-        let all = TopicPattern::parse("**").expect("a pattern");
-        let wanted = Rc::new(Wanted::new([all].into(), [].into()));
-        let encoding = Encoding::Identity;
-        let rendering = Rendering::Sse { is_object: false, is_chunked: false, encoding };
-        View::new(ViewKey { wanted, rendering }, Rc::new(Unsaid), Offset::ZERO, 0)
+        View::new(everything(), Rc::new(Unsaid), Offset::ZERO, 0)
     }
 
     fn begun_chunks(bytes_max: usize) -> Rc<BegunChunks> {

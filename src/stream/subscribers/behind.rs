@@ -366,59 +366,14 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use bytes::Bytes;
-    use strandline_storage::event::EventView;
-    use strandline_storage::topic::TopicPattern;
 
-    use super::super::slot::{Slot, Sub};
+    use super::super::testing;
     use super::*;
-    use crate::local::{Guard, Leave};
     use crate::stream::chunk::Chunk;
-    use crate::stream::compression::Encoding;
-    use crate::stream::subscription::Subscription;
-    use crate::stream::view::{Member, Rendering, ViewKey};
 
-    struct Unsaid;
-
-    impl Render for Unsaid {
-        fn event(&self, _: &EventView<'_>, _: &mut Vec<u8>) {}
-
-        fn say(&self, _: Word, _: &mut Vec<u8>) {}
-    }
-
-    struct Nobody;
-
-    impl Leave for Nobody {
-        fn left(&self) {}
-    }
-
-    /// A subscription to everything from the start on, for which the ring has nothing; and its client.
+    /// A subscription for which the ring has nothing; and its client.
     fn add_behind(inner: &mut Inner) -> (Job, UnixStream) {
-        let (socket, client) = UnixStream::pair().expect("a pair of sockets");
-        let sub = Sub {
-            number: 0,
-            state: SubState::Behind,
-            has_sent: false,
-            view: ViewId(0),
-            position: 0,
-            place: Subscription::new(Offset::ZERO),
-            told_deleted: Offset::ZERO,
-        };
-        let subs = Subs::One { sub, is_pinging: false };
-        let slot = Slot::new(socket.into(), subs, 1, 0, Guard::new(Rc::new(Nobody)));
-        let id = inner.slots.insert(slot);
-        let all = TopicPattern::parse("**").expect("a pattern");
-        let key = ViewKey {
-            wanted: Rc::new(Wanted::new([all].into(), [].into())),
-            rendering: Rendering::Sse {
-                is_object: false,
-                is_chunked: false,
-                encoding: Encoding::Identity,
-            },
-        };
-        let member = Member { slot: id.index, number: 0 };
-        let (view, position) = inner.views.join(&key, member, || Rc::new(Unsaid));
-        let sub = inner.slots.get_mut(id).and_then(|slot| slot.sub_mut(0)).expect("it was added");
-        (sub.view, sub.position) = (view, position);
+        let (id, client) = testing::add(inner, SubState::Behind);
         (Job { id, number: 0 }, client)
     }
 

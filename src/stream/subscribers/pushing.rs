@@ -137,65 +137,19 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
-    use std::rc::Rc;
     use std::time::Duration;
 
-    use strandline_storage::event::EventView;
     use strandline_storage::offset::Offset;
 
-    use super::super::slot::{Slot, Sub, Subs};
+    use super::super::testing;
     use super::*;
-    use crate::local::{Guard, Leave};
-    use crate::stream::chunk::{Render, Word};
-    use crate::stream::compression::Encoding;
-    use crate::stream::subscription::Subscription;
-    use crate::stream::view::{Rendering, ViewId, ViewKey};
-    use crate::stream::wanted::Wanted;
-
-    struct Unsaid;
-
-    impl Render for Unsaid {
-        fn event(&self, _: &EventView<'_>, _: &mut Vec<u8>) {}
-
-        fn say(&self, _: Word, _: &mut Vec<u8>) {}
-    }
-
-    struct Nobody;
-
-    impl Leave for Nobody {
-        fn left(&self) {}
-    }
-
-    /// A subscriber to everything from the start on, and its client.
-    fn add_live(inner: &mut Inner) -> UnixStream {
-        let (socket, client) = UnixStream::pair().expect("a pair of sockets");
-        let (is_object, is_chunked, encoding) = (false, false, Encoding::Identity);
-        let rendering = Rendering::Sse { is_object, is_chunked, encoding };
-        let key = ViewKey { wanted: Rc::new(Wanted::new(vec![], vec![])), rendering };
-        let sub = Sub {
-            number: 0,
-            state: SubState::Live,
-            has_sent: false,
-            view: ViewId(0),
-            position: 0,
-            place: Subscription::new(Offset::ZERO),
-            told_deleted: Offset::ZERO,
-        };
-        let subs = Subs::One { sub, is_pinging: false };
-        let slot = Slot::new(socket.into(), subs, 1, 0, Guard::new(Rc::new(Nobody)));
-        let id = inner.slots.insert(slot);
-        let member = Member { slot: id.index, number: 0 };
-        let (view, position) = inner.views.join(&key, member, || Rc::new(Unsaid));
-        let sub = inner.slots.get_mut(id).and_then(|slot| slot.sub_mut(0)).expect("it was added");
-        (sub.view, sub.position) = (view, position);
-        client
-    }
 
     /// Only sends were counted: after a lost frame all of 100,000 members fell behind in one go.
     #[test]
     fn members_who_fall_behind_end_a_slice_too() {
         let mut inner = Inner::new(Offset::new(1));
-        let clients: Vec<UnixStream> = (0..100).map(|_| add_live(&mut inner)).collect();
+        let clients: Vec<UnixStream> =
+            (0..100).map(|_| testing::add(&mut inner, SubState::Live).1).collect();
         inner.views.advance(Offset::new(2));
         while inner.views.is_going_round() {
             inner.views.go_round();
