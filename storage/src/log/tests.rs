@@ -4,11 +4,13 @@ mod committing;
 mod compacting;
 mod failing;
 mod filling;
+mod freeing;
 mod full_disk;
 mod keeping;
 mod kept;
 mod once;
 mod opening;
+mod reserving;
 mod resting;
 mod scrubbing;
 
@@ -54,6 +56,17 @@ pub(crate) fn tiny() -> LogConfig {
         id_window_s: 100_000,
         ..LogConfig::default()
     }
+}
+
+/// Segments that are more than five times as long as the reserve of a log without much in it.
+fn long_segments() -> LogConfig {
+    LogConfig { segment_bytes: 512 << 10, reserve_bytes: 96 << 10, ..tiny() }
+}
+
+/// Nothing of it gets shorter.
+fn noise(number: u64, bytes: usize) -> String {
+    let mut rng = crate::io::sim::rng::SimRng::new(number);
+    rng.bytes(bytes).iter().map(|byte| char::from(byte % 94 + 33)).collect()
 }
 
 pub(crate) fn event(topic: &str, data: &str) -> NewEvent {

@@ -97,10 +97,8 @@ fn a_repaired_backup_is_restored_with_its_gaps() {
     }
 }
 
-/// Ids of events before the cut are known, though compaction has taken the events; those behind it are not.
-#[test]
-fn a_cut_in_a_rewritten_segment_keeps_what_it_carries() {
-    let config = LogConfig {
+fn small_segments() -> LogConfig {
+    LogConfig {
         segment_bytes: 64 << 10,
         frame_bytes_target: 8 << 10,
         frame_bytes_max: 64 << 10,
@@ -109,7 +107,13 @@ fn a_cut_in_a_rewritten_segment_keeps_what_it_carries() {
         preallocate_bytes_max: 32 << 10,
         compress_after_s: 1_000_000,
         ..LogConfig::default()
-    };
+    }
+}
+
+/// Ids of events before the cut are known, though compaction has taken the events; those behind it are not.
+#[test]
+fn a_cut_in_a_rewritten_segment_keeps_what_it_carries() {
+    let config = small_segments();
     let disk = SimDisk::new(1);
     let open = |disk: &SimDisk, dir: &Path| {
         Log::open(disk.clone(), dir, config.clone(), now()).expect("it opens").0
@@ -163,16 +167,7 @@ fn log_with_what_is_gone(gone: Gone) -> (SimDisk, LogConfig) {
         event::EventId,
         settings::{LogRetention, LogSettings, TopicSettings},
     };
-    let config = LogConfig {
-        segment_bytes: 64 << 10,
-        frame_bytes_target: 8 << 10,
-        frame_bytes_max: 64 << 10,
-        event_bytes_max: 32 << 10,
-        preallocate_bytes_min: 16 << 10,
-        preallocate_bytes_max: 32 << 10,
-        compress_after_s: 1_000_000,
-        ..LogConfig::default()
-    };
+    let config = small_segments();
     let (disk, dir) = (SimDisk::new(1), Path::new("/log"));
     let (mut log, _) = Log::open(disk.clone(), dir, config.clone(), now()).expect("new");
     let at = |offset: u64| Now { wall_ms: BEGIN_MS + offset * 10, boot_ms: 1 + offset * 10 };

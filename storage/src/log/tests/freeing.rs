@@ -1,0 +1,157 @@
+//! What frees a full disk, and in which order.
+
+use super::*;
+
+/// Does what the log asks for, as far as it is one of a full disk's, and says which thread each job that frees space is for.
+fn run_noting(log: &mut Log<SimDisk>, disk: &SimDisk, now: Now) -> Vec<(bool, JobThread)> {
+    let mut threads = Vec::new();
+    while let Some(op) = log.next_op(now) {
+        if let Op::Job { job: job @ (Job::Compact(_) | Job::Close(_)), .. } = &op {
+            threads.push((log.is_disk_full(), job.thread()));
+        }
+        log.complete(op.run(disk), now);
+    }
+    threads
+}
+
+/// A log on a disk that is full of these batches, none of them compressed, and that has a reserve as logs of before had it:
+/// it cannot grow.
+fn full_of(disk: &SimDisk, batch: impl Fn(u64) -> Vec<NewEvent>) -> (SimDisk, Log<SimDisk>) {
+    let as_written = LogConfig { compress_after_s: u64::MAX, ..long_segments() };
+    let (mut log, _) = open_with(disk, as_written);
+    for number in 0.. {
+        if disk.space_bytes() > 4 << 20 {
+            break;
+        }
+        log.append(batch(number), now(1)).expect("space");
+        log.run_ops(now(2));
+    }
+    drop(log);
+    let config = long_segments();
+    let path = Path::new(DIR).join("reserve.tmp");
+    let reserve = disk.open(&path, Access::Write).expect("a reserve");
+    assert!(reserve.size().expect("known") > config.segment_bytes);
+    reserve.set_size(config.reserve_bytes).expect("shorter");
+    let disk = disk.kill();
+    disk.limit_space(Some(disk.space_bytes() + (20 << 10)));
+    let (mut log, _) = open_with(&disk, config);
+    log.run_ops(now(2));
+    assert!(log.is_disk_full() && log.segments().len() >= 5);
+    (disk, log)
+}
+
+/// Deletes what is of a topic, and waits for space, for less than 30 s.
+fn free_by_deleting(log: &mut Log<SimDisk>, disk: &SimDisk) -> Vec<(bool, JobThread)> {
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
+    log.append_control(&Control::Deleted(deleted), now(3)).expect("control events have room");
+    let mut threads = Vec::new();
+    let mut boot_ms = 3;
+    while boot_ms < 30_000 {
+        threads.extend(run_noting(log, disk, now(boot_ms)));
+        boot_ms = log.deadline().expect("it is tried again").max(boot_ms + 1);
+    }
+    assert!(!log.is_disk_full(), "space is there again within 30 s");
+    for number in 0..50 {
+        log.append(vec![event("keep", &noise(number, 7_000))], now(40_000)).expect("space");
+        log.run_ops(now(40_000));
+    }
+    assert_eq!(log.visible(), log.next());
+    threads
+}
+
+/// How often a rewrite found no space, of segments whose name begins like that.
+fn failures(log: &mut Log<SimDisk>, name: &str) -> usize {
+    let found_none = |notice: &Notice| match notice {
+        Notice::CompactFailed { reason } => reason.contains(&format!("/{name}")),
+        _ => false,
+    };
+    log.take_notices().iter().filter(|notice| found_none(notice)).count()
+}
+
+fn is_live(log: &Log<SimDisk>, disk: &SimDisk) {
+    let keep = log.topics().get("keep").expect("a topic").count;
+    assert!(log.topics().get("gone").is_none_or(|topic| topic.count == 0));
+    let (opened, _) = open_with(&disk.power_cut(), long_segments());
+    assert_eq!(opened.visible(), log.visible());
+    assert_eq!(opened.topics().get("keep").expect("a topic").count, keep);
+}
+
+/// The first segments are plain, all of them lives, and what they would be compressed has no space.
+#[test]
+fn segments_that_are_all_dead_free_a_full_disk_whatever_lies_before_them() {
+    let disk = SimDisk::new(1);
+    let topic = |number| if number < 130 { "keep" } else { "gone" };
+    let (disk, mut log) =
+        full_of(&disk, |number| vec![event(topic(number), &noise(number, 7_000))]);
+    let threads = free_by_deleting(&mut log, &disk);
+    assert!(log.retired_segments() >= 3, "{}", log.retired_segments());
+    assert!(failures(&mut log, "") <= 1, "what has no space is not tried");
+    // What frees it is not to depend on what others leave of the cores.
+    let urgent = threads.iter().filter(|(is_full, _)| *is_full).map(|(_, thread)| *thread);
+    assert!(urgent.clone().count() > 0 && urgent.clone().all(|thread| thread == JobThread::Seal));
+    let usual = threads.iter().filter(|(is_full, _)| !*is_full).map(|(_, thread)| *thread);
+    assert!(usual.clone().count() > 0 && usual.clone().all(|thread| thread != JobThread::Seal));
+    is_live(&log, &disk);
+}
+
+/// Half of most segments lives, which is twice as long as the reserve; less of one, which makes room for the next.
+#[test]
+fn what_a_short_rewrite_frees_makes_room_for_longer_ones() {
+    let disk = SimDisk::new(2);
+    let topic = |number: u64| {
+        let every = if (120..195).contains(&number) { 10 } else { 2 };
+        if number.is_multiple_of(every) { "keep" } else { "gone" }
+    };
+    let (disk, mut log) =
+        full_of(&disk, |number| vec![event(topic(number), &noise(number, 7_000))]);
+    free_by_deleting(&mut log, &disk);
+    assert!(log.compaction_totals().segments >= 3, "{:?}", log.compaction_totals());
+    is_live(&log, &disk);
+}
+
+/// Most events of the first segments are dead, but they are short: nearly all of its bytes have to be written again.
+#[test]
+fn a_segment_that_finds_no_space_keeps_no_other_from_being_freed() {
+    let disk = SimDisk::new(3);
+    let batch = |number: u64| match number {
+        0..60 => {
+            let short = (0..20).map(|_| event("gone", "0"));
+            short.chain([event("keep", &noise(number, 7_000))]).collect()
+        }
+        _ if number.is_multiple_of(8) => vec![event("keep", &noise(number, 7_000))],
+        _ => vec![event("gone", &noise(number, 7_000))],
+    };
+    let (disk, mut log) = full_of(&disk, batch);
+    free_by_deleting(&mut log, &disk);
+    // With what there is beside the reserve, and with that.
+    let failures = failures(&mut log, "00000000000000000000.2.log");
+    assert!((1..=2).contains(&failures), "{failures}: not again before there is more");
+    log.run_ops(now(100_000));
+    assert!(log.segments().iter().all(|segment| segment.name().generation > 1));
+    is_live(&log, &disk);
+}
+
+/// A rewrite that rests between its pieces, and goes by offset, would have a full disk wait for it.
+#[test]
+fn a_rewrite_that_has_time_makes_way_when_the_disk_is_full() {
+    let disk = SimDisk::new(4);
+    let mut log = mixed(&disk, 200);
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
+    log.append_control(&Control::Deleted(deleted), now(1)).expect("staged");
+    let mut held = hold(&mut log, &disk, |op| matches!(op, Op::Job { job: Job::Compact(_), .. }));
+    let rewrite = held.pop().expect("one is begun");
+    let is_cancelled = match &rewrite {
+        Op::Job { job: Job::Compact(job), .. } => Arc::clone(&job.is_cancelled),
+        op => panic!("{op:?}"),
+    };
+    disk.limit_space(Some(disk.space_bytes()));
+    while log.append(vec![event("keep", &noise(1, 7_000))], now(2)).is_ok() {
+        log.run_ops(now(2));
+    }
+    assert!(is_cancelled.load(std::sync::atomic::Ordering::Relaxed));
+    log.complete(rewrite.run(&disk), now(3));
+    let threads = run_noting(&mut log, &disk, now(3));
+    assert_eq!(threads.first(), Some(&(true, JobThread::Seal)), "it begins anew, at once");
+    let begun = hold(&mut log, &disk, |op| matches!(op, Op::Job { job: Job::Compact(_), .. }));
+    assert!(begun.is_empty());
+}
