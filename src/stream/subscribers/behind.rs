@@ -271,14 +271,11 @@ impl Inner {
         let Job { id, number } = job;
         let slot = self.slots.get_mut(id).expect("it was looked at");
         let super::Slot { wire, subs, beat_tick, .. } = slot;
-        let sub = match subs {
-            Subs::One { sub, .. } => {
-                *beat_tick = self.tick;
-                sub
-            }
+        let (sub, is_one) = match subs {
+            Subs::One { sub, .. } => (sub, true),
             Subs::Many(many) => {
                 let sub = many.subs.iter_mut().find(|sub| sub.number == number);
-                sub.expect("it was looked at")
+                (sub.expect("it was looked at"), false)
             }
         };
         let next = sub.place.next();
@@ -299,13 +296,22 @@ impl Inner {
             let word = Word::Reset { reason: ResetReason::Deleted, from };
             self.views.get(sub.view).render.say(word, &mut text);
             wire.append(&text)?;
+            if is_one {
+                *beat_tick = self.tick;
+            }
             return Ok(Step::Sent(text.len()));
         }
         let bytes = chunks.iter().map(|chunk| chunk.bytes.len()).sum();
         let view = self.views.get(sub.view);
         let is_taken = chunks.is_empty()
             || wire.push(&mut sub.place, view, &self.begun, inside, chunks.iter())?;
-        sub.has_sent |= sub.place.next() > next;
+        // A page may have nothing for it, and is then no sign of life.
+        if sub.place.next() > next {
+            sub.has_sent = true;
+            if is_one {
+                *beat_tick = self.tick;
+            }
+        }
         if !is_taken {
             return Ok(self.stall(job));
         }
@@ -400,6 +406,22 @@ mod tests {
         assert!(is_sent(&mut inner, job));
         assert_eq!(inner.views.bytes(), 0);
         assert!(matches!(inner.step(job, Offset::ZERO), Step::Over), "it has caught up");
+    }
+
+    /// Each page of a search that finds nothing put the heartbeat off, as if it had been sent.
+    #[test]
+    fn a_page_without_an_event_puts_no_heartbeat_off() {
+        let mut inner = Inner::new(Offset::new(10));
+        let (job, _client) = add_behind(&mut inner);
+        let beat_tick = |inner: &mut Inner| inner.slots.get_mut(job.id).map(|slot| slot.beat_tick);
+        let nothing = Page { end: Offset::new(5), chunks: [].into(), hidden: None };
+        inner.views.add_page(ViewId(0), Offset::ZERO, nothing);
+        add_page(&mut inner, 5, 10);
+        inner.tick = 7;
+        assert!(matches!(inner.step(job, Offset::ZERO), Step::Sent(0)));
+        assert_eq!(beat_tick(&mut inner), Some(0));
+        assert!(is_sent(&mut inner, job));
+        assert_eq!(beat_tick(&mut inner), Some(7));
     }
 
     #[test]
