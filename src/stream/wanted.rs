@@ -79,6 +79,12 @@ mod tests {
         assert_ne!(one, Wanted::new(patterns(&["b"]), vec![]));
         let all = Wanted::new(vec![], vec![]);
         assert_eq!(all, Wanted::new(patterns(&["a", "**"]), vec![]));
+        let typed = |names: &[&str]| {
+            let types = names.iter().map(|name| EventType::parse(name).expect("a type"));
+            Wanted::new(vec![], types.collect())
+        };
+        assert_eq!(typed(&["b", "a", "b"]), typed(&["a", "b"]));
+        assert_ne!(typed(&["a"]), typed(&["a", "b"]));
     }
 
     #[test]
