@@ -95,7 +95,8 @@ pub fn serve(
             match search::find(log, turns, wanted, start.place, visible, is_there).await {
                 Ok(from) => {
                     // It may have taken a while.
-                    let facts = StreamFacts { earliest: log.earliest(), ..facts };
+                    let (earliest, visible) = (log.earliest(), log.visible());
+                    let facts = StreamFacts { earliest, visible, ..facts };
                     let (from, mut text) = (from.max(facts.earliest), Vec::new());
                     push_established(&live, wrapping, start.state, from, &facts, &mut text);
                     live.subscribers().begin(id, from, &text);
