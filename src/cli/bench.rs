@@ -121,6 +121,8 @@ struct IdleBench {
 }
 
 /// Everybody reconnects at once, or with --churn people come and go without end.
+///
+/// A subscriber is live again once it has all that was acknowledged a quarter of a second before.
 #[derive(Debug, Args)]
 struct StormBench {
     /// Connections that receive
