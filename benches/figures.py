@@ -3,7 +3,6 @@
 
     benches/figures.py recovery   start on an unsealed tail of 1 GiB, killed with SIGKILL
     benches/figures.py replay     one topic of 100 events out of a log of 5 million
-    benches/figures.py fan-out    1,000 SSE subscribers at 100 events a second (strandline bench fanout)
 
 Servers run with one shard on one core, the load on the other. Needs: `cargo build --release`. The comparison with other
 servers is benches/peers/run.py.
@@ -161,13 +160,8 @@ def replay():
     server.end()
 
 
-def fan_out():
-    run = [binary(), "bench", "fanout", "--subscribers", "1000", "--rate", "100", "--seconds", "20"]
-    subprocess.run([*run, "--server-core", SERVER_CORE, "--client-core", CLIENT_CORE], check=True)
-
-
 if __name__ == "__main__":
-    figures = {"recovery": recovery, "replay": replay, "fan-out": fan_out}
+    figures = {"recovery": recovery, "replay": replay}
     if len(sys.argv) < 2 or any(name not in figures for name in sys.argv[1:]):
         raise SystemExit(__doc__)
     for name in sys.argv[1:]:
