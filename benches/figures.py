@@ -3,6 +3,7 @@
 
     benches/figures.py recovery   start on an unsealed tail of 1 GiB, killed with SIGKILL
     benches/figures.py replay     one topic of 100 events out of a log of 5 million
+    benches/figures.py idle       what the memory of 4,000 to 16,000 idle subscribers is, by the kernel's list of mappings
 
 Servers run with one shard on one core, the load on the other. Needs: `cargo build --release`. The comparison with other
 servers is benches/peers/run.py.
@@ -160,8 +161,38 @@ def replay():
     server.end()
 
 
+def idle():
+    for transport in ("sse", "ws"):
+        for subscribers in (4000, 8000, 12000, 16000):
+            server = strandline()
+            time.sleep(1)  # It has come to rest.
+            before = resident(server)
+            load = [binary(), "bench", "idle", "--subscribers", str(subscribers), "--transport", transport, "--hang-ups", "0"]
+            bench = subprocess.Popen([*load, "--url", f"http://127.0.0.1:{server.port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            most = before
+            while bench.poll() is None:
+                most = max(most, resident(server), key=lambda kib: sum(kib.values()))
+                time.sleep(0.2)
+            assert bench.returncode == 0, "the load failed"
+            grown = {kind: most[kind] - before[kind] for kind in most}
+            print(f"{subscribers} by {transport}: heap {grown['heap']} KiB more, the program itself {grown['program']} KiB more", flush=True)
+            server.end()
+
+
+def resident(server):
+    """KiB of its memory that is there: what it allocated, and files, which are its own code and constants."""
+    found, kind = {"heap": 0, "program": 0}, None
+    for line in pathlib.Path(f"/proc/{server.process.pid}/smaps").read_text().splitlines():
+        name, value = line.split(maxsplit=1)
+        if name == "Rss:":
+            found[kind] += int(value.split()[0])
+        elif not name.endswith(":"):
+            kind = "program" if "/" in value else "heap"
+    return found
+
+
 if __name__ == "__main__":
-    figures = {"recovery": recovery, "replay": replay}
+    figures = {"recovery": recovery, "replay": replay, "idle": idle}
     if len(sys.argv) < 2 or any(name not in figures for name in sys.argv[1:]):
         raise SystemExit(__doc__)
     for name in sys.argv[1:]:
