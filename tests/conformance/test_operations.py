@@ -238,6 +238,38 @@ def test_backups_beside_a_busy_server(tmp_path):
     shutil.rmtree(shm, ignore_errors=True)
 
 
+def test_a_restored_log_has_its_rules_and_knows_whom_it_heard(tmp_path):
+    """settings are part of every backup, and what was deleted stays so; ids, producers and conditions survive it"""
+    backup, target = tmp_path / "backup", tmp_path / "restored"
+    by_id, producer = {"Event-Id": "one"}, {"Producer-Id": "p", "Producer-Epoch": "2", "Producer-Seq": "0"}
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        for name in ("kept", "kept", "gone", "trimmed", "trimmed"):
+            server.append(name, "1")
+        first = server.json("POST", "/api/v1/topics/kept/events", b"by id", by_id)[1]
+        assert server.json("POST", "/api/v1/topics/kept/events", b"by p", producer)[0] == 201
+        rules = {"retain": {"count": 3}, "expire": {"idle_s": 900}}
+        assert server.json("PUT", "/api/v1/topics/rooms/**", rules)[0] == 200
+        assert server.json("PUT", "/api/v1/logs/main", {"retain": {"count": 1000}})[0] == 200
+        assert server.request("DELETE", "/api/v1/topics/gone")[0] == 204
+        assert server.json("POST", "/api/v1/topics/trimmed/trim?before=4")[0] == 200
+        fine("backup", "--data", server.data, "--url", server.base, backup)
+    fine("restore", backup, "--data", target)
+    with Server("--shards", "1", data=str(target)) as server:
+        page = server.json("GET", "/api/v1/events/history?limit=100")[1]
+        assert [event["topic"] for event in page["events"]] == ["kept", "kept", "trimmed", "kept", "kept"]
+        assert server.request("GET", "/api/v1/topics/gone")[0] == 404
+        assert server.json("GET", "/api/v1/topics/rooms/**")[1]["settings"] == rules
+        assert server.json("GET", "/api/v1/logs/main")[1]["retain"] == {"count": 1000}
+        status, again = server.json("POST", "/api/v1/topics/kept/events", b"by id", by_id)
+        assert (status, again["offset"], again["duplicate"]) == (201, first["offset"], True)
+        assert server.request("POST", "/api/v1/topics/kept/events", b"another", by_id)[0] == 422
+        assert server.request("POST", "/api/v1/topics/kept/events", b"by p", producer)[0] == 204, "a duplicate"
+        assert server.request("POST", "/api/v1/topics/kept/events", b"by p", {**producer, "Producer-Epoch": "1"})[0] == 403
+        assert server.request("POST", "/api/v1/topics/kept/events", b"2", {"Expected-Offset": "1"})[0] == 412
+        server.append("rooms/a", "1")
+        assert server.json("GET", "/api/v1/topics/rooms/a")[1]["settings"] == rules
+
+
 def test_a_damaged_log_replaces_no_backup(tmp_path):
     """a backup is verified, and one with findings is kept only when told"""
     backup = tmp_path / "backup"
