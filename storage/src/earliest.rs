@@ -214,6 +214,15 @@ mod tests {
         Path::new("/log")
     }
 
+    /// The bytes of version 1: a change of any of them is a new version, with a new file beside this one.
+    #[test]
+    fn its_first_version_is_written_and_read_for_ever() {
+        let golden = include_bytes!("../tests/golden/earliest.bin");
+        let record = Record { kept_from: Offset::new(4_711_000), end: Offset::new(4_711_004) };
+        assert_eq!(&record.encode(), golden);
+        assert_eq!(Record::decode(golden), Ok(Some(record)));
+    }
+
     fn record(disk: &SimDisk, slot: Option<usize>, kept_from: u64, end: u64) -> Option<usize> {
         let (kept_from, end) = (Offset::new(kept_from), Offset::new(end));
         let record = Record { kept_from, end };
