@@ -81,6 +81,14 @@ pub enum Fault {
     CreateFails,
     /// A file cannot be removed.
     RemoveFails,
+    /// A file cannot be opened.
+    OpenFails,
+    /// A file cannot be renamed.
+    RenameFails,
+    /// A directory cannot be listed.
+    ListFails,
+    /// The length of a file cannot be set.
+    SetSizeFails,
     /// A durable write lands whole, in blocks of the same file that it was not meant for, and says
     /// that all is well.
     WriteIsMisdirected,
@@ -88,7 +96,7 @@ pub enum Fault {
 
 /// All kinds of [`Fault`] that a disk tells of. What it does not tell of is damage, which a log finds
 /// when it reads.
-pub const FAULTS: [Fault; 9] = [
+pub const FAULTS: [Fault; 13] = [
     Fault::WriteFails,
     Fault::WriteIsShort,
     Fault::WriteFindsNoSpace,
@@ -98,6 +106,10 @@ pub const FAULTS: [Fault; 9] = [
     Fault::ReadFails,
     Fault::CreateFails,
     Fault::RemoveFails,
+    Fault::OpenFails,
+    Fault::RenameFails,
+    Fault::ListFails,
+    Fault::SetSizeFails,
 ];
 
 /// A simulated disk, as one process has it. Clones share the disk and the process.

@@ -145,6 +145,10 @@ fn start(
             Fault::AllocateFindsNoSpace,
             Fault::SyncDirFails,
             Fault::ReadFails,
+            Fault::OpenFails,
+            Fault::ListFails,
+            Fault::RenameFails,
+            Fault::SetSizeFails,
         ]);
         let after = rng.below(10);
         story.tell(format!("a start with {fault:?} after {after}"));
@@ -190,6 +194,10 @@ fn live(
             Fault::SyncFails,
             Fault::SyncDirFails,
             Fault::CreateFails,
+            Fault::RemoveFails,
+            Fault::RenameFails,
+            Fault::OpenFails,
+            Fault::SetSizeFails,
         ]);
         let after = rng.below(20);
         story.tell(format!("{fault:?} after {after}"));

@@ -151,6 +151,7 @@ impl PowerDisk {
     pub fn open(&self, inode: Inode) -> Result<u64, Errno> {
         let (mut state, crashes) = self.begin()?;
         state.end(crashes)?;
+        state.fail_if(Fault::OpenFails)?;
         if state.files.contains_key(&inode) { Ok(state.epoch) } else { Err(Errno::ENOENT) }
     }
 
@@ -171,6 +172,7 @@ impl PowerDisk {
     pub fn list(&self, dir: Inode) -> Result<Vec<(String, Inode, Kind)>, Errno> {
         let (mut state, crashes) = self.begin()?;
         state.end(crashes)?;
+        state.fail_if(Fault::ListFails)?;
         let names = state.dir(dir)?;
         let mut listed = Vec::new();
         for name in names.list() {
@@ -219,6 +221,7 @@ impl PowerDisk {
         if is_dir && !state.dir(inode)?.list().is_empty() {
             return Err(Errno::ENOTEMPTY);
         }
+        state.fail_if(Fault::RemoveFails)?;
         state.dir_mut(dir)?.unlink(name);
         state.end(crashes)
     }
@@ -227,6 +230,7 @@ impl PowerDisk {
     pub fn rename(&self, from: (Inode, &str), to: (Inode, &str)) -> Result<(), Errno> {
         let (mut state, crashes) = self.begin()?;
         let inode = state.dir(from.0)?.get(from.1).ok_or(Errno::ENOENT)?;
+        state.fail_if(Fault::RenameFails)?;
         if from.0 == to.0 {
             state.dir_mut(from.0)?.rename(from.1, to.1, inode);
         } else {
@@ -328,6 +332,7 @@ impl PowerDisk {
     pub fn resize(&self, inode: Inode, size_bytes: u64) -> Result<(), Errno> {
         let (mut state, crashes) = self.begin()?;
         let size = usize::try_from(size_bytes).map_err(|_| Errno::EFBIG)?;
+        state.fail_if(Fault::SetSizeFails)?;
         state.file(inode)?.resize(size);
         state.end(crashes)
     }
@@ -355,9 +360,7 @@ impl PowerDisk {
     /// `fsync` of a directory.
     pub fn sync_dir(&self, dir: Inode) -> Result<(), Errno> {
         let (mut state, crashes) = self.begin()?;
-        if state.strikes(Fault::SyncDirFails) {
-            return Err(Errno::EIO);
-        }
+        state.fail_if(Fault::SyncDirFails)?;
         if !crashes || state.rng.chance(50) {
             state.dir_mut(dir)?.sync();
         }
@@ -428,6 +431,11 @@ impl State {
             self.struck.push(fault);
         }
         struck
+    }
+
+    /// The error of an operation that a fault strikes before it has done anything.
+    fn fail_if(&mut self, fault: Fault) -> Result<(), Errno> {
+        if self.strikes(fault) { Err(Errno::EIO) } else { Ok(()) }
     }
 
     /// How much space is left, if that is limited.

@@ -183,6 +183,9 @@ impl DiskFile for SimFile {
         if self.access == Access::Read {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
+        if state.strikes(Fault::SetSizeFails) {
+            return Err(io::Error::other("simulated error of a length"));
+        }
         if !crashes || state.rng.chance(50) {
             state.file(self.inode).resize(to_usize(size_bytes));
         }

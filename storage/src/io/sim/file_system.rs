@@ -43,6 +43,9 @@ impl Disk for SimDisk {
         if crashes {
             return Err(crash());
         }
+        if state.strikes(Fault::ListFails) {
+            return Err(io::Error::other("simulated error of a directory"));
+        }
         let mut names = state.names(dir)?.list();
         // A directory lists its names in no order.
         for index in (1..names.len()).rev() {
@@ -86,12 +89,15 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<SimFile> {
-        let (state, crashes) = self.begin()?;
+        let (mut state, crashes) = self.begin()?;
         if crashes {
             return Err(crash());
         }
         if state.direct_refused && matches!(access, Access::Direct | Access::DirectSync) {
             return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if state.strikes(Fault::OpenFails) {
+            return Err(io::Error::other("simulated error of an opening"));
         }
         Ok(self.file(state.find(path)?, access))
     }
@@ -101,6 +107,9 @@ impl Disk for SimDisk {
         let inode = state.find(from)?;
         let ((from_dir, from_name), (to_dir, to_name)) = (split(from)?, split(to)?);
         state.names(&to_dir)?;
+        if state.strikes(Fault::RenameFails) {
+            return Err(io::Error::other("simulated error of a renaming"));
+        }
         if !crashes || state.rng.chance(50) {
             if from_dir == to_dir {
                 state.names(&to_dir)?.rename(&from_name, &to_name, inode);
