@@ -251,6 +251,11 @@ mod tests {
         with("Expected-Offset", &["0", "1", "18446744073709551613"].map(|n| &n[..n.len().min(9)]));
         let claim = "Producer-Id: p\r\nProducer-Epoch: 0\r\nProducer-Seq";
         with(claim, &["0", "1", "2", "99999"]);
+        // Of a publisher each is another, and there are more of them than shapes.
+        let producers: Vec<_> = (0..3 * SHAPES_MAX).map(|number| format!("p%20{number}")).collect();
+        let producers: Vec<_> = producers.iter().map(String::as_str).collect();
+        with("Producer-Epoch: 0\r\nProducer-Seq: 0\r\nProducer-Id", &producers);
+        with("Producer-Seq: 0\r\nProducer-Id: p\r\nProducer-Epoch", &["0", "1", "20"]);
         with("X-Request-Id", &["1", "2", "a b c"]);
         let lengths = ["3", "0", "2", "1000000"].map(|bytes| {
             format!(
@@ -286,6 +291,16 @@ mod tests {
     fn what_is_refused_is_not_known() {
         let claim = "Producer-Id: p\r\nProducer-Epoch: 0\r\n";
         let cases = [
+            (
+                "Producer-Id",
+                "Producer-Epoch: 0\r\nProducer-Seq: 0\r\n",
+                ["", "%", "%ff", "a b", "\u{e4}", "\x7f", "%0a", &"x".repeat(257), "%20"],
+            ),
+            (
+                "Producer-Epoch",
+                "Producer-Id: p\r\nProducer-Seq: 0\r\n",
+                ["-1", "01", "1.5", "", "1e3", "0x1", "+1", "9007199254740992", "\"1\""],
+            ),
             (
                 "Event-Id",
                 "",
@@ -369,8 +384,8 @@ mod tests {
         ("Event-Type", &["a", "trade", "error", "b%C3%A4", "\u{e4}", "c"]),
         ("Event-Key", &["k", "l", "m", "n", " o", "%"]),
         ("Expected-Offset", &["0", "7", "08", "-1", "9999999", "1"]),
-        ("Producer-Id", &["p", "p", "p", "q", "p", "p"]),
-        ("Producer-Epoch", &["0", "0", "0", "1", "0", "00"]),
+        ("Producer-Id", &["p", "q", "r%20s", "", "%ff", "p"]),
+        ("Producer-Epoch", &["0", "1", "0", "22", "", "00"]),
         ("Producer-Seq", &["0", "1", "2", "30", "x", "00"]),
         (
             "Content-Type",

@@ -87,12 +87,7 @@ impl Terms {
             TermField::ExpectedOffset => {
                 set(&mut self.expected_offset, name, number(name, value, u64::MAX)?)
             }
-            TermField::ProducerId => {
-                let text = decoded(name, value)?;
-                let id = ProducerId::parse(&text);
-                let id = id.map_err(|error| name_problem(name, &text, &error))?;
-                set(&mut self.producer_id, name, id)
-            }
+            TermField::ProducerId => set(&mut self.producer_id, name, parse_producer(name, value)?),
             TermField::ProducerEpoch => {
                 set(&mut self.producer_epoch, name, number(name, value, PRODUCER_NUMBER_MAX)?)
             }
@@ -161,6 +156,12 @@ pub(super) fn parse_id(name: &str, value: &[u8]) -> Result<EventId, Problem> {
     let inner = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
     let text = decoded(name, inner.unwrap_or(value))?;
     EventId::parse(&text).map_err(|error| name_problem(name, &text, &error))
+}
+
+/// The producer that the field of this name gives.
+pub(super) fn parse_producer(name: &str, value: &[u8]) -> Result<ProducerId, Problem> {
+    let text = decoded(name, value)?;
+    ProducerId::parse(&text).map_err(|error| name_problem(name, &text, &error))
 }
 
 /// A whole number in plain digits.

@@ -4,13 +4,13 @@
 use std::str;
 
 use strandline_storage::{
-    append::{Append, PRODUCER_NUMBER_MAX},
+    append::{Append, PRODUCER_NUMBER_MAX, ProducerClaim, ProducerId},
     event::{EventId, EventKey, EventType},
 };
 
 use super::{
     raw::{Field, parse_key, parse_type},
-    terms::{TermField, number, parse_id},
+    terms::{TermField, number, parse_id, parse_producer},
 };
 
 /// What a field of a head is to whoever knows a head like it.
@@ -35,6 +35,10 @@ pub enum ValueField {
     Id,
     /// `Expected-Offset`
     ExpectedOffset,
+    /// `Producer-Id`
+    ProducerId,
+    /// `Producer-Epoch`
+    ProducerEpoch,
     /// `Producer-Seq`
     ProducerSeq,
 }
@@ -47,12 +51,12 @@ impl FieldUse {
             Field::EventKey => ValueField::Key,
             Field::Term(TermField::EventId | TermField::IdempotencyKey) => ValueField::Id,
             Field::Term(TermField::ExpectedOffset) => ValueField::ExpectedOffset,
+            Field::Term(TermField::ProducerId) => ValueField::ProducerId,
+            Field::Term(TermField::ProducerEpoch) => ValueField::ProducerEpoch,
             Field::Term(TermField::ProducerSeq) => ValueField::ProducerSeq,
-            Field::Term(TermField::ProducerId | TermField::ProducerEpoch)
-            | Field::ContentType
-            | Field::ContentEncoding
-            | Field::EventHeader(_)
-            | Field::Later => return FieldUse::Meaning,
+            Field::ContentType | Field::ContentEncoding | Field::EventHeader(_) | Field::Later => {
+                return FieldUse::Meaning;
+            }
             Field::Other => return FieldUse::None,
         })
     }
@@ -65,6 +69,8 @@ pub struct FieldValues {
     key: Option<EventKey>,
     id: Option<EventId>,
     expected_offset: Option<u64>,
+    producer_id: Option<ProducerId>,
+    producer_epoch: Option<u64>,
     producer_seq: Option<u64>,
 }
 
@@ -79,6 +85,10 @@ impl FieldValues {
             ValueField::ExpectedOffset => {
                 self.expected_offset = Some(number("", value, u64::MAX).ok()?);
             }
+            ValueField::ProducerId => self.producer_id = Some(parse_producer("", value).ok()?),
+            ValueField::ProducerEpoch => {
+                self.producer_epoch = Some(number("", value, PRODUCER_NUMBER_MAX).ok()?);
+            }
             ValueField::ProducerSeq => {
                 self.producer_seq = Some(number("", value, PRODUCER_NUMBER_MAX).ok()?);
             }
@@ -89,7 +99,7 @@ impl FieldValues {
     /// Puts them into an append that a head made which has the same fields. A field of an event that they
     /// have stands in heads of raw appends alone, whose one event it is about.
     pub fn put_into(self, append: &mut Append) {
-        let FieldValues { event_type, key, id, expected_offset, producer_seq } = self;
+        let FieldValues { event_type, key, id, expected_offset, .. } = self;
         if let [event] = &mut append.events[..] {
             event.event_type = event_type.unwrap_or(std::mem::take(&mut event.event_type));
             event.key = key.or(event.key.take());
@@ -98,8 +108,13 @@ impl FieldValues {
         if let (Some(offset), Some(expected)) = (expected_offset, &mut append.expected) {
             expected.offset = offset;
         }
-        if let (Some(seq), Some(producer)) = (producer_seq, &mut append.producer) {
-            producer.seq = seq;
+        if let Some(producer) = &mut append.producer {
+            let ProducerClaim { id, epoch, seq, .. } = producer;
+            *epoch = self.producer_epoch.unwrap_or(*epoch);
+            *seq = self.producer_seq.unwrap_or(*seq);
+            if let Some(own) = self.producer_id {
+                *id = own;
+            }
         }
     }
 }
