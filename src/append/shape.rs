@@ -105,6 +105,14 @@ impl PlaceOf {
             _ => Some(value.len()),
         }
     }
+
+    /// How many bytes behind a value say that it ends there.
+    fn end_bytes(self) -> usize {
+        match self {
+            PlaceOf::Topic => EVENTS.len() + 1,
+            _ => 1,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,23 +211,29 @@ impl Shape {
     /// shape, or would be refused. The last piece ends with the empty line that ends a head, and nothing before
     /// it holds one: no value has a line's end.
     pub(super) fn read(&self, bytes: &[u8]) -> Option<(usize, Values)> {
-        let mut found = [const { 0..0 }; PLACES_MAX];
+        let mut others = [const { None }; PLACES_MAX];
         let (mut at, mut known_at) = (0, 0);
-        for (place, found) in self.places.iter().zip(&mut found) {
-            let piece = &self.head[known_at..place.range.start];
+        for (Place { of, range }, other) in self.places.iter().zip(&mut others) {
+            let piece = &self.head[known_at..range.start];
             let rest = bytes[at..].strip_prefix(piece)?;
             at += piece.len();
-            *found = at..at + place.of.value_bytes(rest)?;
-            (at, known_at) = (found.end, place.range.end);
+            known_at = range.end;
+            // What is the known head's own, up to where it ends, was found to be fine: most values are.
+            if rest.starts_with(&self.head[range.start..range.end + of.end_bytes()]) {
+                at += range.len();
+            } else {
+                let found = at..at + of.value_bytes(rest)?;
+                at = found.end;
+                *other = Some(found);
+            }
         }
         let last = &self.head[known_at..];
         if !bytes[at..].starts_with(last) {
             return None;
         }
         let mut values = Values::default();
-        for (place, found) in self.places.iter().zip(found) {
-            // What is the known head's own was found to be fine.
-            if bytes[found.clone()] != self.head[place.range.clone()] {
+        for (place, other) in self.places.iter().zip(others) {
+            if let Some(found) = other {
                 values.take(place.of, &bytes[found])?;
             }
         }
