@@ -48,6 +48,10 @@ pub(crate) fn check_name(text: &str, bytes_max: usize) -> Result<(), NameError> 
     if text.len() > bytes_max {
         return Err(NameError::TooLong { bytes: text.len(), bytes_max });
     }
+    // Nearly all are, and this looks at many bytes at once.
+    if text.bytes().fold(true, |is_graphic, byte| is_graphic & byte.is_ascii_graphic()) {
+        return Ok(());
+    }
     if text.chars().any(char::is_control) {
         return Err(NameError::ControlCharacter);
     }
