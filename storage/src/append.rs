@@ -8,6 +8,8 @@
 //! They are looked at in this order. An answer that rests on what is staged (a duplicate, a refusal)
 //! may leave only once all that is staged at that moment is as durable as the log promises.
 
+use std::sync::Arc;
+
 use crate::{
     event::{NameError, NewEvent, check_name},
     offset::Offset,
@@ -49,9 +51,9 @@ pub enum OffsetScope {
     Log,
 }
 
-/// The name that a producer gives itself, at most 256 bytes.
+/// The name that a producer gives itself, at most 256 bytes; a clone shares its text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ProducerId(Box<str>);
+pub struct ProducerId(Arc<str>);
 
 impl ProducerId {
     /// The longest name.
@@ -94,7 +96,16 @@ impl ProducerClaim {
         let [mut epoch, mut seq, mut count] = [itoa::Buffer::new(); 3];
         let numbers = [epoch.format(self.epoch), seq.format(self.seq), count.format(events)];
         let [epoch, seq, count] = numbers;
-        [scope, epoch, seq, count, self.id.as_str()].join(" ")
+        let (words, id) = ([scope, epoch, seq, count], self.id.as_str());
+        let words_bytes: usize = words.iter().map(|word| word.len() + 1).sum();
+        // Exactly as much as it takes: a header keeps it without room behind it.
+        let mut text = String::with_capacity(words_bytes + id.len());
+        for word in words {
+            text.push_str(word);
+            text.push(' ');
+        }
+        text.push_str(id);
+        text
     }
 
     /// Reads what [`ProducerClaim::encode`] wrote: the claim, and how many events the append has.
