@@ -19,7 +19,7 @@ use strandline::bench::{
     outcome::Outcome,
     record::Latency,
     replay::{self, Replay},
-    strandline::{Strandline, Transport},
+    strandline::{KnownBy, Strandline, Transport},
     target::Target,
 };
 
@@ -195,7 +195,7 @@ impl Load {
                 transport: Transport::Sse,
                 compression: None,
                 lines,
-                event_ids: false,
+                known_by: KnownBy::Nothing,
                 payload_bytes,
                 processes,
             }),

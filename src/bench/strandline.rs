@@ -43,12 +43,23 @@ pub struct Strandline {
     pub compression: Option<&'static str>,
     /// Appends go as NDJSON bodies of so many lines.
     pub lines: Option<u32>,
-    /// Each event that is a request of its own has an id.
-    pub event_ids: bool,
+    /// How an append that is one event is known again.
+    pub known_by: KnownBy,
     /// The length of a payload.
     pub payload_bytes: usize,
     /// Its processes, where they are known.
     pub processes: Vec<u32>,
+}
+
+/// How an append is known when it is sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownBy {
+    /// It is not.
+    Nothing,
+    /// Its event has an id.
+    Id,
+    /// Its connection is a producer, and numbers its appends.
+    Producer,
 }
 
 /// All but what stands for itself in a path and in a query, as clients write it.
@@ -103,8 +114,12 @@ impl Target for Strandline {
              Content-Length: {body_bytes}\r\n",
             self.host
         ));
-        let ids = (self.event_ids && self.lines.is_none()).then_some((index, 0));
-        Appends { head: head.into_bytes(), draw, ids, lines: self.lines, lines_left: 0 }
+        if self.known_by == KnownBy::Producer {
+            head.push_str(&format!("Producer-Id: {index}\r\nProducer-Epoch: 0\r\n"));
+        }
+        let known_by = if self.lines.is_none() { self.known_by } else { KnownBy::Nothing };
+        let (lines, lines_left) = (self.lines, 0);
+        Appends { head: head.into_bytes(), draw, known_by, index, next: 0, lines, lines_left }
     }
 
     fn subscriber(&self, _: u32, start: &From) -> Events {
@@ -156,8 +171,11 @@ pub struct Appends {
     head: Vec<u8>,
     /// Where in it the topic's last level stands, and what it is the next time, if topics are many.
     draw: Option<(usize, Draw)>,
-    /// Whose events they are, and the number of the next, if they have ids.
-    ids: Option<(u32, u64)>,
+    known_by: KnownBy,
+    /// Its own number among all connections that append.
+    index: u32,
+    /// The number of its next append.
+    next: u64,
     lines: Option<u32>,
     lines_left: u32,
 }
@@ -177,10 +195,14 @@ impl PublisherWire for Appends {
         }
         let Some(lines) = self.lines else {
             out.extend_from_slice(&self.head);
-            if let Some((publisher, next)) = &mut self.ids {
-                out.extend_from_slice(format!("Event-Id: {publisher}-{next}\r\n").as_bytes());
-                *next += 1;
-            }
+            let (index, next) = (self.index, self.next);
+            let field = match self.known_by {
+                KnownBy::Nothing => String::new(),
+                KnownBy::Id => format!("Event-Id: {index}-{next}\r\n"),
+                KnownBy::Producer => format!("Producer-Seq: {next}\r\n"),
+            };
+            out.extend_from_slice(field.as_bytes());
+            self.next += 1;
             out.extend_from_slice(b"\r\n");
             out.extend_from_slice(payload);
             return;
@@ -380,7 +402,7 @@ mod tests {
             transport,
             compression: None,
             lines,
-            event_ids: false,
+            known_by: KnownBy::Nothing,
             payload_bytes: 5,
             processes: Vec::new(),
         }
@@ -423,7 +445,7 @@ mod tests {
     #[test]
     fn ids_are_each_publishers_own() {
         let mut out = Vec::new();
-        let target = Strandline { event_ids: true, ..strandline(Transport::Sse, None) };
+        let target = Strandline { known_by: KnownBy::Id, ..strandline(Transport::Sse, None) };
         for publisher in [0, 7] {
             let mut wire = target.publisher(publisher);
             wire.push_event(b"@1234", &mut out);
@@ -432,6 +454,21 @@ mod tests {
         for id in ["0-0", "0-1", "7-0", "7-1"] {
             let field = format!("\r\nEvent-Id: {id}\r\n\r\n@1234");
             assert_eq!(text(&out).matches(&field).count(), 1, "{}", text(&out));
+        }
+    }
+
+    #[test]
+    fn each_connection_is_a_producer_that_numbers_its_appends() {
+        let mut out = Vec::new();
+        let target = Strandline { known_by: KnownBy::Producer, ..strandline(Transport::Sse, None) };
+        let mut wire = target.publisher(7);
+        wire.push_event(b"@1234", &mut out);
+        wire.push_event(b"@1234", &mut out);
+        for number in 0..2 {
+            let claim = format!(
+                "Producer-Id: 7\r\nProducer-Epoch: 0\r\nProducer-Seq: {number}\r\n\r\n@1234"
+            );
+            assert_eq!(text(&out).matches(&claim).count(), 1, "{}", text(&out));
         }
     }
 

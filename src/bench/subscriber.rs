@@ -268,7 +268,7 @@ mod tests {
 
     use super::super::{
         net::Poll,
-        strandline::{Events, Strandline, Transport},
+        strandline::{Events, KnownBy, Strandline, Transport},
         target::{From, Target},
     };
     use super::*;
@@ -375,7 +375,7 @@ mod tests {
             transport: Transport::Sse,
             compression: None,
             lines: None,
-            event_ids: false,
+            known_by: KnownBy::Nothing,
             payload_bytes: 40,
             processes: Vec::new(),
         };

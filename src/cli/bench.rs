@@ -15,7 +15,7 @@ use crate::bench::{
     outcome::Outcome,
     replay::{self, Replay},
     storm::{self, Churn, Storm},
-    strandline::Strandline,
+    strandline::{KnownBy, Strandline},
 };
 
 /// Measures a server: appends, fan-out, replay, idle subscribers, storms of reconnections.
@@ -64,6 +64,9 @@ struct AppendBench {
     /// Gives each event an id, so that it would happen once
     #[arg(long, conflicts_with = "ndjson")]
     event_ids: bool,
+    /// Makes each connection a producer, whose appends are numbered
+    #[arg(long, conflicts_with_all = ["ndjson", "event_ids", "topics"])]
+    producers: bool,
     #[command(flatten)]
     load: LoadArguments,
     #[command(flatten)]
@@ -178,11 +181,16 @@ pub fn run(arguments: &BenchArguments) -> ExitCode {
 
 impl AppendBench {
     fn run(&self) -> Result<Outcome, Failure> {
-        let Self { publishers, topics, ndjson, event_ids, load, common } = self;
+        let Self { publishers, topics, ndjson, event_ids, producers, load, common } = self;
         let rates = load.rates(ndjson.unwrap_or(1))?;
         let append = Append { publishers: *publishers, topics: *topics, rates };
         let (_server, target) = common.target(*ndjson, *publishers)?;
-        let target = Strandline { event_ids: *event_ids, topics: *topics, ..target };
+        let known_by = match (event_ids, producers) {
+            (true, _) => KnownBy::Id,
+            (_, true) => KnownBy::Producer,
+            _ => KnownBy::Nothing,
+        };
+        let target = Strandline { known_by, topics: *topics, ..target };
         Ok(append::run(&target, &common.options()?, &append)?)
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         page,
         payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN},
         process::{ServerOptions, ServerProcess, pin},
-        strandline::{Strandline, Transport},
+        strandline::{KnownBy, Strandline, Transport},
     },
     cli::number::number,
     runtime::{allowed_cores, let_others_first, raise_file_limit},
@@ -260,7 +260,7 @@ impl CommonArguments {
             },
             compression: self.compression_name(),
             lines,
-            event_ids: false,
+            known_by: KnownBy::Nothing,
             payload_bytes: self.bytes,
             processes,
         };
