@@ -263,9 +263,9 @@ impl Snapshot {
             if section == PRODUCERS {
                 // Piece by piece: a million are never in memory twice.
                 let mut reader = ProducersReader::new(header.offset);
-                let mut left = *bytes;
+                let (mut left, mut piece) = (*bytes, Vec::new());
                 while left > 0 {
-                    let mut piece = vec![0; to_usize(left).min(delta::PRODUCERS_READ_BYTES)];
+                    piece.resize(to_usize(left).min(delta::PRODUCERS_READ_BYTES), 0);
                     read(position + (bytes - left), &mut piece)?;
                     hasher.update(&piece);
                     left -= piece.len() as u64;

@@ -178,13 +178,14 @@ fn read_producers(
     let mut reader = ProducersReader::new(header.end_offset);
     let mut hasher = header.seed().hasher();
     let mut position = section.position;
+    let mut buffer = Vec::new();
     while position < section.end() {
         let left = usize::try_from(section.end().get() - position.get()).unwrap_or(usize::MAX);
-        let mut piece = vec![0; left.min(PRODUCERS_READ_BYTES)];
-        file.read_exact_at(&mut piece, position)?;
-        hasher.update(&piece);
-        reader.take(&piece, &mut take);
-        position = position.plus(piece.len() as u64);
+        buffer.resize(left.min(PRODUCERS_READ_BYTES), 0);
+        file.read_exact_at(&mut buffer, position)?;
+        hasher.update(&buffer);
+        reader.take(&buffer, &mut take);
+        position = position.plus(buffer.len() as u64);
     }
     if section.bytes > 0 && hasher.finalize() != section.checksum {
         return Ok(Err(IndexError::Checksum { section: SectionKind::PRODUCERS }));
