@@ -24,6 +24,10 @@ use crate::{
     pieces::Pieces,
 };
 
+mod room;
+
+use room::Silent;
+
 /// A producer that was silent for so long may begin anew: a week, as Durable Streams has it.
 pub const FORGOTTEN_S: u32 = 7 * 24 * 3600;
 /// So many producers of a log are known.
@@ -107,10 +111,9 @@ pub struct Producers {
     lasts: Pieces<Last>,
     /// Each append that is not visible yet, oldest first.
     staged: VecDeque<Staged>,
-    /// So many are known that count for none, while the unsealed part of the log begins here.
-    beyond_max: (Offset, usize),
-    /// Before that time nobody can be forgotten, as far as is known.
-    full_until_s: u32,
+    /// So many are remembered at most.
+    producers_max: usize,
+    silent: Silent,
 }
 
 /// The last append of a producer, but for the hash.
@@ -168,8 +171,8 @@ impl Default for Producers {
             numbers: HashNumbers::default(),
             lasts: Pieces::default(),
             staged: VecDeque::new(),
-            beyond_max: (Offset::ZERO, 0),
-            full_until_s: 0,
+            producers_max: PRODUCERS_MAX,
+            silent: Silent::default(),
         }
     }
 }
@@ -263,45 +266,6 @@ impl Producers {
         }
     }
 
-    /// Makes room for one more producer, by forgetting those that were silent for long.
-    ///
-    /// Who appended at `unsealed` or behind it is not: a segment that is not sealed may know it by its
-    /// number. It counts for none.
-    pub fn make_room(
-        &mut self,
-        hash: &NameHash,
-        time_s: u32,
-        unsealed: Offset,
-    ) -> Result<(), AppendError> {
-        let (unsealed_then, beyond) = self.beyond_max;
-        let beyond = if unsealed == unsealed_then { beyond } else { 0 };
-        if self.len() < PRODUCERS_MAX + beyond || self.numbers.find(hash).is_some() {
-            return Ok(());
-        }
-        // A look at all of them takes milliseconds: none in vain.
-        if time_s >= self.full_until_s {
-            let (mut remembered, mut oldest_s) = (0, u32::MAX);
-            for number in 0..u32::try_from(self.lasts.len()).expect("numbers are u32") {
-                let last = self.lasts.get(number);
-                if last.events == 0 {
-                    continue;
-                }
-                if !last.is_forgotten(time_s) {
-                    remembered += 1;
-                    oldest_s = oldest_s.min(last.time_s);
-                } else if last.first < unsealed {
-                    self.forget(number);
-                }
-            }
-            self.beyond_max = (unsealed, self.len() - remembered);
-            if remembered < PRODUCERS_MAX {
-                return Ok(());
-            }
-            self.full_until_s = oldest_s.saturating_add(FORGOTTEN_S);
-        }
-        Err(AppendError::TooManyProducers { producers_max: PRODUCERS_MAX as u64 })
-    }
-
     /// An append of a producer was staged; it may be taken back.
     pub fn stage(&mut self, entry: ProducerEntry) {
         let (number, before) = self.put_numbered(&entry);
@@ -315,21 +279,26 @@ impl Producers {
 
     fn put_numbered(&mut self, entry: &ProducerEntry) -> (u32, Option<Last>) {
         if let Some(number) = self.numbers.find(&entry.hash) {
-            let last = self.lasts.get_mut(number);
-            return (number, Some(std::mem::replace(last, Last::of(entry))));
+            return (number, Some(self.replace(number, Last::of(entry))));
         }
         let number = self.numbers.add(entry.hash);
         if number as usize == self.lasts.len() {
-            self.lasts.push(Last::of(entry));
-        } else {
-            *self.lasts.get_mut(number) = Last::of(entry);
+            self.lasts.push(Last::NONE);
         }
+        self.replace(number, Last::of(entry));
         (number, None)
+    }
+
+    /// Returns what was known before.
+    fn replace(&mut self, number: u32, last: Last) -> Last {
+        let before = std::mem::replace(self.lasts.get_mut(number), last);
+        self.silent.note(&before, &last);
+        before
     }
 
     fn forget(&mut self, number: u32) {
         self.numbers.remove(number);
-        *self.lasts.get_mut(number) = Last::NONE;
+        self.replace(number, Last::NONE);
     }
 
     /// The appends below an offset that may be taken back, in the order of the log.
@@ -351,7 +320,7 @@ impl Producers {
             self.staged.pop_back_if(|staged| staged.producer.entry.first >= from)
         {
             match before {
-                Some(before) => *self.lasts.get_mut(producer.number) = before,
+                Some(before) => _ = self.replace(producer.number, before),
                 None => self.forget(producer.number),
             }
         }
@@ -414,55 +383,5 @@ mod tests {
         assert_eq!(producers.get(&hash), Some(entry(0, 1, 11, 0)));
         producers.take_back(Offset::new(5));
         assert_eq!(producers.get(&hash), Some(entry(0, 0, 10, 0)), "what is durable stays");
-    }
-
-    fn full() -> Producers {
-        let mut producers = Producers::default();
-        for number in 0..PRODUCERS_MAX as u64 {
-            let hash = hash_name(&number.to_string());
-            producers.put(ProducerEntry { hash, ..entry(0, 0, number, 1_000) });
-        }
-        producers
-    }
-
-    #[test]
-    fn a_million_producers_take_58_mb() {
-        let mut producers = full();
-        assert!(producers.memory_bytes() < 58_000_000, "{}", producers.memory_bytes());
-        let (hash, none) = (hash_name("one more"), Offset::MAX);
-        assert!(producers.make_room(&hash, 1_000, none).is_err());
-        assert!(producers.make_room(&hash, 1_000 + FORGOTTEN_S, none).is_ok());
-        assert!(producers.is_empty());
-    }
-
-    #[test]
-    fn who_may_be_named_in_an_unsealed_segment_keeps_its_number() {
-        let mut producers = full();
-        let (hash, later_s) = (hash_name("one more"), 1_000 + FORGOTTEN_S);
-        let unsealed = Offset::new(400_000);
-        assert!(producers.make_room(&hash, later_s, unsealed).is_ok());
-        assert_eq!(producers.len(), PRODUCERS_MAX - 400_000);
-        let known = hash_name("400000");
-        let number = producers.numbers.find(&known);
-        assert!(number.is_some() && producers.numbers.find(&hash_name("399999")).is_none());
-        assert_eq!(producers.judge(&known, &claim(0, 0), later_s), Ok(Judged::Next));
-
-        // As many as ever are remembered beside them, and not one more.
-        for name in 0..PRODUCERS_MAX as u64 {
-            let hash = hash_name(&format!("new {name}"));
-            assert_eq!(producers.make_room(&hash, later_s, unsealed), Ok(()), "{name}");
-            producers.put(ProducerEntry { hash, ..entry(0, 0, 1_000_000 + name, later_s) });
-        }
-        assert!(producers.make_room(&hash, later_s, unsealed).is_err());
-        assert_eq!(producers.numbers.find(&known), number);
-        let last = hash_name("new 999999");
-        assert_eq!(producers.make_room(&last, later_s, unsealed), Ok(()), "it is there");
-        // Once it is sealed they go, and do not make room: nobody else can be forgotten.
-        producers.full_until_s = 0;
-        assert!(producers.make_room(&hash, later_s, Offset::new(1_000_000)).is_err());
-        assert_eq!(producers.len(), PRODUCERS_MAX);
-        assert!(producers.get(&known).is_none() && producers.get(&last).is_some());
-        let found: usize = producers.iter().filter(|entry| entry.time_s == later_s).count();
-        assert_eq!(found, PRODUCERS_MAX);
     }
 }
