@@ -7,8 +7,9 @@ use super::{
     encode::encode,
 };
 use crate::{
+    append::ProducerClaim,
     buffer::DiskBuffer,
-    event::{EventView, StagedEvent},
+    event::{EventView, StagedEvent, archive::PRODUCER_HEADER},
     offset::Offset,
     topic::Topic,
 };
@@ -16,6 +17,7 @@ use crate::{
 impl Frame {
     /// Its events below `end_offset` as a frame of another segment, or at another place of the chain: as it
     /// is read, and the bytes to be stored. A frame that stays whole and is not compressed keeps its body.
+    /// An append of a producer that is cut in two is nobody's any more: sent again it is appended.
     /// `None` if a topic is spelled as no topic is.
     pub fn rewritten(
         &self,
@@ -28,11 +30,17 @@ impl Frame {
             let names: Option<Vec<Topic>> =
                 self.topics().map(|(_, name)| Topic::parse_reserved(name).ok()).collect();
             let names = names?;
-            let staged = |event: EventView<'_>| StagedEvent {
-                offset: event.offset(),
-                time_ms: event.time_ms(),
-                topic_number: event.topic_number(),
-                event: event.to_new(&names[event.topic_index()]),
+            let staged = |event: EventView<'_>| {
+                let mut new = event.to_new(&names[event.topic_index()]);
+                if is_cut_in_two(&event, end_offset) {
+                    new.headers.retain(|(name, _)| &**name != PRODUCER_HEADER);
+                }
+                StagedEvent {
+                    offset: event.offset(),
+                    time_ms: event.time_ms(),
+                    topic_number: event.topic_number(),
+                    event: new,
+                }
             };
             let below = self.events().take_while(|event| event.offset() < end_offset);
             let events: Vec<StagedEvent> = below.map(staged).collect();
@@ -66,4 +74,10 @@ impl Frame {
         let body_bytes = self.body_bytes;
         Some((Frame { header, buffer: Arc::new(buffer), start: 0, body_bytes }, stored))
     }
+}
+
+/// Whether an event begins an append of a producer that goes on behind `end_offset`.
+fn is_cut_in_two(event: &EventView<'_>, end_offset: Offset) -> bool {
+    let append = event.producer().and_then(ProducerClaim::decode);
+    append.is_some_and(|(_, events)| event.offset().plus(events.into()) > end_offset)
 }

@@ -45,22 +45,25 @@ impl Said {
         })
     }
 
-    /// Up to where all events are surely older than this time, by those of which the time is known: of producers' to the
-    /// second.
-    pub fn end_before(&self, time_ms: u64, base: Offset) -> Offset {
+    /// Up to where all events are surely older than this time, as those before `from` are, by those of which the time is
+    /// known: of producers' to the second. An append of which one event is older is older as a whole.
+    pub fn end_before(&self, time_ms: u64, from: Offset) -> Offset {
         let ids = self.ids.iter().map(|entry| (entry.offset.plus(1), entry.time_ms));
         let gone = self.gone.iter().map(|topic| (topic.last_offset.plus(1), topic.last_time_ms));
         let producers = self.producers.iter().map(|entry| (behind(entry), latest_ms(entry)));
         let older = ids.chain(gone).chain(producers).filter(|(_, known_ms)| *known_ms < time_ms);
-        older.map(|(end, _)| end).fold(base, Offset::max)
+        let end = older.map(|(end, _)| end).fold(from, Offset::max);
+        let begun = self.producers.iter().filter(|entry| entry.first < end);
+        begun.map(behind).fold(end, Offset::max)
     }
 
-    /// Leaves out what does not lie before `end`.
-    pub fn retain_before(&mut self, end: Offset) {
-        self.ids.retain(|entry| entry.offset < end);
-        self.producers.retain(|entry| behind(entry) <= end);
-        self.controls.retain(|control| control.offset < end);
-        self.gone.retain(|topic| topic.last_offset < end);
+    /// Leaves out what does not lie before `cut`, or is not reached by a segment that ends at `end`.
+    pub fn retain_before(&mut self, cut: Offset, end: Offset) {
+        let last = cut.min(end);
+        self.ids.retain(|entry| entry.offset < last);
+        self.producers.retain_mut(|entry| is_kept(entry, cut, end));
+        self.controls.retain(|control| control.offset < last);
+        self.gone.retain(|topic| topic.last_offset < last);
     }
 
     /// The last time that is known.
@@ -85,6 +88,16 @@ fn behind(entry: &ProducerEntry) -> Offset {
     entry.first.plus(u64::from(entry.events))
 }
 
+/// Whether an append lies before `cut` and is reached by a segment that ends at `end`, which may have no more than its
+/// first events, where the others are gone.
+fn is_kept(entry: &mut ProducerEntry, cut: Offset, end: Offset) -> bool {
+    let is_kept = entry.first < end && behind(entry) <= cut;
+    if is_kept && behind(entry) > end {
+        entry.events = u32::try_from(end.since(entry.first)).expect("fewer than it had");
+    }
+    is_kept
+}
+
 /// The latest that its append can be of.
 fn latest_ms(entry: &ProducerEntry) -> u64 {
     u64::from(entry.time_s) * 1_000 + 999
@@ -94,7 +107,8 @@ fn latest_ms(entry: &ProducerEntry) -> u64 {
 /// those of `kept`, and it ends at `end`.
 ///
 /// A producer whose last append lies behind the cut is known by what its frames before it say: compaction keeps
-/// no more than the last one beside them.
+/// no more than the last one beside them. Where the cut is a time, what is gone is known to be older if it lies before
+/// something that is, be that an event that is left.
 pub(crate) fn carried_below(
     carried: &Carried,
     header: &IndexHeader,
@@ -104,11 +118,17 @@ pub(crate) fn carried_below(
 ) -> Result<Carried, IndexError> {
     let of_frames = kept.delta();
     let mut said = Said::decode(carried, header)?;
-    said.retain_before(end);
+    let cut_at = match cut {
+        Cut::Offset(offset) => offset,
+        Cut::TimeMs(_) => Offset::MAX,
+    };
+    said.retain_before(cut_at, end);
     if let Cut::TimeMs(time_ms) = cut {
+        let kept_ends = kept.topics().map(|(_, topic)| topic.last_offset.plus(1));
+        let from = kept_ends.fold(header.base_offset, Offset::max);
         // Control events stay as long as their segment: frames say which of them are older.
         let controls = std::mem::take(&mut said.controls);
-        said.retain_before(said.end_before(time_ms, header.base_offset));
+        said.retain_before(said.end_before(time_ms, from), end);
         said.controls = controls;
     }
 
@@ -118,8 +138,10 @@ pub(crate) fn carried_below(
     let too_many = ids.len().saturating_sub(IDS_MAX);
     said.ids = ids.into_values().skip(too_many).collect();
 
+    let mut left: Vec<ProducerEntry> = of_frames.producers().collect();
+    left.retain_mut(|entry| is_kept(entry, cut_at, end));
     let mut producers: HashMap<NameHash, ProducerEntry> =
-        of_frames.producers().map(|entry| (entry.hash, entry)).collect();
+        left.into_iter().map(|entry| (entry.hash, entry)).collect();
     producers.extend(said.producers.iter().map(|entry| (entry.hash, *entry)));
     said.producers = producers.into_values().collect();
     said.producers.sort_unstable_by_key(|entry| (entry.first, entry.hash));

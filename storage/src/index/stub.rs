@@ -86,7 +86,7 @@ pub(crate) fn cut_stub(
     if end <= base {
         return Ok(None);
     }
-    said.retain_before(end);
+    said.retain_before(end, end);
     // Compaction may have taken the first event, of which the header says the time, from behind the cut.
     let last_time_ms = said.last_time_ms().unwrap_or(header.first_time_ms);
     let first_time_ms = header.first_time_ms.min(last_time_ms);

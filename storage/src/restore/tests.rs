@@ -10,6 +10,8 @@ use crate::{
     verify::verify,
 };
 
+mod producers;
+
 fn log() -> TestLog {
     let frames = |count: usize| {
         let topics = ["a", "b", "c", "a"];
