@@ -6,15 +6,16 @@
 //! known = remembered + silent          remembered <= producers_max
 //! ```
 //! The silent ones are counted where nobody else would be admitted, and not before somebody more may be silent: a look at a
-//! million takes milliseconds. Who comes back or is taken back afterwards is counted as that happens.
+//! million takes milliseconds. Who comes back or is taken back afterwards is counted as that happens. They give their numbers
+//! back while others come, some at a time: a million at once would hold up the shard for many milliseconds.
 //!
 //! Invariant: so many as `count` says are forgotten at `at_s`.
 
 use super::{FORGOTTEN_S, Last, Producers};
 use crate::{error::AppendError, offset::Offset, once::NameHash};
 
-/// Of so many in a row those that are silent give their numbers back at the same time: of all.
-const AT_ONCE: u32 = u32::MAX;
+/// Of so many in a row those that are silent give their numbers back at the same time.
+const AT_ONCE: u32 = 256;
 
 /// Those that count for none, and have their numbers.
 #[derive(Debug, Default)]

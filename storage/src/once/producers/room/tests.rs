@@ -35,7 +35,7 @@ fn come(
 }
 
 #[test]
-fn a_million_producers_take_58_mb() {
+fn a_million_producers_take_58_mb_and_so_they_do_once_others_have_come() {
     let mut producers = full();
     assert!(producers.memory_bytes() < 58_000_000, "{}", producers.memory_bytes());
     let (hash, none) = (hash_name("one more"), Offset::MAX);
@@ -45,6 +45,22 @@ fn a_million_producers_take_58_mb() {
         producers.settle(Offset::MAX);
     }
     assert!(producers.iter().all(|known| known.time_s == LATER_S));
+    assert!(producers.memory_bytes() < 58_500_000, "{}", producers.memory_bytes());
+}
+
+#[test]
+fn those_that_are_forgotten_go_some_at_a_time() {
+    let mut producers = full();
+    for turn in 1..4 {
+        let name = format!("new {turn}");
+        while producers.len() < PRODUCERS_MAX {
+            let number = producers.len() as u64;
+            come(&mut producers, &format!("beside {turn} {number}"), number, Offset::MAX)
+                .expect("there is room");
+        }
+        come(&mut producers, &name, 0, Offset::MAX).expect("all are silent");
+        assert_eq!(producers.len(), PRODUCERS_MAX + 1 - AT_ONCE as usize, "{name}");
+    }
 }
 
 #[test]
