@@ -45,7 +45,7 @@ use crate::{
 mod judging;
 mod old;
 
-use old::{Topics, carried, frames_of, numbers_of, read_topics};
+use old::{Topics, carried, frames_of, numbers_of, producers, read_topics};
 
 /// See [`crate::op::Job::Compact`].
 pub struct CompactJob<D: Disk> {
@@ -336,11 +336,13 @@ impl<D: Disk> CompactJob<D> {
             drop(writer);
             return self.retire(disk, segment, topics);
         }
-        let carried = match carried(segment, topics, writer.index()) {
+        let carried = carried(segment, topics, writer.index());
+        let carried = carried.and_then(|carried| Ok((carried, producers(segment, writer.seed())?)));
+        let (carried, producers) = match carried {
             Ok(carried) => carried,
             Err(error) => return Ok(damaged(format!("index: {error}"))),
         };
-        let finished = writer.finish(segment.end(), &carried);
+        let finished = writer.finish(segment.end(), &carried, producers);
         let rewritten = match finished.and_then(|()| SealedSegment::open(disk, &self.dir, name)) {
             Ok(rewritten) => rewritten,
             Err(error) => return self.take_back(disk, name, error),

@@ -350,6 +350,17 @@ impl IndexHeader {
         self.sections.iter().copied().find(|section| section.kind == kind).unwrap_or(none)
     }
 
+    /// What was read of a section, if it is what was written there.
+    pub(crate) fn checked(
+        &self,
+        kind: SectionKind,
+        content: Vec<u8>,
+    ) -> Result<Vec<u8>, IndexError> {
+        let is_good =
+            content.is_empty() || self.seed().crc(&content) == self.section(kind).checksum;
+        if is_good { Ok(content) } else { Err(IndexError::Checksum { section: kind }) }
+    }
+
     /// Whether the index belongs to the log file with this header.
     pub fn belongs_to(&self, log: &SegmentHeader) -> bool {
         let is_same =

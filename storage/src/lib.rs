@@ -60,6 +60,7 @@ pub mod staging;
 pub mod state;
 pub mod stopped;
 mod stored_index;
+mod stored_producers;
 pub mod sync_mode;
 #[cfg(test)]
 mod testing;

@@ -18,6 +18,7 @@ use crate::{
     io::{Access, Disk, DiskFile},
     offset::Position,
     pace::{Pace, PacedFile},
+    parts::Parts,
     seal::{self, TEMPORARY_ENDING},
     segment::{SegmentHeader, SegmentName},
 };
@@ -119,8 +120,8 @@ impl<D: Disk> NewSegment<D> {
         Ok(())
     }
 
-    /// Makes it the segment, durably, with the bytes of its index.
-    pub(crate) fn finish(mut self, index: &[u8]) -> Result<(), OpenError> {
+    /// Makes it the segment, durably, with its index.
+    pub(crate) fn finish(mut self, index: Parts<'_>) -> Result<(), OpenError> {
         self.sync()?;
         let path = self.dir.join(self.name.log_file_name());
         self.disk
@@ -128,7 +129,7 @@ impl<D: Disk> NewSegment<D> {
             .map_err(OpenError::io("renaming", &self.temporary))?;
         self.is_named = true;
         if let Err(error) =
-            seal::write_index(&self.disk, &self.dir, self.name, index.into(), self.pace.clone())
+            seal::write_index(&self.disk, &self.dir, self.name, index, self.pace.clone())
         {
             // Without its index it counts for nothing, and would keep the space that was missing.
             let _ = self.disk.remove(&path);

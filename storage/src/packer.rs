@@ -19,6 +19,7 @@ use crate::{
     new_segment::NewSegment,
     offset::Offset,
     pace::{PACE_BYTES, Pace},
+    parts::Part,
     segment::{FIRST_FRAME_POSITION, Incarnation, SegmentHeader, SegmentName},
 };
 
@@ -63,7 +64,7 @@ impl<D: Disk> Packer<D> {
         Ok(Packer {
             new: NewSegment::create(disk, dir, name, &header, true, pace)?,
             seed,
-            index: IndexBuilder::new(&header),
+            index: IndexBuilder::carrying(&header),
             pending: Vec::new(),
             pending_bytes: 0,
             commit_time_ms: 0,
@@ -87,6 +88,11 @@ impl<D: Disk> Packer<D> {
 
     pub(crate) fn index(&self) -> &IndexBuilder {
         &self.index
+    }
+
+    /// What the checksums of its files begin with.
+    pub(crate) fn seed(&self) -> Seed {
+        self.seed
     }
 
     pub(crate) fn push(
@@ -194,7 +200,13 @@ impl<D: Disk> Packer<D> {
     }
 
     /// Makes it the segment, durably.
-    pub(crate) fn finish(mut self, end_offset: Offset, carried: &Carried) -> Result<(), OpenError> {
+    /// What the segment had added to the state of the log is `carried`, and PRODUCERS beside that.
+    pub(crate) fn finish(
+        mut self,
+        end_offset: Offset,
+        carried: &Carried,
+        producers: Part<'_>,
+    ) -> Result<(), OpenError> {
         if self.kept_from.is_some_and(|from| !self.holds_up_to(from)) {
             self.kept_from = Some(end_offset);
         }
@@ -204,6 +216,6 @@ impl<D: Disk> Packer<D> {
         }
         assert_eq!(self.end.end_offset, end_offset, "its frames stand for all offsets");
         let end = self.end;
-        self.new.finish(&self.index.finish_carrying(&end, carried))
+        self.new.finish(self.index.parts_carrying(&end, carried, producers))
     }
 }

@@ -12,6 +12,7 @@ const AT_ONCE: usize = 1024;
 pub(crate) enum Part<'a> {
     Bytes(Cow<'a, [u8]>),
     Producers(ProducerList<'a>),
+    Stored(StoredPart),
 }
 
 /// The entries of PRODUCERS, in their order.
@@ -31,12 +32,49 @@ impl<'a> ProducerList<'a> {
     }
 }
 
+/// What is read from another file while it is written.
+pub(crate) struct StoredPart {
+    bytes: u64,
+    /// In files with this seed.
+    checksum: (Seed, u32),
+    read: Box<dyn Fn(Take<'_>) -> io::Result<()>>,
+}
+
+/// Who takes bytes, piece by piece.
+type Take<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<()>;
+
+impl StoredPart {
+    /// So many bytes, with this checksum in files with that seed; `read` hands them over.
+    pub fn new(
+        bytes: u64,
+        checksum: (Seed, u32),
+        read: impl Fn(Take<'_>) -> io::Result<()> + 'static,
+    ) -> StoredPart {
+        StoredPart { bytes, checksum, read: Box::new(read) }
+    }
+
+    /// Hands over its bytes; it fails where they are not those that were there when it was made.
+    fn take_pieces(&self, take: Take<'_>) -> io::Result<()> {
+        let (seed, checksum) = self.checksum;
+        let mut hasher = seed.hasher();
+        (self.read)(&mut |piece| {
+            hasher.update(piece);
+            take(piece)
+        })?;
+        match hasher.finalize() == checksum {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, "the file reads differently")),
+        }
+    }
+}
+
 impl Part<'_> {
     /// Its length.
     pub fn len(&self) -> u64 {
         match self {
             Part::Bytes(bytes) => bytes.len() as u64,
             Part::Producers(list) => (list.len * ProducerEntry::BYTES) as u64,
+            Part::Stored(stored) => stored.bytes,
         }
     }
 
@@ -46,10 +84,11 @@ impl Part<'_> {
     }
 
     /// Hands over its bytes, piece by piece.
-    pub fn take_pieces<E>(&self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub fn take_pieces(&self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let list = match self {
             Part::Bytes(bytes) => return take(bytes),
             Part::Producers(list) => list,
+            Part::Stored(stored) => return stored.take_pieces(&mut take),
         };
         let mut entries = list.iter().peekable();
         let mut bytes = Vec::with_capacity(AT_ONCE.min(list.len) * ProducerEntry::BYTES);
@@ -63,12 +102,16 @@ impl Part<'_> {
 
     /// Its checksum in files with this seed.
     pub fn crc(&self, seed: Seed) -> u32 {
+        if let Part::Stored(stored) = self {
+            assert!(stored.checksum.0 == seed, "it was made for that file");
+            return stored.checksum.1;
+        }
         let mut hasher = seed.hasher();
         let taken = self.take_pieces(|piece| {
             hasher.update(piece);
-            Ok::<(), std::convert::Infallible>(())
+            Ok(())
         });
-        let Ok(()) = taken;
+        taken.expect("it is in memory");
         hasher.finalize()
     }
 }
@@ -111,7 +154,7 @@ impl Parts<'_> {
         self.0.iter().try_for_each(|part| part.take_pieces(&mut take))
     }
 
-    /// All of them.
+    /// All of them, where none is stored in a file.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(usize::try_from(self.len()).unwrap_or(0));
         let taken = self.take_pieces(|piece| {
@@ -148,6 +191,22 @@ mod tests {
             let file = Parts(vec![head.clone().into(), list, Part::from(&b"end"[..])]);
             assert_eq!(file.len(), bytes.len() as u64 + 7);
             assert_eq!(file.to_vec(), [&head[..], &bytes, b"end"].concat());
+        }
+    }
+
+    #[test]
+    fn what_reads_differently_when_it_is_written_is_refused() {
+        let seed = Seed::of(&Incarnation::new([7; 16]));
+        for (now, is_same) in [(b"abc", true), (b"abd", false)] {
+            let stored = StoredPart::new(3, (seed, seed.crc(b"abc")), |take| take(now));
+            let part = Part::Stored(stored);
+            assert_eq!((part.len(), part.crc(seed)), (3, seed.crc(b"abc")));
+            let mut taken = Vec::new();
+            let done = part.take_pieces(|piece| {
+                taken.extend_from_slice(piece);
+                Ok(())
+            });
+            assert_eq!((done.is_ok(), &taken[..]), (is_same, &now[..]));
         }
     }
 }

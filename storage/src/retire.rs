@@ -5,6 +5,7 @@
 //! that: what stays ([`Leftover`]) is removed later.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,13 +17,17 @@ use std::{
 
 use crate::{
     error::{Corruption, OpenError},
-    index::stub::{StubLimits, make_stub},
-    io::{Access, Disk, DiskFile},
+    index::{
+        IndexError,
+        stub::{Sections, StubLimits, stub_of},
+    },
+    io::{Disk, DiskFile},
     offset::Position,
     pace::Pace,
     seal,
     segment::SegmentName,
     segment_set::SealedSegment,
+    stored_producers::taken_over,
 };
 
 /// Between two steps of giving a file back the disk has so long for others.
@@ -129,13 +134,24 @@ fn write_stub<D: Disk>(
 ) -> Result<(), OpenError> {
     let name = segment.name();
     let path = dir.join(name.index_file_name());
-    let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
-    let size = file.size().map_err(OpenError::io("reading", &path))?;
-    let mut bytes = vec![0; usize::try_from(size).expect("an index fits in memory")];
-    file.read_exact_at(&mut bytes, Position::default()).map_err(OpenError::io("reading", &path))?;
-    let stub = make_stub(&bytes, limits).map_err(|error| {
+    let (file, index) = (segment.index_file(), segment.index());
+    let header = index.header();
+    let corrupt = |error: IndexError| {
         let what = error.to_string();
         OpenError::Corrupt(Corruption { file: path.clone(), position: Position::default(), what })
+    };
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => corrupt(IndexError::Content { what: "index length" }),
+        _ => OpenError::io("reading", &path)(error),
+    };
+    let sections = Sections::read(|kind| {
+        let section = header.section(kind);
+        let mut content = vec![0; usize::try_from(section.bytes).expect("it fits in memory")];
+        file.read_exact_at(&mut content, section.position).map_err(failed)?;
+        header.checked(kind, content).map_err(corrupt)
     })?;
-    seal::write_index(disk, dir, name, stub.into(), Pace::alone())
+    let producers = taken_over(file, header, limits.producers_since_s, header.seed());
+    let producers = producers.map_err(failed)?.map_err(corrupt)?;
+    let stub = stub_of(index, sections, producers, limits).map_err(corrupt)?;
+    seal::write_index(disk, dir, name, stub, Pace::alone())
 }

@@ -115,7 +115,7 @@ impl<D: Disk> SegmentWriter<D> {
             Some(carried) => index.finish_carrying(&end, carried),
             None => index.finish(&end),
         };
-        new.finish(&index)?;
+        new.finish(index.into())?;
         Ok(end)
     }
 }

@@ -7,13 +7,14 @@ use crate::{
     index::{
         INDEX_HEADER_BYTES, INDEX_VERSION, IndexError, IndexHeader, ResidentIndex, SectionKind,
         StoredControl, TopicSummary,
-        delta::{self, PRODUCERS_READ_BYTES, ProducersReader},
+        delta::{self, PRODUCERS_READ_BYTES},
         gone::{self, GoneTopic},
     },
     io::{Access, Disk, DiskFile},
     offset::Position,
     once::{IdEntry, ProducerEntry},
     state::LogState,
+    stored_producers::read_producers,
     topic::TopicNumber,
 };
 
@@ -138,12 +139,7 @@ fn read_parts<F: DiskFile>(file: &Arc<F>) -> io::Result<Result<StoredIndex<F>, I
     let section = |kind| {
         let section = header.section(kind);
         let content = read(section.position, section.bytes)?;
-        let is_good = content.is_empty() || header.seed().crc(&content) == section.checksum;
-        Ok::<_, io::Error>(if is_good {
-            Ok(content)
-        } else {
-            Err(IndexError::Checksum { section: kind })
-        })
+        Ok::<_, io::Error>(header.checked(kind, content))
     };
     let producers_bytes = header.section(SectionKind::PRODUCERS).bytes;
     let mut producers =
@@ -166,31 +162,6 @@ fn read_parts<F: DiskFile>(file: &Arc<F>) -> io::Result<Result<StoredIndex<F>, I
         })
     };
     Ok(decoded())
-}
-
-/// Hands over the entries of PRODUCERS, piece by piece. After an inner error they say nothing.
-fn read_producers(
-    file: &impl DiskFile,
-    header: &IndexHeader,
-    mut take: impl FnMut(ProducerEntry),
-) -> io::Result<Result<(), IndexError>> {
-    let section = header.section(SectionKind::PRODUCERS);
-    let mut reader = ProducersReader::new(header.end_offset);
-    let mut hasher = header.seed().hasher();
-    let mut position = section.position;
-    let mut buffer = Vec::new();
-    while position < section.end() {
-        let left = usize::try_from(section.end().get() - position.get()).unwrap_or(usize::MAX);
-        buffer.resize(left.min(PRODUCERS_READ_BYTES), 0);
-        file.read_exact_at(&mut buffer, position)?;
-        hasher.update(&buffer);
-        reader.take(&buffer, &mut take);
-        position = position.plus(buffer.len() as u64);
-    }
-    if section.bytes > 0 && hasher.finalize() != section.checksum {
-        return Ok(Err(IndexError::Checksum { section: SectionKind::PRODUCERS }));
-    }
-    Ok(reader.finish())
 }
 
 /// The outer error is the index's, the inner one that of `take`.

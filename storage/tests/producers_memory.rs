@@ -1,5 +1,6 @@
 //! What many producers take of memory at any moment: while their segment is active, while the one before it is
-//! sealed beside it, while a snapshot is made of one before and of that, and while the log is opened.
+//! sealed beside it, while a snapshot is made of one before and of that, while the log is opened, while a segment is
+//! rewritten, and while one becomes a stub.
 //!
 //! Measured by the allocations of this process, beside a log with as many events of nobody.
 
@@ -15,10 +16,12 @@ use bytes::Bytes;
 use strandline_storage::{
     append::{Append, OffsetScope, ProducerClaim, ProducerId},
     config::LogConfig,
+    control::Control,
     event::NewEvent,
     io::real::RealDisk,
     log::{Log, Now, Op},
     op::Job,
+    settings::{LogRetention, LogSettings},
     topic::Topic,
 };
 
@@ -79,6 +82,8 @@ struct Found {
     sealing: usize,
     snapshot: usize,
     opening: usize,
+    rewriting: usize,
+    retiring: usize,
 }
 
 fn producers() -> u64 {
@@ -169,7 +174,57 @@ fn run(dir: &Path, is_of_producers: bool) -> Found {
         assert!(firsts.into_iter().eq(lasts), "the last append of each");
         assert!(log.producers().iter().all(|known| known.seq + 2 >= ROUNDS));
     }
+    drop(log);
+    (found.rewriting, found.retiring) = rewrite_and_retire(dir);
     found
+}
+
+/// What is allocated while the first segment is rewritten, and while segments become stubs.
+fn rewrite_and_retire(dir: &Path) -> (usize, usize) {
+    let config = LogConfig { compress_after_s: 1, ..config() };
+    let mut now = Now { wall_ms: NOW.wall_ms + 100_000, boot_ms: NOW.boot_ms + 100_000 };
+    let begun = Most::begin();
+    let (mut log, _) = Log::open(RealDisk, dir, config, now).expect("it opens");
+    let is_rewrite = |job: &Job<RealDisk>| matches!(job, Job::Compact(_));
+    let is_done = |log: &Log<RealDisk>| log.compaction_totals().segments > 0;
+    let rewriting = most_of(&mut log, now, &begun, is_rewrite, is_done);
+    assert!(log.compaction_totals().segments > 0, "a segment was rewritten");
+
+    let retain = LogRetention { count: Some(1), ..LogRetention::default() };
+    log.append_control(&Control::Log(LogSettings { retain }), now).expect("staged");
+    let is_retirement = |job: &Job<RealDisk>| matches!(job, Job::Retire(_));
+    let is_done = |log: &Log<RealDisk>| log.retired_segments() > 1;
+    let mut retiring = 0;
+    while log.retired_segments() <= 1 {
+        retiring = most_of(&mut log, now, &begun, is_retirement, is_done).max(retiring);
+        now.wall_ms += 1_000;
+        now.boot_ms += 1_000;
+        assert!(now.boot_ms < NOW.boot_ms + 1_000_000, "segments are retired");
+    }
+    (rewriting, retiring)
+}
+
+/// The most that is allocated while jobs of a kind are done, among all that there is to do; until it is over.
+fn most_of(
+    log: &mut Log<RealDisk>,
+    now: Now,
+    begun: &Most,
+    is_counted: impl Fn(&Job<RealDisk>) -> bool,
+    is_over: impl Fn(&Log<RealDisk>) -> bool,
+) -> usize {
+    let mut most = 0;
+    while !is_over(log) {
+        let Some(op) = log.next_op(now) else { break };
+        let is_counted = matches!(&op, Op::Job { job, .. } if is_counted(job));
+        MOST_BYTES.store(NOW_BYTES.load(Ordering::Relaxed), Ordering::Relaxed);
+        let outcome = op.run(&RealDisk);
+        if is_counted {
+            most = most.max(begun.bytes());
+        }
+        log.complete(outcome, now);
+        drop(log.take_published());
+    }
+    most
 }
 
 #[test]
@@ -187,6 +242,8 @@ fn a_million_producers_take_at_most_150_mb_at_any_moment() {
         ("another is sealed", known.sealing, plain.sealing),
         ("a snapshot is made", known.snapshot, plain.snapshot),
         ("the log is opened", known.opening, plain.opening),
+        ("a segment is rewritten", known.rewriting, plain.rewriting),
+        ("segments become stubs", known.retiring, plain.retiring),
     ] {
         let bytes = known.saturating_sub(plain) as u64;
         let bytes_max = FIXED_BYTES_MAX + PRODUCER_BYTES_MAX * producers();

@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 
 use crate::{
-    frame::Frame,
+    frame::{Frame, Seed},
     index::{
         Carried, IndexBuilder, IndexError, IndexHeader, SectionKind, TopicSummary,
         gone::{self, GoneTopic},
     },
     io::{Disk, DiskFile},
     pace::PacedFile,
+    parts::Part,
     scan::FrameScan,
     segment_set::SealedSegment,
+    stored_producers::taken_over,
     topic::TopicNumber,
 };
 
@@ -65,7 +67,7 @@ pub(super) fn read_topics<D: Disk>(segment: &SealedSegment<D>) -> Result<Topics,
     read().map_err(|error: IndexError| error.to_string())
 }
 
-/// What the rewritten segment's index takes over from the old one's.
+/// What the rewritten segment's index takes over from the old one's, beside PRODUCERS.
 pub(super) fn carried<D: Disk>(
     segment: &SealedSegment<D>,
     topics: &Topics,
@@ -97,11 +99,20 @@ pub(super) fn carried<D: Disk>(
     gone.sort_unstable_by(|left, right| left.name.cmp(&right.name));
     Ok(Carried {
         ids: section(SectionKind::IDS)?,
-        producers: section(SectionKind::PRODUCERS)?,
+        producers: Vec::new(),
         controls: section(SectionKind::CONTROLS)?,
         gone: gone::encode_gone(&gone, base),
         last_time_ms: header.last_time_ms,
     })
+}
+
+/// PRODUCERS of a segment's index, for another one with this seed.
+pub(super) fn producers<D: Disk>(
+    segment: &SealedSegment<D>,
+    seed: Seed,
+) -> Result<Part<'static>, IndexError> {
+    let taken = taken_over(segment.index_file(), segment.index().header(), 0, seed);
+    taken.unwrap_or(Err(IndexError::Checksum { section: SectionKind::PRODUCERS }))
 }
 
 /// The content of a section of a segment's index.
@@ -113,7 +124,6 @@ fn read_section<D: Disk>(
     let section = header.section(kind);
     let mut bytes = vec![0; usize::try_from(section.bytes).expect("an index fits in memory")];
     let read = segment.index_file().read_exact_at(&mut bytes, section.position);
-    let is_good =
-        read.is_ok() && (bytes.is_empty() || header.seed().crc(&bytes) == section.checksum);
-    if is_good { Ok(bytes) } else { Err(IndexError::Checksum { section: kind }) }
+    read.map_err(|_| IndexError::Checksum { section: kind })?;
+    header.checked(kind, bytes)
 }

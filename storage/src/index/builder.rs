@@ -97,6 +97,8 @@ pub struct IndexBuilder {
     /// The lists of topics behind their first entries.
     lists: Chains,
     delta: StateDelta,
+    /// What it adds to the state of its log is known: frames are not asked.
+    is_carrying: bool,
     /// An entry of a list while it is made.
     entry: Vec<u8>,
     /// What is lost, in offset order.
@@ -168,6 +170,7 @@ impl IndexBuilder {
             names: Names::default(),
             lists: Chains::default(),
             delta: StateDelta::new(header.base_offset),
+            is_carrying: false,
             entry: Vec::new(),
             gaps: Vec::new(),
             kept_from: None,
@@ -176,6 +179,11 @@ impl IndexBuilder {
             times: None,
             new_numbers: Vec::new(),
         }
+    }
+
+    /// The index of one that is rewritten, which ends with [`IndexBuilder::parts_carrying`].
+    pub(crate) fn carrying(header: &SegmentHeader) -> IndexBuilder {
+        IndexBuilder { is_carrying: true, ..IndexBuilder::new(header) }
     }
 
     /// Adds the next frame, which begins at `position`.
@@ -206,7 +214,9 @@ impl IndexBuilder {
             }
         }
         self.tallies = tallies;
-        self.delta.add(frame);
+        if !self.is_carrying {
+            self.delta.add(frame);
+        }
         self.add_place(frame, position);
         Ok(())
     }

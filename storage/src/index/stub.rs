@@ -18,6 +18,7 @@ use crate::{
         gone::{self, GoneTopic},
     },
     offset::Position,
+    parts::{Part, Parts},
 };
 
 const CONTENT: [u8; 8] = *b"retired\0";
@@ -48,26 +49,55 @@ pub fn make_stub(bytes: &[u8], limits: &StubLimits) -> Result<Vec<u8>, IndexErro
         let bytes_expected = header.index_bytes;
         return Err(IndexError::Length { bytes: bytes.len() as u64, bytes_expected });
     }
-    let section = |kind| {
-        let section = header.section(kind);
-        let content = &bytes[section.range()];
-        let is_good = content.is_empty() || header.seed().crc(content) == section.checksum;
-        if is_good { Ok(content) } else { Err(IndexError::Checksum { section: kind }) }
-    };
-    let (base, end) = (header.base_offset, header.end_offset);
-    let mut ids = delta::decode_ids(section(SectionKind::IDS)?, base, end)?;
-    ids.retain(|entry| entry.time_ms >= limits.ids_since_ms);
-    let mut producers = delta::decode_producers(section(SectionKind::PRODUCERS)?, end)?;
+    let section = |kind| header.checked(kind, bytes[header.section(kind).range()].to_vec());
+    let sections = Sections::read(section)?;
+    let producers = section(SectionKind::PRODUCERS)?;
+    let mut producers = delta::decode_producers(&producers, header.end_offset)?;
     producers.retain(|entry| entry.time_s >= limits.producers_since_s);
-    let last_time_ms = header.last_time_ms;
-    let carried = Carried {
-        ids: delta::encode_ids(ids.iter(), base),
-        producers: delta::encode_producers(producers.into_iter()),
-        controls: section(SectionKind::CONTROLS)?.to_vec(),
-        gone: gone::encode_gone(&all_topics(bytes, &header)?, base),
-        last_time_ms,
-    };
-    Ok(assemble(header, &carried))
+    let producers = delta::encode_producers(producers.into_iter()).into();
+    Ok(stub_of(&ResidentIndex::decode(bytes)?, sections, producers, limits)?.to_vec())
+}
+
+/// The sections of an index that a stub needs, beside PRODUCERS.
+pub(crate) struct Sections {
+    ids: Vec<u8>,
+    controls: Vec<u8>,
+    gone: Vec<u8>,
+    topics: Vec<u8>,
+}
+
+impl Sections {
+    /// `read` reads each of them, and checks it.
+    pub fn read<E>(read: impl Fn(SectionKind) -> Result<Vec<u8>, E>) -> Result<Sections, E> {
+        Ok(Sections {
+            ids: read(SectionKind::IDS)?,
+            controls: read(SectionKind::CONTROLS)?,
+            gone: read(SectionKind::GONE)?,
+            topics: read(SectionKind::TOPICS)?,
+        })
+    }
+}
+
+/// The stub of an index in parts; `producers` is its PRODUCERS, without those that are too old.
+pub(crate) fn stub_of<'a>(
+    resident: &ResidentIndex,
+    sections: Sections,
+    producers: Part<'a>,
+    limits: &StubLimits,
+) -> Result<Parts<'a>, IndexError> {
+    let header = resident.header();
+    let (base, end) = (header.base_offset, header.end_offset);
+    let mut ids = delta::decode_ids(&sections.ids, base, end)?;
+    ids.retain(|entry| entry.time_ms >= limits.ids_since_ms);
+    let gone = gone::decode_gone(&sections.gone, base, end)?;
+    let topics = all_topics(resident, gone, &sections.topics)?;
+    let contents = [
+        (SectionKind::IDS, delta::encode_ids(ids.iter(), base).into()),
+        (SectionKind::PRODUCERS, producers),
+        (SectionKind::CONTROLS, sections.controls.into()),
+        (SectionKind::GONE, gone::encode_gone(&topics, base).into()),
+    ];
+    Ok(assemble(header.clone(), header.last_time_ms, contents))
 }
 
 /// What a stub, which is given whole, says of the events before a cut inside it, and the header of that; `None` if nothing of
@@ -90,26 +120,31 @@ pub(crate) fn cut_stub(
     // Compaction may have taken the first event, of which the header says the time, from behind the cut.
     let last_time_ms = said.last_time_ms().unwrap_or(header.first_time_ms);
     let first_time_ms = header.first_time_ms.min(last_time_ms);
-    let carried = said.encode(base, last_time_ms);
+    let Carried { ids, producers, controls, gone, .. } = said.encode(base, last_time_ms);
     let header = IndexHeader { end_offset: end, first_time_ms, ..header };
-    let bytes = assemble(header, &carried);
+    let contents = [
+        (SectionKind::IDS, ids.into()),
+        (SectionKind::PRODUCERS, producers.into()),
+        (SectionKind::CONTROLS, controls.into()),
+        (SectionKind::GONE, gone.into()),
+    ];
+    let bytes = assemble(header, last_time_ms, contents).to_vec();
     Ok(Some((IndexHeader::decode(&bytes)?, bytes)))
 }
 
-/// The bytes of a stub.
-fn assemble(header: IndexHeader, carried: &Carried) -> Vec<u8> {
-    let contents = [
-        (SectionKind::IDS, &carried.ids[..]),
-        (SectionKind::PRODUCERS, &carried.producers),
-        (SectionKind::CONTROLS, &carried.controls),
-        (SectionKind::GONE, &carried.gone),
-        (SectionKind::STUB, &CONTENT),
-    ];
+/// The parts of a stub.
+fn assemble<'a>(
+    header: IndexHeader,
+    last_time_ms: u64,
+    state: [(SectionKind, Part<'a>); 4],
+) -> Parts<'a> {
+    let mark = (SectionKind::STUB, Part::from(&CONTENT[..]));
+    let contents = || state.iter().chain([&mark]);
     let mut position = Position::new(INDEX_HEADER_BYTES as u64);
     let mut sections = Vec::new();
-    for (kind, content) in contents.iter().filter(|(_, content)| !content.is_empty()) {
-        let checksum = header.seed().crc(content);
-        let section = Section { kind: *kind, checksum, position, bytes: content.len() as u64 };
+    for (kind, content) in contents().filter(|(_, content)| !content.is_empty()) {
+        let checksum = content.crc(header.seed());
+        let section = Section { kind: *kind, checksum, position, bytes: content.len() };
         position = section.end();
         sections.push(section);
     }
@@ -119,23 +154,22 @@ fn assemble(header: IndexHeader, carried: &Carried) -> Vec<u8> {
         topic_count: 0,
         resident_bytes: INDEX_HEADER_BYTES as u64,
         index_bytes: position.get(),
-        last_time_ms: carried.last_time_ms,
+        last_time_ms,
         sections,
         ..header
     };
-    let mut bytes = stub.encode().to_vec();
-    contents.iter().for_each(|(_, content)| bytes.extend_from_slice(content));
-    bytes
+    let contents = state.into_iter().chain([mark]).map(|(_, content)| content);
+    Parts([Part::from(stub.encode().to_vec())].into_iter().chain(contents).collect())
 }
 
-/// Every topic that the index knows, with its last event.
-fn all_topics(bytes: &[u8], header: &IndexHeader) -> Result<Vec<GoneTopic>, IndexError> {
-    let gone = &bytes[header.section(SectionKind::GONE).range()];
-    let gone = gone::decode_gone(gone, header.base_offset, header.end_offset)?;
+/// Every topic that the index knows, with its last event: those of `gone` and of its blocks.
+fn all_topics(
+    resident: &ResidentIndex,
+    gone: Vec<GoneTopic>,
+    blocks: &[u8],
+) -> Result<Vec<GoneTopic>, IndexError> {
     let mut topics: BTreeMap<String, GoneTopic> =
         gone.into_iter().map(|topic| (topic.name.clone(), topic)).collect();
-    let resident = ResidentIndex::decode(bytes)?;
-    let blocks = &bytes[header.section(SectionKind::TOPICS).range()];
     let mut entries = resident.read_topics(blocks, 0..resident.topic_block_count())?;
     while let Some(entry) = entries.next_entry()? {
         let is_newer = topics

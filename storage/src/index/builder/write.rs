@@ -73,13 +73,24 @@ impl IndexBuilder {
 
     /// The same for a segment that was rewritten.
     pub fn finish_carrying(&self, end: &SegmentEnd, carried: &Carried) -> Vec<u8> {
+        let producers = Part::from(&carried.producers[..]);
+        self.parts_carrying(end, carried, producers).to_vec()
+    }
+
+    /// The same in parts, with PRODUCERS from elsewhere.
+    pub(crate) fn parts_carrying<'a>(
+        &self,
+        end: &SegmentEnd,
+        carried: &'a Carried,
+        producers: Part<'a>,
+    ) -> Parts<'a> {
         let state = [
             (SectionKind::IDS, Part::from(&carried.ids[..])),
-            (SectionKind::PRODUCERS, Part::from(&carried.producers[..])),
+            (SectionKind::PRODUCERS, producers),
             (SectionKind::CONTROLS, Part::from(&carried.controls[..])),
             (SectionKind::GONE, Part::from(&carried.gone[..])),
         ];
-        self.write(end, carried.last_time_ms, state, &self.names).to_vec()
+        self.write(end, carried.last_time_ms, state, &self.names)
     }
 
     /// The parts of the file; `state` is what the segment adds to that of its log.
