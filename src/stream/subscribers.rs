@@ -25,6 +25,7 @@ mod alarms;
 mod begun;
 mod behind;
 mod ending;
+mod gone;
 mod port;
 mod pushing;
 mod serving;
@@ -53,8 +54,9 @@ use strandline_storage::frame::Frame;
 use strandline_storage::offset::Offset;
 
 use self::alarms::ticks;
-use self::begun::{BegunChunks, Gone};
+use self::begun::BegunChunks;
 use self::behind::Behind;
+use self::gone::Gone;
 pub use self::port::Port;
 use self::serving::serve_all;
 pub use self::session::{End, Session};

@@ -285,6 +285,10 @@ impl Session for WebSocket {
         self.business.as_ref().is_some_and(|business| !business.publishes.is_empty())
     }
 
+    fn was_kept_waiting(&mut self) {
+        self.life.was_kept_waiting(Instant::now());
+    }
+
     /// Pings, tells silent subscriptions how far they have come, and looks for signs of life.
     fn beat(&mut self, port: &mut Port<'_>) -> Result<(), End> {
         let taken_bytes = port.taken_bytes().ok_or(End::Lost)?;

@@ -58,6 +58,8 @@ impl Inner {
         self.set_alarm(id, next);
         let slot = self.slots.get_mut(id).expect("it is there");
         match &slot.subs {
+            // Its client, who waits for us, shows no sign of life, nor would it get any words.
+            Subs::Many(_) if slot.wire.is_waiting() => {}
             Subs::Many(_) => {
                 self.call(owner, id, |session, port| session.beat(port));
                 self.queue(id);

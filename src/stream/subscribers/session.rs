@@ -56,7 +56,10 @@ pub trait Session {
     /// Whether any append has no answer.
     fn has_appends(&self) -> bool;
 
-    /// Its heartbeat is due.
+    /// Its client, who waited for us to encode what it is owed, is sent that from now on.
+    fn was_kept_waiting(&mut self);
+
+    /// Its heartbeat is due. Not while its client waits for us ([`Session::was_kept_waiting`]).
     fn beat(&mut self, port: &mut Port<'_>) -> Result<(), End>;
 
     /// Puts its last words among the answers; nothing more is asked of it.

@@ -1,15 +1,27 @@
-//! Subscribers to everything from the start on, for tests.
+//! Subscribers to everything from the start on, and a shard without a server, for tests.
 
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use strandline_storage::event::EventView;
+use strandline_storage::io::uring::{UringFiles, UringReads};
+use strandline_storage::log::WriteMode;
 use strandline_storage::offset::Offset;
+use strandline_storage::once::IdWindow;
+use strandline_storage::segment::Tag;
 use strandline_storage::topic::TopicPattern;
 
 use super::slot::{Slot, Sub, Subs};
-use super::{Inner, SlotId, SubState};
+use super::{Inner, SlotId, SubState, Subscribers};
 use crate::local::{Guard, Leave};
+use crate::log_calls::Guest;
+use crate::log_handle::{LogHandle, Seat};
+use crate::log_shared::{LogFacts, LogShared};
+use crate::mesh::{CallLimits, Doorbell, MailboxLimits, call_pair, mailbox};
+use crate::runtime::{Driver, block_on};
+use crate::shutdown::{Control, Drain};
+use crate::stream::catch_up::Turns;
 use crate::stream::chunk::{Render, Word};
 use crate::stream::compression::Encoding;
 use crate::stream::subscription::Subscription;
@@ -29,6 +41,45 @@ struct Nobody;
 
 impl Leave for Nobody {
     fn left(&self) {}
+}
+
+/// What is dropped with a connection.
+pub(super) fn guard() -> Guard {
+    Guard::new(Rc::new(Nobody))
+}
+
+/// Does `job` on a shard's thread, with the subscribers of an empty log, whose owner answers nobody.
+pub(super) fn on_a_shard(job: impl FnOnce(Rc<Subscribers>) + Send + 'static) {
+    let on_thread = move || {
+        let work = async move {
+            let control = Arc::new(Control::new(Vec::new()));
+            let (turns, drain, gaps) = (Turns::default(), Drain::new(control), Arc::default());
+            job(Subscribers::start(empty_log(), turns, drain, gaps).expect("they can be watched"));
+        };
+        block_on(Driver::detect().0, true, work).expect("a runtime");
+    };
+    std::thread::spawn(on_thread).join().expect("no panic");
+}
+
+fn empty_log() -> Rc<LogHandle> {
+    let bell = || Arc::new(Doorbell::new());
+    let limits = || MailboxLimits { messages_max: 1, bytes_max: 1 };
+    let calls = CallLimits { requests: limits(), unanswered_max: 1 };
+    let guest = Guest::new(call_pair(calls, bell(), bell()).0, mailbox(limits(), bell()).1);
+    let facts = LogFacts {
+        tag: Tag::of_random(1),
+        sync: Default::default(),
+        write_mode: WriteMode::Direct,
+        id_window: IdWindow { events: 0, time_ms: 0 },
+        visible: Offset::ZERO,
+        synced: Offset::ZERO,
+        earliest: Offset::ZERO,
+        segments: Arc::default(),
+        floors: Arc::default(),
+    };
+    let reads = UringReads::new(Rc::new(UringFiles::new()));
+    let shared = Arc::new(LogShared::new(facts, 1));
+    Rc::new(LogHandle::new(0, shared, Seat::Guest(guest), 0, reads))
 }
 
 /// What they want.
@@ -52,7 +103,7 @@ pub(super) fn add(inner: &mut Inner, state: SubState) -> (SlotId, UnixStream) {
         told_deleted: Offset::ZERO,
     };
     let subs = Subs::One { sub, is_pinging: false };
-    let slot = Slot::new(socket.into(), subs, 1, 0, Guard::new(Rc::new(Nobody)));
+    let slot = Slot::new(socket.into(), subs, 1, 0, guard());
     let id = inner.slots.insert(slot);
     let member = Member { slot: id.index, number: 0 };
     let (view, position) = inner.views.join(&everything(), member, || Rc::new(Unsaid));

@@ -22,7 +22,7 @@ use super::super::catch_up::PAGE_BYTES;
 use super::super::chunk::{Chunk, PAGE_CHUNK_BYTES};
 use super::super::subscription::Subscription;
 use super::super::view::View;
-use super::begun::{Begun, BegunChunks};
+use super::begun::{Begun, BegunChunks, Owed};
 
 /// A send carries at most this many bytes: a page with the event that made it long enough. That is so much that
 /// the fixed cost of a send vanishes, and so little that it ends within a slice.
@@ -54,8 +54,8 @@ pub(super) struct Wire {
 /// What is left of what was begun.
 #[derive(Default)]
 struct Rest {
-    /// A chunk, and how much of it has left.
-    chunk: Option<(Rc<Begun>, usize)>,
+    /// The rest of a chunk.
+    chunk: Option<Owed>,
     /// Then this: words and answers, which are nobody else's.
     own: Bytes,
 }
@@ -64,16 +64,16 @@ impl Rest {
     /// What is to be sent first; `None` while it is gone.
     fn first(&self) -> Option<Bytes> {
         match &self.chunk {
-            Some((begun, sent)) => begun.bytes().map(|bytes| bytes.slice(*sent..)),
+            Some(owed) => owed.first(),
             None => Some(self.own.clone()),
         }
     }
 
     fn advance(&mut self, count: usize) {
         match &mut self.chunk {
-            Some((begun, sent)) => {
-                *sent += count;
-                if *sent == begun.len() {
+            Some(owed) => {
+                owed.advance(count);
+                if owed.is_over() {
                     self.chunk = None;
                 }
             }
@@ -106,7 +106,7 @@ impl Wire {
     }
 
     /// Sends what is left of what was begun; false if the socket is full, or what it wants is
-    /// [missing](Wire::missing).
+    /// [missing](Wire::ask).
     pub(super) fn flush(&mut self) -> io::Result<bool> {
         while let Some(rest) = &mut self.rest {
             if self.is_full {
@@ -130,10 +130,26 @@ impl Wire {
         Ok(!self.is_full)
     }
 
-    /// The chunk that has to come back before anything can be sent, where the socket would take it.
-    pub(super) fn missing(&self) -> Option<Rc<Begun>> {
-        let (begun, _) = self.rest.as_ref()?.chunk.as_ref()?;
-        Some(begun).filter(|begun| !self.is_full && !begun.is_here()).cloned()
+    /// The chunk that has to come back before anything can be sent, where the socket would take it and it was
+    /// not asked for before.
+    pub(super) fn ask(&mut self) -> Option<Rc<Begun>> {
+        if self.is_full { None } else { self.owed_mut()?.ask() }
+    }
+
+    /// What it [asked](Wire::ask) for is there; returns how much of it was sent before.
+    pub(super) fn go_on(&mut self) -> Option<usize> {
+        let owed = self.owed_mut()?;
+        owed.go_on();
+        Some(owed.sent())
+    }
+
+    /// Whether it waits for what it [asked](Wire::ask) for: its client could take more, and gets nothing.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.rest.as_ref().and_then(|rest| rest.chunk.as_ref()).is_some_and(Owed::is_waiting)
+    }
+
+    fn owed_mut(&mut self) -> Option<&mut Owed> {
+        self.rest.as_mut()?.chunk.as_mut()
     }
 
     /// Sends `bytes`, keeping what the socket does not take. Nothing may be left of what was before.
@@ -311,8 +327,8 @@ impl Wire {
         let rest = if bytes.len() - sent <= SHORT_REST_BYTES {
             Rest { chunk: None, own: Bytes::copy_from_slice(&bytes[sent..]) }
         } else {
-            let begun = source.begun.begin(source.view, events, bytes);
-            Rest { chunk: Some((begun, sent)), own: Bytes::new() }
+            let owed = source.begun.begin(source.view, events, bytes, sent);
+            Rest { chunk: Some(owed), own: Bytes::new() }
         };
         self.rest = Some(Box::new(rest));
     }

@@ -24,6 +24,11 @@ impl Life {
         self.seen = now;
     }
 
+    /// It could take nothing until now: what it was owed had to be encoded.
+    pub fn was_kept_waiting(&mut self, now: Instant) {
+        self.seen = now;
+    }
+
     /// Whether the client has gone without a word; `taken_bytes` is what it has taken in all.
     pub fn is_over(&mut self, taken_bytes: u64, now: Instant) -> bool {
         if taken_bytes > self.taken_bytes {
@@ -57,6 +62,8 @@ mod tests {
         assert!(!life.is_over(0, after(109)), "something came in");
         assert!(!life.is_over(1, after(110)), "a slow reader took a byte");
         assert!(!life.is_over(1, after(169)));
-        assert!(life.is_over(1, after(170)), "what was taken before is no sign");
+        life.was_kept_waiting(after(169));
+        assert!(!life.is_over(1, after(228)), "it was sent nothing that it could take");
+        assert!(life.is_over(1, after(229)), "what was taken before is no sign");
     }
 }
