@@ -40,9 +40,7 @@ impl Inner {
             monoio::spawn(encode_on(owner));
         }
     }
-}
 
-impl Inner {
     /// What a connection waits for has come back, or a part of it; returns how much of it was sent before, if
     /// the connection is there.
     fn go_on(&mut self, owner: &Subscribers, id: SlotId) -> Option<usize> {
