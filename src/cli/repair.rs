@@ -9,6 +9,7 @@ use std::{
 use clap::Args;
 use strandline_storage::{
     io::real::RealDisk,
+    remains::Forgotten,
     repair::{self, Action, Step},
 };
 
@@ -25,7 +26,8 @@ use crate::clock;
 
 A damaged segment is written anew: every event that can be read stays, under its offset, and what cannot is \
 kept as a gap, which readers are told of. So is a segment whose file is missing. A damaged index is made anew \
-from its events. The files that are taken out are kept in `damaged-<ms since 1970>` inside the log's directory. \
+from its events; if some of them are gone by a limit or a deletion, and no snapshot knows what is remembered of them \
+(ids, producers, last offsets of topics), that is forgotten, and said before. The files that are taken out are kept in `damaged-<ms since 1970>` inside the log's directory. \
 Only where the end of the log is lost, or the last file has lost its header, and so nobody knows how far readers had \
 come, does the log get a new tag: readers that come back with an old cursor are told that it is another one (`reset`, `other_log`).
 
@@ -105,10 +107,17 @@ fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, Directory
 fn describe(step: &Step) -> Result<(), DirectoryError> {
     say(&format!("damaged: {}", step.damage))?;
     match &step.action {
-        Action::Reindex => say("  its index is made anew; nothing is lost"),
-        Action::Rewrite { kept_events, lost } => {
+        Action::Reindex { forgotten } if forgotten.is_nothing() => {
+            say("  its index is made anew; nothing is lost")
+        }
+        Action::Reindex { forgotten } => {
+            say("  its index is made anew from the events of its segment; none of those is lost")?;
+            warn(forgotten)
+        }
+        Action::Rewrite { kept_events, lost, forgotten } => {
             say(&format!("  it is written anew with the {kept_events} events that can be read"))?;
-            lost.iter().try_for_each(|lost| say(&format!("  {lost}")))
+            lost.iter().try_for_each(|lost| say(&format!("  {lost}")))?;
+            warn(forgotten)
         }
         Action::Fill { lost, .. } => say(&format!("  a gap takes its place: {lost}")),
         Action::Abandon => say(
@@ -117,6 +126,22 @@ fn describe(step: &Step) -> Result<(), DirectoryError> {
         ),
         Action::Discard | Action::SetAside => say("  it is taken out; nothing is lost"),
     }
+}
+
+/// What of events that were gone before is forgotten with their index.
+fn warn(forgotten: &Forgotten) -> Result<(), DirectoryError> {
+    if forgotten.is_nothing() {
+        return Ok(());
+    }
+    say(&format!(
+        "  of events that are gone from it by a limit or a deletion, this is forgotten: {forgotten}"
+    ))?;
+    if forgotten.ids || forgotten.producers {
+        say(
+            "  who sends such an event again, as after an answer that was lost, may append it a second time",
+        )?;
+    }
+    Ok(())
 }
 
 /// One line on standard output; nobody reading it is no failure.

@@ -27,7 +27,7 @@
 //! The topics, IDS, PRODUCERS and CONTROLS are also the segment's *state delta*: what it adds to the
 //! state of the log. The last three (`delta.rs`) are there only where there is something to say; where
 //! compaction has taken events, they are those of the segment as it was, and GONE names the topics whose
-//! last event it took.
+//! last event it took. What holds of them where an index is damaged is told in [`crate::remains`].
 
 use std::{fmt, ops::Range};
 
@@ -61,6 +61,8 @@ pub const INDEX_HEADER_BYTES: usize = 512;
 pub const INDEX_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"STRLNIDX";
+/// The content of REMADE.
+const REMADE: [u8; 8] = *b"remade\0\0";
 const SECTIONS_AT: usize = 136;
 const SECTION_BYTES: usize = 24;
 const SECTIONS_MAX: usize = (INDEX_HEADER_BYTES - SECTIONS_AT) / SECTION_BYTES;
@@ -88,6 +90,8 @@ impl SectionKind {
     pub const CONTROLS: SectionKind = SectionKind(8);
     /// The topics whose last event is gone.
     pub const GONE: SectionKind = SectionKind(10);
+    /// That GONE may lack topics that have events behind the segment ([`crate::remains`]).
+    pub const REMADE: SectionKind = SectionKind(18);
     /// That the events are gone.
     pub const STUB: SectionKind = SectionKind(9);
     /// What a repair found to be lost; only where there is something. Resident.
@@ -108,6 +112,7 @@ impl fmt::Display for SectionKind {
             SectionKind::PRODUCERS => formatter.write_str("PRODUCERS"),
             SectionKind::CONTROLS => formatter.write_str("CONTROLS"),
             SectionKind::GONE => formatter.write_str("GONE"),
+            SectionKind::REMADE => formatter.write_str("REMADE"),
             SectionKind::STUB => formatter.write_str("STUB"),
             SectionKind::GAPS => formatter.write_str("GAPS"),
             SectionKind::KEPT => formatter.write_str("KEPT"),
@@ -366,6 +371,11 @@ impl IndexHeader {
         let is_same =
             self.incarnation == log.incarnation || mutation::is_planted(Mutation::OldIndexBelieved);
         is_same && self.base_offset == log.base_offset
+    }
+
+    /// Whether GONE may lack topics that have events behind the segment.
+    pub(crate) fn is_remade(&self) -> bool {
+        self.sections.iter().any(|section| section.kind == SectionKind::REMADE)
     }
 
     /// What its checksums begin with.

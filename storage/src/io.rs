@@ -23,6 +23,7 @@ use crate::{
     offset::Position,
 };
 
+pub(crate) mod lenient;
 pub mod real;
 pub mod sim;
 pub mod thread;

@@ -40,6 +40,7 @@ mod pieces;
 mod prefetch;
 pub mod reader;
 pub mod recovery;
+pub mod remains;
 pub mod repair;
 pub mod reserve;
 pub mod restore;

@@ -7,20 +7,22 @@
 //! for each segment below it, in offset order:
 //!   whose .idx is a stub          gone on purpose
 //!   with a valid .idx             opened, and no more; if it was rewritten since, its topics are to be counted
-//! for each segment behind it, or where the .idx of one below is damaged:
+//! for each segment behind it, or where the .idx of one below is damaged or missing:
 //!   whose .idx is a stub         gone on purpose: its state delta is taken, and its log file removed
 //!   with a valid .idx            taken from it
 //!   without, not the last        scanned; ends at its successor's base, which it must reach
 //!   without, the last            scanned; the first invalid frame ends it, unless a header behind
 //!                                says that more had been synced: then nothing is cut
 //!   scanned ones                 made durable, what was prepared behind their frames given back, and their .idx
-//!                                written and synced
+//!                                written and synced; if compaction has taken events, with what these had added to
+//!                                the state: from what is left of the .idx, or from the snapshot
 //! ```
 //! A last segment without events gets no `.idx`: the new active segment, which every start begins,
 //! has the same base and is renamed over it.
 //!
 //! A log that ends before any of its snapshots, or before its end mark, has lost what was synced, and is not opened;
-//! neither is one whose last segment, which the mark names, is not there.
+//! neither is one whose last segment, which the mark names, is not there, or whose events have added to the state what
+//! nobody knows any more ([`crate::remains`]).
 //!
 //! Invariants:
 //! 1. What is returned is on the device, however it was read.
@@ -71,6 +73,8 @@ pub struct OpenReport {
     pub is_clean: bool,
     /// The segments that had no index.
     pub scanned: Vec<ScannedSegment>,
+    /// Indexes that were damaged, or missing though a rewrite had made them, and were made anew: nothing is lost.
+    pub remade: Vec<Corruption>,
     /// Where the last segment was cut, if there was something behind its last frame.
     pub cut: Option<Corruption>,
 }
@@ -186,9 +190,10 @@ pub(crate) fn recover<D: Disk>(
         last_time_ms: 0,
         snapshots: &snapshots,
         mark,
-        is_known: false,
+        known_by: None,
         behind: SnapshotUsed::default(),
         scanned: Vec::new(),
+        remade: Vec::new(),
         cut: None,
     };
     if let Some(snapshot) = &mut snapshot {
@@ -197,8 +202,8 @@ pub(crate) fn recover<D: Disk>(
     let mut last = Last::None;
     for (index, segment) in found.iter().enumerate() {
         let successor = found.get(index + 1).map(|next| next.name.base_offset);
-        recovery.is_known = segment.name.base_offset < known;
-        let is_taken = match snapshot.as_ref().filter(|_| recovery.is_known) {
+        recovery.known_by = snapshot.as_ref().filter(|_| segment.name.base_offset < known);
+        let is_taken = match recovery.known_by {
             Some(snapshot) => recovery.known(segment, snapshot, &mut last)?,
             None => false,
         };
@@ -208,7 +213,7 @@ pub(crate) fn recover<D: Disk>(
             recovery.check_contiguity(segment)?;
             last = recovery.segment(segment, &header, successor)?;
         }
-        if recovery.is_known && recovery.end > known {
+        if recovery.is_known() && recovery.end > known {
             let path = dir.join(segment.name.log_file_name());
             let what = format!("it goes on to {}, over the snapshot at {known}", recovery.end);
             return Err(corrupt(&path, Position::default(), what));
@@ -243,6 +248,7 @@ pub(crate) fn recover<D: Disk>(
             Last::Segment { is_clean, .. } => is_clean,
         },
         scanned: recovery.scanned,
+        remade: recovery.remade,
         cut: recovery.cut,
     };
     Ok(Recovered {
@@ -279,24 +285,29 @@ struct Recovery<'a, D: Disk> {
     snapshots: &'a [Offset],
     /// and everything below the synced offset of the end mark.
     mark: Option<EndMark>,
-    /// The segment that is taken in lies below the snapshot, which has taken in what it says.
-    is_known: bool,
+    /// The snapshot, if the segment that is taken in lies below it: it has taken in what that says.
+    known_by: Option<&'a Snapshot>,
     behind: SnapshotUsed,
     scanned: Vec<ScannedSegment>,
+    remade: Vec<Corruption>,
     cut: Option<Corruption>,
 }
 
 impl<D: Disk> Recovery<'_, D> {
+    fn is_known(&self) -> bool {
+        self.known_by.is_some()
+    }
+
     /// Takes in what a segment says beside topics, unless the snapshot has.
     fn add_state(&mut self, path: &Path, index: &StoredIndex<D::File>) -> Result<(), OpenError> {
-        if self.is_known {
+        if self.is_known() {
             return Ok(());
         }
         index.add_to(&mut self.state).map_err(OpenError::io("reading", path))
     }
 
     fn note_behind(&mut self, bytes: u64) {
-        if !self.is_known {
+        if !self.is_known() {
             self.behind.segments_behind += 1;
             self.behind.bytes_behind += bytes;
         }
@@ -326,7 +337,7 @@ impl<D: Disk> Recovery<'_, D> {
         self.topics
             .declare(topic.number, name)
             .map_err(|conflict| corrupt(path, Position::default(), conflict.to_string()))?;
-        if self.is_known {
+        if self.is_known() {
             // The snapshot has counted them, be it as another generation.
             self.lessened.insert(topic.number);
             return Ok(());

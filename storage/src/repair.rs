@@ -5,7 +5,8 @@
 //! finds in each segment:
 //!
 //! ```text
-//! its .idx is damaged, its frames are not   the index is made anew from them
+//! its .idx is damaged, its frames are not   the index is made anew from them; of events that compaction has taken
+//!                                           from what is left of it, or from a snapshot behind the segment
 //! frames are damaged, or its header is      it is written anew as its next generation: every frame that can
 //!                                           be read, and a gap frame for what lies between (frame/gap.rs); a
 //!                                           header is made anew from the index, or guessed from the frames
@@ -17,6 +18,9 @@
 //! before its end mark
 //! its end mark is damaged                   it goes: a start writes another
 //! ```
+//! What the events that compaction took had added to the state of the log, and neither the index nor a snapshot says
+//! any more, is forgotten, and is named before that ([`Forgotten`]).
+//!
 //! Offsets never change, and a gap is named to whoever reads over it. So the log keeps its tag, and cursors
 //! stay good, but where its end is lost, so that nobody knows whether offsets will be given out a second time, or
 //! where the header of its last segment is, which alone says whether readers may have seen more.
@@ -35,11 +39,13 @@ use crate::{
     error::{Corruption, OpenError},
     io::{Disk, LockMode},
     offset::Offset,
+    remains::Forgotten,
     segment::{SegmentName, Tag},
     verify::lock_shared,
 };
 
 mod aside;
+mod known;
 pub(crate) mod mend;
 mod planner;
 pub(crate) mod salvage;
@@ -78,13 +84,18 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Its index is made anew.
-    Reindex,
+    Reindex {
+        /// What of the state of the log nobody knows any more.
+        forgotten: Forgotten,
+    },
     /// It is written anew.
     Rewrite {
         /// How many events can be read, and stay.
         kept_events: u64,
         /// What cannot, in offset order.
         lost: Vec<Lost>,
+        /// What nobody knows any more that events before these had added to the state of the log.
+        forgotten: Forgotten,
     },
     /// A segment takes its place that only says what is lost.
     Fill {

@@ -255,12 +255,18 @@ impl<D: Disk> Restore<'_, D> {
         header: &SegmentHeader,
         writer: &SegmentWriter<D>,
     ) -> Result<Option<Carried>, OpenError> {
-        let Some((index, carried)) = salvage::read_index(self.disk, self.from, name)? else {
-            return Ok(None);
+        let index = match salvage::read_index(self.disk, self.from, name) {
+            Err(OpenError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            read => read?,
         };
-        if !index.belongs_to(header) {
-            return Ok(None);
-        }
+        let Some((index, carried)) = index.filter(|(index, _)| index.belongs_to(header)) else {
+            if writer.index().says_all(writer.end()) {
+                return Ok(None);
+            }
+            let what = "the index of this rewritten segment is damaged or missing: of events that are gone from it, it \
+                        alone knows what they had added to the state of the log";
+            return Err(self.corrupt(name, Position::default(), what.to_owned()));
+        };
         let carried = writer.carried(&index, &carried, self.cut());
         let carried =
             carried.map_err(|error| self.corrupt(name, Position::default(), error.to_string()))?;

@@ -59,6 +59,11 @@ impl<D: Disk> SegmentWriter<D> {
         self.end.end_offset
     }
 
+    /// What was added.
+    pub fn index(&self) -> &IndexBuilder {
+        &self.index
+    }
+
     /// Adds the events of a frame of any segment that lie below `cut`; it must begin where the last one
     /// ended. The inner error says why it does not fit to those before; then nothing was added.
     pub fn add(&mut self, frame: &Frame, cut: Offset) -> Result<Result<(), IndexError>, OpenError> {

@@ -345,15 +345,15 @@ impl Snapshot {
     }
 
     /// The topics that may have fewer events than it says, as a segment is not the one any more that was counted: what
-    /// is left of it names them, but for those of events that a repair has found to be lost. Then all that may have
-    /// had some there.
+    /// is left of it names them, but for those of events that a repair has found to be lost, and where its index was made
+    /// anew. Then all that may have had some there.
     pub(crate) fn lessened_by<F: DiskFile>(
         &self,
         index: &StoredIndex<F>,
         has_gaps: bool,
     ) -> Vec<TopicNumber> {
         let mut numbers = index.topic_numbers();
-        if !has_gaps && !numbers.is_empty() {
+        if !has_gaps && !index.header().is_remade() && !numbers.is_empty() {
             return numbers;
         }
         let (base, end) = (index.header().base_offset, index.header().end_offset);

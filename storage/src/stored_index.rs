@@ -74,6 +74,11 @@ impl<F: DiskFile> StoredIndex<F> {
         }
     }
 
+    /// Whether a repair has found events of the segment to be lost.
+    pub(crate) fn has_gaps(&self) -> bool {
+        self.resident.gaps().len() > 0
+    }
+
     /// The topics whose last event in the segment is gone.
     pub(crate) fn gone(&self) -> &[GoneTopic] {
         &self.gone

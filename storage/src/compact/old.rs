@@ -103,6 +103,7 @@ pub(super) fn carried<D: Disk>(
         controls: section(SectionKind::CONTROLS)?,
         gone: gone::encode_gone(&gone, base),
         last_time_ms: header.last_time_ms,
+        is_remade: header.is_remade(),
     })
 }
 

@@ -64,6 +64,8 @@ pub struct Carried {
     pub gone: Vec<u8>,
     /// The last event's time, be it gone.
     pub last_time_ms: u64,
+    /// REMADE.
+    pub is_remade: bool,
 }
 
 impl Carried {
@@ -76,6 +78,7 @@ impl Carried {
             controls: section(SectionKind::CONTROLS),
             gone: section(SectionKind::GONE),
             last_time_ms: header.last_time_ms,
+            is_remade: header.is_remade(),
         }
     }
 }
@@ -424,6 +427,16 @@ impl IndexBuilder {
     /// The first offset behind the frames added so far.
     pub fn end_offset(&self) -> Offset {
         self.end_offset
+    }
+
+    /// Whether the frames say all that their segment, which ends there, has ever added to the state of its log.
+    pub(crate) fn says_all(&self, end: Offset) -> bool {
+        self.event_count == end.since(self.header.base_offset)
+    }
+
+    /// Whether any of them says that events are lost.
+    pub(crate) fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty()
     }
 
     /// How many events they hold.

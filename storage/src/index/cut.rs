@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     index::{
-        Carried, IndexBuilder, IndexError, IndexHeader, StoredControl,
+        Carried, IndexBuilder, IndexError, IndexHeader, StateDelta, StoredControl,
         delta::{self, IDS_MAX},
         gone::{self, GoneTopic},
     },
@@ -27,7 +27,7 @@ pub(crate) enum Cut {
 
 /// What an index says of events that may be gone.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(crate) struct Said {
     pub ids: Vec<IdEntry>,
     pub producers: Vec<ProducerEntry>,
     pub controls: Vec<StoredControl>,
@@ -66,6 +66,38 @@ impl Said {
         self.gone.retain(|topic| topic.last_offset < last);
     }
 
+    /// Adds what frames say of the events that are there; of appends of producers those that `is_kept` says, and may
+    /// shorten.
+    pub fn add_frames(
+        &mut self,
+        frames: &StateDelta,
+        is_kept: impl FnMut(&mut ProducerEntry) -> bool,
+    ) {
+        let mut ids: BTreeMap<Offset, _> =
+            frames.ids().map(|entry| (entry.offset, *entry)).collect();
+        ids.extend(self.ids.iter().map(|entry| (entry.offset, *entry)));
+        let too_many = ids.len().saturating_sub(IDS_MAX);
+        self.ids = ids.into_values().skip(too_many).collect();
+
+        let mut of_frames: Vec<ProducerEntry> = frames.producers().collect();
+        of_frames.retain_mut(is_kept);
+        let mut producers: HashMap<NameHash, ProducerEntry> =
+            of_frames.into_iter().map(|entry| (entry.hash, entry)).collect();
+        for entry in &self.producers {
+            let last = producers.entry(entry.hash).or_insert(*entry);
+            if last.first < entry.first {
+                *last = *entry;
+            }
+        }
+        self.producers = producers.into_values().collect();
+        self.producers.sort_unstable_by_key(|entry| (entry.first, entry.hash));
+
+        let mut controls: BTreeMap<Offset, _> =
+            frames.controls().iter().map(|control| (control.offset, control.clone())).collect();
+        controls.extend(self.controls.drain(..).map(|control| (control.offset, control)));
+        self.controls = controls.into_values().collect();
+    }
+
     /// The last time that is known.
     pub fn last_time_ms(&self) -> Option<u64> {
         let gone = self.gone.iter().map(|topic| topic.last_time_ms);
@@ -79,6 +111,7 @@ impl Said {
             controls: delta::encode_controls(&self.controls, base),
             gone: gone::encode_gone(&self.gone, base),
             last_time_ms,
+            is_remade: false,
         }
     }
 }
@@ -116,7 +149,6 @@ pub(crate) fn carried_below(
     end: Offset,
     kept: &IndexBuilder,
 ) -> Result<Carried, IndexError> {
-    let of_frames = kept.delta();
     let mut said = Said::decode(carried, header)?;
     let cut_at = match cut {
         Cut::Offset(offset) => offset,
@@ -132,20 +164,7 @@ pub(crate) fn carried_below(
         said.controls = controls;
     }
 
-    let mut ids: BTreeMap<Offset, _> =
-        of_frames.ids().map(|entry| (entry.offset, *entry)).collect();
-    ids.extend(said.ids.iter().map(|entry| (entry.offset, *entry)));
-    let too_many = ids.len().saturating_sub(IDS_MAX);
-    said.ids = ids.into_values().skip(too_many).collect();
-
-    let mut left: Vec<ProducerEntry> = of_frames.producers().collect();
-    left.retain_mut(|entry| is_kept(entry, cut_at, end));
-    let mut producers: HashMap<NameHash, ProducerEntry> =
-        left.into_iter().map(|entry| (entry.hash, entry)).collect();
-    producers.extend(said.producers.iter().map(|entry| (entry.hash, *entry)));
-    said.producers = producers.into_values().collect();
-    said.producers.sort_unstable_by_key(|entry| (entry.first, entry.hash));
-
+    said.add_frames(kept.delta(), |entry| is_kept(entry, cut_at, end));
     let last_time_ms = said
         .last_time_ms()
         .map_or(kept.last_time_ms(), |known_ms| known_ms.max(kept.last_time_ms()));

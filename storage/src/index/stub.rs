@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     index::{
-        Carried, INDEX_HEADER_BYTES, IndexError, IndexHeader, ResidentIndex, Section, SectionKind,
-        check_all,
+        Carried, INDEX_HEADER_BYTES, IndexError, IndexHeader, REMADE, ResidentIndex, Section,
+        SectionKind, check_all,
         cut::{Cut, Said},
         delta,
         gone::{self, GoneTopic},
@@ -97,7 +97,7 @@ pub(crate) fn stub_of<'a>(
         (SectionKind::CONTROLS, sections.controls.into()),
         (SectionKind::GONE, gone::encode_gone(&topics, base).into()),
     ];
-    Ok(assemble(header.clone(), header.last_time_ms, contents))
+    Ok(assemble(header.clone(), header.last_time_ms, header.is_remade(), contents))
 }
 
 /// What a stub, which is given whole, says of the events before a cut inside it, and the header of that; `None` if nothing of
@@ -128,7 +128,7 @@ pub(crate) fn cut_stub(
         (SectionKind::CONTROLS, controls.into()),
         (SectionKind::GONE, gone.into()),
     ];
-    let bytes = assemble(header, last_time_ms, contents).to_vec();
+    let bytes = assemble(header, last_time_ms, false, contents).to_vec();
     Ok(Some((IndexHeader::decode(&bytes)?, bytes)))
 }
 
@@ -136,13 +136,15 @@ pub(crate) fn cut_stub(
 fn assemble<'a>(
     header: IndexHeader,
     last_time_ms: u64,
+    is_remade: bool,
     state: [(SectionKind, Part<'a>); 4],
 ) -> Parts<'a> {
+    let remade = is_remade.then(|| (SectionKind::REMADE, Part::from(&REMADE[..])));
     let mark = (SectionKind::STUB, Part::from(&CONTENT[..]));
-    let contents = || state.iter().chain([&mark]);
+    let state: Vec<_> = state.into_iter().chain(remade).chain([mark]).collect();
     let mut position = Position::new(INDEX_HEADER_BYTES as u64);
     let mut sections = Vec::new();
-    for (kind, content) in contents().filter(|(_, content)| !content.is_empty()) {
+    for (kind, content) in state.iter().filter(|(_, content)| !content.is_empty()) {
         let checksum = content.crc(header.seed());
         let section = Section { kind: *kind, checksum, position, bytes: content.len() };
         position = section.end();
@@ -158,7 +160,7 @@ fn assemble<'a>(
         sections,
         ..header
     };
-    let contents = state.into_iter().chain([mark]).map(|(_, content)| content);
+    let contents = state.into_iter().map(|(_, content)| content);
     Parts([Part::from(stub.encode().to_vec())].into_iter().chain(contents).collect())
 }
 

@@ -66,14 +66,7 @@ impl<D: Disk> Recovery<'_, D> {
         header: &SegmentHeader,
     ) -> Result<bool, OpenError> {
         let path = self.dir.join(found.name.index_file_name());
-        let Some(index) = StoredIndex::read(self.disk, &path)? else {
-            if found.name.generation == 1 {
-                return Ok(false);
-            }
-            // It alone knows what the events that compaction took had added to the state.
-            let what = "the index of a rewritten segment is damaged".to_owned();
-            return Err(corrupt(&path, Position::default(), what));
-        };
+        let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
         let end = index.header().end_offset;
         if !index.header().belongs_to(header) || end == header.base_offset {
             return Ok(false);
@@ -90,6 +83,9 @@ impl<D: Disk> Recovery<'_, D> {
         })?;
         self.add_topics(&path, header, end, &mut some)?;
         self.add_gone(&path, &index)?;
+        if let Some(snapshot) = self.known_by {
+            self.lessened.extend(snapshot.lessened_by(&index, index.has_gaps()));
+        }
         if !mutation::is_planted(Mutation::DeltasNotReplayed) {
             self.add_state(&path, &index)?;
         }

@@ -38,7 +38,7 @@ impl<D: Disk> Recovery<'_, D> {
     }
 
     /// Takes in a segment that lies below the snapshot by opening it. `false` if it must be looked at like any
-    /// other: its index is missing or damaged.
+    /// other: its index is missing or damaged, and is made anew.
     pub(super) fn known(
         &mut self,
         found: &Found,

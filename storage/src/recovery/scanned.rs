@@ -6,10 +6,12 @@ use super::{Last, Recovery, ScannedSegment, corrupt, durable, files::Found, tail
 use crate::{
     error::{Corruption, OpenError},
     frame::{FRAME_ALIGN_BYTES, FRAME_VERSION, FrameError, Seed},
+    index::Carried,
     io::{Access, Disk, DiskFile},
     mutation::{self, Mutation},
-    offset::Offset,
+    offset::{Offset, Position},
     pace::Pace,
+    remains::Remains,
     scan::{self, ScanEnd},
     seal,
     segment::SegmentHeader,
@@ -31,6 +33,7 @@ impl<D: Disk> Recovery<'_, D> {
             // run before it ended cleanly is not known any more.
             return Ok(last(false));
         }
+        let index_path = self.dir.join(found.name.index_file_name());
         let file = self.disk.open(&path, Access::Write).map_err(OpenError::io("opening", &path))?;
         let scan =
             TailScan::run(&file, header, successor).map_err(OpenError::io("reading", &path))?;
@@ -49,6 +52,7 @@ impl<D: Disk> Recovery<'_, D> {
         } else {
             self.check_cut(&path, &file, header, &scan)?;
         }
+        let carried = self.carried(found, header, &index_path, &scan)?;
         if mutation::is_planted(Mutation::IndexAheadOfSegment) && scan.index.event_count() > 0 {
             seal::write_index(
                 self.disk,
@@ -74,8 +78,45 @@ impl<D: Disk> Recovery<'_, D> {
             return Ok(last(scan.is_clean));
         }
         let is_clean = scan.is_clean;
-        self.take_scanned(found, header, &path, scan)?;
+        self.take_scanned(found, header, &path, &scan, carried.as_ref())?;
+        if found.has_index || found.name.generation > 1 {
+            let what = match found.has_index {
+                true => "it was damaged, and is made anew from the frames of its segment",
+                false => "it was missing, and is made anew from the frames of its segment",
+            };
+            let (file, position, what) = (index_path, Position::default(), what.to_owned());
+            self.remade.push(Corruption { file, position, what });
+        }
         Ok(last(is_clean))
+    }
+
+    /// What the events that compaction has taken from a scanned segment had added to the state of the log. Without it
+    /// who retries an append would append it again, so where nobody knows it any more the log is not opened.
+    fn carried(
+        &self,
+        found: &Found,
+        header: &SegmentHeader,
+        index_path: &Path,
+        scan: &TailScan,
+    ) -> Result<Option<Carried>, OpenError> {
+        let (base, end) = (header.base_offset, scan.end.end_offset);
+        if found.name.generation == 1 || scan.index.says_all(end) {
+            return Ok(None);
+        }
+        let mut remains = Remains::read(self.disk, index_path, header)?;
+        if let Some(snapshot) = self.known_by.filter(|snapshot| end <= snapshot.offset()) {
+            // Up to here the state is the snapshot's.
+            remains.learn(snapshot, &self.state, &(base..end));
+        }
+        let forgotten = remains.forgotten(&scan.index, end, scan.index.has_gaps());
+        if !forgotten.is_nothing() {
+            let how = if found.has_index { "damaged" } else { "missing" };
+            let what = format!(
+                "the index of a rewritten segment is {how}: of events that are gone from it, it alone knows {forgotten}"
+            );
+            return Err(corrupt(index_path, Position::default(), what));
+        }
+        Ok(Some(remains.carried(&scan.index, end)))
     }
 
     /// Nothing that was synced is cut.
@@ -124,19 +165,34 @@ impl<D: Disk> Recovery<'_, D> {
         found: &Found,
         header: &SegmentHeader,
         path: &Path,
-        scan: TailScan,
+        scan: &TailScan,
+        carried: Option<&Carried>,
     ) -> Result<(), OpenError> {
-        let parts = scan.index.parts(&scan.end);
-        seal::write_index(self.disk, self.dir, found.name, parts, Pace::alone())?;
-        for (name, topic) in scan.index.topics() {
-            self.add_topic(path, header, scan.end.end_offset, name, &topic)?;
+        let write =
+            |parts| seal::write_index(self.disk, self.dir, found.name, parts, Pace::alone());
+        match carried {
+            Some(carried) => {
+                write(scan.index.finish_carrying(&scan.end, carried).into())?;
+                // It says more than the frames do.
+                if !self.take_from_index(found, header)? {
+                    let what = "it cannot be read, and was just written".to_owned();
+                    let index_path = self.dir.join(found.name.index_file_name());
+                    return Err(corrupt(&index_path, Position::default(), what));
+                }
+            }
+            None => {
+                write(scan.index.parts(&scan.end))?;
+                for (name, topic) in scan.index.topics() {
+                    self.add_topic(path, header, scan.end.end_offset, name, &topic)?;
+                }
+                if !self.is_known() {
+                    self.state.add_delta(scan.index.delta());
+                }
+                self.push_sealed(SealedSegment::open(self.disk, self.dir, found.name)?);
+                self.end = scan.end.end_offset;
+                self.last_time_ms = self.last_time_ms.max(scan.index.last_time_ms());
+            }
         }
-        if !self.is_known {
-            self.state.add_delta(scan.index.delta());
-        }
-        self.push_sealed(SealedSegment::open(self.disk, self.dir, found.name)?);
-        self.end = scan.end.end_offset;
-        self.last_time_ms = self.last_time_ms.max(scan.index.last_time_ms());
         self.scanned.push(ScannedSegment {
             name: found.name,
             events: scan.index.event_count(),

@@ -9,9 +9,8 @@ use crate::{
     buffer::DiskBuffer,
     clock::Now,
     error::OpenError,
-    io::{Access, Disk, DiskFile},
+    io::{Access, Disk, DiskFile, lenient::Lenient},
     offset::Position,
-    repair::salvage::Lenient,
     segment::SegmentName,
     verify::ASIDE_PREFIX,
 };

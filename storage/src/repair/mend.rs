@@ -8,6 +8,7 @@ use std::{
 use super::{
     Action, RepairPlan, Step,
     aside::Aside,
+    known::Knowing,
     salvage::{Damaged, Survey},
 };
 use crate::{
@@ -34,6 +35,7 @@ pub(super) struct Mender<'a, D: Disk> {
     aside: Aside<'a, D>,
     new_tag: Option<Tag>,
     synced: Offset,
+    knowing: Knowing,
 }
 
 impl<D: Disk> Mender<'_, D> {
@@ -45,8 +47,8 @@ impl<D: Disk> Mender<'_, D> {
         plan: &RepairPlan,
     ) -> Result<(PathBuf, Option<Tag>), OpenError> {
         let aside = Aside::create(disk, dir, now)?;
-        let (new_tag, synced) = (plan.new_tag, plan.synced);
-        let mut mender = Mender { disk, dir, now, aside, new_tag, synced };
+        let (new_tag, synced, knowing) = (plan.new_tag, plan.synced, Knowing::default());
+        let mut mender = Mender { disk, dir, now, aside, new_tag, synced, knowing };
         // What an interrupted one left goes first: its name may be needed.
         let (discarded, others): (Vec<_>, Vec<_>) =
             plan.steps.iter().partition(|step| step.action == Action::Discard);
@@ -61,7 +63,7 @@ impl<D: Disk> Mender<'_, D> {
         match &step.action {
             Action::Discard => self.aside.take(name),
             Action::SetAside => self.aside.take_path(&step.damage.file),
-            Action::Reindex => self.reindex(name, step.successor),
+            Action::Reindex { .. } => self.reindex(name, step.successor),
             Action::Rewrite { .. } => {
                 let new = self.next(name)?;
                 let damaged = self.open(name, step.successor)?;
@@ -69,7 +71,15 @@ impl<D: Disk> Mender<'_, D> {
                 let header = SegmentHeader { incarnation: Incarnation::random(), ..known.clone() };
                 let mut writer = SegmentWriter::create(self.disk, self.dir, new, &header)?;
                 damaged.read(&mut writer)?;
-                writer.finish(damaged.carried.as_ref())?;
+                let carried = match &damaged.carried {
+                    Some(carried) => carried.clone(),
+                    None => {
+                        let (disk, dir, end) = (self.disk, self.dir, writer.end());
+                        let remains = self.knowing.remains(disk, dir, name, &damaged, end)?;
+                        remains.carried(writer.index(), end)
+                    }
+                };
+                writer.finish(Some(&carried))?;
                 if damaged.is_guessed && step.successor.is_none() {
                     self.new_tag = Some(header.tag);
                 }
@@ -116,7 +126,7 @@ impl<D: Disk> Mender<'_, D> {
         }
     }
 
-    /// The frames are sound: the damaged index goes aside, and theirs takes its name.
+    /// The frames are sound: the damaged index goes aside, and one that is made of them takes its name.
     fn reindex(&mut self, name: SegmentName, successor: Option<Offset>) -> Result<(), OpenError> {
         let mut damaged = self.open(name, successor)?;
         // What it says is of no use, its end neither.
@@ -125,8 +135,16 @@ impl<D: Disk> Mender<'_, D> {
         let mut survey = Survey::new(&header);
         damaged.read(&mut survey)?;
         let (index, end) = survey.into_index();
-        self.aside.copy(&name.index_file_name())?;
-        seal::write_index(self.disk, self.dir, name, index.parts(&end), Pace::alone())?;
+        let at = end.end_offset;
+        let made = match index.says_all(at) {
+            true => index.parts(&end),
+            false => {
+                let remains = self.knowing.remains(self.disk, self.dir, name, &damaged, at)?;
+                index.finish_carrying(&end, &remains.carried(&index, at)).into()
+            }
+        };
+        self.aside.copy_if_there(&name.index_file_name())?;
+        seal::write_index(self.disk, self.dir, name, made, Pace::alone())?;
         self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing the directory", self.dir))
     }
 

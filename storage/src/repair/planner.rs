@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::{
     Action, Lost, RepairPlan, Step,
+    known::Knowing,
     salvage::{self, Damaged, Survey},
 };
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     index::IndexHeader,
     io::Disk,
     offset::{Offset, Position},
+    remains::Forgotten,
     segment::{SegmentFile, SegmentName, Tag},
     snapshot::{self, read},
     verify::{SegmentFiles, check_segment},
@@ -34,6 +36,7 @@ pub(super) struct Planner<'a, D: Disk> {
     snapshots: Vec<Offset>,
     /// There are snapshots, and none is whole.
     is_forgotten: bool,
+    knowing: Knowing,
 }
 
 impl<D: Disk> Planner<'_, D> {
@@ -44,7 +47,8 @@ impl<D: Disk> Planner<'_, D> {
         let is_forgotten = begin.is_none() && !snapshots.is_empty();
         let end = begin.unwrap_or_default();
         let plan = RepairPlan::default();
-        let mut planner = Planner { disk, dir, plan, end, tag: None, snapshots, is_forgotten };
+        let (tag, knowing) = (None, Knowing::default());
+        let mut planner = Planner { disk, dir, plan, end, tag, snapshots, is_forgotten, knowing };
         let mark = planner.read_mark()?;
         let newest = planner.snapshots.first().copied().unwrap_or_default();
         planner.plan.synced = mark.map_or(newest, |mark| mark.synced.max(newest));
@@ -242,13 +246,14 @@ impl<D: Disk> Planner<'_, D> {
         let mut survey = Survey::new(header);
         self.end = damaged.read(&mut survey)?;
         let index_path = self.dir.join(files.name.index_file_name());
+        let forgotten = self.forgotten(files.name, &damaged, &survey)?;
         let action = if !survey.lost.is_empty() || !damaged.has_good_header {
-            Action::Rewrite { kept_events: survey.events(), lost: survey.lost }
+            Action::Rewrite { kept_events: survey.events(), lost: survey.lost, forgotten }
         } else if checked.findings.iter().all(|finding| finding.file == index_path) {
-            Action::Reindex
+            Action::Reindex { forgotten }
         } else if survey.is_damaged {
             // Only frames without events, which recorded the synced offset.
-            Action::Rewrite { kept_events: survey.events(), lost: Vec::new() }
+            Action::Rewrite { kept_events: survey.events(), lost: Vec::new(), forgotten }
         } else if successor.is_none() && self.end < self.plan.synced {
             // All that is there is sound: what is missing behind it is filled at the end.
             return Ok(());
@@ -258,6 +263,21 @@ impl<D: Disk> Planner<'_, D> {
         };
         self.plan.steps.push(Step { damage: first, action, name: files.name, successor });
         Ok(())
+    }
+
+    /// What of the state of the log is not known any more, as a segment that compaction has rewritten has no whole
+    /// index.
+    fn forgotten(
+        &mut self,
+        name: SegmentName,
+        damaged: &Damaged<D::File>,
+        survey: &Survey,
+    ) -> Result<Forgotten, OpenError> {
+        if name.generation == 1 || survey.index().says_all(self.end) {
+            return Ok(Forgotten::default());
+        }
+        let remains = self.knowing.remains(self.disk, self.dir, name, damaged, self.end)?;
+        Ok(remains.forgotten(survey.index(), self.end, !survey.lost.is_empty()))
     }
 
     /// Whether a segment before which others are missing is more than a file that has the name of one: a gap that was

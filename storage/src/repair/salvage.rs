@@ -3,12 +3,12 @@
 use std::{io, path::Path};
 
 use crate::{
-    buffer::{ALIGN_BYTES, DiskBuffer},
+    buffer::DiskBuffer,
     config::SyncMode,
     error::OpenError,
     frame::{FRAME_ALIGN_BYTES, Frame, FrameError, FrameHeader, Seed, Trust},
     index::{self, Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd},
-    io::{Access, Disk, DiskFile},
+    io::{Access, Disk, DiskFile, lenient::Lenient},
     offset::{Offset, Position},
     repair::Lost,
     rewrite::{self, SegmentWriter},
@@ -60,7 +60,7 @@ impl<F: DiskFile> Damaged<F> {
     ) -> Result<Self, OpenError> {
         let path = dir.join(name.log_file_name());
         let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
-        let file = Lenient { file };
+        let file = Lenient::new(file);
         let header = rewrite::read_header(&file).map_err(OpenError::io("reading", &path))?;
         let header = header.ok().filter(|header| header.base_offset == name.base_offset);
         let has_good_header = header.is_some();
@@ -249,54 +249,6 @@ fn is_damage(error: &io::Error) -> bool {
     !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
-/// A file of which what cannot be read is zeroes, in pieces of a block: no frame is made of those.
-pub(super) struct Lenient<F> {
-    file: F,
-}
-
-impl<F> Lenient<F> {
-    pub(super) fn new(file: F) -> Self {
-        Lenient { file }
-    }
-}
-
-impl<F: DiskFile> DiskFile for Lenient<F> {
-    fn size(&self) -> io::Result<u64> {
-        self.file.size()
-    }
-
-    fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {
-        match self.file.read_at(bytes, position) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {}
-            read => return read,
-        }
-        // Up to the next block, so that the pieces behind are whole blocks of the file.
-        let align_bytes = ALIGN_BYTES as u64;
-        let to_block = usize::try_from(align_bytes - position.get() % align_bytes);
-        let piece = to_block.expect("at most a block").min(bytes.len());
-        match self.file.read_at(&mut bytes[..piece], position) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                bytes[..piece].fill(0);
-                let left = self.file.size()?.saturating_sub(position.get());
-                Ok(usize::try_from(left).map_or(piece, |left| left.min(piece)))
-            }
-            read => read,
-        }
-    }
-
-    fn write_at(&self, _bytes: &[u8], _position: Position) -> io::Result<usize> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn set_size(&self, _size_bytes: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-}
-
 /// Counts what is read, and names what is lost.
 pub(super) struct Survey {
     index: IndexBuilder,
@@ -319,6 +271,10 @@ impl Survey {
     /// The index of what was read, of a segment of which nothing is lost.
     pub(super) fn into_index(self) -> (IndexBuilder, SegmentEnd) {
         (self.index, self.end)
+    }
+
+    pub(super) fn index(&self) -> &IndexBuilder {
+        &self.index
     }
 
     pub(super) fn events(&self) -> u64 {

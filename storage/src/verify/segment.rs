@@ -165,8 +165,16 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
             return;
         };
         self.checked.end = Some(end.end_offset);
-        if let (Some((index, bytes)), Some(builder)) = (index, builder) {
-            self.check_rebuilt(files, &index, &bytes, &end, &builder);
+        let Some(builder) = builder else { return };
+        let is_missed = !files.has_index && files.name.generation > 1;
+        match index {
+            Some((index, bytes)) => self.check_rebuilt(files, &index, &bytes, &end, &builder),
+            None if is_missed && !builder.says_all(end.end_offset) => {
+                let what = "is missing: of events that are gone from its segment it alone said all that they had \
+                            added to the state of the log";
+                self.finding(&files.name.index_file_name(), Position::default(), what);
+            }
+            None => {}
         }
     }
 
@@ -319,7 +327,6 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
             }
             return Ok(true);
         }
-        *builder = None;
         let mut what = why.to_string();
         if let Reach::Torn(synced_at_least) = reach {
             let seed = Seed::of(&header.incarnation);
@@ -331,6 +338,7 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
                     end.end_offset
                 );
                 self.finding(log_name, end.end_position, what);
+                *builder = None;
                 return Ok(scan.step_over()?.is_some());
             }
             let Some((position, synced)) = proof else {
@@ -353,6 +361,7 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
                  below offset {synced} was"
             );
         }
+        *builder = None;
         let lost = scan.step_over()?;
         if let Some(lost) = lost.as_ref().filter(|lost| !lost.is_empty()) {
             what = format!("{what}; events from {} to {} cannot be read", lost.start, lost.end);

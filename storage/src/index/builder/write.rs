@@ -4,7 +4,7 @@ use super::{Carried, IndexBuilder, LOOKED_AT, SegmentEnd, TopicState};
 use crate::{
     frame::Seed,
     index::{
-        INDEX_HEADER_BYTES, IndexHeader, Section, SectionKind, delta,
+        INDEX_HEADER_BYTES, IndexHeader, REMADE, Section, SectionKind, delta,
         filter::FilterWriter,
         resident::{FRAME_PLACE_BYTES, FRAMES_STEP_BYTES},
         topics::{TOPIC_BLOCK_BYTES, TopicsWriter, write_list_entry},
@@ -89,6 +89,10 @@ impl IndexBuilder {
             (SectionKind::PRODUCERS, producers),
             (SectionKind::CONTROLS, Part::from(&carried.controls[..])),
             (SectionKind::GONE, Part::from(&carried.gone[..])),
+            (
+                SectionKind::REMADE,
+                Part::from(&REMADE[..REMADE.len() * usize::from(carried.is_remade)]),
+            ),
         ];
         self.write(end, carried.last_time_ms, state, &self.names)
     }

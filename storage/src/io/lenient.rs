@@ -1,0 +1,53 @@
+//! Reading of a damaged file what can be read.
+
+use std::io;
+
+use crate::{buffer::ALIGN_BYTES, io::DiskFile, offset::Position};
+
+/// A file of which what cannot be read is zeroes, in pieces of a block: no frame is made of those.
+pub(crate) struct Lenient<F> {
+    file: F,
+}
+
+impl<F> Lenient<F> {
+    pub(crate) fn new(file: F) -> Self {
+        Lenient { file }
+    }
+}
+
+impl<F: DiskFile> DiskFile for Lenient<F> {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {
+        match self.file.read_at(bytes, position) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+        // Up to the next block, so that the pieces behind are whole blocks of the file.
+        let align_bytes = ALIGN_BYTES as u64;
+        let to_block = usize::try_from(align_bytes - position.get() % align_bytes);
+        let piece = to_block.expect("at most a block").min(bytes.len());
+        match self.file.read_at(&mut bytes[..piece], position) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                bytes[..piece].fill(0);
+                let left = self.file.size()?.saturating_sub(position.get());
+                Ok(usize::try_from(left).map_or(piece, |left| left.min(piece)))
+            }
+            read => read,
+        }
+    }
+
+    fn write_at(&self, _bytes: &[u8], _position: Position) -> io::Result<usize> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn set_size(&self, _size_bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
