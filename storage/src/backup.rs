@@ -99,7 +99,7 @@ pub fn back_up_again<D: Disk>(
     distrusted: &[String],
 ) -> Result<BackedUp, OpenError> {
     // A server whose limits move writes it each second, and then it says more than the backup has.
-    let kept = earliest::records(disk, from);
+    let kept = earliest::records(disk, from)?;
     let mut second_hand = BTreeSet::new();
     let mut attempt = 1;
     loop {
@@ -190,7 +190,7 @@ impl<D: Disk> Backup<'_, D> {
             wanted.push(name);
         }
         // Written anew: a server goes on writing to its own.
-        let kept = [self.kept, &earliest::records(self.disk, self.from)].concat();
+        let kept = [self.kept, &earliest::records(self.disk, self.from)?].concat();
         if earliest::copy(self.disk, &kept, self.to, end)? {
             wanted.push(EARLIEST_FILE_NAME.to_owned());
         }

@@ -133,7 +133,7 @@ pub(crate) fn take<D: Disk>(
 ) -> Result<Offset, OpenError> {
     let path = dir.join(EARLIEST_FILE_NAME);
     let (mut kept_from, mut is_ours) = (Offset::ZERO, true);
-    for slot in read(disk, &path) {
+    for slot in read(disk, &path)? {
         let record = Record::decode(&slot).map_err(|version| OpenError::NewerVersion {
             file: path.clone(),
             version,
@@ -170,9 +170,9 @@ pub(crate) fn take<D: Disk>(
 }
 
 /// What the file of a log says now.
-pub(crate) fn records<D: Disk>(disk: &D, dir: &Path) -> Vec<Record> {
-    let slots = read(disk, &dir.join(EARLIEST_FILE_NAME));
-    slots.iter().filter_map(|slot| Record::decode(slot).ok().flatten()).collect()
+pub(crate) fn records<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<Record>, OpenError> {
+    let slots = read(disk, &dir.join(EARLIEST_FILE_NAME))?;
+    Ok(slots.iter().filter_map(|slot| Record::decode(slot).ok().flatten()).collect())
 }
 
 /// Takes over what the file of one log says, or has said, to another that is made of it and ends at `end`, durably.
@@ -191,9 +191,13 @@ pub(crate) fn copy<D: Disk>(
     Ok(true)
 }
 
-/// Those of the two that can be read.
-fn read<D: Disk>(disk: &D, path: &Path) -> Vec<[u8; SLOT_BYTES]> {
-    let Ok(file) = disk.open(path, Access::Read) else { return Vec::new() };
+/// Those of the two that can be read. A file that is there and cannot be opened says something all the same.
+fn read<D: Disk>(disk: &D, path: &Path) -> Result<Vec<[u8; SLOT_BYTES]>, OpenError> {
+    let file = match disk.open(path, Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(OpenError::io("opening", path)(error)),
+    };
     let read = |slot: usize| {
         let mut bytes = [0; SLOT_BYTES];
         let at = Position::new((slot * SLOT_BYTES) as u64);
@@ -202,7 +206,7 @@ fn read<D: Disk>(disk: &D, path: &Path) -> Vec<[u8; SLOT_BYTES]> {
         read.or_else(|_| file.read_exact_at(&mut bytes, at)).ok()?;
         Some(bytes)
     };
-    (0..SLOTS).filter_map(read).collect()
+    Ok((0..SLOTS).filter_map(read).collect())
 }
 
 #[cfg(test)]
@@ -350,6 +354,17 @@ mod tests {
             }
         }
         assert!(ends > 10, "{ends} starts were cut short");
+    }
+
+    /// It was taken for none, and what readers had been told is gone came back.
+    #[test]
+    fn one_that_cannot_be_opened_is_not_passed_over() {
+        let disk = disk();
+        record(&disk, None, 10, 20);
+        disk.arm(Fault::OpenFails, 0);
+        let failed = take(&disk, dir(), Offset::new(25), Offset::ZERO);
+        assert!(matches!(failed, Err(OpenError::Io { .. })), "{failed:?}");
+        assert_eq!(taken(&disk, 25), 10);
     }
 
     #[test]

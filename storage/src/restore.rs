@@ -98,7 +98,7 @@ pub fn restore_log<D: Disk>(
     for offset in snapshots.iter().filter(|offset| **offset <= restore.end) {
         restore.copy(&snapshot::file_name(*offset), None)?;
     }
-    earliest::copy(disk, &earliest::records(disk, from), to, restore.end)?;
+    earliest::copy(disk, &earliest::records(disk, from)?, to, restore.end)?;
     disk.sync_dir(to).map_err(OpenError::io("syncing the directory", to))?;
     let tag = Tag::random();
     let header = SegmentHeader {

@@ -172,7 +172,8 @@ fn what_was_gone_when_a_backup_began_is_gone_in_it() {
     };
     let start = (0..3).map(|_| go_on(&mut log)).last().expect("it is kept from there");
     assert!(start > Offset::ZERO);
-    let (reach, kept) = (Reach::Synced(log.visible()), earliest::records(&disk, dir));
+    let (reach, kept) =
+        (Reach::Synced(log.visible()), earliest::records(&disk, dir).expect("readable"));
     (0..3).for_each(|_| assert!(go_on(&mut log) > start));
     let to = Path::new(TO);
     disk.create_dir(to).expect("a free name");
@@ -190,7 +191,12 @@ fn what_was_gone_when_a_backup_began_is_gone_in_it() {
     };
     backup.run().expect("a sound log");
     assert_eq!(backup.done.end, Offset::new(10));
-    assert!(earliest::records(&disk, to).iter().any(|record| record.kept_from >= start));
+    assert!(
+        earliest::records(&disk, to)
+            .expect("readable")
+            .iter()
+            .any(|record| record.kept_from >= start)
+    );
 }
 
 /// A part of the log that was taken when it was not sealed yet is taken whole by the next attempt, and
