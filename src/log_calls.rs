@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -51,21 +51,35 @@ pub struct Acked {
 /// were submitted after it are, wherever they were on their way. So what was appended is what stood
 /// before the refusal, and a client can go on from there.
 #[derive(Clone, Debug, Default)]
-pub struct AppendChain(Arc<AtomicBool>);
+pub struct AppendChain(Arc<ChainState>);
+
+#[derive(Debug, Default)]
+struct ChainState {
+    is_broken: AtomicBool,
+    /// The offset that the last of them waits for.
+    wait: AtomicU64,
+}
 
 impl AppendChain {
     /// Whether an append of the chain was refused.
     pub(crate) fn is_broken(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.is_broken.load(Ordering::Acquire)
     }
 
     /// An append of the chain was refused.
     pub(crate) fn break_off(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.is_broken.store(true, Ordering::Release);
+    }
+
+    /// The next append of the chain has to wait for so much: returns what for, so that it is not answered before
+    /// one that it follows.
+    pub(crate) fn wait_behind(&self, wait: Offset) -> Offset {
+        // The owner of the log alone asks.
+        wait.max(Offset::new(self.0.wait.fetch_max(wait.get(), Ordering::Relaxed)))
     }
 }
 
-/// Resolves once the append is durable, in the order of offsets; dropping it undoes nothing.
+/// Resolves once the append is durable, or what was told of it; dropping it undoes nothing.
 #[must_use = "the append goes on, but nobody learns how it ended"]
 pub struct AckFuture(Acking);
 

@@ -14,9 +14,9 @@
 //! Invariants:
 //! 1. A write's task is never raced or dropped: the kernel would keep the buffer, and nobody would
 //!    learn the outcome. `close` ends only when the log has seen every outcome.
-//! 2. `waiters` is in the order of what they wait for, since the log gives offsets in the order of
-//!    appends. What has no offset of its own (a duplicate, a refusal that rests on what others have
-//!    appended) waits at the end, for at least as much as the one before it.
+//! 2. `waiting` is in the order of what answers rest on: an append on itself, a duplicate on the event that
+//!    it repeats, a refusal on what others have appended. An answer about what readers see already leaves
+//!    at once: it is true whatever becomes of what is staged.
 //! 3. The visible offset is stored for all shards before any acknowledgement or frame leaves.
 
 mod acknowledging;
@@ -25,10 +25,10 @@ mod notices;
 mod outbox;
 mod reads;
 mod space;
+mod waiting;
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
-    collections::VecDeque,
     future::Future,
     io,
     rc::{Rc, Weak},
@@ -53,6 +53,7 @@ pub(crate) use self::outbox::Outbox;
 use self::{
     acknowledging::{AckTo, Waiter},
     hands::Hands,
+    waiting::Waiting,
 };
 use crate::{
     clock,
@@ -91,7 +92,7 @@ pub struct Owner {
     shared: Arc<LogShared>,
     guests: Vec<GuestSeat>,
     /// Appends without an answer so far.
-    waiters: RefCell<VecDeque<Waiter>>,
+    waiting: RefCell<Waiting<Waiter>>,
     /// Raised when the log may have an operation to start.
     work: Signal,
     /// What was told to all shards last.
@@ -132,7 +133,7 @@ impl Owner {
             reads,
             shared,
             guests,
-            waiters: RefCell::default(),
+            waiting: RefCell::default(),
             work: Signal::new(),
             looked_boot_ms: Cell::new(0),
             space: Cell::new(space),

@@ -1,9 +1,9 @@
-//! Appends, and their answers once they are durable: in the order of what they wait for.
+//! Appends, and their answers once what they rest on is durable.
 
 use std::time::{Duration, Instant};
 
 use strandline_storage::{
-    append::{Append, Appended},
+    append::{Append, Appended, TakenBack},
     error::AppendError,
     offset::Offset,
 };
@@ -26,8 +26,6 @@ pub(super) struct Waiter {
     since: Instant,
     /// How many events the append has.
     events: u64,
-    /// It leaves when readers see everything below.
-    wait: Offset,
     result: Result<Acked, AppendRefused>,
     to: AckTo,
     chain: Option<AppendChain>,
@@ -56,23 +54,23 @@ impl Owner {
                 let sync = self.shared.sync();
                 (wait, Ok(Acked { first, last, duplicates, producer, sync }))
             }
-            Err(error) if error.rests_on_others() => {
+            Err(error) => {
+                let Some(wait) = error.rests_on(self.log.borrow().next()) else {
+                    return self.refuse(to, chain.as_ref(), error);
+                };
                 if let Some(chain) = &chain {
                     chain.break_off();
                 }
-                (self.log.borrow().next(), Err(error))
+                (wait, Err(error))
             }
-            Err(error) => return self.refuse(to, chain.as_ref(), error),
         };
-        let mut waiters = self.waiters.borrow_mut();
-        let behind = waiters.back().map_or(Offset::ZERO, |last| last.wait);
-        if waiters.is_empty() && wait <= self.told_visible.get() {
-            // Nothing may be under way that would tell of it later.
-            drop(waiters);
+        let wait = chain.as_ref().map_or(wait, |chain| chain.wait_behind(wait));
+        if wait <= self.told_visible.get() {
+            // Nothing may be under way that would tell of it later; and what is may yet be refused.
             self.count(events, since.elapsed(), &result);
             return self.answer_append(to, result);
         }
-        waiters.push_back(Waiter { since, events, wait: wait.max(behind), result, to, chain });
+        self.waiting.borrow_mut().push(wait, Waiter { since, events, result, to, chain });
         self.work.raise();
     }
 
@@ -108,20 +106,14 @@ impl Owner {
 
     /// Whether all that waits is answered in less time than a write takes.
     pub(super) fn is_soon_answered(&self) -> bool {
-        let waiting = u32::try_from(self.waiters.borrow().len()).unwrap_or(u32::MAX);
+        let waiting = u32::try_from(self.waiting.borrow().len()).unwrap_or(u32::MAX);
         ANSWER.saturating_mul(waiting) < self.write_took.get()
     }
 
     pub(super) fn acknowledge_up_to(&self, visible: Offset) {
         let now = Instant::now();
         loop {
-            let waiter = {
-                let mut waiters = self.waiters.borrow_mut();
-                match waiters.front() {
-                    Some(waiter) if waiter.wait <= visible => waiters.pop_front(),
-                    _ => None,
-                }
-            };
+            let waiter = self.waiting.borrow_mut().take_up_to(visible);
             let Some(Waiter { since, events, result, to, .. }) = waiter else { return };
             self.count(events, now.saturating_duration_since(since), &result);
             self.answer_append(to, result);
@@ -129,18 +121,30 @@ impl Owner {
     }
 
     pub(super) fn refuse_waiters(&self, error: &AppendError) {
-        self.refuse_waiters_behind(Offset::ZERO, error);
-    }
-
-    /// Refuses all that wait for something from `end` on: it will not come.
-    pub(super) fn refuse_waiters_behind(&self, end: Offset, error: &AppendError) {
-        let refused = {
-            let mut waiters = self.waiters.borrow_mut();
-            let kept = waiters.partition_point(|waiter| waiter.wait <= end);
-            waiters.split_off(kept)
-        };
-        for waiter in refused {
+        let refused = self.waiting.borrow_mut().take_behind(Offset::ZERO);
+        for (_, waiter) in refused {
             self.refuse(waiter.to, waiter.chain.as_ref(), error.clone());
         }
+    }
+
+    /// The disk is full: refuses all that wait for what it has no room for. Control events have moved forward, and
+    /// their answers with them.
+    pub(super) fn refuse_taken_back(&self, taken: &TakenBack) {
+        let behind = self.waiting.borrow_mut().take_behind(taken.from);
+        for (wait, waiter) in behind {
+            let first = waiter.result.as_ref().map(|acked| acked.first);
+            let Some(moved_by) = first.ok().and_then(|first| taken.moved_by(first)) else {
+                self.refuse(waiter.to, waiter.chain.as_ref(), AppendError::DiskFull);
+                continue;
+            };
+            let moved = |offset: Offset| Offset::new(offset.get() - moved_by);
+            let result = waiter.result.map(|acked| Acked {
+                first: moved(acked.first),
+                last: moved(acked.last),
+                ..acked
+            });
+            self.waiting.borrow_mut().push(moved(wait), Waiter { result, ..waiter });
+        }
+        self.work.raise();
     }
 }

@@ -1,6 +1,6 @@
 //! What the log has to say, in the server's log and metrics.
 
-use strandline_storage::{error::AppendError, log::Notice};
+use strandline_storage::log::Notice;
 
 use super::Owner;
 
@@ -28,8 +28,8 @@ impl Owner {
                 Notice::DiskFull => {
                     self.shared.store_disk_full(true);
                     tracing::error!("the disk is full: appends are refused until there is space");
-                    let end = self.log.borrow_mut().refuse_staged();
-                    self.refuse_waiters_behind(end, &AppendError::DiskFull);
+                    let taken = self.log.borrow_mut().refuse_staged();
+                    self.refuse_taken_back(&taken);
                 }
                 Notice::DiskSpaceBack => {
                     self.shared.store_disk_full(false);

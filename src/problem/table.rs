@@ -209,7 +209,7 @@ problems! {
         means "Of transfer codings the server knows `chunked`, alone."
         advice "Send the body chunked or with a Content-Length."
     Overloaded 503 "overloaded" "The server is busy"
-        means "More waits to be written, or to be read, than the server takes on, or all its places for connections are taken. What was refused has not been appended."
+        means "More waits to be written, or to be read, than the server takes on, or all its places for connections are taken. Nothing was appended by this request; whether an earlier one had appended the same is not known."
         advice "Send it again after Retry-After."
     Draining 503 "draining" "The server is stopping"
         means "The server was told to stop, finishes what it began and takes nothing new."
@@ -222,7 +222,7 @@ problems! {
         advice "Use HTTP/1.1. For HTTP/2 or HTTP/3, put a proxy in front."
     DiskFull 507 "disk-full" "The disk is full"
         means "There is no room for another event. Reads go on."
-        advice "The operator makes room, by retention or by a larger disk. What was refused has not been appended."
+        advice "The operator makes room, by retention or by a larger disk. What was refused has not been appended; what had been before is answered as ever when it is sent again."
 }
 
 impl ProblemKind {

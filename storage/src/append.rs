@@ -5,8 +5,8 @@
 //! ids        of single events, within a window                           -> each happens once
 //! expected   the offset of the topic or the log that it builds on        -> or not at all
 //! ```
-//! They are looked at in this order. An answer that rests on what is staged (a duplicate, a refusal)
-//! may leave only once all that is staged at that moment is as durable as the log promises.
+//! They are looked at in this order. An answer that rests on what others have appended (a duplicate, a
+//! refusal) may leave only once that is as durable as the log promises; of what is durable, at once.
 
 use std::sync::Arc;
 
@@ -152,6 +152,25 @@ pub struct ProducerPlace {
     pub epoch: u64,
     /// The last sequence that was accepted.
     pub seq: u64,
+}
+
+/// What became of staged appends when the disk was full.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TakenBack {
+    /// What was to stand from here on is taken back, and will never be read,
+    pub from: Offset,
+    /// but for control events, which free space: the first offset that each append of them was to have, and the
+    /// one that it has now.
+    pub kept: Vec<(Offset, Offset)>,
+}
+
+impl TakenBack {
+    /// By how much the append has moved whose first offset was to be `first`; `None` if it is not kept.
+    pub fn moved_by(&self, first: Offset) -> Option<u64> {
+        let at = self.kept.binary_search_by_key(&first, |(before, _)| *before).ok()?;
+        let (before, now) = self.kept[at];
+        Some(before.since(now))
+    }
 }
 
 impl Appended {

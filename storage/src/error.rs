@@ -218,16 +218,17 @@ pub enum AppendError {
 }
 
 impl AppendError {
-    /// Whether the refusal rests on what others have appended: it may leave once that is durable.
-    pub fn rests_on_others(&self) -> bool {
-        matches!(
-            self,
-            AppendError::IdConflict { .. }
-                | AppendError::Unexpected { .. }
-                | AppendError::StaleEpoch { .. }
-                | AppendError::ProducerGap { .. }
-                | AppendError::EpochStart { .. }
-        )
+    /// Where the refusal rests on what others have appended: it may leave once that is durable. `next` is what the
+    /// log gives next: all that may have been looked at lies below.
+    pub fn rests_on(&self, next: Offset) -> Option<Offset> {
+        match self {
+            AppendError::IdConflict { offset, .. } => Some(offset.plus(1)),
+            AppendError::Unexpected { .. }
+            | AppendError::StaleEpoch { .. }
+            | AppendError::ProducerGap { .. }
+            | AppendError::EpochStart { .. } => Some(next),
+            _ => None,
+        }
     }
 }
 

@@ -100,6 +100,12 @@ impl Staging {
         gathered
     }
 
+    /// Every batch, in order, with its bytes.
+    pub fn into_batches(mut self) -> impl Iterator<Item = (Vec<StagedEvent>, usize)> {
+        let batches = std::mem::take(&mut self.batches).into_iter();
+        batches.map(move |Batch { events, bytes }| (self.events.drain(..events).collect(), bytes))
+    }
+
     /// The first `events` events, for the frame's encoder, which needs the numbers of their topics.
     pub fn front(&mut self, events: usize) -> &mut [StagedEvent] {
         if self.events.as_slices().0.len() < events {

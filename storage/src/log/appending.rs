@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Close, Log, Notice, Now, Poison};
 use crate::{
-    append::{Append, Appended, ExpectedOffset, OffsetScope},
+    append::{Append, Appended, ExpectedOffset, OffsetScope, TakenBack},
     control::{self, Control, TopicRule},
     error::AppendError,
     event::{EventKind, NewEvent, StagedEvent, archive::PRODUCER_HEADER},
@@ -45,8 +45,8 @@ impl<D: Disk> Log<D> {
     /// Stages events: all that are not there yet, with offsets in a row and one time, or nothing. Call
     /// [`Log::next_op`] when all appends at hand are staged, so that they share a frame.
     ///
-    /// The answer may leave once [`Log::visible`] has reached [`Appended::wait`]; a refusal that
-    /// [`AppendError::rests_on_others`], once it has reached what [`Log::next`] is now.
+    /// The answer may leave once [`Log::visible`] has reached [`Appended::wait`]; a refusal, once it has
+    /// reached what [`AppendError::rests_on`], if anything.
     pub fn append(&mut self, append: impl Into<Append>, now: Now) -> Result<Appended, AppendError> {
         let Append { mut events, expected, producer } = append.into();
         if let Some(poison) = &self.poison {
@@ -74,7 +74,7 @@ impl<D: Disk> Log<D> {
                 return Ok(Appended {
                     first: known.first,
                     last,
-                    wait: self.wait_for(last),
+                    wait: last.plus(1),
                     duplicates: events.len() as u64,
                     time_ms,
                     producer: Some(known.place()),
@@ -92,7 +92,7 @@ impl<D: Disk> Log<D> {
         self.find_novelties(&events, time_ms, &mut novelties)?;
         let is_old = |novelty: &Novelty| matches!(novelty, Novelty::At(_));
         if !novelties.is_empty() && novelties.iter().all(is_old) {
-            return Ok(self.all_there(&novelties, time_ms));
+            return Ok(Self::all_there(&novelties, time_ms));
         }
         if let Some(expected) = expected {
             self.check_expected(expected, &events)?;
@@ -231,7 +231,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// The answer to an append of which nothing is new.
-    fn all_there(&self, novelties: &[Novelty], time_ms: u64) -> Appended {
+    fn all_there(novelties: &[Novelty], time_ms: u64) -> Appended {
         let offsets = novelties.iter().filter_map(|novelty| match novelty {
             Novelty::At(offset) => Some(*offset),
             _ => None,
@@ -240,7 +240,7 @@ impl<D: Disk> Log<D> {
         Appended {
             first: offsets.min().expect("an append has events"),
             last,
-            wait: self.wait_for(last),
+            wait: last.plus(1),
             duplicates: novelties.len() as u64,
             time_ms,
             producer: None,
@@ -260,13 +260,6 @@ impl<D: Disk> Log<D> {
             Some(count) => Err(AppendError::TooManySettings { count: count as u64, what }),
             None => Ok(()),
         }
-    }
-
-    /// When an answer that rests on the event at `offset` may leave: answers leave in the order of
-    /// the log, so it waits behind all that is staged if it has to wait at all.
-    fn wait_for(&self, offset: Offset) -> Offset {
-        let end = offset.plus(1);
-        if end <= self.commit.visible_end() { end } else { self.next }
     }
 
     fn check_expected(
@@ -326,14 +319,29 @@ impl<D: Disk> Log<D> {
         Ok(bytes)
     }
 
-    /// Takes back what is staged and in no frame yet, and returns the offset from which on that is: for
-    /// a driver that answers those appends with a refusal, because the disk is full and nobody knows
-    /// when it will have space.
-    pub fn refuse_staged(&mut self) -> Offset {
+    /// Takes back what is staged and in no frame yet, but for control events that have room: for a driver that
+    /// answers the others with a refusal, because the disk is full and nobody knows when it will have space.
+    /// What is kept is to be started ([`Log::next_op`]).
+    pub fn refuse_staged(&mut self) -> TakenBack {
         self.filling.end_wait();
-        self.staging = Staging::new(self.config.staged_bytes_max);
-        self.next = self.commit.submitted_end();
-        self.state.take_back(self.next);
-        self.next
+        let empty = Staging::new(self.config.staged_bytes_max);
+        let staged = std::mem::replace(&mut self.staging, empty);
+        let from = self.commit.submitted_end();
+        self.next = from;
+        self.state.take_back(from);
+        let mut kept = Vec::new();
+        for (mut batch, bytes) in staged.into_batches() {
+            let is_control = batch.iter().all(|staged| !staged.event.kind.is_data());
+            if !is_control || !self.has_control_room(bytes) {
+                continue;
+            }
+            kept.push((batch[0].offset, self.next));
+            for staged in &mut batch {
+                staged.offset = self.next;
+                self.next = self.next.plus(1);
+            }
+            self.staging.push(batch, bytes);
+        }
+        TakenBack { from, kept }
     }
 }

@@ -20,7 +20,9 @@ use bytes::Bytes;
 
 use super::*;
 use crate::{
-    append::{Append, ExpectedOffset, OffsetScope, ProducerClaim, ProducerId, ProducerPlace},
+    append::{
+        Append, ExpectedOffset, OffsetScope, ProducerClaim, ProducerId, ProducerPlace, TakenBack,
+    },
     config::SyncMode,
     control::{Control, TopicRule, TopicTrimmed, TopicsDeleted},
     error::{AppendError, Corruption, OpenError},

@@ -88,6 +88,8 @@ pub enum Reply {
     InFlight,
     /// It is not stored, and never will be by this request.
     Refused,
+    /// The same, as the disk is full: it was not stored before either.
+    Full,
     /// It may or may not be stored.
     InDoubt,
 }
@@ -144,7 +146,8 @@ impl Reply {
             (409, Some("append-in-flight")) => Reply::InFlight,
             // A write failed: of what had been sent nobody knows what the disk has taken.
             (503, Some("read-only")) => Reply::InDoubt,
-            (503, Some("overloaded" | "draining")) | (507, Some("disk-full")) => Reply::Refused,
+            (503, Some("overloaded" | "draining")) => Reply::Refused,
+            (507, Some("disk-full")) => Reply::Full,
             _ => return wrong("no answer to expect"),
         })
     }
@@ -176,6 +179,8 @@ pub fn check_ids(
 ) -> Result<(), String> {
     let is_right = match (known, reply) {
         (_, Reply::Refused | Reply::InDoubt) => true,
+        // What is there is known again, and needs no space.
+        (known, Reply::Full) => !matches!(known, IdsKnown::At(_)),
         (IdsKnown::Never, Reply::Stored { .. }) => true,
         (IdsKnown::InDoubt, Reply::Stored { .. } | Reply::Known { first: Some(_), .. }) => true,
         (IdsKnown::InDoubt, Reply::InFlight) => true,
@@ -223,6 +228,11 @@ impl Producer {
         }
         let before = worlds.clone();
         worlds.retain(|world| agrees(world, claim, reply));
+        if reply == Reply::Full && !worlds.is_empty() {
+            // One that was sent before, and nobody waited for, may still come.
+            *worlds = before;
+            return Ok(());
+        }
         if worlds.is_empty() {
             let name = batch.first;
             return Err(format!(
@@ -266,6 +276,8 @@ fn agrees(world: &World, claim: Claim, reply: Reply) -> bool {
     let is_before = |last: Claim| claim.epoch == last.epoch && claim.seq <= last.seq;
     match (reply, *world) {
         (Reply::Stored { .. }, _) => is_next(world, claim),
+        (Reply::Full, None) => true,
+        (Reply::Full, Some((last, _))) => !is_before(last),
         (Reply::Gap { expected_seq }, None) => expected_seq == 0 && claim.seq > 0,
         (Reply::Gap { expected_seq }, Some((last, _))) => {
             claim.epoch == last.epoch && claim.seq > expected_seq && expected_seq == last.seq + 1
@@ -334,6 +346,7 @@ mod tests {
         check(IdsKnown::InDoubt, false, known).expect("right");
         check(IdsKnown::At(4), false, known).expect("right");
         check(IdsKnown::At(4), true, Reply::Conflict { offset: 6 }).expect("right");
+        check(IdsKnown::InDoubt, false, Reply::Full).expect("right");
         for (before, is_other, reply) in [
             (IdsKnown::Never, false, known),
             (IdsKnown::Never, false, Reply::InFlight),
@@ -341,6 +354,8 @@ mod tests {
             (IdsKnown::At(4), false, stored),
             (IdsKnown::At(5), false, known),
             (IdsKnown::At(4), false, Reply::Conflict { offset: 6 }),
+            (IdsKnown::At(4), false, Reply::Full),
+            (IdsKnown::At(4), true, Reply::Full),
             (IdsKnown::At(4), true, known),
             (IdsKnown::At(4), true, stored),
             (IdsKnown::At(4), true, Reply::Conflict { offset: 5 }),
@@ -380,6 +395,7 @@ mod tests {
         producer.answered(&place(0, 2), Reply::Gap { expected_seq: 1 }).expect("right");
         producer.lost(&place(0, 1));
         assert_eq!(producer.last(0), Some(Claim { epoch: 0, seq: 1 }));
+        producer.answered(&place(0, 1), Reply::Full).expect("it may have come to nothing");
         // It was stored, says the answer to the one before.
         producer.answered(&place(0, 0), known(None, 0, 1)).expect("right");
         producer.answered(&place(0, 1), Reply::Stored { first: 9 }).expect_err("stored twice");
@@ -398,6 +414,8 @@ mod tests {
             (place(0, 3), Reply::Stored { first: 5 }),
             (place(0, 2), Reply::Stale { epoch: 1 }),
             (place(0, 1), Reply::Gap { expected_seq: 0 }),
+            (place(0, 1), Reply::Full),
+            (place(0, 0), Reply::Full),
         ] {
             let mut producer = Producer::default();
             producer.answered(&place(0, 0), Reply::Stored { first: 3 }).expect("right");

@@ -182,7 +182,7 @@ impl Publisher {
         pending.is_in_doubt |= has_left;
         let known = if pending.is_in_doubt { IdsKnown::InDoubt } else { IdsKnown::Never };
         match self.send(&batch, known, false) {
-            Ok(Reply::Refused) => self.ledger.refused(),
+            Ok(Reply::Refused | Reply::Full) => self.ledger.refused(),
             Ok(Reply::InFlight) => {}
             Ok(Reply::InDoubt) => {
                 self.ledger.refused();
@@ -239,7 +239,7 @@ impl Publisher {
         }
         match self.send(&told.batch, IdsKnown::At(told.first), is_other)? {
             Reply::Known { .. } => self.ledger.asked(Asked::Again),
-            Reply::Refused | Reply::InDoubt | Reply::InFlight => {}
+            Reply::Refused | Reply::Full | Reply::InDoubt | Reply::InFlight => {}
             _ => self.ledger.asked(Asked::Wrong),
         }
         Ok(())

@@ -39,7 +39,7 @@ fn what_a_full_disk_holds_up_can_be_taken_back() {
         log.run_ops(now(2));
     }
     assert!(log.next() > log.visible(), "some wait for space");
-    assert_eq!(log.refuse_staged(), log.visible());
+    assert_eq!(log.refuse_staged().from, log.visible());
     disk.limit_space(None);
     log.run_ops(now(60_000));
     assert!(!log.is_disk_full(), "though nothing waits");
@@ -80,7 +80,7 @@ fn a_new_segment_ends_the_shortage_of_the_old_one() {
     let extension = extension.expect("it is under way");
     log.complete(extension.run(&disk), now(2));
     assert!(log.is_disk_full());
-    assert_eq!(log.refuse_staged(), visible);
+    assert_eq!(log.refuse_staged().from, visible);
     log.run_ops(now(2));
     assert_eq!(log_files(&disk).len(), 2, "it has rolled");
     log.run_ops(now(60_000));
@@ -113,6 +113,39 @@ fn a_full_disk_refuses_what_has_no_room_and_the_log_still_ends() {
         log.run_ops(now(4_000 + 2_000 * step));
     }
     assert!(log.is_closed(), "nothing waits for space that does not come");
+}
+
+/// What frees space was staged in the turn in which the disk turned out to be full, between events that it has no
+/// room for.
+#[test]
+fn control_events_are_not_taken_back_with_what_a_full_disk_has_no_room_for() {
+    let disk = SimDisk::new(3);
+    let config = LogConfig { segment_bytes: 1 << 20, reserve_bytes: 96 << 10, ..tiny() };
+    let (mut log, _) = open_with(&disk, config.clone());
+    append_each(&mut log, 3);
+    disk.limit_space(Some(disk.space_bytes()));
+    let large = || vec![event("b", &noise(1, 3_000))];
+    let deleted = Control::Deleted(TopicsDeleted::of(vec!["a".into()]));
+    let trimmed = Control::Trimmed(TopicTrimmed { topic: "b".into(), before: 4 });
+    for _ in 0..70 {
+        log.append(large(), now(2)).expect("staged");
+    }
+    let deletion = log.append_control(&deleted, now(2)).expect("staged").first;
+    let last = log.append(large(), now(2)).expect("staged").first;
+    let trim = log.append_control(&trimmed, now(2)).expect("staged").first;
+    log.run_ops(now(2));
+    assert!(log.is_disk_full() && log.visible() < deletion, "some were written, and no more");
+    let (from, kept) = (log.visible(), log.visible().plus(1));
+    let taken = log.refuse_staged();
+    assert_eq!(taken, TakenBack { from, kept: vec![(deletion, from), (trim, kept)] });
+    assert_eq!(taken.moved_by(trim), Some(trim.since(kept)));
+    assert_eq!(taken.moved_by(last), None, "it is refused");
+    log.run_ops(now(3));
+    assert!(log.is_disk_full(), "there is no more space than before");
+    assert_eq!(log.visible(), kept.plus(1), "they are in the log");
+    assert_eq!(log.rules().floors().of("a"), from);
+    let (log, _) = open_with(&disk.power_cut(), config);
+    assert_eq!((log.visible(), log.rules().floors().of("a")), (kept.plus(1), from));
 }
 
 /// A `DELETE`, a trim, retention and compaction work on a full disk, and appends go on by themselves.

@@ -105,13 +105,37 @@ fn an_expected_offset_counts_what_is_staged_and_what_is_in_flight() {
     assert_eq!(expect(&mut log, "b", 2, OfTopic), Ok(3));
 }
 
+/// Else it would be refused with what comes behind, when the disk turns out to be full.
+#[test]
+fn an_answer_waits_for_no_more_than_what_it_rests_on() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    log.append(vec![with_id("x", "0")], now(1)).expect("new");
+    log.run_ops(now(2));
+    log.append(claimed(0, 0, "1"), now(1)).expect("the next");
+    let held = hold_writes(&mut log, &disk);
+    append(&mut log, "2");
+    let written = log.append(claimed(0, 0, "1"), now(3)).expect("a duplicate");
+    assert_eq!((written.duplicates, written.wait), (1, Offset::new(2)), "on its way to the disk");
+    let visible = log.append(vec![with_id("x", "0")], now(3)).expect("a duplicate");
+    assert_eq!((visible.duplicates, visible.wait), (1, Offset::new(1)));
+    let conflict = log.append(vec![with_id("x", "1")], now(3)).expect_err("another");
+    assert_eq!(conflict.rests_on(log.next()), Some(Offset::new(1)));
+    let gap = log.append(claimed(0, 7, "x"), now(3)).expect_err("a gap");
+    assert_eq!(gap.rests_on(log.next()), Some(Offset::new(3)), "on all that is staged");
+    for op in held {
+        log.complete(op.run(&disk), now(4));
+    }
+    assert_eq!(log.visible(), written.wait);
+}
+
 #[test]
 fn what_a_full_disk_refused_is_not_remembered() {
     let disk = SimDisk::new(1);
     let mut log = open(&disk);
     log.append(claimed(0, 0, "0"), now(1)).expect("the next");
     log.append(vec![with_id("x", "1")], now(1)).expect("new");
-    assert_eq!(log.refuse_staged(), Offset::ZERO);
+    assert_eq!(log.refuse_staged().from, Offset::ZERO);
     assert_eq!(log.append(claimed(0, 0, "0"), now(1)).map(|next| next.duplicates), Ok(0));
     assert_eq!(log.append(vec![with_id("x", "1")], now(1)).map(|new| new.duplicates), Ok(0));
 }
