@@ -27,9 +27,10 @@ impl From<&AppendError> for Problem {
             AppendError::Overloaded { .. } | AppendError::AfterRefused => {
                 Self::new(ProblemKind::Overloaded, error.to_string())
             }
-            AppendError::Poisoned { first_unsynced, .. } => {
+            AppendError::Poisoned { first_unsynced, reason } => {
+                // The same as at `/readyz`.
                 let detail = format!(
-                    "a write to the disk failed; offsets from {first_unsynced} on are in doubt"
+                    "the disk failed ({reason}); offsets from {first_unsynced} on are in doubt"
                 );
                 Self::new(ProblemKind::ReadOnly, detail).retry_after(RESTART_RETRY_AFTER_S)
             }
@@ -123,6 +124,20 @@ mod tests {
     fn a_full_disk_is_507() {
         let problem = Problem::from(&AppendError::DiskFull);
         assert_eq!((problem.status(), problem.slug()), (507, "disk-full"));
+    }
+
+    /// What failed need not be a write.
+    #[test]
+    fn a_log_that_takes_no_writes_says_why() {
+        let reason = "sync: Input/output error (os error 5)".to_owned();
+        let problem =
+            Problem::from(&AppendError::Poisoned { first_unsynced: Offset::new(7), reason });
+        assert_eq!((problem.status(), problem.slug()), (503, "read-only"));
+        assert_eq!(
+            problem.detail(),
+            "the disk failed (sync: Input/output error (os error 5)); offsets from 7 on are in doubt"
+        );
+        assert!(problem.retry_after_s().is_some());
     }
 
     #[test]

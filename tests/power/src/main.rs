@@ -1,9 +1,10 @@
-//! Power cuts on the real path, kills, and full disks, each with real clients:
+//! Power cuts on the real path, kills, full disks and disks that fail, each with real clients:
 //!
 //! ```text
 //! strandline-power cuts  --server target/release/strandline [--count 200] [--seed N]
 //! strandline-power kills --server target/release/strandline [--count 500] [--seed N] [--dir DIR]
 //! strandline-power ext4  --server target/release/strandline [--count N] [--seed N]
+//! strandline-power poisoned --server target/release/strandline [--seed N]
 //! ```
 //! A run prints its seed, which fixes where the power goes and what it leaves, though not how the
 //! operating system schedules clients and server. What needs a right that this process does not have
@@ -18,6 +19,7 @@ mod kills;
 mod ledger;
 mod mount;
 mod once;
+mod poisoned;
 mod publisher;
 mod server;
 
@@ -39,7 +41,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let Some(arguments) = parse(env::args().skip(1)) else {
         eprintln!(
-            "usage: strandline-power cuts|kills|ext4 --server FILE [--count N] [--seed N] [--dir DIR]"
+            "usage: strandline-power cuts|kills|ext4|poisoned --server FILE [--count N] [--seed N] [--dir DIR]"
         );
         return ExitCode::from(2);
     };
@@ -81,6 +83,7 @@ fn run(arguments: &Arguments) -> io::Result<()> {
         "cuts" => cuts::run(server, &work.0, count.unwrap_or(200), *seed),
         "kills" => kills::run(server, &work.0, count.unwrap_or(500), *seed),
         "ext4" => ext4::run(server, &work.0, count.unwrap_or(50), *seed),
+        "poisoned" => poisoned::run(server, &work.0, *seed),
         other => Err(io::Error::other(format!("no command {other}"))),
     }
 }
