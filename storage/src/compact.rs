@@ -67,7 +67,7 @@ pub struct CompactJob<D: Disk> {
     /// Whether it also looks for floors that are done with.
     pub(crate) settles: bool,
     pub(crate) pace: Pace,
-    /// Raised when the log closes: nobody waits for a rewrite.
+    /// Raised when the log closes, as nobody waits for a rewrite then, and when limits are loosened.
     pub(crate) is_cancelled: Arc<AtomicBool>,
 }
 
@@ -144,8 +144,8 @@ impl<D: Disk> CompactJob<D> {
         let available_bytes = self.available_bytes(disk);
         let (mut next, mut oldest): (Option<Task>, Option<(u64, Task)>) = (None, None);
         for (place, segment) in segments.iter().enumerate() {
-            if self.is_cancelled.load(Ordering::Relaxed) {
-                return Ok(CompactOutcome::Nothing { settled: Vec::new() });
+            if self.is_cancelled() {
+                return Ok(cancelled());
             }
             if !self.is_candidate(segment) {
                 continue;
@@ -196,6 +196,11 @@ impl<D: Disk> CompactJob<D> {
         Ok(CompactOutcome::Nothing { settled })
     }
 
+    /// Nobody waits for it any more, or it would let go what stays: nothing is put in place from here on.
+    fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Relaxed)
+    }
+
     /// How much space there is for what takes a segment's place: on a full disk that of the reserve too.
     fn available_bytes(&self, disk: &D) -> u64 {
         let free_bytes = match disk.space(&self.dir) {
@@ -238,6 +243,9 @@ impl<D: Disk> CompactJob<D> {
         segment: &Arc<SealedSegment<D>>,
         topics: &Topics,
     ) -> Result<CompactOutcome<D>, OpenError> {
+        if self.is_cancelled() {
+            return Ok(cancelled());
+        }
         let (dir, limits) = (self.dir.clone(), self.stub_limits);
         let (name, bytes) = (segment.name(), segment.file_bytes());
         let job = RetireJob { dir, segment: Arc::clone(segment), limits };
@@ -282,8 +290,8 @@ impl<D: Disk> CompactJob<D> {
         };
         if !must {
             let counted = self.count_dead(segment, file, judges.clone(), &latest);
-            if self.is_cancelled.load(Ordering::Relaxed) {
-                return Ok(CompactOutcome::Nothing { settled: Vec::new() });
+            if self.is_cancelled() {
+                return Ok(cancelled());
             }
             match counted {
                 Ok(dead) if !compaction::pays(dead, segment.index().header().event_count) => {
@@ -301,8 +309,8 @@ impl<D: Disk> CompactJob<D> {
         let mut dropped = 0;
         let mut lessened = HashSet::new();
         for frame in frames_of(segment, file) {
-            if self.is_cancelled.load(Ordering::Relaxed) {
-                return Ok(CompactOutcome::Nothing { settled: Vec::new() });
+            if self.is_cancelled() {
+                return Ok(cancelled());
             }
             let frame = match frame {
                 Ok(frame) => frame,
@@ -342,8 +350,13 @@ impl<D: Disk> CompactJob<D> {
             Ok(carried) => carried,
             Err(error) => return Ok(damaged(format!("index: {error}"))),
         };
-        let finished = writer.finish(segment.end(), &carried, producers);
-        let rewritten = match finished.and_then(|()| SealedSegment::open(disk, &self.dir, name)) {
+        let is_wanted = || !self.is_cancelled();
+        let rewritten = match writer.finish_if(segment.end(), &carried, producers, is_wanted) {
+            Ok(false) => return Ok(cancelled()),
+            Ok(true) => SealedSegment::open(disk, &self.dir, name),
+            Err(error) => Err(error),
+        };
+        let rewritten = match rewritten {
             Ok(rewritten) => rewritten,
             Err(error) => return self.take_back(disk, name, error),
         };
@@ -373,4 +386,8 @@ impl<D: Disk> CompactJob<D> {
             Err(_) => Ok(CompactOutcome::Left { error, left }),
         }
     }
+}
+
+fn cancelled<D: Disk>() -> CompactOutcome<D> {
+    CompactOutcome::Nothing { settled: Vec::new() }
 }

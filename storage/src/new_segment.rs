@@ -121,20 +121,37 @@ impl<D: Disk> NewSegment<D> {
     }
 
     /// Makes it the segment, durably, with its index.
-    pub(crate) fn finish(mut self, index: Parts<'_>) -> Result<(), OpenError> {
+    pub(crate) fn finish(self, index: Parts<'_>) -> Result<(), OpenError> {
+        self.finish_if(index, || true).map(|_| ())
+    }
+
+    /// The same if, with all of it written, it `is_wanted` still; whether it was.
+    pub(crate) fn finish_if(
+        mut self,
+        index: Parts<'_>,
+        is_wanted: impl FnOnce() -> bool,
+    ) -> Result<bool, OpenError> {
         self.sync()?;
-        let path = self.dir.join(self.name.log_file_name());
-        self.disk
-            .rename(&self.temporary, &path)
-            .map_err(OpenError::io("renaming", &self.temporary))?;
+        let NewSegment { disk, dir, name, .. } = &self;
+        seal::write_index_aside(disk, dir, *name, index, self.pace.clone())?;
+        if !is_wanted() {
+            seal::forget_index(disk, dir, *name);
+            return Ok(false);
+        }
+        let path = dir.join(name.log_file_name());
+        if let Err(error) = disk.rename(&self.temporary, &path) {
+            seal::forget_index(disk, dir, *name);
+            return Err(OpenError::io("renaming", &self.temporary)(error));
+        }
         self.is_named = true;
-        if let Err(error) =
-            seal::write_index(&self.disk, &self.dir, self.name, index, self.pace.clone())
-        {
+        let NewSegment { disk, dir, name, .. } = &self;
+        if let Err(error) = seal::name_index(disk, dir, *name) {
             // Without its index it counts for nothing, and would keep the space that was missing.
-            let _ = self.disk.remove(&path);
+            let _ = disk.remove(&path);
+            seal::forget_index(disk, dir, *name);
             return Err(error);
         }
-        self.disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))
+        disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
+        Ok(true)
     }
 }

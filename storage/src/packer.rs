@@ -199,14 +199,15 @@ impl<D: Disk> Packer<D> {
         self.new.sync()
     }
 
-    /// Makes it the segment, durably.
+    /// Makes it the segment, durably, if it `is_wanted` still when all of it is written; whether it was.
     /// What the segment had added to the state of the log is `carried`, and PRODUCERS beside that.
-    pub(crate) fn finish(
+    pub(crate) fn finish_if(
         mut self,
         end_offset: Offset,
         carried: &Carried,
         producers: Part<'_>,
-    ) -> Result<(), OpenError> {
+        is_wanted: impl FnOnce() -> bool,
+    ) -> Result<bool, OpenError> {
         if self.kept_from.is_some_and(|from| !self.holds_up_to(from)) {
             self.kept_from = Some(end_offset);
         }
@@ -216,6 +217,6 @@ impl<D: Disk> Packer<D> {
         }
         assert_eq!(self.end.end_offset, end_offset, "its frames stand for all offsets");
         let end = self.end;
-        self.new.finish(self.index.parts_carrying(&end, carried, producers))
+        self.new.finish_if(self.index.parts_carrying(&end, carried, producers), is_wanted)
     }
 }

@@ -140,6 +140,21 @@ impl Rules {
         &self.floors
     }
 
+    /// Whether topics may keep more events by a control event than by what holds before it.
+    pub fn loosens(&self, control: &Control) -> bool {
+        let Control::Topic(TopicRule { pattern, settings }) = control else { return false };
+        let retain = settings.unwrap_or_default().retain;
+        let is_looser = |before: &TopicSettings| retain.is_looser_than(&before.retain);
+        if !pattern.contains('*') {
+            return self.for_topic(pattern).is_some_and(is_looser);
+        }
+        match self.set_for(pattern) {
+            Some(before) => is_looser(before),
+            // It takes topics from any other pattern.
+            None => self.topics.patterns.iter().any(|(_, before)| is_looser(before)),
+        }
+    }
+
     /// Takes in a control event, in the order of the log. Returns the topics whose floor it has raised.
     pub fn apply(&mut self, control: &Control, offset: Offset) -> Vec<(String, Offset)> {
         match control {
@@ -234,6 +249,35 @@ mod tests {
         let gone = TopicRule { pattern: "a/b/c".into(), settings: None };
         rules.apply(&Control::Topic(gone), Offset::ZERO);
         assert_eq!(of(&rules, "a/b/c"), Some(3));
+    }
+
+    #[test]
+    fn what_keeps_more_than_before_loosens() {
+        let mut rules = Rules::default();
+        let set = |pattern: &str, retain| {
+            let settings = TopicSettings { retain, ..TopicSettings::default() };
+            Control::Topic(TopicRule { pattern: pattern.into(), settings: Some(settings) })
+        };
+        let none = TopicRetention::default();
+        let retain = TopicRetention { age_s: Some(5), count: Some(5), latest_per_key: true };
+        assert!(!rules.loosens(&set("a/*", none)), "nothing held");
+        rules.apply(&set("a/*", retain), Offset::ZERO);
+        for (looser, stricter) in [
+            (
+                TopicRetention { age_s: Some(6), ..retain },
+                TopicRetention { age_s: Some(4), ..retain },
+            ),
+            (TopicRetention { count: None, ..retain }, TopicRetention { count: Some(4), ..retain }),
+            (TopicRetention { latest_per_key: false, ..retain }, retain),
+        ] {
+            for pattern in ["a/*", "a/b", "*/b"] {
+                assert!(rules.loosens(&set(pattern, looser)), "{pattern} {looser:?}");
+                assert!(!rules.loosens(&set(pattern, stricter)), "{pattern} {stricter:?}");
+            }
+            assert!(!rules.loosens(&set("b", looser)), "of no pattern");
+        }
+        let gone = TopicRule { pattern: "a/*".into(), settings: None };
+        assert!(rules.loosens(&Control::Topic(gone)));
     }
 
     #[test]

@@ -92,18 +92,47 @@ pub(crate) fn write_index<D: Disk>(
     index: Parts<'_>,
     pace: Pace,
 ) -> Result<(), OpenError> {
-    let file_name = name.index_file_name();
-    let temporary = dir.join(format!("{file_name}{TEMPORARY_ENDING}"));
-    let path = dir.join(file_name);
+    write_index_aside(disk, dir, name, index, pace)?;
+    name_index(disk, dir, name)
+}
+
+/// The first half of that: it is durable, under a temporary name.
+pub(crate) fn write_index_aside<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: SegmentName,
+    index: Parts<'_>,
+    pace: Pace,
+) -> Result<(), OpenError> {
+    let temporary = temporary_index(dir, name);
     disk.remove_if_there(&temporary).map_err(OpenError::io("removing", &temporary))?;
     let write = || {
         let file = disk.create(&temporary, Access::Write)?;
         PacedFile::new(Arc::new(file), pace).write_synced(&index)
     };
-    if let Err(error) = write() {
+    write().map_err(|error| {
         // What is there of it takes the space that was missing.
-        let _ = disk.remove(&temporary);
-        return Err(OpenError::io("writing", &temporary)(error));
-    }
+        forget_index(disk, dir, name);
+        OpenError::io("writing", &temporary)(error)
+    })
+}
+
+/// The second half.
+pub(crate) fn name_index<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: SegmentName,
+) -> Result<(), OpenError> {
+    let temporary = temporary_index(dir, name);
+    let path = dir.join(name.index_file_name());
     disk.rename(&temporary, &path).map_err(OpenError::io("renaming", &temporary))
+}
+
+/// What the first half has written is not to be used.
+pub(crate) fn forget_index<D: Disk>(disk: &D, dir: &Path, name: SegmentName) {
+    let _ = disk.remove(&temporary_index(dir, name));
+}
+
+fn temporary_index(dir: &Path, name: SegmentName) -> PathBuf {
+    dir.join(format!("{}{TEMPORARY_ENDING}", name.index_file_name()))
 }

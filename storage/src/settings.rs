@@ -55,6 +55,18 @@ pub struct TopicRetention {
     pub latest_per_key: bool,
 }
 
+impl TopicRetention {
+    /// Whether there may be events that this keeps and `other` lets go.
+    pub fn is_looser_than(&self, other: &TopicRetention) -> bool {
+        let is_more = |ours: Option<u64>, theirs: Option<u64>| {
+            theirs.is_some_and(|theirs| ours.is_none_or(|ours| ours > theirs))
+        };
+        is_more(self.age_s, other.age_s)
+            || is_more(self.count, other.count)
+            || (other.latest_per_key && !self.latest_per_key)
+    }
+}
+
 /// What ends a topic as a whole, as if it were deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

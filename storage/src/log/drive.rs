@@ -159,6 +159,10 @@ impl<D: Disk> Log<D> {
             }
             for event in frame.events().filter(|event| !event.kind().is_data()) {
                 if let Some(control) = Control::decode(event.kind(), event.data()) {
+                    if self.state.rules.loosens(&control) {
+                        // What it lets go by the old limits may be read from here on.
+                        self.cancel_compaction();
+                    }
                     let raised = self.state.rules.apply(&control, event.offset());
                     self.topics.clear_below(&raised);
                     self.last_control = event.offset();

@@ -486,6 +486,10 @@ impl Process {
         let (found, lost) = read_offsets(&self.log, topics, range, order, model);
         assert_eq!(lost, [], "nothing is damaged");
         let segments: Vec<_> = self.log.segments().iter().map(|segment| segment.name()).collect();
+        let may_go = found.iter().map(|at| to_usize(Offset::new(*at)));
+        let may_go = may_go.filter(|at| fates.of(*at) == Fate::MayGo);
+        let visible = to_usize(self.log.visible());
+        model.read_at.borrow_mut().extend(may_go.map(|at| (at, visible)));
         // Of what may be gone whatever is there comes in its place.
         wanted.retain(|offset| match fates.of(to_usize(Offset::new(*offset))) {
             Fate::Stays => true,

@@ -1,6 +1,7 @@
 //! What a log must hold, kept the simple way: a list.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashMap},
     ops::Range,
 };
@@ -69,6 +70,8 @@ pub struct Model {
     pub topics_made: u64,
     /// Where each append of each producer begins, by sequence.
     pub producers: [Vec<usize>; 2],
+    /// How much was visible when events that a limit may have reached were read last, by offset.
+    pub read_at: RefCell<HashMap<usize, usize>>,
     /// What it has come by; nothing follows from it.
     pub tally: Tally,
 }
@@ -134,6 +137,8 @@ impl Model {
         for producer in &mut self.producers {
             producer.retain(|first| *first < survivors);
         }
+        let read_at = self.read_at.get_mut();
+        read_at.values_mut().for_each(|visible| *visible = survivors.min(*visible));
         (self.safe, self.seen) = (survivors, survivors);
         self.tag = Some(tag.to_owned());
     }
@@ -192,6 +197,10 @@ impl Model {
                 }
                 Some(Control::Topic(TopicRule { pattern, settings: None })) => {
                     limits.remove(&pattern);
+                    let none = TopicRetention::default();
+                    self.keep_what_was_read(
+                        offset, &pattern, none, &of_topics, &newest, &mut fates,
+                    );
                 }
                 Some(Control::Topic(TopicRule { pattern, settings: Some(settings) })) => {
                     let limit = settings.retain;
@@ -207,6 +216,9 @@ impl Model {
                         });
                         older.filter(|_| limit.latest_per_key).for_each(|at| fates.may_go(*at));
                     }
+                    self.keep_what_was_read(
+                        offset, &pattern, limit, &of_topics, &newest, &mut fates,
+                    );
                     limits.insert(pattern, limit);
                 }
                 Some(Control::Log(_)) => {}
@@ -221,6 +233,31 @@ impl Model {
             }
         }
         fates
+    }
+
+    /// What the limit that holds from an event at `offset` on does not reach, and was read after that, stays: what
+    /// was planned by a stricter one before lets nothing go any more.
+    fn keep_what_was_read(
+        &self,
+        offset: usize,
+        pattern: &str,
+        limit: TopicRetention,
+        of_topics: &BTreeMap<&str, Vec<usize>>,
+        newest: &HashMap<(&str, &str), usize>,
+        fates: &mut Fates,
+    ) {
+        let read_at = self.read_at.borrow();
+        for (topic, all) in of_topics.iter().filter(|(topic, _)| covers(pattern, topic)) {
+            let kept = limit.count.map_or(all.len(), to_usize).min(all.len());
+            for at in &all[all.len() - kept..] {
+                let key = self.events[*at].event.key.as_deref();
+                let is_newest = key.is_none_or(|key| newest.get(&(*topic, key)) == Some(at));
+                let was_read = read_at.get(at).is_some_and(|visible| *visible > offset);
+                if was_read && (is_newest || !limit.latest_per_key) {
+                    fates.stays(*at);
+                }
+            }
+        }
     }
 
     /// The log says that it keeps nothing before `start`: was it told so?
@@ -310,7 +347,8 @@ impl Model {
 pub enum Fate {
     /// It must be there.
     Stays,
-    /// A limit of its topic reached it at some time: it may be there still, or be gone for ever.
+    /// A limit of its topic reached it at some time: it may be there still, or be gone for ever. One that was read
+    /// when a looser limit held stays as long as that reaches it not.
     MayGo,
     /// It was deleted or trimmed: nobody reads it again.
     Goes,
@@ -330,6 +368,12 @@ impl Fates {
 
     fn goes(&mut self, offset: usize) {
         (self.all[offset], self.is_any_dead) = (Fate::Goes, true);
+    }
+
+    fn stays(&mut self, offset: usize) {
+        if self.all[offset] == Fate::MayGo {
+            self.all[offset] = Fate::Stays;
+        }
     }
 
     fn may_go(&mut self, offset: usize) {

@@ -59,6 +59,35 @@ fn rewritten_segments_hold_the_same_events_in_fewer_bytes() {
     assert!(offsets_of(&open(&disk), "keys").starts_with(&before[1]));
 }
 
+/// What could be read when the looser limit was answered vanished when the rewrite ended.
+#[test]
+fn a_rewrite_that_is_under_way_lets_nothing_go_that_a_looser_limit_keeps() {
+    use crate::settings::TopicRetention;
+    let is_rewrite = |op: &Op<SimDisk>| matches!(op, Op::Job { job: Job::Compact(_), .. });
+    for (strict, loose) in [
+        (TopicRetention { count: Some(1), ..Default::default() }, TopicRetention::default()),
+        (
+            TopicRetention { count: Some(1), ..Default::default() },
+            TopicRetention { count: Some(1_000), ..Default::default() },
+        ),
+    ] {
+        let disk = SimDisk::new(7);
+        let mut log = mixed(&disk, 200);
+        rule(&mut log, "gone", strict);
+        let mut held = hold(&mut log, &disk, is_rewrite);
+        let before = offsets_of(&log, "gone");
+        assert!(before.len() > 100, "it is under way, and nothing has gone yet");
+        rule(&mut log, "gone", loose);
+        hold(&mut log, &disk, |_| false);
+        let rewrite = held.pop().expect("one is under way");
+        assert!(held.is_empty(), "one at a time");
+        log.complete(rewrite.run(&disk), now(3));
+        log.run_ops(now(MUCH_LATER_MS));
+        assert_eq!(offsets_of(&log, "gone"), before);
+        assert!(offsets_of(&open(&disk.power_cut()), "gone").starts_with(&before));
+    }
+}
+
 /// Else who began to read before a rewrite would read what was deleted.
 #[test]
 fn a_floor_stays_as_long_as_anybody_reads_what_it_hides() {
