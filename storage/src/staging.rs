@@ -100,6 +100,11 @@ impl Staging {
         gathered
     }
 
+    /// Every event that waits, in order.
+    pub fn events(&self) -> impl Iterator<Item = &StagedEvent> {
+        self.events.iter()
+    }
+
     /// Every batch, in order, with its bytes.
     pub fn into_batches(mut self) -> impl Iterator<Item = (Vec<StagedEvent>, usize)> {
         let batches = std::mem::take(&mut self.batches).into_iter();

@@ -75,6 +75,19 @@ pub struct TopicSummary {
     pub last_time_ms: u64,
 }
 
+/// A topic that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundOver {
+    /// Its number.
+    pub number: u32,
+    /// Its name.
+    pub topic: String,
+    /// When its first event was appended, or shortly after that.
+    pub first_ms: u64,
+    /// When its last was.
+    pub last_ms: u64,
+}
+
 /// Two files of a log disagree on which topic has a number.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("topic number {number} is both `{known}` and `{claimed}`")]
@@ -272,17 +285,17 @@ impl TopicTable {
         from: u32,
         count: u32,
         mut is_over: impl FnMut(&str, u64, u64) -> bool,
-    ) -> (Vec<String>, u32) {
+    ) -> (Vec<FoundOver>, u32) {
         let end = self.entries.end.min(from.saturating_add(count));
-        let entries = (from..end).filter_map(|number| self.entries.get(number));
-        let with_events = entries.filter(|entry| entry.count != U48::default());
-        let named = with_events.map(|entry| (self.names.get(entry.name), entry));
-        let over = named.filter(|(topic, entry)| {
-            let last_time_ms = entry.last_time_ms.get();
-            !topic.starts_with('$') && is_over(topic, entry.first_time_ms(), last_time_ms)
+        let known = (from..end).filter_map(|number| Some((number, self.entries.get(number)?)));
+        let with_events = known.filter(|(_, entry)| entry.count != U48::default());
+        let over = with_events.filter_map(|(number, entry)| {
+            let topic = self.names.get(entry.name);
+            let (first_ms, last_ms) = (entry.first_time_ms(), entry.last_time_ms.get());
+            let is_over = !topic.starts_with('$') && is_over(topic, first_ms, last_ms);
+            is_over.then(|| FoundOver { number, topic: topic.to_owned(), first_ms, last_ms })
         });
-        let names = over.map(|(topic, _)| topic.to_owned()).collect();
-        (names, if end == self.entries.end { 0 } else { end })
+        (over.collect(), if end == self.entries.end { 0 } else { end })
     }
 
     /// What is left of a topic, as somebody has counted it.

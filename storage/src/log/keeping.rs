@@ -1,6 +1,6 @@
 //! What a log keeps: limits are looked at once a second, and when the disk is full.
 
-use std::{io, sync::Arc};
+use std::{collections::HashSet, io, sync::Arc};
 
 use super::{Close, JobState, Jobs, Log, Notice, Now};
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     retire::{CloseJob, RetireJob},
     segment::SegmentName,
     segment_set::SealedSegment,
+    topics::FoundOver,
 };
 
 /// Limits are looked at so often.
@@ -225,20 +226,62 @@ impl<D: Disk> Log<D> {
         // Each may have to be compared with every pattern.
         let share = 1 + u32::try_from(rules.pattern_count() / EXPIRY_PATTERNS).unwrap_or(u32::MAX);
         let count = (EXPIRY_TOPICS / share).max(1);
-        let (mut topics, next) = self.topics.find_over(self.expiry_from, count, is_over);
+        let from = self.expiry_from;
+        let (mut over, next) = self.topics.find_over(from, count, is_over);
         self.expiry_from = next;
-        if next != 0 {
+        if !over.is_empty() {
+            self.keep_what_goes_on(&mut over, now_ms);
+        }
+        if self.jobs.disk_full && over.len() > EXPIRY_TOPICS_FULL {
+            over.truncate(EXPIRY_TOPICS_FULL);
+            self.expiry_from = over.last().map_or(next, |last| last.number + 1);
+        }
+        if self.expiry_from != 0 {
             self.expiry_boot_ms = now.boot_ms.saturating_add(EXPIRY_MS);
         }
-        // A topic that has an event on its way is not idle.
-        topics.retain(|topic| self.last_of(topic) == self.topics.last_ever(topic));
-        if self.jobs.disk_full {
-            topics.truncate(EXPIRY_TOPICS_FULL);
+        let topics: Vec<String> = over.into_iter().map(|over| over.topic).collect();
+        if topics.is_empty() {
+            return;
         }
-        if !topics.is_empty() {
-            // Refused, they are found again.
-            let _ = self.append_control(&Control::Deleted(TopicsDeleted::of(topics)), now);
+        if self.append_control(&Control::Deleted(TopicsDeleted::of(topics)), now).is_err() {
+            // They are found again.
+            self.expiry_from = from;
+            self.expiry_boot_ms = now.boot_ms.saturating_add(RETENTION_MS);
         }
+    }
+
+    /// Of topics that are over by what is visible, takes out those that are not by what is on its way: their
+    /// deletion comes behind that.
+    fn keep_what_goes_on(&self, over: &mut Vec<FoundOver>, now_ms: u64) {
+        let mut rules = self.state.rules.clone();
+        let mut deleted = HashSet::new();
+        for control in self.controls_on_their_way() {
+            match control {
+                // What comes behind its deletion is another life of a topic.
+                Control::Deleted(topics) => deleted.extend(topics.topics),
+                // Where it stands does not matter to settings.
+                Control::Topic(_) => drop(rules.apply(&control, Offset::ZERO)),
+                Control::Log(_) | Control::Trimmed(_) => {}
+            }
+        }
+        over.retain(|FoundOver { topic, first_ms, last_ms, .. }| {
+            // One that has an event on its way is not idle, but it may be old.
+            let is_busy = self.last_of(topic) != self.topics.last_ever(topic);
+            let last_ms = if is_busy { now_ms } else { *last_ms };
+            !deleted.contains(topic) && rules.is_over(topic, *first_ms, last_ms, now_ms)
+        });
+    }
+
+    /// The control events that are staged or being written, in order.
+    fn controls_on_their_way(&self) -> impl Iterator<Item = Control> {
+        let frames = self.commit.pending().flat_map(|write| &write.frames);
+        let written = frames.flat_map(|(frame, _)| {
+            let controls = frame.events().filter(|event| !event.kind().is_data());
+            controls.filter_map(|event| Control::decode(event.kind(), event.data()))
+        });
+        let staged = self.staging.events().map(|staged| &staged.event);
+        let staged = staged.filter(|event| !event.kind.is_data());
+        written.chain(staged.filter_map(|event| Control::decode(event.kind, &event.data)))
     }
 
     /// Where all that limits a log is how old its topics may become, this is what frees a full disk. Half of the

@@ -238,3 +238,50 @@ fn a_deletion_frees_a_full_disk_though_all_events_are_in_the_active_segment() {
     assert_eq!(log.visible(), more.wait);
     assert!(log.topics().get("keep").is_some_and(|topic| topic.count >= appended - 2));
 }
+
+/// Those beyond the first few waited until all topics of the log had been looked at again.
+#[test]
+fn a_full_disk_ends_one_topic_after_the_other_without_a_wait() {
+    let disk = SimDisk::new(6);
+    let config = LogConfig { segment_bytes: 1 << 20, reserve_bytes: 96 << 10, ..tiny() };
+    let (mut log, _) = open_with(&disk, config);
+    let expire = crate::settings::TopicExpiry { age_s: Some(60), idle_s: None };
+    let settings = Some(crate::settings::TopicSettings { expire, ..Default::default() });
+    let rule = TopicRule { pattern: "t/*".into(), settings };
+    log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+    for number in 0..40 {
+        log.append(vec![event(&format!("t/{number}"), "1")], now(1)).expect("staged");
+    }
+    for batch in 0..20 {
+        let others = (0..100).map(|number| event(&format!("others/{batch}/{number}"), "1"));
+        log.append(others.collect::<Vec<_>>(), now(1)).expect("staged");
+        log.run_ops(now(2));
+    }
+    disk.limit_space(Some(disk.space_bytes()));
+    while !log.is_disk_full() {
+        log.append(vec![event("a", &noise(1, 9_000))], now(50_000)).expect("staged");
+        log.run_ops(now(50_000));
+    }
+    log.refuse_staged();
+    let left = |log: &Log<SimDisk>| log.topics().page("t/", None, 100).len();
+    // What would free space is under way.
+    let mut jobs = Vec::new();
+    let mut run = |log: &mut Log<SimDisk>, boot_ms: u64| {
+        while let Some(op) = log.next_op(now(boot_ms)) {
+            match &op {
+                Op::Job { .. } => jobs.push(op),
+                _ => log.complete(op.run(&disk), now(boot_ms)),
+            }
+        }
+    };
+    let mut boot_ms = 50_000;
+    while log.expiry_from != 0 {
+        boot_ms += 20;
+        run(&mut log, boot_ms);
+    }
+    assert_eq!((boot_ms < 51_000, left(&log)), (true, 40), "none is over yet");
+    for step in 0..4 {
+        run(&mut log, 70_000 + 20 * step);
+    }
+    assert_eq!((log.is_disk_full(), left(&log)), (true, 0));
+}

@@ -217,6 +217,70 @@ fn topics_are_over_so_long_after_their_first_or_last_event() {
     assert_eq!(listed(&open(&disk)), [false, true, true]);
 }
 
+/// Sets that topics are over so long after their first or last event.
+fn set_expiry(log: &mut Log<SimDisk>, topic: &str, age_s: Option<u64>, idle_s: Option<u64>) {
+    let expire = crate::settings::TopicExpiry { age_s, idle_s };
+    let settings = Some(crate::settings::TopicSettings { expire, ..Default::default() });
+    let rule = TopicRule { pattern: topic.into(), settings };
+    log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+}
+
+/// It had an event on its way whenever it was looked at, and was never over.
+#[test]
+fn a_busy_topic_is_over_by_its_age_and_once() {
+    let disk = SimDisk::new(9);
+    let mut log = open(&disk);
+    set_expiry(&mut log, "old", Some(60), None);
+    set_expiry(&mut log, "idle", None, Some(60));
+    let both = || vec![event("old", "1"), event("idle", "1")];
+    log.append(both(), now(1_000)).expect("staged");
+    log.run_ops(now(1_000));
+    log.append(both(), now(61_001)).expect("staged");
+    let held = hold_at(&mut log, &disk, 61_001);
+    assert!(!held.is_empty(), "its end is on its way");
+    // Another life begins behind it, before anybody sees that.
+    log.append(both(), now(61_002)).expect("staged");
+    let more = hold_at(&mut log, &disk, 65_000);
+    for op in held.into_iter().chain(more) {
+        log.complete(op.run(&disk), now(65_000));
+    }
+    log.run_ops(now(65_000));
+    let count = |topic| log.topics().get(topic).map_or(0, |topic| topic.count);
+    assert_eq!((count("old"), count("idle")), (1, 3));
+}
+
+/// Holds all writes, at a time.
+fn hold_at(log: &mut Log<SimDisk>, disk: &SimDisk, boot_ms: u64) -> Vec<Op<SimDisk>> {
+    let mut held = Vec::new();
+    while let Some(op) = log.next_op(now(boot_ms)) {
+        match &op {
+            Op::Write { .. } => held.push(op),
+            _ => log.complete(op.run(disk), now(boot_ms)),
+        }
+    }
+    held
+}
+
+#[test]
+fn a_topic_is_not_over_whose_expiry_is_being_taken_away() {
+    for is_written in [false, true] {
+        let disk = SimDisk::new(9);
+        let mut log = open(&disk);
+        set_expiry(&mut log, "a", Some(60), Some(30));
+        append(&mut log, "1");
+        log.run_ops(now(1));
+        set_expiry(&mut log, "a", None, None);
+        let held = if is_written { hold_at(&mut log, &disk, 2) } else { Vec::new() };
+        assert_eq!(held.is_empty(), !is_written);
+        let more = hold_at(&mut log, &disk, 70_000);
+        for op in held.into_iter().chain(more) {
+            log.complete(op.run(&disk), now(70_000));
+        }
+        log.run_ops(now(75_000));
+        assert!(log.topics().get("a").is_some(), "{is_written}");
+    }
+}
+
 /// What a limit has let go does not come back with a looser one.
 #[test]
 fn what_is_gone_stays_gone_when_a_limit_is_loosened() {
