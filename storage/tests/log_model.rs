@@ -24,7 +24,7 @@ use strandline_storage::{
 mod simulation;
 
 use simulation::{
-    BEGIN, DIR, Process, Tally, from_environment,
+    AGES_S, BEGIN, DIR, Process, Tally, from_environment,
     model::{Model, TOPICS},
     shrink::shrunk,
 };
@@ -306,13 +306,24 @@ impl Life {
                     _ => limit(rng),
                 };
                 // It may be refused, as an append may be.
+                model.passes(*now);
                 if let Ok(appended) = process.log.append_control(&control, *now) {
                     model.append(vec![control.event()], appended.time_ms);
                 }
                 process.start_ops(*now);
                 self.tell(&format!("{control:?}"));
             }
-            StepKind::Settle => process.settle(rng, model, *now),
+            StepKind::Settle => {
+                process.settle(rng, model, *now);
+                if rng.chance(50) {
+                    // Limits are looked at once a second.
+                    now.boot_ms += 1_000;
+                    now.wall_ms += 1_000;
+                    model.passes(*now);
+                    process.settle(rng, model, *now);
+                    process.check_gone(model);
+                }
+            }
             StepKind::Wait => {
                 let passed_ms = *rng.pick(&[1, 10, 120, 5_000, 90_000]);
                 now.boot_ms += passed_ms;
@@ -323,6 +334,7 @@ impl Life {
                     2 => now.wall_ms + 10 * 60 * 60 * 1000,
                     _ => now.wall_ms + passed_ms,
                 };
+                model.passes(*now);
                 process.start_ops(*now);
                 self.tell(&format!("{passed_ms} ms pass, {} under way", process.pending.len()));
             }
@@ -427,11 +439,11 @@ fn removal(model: &Model, rng: &mut SimRng) -> Control {
     }
 }
 
-/// Limits of a topic or of some, by count or to the newest event of each key; or none any more.
+/// Limits of a topic or of some, by age, by count or to the newest event of each key; or none any more.
 fn limit(rng: &mut SimRng) -> Control {
     let pattern = (*rng.pick(&LIMITED)).to_owned();
     let retain = TopicRetention {
-        age_s: None,
+        age_s: rng.chance(30).then(|| *rng.pick(&AGES_S)),
         count: *rng.pick(&[None, Some(1), Some(3), Some(10)]),
         latest_per_key: rng.chance(50),
     };

@@ -95,8 +95,11 @@ impl Script {
                 now.boot_ms += 60;
                 now.wall_ms += 60;
             }
+            process.settle(rng, model, now);
+            // Limits are looked at once a second.
             now.boot_ms += 1000;
             process.settle(rng, model, now);
+            process.check_gone(model);
             if disk.is_crashed() || !process.close(rng, model, now) {
                 return;
             }

@@ -28,6 +28,7 @@ use strandline_storage::{
     topic::TopicPattern,
 };
 
+pub mod limits;
 pub mod model;
 mod read;
 pub mod shrink;
@@ -36,6 +37,9 @@ use model::{Fate, Fates, Model};
 
 /// Where the log lives.
 pub const DIR: &str = "/log";
+
+/// For how long events are kept. Some are what passes at once, so that there are events of exactly that age.
+pub const AGES_S: [u64; 4] = [1, 5, 90, 3_600];
 
 /// When the first test begins: a day in 2026.
 pub const BEGIN: Now = Now { wall_ms: 1_800_000_000_000, boot_ms: 1_000_000 };
@@ -104,6 +108,8 @@ pub struct Process {
     pub pending: Vec<Pending>,
     /// Behind the last event that was published.
     published: usize,
+    /// Where each frame begins that was.
+    frames: Vec<usize>,
     /// What the file, or the next one, was last filled with.
     pub fill: Fill,
     /// Whether readers see what is not synced: what they are told is gone of it is written down later.
@@ -129,6 +135,7 @@ impl Process {
         let visible = to_usize(log.visible());
         model.tag_may_change = tag_may_change;
         model.recovered(visible, log.tag().as_str());
+        model.begins(now);
         let start = to_usize(log.start());
         model.check_start(start);
         assert!(
@@ -143,6 +150,7 @@ impl Process {
             log,
             pending: Vec::new(),
             published: visible,
+            frames: Vec::new(),
             fill: Fill::Zeroes,
             shows_early,
             has_keep_failed: false,
@@ -154,6 +162,7 @@ impl Process {
 
     /// Appends a batch that fits.
     pub fn append(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
+        model.passes(now);
         if rng.chance(10) {
             return self.retry(rng, model, now);
         }
@@ -174,6 +183,7 @@ impl Process {
 
     /// Appends these events, which are not there yet.
     pub fn append_batch(&mut self, batch: Vec<NewEvent>, model: &mut Model, now: Now) {
+        model.passes(now);
         let expected = model.events.len();
         // It may be refused: the queue is full, the log is poisoned or closing.
         if let Ok(appended) = self.log.append(batch.clone(), now) {
@@ -219,14 +229,10 @@ impl Process {
         match rng.below(4) {
             0 | 1 => retain.count = *rng.pick(&[None, Some(1), Some(5), Some(20), Some(100)]),
             2 => retain.bytes = Some(*rng.pick(&[8, 64, 128, 300]) << 10),
-            _ => retain.age_s = Some(*rng.pick(&[1, 60, 3_600])),
+            _ => retain.age_s = Some(*rng.pick(&AGES_S)),
         }
-        let count = retain.count;
-        model.is_limited_otherwise |= retain.bytes.or(retain.age_s).is_some();
+        model.passes(now);
         let control = Control::Log(LogSettings { retain });
-        if let Some(count) = count.and_then(|count| usize::try_from(count).ok()) {
-            model.count_min = Some(model.count_min.map_or(count, |known| known.min(count)));
-        }
         if let Ok(appended) = self.log.append_control(&control, now) {
             model.append(vec![control.event()], appended.time_ms);
         }
@@ -323,6 +329,7 @@ impl Process {
             }
         };
         let synced = self.log.synced();
+        model.passes(now);
         self.log.complete(outcome, now);
         if failed {
             assert!(self.log.poisoned().is_some(), "a failed write or sync poisons the log");
@@ -378,13 +385,14 @@ impl Process {
 
     /// Checks what holds at every moment, and notes what nobody may take back from here on.
     fn observe(&mut self, model: &mut Model) {
-        let Process { log, published, .. } = self;
+        let Process { log, published, frames, .. } = self;
         assert!(log.start() <= log.visible() && log.synced() <= log.visible());
         assert!(log.visible() <= log.next());
         assert_eq!(to_usize(log.next()), model.events.len(), "what was staged keeps its offset");
         for frame in log.take_published() {
             assert_eq!(to_usize(frame.base_offset()), *published, "frames are in order");
             frame.events().for_each(|event| model.check_event(&event));
+            frames.push(*published);
             *published = to_usize(frame.end_offset());
         }
         assert_eq!(to_usize(log.visible()), *published, "what is visible was published");
@@ -393,7 +401,7 @@ impl Process {
         if log.config().sync == SyncMode::Commit {
             assert_eq!(log.synced(), log.visible(), "readers see only what no crash can take");
         }
-        model.seen_max = model.seen_max.max(*published);
+        // What was looked at before this goes by what was visible then.
         model.check_start(to_usize(log.start()));
         if !self.shows_early && !self.has_keep_failed {
             assert!(to_usize(log.start()) >= model.start, "what is gone stays gone");
@@ -401,6 +409,26 @@ impl Process {
         }
         model.safe = to_usize(log.synced());
         model.seen = *published;
+        model.look_at_limits();
+    }
+
+    /// Limits were looked at a moment ago, and all that follows is done: compares what is gone with what must be.
+    pub fn check_gone(&self, model: &Model) {
+        let is_whole = self.pending.is_empty() && !self.disk.is_crashed();
+        if !is_whole || self.log.poisoned().is_some() || self.has_keep_failed {
+            return;
+        }
+        let unsealed = to_usize(self.log.unsealed_start());
+        let edge = |offset| {
+            let sealed = self.log.segments().iter().map(|segment| to_usize(segment.base()));
+            let sealed = sealed.take_while(|base| *base <= offset).last();
+            if offset < unsealed {
+                return sealed.unwrap_or(0);
+            }
+            let frame = self.frames.partition_point(|base| *base <= offset).checked_sub(2);
+            frame.map_or(unsealed, |frame| self.frames[frame].max(unsealed))
+        };
+        model.check_gone(to_usize(self.log.start()), edge);
     }
 
     /// Reads by offset, time, topic and pattern, forward and backward, and compares.

@@ -16,7 +16,7 @@ use strandline_storage::{
     topic::{Topic, TopicPattern},
 };
 
-use super::Tally;
+use super::{Tally, limits::LatestTime};
 
 /// The topics that events get. Few, so that each has many events, and nested, so that patterns differ.
 pub const TOPICS: [&str; 7] =
@@ -40,6 +40,8 @@ const PATTERNS: [&[&str]; 9] = [
 pub struct Kept {
     pub event: NewEvent,
     pub time_ms: u64,
+    /// It was older at some time than its topic's limit at that time let it be.
+    pub was_too_old: bool,
 }
 
 /// All events that were given an offset, by offset; and which of them nobody may take back.
@@ -52,12 +54,10 @@ pub struct Model {
     pub safe: usize,
     /// Events below it were visible.
     pub seen: usize,
-    /// The log was told to keep no more than so many events, at some time.
-    pub count_min: Option<usize>,
-    /// Or to keep no more than so many bytes, or for so long: how many events that is, is its own business.
-    pub is_limited_otherwise: bool,
-    /// The most that ever was visible.
-    pub seen_max: usize,
+    /// The latest time that the log may take it to be.
+    pub latest: LatestTime,
+    /// How far limits of the log have come at most: events before it may be gone.
+    pub reach: usize,
     /// Readers were told that nothing before it is kept, and that may not be taken back.
     pub start: usize,
     pub tag: Option<String>,
@@ -115,8 +115,11 @@ impl Model {
 
     /// The log has taken a batch.
     pub fn append(&mut self, batch: Vec<NewEvent>, time_ms: u64) {
+        let latest_ms = self.latest.ms();
+        assert!(time_ms <= latest_ms, "an event of {time_ms}, and it is {latest_ms} at most");
         self.boundaries.push(self.events.len());
-        self.events.extend(batch.into_iter().map(|event| Kept { event, time_ms }));
+        let kept = |event| Kept { event, time_ms, was_too_old: false };
+        self.events.extend(batch.into_iter().map(kept));
     }
 
     /// The log was opened after a stop and shows `survivors` events: were it allowed to?
@@ -224,6 +227,12 @@ impl Model {
                 Some(Control::Log(_)) => {}
             }
         }
+        // Looser limits bring back none of these.
+        for (offset, kept) in self.events[..end].iter().enumerate() {
+            if kept.was_too_old {
+                fates.may_go(offset);
+            }
+        }
         // A control event goes with its segment, once all of that is dead.
         if fates.is_any_dead {
             for (offset, kept) in self.events[..end].iter().enumerate() {
@@ -260,27 +269,11 @@ impl Model {
         }
     }
 
-    /// The log says that it keeps nothing before `start`: was it told so?
-    pub fn check_start(&self, start: usize) {
-        let allowed = match self.is_limited_otherwise {
-            true => self.seen_max,
-            false => self.count_min.map_or(0, |count| self.seen_max.saturating_sub(count)),
-        };
-        if start <= allowed {
-            return;
-        }
-        // Segments at the beginning go once all in them is dead.
-        let fates = self.fates(self.events.len());
-        let allowed =
-            (allowed..start).find(|offset| fates.of(*offset) == Fate::Stays).unwrap_or(start);
-        assert!(start <= allowed, "kept from {start} on, and {allowed} was allowed");
-    }
-
     /// Compares an event that was read with the one that was appended at that offset.
     pub fn check_event(&self, read: &EventView<'_>) {
         let offset = usize::try_from(read.offset().get()).expect("small");
         let kept = self.events.get(offset).unwrap_or_else(|| panic!("nobody appended {offset}"));
-        let Kept { event, time_ms } = kept;
+        let Kept { event, time_ms, .. } = kept;
         // The log adds to its settings what those before had let go.
         if event.kind != EventKind::LogSettings {
             assert_eq!(read.data(), &event.data[..], "data of {offset}");
@@ -389,7 +382,7 @@ fn covers(pattern: &str, topic: &str) -> bool {
     TopicPattern::parse(pattern).expect("a pattern").matches(&topic)
 }
 
-fn to_usize(number: u64) -> usize {
+pub fn to_usize(number: u64) -> usize {
     usize::try_from(number).expect("small")
 }
 

@@ -1,0 +1,147 @@
+//! What limits of a log and of its topics may have let go by now, and what they must have.
+
+use strandline_storage::{
+    clock::{LEAP_HOLD_MS, LEAP_MS_MAX, Now},
+    control::{Control, TopicRule},
+    event::EventKind,
+    settings::LogRetention,
+    topic::TopicPattern,
+};
+
+use super::model::{Fate, Kept, Model, to_usize};
+
+/// The latest time that the log's clock may have come to. It looks at the two clocks whenever it likes, and when it
+/// does follows from what it has to do; so this is not its time, but no time that it gives is later.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LatestTime {
+    ms: u64,
+    boot_ms: u64,
+    /// Since when the wall clock has been too far ahead to be believed, for all that may not have been looked at.
+    leapt_since_boot_ms: Option<u64>,
+}
+
+impl LatestTime {
+    pub fn ms(&self) -> u64 {
+        self.ms
+    }
+
+    /// A log that is opened believes the wall clock.
+    fn opened(&mut self, now: Now) {
+        let ms = self.ms.max(now.wall_ms);
+        *self = LatestTime { ms, boot_ms: now.boot_ms, leapt_since_boot_ms: None };
+    }
+
+    fn passes(&mut self, now: Now) {
+        self.ms += now.boot_ms.saturating_sub(self.boot_ms);
+        self.boot_ms = self.boot_ms.max(now.boot_ms);
+        if now.wall_ms <= self.ms + LEAP_MS_MAX {
+            self.ms = self.ms.max(now.wall_ms);
+            return;
+        }
+        let since_ms = *self.leapt_since_boot_ms.get_or_insert(now.boot_ms);
+        if now.boot_ms - since_ms >= LEAP_HOLD_MS {
+            (self.ms, self.leapt_since_boot_ms) = (now.wall_ms, None);
+        }
+    }
+}
+
+impl Model {
+    /// It is so late, and limits may have been looked at since it is.
+    pub fn passes(&mut self, now: Now) {
+        let before_ms = self.latest.ms;
+        self.latest.passes(now);
+        if self.latest.ms > before_ms {
+            self.look_at_limits();
+        }
+    }
+
+    /// A log was opened, and shows what it has.
+    pub fn begins(&mut self, now: Now) {
+        self.latest.opened(now);
+        // What was told to be gone without being synced is back, if a power cut has taken the events behind it.
+        self.reach = self.reach.min(self.seen);
+        self.look_at_limits();
+    }
+
+    /// Limits may be looked at now: notes what goes by those that hold.
+    pub fn look_at_limits(&mut self) {
+        let LogRetention { age_s, bytes, count } = self.log_retention();
+        let by_count = count.map_or(0, |count| self.seen.saturating_sub(to_usize(count)));
+        let by_age = age_s.map_or(0, |age_s| self.first_since(oldest_ms(self.latest.ms, age_s)));
+        // How many events so many bytes are is the log's own business.
+        let by_bytes = bytes.map_or(0, |_| self.seen);
+        self.reach = self.reach.max(by_count).max(by_age).max(by_bytes);
+        for (pattern, age_s) in self.topic_ages() {
+            let oldest_ms = oldest_ms(self.latest.ms, age_s);
+            let old =
+                self.events[..self.safe].iter_mut().take_while(|kept| kept.time_ms < oldest_ms);
+            let of_pattern =
+                old.filter(|kept| kept.event.kind.is_data() && pattern.matches(&kept.event.topic));
+            of_pattern.for_each(|kept| kept.was_too_old = true);
+        }
+    }
+
+    /// The log says that it keeps nothing before `start`: was it told so?
+    pub fn check_start(&self, start: usize) {
+        if start <= self.reach {
+            return;
+        }
+        // Segments at the beginning go once all in them is dead.
+        let fates = self.fates(self.events.len());
+        let stays = (self.reach..start).find(|offset| fates.of(*offset) == Fate::Stays);
+        assert_eq!(stays, None, "kept from {start} on, and {} was allowed", self.reach);
+    }
+
+    /// Limits by count and age were looked at, and nothing is under way: what must be gone is. By age a log is cut at
+    /// a frame, or at a block of a segment, be it one too early; `edge` is where the last one begins that may be kept
+    /// for the sake of an event.
+    pub fn check_gone(&self, start: usize, edge: impl Fn(usize) -> usize) {
+        let LogRetention { age_s, count, .. } = self.log_retention();
+        let by_count = count.map_or(0, |count| self.seen.saturating_sub(to_usize(count)));
+        assert!(start >= by_count, "kept from {start} on, by count it is {by_count}");
+        let (Some(age_s), Some(last)) = (age_s, self.events.last()) else { return };
+        // The clock has come at least to the last event.
+        let young = self.first_since(oldest_ms(last.time_ms, age_s));
+        let by_age = if young < self.seen { edge(young) } else { young };
+        assert!(start >= by_age, "kept from {start} on, by age it is {by_age} for {young}");
+    }
+
+    /// The first visible event of a time, or a later one.
+    fn first_since(&self, time_ms: u64) -> usize {
+        self.events[..self.seen].partition_point(|kept| kept.time_ms < time_ms)
+    }
+
+    /// What holds for the log: what was set last of what is visible.
+    fn log_retention(&self) -> LogRetention {
+        let visible = self.events[..self.seen].iter();
+        let last = visible.rev().find(|kept| kept.event.kind == EventKind::LogSettings);
+        match last.and_then(control) {
+            Some(Control::Log(settings)) => settings.retain,
+            _ => LogRetention::default(),
+        }
+    }
+
+    /// For how long events of topics are kept. Nothing goes by what is not synced.
+    fn topic_ages(&self) -> Vec<(TopicPattern, u64)> {
+        let mut ages: Vec<(TopicPattern, u64)> = Vec::new();
+        let synced = self.events[..self.safe].iter();
+        let rules = synced.filter(|kept| !kept.event.kind.is_data()).filter_map(control);
+        for control in rules {
+            let Control::Topic(TopicRule { pattern, settings }) = control else { continue };
+            ages.retain(|(known, _)| known.as_str() != pattern);
+            let age_s = settings.and_then(|settings| settings.retain.age_s);
+            let pattern = TopicPattern::parse(&pattern).expect("a pattern");
+            ages.extend(age_s.map(|age_s| (pattern, age_s)));
+        }
+        ages
+    }
+}
+
+/// What is older than this is too old.
+fn oldest_ms(now_ms: u64, age_s: u64) -> u64 {
+    now_ms.saturating_sub(age_s * 1_000)
+}
+
+fn control(kept: &Kept) -> Option<Control> {
+    Control::decode(kept.event.kind, &kept.event.data)
+}
