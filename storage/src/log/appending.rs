@@ -74,7 +74,8 @@ impl<D: Disk> Log<D> {
                 return Ok(Appended {
                     first: known.first,
                     last,
-                    wait: last.plus(1),
+                    // Of the events that it counts some may have been known by their ids.
+                    wait: last.plus(1).min(self.next),
                     duplicates: events.len() as u64,
                     time_ms,
                     producer: Some(known.place()),

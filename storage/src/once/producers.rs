@@ -90,7 +90,7 @@ impl ProducerEntry {
 pub enum Judged {
     /// It is the next one.
     Next,
-    /// It was accepted before; this is the last one that was.
+    /// It was accepted before; this is the last one that was and that its answer need rest on.
     Duplicate(ProducerEntry),
 }
 
@@ -260,10 +260,27 @@ impl Producers {
                 0 => Ok(Judged::Next),
                 _ => Err(AppendError::EpochStart { given_seq }),
             },
-            Some(known) if given_seq <= known.seq => Ok(Judged::Duplicate(known)),
+            Some(known) if given_seq <= known.seq => {
+                Ok(Judged::Duplicate(self.repeated(known, given_seq)))
+            }
             Some(known) if given_seq == known.seq + 1 => Ok(Judged::Next),
             Some(known) => Err(AppendError::ProducerGap { expected_seq: known.seq + 1, given_seq }),
         }
+    }
+
+    /// The append that a repeat of this sequence number rests on: the last one of its producer that is visible, or is not
+    /// behind it. One behind it may yet be taken back, and what is repeated is there all the same.
+    fn repeated(&self, known: ProducerEntry, seq: u64) -> ProducerEntry {
+        let number = self.numbers.find(&known.hash);
+        let is_its_own = |staged: &&Staged| Some(staged.producer.number) == number;
+        let mut found = known;
+        for staged in self.staged.iter().rev().filter(is_its_own) {
+            match staged.before.filter(|before| before.epoch == known.epoch) {
+                Some(before) if found.seq > seq => found = before.entry(known.hash),
+                _ => break,
+            }
+        }
+        found
     }
 
     /// An append of a producer was staged; it may be taken back.
@@ -369,6 +386,26 @@ mod tests {
         assert_eq!(judge(&producers, 4, 1, 0), Err(AppendError::EpochStart { given_seq: 1 }));
         assert_eq!(judge(&producers, 4, 0, 0), Ok(Judged::Next));
         assert_eq!(judge(&producers, 2, 0, FORGOTTEN_S), Ok(Judged::Next), "a week of silence");
+    }
+
+    #[test]
+    fn a_repeat_rests_on_nothing_behind_it_that_may_be_taken_back() {
+        let mut producers = Producers::default();
+        let hash = producer_hash(&claim(0, 0), "a");
+        let judge = |producers: &Producers, seq| producers.judge(&hash, &claim(1, seq), 0);
+        let other = ProducerEntry { hash: producer_hash(&claim(0, 0), "b"), ..entry(1, 0, 9, 0) };
+        for (seq, first) in [(0, 10), (1, 11)] {
+            producers.stage(entry(1, seq, first, 0));
+        }
+        producers.settle(Offset::new(12));
+        producers.stage(entry(1, 2, 12, 0));
+        producers.stage(other);
+        producers.stage(entry(1, 3, 13, 0));
+        let duplicate = |seq, first| Ok(Judged::Duplicate(entry(1, seq, first, 0)));
+        assert_eq!(judge(&producers, 3), duplicate(3, 13));
+        assert_eq!(judge(&producers, 2), duplicate(2, 12));
+        assert_eq!(judge(&producers, 1), duplicate(1, 11), "it is visible");
+        assert_eq!(judge(&producers, 0), duplicate(1, 11), "all that is known of it");
     }
 
     #[test]

@@ -123,6 +123,9 @@ fn an_answer_waits_for_no_more_than_what_it_rests_on() {
     assert_eq!(conflict.rests_on(log.next()), Some(Offset::new(1)));
     let gap = log.append(claimed(0, 7, "x"), now(3)).expect_err("a gap");
     assert_eq!(gap.rests_on(log.next()), Some(Offset::new(3)), "on all that is staged");
+    log.append(claimed(0, 1, "2"), now(3)).expect("the next");
+    let older = log.append(claimed(0, 0, "1"), now(3)).expect("a duplicate");
+    assert_eq!((older.duplicates, older.wait), (1, written.wait), "not on the one behind it");
     for op in held {
         log.complete(op.run(&disk), now(4));
     }
