@@ -12,6 +12,7 @@ use super::{Close, JobState, Log, Notice, Now};
 use crate::{
     compact::{CompactJob, CompactOutcome},
     compaction::{Limits, Look, NoSpace},
+    control::{Control, TopicRule},
     error::OpenError,
     io::Disk,
     offset::Offset,
@@ -19,7 +20,7 @@ use crate::{
     pace::Pace,
     retire::Leftover,
     segment::SegmentName,
-    topic::TopicNumber,
+    topic::{TopicNumber, TopicPattern},
 };
 
 /// Segments are looked at so often.
@@ -28,6 +29,9 @@ const LOOK_MS: u64 = 10_000;
 const RETRY_MS: u64 = 60_000;
 /// A removal that failed is tried again after so long.
 const CLEAR_RETRY_MS: u64 = 10_000;
+
+/// So many topics are looked at for whether any of those of a pattern has events in a sealed segment.
+const LOOSENED_TOPICS_MAX: usize = 1_000;
 
 /// What compaction knows of the segments.
 #[derive(Debug, Default)]
@@ -143,6 +147,22 @@ impl<D: Disk> Log<D> {
         if self.compaction.damaged.remove(&name) {
             self.notices.push(Notice::SoundAgain { name });
         }
+    }
+
+    /// Whether a topic that a rule is for may have an event in a sealed segment: no rewrite lets others go.
+    pub(super) fn has_sealed_events_of(&self, control: &Control) -> bool {
+        let Control::Topic(TopicRule { pattern, .. }) = control else { return false };
+        let is_sealed = |topic: &str| {
+            self.topics.get(topic).is_some_and(|topic| topic.first < self.unsealed_start())
+        };
+        if !pattern.contains('*') {
+            return is_sealed(pattern);
+        }
+        let Ok(pattern) = TopicPattern::parse(pattern) else { return false };
+        let numbers = self.topics.matching(&pattern, LOOSENED_TOPICS_MAX);
+        numbers.is_none_or(|numbers| {
+            numbers.into_iter().filter_map(|number| self.topics.name_of(number)).any(is_sealed)
+        })
     }
 
     /// Ends the rewrite that is under way.

@@ -159,7 +159,7 @@ impl<D: Disk> Log<D> {
             }
             for event in frame.events().filter(|event| !event.kind().is_data()) {
                 if let Some(control) = Control::decode(event.kind(), event.data()) {
-                    if self.state.rules.loosens(&control) {
+                    if self.state.rules.loosens(&control) && self.has_sealed_events_of(&control) {
                         // What it lets go by the old limits may be read from here on.
                         self.cancel_compaction();
                     }

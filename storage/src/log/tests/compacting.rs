@@ -88,6 +88,25 @@ fn a_rewrite_that_is_under_way_lets_nothing_go_that_a_looser_limit_keeps() {
     }
 }
 
+/// Else an application that sets limits of new rooms all the time would keep all rewrites from their ends.
+#[test]
+fn a_looser_limit_of_what_has_nothing_sealed_ends_no_rewrite() {
+    use crate::settings::TopicRetention;
+    let is_rewrite = |op: &Op<SimDisk>| matches!(op, Op::Job { job: Job::Compact(_), .. });
+    for new in ["rooms/new", "rooms/*", "*/none"] {
+        let disk = SimDisk::new(7);
+        let mut log = mixed(&disk, 200);
+        rule(&mut log, "rooms/**", TopicRetention { count: Some(5), ..Default::default() });
+        rule(&mut log, "gone", TopicRetention { count: Some(1), ..Default::default() });
+        let mut held = hold(&mut log, &disk, is_rewrite);
+        let before = offsets_of(&log, "gone").len();
+        rule(&mut log, new, TopicRetention::default());
+        hold(&mut log, &disk, |_| false);
+        log.complete(held.pop().expect("one is under way").run(&disk), now(3));
+        assert!(offsets_of(&log, "gone").len() < before, "{new}");
+    }
+}
+
 /// Else who began to read before a rewrite would read what was deleted.
 #[test]
 fn a_floor_stays_as_long_as_anybody_reads_what_it_hides() {
