@@ -155,3 +155,47 @@ impl<D: Disk> NewSegment<D> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::SyncMode,
+        io::sim::SimDisk,
+        offset::Offset,
+        segment::{Incarnation, SEGMENT_VERSION, Tag},
+    };
+
+    /// A limit that is looser may come while all of it is being written: the last look is when nothing has its name.
+    #[test]
+    fn what_is_not_wanted_any_more_gets_no_name_and_leaves_nothing() {
+        let (disk, dir) = (SimDisk::new(1), Path::new("/log"));
+        disk.create_dir(dir).expect("an empty disk");
+        let header = SegmentHeader {
+            version: SEGMENT_VERSION,
+            base_offset: Offset::ZERO,
+            created_at_ms: 1,
+            incarnation: Incarnation::new([7; 16]),
+            tag: Tag::parse("test1").expect("a tag"),
+            sync: SyncMode::Commit,
+        };
+        let name = SegmentName::first_generation(Offset::ZERO);
+        let index = || Parts::from(vec![1; 100]);
+        let names = || {
+            let mut names = disk.list(dir).expect("a directory");
+            names.sort_unstable();
+            names
+        };
+        for is_wanted in [false, true] {
+            let new = NewSegment::create(&disk, dir, name, &header, true, Pace::alone());
+            let mut is_written = false;
+            let finished = new.expect("space").finish_if(index(), || {
+                is_written = names().iter().all(|name| name.ends_with(TEMPORARY_ENDING));
+                is_wanted
+            });
+            assert_eq!((finished.expect("a disk that works"), is_written), (is_wanted, true));
+            let named = [name.index_file_name(), name.log_file_name()];
+            assert_eq!(names(), if is_wanted { &named[..] } else { &[] });
+        }
+    }
+}
