@@ -165,14 +165,11 @@ fn read_sections<F: DiskFile>(file: &F, log: &SegmentHeader) -> io::Result<Remai
     let Some(header) = header.filter(|header| header.belongs_to(log)) else {
         return Ok(Remains::default());
     };
-    let section =
-        |kind| {
-            let section = header.section(kind);
-            let content = read(section.position, section.bytes)?;
-            Ok::<_, io::Error>(content.filter(|content| {
-                content.is_empty() || header.seed().crc(content) == section.checksum
-            }))
-        };
+    let section = |kind| {
+        let section = header.section(kind);
+        let content = read(section.position, section.bytes)?;
+        Ok::<_, io::Error>(content.and_then(|content| header.checked(kind, content).ok()))
+    };
     let (base, end) = (header.base_offset, header.end_offset);
     let (ids, producers) = (section(SectionKind::IDS)?, section(SectionKind::PRODUCERS)?);
     let (controls, gone) = (section(SectionKind::CONTROLS)?, section(SectionKind::GONE)?);
