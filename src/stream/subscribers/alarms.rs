@@ -11,6 +11,9 @@ use crate::clock;
 use crate::stream::chunk::{RingPlace, Word};
 use crate::stream::views::Views;
 
+/// Alarms left behind that are not worth a sweep.
+const SPARE_ALARMS: usize = 1024;
+
 impl Inner {
     pub(super) fn set_alarm(&mut self, id: SlotId, tick: u32) {
         if let Some(slot) = self.slots.get_mut(id)
@@ -18,6 +21,17 @@ impl Inner {
         {
             slot.alarm_tick = tick;
             self.wheel.set(tick, id);
+            self.sweep_alarms();
+        }
+    }
+
+    /// Connections that come and go leave an alarm behind for as long as five minutes: there are never
+    /// more of those than of connections, but for a few.
+    fn sweep_alarms(&mut self) {
+        if self.wheel.len() > 2 * self.slots.len() + SPARE_ALARMS {
+            let slots = &mut self.slots;
+            self.wheel
+                .retain(|tick, id| slots.get_mut(id).is_some_and(|slot| slot.alarm_tick == tick));
         }
     }
 
@@ -73,7 +87,7 @@ impl Inner {
     }
 
     /// A stream's heartbeat: with a cursor if the client's would take it back over what held nothing
-    /// for it. Where something waits to be taken, that is sign enough.
+    /// for it, which there is none of before it is known where the stream begins. Where something waits to be taken, that is sign enough.
     fn beat_stream(&mut self, owner: &Subscribers, id: SlotId) -> io::Result<()> {
         let Some(slot) = self.slots.get_mut(id) else { return Ok(()) };
         if !slot.prepare()? {
@@ -86,6 +100,7 @@ impl Inner {
                 let next = Some(next).filter(|next| *next <= owner.log.visible());
                 Word::Ping { next, now_ms: clock::unix_ms() }
             }
+            None if *is_pinging => Word::Ping { next: None, now_ms: clock::unix_ms() },
             _ => Word::Heartbeat,
         };
         let mut text = Vec::new();
@@ -115,4 +130,85 @@ pub(super) fn look_ahead(sub: &mut Sub, views: &mut Views) -> Option<Offset> {
 /// Milliseconds as ticks, at least one.
 pub(super) fn ticks(ms: u64) -> u32 {
     u32::try_from((ms / TICK_MS).max(1)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
+
+    use bytes::Bytes;
+    use strandline_storage::event::EventView;
+
+    use super::super::{StreamStart, testing};
+    use super::*;
+    use crate::stream::chunk::Render;
+
+    /// Says by name what kind of heartbeat it is.
+    struct Names;
+
+    impl Render for Names {
+        fn event(&self, _: &EventView<'_>, _: &mut Vec<u8>) {}
+
+        fn say(&self, word: Word, out: &mut Vec<u8>) {
+            let name = match word {
+                Word::Ping { next: None, .. } => "ping without a cursor",
+                Word::Heartbeat => "heartbeat",
+                _ => "something else",
+            };
+            out.extend_from_slice(name.as_bytes());
+        }
+    }
+
+    /// A stream whose beginning is being searched for, and its client.
+    fn add_searching(subscribers: &Subscribers, is_pinging: bool) -> (SlotId, UnixStream) {
+        let (socket, client) = UnixStream::pair().expect("a pair of sockets");
+        let start = StreamStart {
+            key: testing::everything(),
+            render: Rc::new(Names),
+            from: None,
+            is_resumed: false,
+            text: Bytes::from_static(b"head, "),
+            heartbeat_s: 300,
+            is_pinging,
+        };
+        let id =
+            subscribers.add_stream(socket.into(), start, testing::guard()).expect("it is watched");
+        (id, client)
+    }
+
+    #[test]
+    fn who_asked_for_pings_gets_them_while_its_beginning_is_searched_for() {
+        testing::on_a_shard(|subscribers| {
+            for (is_pinging, wanted) in
+                [(true, "head, ping without a cursor"), (false, "head, heartbeat")]
+            {
+                let (id, mut client) = add_searching(&subscribers, is_pinging);
+                let mut inner = subscribers.inner.borrow_mut();
+                inner.beat_stream(&subscribers, id).expect("it is sent");
+                let mut got = [0; 100];
+                let count = client.read(&mut got).expect("it was sent");
+                assert_eq!(std::str::from_utf8(&got[..count]), Ok(wanted));
+            }
+        });
+    }
+
+    /// They left an alarm each behind for as long as their heartbeat.
+    #[test]
+    fn connections_that_came_and_went_leave_few_alarms_behind() {
+        testing::on_a_shard(|subscribers| {
+            let (stays, _client) = add_searching(&subscribers, false);
+            for _ in 0..3 * SPARE_ALARMS {
+                let (id, _client) = add_searching(&subscribers, false);
+                subscribers.inner.borrow_mut().remove(id);
+            }
+            let mut inner = subscribers.inner.borrow_mut();
+            assert!(inner.wheel.len() <= SPARE_ALARMS + 4, "{} alarms", inner.wheel.len());
+            let tick = inner.slots.get_mut(stays).map(|slot| slot.alarm_tick).expect("it is there");
+            inner.tick = tick;
+            inner.take_alarms();
+            assert!(inner.rung.contains(&stays), "the alarm that counts was swept away");
+        });
+    }
 }
