@@ -47,8 +47,8 @@ const SAME_SIGNAL: Duration = Duration::from_millis(500);
 When it is ready, one line on standard output says where:
   strandline listening http://127.0.0.1:7400 data=./strandline-data shards=2 write=direct
 
-SIGTERM and SIGINT stop it in order, within 10 seconds; a second one, half a second later or more, ends it
-at once.
+SIGTERM and SIGINT stop it in order, within 10 seconds; a second one, half a second later or more,
+ends it at once.
 STRANDLINE_LOG (or RUST_LOG) says what is logged to standard error: error, warn, info, debug.
 
 Exit codes: 0 fine, 1 failure (address or data directory in use, disk, ...), 2 usage.")]
