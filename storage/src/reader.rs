@@ -268,8 +268,7 @@ impl<D: Disk> Reader<D> {
         };
         let Some(segment) = segment.cloned() else {
             // Behind the last segment, or before the first, is what was taken out on purpose.
-            self.move_past(&left.clone());
-            return Ok(());
+            return self.pass_retired(left.clone());
         };
         let hole = match order {
             Order::Ascending => left.start..segment.base().min(left.end),
@@ -277,8 +276,7 @@ impl<D: Disk> Reader<D> {
         };
         if !hole.is_empty() {
             if self.set.is_retired(&hole) {
-                self.move_past(&hole);
-                return Ok(());
+                return self.pass_retired(hole);
             }
             let file = segment.log_path();
             let side = if order == Order::Ascending { "before" } else { "behind" };
@@ -304,6 +302,14 @@ impl<D: Disk> Reader<D> {
         let plan = lookup.map_or(Plan::Scan, Plan::Ask);
         self.visit = Some(Visit { segment, plan, run: Run::empty() });
         Ok(())
+    }
+
+    /// Passes offsets that were taken out. What is before them may stay, as a damaged segment does, so that the start of
+    /// the log says nothing of them.
+    fn pass_retired(&mut self, offsets: Range<Offset>) -> Result<(), ReadError> {
+        let is_told = self.order == Order::Ascending && self.set.is_expired(&offsets);
+        self.move_past(&offsets);
+        if is_told { Err(ReadError::Expired { earliest: offsets.end }) } else { Ok(()) }
     }
 
     /// Everything in `offsets` has been considered.

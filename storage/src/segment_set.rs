@@ -14,6 +14,8 @@ pub struct SegmentSet<D: Disk> {
     segments: Vec<Arc<SealedSegment<D>>>,
     /// What was taken out on purpose behind `start`, in offset order.
     retired: Vec<Range<Offset>>,
+    /// Whatever was taken out before this offset may have gone by limits of the log: who was to read it lacks it.
+    expired_to: Offset,
     start: Offset,
     end: Offset,
     longest: Longest,
@@ -43,10 +45,11 @@ impl Longest {
 
 impl<D: Disk> Clone for SegmentSet<D> {
     fn clone(&self) -> Self {
-        let SegmentSet { segments, retired, start, end, longest } = self;
+        let SegmentSet { segments, retired, expired_to, start, end, longest } = self;
         SegmentSet {
             segments: segments.clone(),
             retired: retired.clone(),
+            expired_to: *expired_to,
             start: *start,
             end: *end,
             longest: *longest,
@@ -59,6 +62,7 @@ impl<D: Disk> Default for SegmentSet<D> {
         SegmentSet {
             segments: Vec::new(),
             retired: Vec::new(),
+            expired_to: Offset::ZERO,
             start: Offset::ZERO,
             end: Offset::ZERO,
             longest: Longest::default(),
@@ -111,10 +115,19 @@ impl<D: Disk> SegmentSet<D> {
         set
     }
 
-    /// The set without the events of a segment.
+    /// The set without the events of a segment that limits of the log have passed: readers on their way to them are told.
+    #[must_use]
+    pub fn expired(&self, name: SegmentName) -> Self {
+        let mut set = self.without(name);
+        let end = self.find(name.base_offset).map_or(Offset::ZERO, |segment| segment.end());
+        set.expired_to = set.expired_to.max(end);
+        set
+    }
+
+    /// The set without the events of a segment, which nobody lacks: topics' own rules have removed each.
     #[must_use]
     pub fn without(&self, name: SegmentName) -> Self {
-        let mut set = SegmentSet::default();
+        let mut set = SegmentSet { expired_to: self.expired_to, ..SegmentSet::default() };
         let mut retired = self.retired.iter().cloned().peekable();
         for segment in &self.segments {
             while let Some(offsets) = retired.next_if(|offsets| offsets.start < segment.base()) {
@@ -165,6 +178,11 @@ impl<D: Disk> SegmentSet<D> {
             }
         }
         from >= offsets.end
+    }
+
+    /// Whether offsets that were taken out may have been taken by limits of the log.
+    pub(crate) fn is_expired(&self, offsets: &Range<Offset>) -> bool {
+        offsets.start < self.expired_to
     }
 
     /// How many segments.

@@ -168,6 +168,7 @@ impl<D: Disk> Log<D> {
                     self.last_control = event.offset();
                     if matches!(control, Control::Log(_)) {
                         self.last_log_setting = event.offset();
+                        self.settle_limits();
                     }
                     self.jobs.ends_for_space |= self.jobs.disk_full && !raised.is_empty();
                     self.forget_looks();

@@ -44,6 +44,8 @@ const ENDED_BYTES_MIN: u64 = 1 << 20;
 pub(super) struct Kept {
     /// They keep nothing before it.
     wanted: Offset,
+    /// What is being written down.
+    begun: Offset,
     /// What the next start will know of, at least.
     durable: Offset,
     /// So much was synced when the last try to write it down began, which failed.
@@ -56,7 +58,7 @@ impl Kept {
     /// Of a log that was opened.
     pub(super) fn new(keep_from: Offset) -> Kept {
         let durable = keep_from;
-        Kept { wanted: keep_from, durable, failed_at: None, slot: None }
+        Kept { wanted: keep_from, begun: keep_from, durable, failed_at: None, slot: None }
     }
 }
 
@@ -117,6 +119,15 @@ impl<D: Disk> Log<D> {
         self.end_stale_segment();
     }
 
+    /// Limits have changed, and whoever set them is about to be told. What those before have begun to write down is gone from
+    /// here on, not some time after the answer; what they only wanted is not.
+    pub(super) fn settle_limits(&mut self) {
+        if self.jobs.keep == JobState::Running {
+            self.keep_from = self.keep_from.max(self.kept.begun);
+        }
+        self.kept.wanted = self.keep_from;
+    }
+
     /// Whether it is written down that limits have reached `from`, as far as it may be. What readers see without a
     /// sync, be it an event or a setting of the log, a power cut takes back, and the log is another then: nothing of
     /// it is written down before it is synced.
@@ -156,6 +167,7 @@ impl<D: Disk> Log<D> {
         }
         self.jobs.keep = JobState::Running;
         let (keep_from, end) = (self.kept.wanted, self.synced());
+        self.kept.begun = keep_from;
         let record = Record { kept_from: keep_from.min(end), end };
         Some(Job::Keep(KeepJob { dir: self.dir.clone(), record, slot: self.kept.slot, keep_from }))
     }
@@ -363,7 +375,7 @@ impl<D: Disk> Log<D> {
                 self.jobs.retire = JobState::Idle;
                 self.jobs.retires_in_vain = false;
                 self.note_retired(name);
-                self.segments = Arc::new(self.segments.without(name));
+                self.segments = Arc::new(self.segments.expired(name));
                 self.state.rules.forget_below(self.start());
                 self.retry_for_space();
             }

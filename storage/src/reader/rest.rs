@@ -27,8 +27,8 @@ impl<D: Disk> Reader<D> {
         &self.set
     }
 
-    /// Reads on in a later set of the same log, and lets go of the one before. Where that one begins behind
-    /// the place of an ascending reader, this says [`ReadError::Expired`](crate::error::ReadError::Expired).
+    /// Reads on in a later set of the same log, and lets go of the one before. Where limits of the log have passed
+    /// the place of an ascending reader, it says [`ReadError::Expired`](crate::error::ReadError::Expired).
     pub fn follow(&mut self, set: Arc<SegmentSet<D>>) {
         self.visit.take_if(|visit| {
             let known = set.find(visit.segment.base());
@@ -75,7 +75,7 @@ mod tests {
     use crate::{
         error::ReadError,
         io::sim::SimDisk,
-        reader::ReadQuery,
+        reader::{Hits, ReadQuery},
         testing::{TestLog, Written},
     };
 
@@ -166,6 +166,33 @@ mod tests {
         let error = reader.next_blocking().expect_err("what it was to read is gone");
         assert!(matches!(error, ReadError::Expired { earliest } if earliest == Offset::new(160)));
         assert_eq!(read(&mut reader, usize::MAX).len(), 80);
+    }
+
+    /// The segment before it is damaged and stays, so that the log begins where it did.
+    #[test]
+    fn limits_that_pass_a_reader_behind_a_segment_that_stays_are_told() {
+        let log = three_segments();
+        let set = log.set();
+        let names: Vec<_> = set.iter().map(|segment| segment.name()).collect();
+        let passed = |later: &SegmentSet<SimDisk>| {
+            let mut reader = Reader::new(Arc::clone(&set), &query(Order::Ascending));
+            assert_eq!(read(&mut reader, 45).len(), 90);
+            reader.follow(Arc::new(later.clone()));
+            let first = |hits: Hits| hits.events().next().map(|event| event.offset().get());
+            let told = reader.next_blocking().map(|hits| hits.and_then(first));
+            (told, read(&mut reader, usize::MAX))
+        };
+        let (told, rest) = passed(&set.expired(names[1]));
+        assert!(
+            matches!(told, Err(ReadError::Expired { earliest }) if earliest == Offset::new(160)),
+            "{told:?}"
+        );
+        assert_eq!(rest[0].offset, 160);
+        // Later sets know it, too; and what topics' rules have removed nobody lacks.
+        let (told, _) = passed(&set.expired(names[1]).without(names[2]));
+        assert!(matches!(told, Err(ReadError::Expired { .. })), "{told:?}");
+        let (told, rest) = passed(&set.without(names[1]));
+        assert_eq!((told.expect("nothing to tell"), rest[0].offset), (Some(160), 162));
     }
 
     #[test]

@@ -225,6 +225,46 @@ fn set_expiry(log: &mut Log<SimDisk>, topic: &str, age_s: Option<u64>, idle_s: O
     log.append_control(&Control::Topic(rule), now(1)).expect("staged");
 }
 
+/// How far the limit before had reached was told a moment after the looser one was answered.
+#[test]
+fn what_is_there_when_a_looser_limit_of_the_log_is_answered_stays() {
+    use crate::settings::{LogRetention, LogSettings};
+    let count = |count| {
+        let retain = LogRetention { count, ..Default::default() };
+        Control::Log(LogSettings { retain })
+    };
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    append_each(&mut log, 100);
+    log.append_control(&count(Some(50)), now(1)).expect("staged");
+    let held = hold_keeping(&mut log, &disk, 5_000);
+    assert_eq!((held.len(), log.start()), (1, Offset::ZERO), "it is not written down");
+    // More events: it would go further, which is not begun.
+    append(&mut log, "more");
+    assert!(hold_keeping(&mut log, &disk, 7_000).is_empty());
+    log.append_control(&count(None), now(7_000)).expect("staged");
+    assert!(hold_keeping(&mut log, &disk, 7_000).is_empty());
+    let answered = log.start();
+    assert_eq!(answered, Offset::new(51), "what was begun is gone when the answer is given");
+    for op in held {
+        log.complete(op.run(&disk), now(7_001));
+    }
+    log.run_ops(now(9_000));
+    assert_eq!(log.start(), answered);
+}
+
+/// Does all but to write down how far limits reach, at a time.
+fn hold_keeping(log: &mut Log<SimDisk>, disk: &SimDisk, boot_ms: u64) -> Vec<Op<SimDisk>> {
+    let mut held = Vec::new();
+    while let Some(op) = log.next_op(now(boot_ms)) {
+        match &op {
+            Op::Job { job: Job::Keep(_), .. } => held.push(op),
+            _ => log.complete(op.run(disk), now(boot_ms)),
+        }
+    }
+    held
+}
+
 /// It had an event on its way whenever it was looked at, and was never over.
 #[test]
 fn a_busy_topic_is_over_by_its_age_and_once() {
