@@ -252,7 +252,7 @@ impl Owner {
     }
 
     /// The offset of the first unsealed event that is not older than `time_ms`, the visible offset if
-    /// there is none: a search that halves what is left by looking at a frame in the middle.
+    /// there is none, where damage begins if that hides it: a search that halves what is left by looking at a frame in the middle.
     pub(super) async fn unsealed_offset_at_time(&self, time_ms: u64) -> Result<Offset, ReadError> {
         let (mut low, mut high) = {
             let log = self.log.borrow();
@@ -260,30 +260,52 @@ impl Owner {
         };
         while low < high {
             let middle = low.plus(high.since(low) / 2);
-            let query = ReadQuery {
-                topics: Vec::new(),
-                from: middle,
-                end: middle.plus(1),
-                order: Order::Ascending,
-            };
-            let part = self.unsealed(query, 1).await?;
-            let frame = part.hits.into_iter().find_map(|hits| hits.frame);
+            let Probe { place, frame, damaged_from } = self.probe(middle, high).await?;
             let Some(frame) = frame.filter(|frame| !frame.is_empty()) else {
-                // Nothing is there: compaction took it, or a segment was sealed meanwhile, and its
-                // events are older than those behind it.
-                low = middle.plus(1);
+                match damaged_from {
+                    Some(from) if place >= high => high = from.max(low),
+                    // Nothing is there: compaction took it, or a segment was sealed meanwhile, and its
+                    // events are older than those behind it.
+                    _ => low = place.plus(1),
+                }
                 continue;
             };
             let index = frame.index_at_time(time_ms);
             if index == frame.len() {
                 low = frame.end_offset();
-            } else if index == 0 {
-                high = frame.base_offset().max(low);
-            } else {
+            } else if index > 0 {
                 return Ok(frame.event(index).offset());
+            } else {
+                high = damaged_from.unwrap_or(frame.base_offset()).max(low);
             }
         }
         Ok(low)
+    }
+
+    /// Looks at the frame of an unsealed offset, or else at the first behind it that is not damaged, below `end`.
+    async fn probe(&self, from: Offset, end: Offset) -> Result<Probe, ReadError> {
+        let mut probe = Probe { place: from, frame: None, damaged_from: None };
+        while probe.place < end {
+            let next = probe.place.plus(1);
+            let query = ReadQuery {
+                topics: Vec::new(),
+                from: probe.place,
+                end: next,
+                order: Order::Ascending,
+            };
+            match self.unsealed(query, 1).await {
+                Ok(part) => {
+                    probe.frame = part.hits.into_iter().find_map(|hits| hits.frame);
+                    return Ok(probe);
+                }
+                Err(ReadError::Gap { from: lost, to, .. }) => {
+                    probe.damaged_from.get_or_insert(lost.min(from));
+                    probe.place = to.max(next);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(probe)
     }
 
     /// Begins to read what has to be read.
@@ -298,6 +320,16 @@ impl Owner {
             }
         }
     }
+}
+
+/// What [`Owner::probe`] met.
+struct Probe {
+    /// Where it looked last.
+    place: Offset,
+    /// None if nothing is there, or nothing that can be read.
+    frame: Option<Arc<Frame>>,
+    /// Where damage begins, if it met any.
+    damaged_from: Option<Offset>,
 }
 
 /// A piece of what is not sealed: there, or on its way.

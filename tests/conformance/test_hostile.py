@@ -1,6 +1,7 @@
 """Issue: bad input. Nothing here may hurt the server or anyone else on it."""
 
 import contextlib
+import datetime
 import http.client
 import json
 import os
@@ -332,6 +333,32 @@ def test_a_gap_is_reported_once_in_the_servers_log():
     assert len(said) == 1 and "ERROR" in said[0] and " lost: " in said[0], said
     server.kill()
     shutil.rmtree(server.data)
+
+
+def test_a_time_is_found_around_damage_in_what_is_not_sealed():
+    """a part that cannot be read is passed over: who asks for a time elsewhere finds it, who asks for one in it is told of the gap"""
+    with Server("--shards", "2") as server:
+        for at in range(40):
+            server.append("t/t", f"{at:06}" + "x" * 800_000)
+            time.sleep(0.003)
+        path, = segments(server.data)
+        flip(path, path.read_bytes().index(b"000010xxx") + 1000)
+        page = server.json("GET", "/api/v1/events/history?limit=10&from=10")[1]
+        assert page["gap"]["from"] == 10 and page["gap"]["to"] == 11, page
+        times = [server.json("GET", f"/api/v1/events/history?limit=1&from={at}")[1]["events"][0]["time"] for at in range(11, 40)]
+        times = dict(enumerate(times, 11))
+        for at in (12, 13, 19, 20, 25, 39):
+            with Sse(server, {"from": times[at]}) as stream:
+                assert stream.established()["from"] == at
+        # Behind the last before it, and no later than the first behind it: damage hides the answer.
+        with Sse(server, {"from": times[11]}) as stream:
+            assert stream.established()["from"] == 10
+        first = server.json("GET", "/api/v1/events/history?limit=1&from=9")[1]["events"][0]["time"]
+        moment = (datetime.datetime.fromisoformat(first) + datetime.timedelta(milliseconds=1)).isoformat()
+        with Sse(server, {"from": moment}) as stream:
+            assert stream.established()["from"] == 10
+            reset = stream.next()
+            assert reset["event"] == "connection.reset" and reset.json == {"reason": "gap", "from": 11}
 
 
 def test_a_flipped_bit_in_the_synced_part_of_the_last_segment():

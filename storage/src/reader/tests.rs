@@ -418,3 +418,31 @@ fn times_lead_to_offsets() {
         assert_eq!(found, expected.map(|event| event.offset), "{time_ms}");
     }
 }
+
+/// A read by time failed for ever where a reader of the same place is told of a gap and goes on.
+#[test]
+fn a_time_in_what_the_disk_does_not_give_back_leads_to_where_that_begins() {
+    let mut log = TestLog::new(4);
+    let frame = vec![("a", vec![7; 9_000]), ("b", vec![7; 9_000])];
+    let name = log.add_sealed(&vec![frame; 40]);
+    let bad = 300 << 10;
+    log.disk.make_unreadable(&log.path(name, SegmentFile::Log), bad..bad + 512);
+    let set = log.set();
+    let mut reader = Reader::new(Arc::clone(&set), &query(&[], 0..80, Order::Ascending));
+    let (from, to) = loop {
+        match reader.next_blocking() {
+            Err(ReadError::Gap { from, to, .. }) => break (from.get(), to.get()),
+            other => assert!(other.expect("a read").is_some(), "no gap was met"),
+        }
+    };
+    for event in &log.events {
+        let found = BlockingReads::run(offset_at_time(&set, &BlockingReads, event.time_ms))
+            .expect("a place");
+        let found = found.expect("in the sealed part").get();
+        let first =
+            log.events.iter().find(|other| other.time_ms >= event.time_ms).expect("itself").offset;
+        // Whether what is behind it is the first of that time, nobody knows.
+        let expected = if (from..=to).contains(&first) { from } else { first };
+        assert_eq!(found, expected, "{}", event.time_ms);
+    }
+}

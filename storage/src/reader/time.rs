@@ -23,7 +23,7 @@ pub async fn offset_at_time<D: Disk, I: ReadIo<D>>(
     let blocks = segment.blocks();
     let block = blocks.at_time(time_ms);
     let edges = [blocks.edge(block), blocks.edge(block + 1)];
-    let run = Run::of_blocks(segment, io, &edges, Order::Ascending).await?;
+    let run = Run::of_readable_blocks(segment, io, &edges, Order::Ascending).await?;
     for found in &run.found {
         let Found::Frame { header, position } = found else {
             return Ok(Some(found.offsets().start));
