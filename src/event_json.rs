@@ -27,6 +27,7 @@ mod terms;
 mod values;
 
 pub use form::{EventsForm, check_json_body};
+pub use media_type::{MediaClass, MediaType};
 pub use object::{
     ARRAY_EVENTS_MAX, EventFields, ParsedEvents, new_event, parse_event, parse_events,
 };

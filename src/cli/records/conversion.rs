@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use strandline_storage::event::EventId;
 
 use super::{Members, OWN_SOURCE, SOURCE_HEADER, members, source_suffix};
+use crate::event_json::{MediaClass, MediaType};
 use crate::json::write;
 
 /// What an event object may say, in the order of an export, beside its place in a log.
@@ -26,6 +27,9 @@ const CLOUD_MEMBERS: [(&str, &str); 7] = [
 ];
 /// What of a CloudEvent is none of an event.
 const CLOUD_ONLY: [&str; 5] = ["specversion", "source", "time", "offset", "eventheaders"];
+
+/// A text longer than this, quoted, is appended as its bytes: each of its characters may take six, and a line has a limit.
+const QUOTED_BYTES_MAX: usize = 2 << 20;
 
 /// What an import does beside passing events on.
 #[derive(Clone, Debug, Default)]
@@ -51,6 +55,12 @@ impl Conversion {
         for name in EVENT_MEMBERS {
             match members.get(name) {
                 Some(id) if name == "id" => self.push_id(&mut line, id.get(), "")?,
+                Some(data) if name == "data" => {
+                    let is_long = data.get().len() > QUOTED_BYTES_MAX;
+                    let is_text =
+                        is_long && class_of(members.get("content_type")) == MediaClass::Text;
+                    line.data(data.get(), is_text);
+                }
                 Some(value) => line.raw(name, value.get()),
                 None => {}
             }
@@ -58,9 +68,11 @@ impl Conversion {
         Ok(self.finish(line, &members, number))
     }
 
-    /// The line of an append for a CloudEvent.
+    /// The line of an append for a CloudEvent: an attribute that is `null` is one that is not there, and a string is the
+    /// data itself where that is not JSON (the JSON Event Format of CloudEvents 1.0, sections 2.2 and 3.1).
     pub fn of_cloud_event(&self, object: &str, number: u64) -> Result<Vec<u8>, String> {
-        let members = members(object)?;
+        let mut members = members(object)?;
+        members.retain(|name, value| name == "data" || value.get() != "null");
         let version = members.get("specversion").map(|value| value.get());
         if version != Some("\"1.0\"") {
             return Err("\"specversion\" is not \"1.0\"".to_owned());
@@ -78,6 +90,14 @@ impl Conversion {
         for (name, own) in CLOUD_MEMBERS {
             match members.get(name) {
                 Some(id) if own == "id" => self.push_id(&mut line, id.get(), &suffix)?,
+                Some(data) if own == "data" => {
+                    let is_bytes = match class_of(members.get("datacontenttype")) {
+                        MediaClass::Json => false,
+                        MediaClass::Text => data.get().len() > QUOTED_BYTES_MAX,
+                        _ => true,
+                    };
+                    line.data(data.get(), is_bytes);
+                }
                 Some(value) => line.raw(own, value.get()),
                 None => {}
             }
@@ -160,6 +180,13 @@ pub fn is_line_of(line: &[u8], object: &str) -> bool {
         })
 }
 
+/// What a content type means; JSON where there is none.
+fn class_of(content_type: Option<&&RawValue>) -> MediaClass {
+    let text = content_type.and_then(|value| serde_json::from_str::<String>(value.get()).ok());
+    let media = text.as_deref().and_then(|text| MediaType::parse(text).ok());
+    media.map_or(MediaClass::Json, |media| media.class)
+}
+
 fn value_of(text: &RawValue) -> Option<serde_json::Value> {
     serde_json::from_str(text.get()).ok()
 }
@@ -196,6 +223,19 @@ impl Line {
     fn raw(&mut self, name: &'static str, value: &str) {
         self.name(name);
         write::on_one_line(&mut self.bytes, value.as_bytes());
+    }
+
+    /// Data: a string's characters as bytes where that is wanted, else as it stands.
+    fn data(&mut self, value: &str, is_bytes: bool) {
+        match serde_json::from_str::<String>(value) {
+            Ok(text) if is_bytes => {
+                self.name("data_base64");
+                self.bytes.push(b'"');
+                write::base64(&mut self.bytes, text.as_bytes());
+                self.bytes.push(b'"');
+            }
+            _ => self.raw("data", value),
+        }
     }
 
     fn text(&mut self, name: &'static str, text: &str) {
@@ -253,6 +293,57 @@ mod tests {
         );
         assert!(conversion.of_cloud_event("{\"specversion\":\"0.3\"}", 1).is_err());
         assert!(conversion.of_cloud_event("{}", 1).is_err());
+    }
+
+    /// JSON Event Format of CloudEvents 1.0, section 3.1.1: the string is the data.
+    #[test]
+    fn a_string_is_the_data_where_that_is_not_json() {
+        let line = |content_type: &str, data: &str| {
+            let event = format!(
+                r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","subject":"a","datacontenttype":{content_type},"data":{data}}}"#
+            );
+            text(Conversion::default().of_cloud_event(&event, 1).unwrap())
+        };
+        let xml = line("\"application/xml\"", r#""<much wow=\"xml\"/>""#);
+        assert!(xml.contains(r#""data_base64":"PG11Y2ggd293PSJ4bWwiLz4=""#), "{xml}");
+        for (content_type, data) in [
+            ("\"text/xml\"", "\"<a/>\""),
+            ("\"application/json\"", "\"<a/>\""),
+            ("null", "\"<a/>\""),
+            ("\"application/xml\"", "5"),
+            ("null", "null"),
+        ] {
+            let line = line(content_type, data);
+            assert!(line.contains(&format!("\"data\":{data}")), "{content_type}: {line}");
+        }
+    }
+
+    #[test]
+    fn an_attribute_that_is_null_is_none() {
+        let event = r#"{"specversion":"1.0","id":"1","source":"/api/v1/logs/main","type":"t","subject":null,"partitionkey":null,"traceparent":null,"eventheaders":null,"data":1}"#;
+        let conversion = Conversion { topic: Some("in".into()), ..Conversion::default() };
+        let line = text(conversion.of_cloud_event(event, 1).unwrap());
+        assert_eq!(line, "{\"type\":\"t\",\"id\":\"1\",\"data\":1,\"topic\":\"in\"}\n");
+        assert!(
+            conversion.of_cloud_event(&event.replace("\"/api/v1/logs/main\"", "null"), 1).is_err()
+        );
+    }
+
+    /// A megabyte of control characters is six when it is quoted, and a line was refused as too long.
+    #[test]
+    fn a_long_text_is_appended_as_bytes() {
+        let of = |count: usize, content_type: &str| {
+            let data = "\\u0001".repeat(count);
+            let object =
+                format!(r#"{{"topic":"a","content_type":"{content_type}","data":"{data}"}}"#);
+            (Conversion::default().of_event(&object, 1).unwrap(), object)
+        };
+        let (line, object) = of(1 << 20, "text/plain");
+        assert!(line.len() < QUOTED_BYTES_MAX, "{} bytes", line.len());
+        assert!(text(line.clone()).contains("\"data_base64\":\"AQEB"));
+        assert!(is_line_of(&line, &object));
+        assert!(text(of(1000, "text/plain").0).contains("\"data\":"));
+        assert!(text(of(1 << 20, "application/json").0).contains("\"data\":"));
     }
 
     #[test]
