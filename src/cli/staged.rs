@@ -48,11 +48,7 @@ impl Staged {
             }
             _ => {}
         }
-        let lock =
-            RealDisk.lock_dir(&path, LockMode::Exclusive).map_err(|error| match error.kind() {
-                io::ErrorKind::WouldBlock => OpenError::Locked { dir: path.clone() },
-                _ => OpenError::io("locking", &path)(error),
-            })?;
+        let lock = lock_alone(&path)?;
         empty(&path)?;
         let data = DataDir::open(&RealDisk, &path)?;
         Ok(Staged { to: to.to_owned(), is_replaced: !destination.is_empty(), data, lock })
@@ -70,6 +66,8 @@ impl Staged {
         let path = data.path();
         let failed = |error| OpenError::io("putting into its place", &to)(error);
         RealDisk.sync_dir(path).map_err(failed)?;
+        // It gets the name of one that is being made, and is removed under it: nobody else begins there meanwhile.
+        let _old = if is_replaced { Some(lock_alone(&to)?) } else { None };
         if is_replaced {
             let exchanged = rustix::fs::renameat_with(CWD, path, CWD, &to, RenameFlags::EXCHANGE);
             exchanged.map_err(|errno| failed(errno.into()))?;
@@ -89,6 +87,13 @@ impl Staged {
         let path = self.data.path();
         fs::remove_dir_all(path).map_err(OpenError::io("removing", path))
     }
+}
+
+fn lock_alone(dir: &Path) -> Result<<RealDisk as Disk>::Lock, OpenError> {
+    RealDisk.lock_dir(dir, LockMode::Exclusive).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned() },
+        _ => OpenError::io("locking", dir)(error),
+    })
 }
 
 fn parent_of(path: &Path) -> PathBuf {

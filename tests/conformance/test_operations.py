@@ -1,5 +1,6 @@
 """The day when something went wrong: verify, backup, restore, export, import against real servers."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -268,6 +269,23 @@ def test_a_restored_log_has_its_rules_and_knows_whom_it_heard(tmp_path):
         assert server.request("POST", "/api/v1/topics/kept/events", b"2", {"Expected-Offset": "1"})[0] == 412
         server.append("rooms/a", "1")
         assert server.json("GET", "/api/v1/topics/rooms/a")[1]["settings"] == rules
+
+
+def test_what_a_backup_replaces_is_nobody_elses_meanwhile(tmp_path):
+    """the old one gets the name of one that is being made, and the next backup began in it while it was removed"""
+    backup = tmp_path / "backup"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        server.append("t", "1")
+        server.terminate()
+    fine("backup", "--data", server.data, backup)
+    before = tree(backup)
+    held = os.open(backup, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    done = run("backup", "--data", server.data, backup)
+    assert done.returncode == 1 and "in use" in done.stderr, done
+    assert tree(backup) == before
+    os.close(held)
+    fine("backup", "--data", server.data, backup)
 
 
 def test_a_damaged_log_replaces_no_backup(tmp_path):
