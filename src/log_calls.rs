@@ -153,7 +153,7 @@ pub struct LogStats {
     pub segment_bytes: u64,
     /// Those known to be damaged.
     pub damaged_segments: u64,
-    /// Topics ever used.
+    /// Topics that have events, as far as they were counted.
     pub topics: u64,
     /// Ids of events that are remembered.
     pub ids: u64,

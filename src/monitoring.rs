@@ -119,7 +119,11 @@ fn push_log(text: &mut MetricsText, stats: &LogStats) {
         ("strandline_log_segments", "Sealed segments.", stats.segments),
         ("strandline_log_segment_bytes", "The length of their files.", stats.segment_bytes),
         ("strandline_log_damaged_segments", "Those known to be damaged.", stats.damaged_segments),
-        ("strandline_log_topics", "Topics ever used.", stats.topics),
+        (
+            "strandline_log_topics",
+            "Topics that have events, as far as they were counted.",
+            stats.topics,
+        ),
         ("strandline_log_ids", "Ids of events that are remembered.", stats.ids),
         ("strandline_log_producers", "Producers that are remembered.", stats.producers),
         (

@@ -92,3 +92,23 @@ def test_snapshots_are_counted():
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert after["strandline_snapshot_bytes"] > 0 and after["strandline_snapshot_segments_behind"] < 8
+
+
+def test_what_is_done_in_the_background_is_counted():
+    """`GET /metrics` in a first form: retention, compaction, scrub"""
+    names = [f"strandline_{name}_total" for name in ("compacted_segments", "retired_segments", "scrubbed_bytes", "scrub_passes")]
+    with Server("--segment-bytes", "1048576", "--compress-after", "0", "--scrub-interval", "1") as server:
+        assert all(metrics(server)[name] == 0 for name in names[:2])
+        lines = f'{{"topic":"filler","data":"{"x" * 1000}"}}\n' * 1000
+        for _ in range(5):
+            assert server.request("POST", "/api/v1/events", lines, {"Content-Type": "application/x-ndjson"})[0] == 201
+        deadline = time.monotonic() + 60
+
+        def wait_for(is_so):
+            while not is_so(now := metrics(server)):
+                assert time.monotonic() < deadline, {name: now[name] for name in names}
+                time.sleep(0.1)
+
+        wait_for(lambda now: now[names[0]] >= 3 and now[names[2]] > 0 and now[names[3]] > 0)
+        assert server.json("PUT", "/api/v1/logs/main", {"retain": {"count": 1}})[0] == 200
+        wait_for(lambda now: now[names[1]] >= 3 and now["strandline_log_earliest_offset"] >= 4999)
