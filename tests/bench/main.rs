@@ -156,6 +156,16 @@ fn idle_subscribers_are_weighed_and_missed() {
     }
 }
 
+/// Half a KiB each is what is promised. Of so few, some 100 bytes each are what the first one costs.
+#[test]
+fn an_idle_subscriber_takes_half_a_kib_at_most() {
+    for transport in ["sse", "ws"] {
+        let idle = outcome(&["idle", "--subscribers", "8000", "--transport", transport]);
+        let each = number(&idle["points"][0]["extra"]["held_kib_each"]);
+        assert!(each <= 0.5, "{transport}: {each} KiB each");
+    }
+}
+
 #[test]
 fn storms_end_with_everybody_live() {
     for transport in ["sse", "ws"] {
