@@ -93,6 +93,15 @@ impl View {
     }
 }
 
+/// A member that took the place of one that left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The member.
+    pub member: Member,
+    /// Whether the round may not come to it any more, which had not reached it: it is to be served by itself.
+    pub is_owed_news: bool,
+}
+
 /// The members of a view, and how far round the last news have gone.
 ///
 /// News make one round: the next member to be served is wherever the last round stood, so that under
@@ -125,15 +134,16 @@ impl Members {
     }
 
     /// Takes the member at `position` out; returns the one that stands there now, if another moved.
-    pub(super) fn remove(&mut self, position: u32) -> Option<Member> {
+    pub(super) fn remove(&mut self, position: u32) -> Option<Moved> {
         let position = position as usize;
+        let begin = if self.at < self.all.len() { self.at } else { 0 };
+        // The round still goes to places from `begin` on, beyond the last one to the first: one less, if the last was
+        // among them. It began anew each time, which cost all members for each that left.
+        let is_last_to_go = self.left > 0 && begin + self.left >= self.all.len();
+        self.left -= usize::from(is_last_to_go);
         self.all.swap_remove(position);
-        // Who moved may be one that the round had not reached, so the round begins anew: a member
-        // that has everything costs next to nothing.
-        if self.left > 0 {
-            self.left = self.all.len();
-        }
-        self.all.get(position).copied()
+        let member = self.all.get(position).copied()?;
+        Some(Moved { member, is_owed_news: is_last_to_go })
     }
 
     /// There is something new for all of them.
@@ -203,17 +213,71 @@ mod tests {
         }
         members.start_round();
         assert_eq!((members.next(), members.next()), (Some(member(0)), Some(member(1))));
-        assert_eq!(members.remove(0), Some(member(4)), "it takes the place of who was served");
+        let moved = Moved { member: member(4), is_owed_news: true };
+        assert_eq!(members.remove(0), Some(moved), "it takes the place of who was served");
         assert_eq!(members.remove(3), None);
-        let mut rest = round(&mut members);
-        rest.sort_unstable();
-        assert_eq!(rest, [1, 2, 4]);
+        assert_eq!(round(&mut members), [2]);
+        let moved = |slot| Some(Moved { member: member(slot), is_owed_news: false });
         assert_eq!(
             (members.remove(0), members.remove(0), members.remove(0)),
-            (Some(member(2)), Some(member(1)), None)
+            (moved(2), moved(1), None)
         );
         assert!(members.is_empty());
         members.start_round();
         assert_eq!(members.next(), None);
+    }
+
+    /// Of each random life: who is there at the end of a round has been served since the last news or is told to be, and no
+    /// round takes more turns than there were members.
+    #[test]
+    fn no_round_begins_anew_for_those_who_leave() {
+        let mut random = 1_u64;
+        let mut below = |end: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from((random >> 33) % end.max(1) as u64).expect("small")
+        };
+        for _ in 0..2_000 {
+            let mut members = Members::default();
+            let (mut served, mut count) = (std::collections::HashSet::new(), 0);
+            for _ in 0..below(9) {
+                members.add(member(count));
+                count += 1;
+            }
+            for _ in 0..below(4) {
+                members.next();
+            }
+            members.start_round();
+            let (turns_max, mut turns) = (members.len(), 0);
+            loop {
+                match below(4) {
+                    0 if !members.is_empty() => {
+                        let at = below(members.len());
+                        let moved = members.remove(u32::try_from(at).expect("small"));
+                        served.extend(
+                            moved.filter(|moved| moved.is_owed_news).map(|moved| moved.member.slot),
+                        );
+                    }
+                    1 if count < 12 => {
+                        members.add(member(count));
+                        // Whoever comes has everything.
+                        served.insert(count);
+                        count += 1;
+                    }
+                    _ => match members.next() {
+                        Some(one) => {
+                            served.insert(one.slot);
+                            turns += 1;
+                        }
+                        None => break,
+                    },
+                }
+            }
+            assert!(
+                members.all.iter().all(|one| served.contains(&one.slot)),
+                "{:?}: {served:?}",
+                members.all
+            );
+            assert!(turns <= turns_max + 12, "{turns} turns");
+        }
     }
 }

@@ -50,14 +50,17 @@ impl Inner {
     }
 
     pub(super) fn ring(&mut self, owner: &Subscribers, id: SlotId) {
-        match self.slots.get_mut(id).map(|slot| &slot.phase) {
-            None => {}
-            Some(Phase::Settling(_)) => {
-                tracing::warn!("publishes of a connection end without an acknowledgement");
+        // What it does has changed since, and its alarm was set anew: it is for that to say what a deadline means.
+        let Some(slot) = self.slots.get_mut(id).filter(|slot| slot.alarm_tick == 0) else { return };
+        match slot.phase {
+            Phase::Settling(_) => {
+                if slot.has_appends() {
+                    tracing::warn!("publishes of a connection end without an acknowledgement");
+                }
                 self.say_goodbye(id);
             }
-            Some(Phase::Leaving { .. }) => self.remove(id),
-            Some(Phase::Open) => self.beat_if_due(owner, id),
+            Phase::Leaving { .. } => self.remove(id),
+            Phase::Open => self.beat_if_due(owner, id),
         }
     }
 
@@ -141,7 +144,7 @@ mod tests {
     use bytes::Bytes;
     use strandline_storage::event::EventView;
 
-    use super::super::{StreamStart, testing};
+    use super::super::{CloseCode, End, StreamStart, testing};
     use super::*;
     use crate::stream::chunk::Render;
 
@@ -191,6 +194,29 @@ mod tests {
                 let count = client.read(&mut got).expect("it was sent");
                 assert_eq!(std::str::from_utf8(&got[..count]), Ok(wanted));
             }
+        });
+    }
+
+    /// Its heartbeat was due when it began to end: the alarm counted as the end of its deadline, which is two seconds off.
+    #[test]
+    fn a_heartbeat_that_was_due_ends_nobody_who_has_begun_to_leave() {
+        testing::on_a_shard(|subscribers| {
+            let (id, _client) = add_searching(&subscribers, false);
+            let mut inner = subscribers.inner.borrow_mut();
+            let slot = inner.slots.get_mut(id).expect("it is there");
+            let due = slot.alarm_tick;
+            // Its client reads nothing, so that it is some time on its way out.
+            slot.wire.send(Bytes::from(vec![b'x'; 4 << 20])).expect("it is sent");
+            inner.tick = due;
+            inner.take_alarms();
+            assert_eq!(inner.rung, [id]);
+            inner.end(id, End::Close(CloseCode::Drained));
+            inner.ring(&subscribers, id);
+            assert!(inner.slots.get_mut(id).is_some(), "it has its two seconds");
+            inner.tick = inner.wheel.next_tick().expect("its deadline");
+            inner.take_alarms();
+            inner.ring(&subscribers, id);
+            assert!(inner.slots.get_mut(id).is_none());
         });
     }
 

@@ -11,6 +11,7 @@ use super::alarms::ticks;
 use super::slot::{Phase, Sub, Subs};
 use super::{End, Inner, SlotId};
 use crate::stream::chunk::Word;
+use crate::stream::view::Moved;
 
 /// At the end, publishes that were taken have so long to be acknowledged: a commit's time, many times.
 const SETTLE_MS: u64 = 2_000;
@@ -49,10 +50,7 @@ impl Inner {
 
     /// A session that ends says goodbye once everything it appended has its answer.
     pub(super) fn settle_or_leave(&mut self, id: SlotId) {
-        let Some(slot) = self.slots.get_mut(id) else { return };
-        if let Subs::Many(many) = &slot.subs
-            && !many.session.as_ref().expect("it is not called now").has_appends()
-        {
+        if self.slots.get_mut(id).is_some_and(|slot| !slot.has_appends()) {
             self.say_goodbye(id);
         }
     }
@@ -102,11 +100,15 @@ impl Inner {
 
     /// Takes a subscription, which its connection has let go of, out of its view.
     pub(super) fn quit(&mut self, sub: &Sub) {
-        if let Some(moved) = self.views.leave(sub.view, sub.position)
-            && let Some((_, slot)) = self.slots.at_mut(moved.slot)
-            && let Some(other) = slot.sub_mut(moved.number)
-        {
+        let Some(Moved { member, is_owed_news }) = self.views.leave(sub.view, sub.position) else {
+            return;
+        };
+        let Some((id, slot)) = self.slots.at_mut(member.slot) else { return };
+        if let Some(other) = slot.sub_mut(member.number) {
             other.position = sub.position;
+        }
+        if is_owed_news {
+            self.queue(id);
         }
     }
 }

@@ -117,6 +117,7 @@ impl Subscribers {
                 is_idle = false;
             }
             inner.behind.start_readers(self);
+            steps = steps.saturating_add(inner.views.take_pattern_steps());
             if is_idle {
                 return has_more_changes;
             }

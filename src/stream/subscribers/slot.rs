@@ -160,6 +160,12 @@ impl Slot {
         }
     }
 
+    /// Whether something that it appended is still without an answer.
+    pub(super) fn has_appends(&self) -> bool {
+        let Subs::Many(many) = &self.subs else { return false };
+        many.session.as_ref().expect("it is not called now").has_appends()
+    }
+
     /// All its subscriptions.
     pub(super) fn all_subs_mut(&mut self) -> &mut [Sub] {
         match &mut self.subs {
