@@ -265,9 +265,19 @@ impl Ring {
         self.start
     }
 
+    /// The end of the newest chunk, or where it starts if there is none.
+    pub fn end(&self) -> Offset {
+        self.chunks.back().map_or(self.start, |last| last.end)
+    }
+
     /// The memory that it holds.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
+    }
+
+    /// How many chunks it holds.
+    pub fn len(&self) -> usize {
+        self.chunks.len()
     }
 
     /// Whether it holds no chunk.
@@ -277,8 +287,10 @@ impl Ring {
 
     /// Adds the newest chunk.
     pub fn push(&mut self, chunk: Chunk) {
-        let end = self.chunks.back().map_or(self.start, |last| last.end);
-        assert!(chunk.start >= end && chunk.end > chunk.start, "chunks come in offset order");
+        assert!(
+            chunk.start >= self.end() && chunk.end > chunk.start,
+            "chunks come in offset order"
+        );
         if self.chunks.capacity() == 0 {
             // Most views are of one topic, where little happens.
             self.chunks.reserve_exact(1);
@@ -315,8 +327,7 @@ impl Ring {
 
     /// Forgets its chunks; who had all of them still lacks nothing. Returns the memory that was held.
     pub fn forget(&mut self) -> usize {
-        let end = self.chunks.back().map_or(self.start, |last| last.end);
-        self.restart(end)
+        self.restart(self.end())
     }
 
     /// Where a subscriber at `next` goes on.

@@ -19,11 +19,12 @@
 //! 3. No ring and no page holds an event that `floors` hides.
 //!
 //! And of all:
-//! 4. `ring_bytes` is the sum over all rings, and at most `ring_bytes_max` after each turn; the same for pages.
+//! 4. `ring_bytes` is the sum over all rings, and at most its limit after each turn; the same for pages.
 //! 5. A view is in `holding` exactly when its ring holds a chunk.
 //! 6. A view with something `pending` is in `due`.
 
 mod holding;
+mod view_set;
 mod waiting;
 
 use std::collections::{HashMap, VecDeque};
@@ -35,13 +36,14 @@ use strandline_storage::offset::Offset;
 use strandline_storage::rules::Floors;
 
 use self::holding::Holding;
+use self::view_set::ViewSet;
 pub(super) use self::waiting::Pending;
 use self::waiting::{Indexes, Lacked, Waiting};
 use super::catch_up::Parked;
 use super::chunk::{ChunkBuilder, LIVE_CHUNK_BYTES, Render};
 use super::matching::TopicMatcher;
 use super::pages::Page;
-use super::view::{Member, View, ViewId, ViewKey};
+use super::view::{Member, Moved, View, ViewId, ViewKey};
 
 /// A view's ring takes at most this much memory: a few sends' worth. Who is further behind reads the
 /// log, whose recent frames are in memory too.
@@ -58,6 +60,9 @@ pub const SHARD_PAGES_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// for the most part.
 pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// So many bytes of events are a step more.
+const STEP_BYTES: usize = 1024;
+
 /// So many views in a row are brought up to date.
 const VIEWS_A_STEP: usize = 8;
 
@@ -70,12 +75,39 @@ const HIDDEN_TOPICS_MAX: usize = 1024;
 /// So many reads of the log stand ready to go on where the last page ended.
 const PARKED_MAX: usize = 16;
 
+/// How much the views of a log on a shard may hold, and do at a time.
+struct Limits {
+    /// All rings together.
+    ring_bytes: usize,
+    /// Frames that views have still to look at.
+    waiting_bytes: usize,
+    /// A frame with more pairs of a view and a topic keeps the views alone, each of which asks for its topics in its turn:
+    /// 1,000 views and a thousand topics would be a million pairs, more than all that waits may take.
+    pairs: usize,
+    /// A view looks at events of so many bytes at a time: at a frame, mostly. An array that is appended as a whole may be
+    /// 4 MiB, which take 10 ms to compress.
+    look_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            ring_bytes: SHARD_RING_BYTES_MAX,
+            waiting_bytes: WAITING_BYTES_MAX,
+            pairs: 64 * 1024,
+            look_bytes: 128 * 1024,
+        }
+    }
+}
+
 /// The views of one log on one shard.
 pub struct Views {
     views: Vec<Option<View>>,
     free: Vec<ViewId>,
     by_key: HashMap<ViewKey, ViewId>,
     matcher: TopicMatcher<ViewId>,
+    /// Patterns that were put there or taken out, and that nobody has asked for.
+    pattern_steps: usize,
     due: VecDeque<ViewId>,
     /// The end of what was published.
     considered: Offset,
@@ -94,7 +126,6 @@ pub struct Views {
     /// The next one to give up a chunk comes first.
     holding: Holding,
     ring_bytes: usize,
-    ring_bytes_max: usize,
     /// Those that were made, in that order. Pages and views may have gone since.
     pages: VecDeque<MadePage>,
     /// How many were made.
@@ -108,6 +139,7 @@ pub struct Views {
     /// What frames are taken apart with; kept so that its memory is.
     encoded: Vec<u8>,
     found: Vec<ViewId>,
+    limits: Limits,
 }
 
 /// A page that was made, by its number.
@@ -120,18 +152,19 @@ struct MadePage {
 impl Views {
     /// No views yet; frames are expected from `visible` on.
     pub fn new(visible: Offset) -> Self {
-        Self::with_limits(visible, SHARD_RING_BYTES_MAX, WAITING_BYTES_MAX)
+        Self::with_limits(visible, Limits::default())
     }
 
-    fn with_limits(visible: Offset, ring_bytes_max: usize, waiting_bytes_max: usize) -> Self {
+    fn with_limits(visible: Offset, limits: Limits) -> Self {
         Views {
             views: Vec::new(),
             free: Vec::new(),
             by_key: HashMap::new(),
             matcher: TopicMatcher::new(),
+            pattern_steps: 0,
             due: VecDeque::new(),
             considered: visible,
-            waiting: Waiting::new(waiting_bytes_max),
+            waiting: Waiting::new(limits.waiting_bytes),
             era: 0,
             restarted: (0, visible),
             settled: 0,
@@ -140,7 +173,6 @@ impl Views {
             round_left: 0,
             holding: Holding::new(),
             ring_bytes: 0,
-            ring_bytes_max,
             pages: VecDeque::new(),
             pages_made: 0,
             page_bytes: 0,
@@ -149,6 +181,7 @@ impl Views {
             floors: Arc::default(),
             encoded: Vec::new(),
             found: Vec::new(),
+            limits,
         }
     }
 
@@ -169,7 +202,7 @@ impl Views {
 
     /// Takes a member out, and the view with the last one. Returns the member that stands at
     /// `position` now, if another moved there.
-    pub fn leave(&mut self, view_id: ViewId, position: u32) -> Option<Member> {
+    pub fn leave(&mut self, view_id: ViewId, position: u32) -> Option<Moved> {
         let view = self.get_mut(view_id);
         let moved = view.members.remove(position);
         if view.members.is_empty() {
@@ -198,7 +231,14 @@ impl Views {
     pub(super) fn considered(&self, view_id: ViewId) -> Offset {
         let view = self.get(view_id);
         assert!(view.era == self.era, "it was brought up to date");
-        view.pending.front().map_or(self.considered, |pending| pending.from)
+        // Of the frame that it is looking at it may have encoded some.
+        view.pending.front().map_or(self.considered, |pending| pending.from.max(view.ring.end()))
+    }
+
+    /// How many patterns have come or gone since this was asked, which takes about a microsecond each: a connection may have
+    /// 16,384, and all of them go with it.
+    pub(super) fn take_pattern_steps(&mut self) -> u32 {
+        u32::try_from(std::mem::take(&mut self.pattern_steps)).unwrap_or(u32::MAX)
     }
 
     /// How many views there are.
@@ -253,10 +293,10 @@ impl Views {
             self.restart(frame.base_offset());
         }
         let from = std::mem::replace(&mut self.considered, frame.end_offset());
-        let mut hits = self.waiting.take_spare_hits();
+        let mut hits = self.waiting.take_spare_hits(self.limits.pairs);
         for (index, (_, topic)) in (0..).zip(frame.topics()) {
             self.matcher.matches_distinct(topic, &mut self.found);
-            hits.extend(self.found.iter().map(|view_id| (*view_id, index)));
+            hits.add(&self.found, index);
         }
         let (views, due) = (&mut self.views, &mut self.due);
         self.waiting.push(frame, from, hits, |view_id, pending| {
@@ -284,13 +324,13 @@ impl Views {
             return;
         }
         let before = std::mem::replace(&mut self.floors, floors.clone());
-        let mut concerned = Vec::new();
+        let mut concerned = ViewSet::default();
         match floors.raised_since(&before, HIDDEN_TOPICS_MAX) {
             Some(topics) => {
                 let mut of_topic = Vec::new();
                 for topic in &topics {
                     self.matcher.matches(topic, &mut of_topic);
-                    concerned.extend_from_slice(&of_topic);
+                    of_topic.iter().for_each(|view_id| concerned.add(*view_id));
                 }
             }
             None => {
@@ -303,9 +343,7 @@ impl Views {
             self.begin_era();
             self.settled = self.era;
         }
-        concerned.sort_unstable();
-        concerned.dedup();
-        concerned.into_iter().for_each(|view_id| self.forget(view_id));
+        concerned.iter().for_each(|view_id| self.forget(view_id));
     }
 
     /// Which events were deleted or trimmed, as far as that is known here.
@@ -438,6 +476,7 @@ impl Views {
             self.round_left += usize::from(self.round_left > 0);
             ViewId(u32::try_from(self.views.len() - 1).expect("fewer views than connections"))
         });
+        self.pattern_steps += key.wanted.patterns().len();
         for pattern in key.wanted.patterns() {
             self.matcher.insert(pattern, view_id);
         }
@@ -449,6 +488,7 @@ impl Views {
     fn drop_view(&mut self, view_id: ViewId) {
         let view = self.views[view_id.0 as usize].take().expect("it is dropped once");
         self.by_key.remove(&view.key);
+        self.pattern_steps += view.key.wanted.patterns().len();
         for pattern in view.key.wanted.patterns() {
             self.matcher.remove(pattern, view_id);
         }
@@ -485,37 +525,45 @@ impl Views {
         }
     }
 
-    /// Lets a view, which has members, look at the oldest frame that it has not looked at; returns how many events
-    /// of it have a topic that it wants, `None` if it has looked at all.
+    /// Lets a view, which has members, look at the oldest frame that it has not looked at, or at some more of it; returns
+    /// how many steps that took, one for an event of a topic that it wants, and more for large ones; `None` if it has looked at all.
     pub fn look_at_next(&mut self, view_id: ViewId) -> Option<usize> {
         self.bring_up_to_date(view_id);
-        let Views { views, waiting, floors, encoded, .. } = self;
+        let Views { views, waiting, floors, encoded, limits, .. } = self;
         let view = views[view_id.0 as usize].as_mut().expect("it has members");
         let pending = view.pending.pop_front()?;
         let (held, was_empty) = (view.ring.held_bytes(), view.ring.is_empty());
-        let (events, has_news) = match waiting.find(view_id, pending) {
+        let mut looked = Looked::default();
+        let has_news = match waiting.find(view_id, &view.key.wanted, pending) {
             // Nothing but what a rewrite has left may be shown of it, and that is in the log alone.
             Lacked::Frame(frame, _) if frame.base_offset() < floors.settled() => {
                 view.ring.restart(frame.end_offset());
-                (0, true)
+                true
             }
             Lacked::Frame(frame, indexes) => {
-                (indexes.len(), encode(view, frame, &indexes, floors, encoded))
+                looked =
+                    encode(view, frame, &indexes, pending.seen, limits.look_bytes, floors, encoded);
+                looked.has_news
             }
             Lacked::Lost(lost_to) => {
                 view.ring.restart(lost_to);
                 while view.pending.front().is_some_and(|pending| pending.from < lost_to) {
                     view.pending.pop_front();
                 }
-                (0, true)
+                true
             }
         };
+        if let Some(seen) = looked.stopped_at {
+            view.pending.push_front(pending.with_seen(seen));
+        }
         if view.pending.is_empty() {
             // Most views have something to look at for a moment, once in a while.
             view.pending = VecDeque::new();
         }
         let (holds, is_empty) = (view.ring.held_bytes(), view.ring.is_empty());
-        waiting.looked_at(pending);
+        if looked.stopped_at.is_none() {
+            waiting.looked_at(pending);
+        }
         self.ring_bytes = self.ring_bytes - held + holds;
         match (was_empty, is_empty) {
             (true, false) => self.holding.push_back(view_id),
@@ -526,12 +574,12 @@ impl Views {
             self.start_round(view_id);
         }
         self.evict();
-        Some(events)
+        Some(looked.steps)
     }
 
     /// Lets the oldest chunks go where all rings together hold too much.
     fn evict(&mut self) {
-        while self.ring_bytes > self.ring_bytes_max {
+        while self.ring_bytes > self.limits.ring_bytes {
             let Some(view_id) = self.holding.pop_front() else { break };
             let ring = &mut self.get_mut(view_id).ring;
             let freed = ring.evict_oldest();
@@ -543,24 +591,43 @@ impl Views {
     }
 }
 
-/// Adds to the ring of a view what it takes of these events; returns whether that changes anything for its members.
+/// What came of looking at a frame.
+#[derive(Default)]
+struct Looked {
+    /// Whether anything has changed for the view's members.
+    has_news: bool,
+    steps: usize,
+    /// Where among the events it goes on, if there are more.
+    stopped_at: Option<u32>,
+}
+
+/// Adds to the ring of a view what it takes of these events, of which it has `seen` some: until it has looked at
+/// `bytes_max` of them.
 fn encode(
     view: &mut View,
     frame: &Frame,
     indexes: &Indexes<'_>,
+    seen: u32,
+    bytes_max: usize,
     floors: &Floors,
     encoded: &mut Vec<u8>,
-) -> bool {
+) -> Looked {
     let hiding = floors.concern(frame).then_some(floors);
     let render = view.render.clone();
     let mut builder = ChunkBuilder::new(render.as_ref(), LIVE_CHUNK_BYTES, encoded);
-    let mut has_news = false;
-    for place in 0..indexes.len() {
+    let (mut looked, mut bytes) = (Looked::default(), 0);
+    for place in seen as usize..indexes.len() {
+        if bytes >= bytes_max {
+            looked.stopped_at = Some(u32::try_from(place).expect("events of a frame have 32 bits"));
+            break;
+        }
         let event = frame.event(indexes.at(place));
+        bytes += event.data().len();
+        looked.steps += 1;
         if !view.key.wanted.takes(&event) {
             continue;
         }
-        has_news = true;
+        looked.has_news = true;
         if hiding.is_some_and(|floors| floors.hide(&event)) {
             // It was deleted before anybody could see it, and whoever wanted it is told: by who
             // reads the log.
@@ -573,10 +640,12 @@ fn encode(
     if let Some(chunk) = builder.finish() {
         view.ring.push(chunk);
     }
-    while view.ring.held_bytes() > VIEW_RING_BYTES_MAX {
+    // The newest stays, however long one event is: it would have to be encoded anew from the log.
+    while view.ring.held_bytes() > VIEW_RING_BYTES_MAX && view.ring.len() > 1 {
         view.ring.evict_oldest();
     }
-    has_news
+    looked.steps += bytes / STEP_BYTES;
+    looked
 }
 
 #[cfg(test)]

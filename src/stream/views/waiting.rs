@@ -24,10 +24,15 @@ use strandline_storage::frame::Frame;
 use strandline_storage::offset::Offset;
 
 use super::ViewId;
+use super::view_set::ViewSet;
+use crate::stream::wanted::Wanted;
 
 /// Memory for so many hits, and so many events by their topics, is kept for the next frame.
 const SPARE_HITS_MAX: usize = 4096;
 const SPARE_EVENTS_MAX: usize = 4096;
+
+/// In place of a topic: the view asks of each.
+const ASKS: u32 = u32::MAX;
 
 /// A frame that a view has still to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,49 @@ pub(in crate::stream) struct Pending {
     pub(in crate::stream) from: Offset,
     /// The first of the view's topics among the frame's hits.
     hit: u32,
+    /// How many of the events it has looked at.
+    pub(super) seen: u32,
+}
+
+impl Pending {
+    /// The same, once it has looked at some of the events.
+    pub(super) fn with_seen(self, seen: u32) -> Self {
+        Pending { seen, ..self }
+    }
+}
+
+/// Which views a frame may matter to: each with a topic that it wants, as long as these are not too many.
+pub(super) struct Hits {
+    pairs: Vec<(ViewId, u32)>,
+    pairs_max: usize,
+    views: Option<ViewSet>,
+}
+
+impl Hits {
+    /// Adds the views that want a topic of the frame.
+    pub(super) fn add(&mut self, found: &[ViewId], topic: u32) {
+        if self.views.is_none() && self.pairs.len() + found.len() > self.pairs_max {
+            let mut views = ViewSet::default();
+            self.pairs.drain(..).for_each(|(view_id, _)| views.add(view_id));
+            self.views = Some(views);
+        }
+        match &mut self.views {
+            Some(views) => found.iter().for_each(|view_id| views.add(*view_id)),
+            None => self.pairs.extend(found.iter().map(|view_id| (*view_id, topic))),
+        }
+    }
+
+    /// The pairs, sorted.
+    fn into_pairs(self) -> Vec<(ViewId, u32)> {
+        let Hits { mut pairs, views, .. } = self;
+        match views {
+            Some(views) => pairs.extend(views.iter().map(|view_id| (view_id, ASKS))),
+            // Those of one topic are.
+            None if pairs.last().is_some_and(|(_, topic)| *topic > 0) => pairs.sort_unstable(),
+            None => {}
+        }
+        pairs
+    }
 }
 
 /// The frames.
@@ -98,6 +146,13 @@ impl Grouped {
         &self.indexes[begin as usize..self.ends[topic] as usize]
     }
 
+    /// The events of several topics.
+    fn merged(&self, topics: impl Iterator<Item = u32>) -> Indexes<'static> {
+        let mut merged = topics.map(|topic| self.of(topic)).collect::<Vec<_>>().concat();
+        merged.sort_unstable();
+        Indexes::Merged(merged)
+    }
+
     fn bytes(&self) -> usize {
         (self.ends.len() + self.indexes.len()) * size_of::<u32>()
     }
@@ -148,9 +203,9 @@ impl Waiting {
         }
     }
 
-    /// Empty memory for the hits of the next frame.
-    pub(super) fn take_spare_hits(&mut self) -> Vec<(ViewId, u32)> {
-        mem::take(&mut self.spare.0)
+    /// Empty memory for the hits of the next frame; with more than so many pairs it keeps the views alone.
+    pub(super) fn take_spare_hits(&mut self, pairs_max: usize) -> Hits {
+        Hits { pairs: mem::take(&mut self.spare.0), pairs_max, views: None }
     }
 
     /// Adds a frame of which everything from `from` on is new, with the views that it may matter to, each with
@@ -159,22 +214,20 @@ impl Waiting {
         &mut self,
         frame: &Arc<Frame>,
         from: Offset,
-        mut hits: Vec<(ViewId, u32)>,
+        hits: Hits,
         mut tell: impl FnMut(ViewId, Pending),
     ) {
+        let hits = hits.into_pairs();
         if hits.is_empty() {
             self.spare.0 = hits;
             return;
         }
         let topics = frame.topics().len();
-        if topics > 1 {
-            hits.sort_unstable();
-        }
         let mut grouped = mem::take(&mut self.spare.1);
         grouped.fill(frame, frame.index_at(from)..frame.len(), topics);
         let (mut left, mut hit) = (0, 0);
         for run in hits.chunk_by(|one, other| one.0 == other.0) {
-            tell(run[0].0, Pending { from, hit });
+            tell(run[0].0, Pending { from, hit, seen: 0 });
             left += 1;
             hit += u32::try_from(run.len()).expect("views and topics are few");
         }
@@ -198,21 +251,30 @@ impl Waiting {
         self.let_go();
     }
 
-    /// What a view, `view_id`, has to look at.
-    pub(super) fn find(&self, view_id: ViewId, pending: Pending) -> Lacked<'_> {
+    /// What a view, `view_id`, has to look at, of which it has perhaps seen some.
+    pub(super) fn find(&self, view_id: ViewId, wanted: &Wanted, pending: Pending) -> Lacked<'_> {
         let Some(at) = self.position(pending) else { return Lacked::Lost(self.lost_to) };
         let Entry { frame, from, hits, grouped, .. } = &self.frames[at];
         let hits = &hits[pending.hit as usize..];
         let topics = &hits[..hits.partition_point(|(other, _)| *other == view_id)];
-        let indexes = if topics.len() == frame.topics().len() {
-            Indexes::All(frame.index_at(*from)..frame.len())
+        let all = || Indexes::All(frame.index_at(*from)..frame.len());
+        let indexes = if let [(_, ASKS)] = topics {
+            let names = (0..).zip(frame.topics());
+            let of_it: Vec<u32> = names
+                .filter(|(_, (_, name))| wanted.matches(name))
+                .map(|(topic, _)| topic)
+                .collect();
+            if of_it.len() == frame.topics().len() {
+                all()
+            } else {
+                grouped.merged(of_it.into_iter())
+            }
+        } else if topics.len() == frame.topics().len() {
+            all()
         } else if let [(_, topic)] = topics {
             Indexes::Of(grouped.of(*topic))
         } else {
-            let each = topics.iter().map(|(_, topic)| grouped.of(*topic));
-            let mut merged = each.collect::<Vec<_>>().concat();
-            merged.sort_unstable();
-            Indexes::Merged(merged)
+            grouped.merged(topics.iter().map(|(_, topic)| *topic))
         };
         Lacked::Frame(frame, indexes)
     }
@@ -279,5 +341,6 @@ impl Waiting {
 
 /// What is kept of a frame beside itself, here and by the views.
 fn own_bytes(hits: &[(ViewId, u32)], grouped: &Grouped) -> usize {
-    hits.len() * (size_of::<(ViewId, u32)>() + size_of::<Pending>()) + grouped.bytes()
+    let views = hits.chunk_by(|one, other| one.0 == other.0).count();
+    size_of_val(hits) + views * size_of::<Pending>() + grouped.bytes()
 }

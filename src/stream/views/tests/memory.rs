@@ -1,6 +1,7 @@
 //! What rings and pages hold, and when they let go.
 
 use super::*;
+use crate::event_json::sample;
 
 #[test]
 fn rings_and_pages_are_bounded_together() {
@@ -10,7 +11,10 @@ fn rings_and_pages_are_bounded_together() {
         publish(&mut views, &frame(10, &["a"]));
         views.bytes()
     };
-    let mut views = Views::with_limits(Offset::ZERO, 3 * one_bytes + 1, WAITING_BYTES_MAX);
+    let mut views = Views::with_limits(
+        Offset::ZERO,
+        Limits { ring_bytes: 3 * one_bytes + 1, ..Limits::default() },
+    );
     let ids = ["a", "b", "c"].map(|topic| join(&mut views, &key(&[topic], &[])));
     for (topic, base) in ["a", "b", "c"].into_iter().cycle().zip(0..30) {
         publish(&mut views, &frame(base, &[topic]));
@@ -87,4 +91,18 @@ fn the_newest_page_stays_wherever_others_have_begun() {
         assert!(views.page_bytes <= SHARD_PAGES_BYTES_MAX);
         views.drop_sent(alone, Offset::new(1));
     }
+}
+
+/// One whose text is longer than a ring may be was encoded for nothing, and again from the log for whoever wanted it.
+#[test]
+fn the_newest_event_stays_however_long_it_is() {
+    let mut views = Views::new(Offset::ZERO);
+    let view = join(&mut views, &key(&["a"], &[]));
+    let data = Bytes::from(vec![b'7'; VIEW_RING_BYTES_MAX + 1]);
+    let long = |base| sample::frame(base, 0, vec![sample::json("a", data.clone())]);
+    publish(&mut views, &Arc::new(long(0)));
+    assert_eq!(read(&mut views, view, 0).map(|text| text.len()), Some(data.len() + 1));
+    publish(&mut views, &Arc::new(long(1)));
+    assert_eq!(read(&mut views, view, 0), None, "the one before does not");
+    assert_eq!(read(&mut views, view, 1).map(|text| text.len()), Some(data.len() + 1));
 }

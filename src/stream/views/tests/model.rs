@@ -105,7 +105,10 @@ fn matches(key: &ViewKey, text: &str) -> bool {
 impl World {
     fn new() -> Self {
         World {
-            views: Views::with_limits(Offset::ZERO, 1_500, 4 * 4096),
+            views: Views::with_limits(
+                Offset::ZERO,
+                Limits { ring_bytes: 1_500, waiting_bytes: 4 * 4096, pairs: 3, look_bytes: 2 },
+            ),
             log: Vec::new(),
             floors: Floors::default(),
             gone: Vec::new(),
@@ -179,9 +182,12 @@ impl World {
     fn leave(&mut self, reader: usize) {
         let Some(one) = self.readers[reader].take() else { return };
         self.check(&one);
-        if let Some(moved) = self.views.leave(one.view_id, one.position) {
-            let other = self.readers[moved.slot as usize].as_mut().expect("it is a member");
+        if let Some(Moved { member, is_owed_news }) = self.views.leave(one.view_id, one.position) {
+            let other = self.readers[member.slot as usize].as_mut().expect("it is a member");
             other.position = one.position;
+            if is_owed_news {
+                self.serve(member.slot as usize);
+            }
         }
     }
 

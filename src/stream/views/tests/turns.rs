@@ -47,7 +47,8 @@ fn a_frame_that_nobody_lacks_any_more_is_let_go() {
 #[test]
 fn who_lacks_too_much_starts_anew_behind_it_and_others_do_not_notice() {
     let bytes_max = 3 * 4096;
-    let mut views = Views::with_limits(Offset::ZERO, SHARD_RING_BYTES_MAX, bytes_max);
+    let mut views =
+        Views::with_limits(Offset::ZERO, Limits { waiting_bytes: bytes_max, ..Limits::default() });
     let [quick, slow] = ["a", "*"].map(|topic| join(&mut views, &key(&[topic], &[])));
     for base in 0..10 {
         views.publish(&frame(base, &["a"]));
@@ -60,6 +61,59 @@ fn who_lacks_too_much_starts_anew_behind_it_and_others_do_not_notice() {
     assert_eq!(read(&mut views, slow, 7), None);
     assert_eq!(read(&mut views, slow, 8), some("8 9 "));
     assert_eq!(due(&mut views), [quick, slow]);
+    assert!(views.waiting.is_empty());
+}
+
+/// Each pair of a view and a topic was kept: those of one frame took more than all that waits may take, so that the frame
+/// was let go before anybody had looked at it.
+#[test]
+fn many_topics_and_many_views_take_no_memory_for_each_pair() {
+    let limits = Limits { waiting_bytes: 32 << 10, pairs: 1_000, ..Limits::default() };
+    let mut views = Views::with_limits(Offset::ZERO, limits);
+    let types: Vec<String> = (0..100).map(|at| format!("t{at}")).collect();
+    let each = types.iter().map(|name| join(&mut views, &key(&["b/*", "d"], &["x", name])));
+    let each: Vec<ViewId> = each.collect();
+    let names: Vec<String> =
+        (0..100).map(|at| format!("{}/{at} x", if at < 60 { "b" } else { "c" })).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).chain(["d x"]).collect();
+    views.publish(&frame(0, &names));
+    assert!(views.waiting.held_bytes() <= 32 << 10, "{} bytes", views.waiting.held_bytes());
+    let expected: String = (0..60).chain([100]).map(|offset| format!("{offset} ")).collect();
+    for view_id in each {
+        look_at_all(&mut views, view_id);
+        assert_eq!(read(&mut views, view_id, 0), Some(expected.clone()));
+    }
+    assert!(views.waiting.is_empty());
+}
+
+/// Eight connections that hang up may have 131,072 patterns: each counted as one step.
+#[test]
+fn patterns_that_come_and_go_are_steps() {
+    let mut views = Views::new(Offset::ZERO);
+    let view = join(&mut views, &key(&["a", "b/*", "c/**"], &[]));
+    join(&mut views, &key(&["a", "b/*", "c/**"], &[]));
+    assert_eq!((views.take_pattern_steps(), views.take_pattern_steps()), (3, 0));
+    views.leave(view, 1);
+    assert_eq!(views.take_pattern_steps(), 0);
+    views.leave(view, 0);
+    assert_eq!(views.take_pattern_steps(), 3);
+}
+
+/// An array of 4 MiB was encoded, and compressed, in one step.
+#[test]
+fn a_long_frame_is_looked_at_in_several_turns() {
+    let mut views = Views::with_limits(Offset::ZERO, Limits { look_bytes: 2, ..Limits::default() });
+    let [view, other] = [&["x"][..], &["y"]].map(|types| join(&mut views, &key(&["a"], types)));
+    views.publish(&frame(10, &["a x", "a y", "a x", "a x", "a y"]));
+    assert_eq!(views.look_at_next(view), Some(1));
+    assert_eq!((views.considered(view).get(), read(&mut views, view, 0)), (11, None));
+    assert_eq!(read(&mut views, view, 10), some("10 "));
+    views.publish(&frame(15, &["a x"]));
+    look_at_all(&mut views, view);
+    assert_eq!(views.considered(view).get(), 16);
+    assert_eq!(read(&mut views, view, 10), some("10 12 13 15 "));
+    assert_eq!(due(&mut views), [view, other]);
+    assert_eq!(read(&mut views, other, 10), some("11 14 "));
     assert!(views.waiting.is_empty());
 }
 
