@@ -207,14 +207,6 @@ impl Slice {
     pub fn is_over(&self) -> bool {
         Instant::now() >= self.until
     }
-
-    /// Lets others run if it is time, and then begins anew.
-    pub async fn end_if_over(&mut self) {
-        if self.is_over() {
-            give_way().await;
-            *self = Slice::begin();
-        }
-    }
 }
 
 /// The cores that this process may run on, in order.

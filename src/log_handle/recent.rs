@@ -28,13 +28,6 @@ impl RecentFrames {
         frames.get(index).filter(|frame| frame.base_offset() <= offset).cloned()
     }
 
-    /// From which offset to which (not included) the frames reach; `None` if there are none.
-    pub fn range(&self) -> Option<(Offset, Offset)> {
-        let held = self.held.borrow();
-        let frames = held.frames();
-        Some((frames.front()?.base_offset(), frames.back()?.end_offset()))
-    }
-
     pub(super) fn push(&self, frame: Arc<Frame>) {
         let mut held = self.held.borrow_mut();
         let last = held.frames().back();

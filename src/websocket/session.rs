@@ -80,14 +80,11 @@ impl Render for WebSocketRender {
     fn say(&self, word: Word, out: &mut Vec<u8>) {
         let (subscription, tag) = (self.subscription.into(), self.tag);
         match word {
-            Word::Ping { next: Some(next), now_ms } => push_text_frame(out, |out| {
-                message::push_cursor(out, subscription, Cursor::before(next, tag), now_ms);
-            }),
             Word::Reset { reason, from } => push_text_frame(out, |out| {
                 message::push_reset(out, subscription, reason, from, tag);
             }),
-            // The session pings and closes for all its subscriptions.
-            Word::Heartbeat | Word::Ping { next: None, .. } | Word::Closing(_) => {}
+            // The session pings, names cursors and closes for all its subscriptions.
+            Word::Heartbeat | Word::Ping { .. } | Word::Closing(_) => {}
         }
     }
 }

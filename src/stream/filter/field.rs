@@ -70,11 +70,6 @@ impl Field {
         Ok(field)
     }
 
-    /// Whether the event's data must be read for it.
-    pub fn is_data(&self) -> bool {
-        matches!(self, Field::Data(_))
-    }
-
     /// Its names, the first of them what stands before the first dot.
     fn names(&self) -> Vec<&str> {
         match self {
