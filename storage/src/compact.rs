@@ -58,6 +58,8 @@ pub struct CompactJob<D: Disk> {
     pub(crate) skipped: HashSet<SegmentName>,
     /// Those that found no space: others go before them.
     pub(crate) no_space: HashMap<SegmentName, NoSpace>,
+    /// The time on the boot clock.
+    pub(crate) now_boot_ms: u64,
     /// What frees most of what there is needs to go first, and the reserve may be used.
     pub(crate) is_disk_full: bool,
     /// When segments were last looked through.
@@ -160,12 +162,12 @@ impl<D: Disk> CompactJob<D> {
             else {
                 continue;
             };
-            let found = NoSpace { available_bytes, needed_bytes, at_ms: self.limits.now_ms };
+            let found = NoSpace { available_bytes, needed_bytes, at_boot_ms: self.now_boot_ms };
             let task = Task { turn, place, found };
             let found = self.no_space.get(&name);
             if let Some(found) = found.filter(|one| !one.is_over(available_bytes, needed_bytes)) {
-                if oldest.is_none_or(|(at_ms, _)| found.at_ms < at_ms) {
-                    oldest = Some((found.at_ms, task));
+                if oldest.is_none_or(|(at_boot_ms, _)| found.at_boot_ms < at_boot_ms) {
+                    oldest = Some((found.at_boot_ms, task));
                 }
                 continue;
             }
@@ -176,8 +178,8 @@ impl<D: Disk> CompactJob<D> {
                 next = Some(task);
             }
         }
-        let newest_ms = self.no_space.values().map(|found| found.at_ms).max().unwrap_or(0);
-        let may_try_again = NoSpace::is_long_ago(newest_ms, self.limits.now_ms);
+        let newest = self.no_space.values().map(|found| found.at_boot_ms).max();
+        let may_try_again = NoSpace::is_long_ago(newest.unwrap_or(0), self.now_boot_ms);
         if let Some(task) = next.or(oldest.map(|(_, task)| task).filter(|_| may_try_again)) {
             let segment = segments.iter().nth(task.place).expect("it was looked at");
             let topics = match read_topics(segment) {

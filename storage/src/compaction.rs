@@ -205,8 +205,9 @@ pub struct NoSpace {
     pub available_bytes: u64,
     /// How much it should have needed, by what was dead of it.
     pub needed_bytes: u64,
-    /// When, in milliseconds since 1970.
-    pub at_ms: u64,
+    /// When, on the boot clock: one that is set back would have a full disk stay so until it is there again, and one
+    /// that leaps would have it tried at every look.
+    pub at_boot_ms: u64,
 }
 
 impl NoSpace {
@@ -218,9 +219,9 @@ impl NoSpace {
     }
 
     /// Whether the one that was tried the longest ago may be tried though nothing is known to have changed,
-    /// `newest_ms` being when any was.
-    pub fn is_long_ago(newest_ms: u64, now_ms: u64) -> bool {
-        now_ms.saturating_sub(newest_ms) >= NO_SPACE_RETRY_MS
+    /// `newest_boot_ms` being when any was.
+    pub fn is_long_ago(newest_boot_ms: u64, now_boot_ms: u64) -> bool {
+        now_boot_ms.saturating_sub(newest_boot_ms) >= NO_SPACE_RETRY_MS
     }
 }
 
@@ -372,11 +373,11 @@ mod tests {
 
     #[test]
     fn what_found_no_space_is_tried_again_when_there_is_more_or_it_needs_less() {
-        let found = NoSpace { available_bytes: 160, needed_bytes: 320, at_ms: 0 };
+        let found = NoSpace { available_bytes: 160, needed_bytes: 320, at_boot_ms: 0 };
         let is_over = [(160, 320), (169, 301), (0, 400), (170, 320), (160, 300), (160, 0)]
             .map(|(available, needed)| found.is_over(available, needed));
         assert_eq!(is_over, [false, false, false, true, true, true]);
-        let nothing = NoSpace { available_bytes: 0, needed_bytes: 0, at_ms: 0 };
+        let nothing = NoSpace { available_bytes: 0, needed_bytes: 0, at_boot_ms: 0 };
         assert!(!nothing.is_over(0, 0) && nothing.is_over(1, 0));
         let unknown = NoSpace { available_bytes: u64::MAX, ..found };
         assert!(!unknown.is_over(u64::MAX, 320), "it never says that there is more");

@@ -206,6 +206,7 @@ impl<D: Disk> Log<D> {
             },
             skipped: self.compaction.damaged.clone(),
             no_space: self.compaction.no_space.clone(),
+            now_boot_ms: now.boot_ms,
             is_disk_full: self.jobs.disk_full,
             looked_at: self.compaction.looked_at.clone(),
             stub_limits: self.stub_limits(now_ms),
