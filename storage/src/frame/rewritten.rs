@@ -17,7 +17,8 @@ use crate::{
 impl Frame {
     /// Its events below `end_offset` as a frame of another segment, or at another place of the chain: as it
     /// is read, and the bytes to be stored. A frame that stays whole and is not compressed keeps its body.
-    /// An append of a producer that is cut in two is nobody's any more: sent again it is appended.
+    /// An append of a producer that is cut in two is nobody's any more: sent again it is appended. (Compaction spreads an
+    /// append over frames, so it may begin in one that stays whole.)
     /// `None` if a topic is spelled as no topic is.
     pub fn rewritten(
         &self,
@@ -26,7 +27,10 @@ impl Frame {
         previous_checksum: u32,
     ) -> Option<(Frame, DiskBuffer)> {
         let mut header = self.header;
-        if end_offset < header.end_offset || header.flags.has(FrameFlags::COMPRESSED) {
+        let is_as_it_was = end_offset >= header.end_offset
+            && !header.flags.has(FrameFlags::COMPRESSED)
+            && !self.events().any(|event| is_cut_in_two(&event, end_offset));
+        if !is_as_it_was {
             let names: Option<Vec<Topic>> =
                 self.topics().map(|(_, name)| Topic::parse_reserved(name).ok()).collect();
             let names = names?;

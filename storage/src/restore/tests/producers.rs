@@ -172,3 +172,47 @@ fn an_append_that_is_cut_in_two_is_nobodys() {
         assert_stands_at(&mut log, "p", seq, &format!("cut at {cut}"));
     }
 }
+
+/// Compaction spreads an append over frames: the one that names its producer stayed whole, and with it the name, of which
+/// an index was made that says of events that are not there.
+#[test]
+fn an_append_of_several_frames_that_is_cut_in_two_is_nobodys() {
+    let config = LogConfig {
+        frame_bytes_max: 512 << 10,
+        event_bytes_max: 64 << 10,
+        compress_after_s: 0,
+        ..small_segments()
+    };
+    let (disk, dir) = (SimDisk::new(1), Path::new("/log"));
+    let (mut log, _) = Log::open(disk.clone(), dir, config.clone(), now()).expect("new");
+    let mut rng = crate::io::sim::rng::SimRng::new(1);
+    let events = (0..6).map(|_| crate::testing::event("a", &rng.bytes(40_000))).collect();
+    let whole = Append { events, expected: None, producer: Some(claim("p", 0)) };
+    log.append(whole, at(0)).expect("staged");
+    log.run_ops(at(0));
+    for number in 1..4 {
+        log.append(vec![crate::testing::event("z", &[1; 20_000])], at(number)).expect("staged");
+        log.run_ops(at(number));
+    }
+    log.run_ops(Now { boot_ms: 100_000, ..at(4) });
+    drop(log);
+    let disk = disk.kill();
+    let names = disk.list(dir).expect("the directory");
+    let first = listing::segments(&names)[0].name;
+    assert_eq!(first.generation, 2, "it was rewritten");
+    let file = disk.open(&dir.join(first.log_file_name()), Access::Read).expect("a segment");
+    let header = rewrite::read_header(&file).expect("readable").expect("sound");
+    let (frame, _) = FrameScan::new(&file, &header).next_frame().expect("readable").expect("one");
+    assert_eq!(frame.end_offset(), Offset::new(3), "and its frame has the half of it");
+    for cut in 1..=6 {
+        let (disk, to) = (disk.fork(cut), Path::new("/restored"));
+        disk.create_dir(to).expect("a free name");
+        restore_log(&disk, dir, to, Until::Offset(Offset::new(cut)), now()).expect("restored");
+        // The frames alone say it then.
+        disk.remove(&to.join(first.index_file_name())).expect("an index");
+        let mut log = Log::open(disk.clone(), to, config.clone(), at(9)).expect("it opens").0;
+        assert_stands_at(&mut log, "p", (cut == 6).then_some(0), &format!("cut at {cut}"));
+        drop(log);
+        verify(&disk.kill(), to, &mut |finding| panic!("{cut}: {finding}")).expect("not in use");
+    }
+}
