@@ -113,9 +113,10 @@ pub enum CompactOutcome<D: Disk> {
         /// How much there was.
         found: NoSpace,
     },
-    /// A rewrite failed, and so did taking it back: what is there of it has to go before anything else is done.
+    /// A rewrite failed or was cancelled, and taking it back failed: what is there of it has to go before anything else
+    /// is done.
     Left {
-        /// Why the rewrite failed.
+        /// Why the first of them that failed did.
         error: OpenError,
         /// What stays of it.
         left: Leftover,
@@ -251,8 +252,9 @@ impl<D: Disk> CompactJob<D> {
         let (dir, limits) = (self.dir.clone(), self.stub_limits);
         let (name, bytes) = (segment.name(), segment.file_bytes());
         let job = RetireJob { dir, segment: Arc::clone(segment), limits };
-        let left = match job.put_stub(disk) {
-            Ok(left) => left,
+        let left = match job.put_stub_if(disk, || !self.is_cancelled()) {
+            Ok(Some(left)) => left,
+            Ok(None) => return Ok(cancelled()),
             Err(OpenError::Corrupt(damage)) => {
                 return Ok(CompactOutcome::Damaged { name, reason: damage.to_string() });
             }
@@ -359,8 +361,10 @@ impl<D: Disk> CompactJob<D> {
             Err(error) => Err(error),
         };
         let rewritten = match rewritten {
+            // A limit that has become looser since: what goes by the former one may be read by now.
+            Ok(_) if self.is_cancelled() => return self.take_back(disk, name, None),
             Ok(rewritten) => rewritten,
-            Err(error) => return self.take_back(disk, name, error),
+            Err(error) => return self.take_back(disk, name, Some(error)),
         };
         // The new generation is the segment now, whatever becomes of the old one: the next start removes
         // what stays of it.
@@ -373,19 +377,22 @@ impl<D: Disk> CompactJob<D> {
         Ok(CompactOutcome::Replaced { segment: Arc::new(rewritten), dropped, topics, bytes })
     }
 
-    /// After a rewrite that failed the old generation is the segment. The new one must not be there at the next start:
-    /// it would count, without events that were read until then (limits may have become looser), or beside a stub
-    /// with events that are gone.
+    /// After a rewrite that failed, or was cancelled, the old generation is the segment. The new one must not be there at
+    /// the next start: it would count, without events that were read until then (limits may have become looser), or
+    /// beside a stub with events that are gone.
     fn take_back(
         &self,
         disk: &D,
         name: SegmentName,
-        error: OpenError,
+        failed: Option<OpenError>,
     ) -> Result<CompactOutcome<D>, OpenError> {
         let left = Leftover::Rewrite(name);
-        match left.clear(disk, &self.dir) {
-            Ok(()) => Err(error),
-            Err(_) => Ok(CompactOutcome::Left { error, left }),
+        match (left.clear(disk, &self.dir), failed) {
+            (Ok(()), None) => Ok(cancelled()),
+            (Ok(()), Some(error)) => Err(error),
+            (Err(again), failed) => {
+                Ok(CompactOutcome::Left { error: failed.unwrap_or(again), left })
+            }
         }
     }
 }

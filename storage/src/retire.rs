@@ -43,11 +43,17 @@ pub struct RetireJob<D: Disk> {
 impl<D: Disk> RetireJob<D> {
     /// Removes the segment. Readers that have it open go on.
     pub(crate) fn run(&self, disk: &D) -> Result<(), OpenError> {
-        self.put_stub(disk)?.clear(disk, &self.dir)
+        let left = self.put_stub_if(disk, || true)?.expect("it is wanted");
+        left.clear(disk, &self.dir)
     }
 
-    /// Makes the next start take the segment for gone. What of it stays is still to be removed.
-    pub(crate) fn put_stub(&self, disk: &D) -> Result<Leftover, OpenError> {
+    /// Makes the next start take the segment for gone, if that `is_wanted` still once its stub is written; `None` if it was
+    /// not. What of it stays is still to be removed.
+    pub(crate) fn put_stub_if(
+        &self,
+        disk: &D,
+        is_wanted: impl FnOnce() -> bool,
+    ) -> Result<Option<Leftover>, OpenError> {
         let name = self.segment.name();
         // A newer generation, be it what a rewrite could not take back, would count, and not the stub. (Should a
         // power cut keep the stub and lose the removal, what comes back is what was there a moment before.)
@@ -55,7 +61,12 @@ impl<D: Disk> RetireJob<D> {
             Leftover::Rewrite(next).remove(disk, &self.dir)?;
         }
         write_stub(disk, &self.dir, &self.segment, &self.limits)?;
-        Ok(Leftover::Stubbed(name))
+        if !is_wanted() {
+            seal::forget_index(disk, &self.dir, name);
+            return Ok(None);
+        }
+        seal::name_index(disk, &self.dir, name)?;
+        Ok(Some(Leftover::Stubbed(name)))
     }
 }
 
@@ -125,7 +136,7 @@ pub(crate) fn remove<D: Disk>(disk: &D, path: &Path) -> Result<(), OpenError> {
     disk.remove_if_there(path).map_err(OpenError::io("removing", path))
 }
 
-/// Puts a stub in the place of a segment's index; the caller syncs the directory.
+/// Writes what is to take the place of a segment's index: aside, durably.
 fn write_stub<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -153,5 +164,5 @@ fn write_stub<D: Disk>(
     let producers = taken_over(file, header, limits.producers_since_s, header.seed());
     let producers = producers.map_err(failed)?.map_err(corrupt)?;
     let stub = stub_of(index, sections, producers, limits).map_err(corrupt)?;
-    seal::write_index(disk, dir, name, stub, Pace::alone())
+    seal::write_index_aside(disk, dir, name, stub, Pace::alone())
 }

@@ -166,7 +166,7 @@ mod tests {
         let producers_since_s = before[3_000].time_s;
         let limits = StubLimits { ids_since_ms: 0, producers_since_s };
         let job = RetireJob { dir: DIR.into(), segment: Arc::clone(&segment), limits };
-        job.put_stub(&disk).expect("a stub");
+        job.put_stub_if(&disk, || true).expect("a stub");
         let stub = index_of(&disk, &segment);
         assert!(stub == make_stub(&whole, &limits).expect("a stub"));
         let kept = before.iter().filter(|entry| entry.time_s >= producers_since_s);

@@ -25,7 +25,7 @@ use std::{
     fmt, io,
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicBool},
 };
 
 use self::{
@@ -139,6 +139,7 @@ impl SimDisk {
             direct_refused: false,
             allocation_refused: false,
             apart: None,
+            flag: None,
             space_bytes_max: None,
             writes_into_blocks: 0,
         };
@@ -171,6 +172,11 @@ impl SimDisk {
     /// This directory is on another file system than the rest: no file has a name in both.
     pub fn keep_apart(&self, dir: &Path) {
         self.lock().apart = Some(dir.to_owned());
+    }
+
+    /// Raises `flag` as soon as a file has this name: what happens elsewhere at that very moment.
+    pub fn raise_when_named(&self, path: &Path, flag: Arc<AtomicBool>) {
+        self.lock().flag = Some((path.to_owned(), flag));
     }
 
     /// Limits the space that all files together take up.

@@ -8,6 +8,7 @@ mod freeing;
 mod full_disk;
 mod keeping;
 mod kept;
+mod loosening;
 mod once;
 mod opening;
 mod reserving;

@@ -84,6 +84,7 @@ impl Disk for SimDisk {
         if !crashes || state.rng.chance(50) {
             state.files.insert(inode, Content::default());
             state.names(&dir)?.link(&name, inode);
+            state.note_named(path);
         }
         if crashes { Err(crash()) } else { Ok(self.file(inode, access)) }
     }
@@ -117,6 +118,7 @@ impl Disk for SimDisk {
                 state.names(&to_dir)?.link(&to_name, inode);
                 state.names(&from_dir)?.unlink(&from_name);
             }
+            state.note_named(to);
         }
         if crashes { Err(crash()) } else { Ok(()) }
     }

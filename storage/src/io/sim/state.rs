@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::{
@@ -57,6 +60,8 @@ pub(super) struct State {
     pub(super) allocation_refused: bool,
     /// A directory on another file system.
     pub(super) apart: Option<PathBuf>,
+    /// What is raised once a file has this name.
+    pub(super) flag: Option<(PathBuf, Arc<AtomicBool>)>,
     pub(super) space_bytes_max: Option<usize>,
     pub(super) writes_into_blocks: u64,
 }
@@ -74,6 +79,13 @@ impl State {
 
     pub(super) fn file(&mut self, inode: Inode) -> &mut Content {
         self.files.get_mut(&inode).expect("a file lives while it is open")
+    }
+
+    /// A file has got a name.
+    pub(super) fn note_named(&mut self, path: &Path) {
+        if let Some((_, flag)) = self.flag.take_if(|(awaited, _)| awaited == path) {
+            flag.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn new_id(&mut self) -> u64 {

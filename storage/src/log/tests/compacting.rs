@@ -3,15 +3,15 @@
 use super::*;
 
 /// Long enough after all appends for every sealed segment to be rewritten.
-const MUCH_LATER_MS: u64 = 700_000;
+pub(super) const MUCH_LATER_MS: u64 = 700_000;
 
-fn rule(log: &mut Log<SimDisk>, pattern: &str, retain: crate::settings::TopicRetention) {
+pub(super) fn rule(log: &mut Log<SimDisk>, pattern: &str, retain: crate::settings::TopicRetention) {
     let settings = crate::settings::TopicSettings { retain, ..Default::default() };
     let rule = TopicRule { pattern: pattern.into(), settings: Some(settings) };
     log.append_control(&Control::Topic(rule), now(1)).expect("staged");
 }
 
-fn offsets_of(log: &Log<SimDisk>, topic: &str) -> Vec<u64> {
+pub(super) fn offsets_of(log: &Log<SimDisk>, topic: &str) -> Vec<u64> {
     let query = ReadQuery {
         topics: vec![crate::topic::TopicPattern::parse(topic).expect("a pattern")],
         from: log.start(),
