@@ -72,6 +72,11 @@ impl Owner {
                         "a segment that is gone could not be removed; tried again"
                     );
                 }
+                Notice::ExpiryRefused { topic, reason } => tracing::warn!(
+                    topic,
+                    reason,
+                    "a topic is over and stays: no event may be so long as to delete it (said once)"
+                ),
                 Notice::SnapshotFailed { reason } => {
                     tracing::warn!(reason, "a snapshot could not be made; tried again");
                 }

@@ -112,6 +112,8 @@ pub struct Log<D: Disk> {
     last_log_setting: Offset,
     /// The topic that is looked at next for whether it is over, by number.
     expiry_from: u32,
+    /// Whether it was said that one that is over cannot be deleted.
+    is_expiry_refused: bool,
     /// What the next staged event gets.
     next: Offset,
     clock: EventClock,

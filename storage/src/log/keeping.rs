@@ -7,7 +7,7 @@ use crate::{
     config::LogConfig,
     control::{Control, TopicsDeleted},
     earliest::{KeepJob, Record},
-    error::OpenError,
+    error::{AppendError, OpenError},
     index::{delta, stub::StubLimits},
     io::{Disk, is_full},
     mutation::{self, Mutation},
@@ -255,11 +255,33 @@ impl<D: Disk> Log<D> {
         if topics.is_empty() {
             return;
         }
-        if self.append_control(&Control::Deleted(TopicsDeleted::of(topics)), now).is_err() {
+        if self.end_all(&topics, now).is_err() {
             // They are found again.
             self.expiry_from = from;
             self.expiry_boot_ms = now.boot_ms.saturating_add(RETENTION_MS);
         }
+    }
+
+    /// Deletes topics, by as many events as it takes where one must not be so long. A topic that none can name stays, and
+    /// keeps no other from ending. The error: later they may be deleted.
+    fn end_all(&mut self, topics: &[String], now: Now) -> Result<(), AppendError> {
+        let deleted = Control::Deleted(TopicsDeleted::of(topics.to_vec()));
+        let refused = match self.append_control(&deleted, now) {
+            Err(
+                refused @ (AppendError::EventTooLarge { .. } | AppendError::BatchTooLarge { .. }),
+            ) => refused,
+            done => return done.map(|_| ()),
+        };
+        if topics.len() > 1 {
+            let (some, others) = topics.split_at(topics.len() / 2);
+            self.end_all(some, now)?;
+            return self.end_all(others, now);
+        }
+        if !std::mem::replace(&mut self.is_expiry_refused, true) {
+            let (topic, reason) = (topics.concat(), refused.to_string());
+            self.notices.push(Notice::ExpiryRefused { topic, reason });
+        }
+        Ok(())
     }
 
     /// Of topics that are over by what is visible, takes out those that are not by what is on its way: their

@@ -32,6 +32,13 @@ pub enum Notice {
         /// What failed.
         reason: String,
     },
+    /// A topic that is over cannot be deleted, as no event may be so long as to say so: it stays. Said of the first.
+    ExpiryRefused {
+        /// Its name.
+        topic: String,
+        /// Why not.
+        reason: String,
+    },
     /// A segment has been rewritten.
     Compacted {
         /// Which, by its new name; of one that is a stub now, its old one.

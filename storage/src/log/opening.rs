@@ -94,6 +94,7 @@ impl<D: Disk> Log<D> {
             retention_boot_ms: 0,
             expiry_boot_ms: 0,
             expiry_from: 0,
+            is_expiry_refused: false,
             last_control: Offset::ZERO,
             last_log_setting: Offset::ZERO,
             next: end,

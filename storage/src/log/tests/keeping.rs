@@ -167,6 +167,38 @@ fn a_topic_that_is_used_again_is_not_as_old_as_its_former_life() {
     assert!(log.topics().get("a").is_some(), "it has just begun anew");
 }
 
+/// A deletion that is refused for good was tried again for ever, and nothing else came to its end.
+#[test]
+fn a_topic_that_no_event_may_delete_keeps_no_other_from_ending() {
+    use crate::settings::{TopicExpiry, TopicSettings};
+    let disk = SimDisk::new(10);
+    let (mut log, _) = open_with(&disk, LogConfig { event_bytes_max: 230, ..tiny() });
+    let expire = TopicExpiry { age_s: Some(60), idle_s: None };
+    let settings = Some(TopicSettings { expire, ..Default::default() });
+    let rule = TopicRule { pattern: "t/**".into(), settings };
+    log.append_control(&Control::Topic(rule), now(1)).expect("staged");
+    // More than one event can name, and two that none can.
+    let long = |letter: &str| format!("t/{0}/{0}", letter.repeat(110));
+    let names = (0..300).map(|number| match number {
+        20 => long("x"),
+        120 => long("y"),
+        _ => format!("t/{number}"),
+    });
+    log.append(names.map(|name| event(&name, "1")).collect::<Vec<_>>(), now(1)).expect("staged");
+    log.run_ops(now(1));
+    for step in 0..100 {
+        log.run_ops(now(70_000 + 100 * step));
+    }
+    let left: Vec<_> = log.topics().page("t/", None, 100);
+    let left: Vec<_> = left.iter().map(|topic| topic.topic.to_string()).collect();
+    assert_eq!(left, [long("x"), long("y")]);
+    let refused = log.take_notices().into_iter().filter_map(|notice| match notice {
+        Notice::ExpiryRefused { topic, .. } => Some(topic),
+        _ => None,
+    });
+    assert_eq!(refused.collect::<Vec<_>>(), [long("x")], "said once");
+}
+
 /// A clock that leaps decades ahead, and is set right again, ends nothing.
 #[test]
 fn a_clock_that_leaps_ends_no_topic() {
