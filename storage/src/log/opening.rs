@@ -121,7 +121,7 @@ impl<D: Disk> Log<D> {
             compaction: Compaction::new(recovered.lessened),
             gone: Vec::new(),
             written: Vec::new(),
-            scrubbing: Scrubbing::default(),
+            scrubbing: Scrubbing::new(now),
             snapshots: Snapshots::new(recovered.snapshot),
             marked,
             reserve_rule,

@@ -11,17 +11,24 @@ use crate::{
     pace::Pace,
     scrub::{ScrubJob, ScrubOutcome},
     segment::SegmentName,
-    segment_set::SealedSegment,
+    segment_set::{SealedSegment, SegmentSet},
 };
 
 /// The first pass begins so long after the log was opened: a start has enough to do.
 pub(super) const SCRUB_FIRST_MS: u64 = 3_600_000;
 
-/// How far a pass has come.
+/// How far a pass has come. The first one since the log was opened begins somewhere in it, goes on to its end, and then from
+/// the first segment to where it began: with restarts that end it before it is done all segments are read in the end.
 pub(super) struct Scrubbing<D: Disk> {
     /// The segment that it is in, and where the next step begins.
     place: Option<(Arc<SealedSegment<D>>, SegmentEnd)>,
-    /// Everything before it has been read.
+    /// Where the first pass begins, of 2^64 parts of the log.
+    first_part: u64,
+    /// Where the pass began; `None` between two of them.
+    begin: Option<Offset>,
+    /// It has come to the end of the log, and goes on from the first segment.
+    has_turned: bool,
+    /// Everything before it has been read, of what is behind the begin, or before it once that is what is read.
     done: Offset,
     bytes: u64,
     /// How often damage had been found when it came to its segment.
@@ -31,18 +38,39 @@ pub(super) struct Scrubbing<D: Disk> {
     totals: ScrubTotals,
 }
 
-impl<D: Disk> Default for Scrubbing<D> {
-    fn default() -> Self {
-        let totals = ScrubTotals::default();
-        let damaged_snapshots = Vec::new();
+impl<D: Disk> Scrubbing<D> {
+    /// Of a log that was opened now.
+    pub(super) fn new(now: Now) -> Scrubbing<D> {
         Scrubbing {
             place: None,
+            // Spreads times evenly that lie close to each other, or as far from each other as the ones before.
+            first_part: now.wall_ms.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+            begin: None,
+            has_turned: false,
             done: Offset::ZERO,
             bytes: 0,
             damages_at_begin: 0,
-            damaged_snapshots,
-            totals,
+            damaged_snapshots: Vec::new(),
+            totals: ScrubTotals::default(),
         }
+    }
+
+    /// Begins a pass over the segments, of which there are some.
+    fn begin(&mut self, segments: &SegmentSet<D>) {
+        let offsets = u128::from(segments.end().since(segments.start()));
+        let part = (offsets * u128::from(std::mem::take(&mut self.first_part))) >> 64;
+        let from = segments.start().plus(u64::try_from(part).expect("a part of them"));
+        let first = segments.first_ending_behind(from).map_or(from, |first| first.base());
+        (self.begin, self.done, self.has_turned) = (Some(first), first, false);
+    }
+
+    /// Whether the pass is over; it turns where the log, as it is now, ends.
+    fn is_over(&mut self, segments: &SegmentSet<D>) -> bool {
+        if self.place.is_none() && self.done >= segments.end() && !self.has_turned {
+            (self.has_turned, self.done) = (true, segments.start());
+        }
+        let is_read = self.begin.is_none_or(|begin| self.done >= begin);
+        self.place.is_none() && self.has_turned && is_read
     }
 }
 
@@ -65,14 +93,19 @@ impl<D: Disk> Log<D> {
         if self.jobs.scrub != JobState::Idle || self.close != Close::Open {
             return None;
         }
+        let first = self.segments.iter().next()?;
+        let begins = self.scrubbing.begin.is_none();
+        if begins {
+            self.scrubbing.begin(&self.segments);
+        }
         let (segment, from) = match self.scrubbing.place.take() {
             Some((segment, from)) => (segment, Some(from)),
             None => match self.segments.first_ending_behind(self.scrubbing.done) {
                 Some(segment) => (Arc::clone(segment), None),
                 None => {
                     // What there was behind it has gone meanwhile.
-                    self.scrubbing.done = Offset::ZERO;
-                    (Arc::clone(self.segments.iter().next()?), None)
+                    (self.scrubbing.has_turned, self.scrubbing.done) = (true, Offset::ZERO);
+                    (Arc::clone(first), None)
                 }
             },
         };
@@ -80,7 +113,6 @@ impl<D: Disk> Log<D> {
         if from.is_none() {
             self.scrubbing.damages_at_begin = self.compaction.damages;
         }
-        let begins = from.is_none() && self.scrubbing.done == Offset::ZERO;
         let snapshots = begins.then(|| self.dir.clone());
         Some(Job::Scrub(ScrubJob {
             segment,
@@ -126,13 +158,12 @@ impl<D: Disk> Log<D> {
             _ => self.scrubbing.done = segment.end(),
         }
         let rest_ms = bytes.saturating_mul(1_000) / self.config.scrub_bytes_per_s;
-        let is_over = self.scrubbing.place.is_none() && self.scrubbing.done >= self.segments.end();
-        if !is_over {
+        if !self.scrubbing.is_over(&self.segments) {
             self.jobs.scrub = JobState::after(now, rest_ms.max(1), false);
             return;
         }
         let bytes = std::mem::take(&mut self.scrubbing.bytes);
-        self.scrubbing.done = Offset::ZERO;
+        self.scrubbing.begin = None;
         self.scrubbing.totals.passes += 1;
         let damaged = self.damaged_segments();
         self.notices.push(Notice::Scrubbed { bytes, damaged });

@@ -104,6 +104,61 @@ fn a_scrub_keeps_no_segment_that_is_gone() {
     assert!((4 << 20..5 << 20).contains(&scrubbed), "it was in the middle: {scrubbed}");
 }
 
+/// Every start began with the first segment: of a server that is restarted often the last ones were never read.
+#[test]
+fn restarts_that_end_each_pass_keep_no_segment_from_being_read() {
+    let mut disk = SimDisk::new(8);
+    // Nothing else reads the segments.
+    let config = || LogConfig { compress_after_s: 1_000_000_000, ..tiny() };
+    let (mut log, _) = open_with(&disk, config());
+    append_each(&mut log, 100);
+    let names: Vec<_> = log.segments().iter().map(|segment| segment.name()).collect();
+    assert!(names.len() > 4, "{names:?}");
+    for path in &log_files(&disk)[..names.len()] {
+        disk.flip_bit(path, Position::new(9_000), 3);
+    }
+    drop(log);
+    let mut found = std::collections::BTreeSet::new();
+    for start in 1..=50 {
+        disk = disk.kill();
+        let opened_at = start * 24 * SCRUB_FIRST_MS;
+        let opened = Log::open(disk.clone(), Path::new(DIR), config(), now(opened_at));
+        let (mut log, _) = opened.expect("the log opens");
+        log.run_ops(now(opened_at));
+        log.run_ops(now(opened_at + SCRUB_FIRST_MS));
+        let damaged = log.take_notices().into_iter().filter_map(|notice| match notice {
+            Notice::Damaged { name, .. } => Some(name),
+            _ => None,
+        });
+        let damaged: Vec<_> = damaged.collect();
+        assert!(damaged.len() <= 1, "one step: {damaged:?}");
+        found.extend(damaged);
+    }
+    assert!(names.iter().all(|name| found.contains(name)), "{found:?} of {names:?}");
+}
+
+/// Wherever the first pass begins, it reads each segment once.
+#[test]
+fn a_pass_that_begins_in_the_middle_reads_all() {
+    for opened_at in [1, 2, 3, 5, 8, 13, 21] {
+        let disk = SimDisk::new(8);
+        let config = LogConfig { scrub_bytes_per_s: 1 << 20, ..tiny() };
+        let opened = Log::open(disk.clone(), Path::new(DIR), config, now(opened_at));
+        let (mut log, _) = opened.expect("a new log");
+        append_each(&mut log, 100);
+        let mut now_ms = SCRUB_FIRST_MS;
+        while log.scrub_totals().passes == 0 {
+            log.run_ops(now(now_ms));
+            now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
+        }
+        let frames_bytes =
+            |segment: &SealedSegment<SimDisk>| segment.index().header().end_position.get() - 4_096;
+        let bytes: u64 = log.segments().iter().map(|segment| frames_bytes(segment)).sum();
+        let read = log.scrub_totals().bytes;
+        assert_eq!(read, bytes, "opened at {opened_at}");
+    }
+}
+
 /// The first pass comes soon, the next one never: an interval of more milliseconds than there are overflowed.
 #[test]
 fn an_interval_without_end_does_not_overflow() {
