@@ -105,6 +105,15 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Whether the disk has lost what was to be read; else the same read may succeed later.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock,
+    };
+    let may_pass = [Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock];
+    !may_pass.contains(&error.kind())
+}
+
 /// An open file, shared by whoever reads it.
 pub trait DiskFile: Send + Sync + 'static {
     /// Its length in bytes.

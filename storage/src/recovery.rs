@@ -10,6 +10,7 @@
 //! for each segment behind it, or where the .idx of one below is damaged or missing:
 //!   whose .idx is a stub         gone on purpose: its state delta is taken, and its log file removed
 //!   with a valid .idx            taken from it
+//!   whose .idx cannot be read    the same as without one
 //!   without, not the last        scanned; ends at its successor's base, which it must reach
 //!   without, the last            scanned; the first invalid frame ends it, unless a header behind
 //!                                says that more had been synced: then nothing is cut
@@ -37,7 +38,7 @@ use crate::{
     end_mark::{self, EndMark},
     error::{Corruption, OpenError},
     index::TopicSummary,
-    io::{Access, Disk, DiskFile, LockMode},
+    io::{Access, Disk, DiskFile, LockMode, is_unreadable},
     offset::{Offset, Position},
     once::IdWindow,
     segment::{SegmentHeader, SegmentName, Tag},
@@ -56,6 +57,8 @@ mod indexed;
 mod known;
 mod scanned;
 mod tail;
+
+use files::Found;
 
 /// What opening a log found and did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -350,6 +353,23 @@ impl<D: Disk> Recovery<'_, D> {
             topic.last_time_ms,
         );
         Ok(())
+    }
+}
+
+/// What the disk does not give back of an index is as good as damaged, where the segment itself is there to make another of
+/// it.
+fn unless_unreadable<T>(
+    found: &Found,
+    index_path: &Path,
+    read: Result<Option<T>, OpenError>,
+) -> Result<Option<T>, OpenError> {
+    match read {
+        Err(OpenError::Io { action: "reading", file, source })
+            if found.has_log && file == index_path && is_unreadable(&source) =>
+        {
+            Ok(None)
+        }
+        read => read,
     }
 }
 

@@ -1,12 +1,12 @@
 //! What one read of a segment fetches, and the frames in it.
 
-use std::{collections::VecDeque, io, ops::Range, sync::Arc};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use crate::{
     buffer::DiskBuffer,
     error::ReadError,
     frame::{Frame, FrameHeader, Trust},
-    io::{Disk, ReadIo},
+    io::{Disk, ReadIo, is_unreadable},
     offset::{Offset, Position},
     reader::{
         RUN_BYTES_MAX, RUN_HOLE_BYTES_MAX,
@@ -73,7 +73,9 @@ impl Run {
         let mut failure = None;
         for edges in [edges, edges, first] {
             match Run::of_blocks(segment, io, edges, order).await {
-                Err(ReadError::Io { source, .. }) if is_damage(&source) => failure = Some(source),
+                Err(ReadError::Io { source, .. }) if is_unreadable(&source) => {
+                    failure = Some(source)
+                }
                 outcome => return outcome,
             }
         }
@@ -129,7 +131,7 @@ impl Run {
                 read => read,
             };
             let bytes = match bytes {
-                Err(ReadError::Io { source, .. }) if is_damage(&source) => {
+                Err(ReadError::Io { source, .. }) if is_unreadable(&source) => {
                     let offsets = header.base_offset..header.end_offset;
                     let what = format!("cannot be read: {source}");
                     return Ok(Err(Gap { offsets, position, what }));
@@ -145,15 +147,6 @@ impl Run {
         };
         Ok(Err(Gap { offsets: header.base_offset..header.end_offset, position, what }))
     }
-}
-
-/// Whether the disk has lost what was to be read; else the same read may succeed later.
-fn is_damage(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock,
-    };
-    let may_pass = [Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock];
-    !may_pass.contains(&error.kind())
 }
 
 /// Where the blocks that a scan reads next begin, and where they end: as many as one read takes, but

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Recovery, corrupt, files::Found};
+use super::{Recovery, corrupt, files::Found, unless_unreadable};
 use crate::{
     error::OpenError,
     index::TopicSummary,
@@ -18,7 +18,8 @@ impl<D: Disk> Recovery<'_, D> {
     /// Takes in a segment whose events are gone on purpose; `false` if it is another.
     pub(super) fn stub(&mut self, found: &Found) -> Result<bool, OpenError> {
         let path = self.dir.join(found.name.index_file_name());
-        let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
+        let read = unless_unreadable(found, &path, StoredIndex::read(self.disk, &path))?;
+        let Some(index) = read else { return Ok(false) };
         let header = index.header();
         if !header.is_stub() {
             return Ok(false);
@@ -66,7 +67,8 @@ impl<D: Disk> Recovery<'_, D> {
         header: &SegmentHeader,
     ) -> Result<bool, OpenError> {
         let path = self.dir.join(found.name.index_file_name());
-        let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
+        let read = unless_unreadable(found, &path, StoredIndex::read(self.disk, &path))?;
+        let Some(index) = read else { return Ok(false) };
         let end = index.header().end_offset;
         if !index.header().belongs_to(header) || end == header.base_offset {
             return Ok(false);

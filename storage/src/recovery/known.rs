@@ -1,6 +1,6 @@
 //! Segments that lie below the snapshot: what they say is known, and they are opened at most.
 
-use super::{Last, Recovery, corrupt, files::Found};
+use super::{Last, Recovery, corrupt, files::Found, unless_unreadable};
 use crate::{
     error::OpenError,
     io::Disk,
@@ -50,9 +50,8 @@ impl<D: Disk> Recovery<'_, D> {
             return Ok(false);
         }
         let path = self.dir.join(found.name.index_file_name());
-        let Some(header) = listing::index_header(self.disk, self.dir, found.name)? else {
-            return Ok(false);
-        };
+        let header = listing::index_header(self.disk, self.dir, found.name);
+        let Some(header) = unless_unreadable(found, &path, header)? else { return Ok(false) };
         if header.base_offset != found.name.base_offset {
             return Ok(false);
         }
@@ -72,17 +71,18 @@ impl<D: Disk> Recovery<'_, D> {
             return Ok(false);
         }
         let segment = match SealedSegment::open(self.disk, self.dir, found.name) {
-            Ok(segment) => segment,
             Err(OpenError::Corrupt(_)) => return Ok(false),
-            Err(error) => return Err(error),
+            opened => unless_unreadable(found, &path, opened.map(Some))?,
         };
+        let Some(segment) = segment else { return Ok(false) };
         self.check_length(found, header.end_position)?;
         let is_as_counted = counted.is_some_and(|counted| {
             counted.generation == found.name.generation
                 && counted.incarnation == segment.header().incarnation
         });
         if !is_as_counted {
-            let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
+            let read = unless_unreadable(found, &path, StoredIndex::read(self.disk, &path))?;
+            let Some(index) = read else { return Ok(false) };
             let has_gaps = segment.index().gaps().len() > 0;
             self.lessened.extend(snapshot.lessened_by(&index, has_gaps));
         }

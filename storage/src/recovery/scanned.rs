@@ -81,7 +81,9 @@ impl<D: Disk> Recovery<'_, D> {
         self.take_scanned(found, header, &path, &scan, carried.as_ref())?;
         if found.has_index || found.name.generation > 1 {
             let what = match found.has_index {
-                true => "it was damaged, and is made anew from the frames of its segment",
+                true => {
+                    "it was damaged or could not be read, and is made anew from the frames of its segment"
+                }
                 false => "it was missing, and is made anew from the frames of its segment",
             };
             let (file, position, what) = (index_path, Position::default(), what.to_owned());

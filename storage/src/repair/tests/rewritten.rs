@@ -116,12 +116,15 @@ fn snapshots(disk: &SimDisk) -> Vec<PathBuf> {
 #[derive(Clone, Copy, Debug)]
 enum Damage {
     Missing,
+    /// The disk gives nothing of it back.
+    Unreadable,
     Header,
     Section(SectionKind),
 }
 
-const ALL: [Damage; 9] = [
+const ALL: [Damage; 10] = [
     Damage::Missing,
+    Damage::Unreadable,
     Damage::Header,
     Damage::Section(SectionKind::FRAMES),
     Damage::Section(SectionKind::FILTER),
@@ -137,6 +140,10 @@ fn damage(disk: &SimDisk, damage: Damage) -> bool {
     let at = match damage {
         Damage::Missing => {
             disk.remove(&path_of("idx")).expect("a file");
+            return true;
+        }
+        Damage::Unreadable => {
+            disk.make_unreadable(&path_of("idx"), 0..index(disk).len() as u64);
             return true;
         }
         Damage::Header => INDEX_HEADER_BYTES as u64 / 2,
@@ -169,7 +176,7 @@ fn forgotten(log: &mut Log<SimDisk>) -> Forgotten {
 /// What a damage takes that no snapshot knows.
 fn taken_by(damage: Damage) -> Forgotten {
     let is = |kind| match damage {
-        Damage::Missing | Damage::Header => true,
+        Damage::Missing | Damage::Unreadable | Damage::Header => true,
         Damage::Section(damaged) => damaged == kind,
     };
     Forgotten {
@@ -218,7 +225,7 @@ fn a_rotten_index_whose_state_a_snapshot_knows_stops_no_start() {
 /// Whoever is to be counted anew, as the snapshot had counted the generation before, still is after the next snapshot.
 #[test]
 fn topics_of_an_index_that_was_made_anew_are_counted_anew() {
-    for kind in [Damage::Missing, Damage::Header] {
+    for kind in [Damage::Missing, Damage::Unreadable, Damage::Header] {
         let disk = compacted(1);
         damage(&disk, kind);
         for start in 0..2 {
@@ -264,11 +271,12 @@ fn what_nobody_knows_any_more_is_forgotten_by_a_person_alone() {
         assert_eq!(disk.bytes(&path_of("idx")), before, "{context}: a plan changes nothing");
         let repaired = repaired(&disk);
         assert_eq!(repaired.plan, plan, "{context}");
-        assert_eq!(
-            disk.bytes(&repaired.aside.join(format!("{REWRITTEN}.idx"))),
-            before,
-            "{context}"
-        );
+        let aside = disk.bytes(&repaired.aside.join(format!("{REWRITTEN}.idx")));
+        let is_kept = match kind {
+            Damage::Unreadable => aside.is_some_and(|bytes| bytes.iter().all(|byte| *byte == 0)),
+            _ => aside == before,
+        };
+        assert!(is_kept, "{context}");
         check_sound(&disk, &context);
         let (mut log, report) = open_with(&disk, NEVER);
         assert_eq!(report.remade, [], "{context}");
@@ -298,7 +306,8 @@ fn an_index_that_lacks_nothing_of_the_state_is_made_as_it_was() {
 /// A segment that was rewritten to be compressed says all that it ever said.
 #[test]
 fn where_no_event_is_gone_the_frames_say_all() {
-    for kind in [Damage::Missing, Damage::Header, Damage::Section(SectionKind::IDS)] {
+    let of_a_part = Damage::Section(SectionKind::IDS);
+    for kind in [Damage::Missing, Damage::Unreadable, Damage::Header, of_a_part] {
         let disk = SimDisk::new(6);
         let (mut log, _) = open_with(&disk, NEVER);
         log.append(vec![with_id()], now(1)).expect("new");
