@@ -5,8 +5,8 @@
 //! CONTROLS and GONE. Each has a checksum of its own: where another part of the index is damaged these hold. And a
 //! snapshot that is newer than the segment knows what of them still matters at its offset, as no log is opened that
 //! ends before its snapshot. So the index that is made anew of them says the truth without that snapshot too, but for
-//! one thing: which topics had events here that are gone, if they have others behind. REMADE says that, for who has
-//! counted the topics of a generation before (`Snapshot::lessened_by`).
+//! one thing: which topics had events here that are gone, if they have others behind. REMADE says that wherever GONE is
+//! not what the index said, for who has counted the topics of a generation before (`Snapshot::lessened_by`).
 
 use std::{convert::Infallible, fmt, io, ops::Range, path::Path};
 
@@ -134,11 +134,12 @@ impl Remains {
             ids: self.ids.unwrap_or_default(),
             producers: self.producers.unwrap_or_default(),
             controls: self.controls.unwrap_or_default(),
+            is_remade: self.is_remade || self.gone.is_none(),
             gone: self.gone.unwrap_or_default(),
         };
         said.retain_before(end, end);
         said.add_frames(frames.delta(), |_| true);
-        if self.is_remade {
+        if said.is_remade {
             said.gone.retain(|topic| {
                 let kept = frames.topic(topic.number);
                 kept.is_none_or(|kept| kept.last_offset < topic.last_offset)
@@ -146,7 +147,7 @@ impl Remains {
         }
         let known_ms = said.last_time_ms().unwrap_or_default();
         let last_time_ms = known_ms.max(self.last_time_ms).max(frames.last_time_ms());
-        Carried { is_remade: self.is_remade, ..said.encode(base, last_time_ms) }
+        said.encode(base, last_time_ms)
     }
 }
 

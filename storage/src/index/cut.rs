@@ -32,6 +32,8 @@ pub(crate) struct Said {
     pub producers: Vec<ProducerEntry>,
     pub controls: Vec<StoredControl>,
     pub gone: Vec<GoneTopic>,
+    /// REMADE.
+    pub is_remade: bool,
 }
 
 impl Said {
@@ -42,6 +44,7 @@ impl Said {
             producers: delta::decode_producers(&carried.producers, end)?,
             controls: delta::decode_controls(&carried.controls, base, end)?,
             gone: gone::decode_gone(&carried.gone, base, end)?,
+            is_remade: carried.is_remade,
         })
     }
 
@@ -111,7 +114,7 @@ impl Said {
             controls: delta::encode_controls(&self.controls, base),
             gone: gone::encode_gone(&self.gone, base),
             last_time_ms,
-            is_remade: false,
+            is_remade: self.is_remade,
         }
     }
 }

@@ -120,7 +120,7 @@ pub(crate) fn cut_stub(
     // Compaction may have taken the first event, of which the header says the time, from behind the cut.
     let last_time_ms = said.last_time_ms().unwrap_or(header.first_time_ms);
     let first_time_ms = header.first_time_ms.min(last_time_ms);
-    let Carried { ids, producers, controls, gone, .. } = said.encode(base, last_time_ms);
+    let Carried { ids, producers, controls, gone, is_remade, .. } = said.encode(base, last_time_ms);
     let header = IndexHeader { end_offset: end, first_time_ms, ..header };
     let contents = [
         (SectionKind::IDS, ids.into()),
@@ -128,7 +128,7 @@ pub(crate) fn cut_stub(
         (SectionKind::CONTROLS, controls.into()),
         (SectionKind::GONE, gone.into()),
     ];
-    let bytes = assemble(header, last_time_ms, false, contents).to_vec();
+    let bytes = assemble(header, last_time_ms, is_remade, contents).to_vec();
     Ok(Some((IndexHeader::decode(&bytes)?, bytes)))
 }
 

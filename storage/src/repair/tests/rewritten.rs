@@ -8,7 +8,11 @@ use crate::{
     append::{Append, OffsetScope, ProducerClaim, ProducerId},
     config::LogConfig,
     event::{EventId, NewEvent},
-    index::{INDEX_HEADER_BYTES, IndexHeader, SectionKind},
+    index::{
+        INDEX_HEADER_BYTES, IndexHeader, SectionKind,
+        cut::Cut,
+        stub::{StubLimits, cut_stub, make_stub},
+    },
     log::tests::{event, now, tiny},
     recovery::OpenReport,
     restore::{Until, restore_log},
@@ -278,6 +282,8 @@ fn what_nobody_knows_any_more_is_forgotten_by_a_person_alone() {
         };
         assert!(is_kept, "{context}");
         check_sound(&disk, &context);
+        // Who had counted its topics before counts them anew.
+        assert_eq!(header(&disk).is_remade(), taken.last_offsets, "{context}");
         let (mut log, report) = open_with(&disk, NEVER);
         assert_eq!(report.remade, [], "{context}");
         assert_eq!(forgotten(&mut log), taken, "{context}");
@@ -404,6 +410,25 @@ fn a_restore_forgets_nothing_in_silence() {
         let error = restored.expect_err("it does not know it").to_string();
         assert!(error.contains("the index of this rewritten segment"), "{kind:?}: {error}");
     }
+}
+
+/// A cut of a segment whose index was made anew knows no more of its topics than that.
+#[test]
+fn an_index_that_was_made_anew_is_said_to_be_so_where_it_is_cut() {
+    let disk = compacted(1);
+    damage(&disk, Damage::Header);
+    drop(open_with(&disk, NEVER));
+    assert!(header(&disk).is_remade());
+    let to = Path::new("/restored");
+    disk.create_dir(to).expect("a free name");
+    let until = Until::Offset(Offset::new(header(&disk).end_offset.get() - 1));
+    restore_log(&disk, Path::new(DIR), to, until, now(3)).expect("nothing is forgotten");
+    let cut = disk.bytes(&to.join(format!("{REWRITTEN}.idx"))).expect("it is cut there");
+    assert!(IndexHeader::decode(&cut).expect("an index").is_remade());
+
+    let stub = make_stub(&index(&disk), &StubLimits::default()).expect("a sound index");
+    let cut = cut_stub(&stub, Cut::Offset(Offset::new(3))).expect("sound").expect("not empty");
+    assert!(cut.0.is_stub() && cut.0.is_remade());
 }
 
 /// What is said of it can be read.
