@@ -10,7 +10,8 @@
 //! frames are damaged, or its header is      it is written anew as its next generation: every frame that can
 //!                                           be read, and a gap frame for what lies between (frame/gap.rs); a
 //!                                           header is made anew from the index, or guessed from the frames
-//! its .log is missing, or all of it         a segment that holds nothing but a gap frame
+//! its .log is missing, or all of it         a segment that holds nothing but a gap frame; what a sound index
+//!                                           remembers of its events stays
 //! the last one, which holds no frame more   it goes whole, and the log has another tag
 //! an older generation beside a sound one    it goes: a repair before was interrupted
 //! a snapshot is damaged, or not readable    it goes: the one before it and the indexes say the same

@@ -9,7 +9,7 @@ use super::{
     Action, RepairPlan, Step,
     aside::Aside,
     known::Knowing,
-    salvage::{Damaged, Survey},
+    salvage::{self, Damaged, Survey},
 };
 use crate::{
     active_file::{Fill, PrepareJob, RollJob, WriteMode},
@@ -91,7 +91,11 @@ impl<D: Disk> Mender<'_, D> {
                 let header = self.header(name.base_offset, *tag);
                 let mut writer = SegmentWriter::create(self.disk, self.dir, new, &header)?;
                 writer.add_gap(lost.to, &lost.what)?;
-                writer.finish(None)?;
+                let carried = match self.aside.has_index(name)? {
+                    true => salvage::read_of_lost(self.disk, self.dir, name, lost)?,
+                    false => None,
+                };
+                writer.finish(carried.as_ref())?;
                 if is_there { self.aside.take(name) } else { Ok(()) }
             }
             Action::Abandon => self.abandon(name),

@@ -7,7 +7,10 @@ use crate::{
     config::SyncMode,
     error::OpenError,
     frame::{FRAME_ALIGN_BYTES, Frame, FrameError, FrameHeader, Seed, Trust},
-    index::{self, Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd},
+    index::{
+        self, Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd,
+        stub::{StubLimits, make_stub},
+    },
     io::{Access, Disk, DiskFile, lenient::Lenient},
     offset::{Offset, Position},
     repair::Lost,
@@ -225,6 +228,33 @@ pub(crate) fn read_index<D: Disk>(
     dir: &Path,
     name: SegmentName,
 ) -> Result<Option<(IndexHeader, Carried)>, OpenError> {
+    Ok(read_sound_index(disk, dir, name)?.map(|bytes| {
+        let header = IndexHeader::decode(&bytes).expect("all of it was checked");
+        let carried = Carried::of_index(&header, &bytes);
+        (header, carried)
+    }))
+}
+
+/// What a sound index says of the state of the log where the events of its segment are lost, from the first to the last one
+/// of `lost`: their topics are as those of which the last event is gone.
+pub(super) fn read_of_lost<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: SegmentName,
+    lost: &Lost,
+) -> Result<Option<Carried>, OpenError> {
+    let Some(bytes) = read_sound_index(disk, dir, name)? else { return Ok(None) };
+    let stub = make_stub(&bytes, &StubLimits::default()).expect("all of it was checked");
+    let header = IndexHeader::decode(&stub).expect("a stub of ours");
+    let is_of_lost = (header.base_offset, header.end_offset) == (lost.from, lost.to);
+    Ok(is_of_lost.then(|| Carried::of_index(&header, &stub)))
+}
+
+fn read_sound_index<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: SegmentName,
+) -> Result<Option<Vec<u8>>, OpenError> {
     let path = dir.join(name.index_file_name());
     let read = || {
         let file = disk.open(&path, Access::Read)?;
@@ -232,16 +262,11 @@ pub(crate) fn read_index<D: Disk>(
         file.read_exact_at(&mut bytes, Position::default())?;
         Ok(bytes)
     };
-    let bytes = match read() {
-        Ok(bytes) => bytes,
-        Err(error) if is_damage(&error) => return Ok(None),
-        Err(error) => return Err(OpenError::io("reading", &path)(error)),
-    };
-    Ok(index::check_all(&bytes).ok().map(|index| {
-        let header = index.header().clone();
-        let carried = Carried::of_index(&header, &bytes);
-        (header, carried)
-    }))
+    match read() {
+        Ok(bytes) => Ok(index::check_all(&bytes).is_ok().then_some(bytes)),
+        Err(error) if is_damage(&error) => Ok(None),
+        Err(error) => Err(OpenError::io("reading", &path)(error)),
+    }
 }
 
 /// Whether the disk could not read what is there, as against: we may not, or it is not there.

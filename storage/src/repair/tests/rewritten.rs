@@ -22,6 +22,8 @@ use crate::{
 /// Long enough after all appends for every sealed segment to be rewritten.
 const MUCH_LATER_MS: u64 = 700_000;
 const NEVER: usize = usize::MAX;
+/// Of the log that is filled.
+const TOPICS: [&str; 4] = ["gone", "seldom", "often", "kept"];
 /// The first segment, once rewritten.
 const REWRITTEN: &str = "00000000000000000000.2";
 
@@ -429,6 +431,28 @@ fn an_index_that_was_made_anew_is_said_to_be_so_where_it_is_cut() {
     let stub = make_stub(&index(&disk), &StubLimits::default()).expect("a sound index");
     let cut = cut_stub(&stub, Cut::Offset(Offset::new(3))).expect("sound").expect("not empty");
     assert!(cut.0.is_stub() && cut.0.is_remade());
+}
+
+/// Its events are lost, and what is remembered of them is not.
+#[test]
+fn a_segment_whose_log_file_alone_is_lost_is_remembered() {
+    for (disk, generation) in [(filled(NEVER), 1), (compacted(NEVER), 2)] {
+        let name = SegmentName { base_offset: Offset::ZERO, generation };
+        let expected = open_with(&disk.fork(1), NEVER).0;
+        let topics = |log: &Log<SimDisk>| {
+            TOPICS.map(|topic| (log.topics().number_of(topic), log.last_of(topic)))
+        };
+        disk.remove(&Path::new(DIR).join(name.log_file_name())).expect("a file");
+        let repaired = repaired(&disk);
+        let [Step { action: Action::Fill { lost, .. }, .. }] = &repaired.plan.steps[..] else {
+            panic!("{generation}: {repaired:?}");
+        };
+        check_sound(&disk, &format!("generation {generation}"));
+        let mut log = open_with(&disk.power_cut(), NEVER).0;
+        assert_eq!(read(&log, &[]).1, [(lost.from.get(), lost.to.get())]);
+        assert_eq!(topics(&log), topics(&expected), "{generation}");
+        assert_eq!(forgotten(&mut log), Forgotten::default(), "{generation}");
+    }
 }
 
 /// What is said of it can be read.
