@@ -114,6 +114,12 @@ fn describe(step: &Step) -> Result<(), DirectoryError> {
             say("  its index is made anew from the events of its segment; none of those is lost")?;
             warn(forgotten)
         }
+        Action::Restub { forgotten } => {
+            say(
+                "  it stands for events that are gone by a limit or a deletion, and is made anew; none is lost",
+            )?;
+            warn(forgotten)
+        }
         Action::Rewrite { kept_events, lost, forgotten } => {
             say(&format!("  it is written anew with the {kept_events} events that can be read"))?;
             lost.iter().try_for_each(|lost| say(&format!("  {lost}")))?;

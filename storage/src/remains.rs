@@ -83,7 +83,21 @@ impl Remains {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Remains::default()),
             Err(error) => return Err(OpenError::io("opening", path)(error)),
         };
-        read_sections(&file, log).map_err(OpenError::io("reading", path))
+        let is_its = |header: &IndexHeader| header.belongs_to(log);
+        read_sections(&file, is_its).map_err(OpenError::io("reading", path))
+    }
+
+    /// What holds of the stub at `path`, of a segment that begins and ends there.
+    pub fn read_stub<D: Disk>(
+        disk: &D,
+        path: &Path,
+        segment: &Range<Offset>,
+    ) -> Result<Remains, OpenError> {
+        let file = disk.open(path, Access::Read).map_err(OpenError::io("opening", path))?;
+        let is_its = |header: &IndexHeader| {
+            header.is_stub() && (header.base_offset..header.end_offset) == *segment
+        };
+        read_sections(&Lenient::new(file), is_its).map_err(OpenError::io("reading", path))
     }
 
     /// Takes what is damaged from a snapshot behind the `segment`, and the state that it says.
@@ -151,7 +165,10 @@ impl Remains {
     }
 }
 
-fn read_sections<F: DiskFile>(file: &F, log: &SegmentHeader) -> io::Result<Remains> {
+fn read_sections<F: DiskFile>(
+    file: &F,
+    is_its: impl FnOnce(&IndexHeader) -> bool,
+) -> io::Result<Remains> {
     let size = file.size()?;
     let read = |position: Position, bytes: u64| {
         if position.get().saturating_add(bytes) > size {
@@ -163,7 +180,7 @@ fn read_sections<F: DiskFile>(file: &F, log: &SegmentHeader) -> io::Result<Remai
     };
     let header = read(Position::default(), INDEX_HEADER_BYTES as u64)?;
     let header = header.and_then(|bytes| IndexHeader::decode(&bytes).ok());
-    let Some(header) = header.filter(|header| header.belongs_to(log)) else {
+    let Some(header) = header.filter(is_its) else {
         return Ok(Remains::default());
     };
     let section = |kind| {

@@ -7,6 +7,7 @@
 //! ```text
 //! its .idx is damaged, its frames are not   the index is made anew from them; of events that compaction has taken
 //!                                           from what is left of it, or from a snapshot behind the segment
+//! its .idx is a damaged stub                it is made anew from what is left of it, and a snapshot behind it
 //! frames are damaged, or its header is      it is written anew as its next generation: every frame that can
 //!                                           be read, and a gap frame for what lies between (frame/gap.rs); a
 //!                                           header is made anew from the index, or guessed from the frames
@@ -96,6 +97,11 @@ pub enum Action {
         /// What cannot, in offset order.
         lost: Vec<Lost>,
         /// What nobody knows any more that events before these had added to the state of the log.
+        forgotten: Forgotten,
+    },
+    /// It was a stub, of events that are gone on purpose, and is made anew.
+    Restub {
+        /// What of the state of the log nobody knows any more.
         forgotten: Forgotten,
     },
     /// A segment takes its place that only says what is lost.

@@ -1,17 +1,25 @@
 //! What a repair can tell of the state of a log where an index cannot.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use super::salvage::Damaged;
 use crate::{
+    config::SyncMode,
     error::OpenError,
-    index::delta::IDS_MAX,
+    frame::Seed,
+    index::{
+        IndexBuilder, SegmentEnd,
+        delta::IDS_MAX,
+        stub::{StubLimits, make_stub},
+    },
     io::{Disk, DiskFile},
     offset::Offset,
     once::IdWindow,
-    remains::Remains,
-    segment::SegmentName,
-    snapshot::{Snapshot, read},
+    remains::{Forgotten, Remains},
+    segment::{
+        FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag,
+    },
+    snapshot::{LiveSegment, Snapshot, read},
     state::LogState,
 };
 
@@ -57,14 +65,80 @@ impl Knowing {
             Some(header) => Remains::read(disk, &dir.join(name.index_file_name()), header)?,
             None => Remains::default(),
         };
+        self.complete(disk, dir, &mut remains, &(name.base_offset..end))?;
+        Ok(remains)
+    }
+
+    /// Whether a snapshot says that all events from the first to the last of these offsets are gone on purpose.
+    pub fn are_gone<D: Disk>(
+        &mut self,
+        disk: &D,
+        dir: &Path,
+        offsets: &Range<Offset>,
+    ) -> Result<bool, OpenError> {
+        let Some(Known { snapshot, .. }) = self.known(disk, dir)? else { return Ok(false) };
+        let held_events =
+            |segment: &LiveSegment| segment.base < offsets.end && segment.end > offsets.start;
+        Ok(offsets.end <= snapshot.offset() && !snapshot.segments().iter().any(held_events))
+    }
+
+    /// What takes the place of a damaged stub, and what nobody knows any more that it said.
+    pub fn stub<D: Disk>(
+        &mut self,
+        disk: &D,
+        dir: &Path,
+        name: SegmentName,
+        end: Offset,
+    ) -> Result<(Vec<u8>, Forgotten), OpenError> {
+        let segment = name.base_offset..end;
+        let path = dir.join(name.index_file_name());
+        let mut remains = Remains::read_stub(disk, &path, &segment)?;
+        self.complete(disk, dir, &mut remains, &segment)?;
+        let header = SegmentHeader {
+            version: SEGMENT_VERSION,
+            base_offset: segment.start,
+            created_at_ms: 0,
+            incarnation: Incarnation::random(),
+            // Of a segment without a log file it says nothing.
+            tag: Tag::random(),
+            sync: SyncMode::Commit,
+        };
+        let index = IndexBuilder::carrying(&header);
+        // No frame of it says its settings and deletions, as if a repair had named them lost.
+        let forgotten = remains.forgotten(&index, end, true);
+        let end = SegmentEnd {
+            end_offset: end,
+            end_position: FIRST_FRAME_POSITION,
+            end_checksum: Seed::of(&header.incarnation).chain_start(),
+        };
+        let carried = remains.carried(&index, end.end_offset);
+        let index = index.finish_carrying(&end, &carried);
+        let stub = make_stub(&index, &StubLimits::default()).expect("an index of ours");
+        Ok((stub, forgotten))
+    }
+
+    /// Adds what the snapshot knows of what is damaged, if it lies behind the segment.
+    fn complete<D: Disk>(
+        &mut self,
+        disk: &D,
+        dir: &Path,
+        remains: &mut Remains,
+        segment: &Range<Offset>,
+    ) -> Result<(), OpenError> {
+        let known = self.known(disk, dir)?;
+        if let Some(Known { snapshot, state }) =
+            known.filter(|one| segment.end <= one.snapshot.offset())
+        {
+            remains.learn(snapshot, state, segment);
+        }
+        Ok(())
+    }
+
+    fn known<D: Disk>(&mut self, disk: &D, dir: &Path) -> Result<Option<&Known>, OpenError> {
         let known = match self.known.take() {
             Some(known) => known,
             None => Known::read(disk, dir)?,
         };
-        let known = self.known.insert(known).as_ref();
-        if let Some(Known { snapshot, state }) = known.filter(|one| end <= one.snapshot.offset()) {
-            remains.learn(snapshot, state, &(name.base_offset..end));
-        }
-        Ok(remains)
+        Ok(self.known.insert(known).as_ref())
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     log::NEXT_FILE_NAME,
     offset::Offset,
     pace::Pace,
+    parts::Parts,
     rewrite::SegmentWriter,
     seal,
     segment::{
@@ -98,6 +99,11 @@ impl<D: Disk> Mender<'_, D> {
                 writer.finish(carried.as_ref())?;
                 if is_there { self.aside.take(name) } else { Ok(()) }
             }
+            Action::Restub { .. } => {
+                let end = step.successor.expect("the plan says where it ends");
+                let (stub, _) = self.knowing.stub(self.disk, self.dir, name, end)?;
+                self.replace_index(name, stub.into())
+            }
             Action::Abandon => self.abandon(name),
         }
     }
@@ -147,6 +153,11 @@ impl<D: Disk> Mender<'_, D> {
                 index.finish_carrying(&end, &remains.carried(&index, at)).into()
             }
         };
+        self.replace_index(name, made)
+    }
+
+    /// The damaged index is kept, and another takes its name.
+    fn replace_index(&self, name: SegmentName, made: Parts<'_>) -> Result<(), OpenError> {
         self.aside.copy_if_there(&name.index_file_name())?;
         seal::write_index(self.disk, self.dir, name, made, Pace::alone())?;
         self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing the directory", self.dir))

@@ -11,7 +11,8 @@ use crate::{
     end_mark::{self, EndMark},
     error::{Corruption, OpenError},
     index::IndexHeader,
-    io::Disk,
+    io::{Disk, is_unreadable},
+    listing,
     offset::{Offset, Position},
     remains::Forgotten,
     segment::{SegmentFile, SegmentName, Tag},
@@ -313,6 +314,16 @@ impl<D: Disk> Planner<'_, D> {
         successor: Option<Offset>,
     ) -> Result<(), OpenError> {
         let index = self.index_of(files)?;
+        if index.is_none()
+            && let Some(end) = self.stub_end(files, successor)?
+        {
+            let (name, successor) = (files.name, Some(end));
+            let (_, forgotten) = self.knowing.stub(self.disk, self.dir, name, end)?;
+            let action = Action::Restub { forgotten };
+            self.plan.steps.push(Step { damage, action, name, successor });
+            self.end = end;
+            return Ok(());
+        }
         let end = index.as_ref().map(|index| index.end_offset);
         let end = end.or_else(|| self.bound(files.name.base_offset, successor));
         let tag = match index {
@@ -331,6 +342,32 @@ impl<D: Disk> Planner<'_, D> {
         self.end = end.unwrap_or(from);
         self.plan.steps.push(Step { damage, action, name, successor });
         Ok(())
+    }
+
+    /// Where a segment ends of which a damaged index is there, and no log file, if its events are known to be gone on
+    /// purpose: its header says so, or a snapshot.
+    fn stub_end(
+        &mut self,
+        files: &SegmentFiles,
+        successor: Option<Offset>,
+    ) -> Result<Option<Offset>, OpenError> {
+        let base = files.name.base_offset;
+        if !files.has_index {
+            return Ok(None);
+        }
+        let header = match listing::index_header(self.disk, self.dir, files.name) {
+            Err(OpenError::Io { source, .. }) if is_unreadable(&source) => None,
+            header => header?,
+        };
+        let bound = self.bound(base, successor);
+        if let Some(header) = header.filter(|header| header.is_stub()) {
+            let is_it =
+                header.base_offset == base && bound.is_none_or(|bound| header.end_offset <= bound);
+            return Ok(Some(header.end_offset).filter(|_| is_it));
+        }
+        let Some(end) = bound else { return Ok(None) };
+        let are_gone = self.knowing.are_gone(self.disk, self.dir, &(base..end))?;
+        Ok(Some(end).filter(|_| are_gone))
     }
 
     /// A segment of which neither file says what it is.

@@ -1,4 +1,5 @@
 mod rewritten;
+mod stubs;
 
 use std::ops::ControlFlow;
 
