@@ -4,8 +4,11 @@
 //! time can say: a stub, a sealed segment, one that was rewritten (compressed, with events gone and a gap that a
 //! repair left), one without an index, and a last one with a torn end. `data-<n>-closed` is the same log after it was
 //! opened and closed: all sealed but the last segment, and the stub merged into a snapshot. `data-<n>-kept` is the first
-//! with a segment that was rewritten when a limit of the log had reached into it. `STRANDLINE_BLESS=1` makes
-//! the newest again where they are missing: with a new version under a new number, beside the old ones.
+//! with a segment that was rewritten when a limit of the log had reached into it. `data-<n>-marked` is the first with what
+//! alone says how far limits had reached (`earliest`) and how far the log was synced (`end.mark`), and with an index that
+//! was made anew of what a snapshot knew.
+//! `STRANDLINE_BLESS=1` makes the newest again where they are missing: with a new version under a new number, beside
+//! the old ones.
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +22,7 @@ use strandline_storage::{
     buffer::DiskBuffer,
     clock::Now,
     config::{LogConfig, SyncMode},
+    control::Control,
     error::ReadError,
     event::{DataForm, EventId, EventKey, EventType, StagedEvent},
     frame::{self, Frame, FrameFlags, FrameMeta, Seed, Trust, gap, kept},
@@ -27,10 +31,12 @@ use strandline_storage::{
     log::Log,
     offset::Offset,
     reader::{ReadQuery, Reader},
+    recovery::OpenReport,
     segment::{
         FIRST_FRAME_POSITION, Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag,
     },
     selection::Order,
+    settings::{LogRetention, LogSettings},
     topic::TopicPattern,
     verify::verify,
 };
@@ -39,11 +45,23 @@ use strandline_storage::{
 const NEWEST: &str = "data-1";
 const NEWEST_CLOSED: &str = "data-1-closed";
 const NEWEST_KEPT: &str = "data-1-kept";
+const NEWEST_MARKED: &str = "data-1-marked";
 const LOG: &str = "default/main";
 const END: u64 = 120;
-/// Where the log begins, and where it begins in [`NEWEST_KEPT`].
+/// Where the log begins, and where it begins in [`NEWEST_KEPT`] and in [`NEWEST_MARKED`].
 const START: u64 = 30;
 const START_KEPT: u64 = 40;
+const START_MARKED: u64 = 110;
+/// The events before it are gone from [`NEWEST_MARKED`]. The others are there though a limit has passed them.
+const TAKEN_MARKED: u64 = 102;
+/// [`NEWEST_MARKED`] has settings of the log behind the events.
+const END_MARKED: u64 = END + 2;
+/// Where its last segment begins.
+const LAST_MARKED: u64 = END + 1;
+/// What was made anew in it.
+const REMADE: &str = "00000000000000000090.2.idx";
+const NOW: Now = Now { wall_ms: 1_800_000_000_000, boot_ms: 1 };
+const LATER: Now = Now { wall_ms: 1_800_000_010_000, boot_ms: 10_001 };
 
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -107,38 +125,62 @@ fn the_newest_is_there() {
     if !golden(NEWEST_CLOSED).exists() && env::var_os("STRANDLINE_BLESS").is_some() {
         bless_closed();
     }
+    if !golden(NEWEST_MARKED).exists() && env::var_os("STRANDLINE_BLESS").is_some() {
+        bless_marked();
+    }
     assert!(golden(NEWEST).join("STRANDLINE").exists());
     assert!(golden(NEWEST_KEPT).join("STRANDLINE").exists());
     let names = fs::read_dir(golden(NEWEST_CLOSED).join(LOG)).expect("the closed one");
     let names: Vec<_> = names.map(|entry| entry.expect("a file").file_name()).collect();
     let has = |ending: &str| names.iter().any(|name| name.to_string_lossy().ends_with(ending));
     assert!(has(".snap") && has(".idx") && has(".log"), "{names:?}");
+    let marked = |name: &str| fs::read(golden(NEWEST_MARKED).join(LOG).join(name)).expect(name);
+    assert!(marked("earliest").starts_with(b"STRLNEAR"));
+    assert!(marked("end.mark").starts_with(b"STRLNEND"));
+    assert!(marked(REMADE).windows(8).any(|bytes| bytes == b"remade\0\0"));
+}
+
+/// Its end mark alone knows that the log went on.
+#[test]
+fn a_marked_version_misses_its_last_segment() {
+    let copy = Copy::named(&golden(NEWEST_MARKED), "missing");
+    let last = SegmentName::first_generation(Offset::new(LAST_MARKED)).log_file_name();
+    fs::remove_file(copy.0.join(LOG).join(&last)).expect("its last segment");
+    let refused = Log::open(RealDisk, &copy.0.join(LOG), LogConfig::default(), NOW).err();
+    let refused = refused.expect("its last segment is missing").to_string();
+    assert!(refused.contains(&last), "{refused}");
 }
 
 fn check(from: &Path) {
+    // Where its first segment that is not gone begins, the events that are there, what it keeps; and where it ends.
+    let (base, first, start, end) = match from {
+        from if from.ends_with(NEWEST_KEPT) => (30, START_KEPT, START_KEPT, END),
+        from if from.ends_with(NEWEST_MARKED) => (90, TAKEN_MARKED, START_MARKED, END_MARKED),
+        _ => (30, START, START, END),
+    };
     let copy = Copy::of(from);
     let dir = copy.0.join(LOG);
     let found = verify(&RealDisk, &dir, &mut |finding| panic!("{}: {finding}", from.display()));
-    assert_eq!(found.expect("nobody uses it").end, Offset::new(END));
-    let now = Now { wall_ms: 1_800_000_000_000, boot_ms: 1 };
-    let (mut log, report) = Log::open(RealDisk, &dir, LogConfig::default(), now).expect("it opens");
-    assert_eq!((report.end, report.tag.as_str()), (Offset::new(END), "k3f9q"));
-    let start = if from.ends_with(NEWEST_KEPT) { START_KEPT } else { START };
+    assert_eq!(found.expect("nobody uses it").end, Offset::new(end));
+    let (mut log, report) = Log::open(RealDisk, &dir, LogConfig::default(), NOW).expect("it opens");
+    assert_eq!((report.end, report.tag.as_str()), (Offset::new(end), "k3f9q"));
+    assert_eq!(report.remade, []);
     assert_eq!(log.start(), Offset::new(start));
     let expected: Vec<u64> =
-        (start..END).filter(|offset| !is_gone(*offset) && !(80..90).contains(offset)).collect();
-    assert_eq!(read(&log, &[]), (expected.clone(), vec![(80, 90)]));
+        (first..END).filter(|offset| !is_gone(*offset) && !(80..90).contains(offset)).collect();
+    let gaps: Vec<_> = [(80, 90)].into_iter().filter(|(_, to)| *to > first).collect();
+    assert_eq!(read(&log, &[], base), (expected.clone(), gaps.clone()));
     let of_topic = expected.iter().copied().filter(|offset| offset % 3 == 2).collect();
-    assert_eq!(read(&log, &["rooms/2/*"]), (of_topic, vec![(80, 90)]));
+    assert_eq!(read(&log, &["rooms/2/*"], base), (of_topic, gaps));
     // And it goes on.
     let next = event(END).event;
-    log.append(vec![next], now).expect("a log that is open");
-    log.run_ops(now);
-    assert_eq!(log.visible(), Offset::new(END + 1));
+    log.append(vec![next], NOW).expect("a log that is open");
+    log.run_ops(NOW);
+    assert_eq!(log.visible(), Offset::new(end + 1));
 }
 
 /// The offsets of the events of some topics, each checked to the byte, and the gaps.
-fn read(log: &Log<RealDisk>, topics: &[&str]) -> (Vec<u64>, Vec<(u64, u64)>) {
+fn read(log: &Log<RealDisk>, topics: &[&str], base: u64) -> (Vec<u64>, Vec<(u64, u64)>) {
     let topics = topics.iter().map(|text| TopicPattern::parse(text).expect("a pattern")).collect();
     let (from, end) = (Offset::ZERO, Offset::MAX);
     let query = ReadQuery { topics, from, end, order: Order::Ascending };
@@ -148,7 +190,8 @@ fn read(log: &Log<RealDisk>, topics: &[&str]) -> (Vec<u64>, Vec<(u64, u64)>) {
         match reader.next_blocking() {
             Ok(None) => return (offsets, gaps),
             Ok(Some(hits)) => {
-                for view in hits.events() {
+                // Behind them are settings.
+                for view in hits.events().take_while(|view| view.offset() < Offset::new(END)) {
                     let offset = view.offset().get();
                     let StagedEvent { time_ms, event, .. } = event(offset);
                     assert_eq!((view.time_ms(), view.topic()), (time_ms, event.topic.as_str()));
@@ -161,7 +204,7 @@ fn read(log: &Log<RealDisk>, topics: &[&str]) -> (Vec<u64>, Vec<(u64, u64)>) {
                 }
             }
             Err(ReadError::Gap { from, to, .. }) => gaps.push((from.get(), to.get())),
-            Err(ReadError::Expired { earliest }) => assert_eq!(earliest, Offset::new(START)),
+            Err(ReadError::Expired { earliest }) => assert_eq!(earliest, Offset::new(base)),
             Err(error) => panic!("{error}"),
         }
     }
@@ -335,22 +378,62 @@ fn bless(version: &str, second: Segment) {
 
 /// The newest as it is after an hour with a server.
 fn bless_closed() {
-    let (to, copy) = (golden(NEWEST_CLOSED), Copy::named(&golden(NEWEST), "closing"));
-    let now = Now { wall_ms: 1_800_000_000_000, boot_ms: 1 };
+    let copy = Copy::named(&golden(NEWEST), "closing");
+    let (mut log, _) = open_blessed(&copy, 1);
+    log.run_ops(NOW);
+    assert!(log.snapshot_totals().made > 0);
+    close(log);
+    bless_copy(&copy, NEWEST_CLOSED);
+}
+
+/// The newest when limits of the log had come to it, an index was made anew, and a segment was passed whose removal the
+/// power went before.
+fn bless_marked() {
+    let copy = Copy::named(&golden(NEWEST), "marking");
+    let retain = |log: &mut Log<RealDisk>, retain: LogRetention| {
+        log.append_control(&Control::Log(LogSettings { retain }), NOW).expect("a log that is open");
+        log.run_ops(NOW);
+        // Limits are looked at again, and settings do not know what time it is.
+        log.run_ops(LATER);
+    };
+    let (mut log, _) = open_blessed(&copy, 1);
+    let count = Some(END + 1 - TAKEN_MARKED);
+    retain(&mut log, LogRetention { count, ..LogRetention::default() });
+    assert_eq!(log.start(), Offset::new(TAKEN_MARKED));
+    close(log);
+    let passed = [REMADE, "00000000000000000090.2.log"].map(|name| copy.0.join(LOG).join(name));
+    fs::remove_file(&passed[0]).expect("the index of a rewritten segment");
+    let (mut log, report) = open_blessed(&copy, usize::MAX);
+    assert_eq!(report.remade.len(), 1);
+    let contents = passed.each_ref().map(|path| fs::read(path).expect("a segment"));
+    let age_s = Some((LATER.wall_ms - event(START_MARKED).time_ms) / 1000);
+    retain(&mut log, LogRetention { age_s, ..LogRetention::default() });
+    assert_eq!(log.start(), Offset::new(START_MARKED));
+    close(log);
+    for (path, content) in passed.iter().zip(contents) {
+        fs::write(path, content).expect("space");
+    }
+    bless_copy(&copy, NEWEST_MARKED);
+}
+
+fn open_blessed(copy: &Copy, snapshot_segments: usize) -> (Log<RealDisk>, OpenReport) {
     let config = LogConfig {
-        snapshot_segments: 1,
+        snapshot_segments,
         reserve_bytes: 0,
         preallocate_bytes_min: 8192,
         ..LogConfig::default()
     };
-    let dir = copy.0.join(LOG);
-    let (mut log, _) = Log::open(RealDisk, &dir, config, now).expect("it opens");
-    log.run_ops(now);
-    assert!(log.snapshot_totals().made > 0);
+    Log::open(RealDisk, &copy.0.join(LOG), config, NOW).expect("it opens")
+}
+
+fn close(mut log: Log<RealDisk>) {
     log.begin_close();
-    log.run_ops(now);
+    log.run_ops(NOW);
     assert!(log.is_closed());
-    drop(log);
+}
+
+fn bless_copy(copy: &Copy, version: &str) {
+    let to = golden(version);
     fs::create_dir_all(to.join(LOG)).expect("a free name");
     for dir in ["", LOG] {
         for entry in fs::read_dir(copy.0.join(dir)).expect("the copy") {
