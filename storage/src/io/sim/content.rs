@@ -10,7 +10,7 @@
 //!
 //! Invariant: without a failed sync, applying all `changes` to `durable` gives `cache`.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use super::{blocks::Blocks, rng::SimRng};
 
@@ -44,11 +44,12 @@ enum Change {
     },
 }
 
-/// The bytes of a file.
+/// The bytes of a file. Disks that were made of one another share them until one of them changes them: tests make many,
+/// and few files of each are written.
 #[derive(Clone, Debug, Default)]
 pub struct Content {
-    cache: Vec<u8>,
-    durable: Vec<u8>,
+    cache: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     changes: Vec<Change>,
     /// How many changes have been made durable or were lost: `changes[0]` has this number.
     changes_settled: u64,
@@ -90,7 +91,7 @@ impl Content {
             return None;
         }
         let on_device = (direct && self.sync_failed).then(|| self.on_device());
-        let from = on_device.as_ref().unwrap_or(&self.cache);
+        let from = on_device.as_ref().unwrap_or(&*self.cache);
         into[..end - position].copy_from_slice(&from[position..end]);
         Some(end - position)
     }
@@ -102,12 +103,12 @@ impl Content {
         }
         self.blocks.write(position, bytes.len());
         let is_longer = position + bytes.len() > self.cache.len();
-        overwrite(&mut self.cache, position, bytes);
+        overwrite(Arc::make_mut(&mut self.cache), position, bytes);
         if durable {
             if is_longer {
                 self.settle_sizes();
             }
-            overwrite(&mut self.durable, position, bytes);
+            overwrite(Arc::make_mut(&mut self.durable), position, bytes);
             // A device keeps the order of writes to one sector: what waits below must not come back.
             for change in &mut self.changes {
                 if let Change::Write { position: start, bytes: older, .. } = change {
@@ -134,7 +135,7 @@ impl Content {
 
     /// Sets the length, filling with zeroes.
     pub fn resize(&mut self, len: usize) {
-        self.cache.resize(len, 0);
+        Arc::make_mut(&mut self.cache).resize(len, 0);
         self.blocks.cut(len);
         self.changes.push(Change::Resize { len });
     }
@@ -172,9 +173,9 @@ impl Content {
         for change in self.take_changes(mark) {
             match change {
                 Change::Write { position, bytes, .. } => {
-                    overwrite(&mut self.durable, position, &bytes);
+                    overwrite(Arc::make_mut(&mut self.durable), position, &bytes);
                 }
-                Change::Resize { len } => self.durable.resize(len, 0),
+                Change::Resize { len } => Arc::make_mut(&mut self.durable).resize(len, 0),
             }
         }
     }
@@ -188,7 +189,7 @@ impl Content {
                 for (start, piece) in sectors_of(position, &bytes) {
                     if start < self.durable.len() && rng.chance(30) {
                         let room = piece.len().min(self.durable.len() - start);
-                        overwrite(&mut self.durable, start, &piece[..room]);
+                        overwrite(Arc::make_mut(&mut self.durable), start, &piece[..room]);
                     }
                 }
             }
@@ -198,7 +199,7 @@ impl Content {
     /// Drops clean pages from the cache: reads see what the device has.
     pub fn evict_clean_pages(&mut self) {
         if self.sync_failed {
-            self.cache = self.on_device();
+            self.cache = Arc::new(self.on_device());
         }
     }
 
@@ -212,7 +213,7 @@ impl Content {
         rng: &mut SimRng,
     ) {
         let mut sizes = vec![self.durable.len()];
-        let mut bytes = self.durable.clone();
+        let mut bytes = self.durable.to_vec();
         let mut size = self.durable.len();
         let changes = std::mem::take(&mut self.changes);
         self.changes_settled += changes.len() as u64;
@@ -265,15 +266,15 @@ impl Content {
         for (position, written) in in_flight {
             self.blocks.may_be_written(*position, written.len());
         }
-        self.cache.clone_from(&bytes);
-        self.durable = bytes;
+        self.durable = Arc::new(bytes);
+        self.cache = Arc::clone(&self.durable);
         self.sync_failed = false;
     }
 
     /// Changes one bit, on the device and in the cache.
     pub fn flip_bit(&mut self, position: usize, bit: u32) {
         for bytes in [&mut self.cache, &mut self.durable] {
-            if let Some(byte) = bytes.get_mut(position) {
+            if let Some(byte) = Arc::make_mut(bytes).get_mut(position) {
                 *byte ^= 1 << (bit % 8);
             }
         }
@@ -290,7 +291,7 @@ impl Content {
         for place in 0..self.changes.len() {
             let (older, newer) = self.changes.split_at_mut(place);
             let Change::Resize { len } = newer[0] else { continue };
-            self.durable.resize(len, 0);
+            Arc::make_mut(&mut self.durable).resize(len, 0);
             for change in older {
                 if let Change::Write { position, bytes, .. } = change {
                     bytes.truncate(len.saturating_sub(*position));
@@ -310,7 +311,7 @@ impl Content {
 
     /// What a read past the page cache finds: dirty pages are written before it.
     fn on_device(&self) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
+        let mut bytes = self.durable.to_vec();
         for change in &self.changes {
             match change {
                 Change::Write { position, bytes: written, .. } => {
