@@ -1,7 +1,9 @@
 //! Strandline: a durable event log that pushes. This library is the server; the binary is a thin shell.
 
 pub mod append;
+#[cfg(feature = "cli")]
 pub mod bench;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod clock;
 pub mod config;
