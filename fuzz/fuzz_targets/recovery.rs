@@ -1,11 +1,12 @@
-//! Whatever stands in a log's files: opening it, reading it, `verify`, `dump` and `repair` end without a
-//! panic, and a log that opens is sound afterwards.
+//! Whatever stands in a log's files: opening it, reading it, `verify`, `dump`, `repair` and `restore` up to any place end
+//! without a panic, and a log that opens is sound afterwards.
 //!
-//! The input is either the files themselves, or a list of changes to the files of a small log.
+//! The input is either the files themselves, or a list of changes to the files of a small log, whose checksums may be
+//! made right again behind the changes.
 
 #![no_main]
 
-use std::{ops::ControlFlow, path::Path, sync::LazyLock};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path, sync::LazyLock};
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
@@ -18,6 +19,7 @@ use strandline_storage::{
     offset::{Offset, Position},
     reader::{ReadQuery, Reader},
     repair,
+    restore::{Until, restore_log},
     selection::Order,
     settings::{LogRetention, LogSettings},
     stopped::StoppedLog,
@@ -25,15 +27,21 @@ use strandline_storage::{
     verify::verify,
 };
 
-const DIR: &str = "/log";
-const NOW: Now = Now { wall_ms: 1_750_000_000_000, boot_ms: 1_000 };
+#[path = "recovery/mended.rs"]
+mod mended;
 
-/// Sealed segments, the older of which were rewritten (compressed), a stub, snapshots, and a segment without an
-/// index, of a process that was killed.
+const DIR: &str = "/log";
+const RESTORED: &str = "/restored";
+const NOW: Now = Now { wall_ms: 1_750_000_000_000, boot_ms: 1_000 };
+/// Limits were looked at.
+const LATER: Now = Now { wall_ms: 1_750_000_002_000, boot_ms: 3_000 };
+
+/// Sealed segments, the older of which were rewritten (compressed), stubs or snapshots of what is gone, what says how
+/// far limits had reached and how far it was synced, and a segment without an index, of a process that was killed.
 static SMALL_LOG: LazyLock<SimDisk> = LazyLock::new(|| {
     let mut disk = SimDisk::new(1);
     for round in 0..4 {
-        let mut log = open(&disk).expect("a sound log");
+        let mut log = open(&disk, DIR).expect("a sound log");
         if round == 2 {
             let retain = LogRetention { count: Some(8), ..LogRetention::default() };
             let control = Control::Log(LogSettings { retain });
@@ -44,13 +52,18 @@ static SMALL_LOG: LazyLock<SimDisk> = LazyLock::new(|| {
             log.append(vec![NewEvent::json(topic, Bytes::from_static(b"1"))], NOW).expect("staged");
             log.run_ops(NOW);
         }
+        log.run_ops(LATER);
         drop(log);
         disk = disk.kill();
+    }
+    let names = disk.list(Path::new(DIR)).expect("the directory");
+    for ending in ["earliest", "end.mark", ".snap", ".1.log", ".2.log", ".2.idx"] {
+        assert!(names.iter().any(|name| name.ends_with(ending)), "{ending}: {names:?}");
     }
     disk
 });
 
-fn open(disk: &SimDisk) -> Option<Log<SimDisk>> {
+fn open(disk: &SimDisk, dir: &str) -> Option<Log<SimDisk>> {
     let config = LogConfig {
         segment_bytes: 64 << 10,
         frame_bytes_target: 16 << 10,
@@ -59,28 +72,52 @@ fn open(disk: &SimDisk) -> Option<Log<SimDisk>> {
         preallocate_bytes_min: 16 << 10,
         preallocate_bytes_max: 16 << 10,
         blocks_from_bytes: 1,
+        reserve_bytes: 16 << 10,
         compress_after_s: 0,
         snapshot_segments: 1,
         ..LogConfig::default()
     };
-    Log::open(disk.clone(), Path::new(DIR), config, NOW).ok().map(|(log, _)| log)
+    Log::open(disk.clone(), Path::new(dir), config, NOW).ok().map(|(log, _)| log)
 }
 
 fuzz_target!(|data: &[u8]| {
     let Some((kind, rest)) = data.split_first() else { return };
     let disk = if kind % 4 == 0 { from_bytes(rest) } else { from_changes(rest) };
+    if kind % 4 == 1 {
+        mend(&disk);
+    }
     look(&disk);
-    if let Some(log) = open(&disk) {
+    let place = u64::from(kind >> 4) * 2;
+    restore(
+        &disk,
+        match kind >> 2 & 3 {
+            0 => Until::End,
+            1 => Until::TimeMs(NOW.wall_ms + place),
+            _ => Until::Offset(Offset::new(place)),
+        },
+    );
+    if let Some(log) = open(&disk, DIR) {
         read(&log);
         drop(log);
         let disk = disk.kill();
-        assert!(open(&disk).is_some(), "a log that opened opens again");
+        assert!(open(&disk, DIR).is_some(), "a log that opened opens again");
     } else {
         let _ = repair::repair(&disk, Path::new(DIR), NOW);
         look(&disk);
-        drop(open(&disk));
+        drop(open(&disk, DIR));
     }
 });
+
+/// What is restored may be as rotten as what it was made of, and is read all the same.
+fn restore(disk: &SimDisk, until: Until) {
+    let disk = &disk.fork(2);
+    disk.create_dir(Path::new(RESTORED)).expect("a free name");
+    if restore_log(disk, Path::new(DIR), Path::new(RESTORED), until, NOW).is_ok()
+        && let Some(log) = open(disk, RESTORED)
+    {
+        read(&log);
+    }
+}
 
 /// The input is a `.log`, and from the half on an `.idx`.
 fn from_bytes(data: &[u8]) -> SimDisk {
@@ -96,10 +133,10 @@ fn from_bytes(data: &[u8]) -> SimDisk {
     disk
 }
 
-/// Five bytes are one change: which file, where, and what.
+/// Five bytes are one change: which file, where, and what. More than some tens leave nothing to find.
 fn from_changes(data: &[u8]) -> SimDisk {
     let disk = SMALL_LOG.fork(1);
-    for change in data.chunks_exact(5) {
+    for change in data.chunks_exact(5).take(50) {
         let mut names = disk.list(Path::new(DIR)).expect("the directory");
         names.sort_unstable();
         if names.is_empty() {
@@ -112,10 +149,38 @@ fn from_changes(data: &[u8]) -> SimDisk {
             0 => drop(disk.remove(&path)),
             1 => drop(file.set_size(at)),
             2 => drop(file.write_at(&[change[4]; 4096], Position::new(at))),
+            // Headers are where most of it is decided.
+            3..8 => drop(file.write_at(&change[4..], Position::new(at % 192))),
             _ => drop(file.write_at(&change[4..], Position::new(at))),
         }
     }
     disk
+}
+
+/// Makes the checksums of all files right.
+fn mend(disk: &SimDisk) {
+    let mut names = disk.list(Path::new(DIR)).expect("the directory");
+    // A log file comes before its index.
+    names.sort_unstable_by(|left, right| right.cmp(left));
+    let mut end_checksums = BTreeMap::new();
+    for name in names {
+        let path = Path::new(DIR).join(&name);
+        let Some(mut bytes) = disk.bytes(&path) else { continue };
+        match name.rsplit_once('.') {
+            Some((segment, "log")) => {
+                let last = mended::segment(&mut bytes);
+                end_checksums.extend(last.map(|checksum| (segment.to_owned(), checksum)));
+            }
+            Some((segment, "idx")) => {
+                mended::index(&mut bytes, end_checksums.get(segment).copied())
+            }
+            Some((_, "snap")) => mended::snapshot(&mut bytes),
+            _ => mended::slots(&mut bytes),
+        }
+        if let Ok(file) = disk.open(&path, Access::Write) {
+            let _ = file.write_at(&bytes, Position::default());
+        }
+    }
 }
 
 fn look(disk: &SimDisk) {
