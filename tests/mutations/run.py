@@ -2,8 +2,9 @@
 """Plants each bug of `storage/src/mutation.rs` and shows that the tests find it: `tests/mutations/run.py [--all] [name ...]`.
 
 One build serves all: the bugs are compiled in, and an environment variable names the one to be had. A bug is found when
-a program fails, and the first of its tests that failed passes where nothing is planted; one that still runs after
-`TIMEOUT_S` has found nothing. The programs are asked until one has found it, or, with `--all`, each.
+a program fails, and the first of its tests that failed (of random lives, the one that it tells) passes where nothing is
+planted; one that still runs after `TIMEOUT_S` has found nothing. The programs are asked until one has found it, or, with
+`--all`, each.
 """
 
 import functools
@@ -47,9 +48,11 @@ def build() -> dict[str, str]:
     return programs
 
 
-def run(program: str, mutation: str, *arguments: str) -> tuple[str, str]:
+def run(program: str, mutation: str, *arguments: str, seed: str | None = None) -> tuple[str, str]:
     """What became of a test program ("passes", "fails", "hangs"), and what it printed."""
     environment = dict(os.environ, RUST_BACKTRACE="0", **{VARIABLE: mutation})
+    if seed:
+        environment["STRANDLINE_SEED"] = seed
     try:
         done = subprocess.run([program, "--quiet", *arguments], cwd=ROOT, env=environment, timeout=TIMEOUT_S,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
@@ -59,9 +62,9 @@ def run(program: str, mutation: str, *arguments: str) -> tuple[str, str]:
 
 
 @functools.cache
-def fails_by_itself(program: str, test: str | None) -> str:
+def fails_by_itself(program: str, test: str | None, seed: str | None) -> str:
     """What a test (or, without a name, all of them) printed that does not pass though nothing is planted; else ""."""
-    outcome, output = run(program, "", *(["--exact", test] if test else []))
+    outcome, output = run(program, "", *(["--exact", test] if test else []), seed=seed)
     ran = re.search(r"^test result: ok\. [1-9]", output, re.MULTILINE)
     return "" if outcome == "passes" and ran else f"{output}\n{test or program} {outcome} though nothing is planted"
 
@@ -98,7 +101,8 @@ def main() -> int:
             outcome, output = run(programs[name], mutation, *arguments)
             if outcome == "fails":
                 tests = failed_tests(output)
-                if told := fails_by_itself(programs[name], tests[0] if tests else None):
+                seed = re.search(r"repeat it with STRANDLINE_SEED=(\d+)", output)
+                if told := fails_by_itself(programs[name], tests[0] if tests else None, seed and seed[1]):
                     print(told, file=sys.stderr)
                     return 1
                 first = tests[0] if tests else "it ended"
