@@ -34,18 +34,15 @@ FIRST = {
 
 
 def build() -> dict[str, str]:
-    """Test programs by name."""
+    """Test programs by name: of the whole workspace, as `tests/run unit` has them. For one package alone its dependencies
+    have other features, and all of it would be compiled again."""
     environment = dict(os.environ, RUSTC_WORKSPACE_WRAPPER=str(ROOT / "tests/mutations/rustc"))
-    programs = {}
-    for arguments in (["-p", "strandline-storage", "--lib", "--test", "log_model", "--test", "crash"],
-                      ["-p", "strandline", "--test", "server"]):
-        command = ["cargo", "test", "--quiet", "--locked", "--no-run", "--message-format=json", *arguments]
-        built = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
-        for line in built.stdout.splitlines():
-            message = json.loads(line)
-            if message.get("reason") == "compiler-artifact" and message.get("executable"):
-                programs[message["target"]["name"]] = message["executable"]
-    return programs
+    command = ["cargo", "test", "--quiet", "--locked", "--no-run", "--message-format=json", "--workspace", "--lib"]
+    command += [argument for name in (*STORAGE[:2], *SERVER) for argument in ("--test", name)]
+    built = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
+    messages = [json.loads(line) for line in built.stdout.splitlines()]
+    return {message["target"]["name"]: message["executable"] for message in messages
+            if message.get("reason") == "compiler-artifact" and message.get("executable")}
 
 
 def run(program: str, mutation: str, *arguments: str, seed: str | None = None) -> tuple[str, str]:
