@@ -13,8 +13,8 @@
     replay        one and ten readers that catch up by Server-Sent Events
 
 Installs what is missing (install.py), builds the server and the load (main.rs here, over strandline::bench), then takes
-turns: within a round each server runs once, alone, from an empty directory, so that all see the same weather. The server
-has one core, the load the other. Everything is bounded: a server that grows past 4 GiB or a load that does not end is
+turns: within a round each server runs once, alone, from an empty directory, so that all see the same weather, and every
+other round goes the other way. The server has one core, the load the other. Everything is bounded: a server that grows past 4 GiB or a load that does not end is
 stopped, and the table says so. Rows of all runs go to target/peers/results.json; --dry leaves the document alone.
 `STRANDLINE_BENCH_DIR` names the directory for data: put it on the disk that is to be measured.
 """
@@ -151,7 +151,7 @@ def main() -> None:
             groups = {group: {name: [] for name, _, speaks in who if not only or speaks in only} for group, (_, who) in loads(client, options.seconds, options.watch_stops)[load].items()}
             for at in range(options.rounds):
                 for group, (arguments, who) in loads(client, options.seconds, options.watch_stops)[load].items():
-                    for name, start, speaks in who:
+                    for name, start, speaks in who[::-1] if at % 2 else who:
                         if only and speaks not in only:
                             continue
                         row = run(client, arguments, start, speaks, options.seconds)
