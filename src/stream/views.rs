@@ -14,7 +14,7 @@
 //!
 //! Invariants, of views that are up to date:
 //! 1. A view's ring has considered every offset from its start up to `Views::considered` of it: where the first
-//!    frame begins that it has still to look at, or the end of what was published.
+//!    frame begins that it has still to look at, the end of what it encoded of that one, or the end of what was published.
 //! 2. That never passes the visible offset, and never goes back.
 //! 3. No ring and no page holds an event that `floors` hides.
 //!
@@ -31,6 +31,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use strandline_storage::event::EventView;
 use strandline_storage::frame::Frame;
 use strandline_storage::offset::Offset;
 use strandline_storage::rules::Floors;
@@ -45,7 +46,7 @@ use super::matching::TopicMatcher;
 use super::pages::Page;
 use super::view::{Member, Moved, View, ViewId, ViewKey};
 
-/// A view's ring takes at most this much memory: a few sends' worth. Who is further behind reads the
+/// A view's ring takes at most this much memory, or one event: a few sends' worth. Who is further behind reads the
 /// log, whose recent frames are in memory too.
 pub const VIEW_RING_BYTES_MAX: usize = 1024 * 1024;
 
@@ -62,6 +63,12 @@ pub const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// So many bytes of events are a step more.
 const STEP_BYTES: usize = 1024;
+
+/// What an event takes to be looked at and rendered, as bytes, however short it is.
+const EVENT_BYTES: usize = 128;
+
+/// So many topics and patterns are compared in a step.
+const COMPARED_A_STEP: usize = 16;
 
 /// So many views in a row are brought up to date.
 const VIEWS_A_STEP: usize = 8;
@@ -536,13 +543,14 @@ impl Views {
         let mut looked = Looked::default();
         let has_news = match waiting.find(view_id, &view.key.wanted, pending) {
             // Nothing but what a rewrite has left may be shown of it, and that is in the log alone.
-            Lacked::Frame(frame, _) if frame.base_offset() < floors.settled() => {
+            Lacked::Frame(frame, ..) if frame.base_offset() < floors.settled() => {
                 view.ring.restart(frame.end_offset());
                 true
             }
-            Lacked::Frame(frame, indexes) => {
+            Lacked::Frame(frame, indexes, compared) => {
                 looked =
                     encode(view, frame, &indexes, pending.seen, limits.look_bytes, floors, encoded);
+                looked.steps += compared / COMPARED_A_STEP;
                 looked.has_news
             }
             Lacked::Lost(lost_to) => {
@@ -591,6 +599,12 @@ impl Views {
     }
 }
 
+/// About how long an event's text is.
+fn bytes_of(event: &EventView<'_>) -> usize {
+    let headers: usize = event.headers().map(|(name, value)| name.len() + value.len()).sum();
+    EVENT_BYTES + headers + event.data().len()
+}
+
 /// What came of looking at a frame.
 #[derive(Default)]
 struct Looked {
@@ -622,7 +636,7 @@ fn encode(
             break;
         }
         let event = frame.event(indexes.at(place));
-        bytes += event.data().len();
+        bytes += bytes_of(&event);
         looked.steps += 1;
         if !view.key.wanted.takes(&event) {
             continue;

@@ -25,8 +25,8 @@ impl Inner {
         }
     }
 
-    /// Connections that come and go leave an alarm behind for as long as five minutes: there are never
-    /// more of those than of connections, but for a few.
+    /// Connections that come and go leave an alarm behind for as long as five minutes. When one is set, there are no more of
+    /// those than of connections, but for a few.
     fn sweep_alarms(&mut self) {
         if self.wheel.len() > 2 * self.slots.len() + SPARE_ALARMS {
             let slots = &mut self.slots;

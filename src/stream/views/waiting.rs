@@ -37,7 +37,7 @@ const ASKS: u32 = u32::MAX;
 /// A frame that a view has still to look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::stream) struct Pending {
-    /// Where what the view has not considered of it begins; its name among those that wait.
+    /// Where what is new of it begins; its name among those that wait.
     pub(in crate::stream) from: Offset,
     /// The first of the view's topics among the frame's hits.
     hit: u32,
@@ -64,7 +64,8 @@ impl Hits {
     pub(super) fn add(&mut self, found: &[ViewId], topic: u32) {
         if self.views.is_none() && self.pairs.len() + found.len() > self.pairs_max {
             let mut views = ViewSet::default();
-            self.pairs.drain(..).for_each(|(view_id, _)| views.add(view_id));
+            // Their memory goes with them: the frame may wait for long.
+            mem::take(&mut self.pairs).into_iter().for_each(|(view_id, _)| views.add(view_id));
             self.views = Some(views);
         }
         match &mut self.views {
@@ -100,7 +101,7 @@ pub(super) struct Waiting {
 struct Entry {
     frame: Arc<Frame>,
     from: Offset,
-    /// Views, each with a topic of the frame that it wants; sorted.
+    /// Views, each with a topic of the frame that it wants, or once with [`ASKS`]; sorted.
     hits: Vec<(ViewId, u32)>,
     grouped: Grouped,
     left: usize,
@@ -160,8 +161,8 @@ impl Grouped {
 
 /// What a view finds in place of a frame that it lacks.
 pub(super) enum Lacked<'a> {
-    /// It, and which of its events have a topic that the view wants.
-    Frame(&'a Arc<Frame>, Indexes<'a>),
+    /// It, which of its events have a topic that the view wants, and how many patterns were compared to find that.
+    Frame(&'a Arc<Frame>, Indexes<'a>, usize),
     /// It has gone: the view goes on from here.
     Lost(Offset),
 }
@@ -258,7 +259,9 @@ impl Waiting {
         let hits = &hits[pending.hit as usize..];
         let topics = &hits[..hits.partition_point(|(other, _)| *other == view_id)];
         let all = || Indexes::All(frame.index_at(*from)..frame.len());
+        let mut compared = 0;
         let indexes = if let [(_, ASKS)] = topics {
+            compared = frame.topics().len() * wanted.patterns().len();
             let names = (0..).zip(frame.topics());
             let of_it: Vec<u32> = names
                 .filter(|(_, (_, name))| wanted.matches(name))
@@ -276,7 +279,7 @@ impl Waiting {
         } else {
             grouped.merged(topics.iter().map(|(_, topic)| *topic))
         };
-        Lacked::Frame(frame, indexes)
+        Lacked::Frame(frame, indexes, compared)
     }
 
     /// A view does not lack a frame any more.
@@ -295,6 +298,10 @@ impl Waiting {
     /// The memory that it holds.
     #[cfg(test)]
     pub(super) fn held_bytes(&self) -> usize {
+        let is_counted = |entry: &Entry| {
+            size_of::<(ViewId, u32)>() * entry.hits.capacity() <= 2 * entry.held_bytes
+        };
+        assert!(self.frames.iter().all(is_counted), "memory for hits that is not counted");
         self.held_bytes
     }
 
