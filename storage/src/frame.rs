@@ -114,7 +114,7 @@ impl Frame {
             });
         }
         if trust == Trust::Bytecheck && padding.iter().any(|byte| *byte != 0) {
-            return Err(FrameError::Content { what: "padding" });
+            return Err(FrameError::Padding);
         }
         if header.flags.has(FrameFlags::COMPRESSED) {
             let buffer = compressed::decompress(body)?;

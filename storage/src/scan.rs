@@ -96,8 +96,17 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
 
     /// The next frame and its position, or why there is none. Fails if the file cannot be read.
     pub fn next_frame(&mut self) -> io::Result<Result<(Frame, Position), ScanEnd>> {
+        self.next_by(Trust::Bytecheck)
+    }
+
+    /// The same of one whose padding may be damaged: what readers find in it is whole.
+    pub fn next_readable(&mut self) -> io::Result<Result<(Frame, Position), ScanEnd>> {
+        self.next_by(Trust::Checksum)
+    }
+
+    fn next_by(&mut self, trust: Trust) -> io::Result<Result<(Frame, Position), ScanEnd>> {
         let position = self.end.end_position;
-        let frame = match self.pieces.frame_at(position, self.seed)? {
+        let frame = match self.pieces.frame_at(position, self.seed, trust)? {
             Ok(frame) => frame,
             Err(error) => return Ok(Err(ScanEnd::Invalid(error))),
         };
@@ -119,7 +128,7 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
     /// position, and its length.
     pub fn step_over_lost(&mut self) -> io::Result<Option<(Range<Offset>, Position, usize)>> {
         let SegmentEnd { end_offset, end_position, .. } = self.end;
-        match self.pieces.frame_at(end_position, self.seed)? {
+        match self.pieces.frame_at(end_position, self.seed, Trust::Bytecheck)? {
             Err(FrameError::Lost { .. }) => {}
             _ => return Ok(None),
         }
@@ -209,6 +218,7 @@ impl<'a, F: DiskFile> Pieces<'a, F> {
         &mut self,
         position: Position,
         seed: Seed,
+        trust: Trust,
     ) -> io::Result<Result<Frame, FrameError>> {
         let header = match FrameHeader::decode(self.bytes_at(position, FRAME_HEADER_BYTES)?, seed) {
             Ok(header) => header,
@@ -216,7 +226,7 @@ impl<'a, F: DiskFile> Pieces<'a, F> {
         };
         self.bytes_at(position, header.frame_bytes().min(FRAME_BYTES_MAX))?;
         let start = self.index_of(position).expect("the window was moved over it");
-        Ok(Frame::parse_at(&self.piece, start, seed, Trust::Bytecheck))
+        Ok(Frame::parse_at(&self.piece, start, seed, trust))
     }
 
     /// The bytes from `position` to the end of the window, which are at least `len` unless the file

@@ -182,6 +182,9 @@ pub enum FrameError {
     /// The header holds and the body is damaged: the next frame is where the header says.
     #[error("checksum of the frame body does not match")]
     BodyChecksum,
+    /// Both checksums hold, and what lies between the body and the next frame is damaged: nothing is lost by that.
+    #[error("padding behind the frame body is damaged")]
+    Padding,
     /// A newer program wrote it.
     #[error("frame format {version} with flags {flags:#x} is newer than {FRAME_VERSION}")]
     NewerVersion {

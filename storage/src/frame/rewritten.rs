@@ -70,6 +70,8 @@ impl Frame {
         let body = FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + self.body_bytes;
         let mut buffer = DiskBuffer::default();
         buffer.extend_from_slice(self.as_bytes());
+        // That of a damaged file is not always what was written.
+        buffer.as_mut_slice()[body.end..].fill(0);
         header.previous_checksum = previous_checksum;
         header.body_checksum = seed.crc(&buffer.as_slice()[body]);
         let header_bytes = header.encode(seed);

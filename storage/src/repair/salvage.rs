@@ -49,6 +49,8 @@ pub(super) trait Sink {
     ) -> Result<Result<(), IndexError>, OpenError>;
     /// Everything from the last frame's end to `to` is lost.
     fn lost(&mut self, to: Offset, what: &str) -> Result<(), OpenError>;
+    /// The padding of the next frame is damaged, and no event is.
+    fn passed_over_padding(&mut self) {}
 }
 
 impl<F: DiskFile> Damaged<F> {
@@ -136,7 +138,14 @@ impl<F: DiskFile> Damaged<F> {
                 if reached {
                     return Ok(Ok(()));
                 }
-                let why = match frames.next_frame()? {
+                let next = match frames.next_frame()? {
+                    Err(ScanEnd::Invalid(FrameError::Padding)) => {
+                        sink.passed_over_padding();
+                        frames.next_readable()?
+                    }
+                    next => next,
+                };
+                let why = match next {
                     Ok((frame, position)) => {
                         let taken = match sink.frame(&frame, position) {
                             Ok(taken) => taken,
@@ -162,7 +171,9 @@ impl<F: DiskFile> Damaged<F> {
                         return Ok(Ok(()));
                     }
                 }
-                let Some(lost) = frames.step_over()? else { return Ok(Ok(())) };
+                let Some(lost) = frames.step_over()? else {
+                    return Ok(sink.lost(end.end_offset, &why));
+                };
                 // What a header says must not reach past what is known of the whole.
                 let to = self.known_end().map_or(lost.end, |end| lost.end.min(end));
                 if let Err(error) = sink.lost(to, &why) {
@@ -333,6 +344,10 @@ impl Sink for Survey {
             _ => {}
         }
         Ok(())
+    }
+
+    fn passed_over_padding(&mut self) {
+        self.is_damaged = true;
     }
 }
 

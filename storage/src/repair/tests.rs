@@ -137,6 +137,36 @@ fn nothing_behind_the_damage_of_a_last_segment_is_lost() {
     }
 }
 
+/// What a log has written when it was idle or closed costs nothing; that no frame follows it made it nobody's business.
+#[test]
+fn a_last_frame_without_events_is_left_out() {
+    let mut log = TestLog::new(1);
+    log.add_sealed(&[vec![("a", vec![7; 100])], vec![]]);
+    log.add_unsealed(&[vec![("a", vec![7; 100])]]);
+    flip(&log, 0, 1, 10);
+    let plan = check_repair(&log.disk, 2, &[]).plan;
+    let [Step { action: Action::Rewrite { kept_events: 1, lost, .. }, .. }] = &plan.steps[..] else {
+        panic!("{plan:?}");
+    };
+    assert!(lost.is_empty());
+}
+
+/// No checksum covers what lies behind a body, and no reader looks at it: what `verify` finds there costs no event.
+#[test]
+fn a_frame_whose_padding_alone_is_damaged_keeps_its_events() {
+    let log = log();
+    for (segment, frame) in [(0, 1), (0, 4), (2, 0), (3, 2)] {
+        let bytes = log.segments[segment].1[frame].bytes;
+        flip(&log, segment, frame, bytes - 1);
+    }
+    let plan = check_repair(&log.disk, 56, &[]).plan;
+    let kept = plan.steps.iter().map(|step| match &step.action {
+        Action::Rewrite { kept_events, lost, .. } if lost.is_empty() => *kept_events,
+        action => panic!("{action:?}"),
+    });
+    assert_eq!(kept.collect::<Vec<_>>(), [20, 8, 16]);
+}
+
 #[test]
 fn frames_of_sealed_segments_are_lost_alone() {
     for at in [10, 70] {
