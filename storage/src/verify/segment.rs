@@ -164,8 +164,12 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         let Some((end, builder)) = self.check_frames(&log_name, &file, &header, reach, seen) else {
             return;
         };
+        let Some(builder) = builder else {
+            // What no frame follows is damaged up to where the next segment begins, and was named.
+            self.checked.end = Some(end.end_offset.max(self.checked.end_without_frames));
+            return;
+        };
         self.checked.end = Some(end.end_offset);
-        let Some(builder) = builder else { return };
         let is_missed = !files.has_index && files.name.generation > 1;
         match index {
             Some((index, bytes)) => self.check_rebuilt(files, &index, &bytes, &end, &builder),
@@ -363,11 +367,13 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         }
         *builder = None;
         let lost = scan.step_over()?;
-        if let Some(lost) = lost.as_ref().filter(|lost| !lost.is_empty()) {
+        let is_followed = lost.is_some();
+        let lost = lost.unwrap_or(end.end_offset..self.checked.end_without_frames);
+        if lost.start < lost.end {
             what = format!("{what}; events from {} to {} cannot be read", lost.start, lost.end);
         }
         self.finding(log_name, end.end_position, what);
-        Ok(lost.is_some())
+        Ok(is_followed)
     }
 
     fn check_frame(&mut self, log_name: &str, frame: &Frame, position: Position) {

@@ -174,6 +174,21 @@ fn damage_is_named_with_file_position_and_what_is_lost() {
     );
 }
 
+/// Behind the last frame of a segment none follows that says what is lost; the segment behind it is whole.
+#[test]
+fn what_is_lost_at_the_end_of_a_segment_is_named_there() {
+    let log = sound_log();
+    let (name, places) = &log.segments[0];
+    let path = log.path(*name, SegmentFile::Log);
+    log.disk.flip_bit(&path, Position::new(places[4].position + 10), 0);
+    let expected = format!(
+        "00000000000000000000.1.log at position {}: checksum of the frame header does not match; events from 16 \
+         to 20 cannot be read",
+        places[4].position
+    );
+    assert_eq!(findings(&log), [expected]);
+}
+
 #[test]
 fn missing_files_are_found() {
     for (missing, expected) in [
