@@ -56,21 +56,27 @@ impl<D: Disk> Scrubbing<D> {
     }
 
     /// Begins a pass over the segments, of which there are some.
-    fn begin(&mut self, segments: &SegmentSet<D>) {
+    fn begin(&mut self, segments: &SegmentSet<D>, first: &SealedSegment<D>) {
         let offsets = u128::from(segments.end().since(segments.start()));
         let part = (offsets * u128::from(std::mem::take(&mut self.first_part))) >> 64;
         let from = segments.start().plus(u64::try_from(part).expect("a part of them"));
-        let first = segments.first_ending_behind(from).map_or(from, |first| first.base());
-        (self.begin, self.done, self.has_turned) = (Some(first), first, false);
+        // Behind the last that is there there may be some of which all is gone.
+        let begin =
+            segments.first_ending_behind(from).map_or(first.base(), |segment| segment.base());
+        (self.begin, self.done, self.has_turned) = (Some(begin), begin, false);
     }
 
-    /// Whether the pass is over; it turns where the log, as it is now, ends.
-    fn is_over(&mut self, segments: &SegmentSet<D>) -> bool {
-        if self.place.is_none() && self.done >= segments.end() && !self.has_turned {
-            (self.has_turned, self.done) = (true, segments.start());
+    /// The segment that a pass reads next: those from its begin on, and then those before it.
+    fn next<'a>(&mut self, segments: &'a SegmentSet<D>) -> Option<&'a Arc<SealedSegment<D>>> {
+        let next = segments.first_ending_behind(self.done);
+        if next.is_some() && !self.has_turned {
+            return next;
         }
-        let is_read = self.begin.is_none_or(|begin| self.done >= begin);
-        self.place.is_none() && self.has_turned && is_read
+        if !self.has_turned {
+            (self.has_turned, self.done) = (true, Offset::ZERO);
+        }
+        let begin = self.begin?;
+        segments.first_ending_behind(self.done).filter(|segment| segment.base() < begin)
     }
 }
 
@@ -96,18 +102,12 @@ impl<D: Disk> Log<D> {
         let first = self.segments.iter().next()?;
         let begins = self.scrubbing.begin.is_none();
         if begins {
-            self.scrubbing.begin(&self.segments);
+            self.scrubbing.begin(&self.segments, first);
         }
         let (segment, from) = match self.scrubbing.place.take() {
             Some((segment, from)) => (segment, Some(from)),
-            None => match self.segments.first_ending_behind(self.scrubbing.done) {
-                Some(segment) => (Arc::clone(segment), None),
-                None => {
-                    // What there was behind it has gone meanwhile.
-                    (self.scrubbing.has_turned, self.scrubbing.done) = (true, Offset::ZERO);
-                    (Arc::clone(first), None)
-                }
-            },
+            // What was left has gone meanwhile: the pass is over once something was read.
+            None => (Arc::clone(self.scrubbing.next(&self.segments).unwrap_or(first)), None),
         };
         self.jobs.scrub = JobState::Running;
         if from.is_none() {
@@ -158,7 +158,8 @@ impl<D: Disk> Log<D> {
             _ => self.scrubbing.done = segment.end(),
         }
         let rest_ms = bytes.saturating_mul(1_000) / self.config.scrub_bytes_per_s;
-        if !self.scrubbing.is_over(&self.segments) {
+        let scrubbing = &mut self.scrubbing;
+        if scrubbing.place.is_some() || scrubbing.next(&self.segments).is_some() {
             self.jobs.scrub = JobState::after(now, rest_ms.max(1), false);
             return;
         }
@@ -169,5 +170,43 @@ impl<D: Disk> Log<D> {
         self.notices.push(Notice::Scrubbed { bytes, damaged });
         let interval_ms = self.config.scrub_interval_s.saturating_mul(1_000).max(1);
         self.jobs.scrub = JobState::after(now, interval_ms, false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{io::sim::SimDisk, log::tests::now, testing::TestLog};
+
+    /// One that was to begin where all is gone never ended.
+    #[test]
+    fn a_pass_reads_each_segment_once_wherever_it_begins() {
+        let mut log = TestLog::new(5);
+        for _ in 0..5 {
+            log.add_sealed(&[vec![("a", vec![]); 10]]);
+        }
+        let set = log.set();
+        let names: Vec<_> = set.iter().map(|segment| segment.name()).collect();
+        for gone in [vec![], vec![4], vec![3, 4], vec![0], vec![2, 4]] {
+            let set = gone.iter().fold((*set).clone(), |set, at| set.without(names[*at]));
+            let mut begins = std::collections::BTreeSet::new();
+            for opened_at in 0..50 {
+                let mut scrubbing = Scrubbing::<SimDisk>::new(now(opened_at));
+                scrubbing.begin(&set, set.iter().next().expect("some are left"));
+                begins.insert(scrubbing.begin);
+                let mut read = Vec::new();
+                while let Some(segment) = scrubbing.next(&set) {
+                    read.push(segment.base());
+                    scrubbing.done = segment.end();
+                    assert!(read.len() <= set.len(), "without {gone:?}: {read:?}");
+                }
+                read.sort_unstable();
+                assert!(
+                    read.into_iter().eq(set.iter().map(|segment| segment.base())),
+                    "without {gone:?}"
+                );
+            }
+            assert_eq!(begins.len(), set.len(), "it may begin with any");
+        }
     }
 }

@@ -145,7 +145,8 @@ fn a_last_frame_without_events_is_left_out() {
     log.add_unsealed(&[vec![("a", vec![7; 100])]]);
     flip(&log, 0, 1, 10);
     let plan = check_repair(&log.disk, 2, &[]).plan;
-    let [Step { action: Action::Rewrite { kept_events: 1, lost, .. }, .. }] = &plan.steps[..] else {
+    let [Step { action: Action::Rewrite { kept_events: 1, lost, .. }, .. }] = &plan.steps[..]
+    else {
         panic!("{plan:?}");
     };
     assert!(lost.is_empty());

@@ -151,12 +151,38 @@ fn a_pass_that_begins_in_the_middle_reads_all() {
             log.run_ops(now(now_ms));
             now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
         }
-        let frames_bytes =
-            |segment: &SealedSegment<SimDisk>| segment.index().header().end_position.get() - 4_096;
         let bytes: u64 = log.segments().iter().map(|segment| frames_bytes(segment)).sum();
         let read = log.scrub_totals().bytes;
         assert_eq!(read, bytes, "opened at {opened_at}");
     }
+}
+
+/// A pass that looked for more behind the last segment that is there began anew, at once and for ever.
+#[test]
+fn a_pass_ends_where_the_newest_segments_are_gone() {
+    let disk = SimDisk::new(8);
+    let config = LogConfig { scrub_interval_s: 100, scrub_bytes_per_s: 1 << 20, ..tiny() };
+    let (mut log, _) = open_with(&disk, config);
+    for number in 0..60 {
+        let topic = if number < 30 { "stays" } else { "goes" };
+        log.append(vec![event(topic, &noise(number, 5_000))], now(1)).expect("staged");
+        log.run_ops(now(2));
+    }
+    let deleted = Control::Deleted(TopicsDeleted::of(vec!["goes".into()]));
+    log.append_control(&deleted, now(3)).expect("staged");
+    let mut now_ms = 3;
+    while now_ms < 190_000 {
+        log.run_ops(now(now_ms));
+        now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
+    }
+    let last = log.segments().iter().next_back().expect("some are left").end();
+    assert!(last < log.segments().end(), "the newest is gone");
+    assert_eq!(log.scrub_totals().passes, 1);
+}
+
+/// How much of a segment a pass reads.
+fn frames_bytes(segment: &SealedSegment<SimDisk>) -> u64 {
+    segment.index().header().end_position.get() - 4_096
 }
 
 /// The first pass comes soon, the next one never: an interval of more milliseconds than there are overflowed.
