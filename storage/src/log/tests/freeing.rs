@@ -180,3 +180,68 @@ fn a_rewrite_that_has_time_makes_way_when_the_disk_is_full() {
     let begun = hold(&mut log, &disk, |op| matches!(op, Op::Job { job: Job::Compact(_), .. }));
     assert!(begun.is_empty());
 }
+
+/// Most of each segment lives, which is more than there is space for: one is tried again each minute, whatever the wall clock
+/// does. It was that clock which said when: set back by a day it had nothing tried for a day, and where it went on by leaps
+/// everything was tried at each look.
+#[test]
+fn what_finds_no_space_is_tried_again_each_minute_whatever_the_wall_clock_says() {
+    let clocks: [fn(u64) -> Now; 3] = [
+        now,
+        |boot_ms| Now { wall_ms: now(boot_ms).wall_ms - 86_400_000, boot_ms },
+        |boot_ms| Now { wall_ms: now(boot_ms * 100).wall_ms, boot_ms },
+    ];
+    let topic = |number: u64| if number.is_multiple_of(3) { "gone" } else { "keep" };
+    for (number, clock) in clocks.into_iter().enumerate() {
+        let (disk, mut log) =
+            full_of(&SimDisk::new(5), |number| vec![event(topic(number), &noise(number, 7_000))]);
+        disk.limit_space(Some(disk.space_bytes()));
+        let deleted = Control::Deleted(TopicsDeleted::of(vec!["gone".into()]));
+        log.append_control(&deleted, now(3)).expect("control events have room");
+        let mut failures_until = |from_ms, until_ms, clock: fn(u64) -> Now| {
+            let mut boot_ms = from_ms;
+            while boot_ms < until_ms {
+                run_noting(&mut log, &disk, clock(boot_ms));
+                boot_ms = log.deadline().expect("it is tried again").max(boot_ms + 1);
+            }
+            failures(&mut log, "")
+        };
+        let at_first = failures_until(3, 59_000, now);
+        let later = failures_until(59_000, 59_000 + 300_000, clock);
+        assert!(log.is_disk_full() && at_first > 1, "nothing has space");
+        assert!((4..=6).contains(&later), "clock {number}: {later} times in 5 minutes");
+    }
+}
+
+/// It would have the space for which it was given back. A rewrite may take long.
+#[test]
+fn a_reserve_is_not_made_anew_beneath_what_it_was_given_back_for() {
+    let (disk, mut log) = full_of(&SimDisk::new(6), |number| {
+        let topic = if number.is_multiple_of(10) { "keep" } else { "gone" };
+        vec![event(topic, &noise(number, 7_000))]
+    });
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
+    log.append_control(&Control::Deleted(deleted), now(3)).expect("control events have room");
+    let has_reserve = || disk.bytes(&Path::new(DIR).join("reserve.tmp")).is_some();
+    let mut rewrites = Vec::new();
+    for boot_ms in [3, 6_000, 12_000, 20_000] {
+        while let Some(op) = log.next_op(now(boot_ms)) {
+            match op {
+                // What fails for want of space has the reserve given back.
+                Op::Job { job: Job::Compact(_), .. } if !has_reserve() => rewrites.push(op),
+                op => log.complete(op.run(&disk), now(boot_ms)),
+            }
+        }
+        assert!(rewrites.is_empty() || !has_reserve(), "made anew at {boot_ms} ms");
+    }
+    let rewrite = rewrites.pop().expect("it was given back for one");
+    let before = log.compaction_totals().segments;
+    log.complete(rewrite.run(&disk), now(20_000));
+    assert_eq!(log.compaction_totals().segments, before + 1, "it had the space");
+    let mut boot_ms = 20_000;
+    while boot_ms < 50_000 {
+        run_noting(&mut log, &disk, now(boot_ms));
+        boot_ms = log.deadline().expect("there is more to do").max(boot_ms + 1);
+    }
+    assert!(!log.is_disk_full() && has_reserve());
+}
