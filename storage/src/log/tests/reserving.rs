@@ -264,3 +264,65 @@ fn a_reserve_that_has_grown_for_an_extension_stays_that_long() {
         assert!(full <= 4, "{left} bytes left: told {full} times");
     }
 }
+
+/// The reserve grows for an extension, a segment begins meanwhile that needs no larger one, and an extension of that is under
+/// way when the disk refuses the growth: which is no answer to that extension, and no second one begins beside it, over
+/// frames that were written by then.
+#[test]
+fn a_growth_that_is_refused_is_not_taken_for_the_extension_that_is_under_way() {
+    let mut met = 0;
+    for grown in 1..8 {
+        let disk = SimDisk::new(11);
+        let config = LogConfig {
+            segment_bytes: 128 << 10,
+            reserve_bytes: 16 << 10,
+            preallocate_rest_bytes_max: 0,
+            ..tiny()
+        };
+        let (mut log, _) = open_with(&disk, config);
+        let (mut growths, mut extensions) = (0, Vec::new());
+        let is_growth = |op: &Op<SimDisk>| match op {
+            Op::Job { job: Job::Reserve(job), .. } => job.to_bytes > job.from_bytes,
+            _ => false,
+        };
+        // Up to the growth that is to be refused.
+        let growth = (0..100).find_map(|number| {
+            append(&mut log, &noise(number, 5_000));
+            while let Some(op) = log.next_op(now(2)) {
+                growths += usize::from(is_growth(&op));
+                if is_growth(&op) && growths == grown {
+                    return Some(op);
+                }
+                log.complete(op.run(&disk), now(2));
+            }
+            None
+        });
+        // Once it is as large as for a whole segment it grows no more.
+        let Some(growth) = growth else { break };
+        // It has no room in the segment, unless that is short.
+        append(&mut log, &noise(1, 59_000));
+        while let Some(op) = log.next_op(now(2)) {
+            if matches!(op, Op::Job { job: Job::Extend(_), .. }) {
+                extensions.push(op);
+            } else {
+                assert!(!is_growth(&op), "one at a time");
+                log.complete(op.run(&disk), now(2));
+            }
+        }
+        let Some(extension) = extensions.pop() else { continue };
+        met += 1;
+        disk.limit_space(Some(disk.space_bytes()));
+        log.complete(growth.run(&disk), now(3));
+        disk.limit_space(None);
+        while let Some(op) = log.next_op(now(2_000)) {
+            let begins = matches!(op, Op::Job { job: Job::Extend(_), .. });
+            assert!(!begins, "a second extension begins beside the first");
+            log.complete(op.run(&disk), now(2_000));
+        }
+        log.complete(extension.run(&disk), now(2_001));
+        log.run_ops(now(2_001));
+        assert_eq!(log.visible(), log.next());
+        assert_eq!(open(&disk.power_cut()).visible(), log.visible());
+    }
+    assert!(met > 0, "it never came to that");
+}
