@@ -266,17 +266,12 @@ pub async fn lines(
     if send(out).await.is_err() {
         return false;
     }
-    let (mut is_begun, skip) = (!is_from_earliest(&request), asked.skip);
+    let mut is_begun = !is_from_earliest(&request);
     let wanted = Rc::new(Wanted::new(request.topics, request.types).filtered(request.filter));
-    let mut rest = Lines {
-        live,
-        wanted,
-        time: TimeText::default(),
-        range: asked.range,
-        order: asked.order,
-        skip: asked.skip,
-        limit: asked.limit.map_or(u64::MAX, u64::from),
-    };
+    let limit = asked.limit.map_or(u64::MAX, u64::from);
+    let place = Place { range: asked.range, order: asked.order, skip: asked.skip };
+    let asked_skip = asked.skip;
+    let mut rest = Lines { live, wanted, time: TimeText::default(), place, limit };
     while !rest.is_done() {
         let mut lines = Vec::new();
         let filled = rest.fill(&mut lines, held.page_bytes_max().min(LINES_BYTES_MAX)).await;
@@ -294,11 +289,7 @@ pub async fn lines(
             match error {
                 // It was the earliest when it was asked for, and nothing of it has been said yet.
                 ReadError::Expired { earliest } if !is_begun => {
-                    rest.range.start = earliest.min(rest.range.end);
-                    // What was passed over has gone, where that was at this end.
-                    if rest.order == Order::Ascending {
-                        rest.skip = skip;
-                    }
+                    rest.place.begin_at(earliest, asked_skip);
                     continue;
                 }
                 ReadError::Gap { from, to, .. } => rest.live.gaps().report(from, to, &error),
@@ -315,15 +306,31 @@ struct Lines {
     live: Rc<LiveLog>,
     wanted: Rc<Wanted>,
     time: TimeText,
+    place: Place,
+    limit: u64,
+}
+
+/// Where a history in lines goes on, and how many events it passes over first.
+struct Place {
     range: Range<Offset>,
     order: Order,
     skip: u64,
-    limit: u64,
+}
+
+impl Place {
+    /// The log begins at `earliest` by now, and no line has been said: what was passed over so far has gone where that
+    /// was at this end, and so many are anew; at the other end it is still there, and stays passed over.
+    fn begin_at(&mut self, earliest: Offset, asked_skip: u64) {
+        self.range.start = earliest.min(self.range.end);
+        if self.order == Order::Ascending {
+            self.skip = asked_skip;
+        }
+    }
 }
 
 impl Lines {
     fn is_done(&self) -> bool {
-        self.range.is_empty() || self.limit == 0
+        self.place.range.is_empty() || self.limit == 0
     }
 
     /// Puts up to about `bytes_max` of lines into `out`, or what was found, perhaps nothing, when its turn is over.
@@ -332,34 +339,35 @@ impl Lines {
     async fn fill(&mut self, out: &mut Vec<u8>, bytes_max: usize) -> Result<(), ReadError> {
         let turn = self.live.turns().wait().await.expect("turns outlive their waiters");
         let log = self.live.log().clone();
-        let mut walk = WholeLog::new(log, self.wanted.clone(), self.range.clone(), self.order);
+        let mut walk =
+            WholeLog::new(log, self.wanted.clone(), self.place.range.clone(), self.place.order);
         loop {
             turn.end_slice_if_over().await;
             let Some(hits) = walk.next().await? else { break };
             for event in hits.events().filter(|event| self.wanted.takes(event)) {
-                if self.skip > 0 {
-                    self.skip -= 1;
+                if self.place.skip > 0 {
+                    self.place.skip -= 1;
                     continue;
                 }
                 push_event(out, &event, &mut self.time);
                 out.push(b'\n');
                 self.limit -= 1;
                 if self.limit == 0 || out.len() >= bytes_max {
-                    match self.order {
-                        Order::Ascending => self.range.start = event.offset().plus(1),
-                        Order::Descending => self.range.end = event.offset(),
+                    match self.place.order {
+                        Order::Ascending => self.place.range.start = event.offset().plus(1),
+                        Order::Descending => self.place.range.end = event.offset(),
                     }
                     return Ok(());
                 }
             }
-            self.range = walk.rest();
+            self.place.range = walk.rest();
             // Behind what was read for it: each turn gets on.
             if out.len() >= LINES_BYTES.min(bytes_max) || walk.is_between_parts() && turn.is_over()
             {
                 return Ok(());
             }
         }
-        self.range = walk.rest();
+        self.place.range = walk.rest();
         Ok(())
     }
 }
@@ -470,5 +478,21 @@ mod tests {
             next("order=desc&from=600&before=1000&offset=7", Order::Descending, 0),
             "/api/v1/events/history?order=desc&from=600&before=900"
         );
+    }
+
+    /// Retention overtakes a history that has only passed events over so far. What it still has to pass over depends on
+    /// whether those are gone: from the newest on they are not, and none is passed over twice, nor too few.
+    #[test]
+    fn a_history_that_retention_overtakes_passes_over_what_is_left_to_be() {
+        let begun_at = |order, range: Range<u64>, skip, earliest| {
+            let range = Offset::new(range.start)..Offset::new(range.end);
+            let mut place = Place { range, order, skip };
+            place.begin_at(Offset::new(earliest), 300);
+            (place.range.start.get()..place.range.end.get(), place.skip)
+        };
+        // Of 1,000 events 250 were passed over, and 50 are still to be.
+        assert_eq!(begun_at(Order::Descending, 0..750, 50, 100), (100..750, 50));
+        assert_eq!(begun_at(Order::Descending, 0..750, 50, 900), (750..750, 50), "all is gone");
+        assert_eq!(begun_at(Order::Ascending, 250..1_000, 50, 400), (400..1_000, 300));
     }
 }
