@@ -188,7 +188,10 @@ impl<D: Disk> Log<D> {
 
     fn next_sync(&mut self, now: Now) -> Option<Op<D>> {
         let is_draining = self.close != Close::Open && self.staging.is_empty();
-        let all = (self.jobs.rolling || is_draining) && self.commit.writes_in_flight() == 0;
+        // What a rule lets go is freed once that is synced, and a full disk waits for it.
+        let is_freeing = self.jobs.disk_full && !self.are_rules_synced();
+        let is_wanted = self.jobs.rolling || is_draining || is_freeing;
+        let all = is_wanted && self.commit.writes_in_flight() == 0;
         let is_skipped = self.jobs.rolling && mutation::is_planted(Mutation::RollWithoutBarrier);
         if !self.commit.wants_sync(now.boot_ms, all) || is_skipped {
             return None;

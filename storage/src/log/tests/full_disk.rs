@@ -148,13 +148,15 @@ fn control_events_are_not_taken_back_with_what_a_full_disk_has_no_room_for() {
     assert_eq!((log.visible(), log.rules().floors().of("a")), (kept.plus(1), from));
 }
 
-/// A `DELETE`, a trim, retention and compaction work on a full disk, and appends go on by themselves.
+/// A `DELETE`, a trim, retention and compaction work on a full disk, and appends go on by themselves, also where nothing
+/// is synced otherwise.
 #[test]
 fn a_full_disk_takes_what_frees_it_and_goes_on() {
-    for case in 0..4 {
+    for (seed, case) in (0..4).chain(0..4).enumerate() {
+        let sync = if seed < 4 { SyncMode::Commit } else { SyncMode::Never };
         let disk = SimDisk::new(case);
         disk.limit_space(Some(600 << 10));
-        let (mut log, _) = open_with(&disk, LogConfig { reserve_bytes: 48 << 10, ..tiny() });
+        let (mut log, _) = open_with(&disk, LogConfig { sync, reserve_bytes: 48 << 10, ..tiny() });
         let mut appended = 0;
         if case == 3 {
             // What is over goes by itself.
@@ -199,6 +201,10 @@ fn a_full_disk_takes_what_frees_it_and_goes_on() {
         let more = log.append(batch(appended), now(40_000)).expect("there is space");
         log.run_ops(now(40_000));
         assert_eq!(log.visible(), more.wait);
+        if sync == SyncMode::Never {
+            log.begin_close();
+            log.run_ops(now(40_000));
+        }
         let disk = disk.power_cut();
         let log = open(&disk);
         assert_eq!(log.visible(), more.wait, "case {case}");
