@@ -66,6 +66,8 @@ pub(super) struct SegmentCheck<'a, D: Disk> {
     progress: &'a Progress,
     /// Where the end mark says that the log had been synced to.
     synced: Offset,
+    /// Where it ends, if its index says so, or another segment follows.
+    known_end: Option<Offset>,
     checked: CheckedSegment,
     /// The names of its topics by number, and back.
     names: HashMap<TopicNumber, Arc<str>>,
@@ -87,6 +89,7 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
             dir,
             progress,
             synced,
+            known_end: None,
             checked: CheckedSegment::default(),
             names: HashMap::new(),
             numbers: HashMap::new(),
@@ -133,7 +136,8 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         }
         // What is known of its end if its frames cannot be looked at.
         let index_end = index.as_ref().map(|(header, _)| header.end_offset);
-        self.checked.end_without_frames = index_end.or(successor).unwrap_or(files.name.base_offset);
+        self.known_end = index_end.or(successor);
+        self.checked.end_without_frames = self.known_end.unwrap_or(files.name.base_offset);
         if !files.has_log {
             let index_name = files.name.index_file_name();
             if !files.has_index {
@@ -165,8 +169,8 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
             return;
         };
         let Some(builder) = builder else {
-            // What no frame follows is damaged up to where the next segment begins, and was named.
-            self.checked.end = Some(end.end_offset.max(self.checked.end_without_frames));
+            // What is damaged there was named.
+            self.checked.end = Some(self.known_end.unwrap_or(end.end_offset));
             return;
         };
         self.checked.end = Some(end.end_offset);
@@ -367,10 +371,15 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         }
         *builder = None;
         let lost = scan.step_over()?;
-        let is_followed = lost.is_some();
-        let lost = lost.unwrap_or(end.end_offset..self.checked.end_without_frames);
-        if lost.start < lost.end {
-            what = format!("{what}; events from {} to {} cannot be read", lost.start, lost.end);
+        // What lies behind its end is no frame of it: writes of a killed process may have landed there.
+        let ends_here = |to: Offset| self.known_end.is_some_and(|end| to > end);
+        let is_followed = lost.as_ref().is_some_and(|lost| !ends_here(lost.end));
+        let lost_end = match lost {
+            Some(lost) if is_followed => lost.end,
+            _ => self.known_end.unwrap_or(end.end_offset),
+        };
+        if end.end_offset < lost_end {
+            what = format!("{what}; events from {} to {lost_end} cannot be read", end.end_offset);
         }
         self.finding(log_name, end.end_position, what);
         Ok(is_followed)
