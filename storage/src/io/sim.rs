@@ -304,13 +304,18 @@ impl SimDisk {
 
     /// Garbles the sector at a position of a file, on the device.
     pub fn garble_sector(&self, path: &Path, position: Position) {
+        let noise = self.lock().rng.bytes(content::SECTOR_BYTES);
+        let start = to_usize(position.get()) / content::SECTOR_BYTES * content::SECTOR_BYTES;
+        self.misdirect(path, Position::new(start as u64), &noise);
+    }
+
+    /// A write that was meant for elsewhere lands in a file, within its length, durably, and nobody is told.
+    pub fn misdirect(&self, path: &Path, position: Position, bytes: &[u8]) {
         let mut state = self.lock();
         let inode = state.find(path).expect("the file to damage");
-        let noise = state.rng.bytes(content::SECTOR_BYTES);
-        let start = to_usize(position.get()) / content::SECTOR_BYTES * content::SECTOR_BYTES;
-        let content = state.file(inode);
-        let room = content.size_bytes().saturating_sub(start).min(noise.len());
-        content.write(start, &noise[..room], true);
+        let (content, start) = (state.file(inode), to_usize(position.get()));
+        let room = content.size_bytes().saturating_sub(start).min(bytes.len());
+        content.write(start, &bytes[..room], true);
     }
 
     /// Makes reads of a part of a file fail from now on.

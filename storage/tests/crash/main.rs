@@ -84,13 +84,13 @@ impl Script {
                 if round % 4 == 3 {
                     process.retain(rng, model, now);
                 }
-                process.start_ops(now);
+                process.start_ops(model, now);
                 // One is left under way now and then, so that a crash finds several.
                 while process.pending.len() > usize::from(round % 3 == 0) && !disk.is_crashed() {
                     let is_beside_zeroes = process.fill == Fill::Zeroes;
                     now.boot_ms += if is_beside_zeroes { self.zeroes_ms } else { 0 };
                     process.complete(rng.index(process.pending.len()), model, now);
-                    process.start_ops(now);
+                    process.start_ops(model, now);
                 }
                 now.boot_ms += 60;
                 now.wall_ms += 60;
@@ -204,7 +204,7 @@ fn a_write_that_lands_after_its_process_was_killed_changes_nothing() {
         let mut process = filled(&disk(seed), &mut rng, &mut model, 3);
         for _ in 0..4 {
             process.append_new(&mut rng, &mut model, BEGIN);
-            process.start_ops(BEGIN);
+            process.start_ops(&mut model, BEGIN);
         }
         let disk = process.disk.kill();
         let late = disk.late_writes();
@@ -235,7 +235,7 @@ fn a_frame_behind_a_hole_never_comes_back() {
         let mut process = filled(&disk(seed), &mut rng, &mut model, 2);
         for _ in 0..3 {
             process.append_new(&mut rng, &mut model, BEGIN);
-            process.start_ops(BEGIN);
+            process.start_ops(&mut model, BEGIN);
         }
         let behind = process.pending.len() - 1;
         process.complete(behind, &mut model, BEGIN);

@@ -147,7 +147,7 @@ fn with_rows_under_way(seed: u64, into_blocks: bool) -> (Process, SimRng, Model)
         for _ in 0..APPENDS {
             append_long(&mut process, &mut rng, &mut model);
         }
-        process.start_ops(BEGIN);
+        process.start_ops(&mut model, BEGIN);
         let killed = process.disk.fork(seed).kill();
         let writes: Vec<_> =
             (0..killed.late_writes()).map(|index| killed.late_write(index)).collect();
@@ -227,7 +227,7 @@ fn a_hole_in_a_write_that_a_later_one_says_was_synced_is_not_cut() {
         complete_write(&mut process, 0, &mut model);
         assert_eq!(process.log.synced().get(), first_end, "the disk has confirmed it");
         (0..3).for_each(|_| append_long(&mut process, &mut rng, &mut model));
-        process.start_ops(BEGIN);
+        process.start_ops(&mut model, BEGIN);
         let third_end = Torn::of(&process, 1).end();
         complete_write(&mut process, 1, &mut model);
         assert_eq!(process.log.synced().get(), first_end, "the second is still under way");
@@ -338,7 +338,7 @@ fn at_the_beginning(seed: u64) -> (Process, SimRng, Model) {
     for _ in 0..APPENDS {
         append_long(&mut process, &mut rng, &mut model);
     }
-    process.start_ops(BEGIN);
+    process.start_ops(&mut model, BEGIN);
     (process, rng, model)
 }
 

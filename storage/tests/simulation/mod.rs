@@ -2,8 +2,9 @@
 //! test says so, and compares it with a model at every step.
 
 use std::{
+    collections::HashSet,
     future::Future,
-    ops::{AddAssign, Range},
+    ops::Range,
     path::Path,
     pin::pin,
     task::{Context, Poll, Waker},
@@ -11,7 +12,7 @@ use std::{
 
 use strandline_storage::{
     active_file::{Fill, NewFile},
-    append::{Append, ExpectedOffset, OffsetScope, ProducerClaim, ProducerId},
+    append::{Append, ExpectedOffset, OffsetScope},
     config::{LogConfig, SyncMode},
     control::Control,
     error::{AppendError, OpenError},
@@ -20,20 +21,26 @@ use strandline_storage::{
         BlockingReads,
         sim::{PendingSync, PendingWrite, SimDisk, rng::SimRng},
     },
-    log::{Job, JobOutcome, Log, Now, Op, OpId, OpOutcome},
+    log::{Job, JobOutcome, Log, Notice, Now, Op, OpId, OpOutcome},
     offset::Offset,
     reader::{ReadQuery, offset_at_time},
+    segment::SegmentName,
     selection::Order,
     settings::{LogRetention, LogSettings},
     topic::TopicPattern,
 };
 
+mod expiry;
 pub mod limits;
 pub mod model;
+pub mod once;
 mod read;
 pub mod shrink;
+mod tally;
 
+use expiry::read_deletions;
 use model::{Fate, Fates, Model};
+pub use tally::{Tally, is_row};
 
 /// Where the log lives.
 pub const DIR: &str = "/log";
@@ -49,55 +56,6 @@ pub enum Pending {
     Write { id: OpId, len: usize, is_row: bool, write: PendingWrite },
     Sync { id: OpId, sync: PendingSync },
     Job { id: OpId, job: Job<SimDisk> },
-}
-
-/// What frames begin with, and nothing else does at the beginning of a block.
-const FRAME_MAGIC: &[u8] = b"SLFR";
-
-/// Whether a write has three frames or more, so that one lies between others.
-pub fn is_row(written: &[u8]) -> bool {
-    written.chunks(4096).filter(|block| block.starts_with(FRAME_MAGIC)).count() >= 3
-}
-
-/// How often lives of a log have come by what they are meant to come by.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    /// Writes of three frames or more that completed.
-    pub rows: u64,
-    /// And such as were under way when their process ended.
-    pub rows_cut: u64,
-    /// Those of them that went into blocks to which nothing had been written.
-    pub rows_cut_in_blocks: u64,
-    /// Durable writes into blocks to which nothing had been written, not even zeroes.
-    pub into_blocks: u64,
-    /// Zeroes behind blocks: a step behind one, or what the next file begins with.
-    pub back_to_zeroes: u64,
-}
-
-impl Tally {
-    /// What is under way now is cut off: the process on this disk ends, or has crashed.
-    pub fn note_end(&mut self, disk: &SimDisk) {
-        let of_others = disk.late_writes();
-        let killed = disk.fork(0).kill();
-        for index in of_others..killed.late_writes() {
-            let (buffer, _, is_into_blocks) = killed.late_write(index);
-            if is_row(buffer.as_slice()) {
-                self.rows_cut += 1;
-                self.rows_cut_in_blocks += u64::from(is_into_blocks);
-            }
-        }
-    }
-}
-
-impl AddAssign for Tally {
-    fn add_assign(&mut self, other: Tally) {
-        let Tally { rows, rows_cut, rows_cut_in_blocks, into_blocks, back_to_zeroes } = other;
-        self.rows += rows;
-        self.rows_cut += rows_cut;
-        self.rows_cut_in_blocks += rows_cut_in_blocks;
-        self.into_blocks += into_blocks;
-        self.back_to_zeroes += back_to_zeroes;
-    }
 }
 
 /// A process that has the log open.
@@ -116,6 +74,8 @@ pub struct Process {
     shows_early: bool,
     /// Whether writing that down has failed: it was told all the same.
     has_keep_failed: bool,
+    /// The segments that were said to be damaged.
+    pub damaged: HashSet<SegmentName>,
 }
 
 impl Process {
@@ -135,6 +95,7 @@ impl Process {
         let visible = to_usize(log.visible());
         model.tag_may_change = tag_may_change;
         model.recovered(visible, log.tag().as_str());
+        read_deletions(&log, model);
         model.begins(now);
         let start = to_usize(log.start());
         model.check_start(start);
@@ -154,6 +115,7 @@ impl Process {
             fill: Fill::Zeroes,
             shows_early,
             has_keep_failed: false,
+            damaged: HashSet::new(),
         };
         assert_eq!(process.log.next(), process.log.visible(), "nothing is staged");
         assert_eq!(process.log.synced(), process.log.visible(), "all that is read is synced");
@@ -238,53 +200,12 @@ impl Process {
         }
     }
 
-    /// Appends an event again whose id is known: it is never there twice.
-    fn retry(&mut self, rng: &mut SimRng, model: &Model, now: Now) {
-        let Some((offset, event)) = model.pick_id(rng) else { return };
-        let visible = to_usize(self.log.visible());
-        let next = self.log.next();
-        match self.log.append(vec![event], now) {
-            Ok(appended) => {
-                assert!(offset < visible, "an answer that rests on what may be lost");
-                assert_eq!((to_usize(appended.first), appended.duplicates), (offset, 1));
-            }
-            Err(AppendError::IdInFlight { .. }) => assert!(offset >= visible),
-            Err(AppendError::Poisoned { .. } | AppendError::Closed) => {}
-            Err(error) => panic!("a retry was refused: {error}"),
-        }
-        assert_eq!(self.log.next(), next, "a duplicate gets no offset");
-    }
-
-    /// Appends as a producer: the next of its events, or the last one again, or one too far.
-    fn produce(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
-        let producer = rng.index(model.producers.len());
-        let known = model.producers[producer].len() as u64;
-        let seq = *rng.pick(&[known, known, known.saturating_sub(1), known + 1]);
-        let events = model.new_batch(rng, 100);
-        let id = ProducerId::parse(&format!("p{producer}")).expect("a name");
-        let claim = ProducerClaim { id, epoch: 0, seq, scope: OffsetScope::Log };
-        let append = Append { events: events.clone(), expected: None, producer: Some(claim) };
-        let expected = model.events.len();
-        match self.log.append(append, now) {
-            Ok(appended) if appended.duplicates > 0 => {
-                assert_eq!(seq + 1, known);
-                assert_eq!(Some(&to_usize(appended.first)), model.producers[producer].last());
-            }
-            Ok(appended) => {
-                assert_eq!((seq, to_usize(appended.first)), (known, expected));
-                model.producers[producer].push(expected);
-                model.append(events, appended.time_ms);
-            }
-            Err(AppendError::ProducerGap { expected_seq, .. }) => {
-                assert_eq!((expected_seq, seq), (known, known + 1));
-            }
-            Err(_) => {}
-        }
-    }
-
     /// Starts what the log wants to be done.
-    pub fn start_ops(&mut self, now: Now) {
-        while let Some(op) = self.log.next_op(now) {
+    pub fn start_ops(&mut self, model: &mut Model, now: Now) {
+        loop {
+            let op = self.log.next_op(now);
+            self.note_deletion(model);
+            let Some(op) = op else { return };
             self.pending.push(match op {
                 Op::Write { id, file, buffer, position } => {
                     let (len, is_row) = (buffer.len(), is_row(buffer.as_slice()));
@@ -335,15 +256,35 @@ impl Process {
             assert!(self.log.poisoned().is_some(), "a failed write or sync poisons the log");
             assert_eq!(self.log.synced(), synced, "and syncs nothing");
         }
+        self.hear_notices(model);
         self.observe(model);
+    }
+
+    /// Damage is said once of each segment in which there is some, and not taken back as long as it is there.
+    fn hear_notices(&mut self, model: &Model) {
+        let is_crashed = self.disk.is_crashed();
+        for notice in self.log.take_notices() {
+            match notice {
+                Notice::Damaged { name, reason } => {
+                    let is_true = model.is_rotten(name) || model.may_misread || is_crashed;
+                    assert!(is_true, "nothing is wrong with {name:?}, but: {reason}");
+                    assert!(self.damaged.insert(name), "{name:?} is said to be damaged twice");
+                }
+                Notice::SoundAgain { name } => {
+                    assert!(self.damaged.remove(&name), "nobody said that {name:?} was damaged");
+                    assert!(!model.is_rotten(name), "{name:?} is still rotten");
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Starts and completes operations until none is left.
     pub fn settle(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
-        self.start_ops(now);
+        self.start_ops(model, now);
         while !self.pending.is_empty() && !self.disk.is_crashed() {
             self.complete(rng.index(self.pending.len()), model, now);
-            self.start_ops(now);
+            self.start_ops(model, now);
         }
         self.note_start(model);
     }
@@ -391,7 +332,10 @@ impl Process {
         assert_eq!(to_usize(log.next()), model.events.len(), "what was staged keeps its offset");
         for frame in log.take_published() {
             assert_eq!(to_usize(frame.base_offset()), *published, "frames are in order");
-            frame.events().for_each(|event| model.check_event(&event));
+            for event in frame.events() {
+                model.read_deletion(&event);
+                model.check_event(&event);
+            }
             frames.push(*published);
             *published = to_usize(frame.end_offset());
         }
@@ -429,6 +373,9 @@ impl Process {
             frame.map_or(unsealed, |frame| self.frames[frame].max(unsealed))
         };
         model.check_gone(to_usize(self.log.start()), edge);
+        if !self.log.is_disk_full() {
+            model.check_over(to_usize(self.log.start()));
+        }
     }
 
     /// Reads by offset, time, topic and pattern, forward and backward, and compares.
@@ -456,13 +403,33 @@ impl Process {
             let expected = model.offsets_at_time(time_ms, to_usize(sealed), fates);
             let is_kept = expected[0].is_none_or(|offset| to_usize(offset) >= start);
             let found = offset_at_time(self.log.segments(), &BlockingReads, time_ms);
-            let found = now_or_panic(found).expect("readable");
-            assert!(
-                !is_kept || expected.contains(&found),
-                "at {time_ms}: {found:?}, not {expected:?}"
-            );
+            let found = now_or_panic(found);
+            let found = found.expect("damage is no reason to find nothing");
+            if self.may_be_lost(model).is_empty() {
+                let is_right = !is_kept || expected.contains(&found);
+                assert!(is_right, "at {time_ms}: {found:?}, not {expected:?}");
+            } else {
+                self.check_found(time_ms, found, model, fates);
+            }
         }
         self.check_topics(model, visible, fates);
+    }
+
+    /// Ranges of events that the disk may have lost.
+    pub fn may_be_lost(&self, model: &Model) -> Vec<Range<usize>> {
+        model.may_be_lost(self.log.segments().iter().map(|segment| segment.name()))
+    }
+
+    /// Damage may hide what is looked for: who begins to read where it was found misses nothing that can be read.
+    fn check_found(&self, time_ms: u64, found: Option<Offset>, model: &Model, fates: &Fates) {
+        let lost = self.may_be_lost(model);
+        let sealed_end = to_usize(self.log.unsealed_start());
+        let begin = found.map_or(sealed_end, to_usize);
+        let from = model.events.partition_point(|kept| kept.time_ms < time_ms);
+        let missed = (from.max(to_usize(self.log.start()))..begin.min(sealed_end)).find(|offset| {
+            fates.of(*offset) == Fate::Stays && !lost.iter().any(|lost| lost.contains(offset))
+        });
+        assert_eq!(missed, None, "at {time_ms}: {found:?}, behind what is there");
     }
 
     /// Compares what is listed with what is there. Of a topic that has events below the start of the log
@@ -475,6 +442,14 @@ impl Process {
         }
         for (name, _, _, last, last_time_ms) in model.topics(visible) {
             let all = model.offsets_of(&name, 0..visible);
+            // Of what topics events were that a repair has taken out nobody knows any more.
+            let is_given_up = |at: &u64| {
+                model.given_up.iter().any(|lost| lost.contains(&to_usize(Offset::new(*at))))
+            };
+            if all.iter().any(is_given_up) {
+                listed.remove(&name);
+                continue;
+            }
             let fate = |offset: &u64| fates.of(to_usize(Offset::new(*offset)));
             let is_gone = all.iter().all(|offset| fate(offset) == Fate::Goes);
             let Some(topic) = listed.remove(&name) else {
@@ -512,7 +487,9 @@ impl Process {
             wanted.reverse();
         }
         let (found, lost) = read_offsets(&self.log, topics, range, order, model);
-        assert_eq!(lost, [], "nothing is damaged");
+        model.check_lost(&lost, &self.may_be_lost(model));
+        let is_lost = |offset: u64| lost.iter().any(|lost| lost.contains(&Offset::new(offset)));
+        wanted.retain(|offset| !is_lost(*offset));
         let segments: Vec<_> = self.log.segments().iter().map(|segment| segment.name()).collect();
         let may_go = found.iter().map(|at| to_usize(Offset::new(*at)));
         let may_go = may_go.filter(|at| fates.of(*at) == Fate::MayGo);

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Range,
 };
 
@@ -12,11 +12,12 @@ use strandline_storage::{
     event::{DataForm, EventId, EventKey, EventKind, EventType, EventView, NewEvent},
     io::sim::rng::SimRng,
     offset::Offset,
+    segment::SegmentName,
     settings::TopicRetention,
     topic::{Topic, TopicPattern},
 };
 
-use super::{Tally, limits::LatestTime};
+use super::{Tally, limits::LatestTime, once::Taken};
 
 /// The topics that events get. Few, so that each has many events, and nested, so that patterns differ.
 pub const TOPICS: [&str; 7] =
@@ -49,7 +50,7 @@ pub struct Kept {
 pub struct Model {
     pub events: Vec<Kept>,
     /// Where batches begin: none may survive in part.
-    boundaries: Vec<usize>,
+    pub boundaries: Vec<usize>,
     /// Events below it were synced, acknowledged or read after a recovery: no crash takes them.
     pub safe: usize,
     /// Events below it were visible.
@@ -68,12 +69,29 @@ pub struct Model {
     pub showed_early: bool,
     /// How many topics were made so far beyond the usual ones.
     pub topics_made: u64,
-    /// Where each append of each producer begins, by sequence.
-    pub producers: [Vec<usize>; 2],
+    /// Deletions that the log appended itself, of which nobody knows yet what they say: by offset, how late it may have
+    /// been when it did.
+    pub unread: BTreeMap<usize, u64>,
+    /// Every append of a producer that was taken.
+    pub taken: Vec<Taken>,
     /// How much was visible when events that a limit may have reached were read last, by offset.
     pub read_at: RefCell<HashMap<usize, usize>>,
+    /// Where the disk does not hold any more what was written to it, and never said so.
+    pub rotten: Vec<Rotten>,
+    /// What a repair has taken out.
+    pub given_up: Vec<Range<usize>>,
+    /// A read may fail that is of nothing rotten.
+    pub may_misread: bool,
     /// What it has come by; nothing follows from it.
     pub tally: Tally,
+}
+
+/// Bytes of a sealed segment that are not what was written.
+#[derive(Clone, Debug)]
+pub struct Rotten {
+    pub name: SegmentName,
+    /// No event but these may be lost.
+    pub offsets: Range<usize>,
 }
 
 impl Model {
@@ -105,12 +123,42 @@ impl Model {
         event
     }
 
-    /// One of the events that have an id, and its offset.
+    /// One of the events that have an id, and the last offset that was given for that.
     pub fn pick_id(&self, rng: &mut SimRng) -> Option<(usize, NewEvent)> {
         let start = rng.index(self.events.len().max(1));
         let mut from_there = self.events.iter().enumerate().skip(start);
-        let (offset, kept) = from_there.find(|(_, kept)| kept.event.id.is_some())?;
-        Some((offset, kept.event.clone()))
+        let (_, kept) = from_there.find(|(_, kept)| kept.event.id.is_some())?;
+        // What is there is the last one that had it.
+        let event = kept.event.clone();
+        let offset = self.events.iter().rposition(|kept| kept.event.id == event.id)?;
+        Some((offset, event))
+    }
+
+    /// The time of the last event.
+    pub fn last_ms(&self) -> u64 {
+        self.events.last().map_or(0, |kept| kept.time_ms)
+    }
+
+    pub fn is_rotten(&self, name: SegmentName) -> bool {
+        self.rotten.iter().any(|rotten| rotten.name == name)
+    }
+
+    /// What may be lost of a log that has these segments.
+    pub fn may_be_lost(&self, segments: impl Iterator<Item = SegmentName>) -> Vec<Range<usize>> {
+        let names: HashSet<SegmentName> = segments.collect();
+        let rotten = self.rotten.iter().filter(|rotten| names.contains(&rotten.name));
+        rotten.map(|rotten| rotten.offsets.clone()).chain(self.given_up.iter().cloned()).collect()
+    }
+
+    /// Compares what a read said to be lost with what may be.
+    pub fn check_lost(&self, lost: &[Range<Offset>], may_be_lost: &[Range<usize>]) {
+        let mut said = HashSet::new();
+        let offsets = |lost: &Range<Offset>| to_usize(lost.start.get())..to_usize(lost.end.get());
+        for offset in lost.iter().flat_map(offsets) {
+            let may_be = may_be_lost.iter().any(|rotten| rotten.contains(&offset));
+            assert!(may_be, "{offset} is lost ({lost:?}), and only {may_be_lost:?} may be");
+            assert!(said.insert(offset), "{offset} is said to be lost twice: {lost:?}");
+        }
     }
 
     /// The log has taken a batch.
@@ -137,9 +185,8 @@ impl Model {
         }
         self.events.truncate(survivors);
         self.boundaries.retain(|start| *start < survivors);
-        for producer in &mut self.producers {
-            producer.retain(|first| *first < survivors);
-        }
+        self.taken.retain(|taken| taken.first < survivors);
+        self.unread.retain(|offset, _| *offset < survivors);
         let read_at = self.read_at.get_mut();
         read_at.values_mut().for_each(|visible| *visible = survivors.min(*visible));
         (self.safe, self.seen) = (survivors, survivors);
@@ -275,11 +322,12 @@ impl Model {
         let kept = self.events.get(offset).unwrap_or_else(|| panic!("nobody appended {offset}"));
         let Kept { event, time_ms, .. } = kept;
         // The log adds to its settings what those before had let go.
-        if event.kind != EventKind::LogSettings {
+        if event.kind != EventKind::LogSettings && !self.unread.contains_key(&offset) {
             assert_eq!(read.data(), &event.data[..], "data of {offset}");
         }
         assert_eq!(read.topic(), event.topic.as_str(), "topic of {offset}");
-        assert_eq!(read.time_ms(), *time_ms, "time of {offset}");
+        let is_known = !self.unread.contains_key(&offset);
+        assert!(read.time_ms() == *time_ms || !is_known, "time of {offset}");
         assert_eq!(read.event_type(), event.event_type.as_str(), "type of {offset}");
         assert_eq!(read.id(), event.id.as_deref(), "id of {offset}");
         assert_eq!(read.key(), event.key.as_deref(), "key of {offset}");

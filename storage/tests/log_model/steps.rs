@@ -1,0 +1,142 @@
+//! What happens in a log's life, and what is asked of it.
+
+use strandline_storage::{
+    config::SyncMode,
+    control::{Control, TopicRule, TopicTrimmed, TopicsDeleted},
+    io::sim::rng::SimRng,
+    settings::{TopicExpiry, TopicRetention, TopicSettings},
+};
+
+use crate::simulation::{
+    AGES_S,
+    model::{Model, TOPICS},
+};
+
+/// For what limits are set. No topic matches two of them.
+const LIMITED: [&str; 4] = ["a", "b", "rooms/**", "late/**"];
+
+/// Something that happens in a log's life. What needs an open log is passed over without one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub kind: StepKind,
+    /// What its random choices follow from.
+    pub seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepKind {
+    /// The log is opened, perhaps with a crash or a fault while it recovers.
+    Open,
+    /// From the next open on another sync mode holds.
+    ChangeSync,
+    Append,
+    /// One of the operations under way completes.
+    Complete,
+    Settle,
+    /// Time passes, perhaps much, with whatever is under way: the disk may be slow.
+    Wait,
+    CheckReads,
+    /// The log is told to keep fewer events, or more.
+    Retain,
+    /// A topic is deleted or trimmed.
+    Remove,
+    /// A topic, or some of them, may have so many events, or one of each key.
+    Limit,
+    /// Writes of killed processes land or do not, and the page cache forgets.
+    DiskSettles,
+    /// Sealed bytes are not any more what was written.
+    Rot,
+    /// Others leave the disk hardly any space from now on.
+    FillDisk,
+    /// On a full disk somebody deletes what is there.
+    MakeRoom,
+    /// There is space again.
+    FreeDisk,
+    /// A later operation will fail.
+    Arm,
+    /// A later operation will be the last.
+    Fuse,
+    Close,
+    Kill,
+    PowerCut,
+}
+
+/// The life that a seed gives.
+pub fn life(seed: u64) -> Vec<Step> {
+    let mut rng = SimRng::new(seed);
+    let mut steps = Vec::new();
+    let (rots, fills) = (rng.chance(20), rng.chance(20));
+    for _ in 0..rng.between(1, 8) {
+        let mut kinds = Vec::new();
+        if rng.chance(20) {
+            kinds.push(StepKind::ChangeSync);
+        }
+        kinds.push(StepKind::Open);
+        for _ in 0..*rng.pick(&[3, 10, 30, 100]) {
+            kinds.push(match rng.below(100) {
+                0 if rots => StepKind::Rot,
+                1 | 2 if fills => StepKind::FillDisk,
+                3..8 if fills => StepKind::MakeRoom,
+                8 if fills => StepKind::FreeDisk,
+                0..33 => StepKind::Append,
+                33 => StepKind::Remove,
+                34 => StepKind::Limit,
+                35..80 => StepKind::Complete,
+                80..85 => StepKind::Settle,
+                85..91 => StepKind::Wait,
+                91..95 => StepKind::CheckReads,
+                95 => StepKind::DiskSettles,
+                96 => StepKind::Retain,
+                97 => StepKind::Arm,
+                _ => StepKind::Fuse,
+            });
+        }
+        if rng.chance(30) {
+            kinds.push(StepKind::Close);
+        }
+        kinds.push(*rng.pick(&[StepKind::Kill, StepKind::PowerCut]));
+        steps.extend(kinds.into_iter().map(|kind| Step { kind, seed: rng.next_u64() }));
+    }
+    steps
+}
+
+/// Mostly as a log is by default.
+pub fn sync_mode(rng: &mut SimRng) -> SyncMode {
+    match rng.below(10) {
+        0 => SyncMode::Never,
+        1 | 2 => SyncMode::Interval { interval_ms: 50 },
+        _ => SyncMode::Commit,
+    }
+}
+
+/// A deletion or a trim of a topic.
+pub fn removal(model: &Model, rng: &mut SimRng) -> Control {
+    let topic = match rng.chance(20) && model.topics_made > 0 {
+        true => format!("late/{}", rng.between(1, model.topics_made)),
+        false => (*rng.pick(&TOPICS)).to_owned(),
+    };
+    match rng.chance(50) {
+        true => Control::Deleted(TopicsDeleted::of(vec![topic])),
+        false => {
+            let before = rng.below(model.events.len() as u64 + 1);
+            Control::Trimmed(TopicTrimmed { topic, before })
+        }
+    }
+}
+
+/// Limits of a topic or of some, by age, by count or to the newest event of each key, and what ends it; or none any
+/// more.
+pub fn limit(rng: &mut SimRng) -> Control {
+    let pattern = (*rng.pick(&LIMITED)).to_owned();
+    let retain = TopicRetention {
+        age_s: rng.chance(30).then(|| *rng.pick(&AGES_S)),
+        count: *rng.pick(&[None, Some(1), Some(3), Some(10)]),
+        latest_per_key: rng.chance(50),
+    };
+    let expire = TopicExpiry {
+        age_s: rng.chance(10).then(|| *rng.pick(&AGES_S)),
+        idle_s: rng.chance(10).then(|| *rng.pick(&AGES_S)),
+    };
+    let settings = TopicSettings { retain, expire };
+    Control::Topic(TopicRule { pattern, settings: rng.chance(70).then_some(settings) })
+}

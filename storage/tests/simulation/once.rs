@@ -1,0 +1,140 @@
+//! What is appended a second time: events by their ids, within a window of time and of number; and appends of
+//! producers by their sequence, of the newest epoch that each had, in a topic or in the log, unless they were silent
+//! for too long.
+
+use strandline_storage::{
+    append::{Append, OffsetScope, ProducerClaim, ProducerId},
+    error::AppendError,
+    io::sim::rng::SimRng,
+    log::Now,
+    once::producers::FORGOTTEN_S,
+};
+
+use super::{Process, model::Model, to_usize};
+
+/// How many producers there are.
+const PRODUCERS: u64 = 2;
+
+/// An append of a producer that was taken.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    producer: String,
+    /// `None`: its sequence counts in the log.
+    topic: Option<String>,
+    epoch: u64,
+    seq: u64,
+    /// Its first event.
+    pub first: usize,
+    time_ms: u64,
+}
+
+impl Taken {
+    /// Whether it was forgotten at a time.
+    fn is_forgotten(&self, time_ms: u64) -> bool {
+        time_ms / 1_000 >= self.time_ms / 1_000 + u64::from(FORGOTTEN_S)
+    }
+}
+
+impl Process {
+    /// Appends an event again whose id is known, or was: it is never there twice within the window.
+    pub(super) fn retry(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
+        let Some((offset, event)) = model.pick_id(rng) else { return };
+        let visible = to_usize(self.log.visible());
+        let next = self.log.next();
+        let window = self.log.config().id_window();
+        let newer =
+            model.events[offset + 1..].iter().filter(|kept| kept.event.id.is_some()).count();
+        let until_ms = model.events[offset].time_ms.saturating_add(window.time_ms);
+        let is_among_newest = newer < window.events;
+        // No time is later than that, and none is before that of an event.
+        let (latest_ms, last_ms) = (model.latest.ms(), model.last_ms());
+        match self.log.append(vec![event.clone()], now) {
+            Ok(appended) if appended.duplicates == 0 => {
+                model.tally.ids_anew += 1;
+                let is_known = is_among_newest && latest_ms < until_ms;
+                assert!(!is_known, "{offset} is there a second time, as {}", appended.first);
+                assert_eq!(appended.first, next);
+                return model.append(vec![event], appended.time_ms);
+            }
+            Ok(appended) => {
+                assert!(is_among_newest && appended.time_ms < until_ms, "it has left the window");
+                assert!(offset < visible, "an answer that rests on what may be lost");
+                assert_eq!((to_usize(appended.first), appended.duplicates), (offset, 1));
+            }
+            Err(AppendError::IdInFlight { .. }) => {
+                assert!(offset >= visible && is_among_newest && last_ms < until_ms);
+            }
+            Err(AppendError::Poisoned { .. } | AppendError::Closed) => {}
+            Err(error) => {
+                let is_known = is_among_newest && latest_ms < until_ms;
+                assert!(!is_known, "a retry was refused: {error}");
+            }
+        }
+        assert_eq!(self.log.next(), next, "a duplicate gets no offset");
+    }
+
+    /// Appends as a producer: the next of its events, or the last one again, or one too far, in this epoch, one
+    /// before or one after.
+    pub(super) fn produce(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
+        let id = format!("p{}", rng.below(PRODUCERS));
+        let events = model.new_batch(rng, 100);
+        let topic = rng.chance(50).then(|| events[0].topic.as_str().to_owned());
+        let last = model.taken.iter().rev();
+        let last = last.clone().find(|taken| taken.producer == id && taken.topic == topic).cloned();
+        let known_epoch = last.as_ref().map_or(0, |last| last.epoch);
+        let epoch =
+            *rng.pick(&[known_epoch, known_epoch, known_epoch + 1, known_epoch.saturating_sub(1)]);
+        let next = last.as_ref().filter(|last| last.epoch == epoch).map_or(0, |last| last.seq + 1);
+        let seq = *rng.pick(&[next, next, next.saturating_sub(1), next + 1]);
+        let scope = if topic.is_some() { OffsetScope::Topic } else { OffsetScope::Log };
+        let producer =
+            Some(ProducerClaim { id: ProducerId::parse(&id).expect("a name"), epoch, seq, scope });
+        let append = Append { events: events.clone(), expected: None, producer };
+        let (latest_ms, last_ms) = (model.latest.ms(), model.last_ms());
+        let may_be_known = last.as_ref().filter(|last| !last.is_forgotten(last_ms));
+        let may_be_forgotten = last.as_ref().is_none_or(|last| last.is_forgotten(latest_ms));
+        let known = |told: &str| may_be_known.unwrap_or_else(|| panic!("{told}, of nobody known"));
+        match self.log.append(append, now) {
+            Ok(appended) if appended.duplicates > 0 => {
+                let last = known("a duplicate");
+                assert!(!last.is_forgotten(appended.time_ms), "it had been silent for too long");
+                assert!(last.epoch == epoch && seq <= last.seq, "{seq} in {epoch} is no duplicate");
+                if seq == last.seq {
+                    assert_eq!(to_usize(appended.first), last.first);
+                }
+            }
+            Ok(appended) => {
+                let is_next = last.as_ref().is_some_and(|last| match epoch == last.epoch {
+                    true => seq == last.seq + 1,
+                    false => epoch > last.epoch && seq == 0,
+                });
+                let begins_anew = may_be_forgotten && seq == 0;
+                assert!(is_next || begins_anew, "{seq} in {epoch} follows {last:?}");
+                let is_later = is_next && last.as_ref().is_some_and(|last| last.epoch < epoch);
+                model.tally.epochs += u64::from(is_later);
+                model.tally.forgotten += u64::from(!is_next && last.is_some());
+                assert_eq!(to_usize(appended.first), model.events.len());
+                let (first, time_ms) = (model.events.len(), appended.time_ms);
+                model.append(events, time_ms);
+                model.taken.push(Taken { producer: id, topic, epoch, seq, first, time_ms });
+            }
+            Err(AppendError::ProducerGap { expected_seq: 0, given_seq }) if may_be_forgotten => {
+                assert!(given_seq == seq && seq > 0);
+            }
+            Err(AppendError::ProducerGap { expected_seq, given_seq }) => {
+                let last = known("a gap");
+                assert_eq!((expected_seq, given_seq), (last.seq + 1, seq));
+                assert!(epoch == last.epoch && seq > last.seq + 1);
+            }
+            Err(AppendError::StaleEpoch { epoch: newer, given_epoch }) => {
+                model.tally.fenced += 1;
+                assert_eq!((newer, given_epoch), (known("an epoch before").epoch, epoch));
+                assert!(epoch < newer);
+            }
+            Err(AppendError::EpochStart { given_seq }) => {
+                assert!(epoch > known("a later epoch").epoch && given_seq == seq && seq > 0);
+            }
+            Err(_) => {}
+        }
+    }
+}
