@@ -6,6 +6,7 @@ use std::{io, path::Path, process::Command, sync::Arc, thread, time::Duration};
 use strandline_storage::io::sim::{Fault, rng::SimRng};
 
 use crate::{
+    backup::Backups,
     check::{check, rewritten},
     client::{Load, Retention, Who},
     disk::PowerDisk,
@@ -80,9 +81,16 @@ fn run_on(
     let mut rng = SimRng::new(seed);
     let mut tally = Tally::default();
     let mut story = Story(Vec::new());
+    let mut backups = Backups::new(program, &mounted.dir().join("data"));
     while tally.cuts < cuts {
         let started = start(&server, disk, &mut rng, &mut tally, &mut story)?;
         let Some(running) = started else { continue };
+        if !disk.is_cut() && rng.chance(30) {
+            match backups.check() {
+                Err(_) if disk.is_cut() => {}
+                checked => checked?,
+            }
+        }
         let is_whole = tally.cuts % 20 == 0;
         if !disk.is_cut() {
             match check(&server, &ledger, is_whole) {
@@ -99,6 +107,9 @@ fn run_on(
         if who == Who::Nobody {
             thread::sleep(Duration::from_millis(rng.between(0, 1000)));
         }
+        if rng.chance(20) {
+            make_backup(&mut backups, &server, &ledger, disk, &mut rng, &mut story)?;
+        }
         live(running, disk, &mut rng, &mut tally, &mut story);
     }
     disk.restore();
@@ -107,11 +118,17 @@ fn run_on(
     check(&server, &ledger, true)?;
     load.stop();
     check(&server, &ledger, true)?;
+    backups.check()?;
     running.kill();
     if cuts >= 100 {
         ledger.counts().check_all_asked().map_err(io::Error::other)?;
     }
     story.0.clear();
+    let Backups { made, verified, .. } = backups;
+    println!("{made} backups made, verified {verified} times");
+    if cuts >= 100 && made.min(verified) == 0 {
+        return Err(io::Error::other("no backup was made, and verified after a cut"));
+    }
     println!("{}", rewritten(&mounted.dir().join("data"))?);
     let (operations, into_blocks) = (disk.operations(), disk.writes_into_blocks());
     println!(
@@ -173,6 +190,28 @@ fn start(
             tally.starts_refused += 1;
             Ok(None)
         }
+    }
+}
+
+/// Makes a backup, perhaps with a cut in the middle of that. Nothing else keeps it from being made, unless it meets
+/// what a start was armed with.
+fn make_backup(
+    backups: &mut Backups,
+    server: &Server,
+    ledger: &Ledger,
+    disk: &PowerDisk,
+    rng: &mut SimRng,
+    story: &mut Story,
+) -> io::Result<()> {
+    if rng.chance(50) {
+        disk.cut_after(rng.between(1, 400));
+    }
+    let promised = ledger.promised().map_err(io::Error::other)?;
+    let made = backups.make(server, promised)?;
+    story.tell(format!("a backup of all below {promised}: {made:?}; cut: {}", disk.is_cut()));
+    match made {
+        Err(error) if !disk.is_cut() && disk.struck().is_empty() => Err(io::Error::other(error)),
+        _ => Ok(()),
     }
 }
 

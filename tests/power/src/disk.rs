@@ -36,8 +36,8 @@ pub const ROOT: Inode = 1;
 pub enum Kind {
     /// A directory.
     Directory,
-    /// A file of so many bytes, on so many bytes of disk.
-    File { size_bytes: usize, space_bytes: usize },
+    /// A file of so many bytes, on so many bytes of disk, of so many names.
+    File { size_bytes: usize, space_bytes: usize, names: u32 },
 }
 
 /// A file system that can lose power.
@@ -240,6 +240,18 @@ impl PowerDisk {
         state.end(crashes)
     }
 
+    /// Gives each of two names in a directory what the other has.
+    pub fn exchange(&self, dir: Inode, names: [&str; 2]) -> Result<(), Errno> {
+        let (mut state, crashes) = self.begin()?;
+        let all = state.dir(dir)?;
+        if names.iter().any(|name| all.get(name).is_none()) {
+            return Err(Errno::ENOENT);
+        }
+        state.fail_if(Fault::RenameFails)?;
+        state.dir_mut(dir)?.exchange(names);
+        state.end(crashes)
+    }
+
     /// Reads; `is_direct` looks past the page cache.
     pub fn read(
         &self,
@@ -405,7 +417,14 @@ impl State {
             return Ok(Kind::Directory);
         }
         let content = self.files.get(&inode).ok_or(Errno::ENOENT)?;
-        Ok(Kind::File { size_bytes: content.size_bytes(), space_bytes: content.space_bytes() })
+        let (size_bytes, space_bytes) = (content.size_bytes(), content.space_bytes());
+        Ok(Kind::File { size_bytes, space_bytes, names: self.names_of(inode) })
+    }
+
+    /// How many names a file has.
+    fn names_of(&self, inode: Inode) -> u32 {
+        let count: usize = self.dirs.values().map(|names| names.count_of(inode)).sum();
+        u32::try_from(count).expect("few names")
     }
 
     /// Ends an operation that was done whole.
@@ -537,12 +556,39 @@ mod tests {
             match disk.lookup(ROOT, "a") {
                 Err(_) => lost_names += 1,
                 Ok((_, kind)) => {
-                    let whole = Kind::File { size_bytes: 4096, space_bytes: 4096 };
+                    let whole = Kind::File { size_bytes: 4096, space_bytes: 4096, names: 1 };
                     lost_bytes += usize::from(kind != whole);
                 }
             }
         }
         assert!(lost_bytes > 5 && lost_names > 5, "{lost_bytes} {lost_names}");
+    }
+
+    #[test]
+    fn a_file_knows_its_names_and_stays_while_it_has_one() {
+        let disk = PowerDisk::new(1);
+        let names = |inode| match disk.kind(inode) {
+            Ok(Kind::File { names, .. }) => names,
+            other => panic!("{other:?}"),
+        };
+        let (inode, handle) = file(&disk);
+        disk.write((inode, handle), 0, &[1; 4096], true).expect("written");
+        let (dir, _) = disk.create(ROOT, "backup", true).expect("a directory");
+        disk.link(inode, dir, "b").expect("linked");
+        assert_eq!(names(inode), 2);
+        let (other, _) = disk.create(ROOT, ".backup", true).expect("a directory");
+        disk.exchange(ROOT, ["backup", ".backup"]).expect("both are there");
+        assert_eq!(disk.lookup(ROOT, "backup"), Ok((other, Kind::Directory)));
+        assert_eq!(disk.exchange(ROOT, ["backup", "c"]), Err(Errno::ENOENT));
+        disk.remove(ROOT, "a", false).expect("removed");
+        assert_eq!(names(inode), 1);
+        disk.sync_dir(ROOT).expect("synced");
+        disk.sync_dir(dir).expect("synced");
+        disk.cut();
+        disk.restore();
+        assert_eq!(names(inode), 1, "by its other name it is still there");
+        disk.remove(dir, "b", false).expect("removed");
+        assert_eq!(names(inode), 0);
     }
 
     #[test]
@@ -555,7 +601,7 @@ mod tests {
             assert_eq!(disk.struck(), [Fault::AllocateFindsNoSpace]);
             disk.allocate(handle, 0, 16384).expect("there is space");
             let (_, kind) = disk.lookup(ROOT, "a").expect("it is there");
-            assert_eq!(kind, Kind::File { size_bytes: 16384, space_bytes: 16384 });
+            assert_eq!(kind, Kind::File { size_bytes: 16384, space_bytes: 16384, names: 1 });
         }
     }
 

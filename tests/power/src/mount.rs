@@ -65,10 +65,10 @@ struct Served(Arc<PowerDisk>);
 
 fn attributes(inode: Inode, kind: Kind) -> FileAttr {
     let now = SystemTime::UNIX_EPOCH;
-    let (file_type, perm, size, space) = match kind {
-        Kind::Directory => (FileType::Directory, 0o755, 0, 0),
-        Kind::File { size_bytes, space_bytes } => {
-            (FileType::RegularFile, 0o644, size_bytes, space_bytes)
+    let (file_type, perm, size, space, nlink) = match kind {
+        Kind::Directory => (FileType::Directory, 0o755, 0, 0, 1),
+        Kind::File { size_bytes, space_bytes, names } => {
+            (FileType::RegularFile, 0o644, size_bytes, space_bytes, names)
         }
     };
     FileAttr {
@@ -81,7 +81,7 @@ fn attributes(inode: Inode, kind: Kind) -> FileAttr {
         crtime: now,
         kind: file_type,
         perm,
-        nlink: 1,
+        nlink,
         uid: 0,
         gid: 0,
         rdev: 0,
@@ -186,7 +186,7 @@ impl Filesystem for Served {
     ) {
         match text(name).and_then(|name| self.0.create(parent.0, name, false)) {
             Ok((inode, handle)) => {
-                let empty = Kind::File { size_bytes: 0, space_bytes: 0 };
+                let empty = Kind::File { size_bytes: 0, space_bytes: 0, names: 1 };
                 let attributes = attributes(inode, empty);
                 reply.created(&KEPT, &attributes, Generation(0), FileHandle(handle), OPENED);
             }
@@ -212,12 +212,16 @@ impl Filesystem for Served {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        if !flags.is_empty() {
+        let is_exchange = flags == RenameFlags::RENAME_EXCHANGE && parent == new_parent;
+        if !flags.is_empty() && !is_exchange {
             return reply.error(Errno::EINVAL);
         }
         let renamed = text(name).and_then(|name| {
             let new_name = text(new_name)?;
-            self.0.rename((parent.0, name), (new_parent.0, new_name))
+            match is_exchange {
+                true => self.0.exchange(parent.0, [name, new_name]),
+                false => self.0.rename((parent.0, name), (new_parent.0, new_name)),
+            }
         });
         answer_empty(reply, renamed);
     }

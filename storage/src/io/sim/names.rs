@@ -12,6 +12,7 @@ pub type Inode = u64;
 enum NameChange {
     Link { name: String, inode: Inode },
     Rename { from: String, to: String, inode: Inode },
+    Exchange { names: [String; 2] },
     Unlink { name: String },
 }
 
@@ -29,6 +30,11 @@ impl Names {
         self.current.get(name).copied()
     }
 
+    /// How many names a file has here.
+    pub fn count_of(&self, inode: Inode) -> usize {
+        self.current.values().filter(|known| **known == inode).count()
+    }
+
     /// All names.
     pub fn list(&self) -> Vec<String> {
         self.current.keys().cloned().collect()
@@ -38,7 +44,7 @@ impl Names {
     pub fn inodes(&self) -> impl Iterator<Item = Inode> {
         let changes = self.changes.iter().filter_map(|change| match change {
             NameChange::Link { inode, .. } | NameChange::Rename { inode, .. } => Some(*inode),
-            NameChange::Unlink { .. } => None,
+            NameChange::Exchange { .. } | NameChange::Unlink { .. } => None,
         });
         self.current.values().chain(self.durable.values()).copied().chain(changes)
     }
@@ -51,6 +57,11 @@ impl Names {
     /// Renames within the directory.
     pub fn rename(&mut self, from: &str, to: &str, inode: Inode) {
         self.change(NameChange::Rename { from: from.to_owned(), to: to.to_owned(), inode });
+    }
+
+    /// Gives each of two files the name of the other.
+    pub fn exchange(&mut self, names: [&str; 2]) {
+        self.change(NameChange::Exchange { names: names.map(str::to_owned) });
     }
 
     /// Takes a name away.
@@ -98,6 +109,14 @@ fn apply(names: &mut BTreeMap<String, Inode>, change: &NameChange) {
             names.remove(from);
             names.insert(to.clone(), *inode);
         }
+        NameChange::Exchange { names: [one, other] } => {
+            // One of which a cut has taken another change has no name to give.
+            if let (Some(one_inode), Some(other_inode)) = (names.get(one), names.get(other)) {
+                let (one_inode, other_inode) = (*one_inode, *other_inode);
+                names.insert(one.clone(), other_inode);
+                names.insert(other.clone(), one_inode);
+            }
+        }
         NameChange::Unlink { name } => {
             names.remove(name);
         }
@@ -127,6 +146,22 @@ mod tests {
                 outcomes.contains(&possible.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
             );
         }
+    }
+
+    #[test]
+    fn two_names_are_exchanged_or_not() {
+        let mut outcomes = std::collections::BTreeSet::new();
+        for seed in 0..50 {
+            let mut names = Names::default();
+            names.link("a", 1);
+            names.link("b", 2);
+            names.sync();
+            names.exchange(["a", "b"]);
+            assert_eq!((names.get("a"), names.get("b")), (Some(2), Some(1)));
+            names.lose_power(Survival::Mixed, &mut SimRng::new(seed));
+            outcomes.insert((names.get("a"), names.get("b")));
+        }
+        assert_eq!(Vec::from_iter(outcomes), [(Some(1), Some(2)), (Some(2), Some(1))]);
     }
 
     #[test]

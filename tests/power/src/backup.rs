@@ -1,0 +1,69 @@
+//! Backups of the running server, on the same disk: hard links of what never changes. At any moment the last one that
+//! was made, or the one before it, is there and whole, whatever the log and its clients have done since, and a power
+//! cut may come at any operation of the next.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use crate::server::Server;
+
+/// Makes a backup again and again in one place.
+pub struct Backups {
+    program: PathBuf,
+    data: PathBuf,
+    to: PathBuf,
+    /// Every offset below it is in the backup.
+    holds: Option<u64>,
+    /// How many were made, and how often one was verified.
+    pub made: u64,
+    pub verified: u64,
+}
+
+impl Backups {
+    /// Of a data directory, beside it.
+    pub fn new(program: &Path, data: &Path) -> Backups {
+        let (program, data) = (program.to_owned(), data.to_owned());
+        let to = data.with_file_name("backup");
+        Backups { program, data, to, holds: None, made: 0, verified: 0 }
+    }
+
+    /// Makes one beside the running server, or renews it: of all that was `promised` until now. Says what went wrong,
+    /// if anything did.
+    pub fn make(&mut self, server: &Server, promised: u64) -> io::Result<Result<(), String>> {
+        let output = Command::new(&self.program)
+            .args(["backup", "--fast", "--url", &format!("http://{}", server.address)])
+            .arg("--data")
+            .arg(&self.data)
+            .arg(&self.to)
+            .output()?;
+        if !output.status.success() {
+            return Ok(Err(told(&output)));
+        }
+        self.holds = Some(promised.max(self.holds.unwrap_or(0)));
+        self.made += 1;
+        Ok(Ok(()))
+    }
+
+    /// Verifies what is there, which is the last that was made unless the power went while that was renewed.
+    pub fn check(&mut self) -> io::Result<()> {
+        let Some(holds) = self.holds else { return Ok(()) };
+        let output =
+            Command::new(&self.program).args(["verify", "--json"]).arg(&self.to).output()?;
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let end = found["logs"][0]["end"].as_u64();
+        if !output.status.success() || end.is_none_or(|end| end < holds) {
+            let what = format!("the backup does not hold all below {holds}: {}", told(&output));
+            return Err(io::Error::other(what));
+        }
+        self.verified += 1;
+        Ok(())
+    }
+}
+
+fn told(output: &Output) -> String {
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    format!("{} {} {}", output.status, out.trim(), err.trim())
+}
