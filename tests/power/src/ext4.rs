@@ -1,35 +1,30 @@
-//! ext4 with a journal on a loop device: kills, a disk that is full, and power cuts below the journal.
+//! ext4 with a journal on a loop device: kills, a disk that is full (`full.rs`), and power cuts below the journal.
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
-    net::SocketAddr,
+    io,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use strandline_storage::io::sim::rng::SimRng;
 
 use crate::{
     check::check,
-    client::{self, Load, Retention},
+    client::{Load, Retention},
     disk::PowerDisk,
+    full::{self, Freeing},
     kills,
-    ledger::{EventName, Ledger},
+    ledger::Ledger,
     mount::Mounted,
     server::Server,
 };
 
 const IMAGE_BYTES: u64 = 96 << 20;
-const BALLAST_BYTES: usize = 24 << 20;
 const PUBLISHERS: u32 = 3;
-/// Who asks whether an append is taken, beside the load.
-const PROBE: u32 = 1000;
-/// When there is space again, appends go on within this time.
-const SPACE_BACK_MAX: Duration = Duration::from_secs(30);
 
 /// Runs everything that a small ext4 is for; says so and passes it over where nothing can be mounted.
 pub fn run(program: &Path, work: &Path, count: u64, seed: u64) -> io::Result<()> {
@@ -49,7 +44,12 @@ pub fn run(program: &Path, work: &Path, count: u64, seed: u64) -> io::Result<()>
     make(&image)?;
     {
         let mounted = Ext4::mount(&image, &work.join("disk"))?;
-        full(program, &mounted.dir, seed)?;
+        full::run(program, &mounted.dir, seed)?;
+    }
+    for freeing in Freeing::ALL {
+        make(&image)?;
+        let mounted = Ext4::mount(&image, &work.join("disk"))?;
+        full::freed(program, &mounted.dir, freeing)?;
     }
     fs::remove_file(&image)?;
     cuts(program, work, count, seed)
@@ -103,72 +103,6 @@ fn cuts(program: &Path, work: &Path, cuts: u64, seed: u64) -> io::Result<()> {
     drop(ext4);
     println!("{cuts} power cuts below ext4: {}, {} operations", ledger.counts(), disk.operations());
     Ok(())
-}
-
-/// Fills the disk, and makes room again.
-fn full(program: &Path, dir: &Path, seed: u64) -> io::Result<()> {
-    let server = Server::new(program, &dir.join("data"), &dir.join("server.log"))?;
-    let ballast = [dir.join("ballast-0"), dir.join("ballast-1")];
-    for path in &ballast {
-        let mut file = File::create(path)?;
-        file.write_all(&vec![1; BALLAST_BYTES])?;
-        file.sync_all()?;
-    }
-    let ledger = Arc::new(Ledger::default());
-    let running = server.start()?;
-    let load = Load::start(server.address, &ledger, PUBLISHERS, Retention::None, seed);
-    let mut probe = Probe { address: server.address, ledger: &ledger, sent: 0 };
-    probe.until(507, Duration::from_secs(120))?;
-    let before = ledger.counts();
-    check(&server, &ledger, true)?;
-    fs::remove_file(&ballast[0])?;
-    let began = Instant::now();
-    probe.until(201, SPACE_BACK_MAX)?;
-    let waited = began.elapsed();
-    check(&server, &ledger, true)?;
-    probe.until(507, Duration::from_secs(120))?;
-    running.kill();
-    let running = server.start()?;
-    check(&server, &ledger, true)?;
-    fs::remove_file(&ballast[1])?;
-    probe.until(201, SPACE_BACK_MAX)?;
-    load.stop();
-    check(&server, &ledger, true)?;
-    running.kill();
-    println!("a full disk: {before} when full; appends went on {waited:?} after there was space");
-    Ok(())
-}
-
-struct Probe<'a> {
-    address: SocketAddr,
-    ledger: &'a Ledger,
-    sent: u32,
-}
-
-impl Probe<'_> {
-    /// Appends until it is answered with `status`.
-    fn until(&mut self, status: u16, patience: Duration) -> io::Result<()> {
-        let began = Instant::now();
-        let mut answered = 0;
-        while began.elapsed() < patience {
-            let name = EventName { publisher: PROBE, batch: self.sent, at: 0, of: 1 };
-            self.sent += 1;
-            let body = format!(r#"{{"id":"{name}","padding":"{}"}}"#, "x".repeat(20_000));
-            let line = "POST /api/v1/topics/probe/events";
-            let (got, answer) = client::request(self.address, line, "*/*", body.as_bytes())?;
-            answered = got;
-            if got == 201 {
-                let answer: serde_json::Value = serde_json::from_slice(&answer)?;
-                let offset = answer["offset"].as_u64();
-                self.ledger.acknowledged(offset.ok_or(io::ErrorKind::InvalidData)?, &[name]);
-            }
-            if got == status {
-                return Ok(());
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Err(io::Error::other(format!("still {answered}, not {status}, after {patience:?}")))
-    }
 }
 
 /// A mounted ext4; unmounted when it goes.

@@ -10,11 +10,13 @@
 //! operating system schedules clients and server. What needs a right that this process does not have
 //! (mounting) says so and is passed over.
 
+mod backup;
 mod check;
 mod client;
 mod cuts;
 mod disk;
 mod ext4;
+mod full;
 mod kills;
 mod ledger;
 mod mount;
