@@ -109,8 +109,11 @@ impl Process {
         self.pass(PROMISED_MS, rng, model, now);
         if taken.iter().all(|taken| *taken) && self.is_sound() {
             assert!(to_usize(self.log.visible()) >= end, "what frees space is not written");
+            let LogConfig { sync, segment_bytes, frame_bytes_max, .. } = *self.log.config();
             // Where nothing is synced otherwise it is for the sake of a full disk.
-            if self.log.config().sync == SyncMode::Commit || self.log.is_disk_full() {
+            let is_synced = sync == SyncMode::Commit || self.log.is_disk_full();
+            // A reserve is for segments, and not for a frame that is longer than one.
+            if is_synced && segment_bytes >= frame_bytes_max as u64 {
                 self.check_freed(&sealed, model);
             }
         }

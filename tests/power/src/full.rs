@@ -172,7 +172,7 @@ pub fn freed(program: &Path, dir: &Path, freeing: Freeing) -> io::Result<()> {
         }
         if refused_since.is_some() {
             thread::sleep(Duration::from_millis(20));
-        } else if bulk.sent % OF_WHICH_STAYS == 0 {
+        } else if bulk.sent.is_multiple_of(OF_WHICH_STAYS) {
             stays.append(2_000)?;
         }
         if began.elapsed() > FULL_MAX {
