@@ -53,7 +53,8 @@ fn each_log(
     };
     for seed in seeds {
         let mut rng = SimRng::new(seed);
-        let mut model = Model::default();
+        // What this disk does the model is not told.
+        let mut model = Model { may_misread: true, ..Model::default() };
         let disk = SimDisk::new(seed);
         disk.create_dir(DIR.as_ref()).expect("an empty disk");
         before(&disk, &mut rng);
