@@ -12,7 +12,7 @@ use std::{
 
 use strandline_storage::{
     backup::{end_of, last_segment},
-    data_dir::{DataDir, MARKER_FILE_NAME},
+    data_dir::{DataDir, MARKER_FILE_NAME, lock},
     error::OpenError,
     io::{Disk, LockMode, real::RealDisk},
     offset::Offset,
@@ -114,12 +114,7 @@ impl Destination {
         let mut logs = Vec::new();
         for (tenant, log) in directory::names_in(&self.path)? {
             let dir = data.log_dir(&tenant, &log);
-            let lock = || {
-                RealDisk.lock_dir(&dir, LockMode::Exclusive).map_err(|error| match error.kind() {
-                    io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.clone() },
-                    _ => OpenError::io("locking", &dir)(error),
-                })
-            };
+            let lock = || lock(&RealDisk, &dir, LockMode::Exclusive);
             let lock = directory::when_free(lock).map_err(|error| match error {
                 OpenError::Locked { dir: path } => {
                     let what =

@@ -7,7 +7,7 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags};
 use strandline_storage::{
-    data_dir::DataDir,
+    data_dir::{DataDir, lock},
     error::OpenError,
     io::{Disk, LockMode, real::RealDisk},
 };
@@ -48,7 +48,7 @@ impl Staged {
             }
             _ => {}
         }
-        let lock = lock_alone(&path)?;
+        let lock = lock(&RealDisk, &path, LockMode::Exclusive)?;
         empty(&path)?;
         let data = DataDir::open(&RealDisk, &path)?;
         Ok(Staged { to: to.to_owned(), is_replaced: !destination.is_empty(), data, lock })
@@ -62,12 +62,13 @@ impl Staged {
     /// Gives it its place. What was there, an older one, is removed afterwards: at any moment one of the
     /// two is there, and whole. What has come into an empty place meanwhile stays, and this fails.
     pub fn finish(self) -> Result<(), OpenError> {
-        let Staged { to, is_replaced, data, lock } = self;
+        let Staged { to, is_replaced, data, lock: held } = self;
         let path = data.path();
         let failed = |error| OpenError::io("putting into its place", &to)(error);
         RealDisk.sync_dir(path).map_err(failed)?;
         // It gets the name of one that is being made, and is removed under it: nobody else begins there meanwhile.
-        let _old = if is_replaced { Some(lock_alone(&to)?) } else { None };
+        let _old =
+            if is_replaced { Some(lock(&RealDisk, &to, LockMode::Exclusive)?) } else { None };
         if is_replaced {
             let exchanged = rustix::fs::renameat_with(CWD, path, CWD, &to, RenameFlags::EXCHANGE);
             exchanged.map_err(|errno| failed(errno.into()))?;
@@ -78,7 +79,7 @@ impl Staged {
         if is_replaced {
             fs::remove_dir_all(path).map_err(OpenError::io("removing", path))?;
         }
-        drop(lock);
+        drop(held);
         Ok(())
     }
 
@@ -87,13 +88,6 @@ impl Staged {
         let path = self.data.path();
         fs::remove_dir_all(path).map_err(OpenError::io("removing", path))
     }
-}
-
-fn lock_alone(dir: &Path) -> Result<<RealDisk as Disk>::Lock, OpenError> {
-    RealDisk.lock_dir(dir, LockMode::Exclusive).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned() },
-        _ => OpenError::io("locking", dir)(error),
-    })
 }
 
 fn parent_of(path: &Path) -> PathBuf {

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     error::OpenError,
-    io::{Access, Disk, DiskFile},
+    io::{Access, Disk, DiskFile, LockMode},
     offset::Position,
     segment::SegmentName,
 };
@@ -31,6 +31,14 @@ const MARKER_TEMPORARY_FILE_NAME: &str = "STRANDLINE.tmp";
 const LISTED_MAX: usize = 200;
 /// What a new file system has at its root.
 const LOST_AND_FOUND: &str = "lost+found";
+
+/// Locks a directory, and says so if another process has it.
+pub fn lock<D: Disk>(disk: &D, dir: &Path, mode: LockMode) -> Result<D::Lock, OpenError> {
+    disk.lock_dir(dir, mode).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned() },
+        _ => OpenError::io("locking", dir)(error),
+    })
+}
 
 /// A directory that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,6 +35,7 @@ use std::{collections::HashSet, io, path::Path};
 use crate::{
     active_file::WriteMode,
     config::SyncMode,
+    data_dir,
     end_mark::{self, EndMark},
     error::{Corruption, OpenError},
     index::TopicSummary,
@@ -139,10 +140,7 @@ pub(crate) fn lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> 
         }
         Err(error) => return Err(OpenError::io("listing", dir)(error)),
     }
-    disk.lock_dir(dir, LockMode::Exclusive).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned() },
-        _ => OpenError::io("locking", dir)(error),
-    })
+    data_dir::lock(disk, dir, LockMode::Exclusive)
 }
 
 /// Recovers the log in `dir`, whose lock is held.

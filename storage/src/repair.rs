@@ -32,12 +32,13 @@
 //! and a second repair goes on.
 
 use std::{
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
 };
 
 use crate::{
     clock::Now,
+    data_dir::lock,
     error::{Corruption, OpenError},
     io::{Disk, LockMode},
     offset::Offset,
@@ -156,10 +157,7 @@ pub fn plan<D: Disk>(disk: &D, dir: &Path) -> Result<RepairPlan, OpenError> {
 /// Does what [`plan`] says. `None` if there was nothing to do, or something is beyond repair: the log would not open
 /// after it either, and what is there now tells a person more than what a repair makes of it.
 pub fn repair<D: Disk>(disk: &D, dir: &Path, now: Now) -> Result<Option<Repaired>, OpenError> {
-    let _lock = disk.lock_dir(dir, LockMode::Exclusive).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned() },
-        _ => OpenError::io("locking", dir)(error),
-    })?;
+    let _lock = lock(disk, dir, LockMode::Exclusive)?;
     let plan = Planner::run(disk, dir)?;
     if plan.steps.is_empty() || !plan.beyond.is_empty() {
         return Ok(None);

@@ -17,7 +17,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
-    io,
     path::Path,
     sync::{
         Arc,
@@ -26,6 +25,7 @@ use std::{
 };
 
 use crate::{
+    data_dir::lock,
     earliest::EARLIEST_FILE_NAME,
     end_mark::{self, END_MARK_FILE_NAME, EndMark},
     error::{Corruption, OpenError},
@@ -152,10 +152,7 @@ pub fn verify_with<D: Disk>(
 
 /// Takes the lock that keeps a server from starting, and lets others look at the same time.
 pub fn lock_shared<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> {
-    disk.lock_dir(dir, LockMode::Shared).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned() },
-        _ => OpenError::io("locking", dir)(error),
-    })
+    lock(disk, dir, LockMode::Shared)
 }
 
 /// The files of a segment that are there.

@@ -11,7 +11,7 @@ use crate::{
         self, Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd,
         stub::{StubLimits, make_stub},
     },
-    io::{Access, Disk, DiskFile, lenient::Lenient},
+    io::{Access, Disk, DiskFile, is_unreadable, lenient::Lenient},
     offset::{Offset, Position},
     repair::Lost,
     rewrite::{self, SegmentWriter},
@@ -275,14 +275,9 @@ fn read_sound_index<D: Disk>(
     };
     match read() {
         Ok(bytes) => Ok(index::check_all(&bytes).is_ok().then_some(bytes)),
-        Err(error) if is_damage(&error) => Ok(None),
+        Err(error) if is_unreadable(&error) => Ok(None),
         Err(error) => Err(OpenError::io("reading", &path)(error)),
     }
-}
-
-/// Whether the disk could not read what is there, as against: we may not, or it is not there.
-fn is_damage(error: &io::Error) -> bool {
-    !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
 /// Counts what is read, and names what is lost.

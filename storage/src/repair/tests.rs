@@ -5,17 +5,23 @@ use std::ops::ControlFlow;
 
 use super::*;
 use crate::{
+    append::{Append, OffsetScope, ProducerClaim, ProducerId},
     control::{Control, TopicRule, TopicsDeleted},
     error::ReadError,
+    event::{EventId, NewEvent},
     io::{
         Access, DiskFile,
         sim::{SimDisk, rng::SimRng},
     },
-    log::Log,
+    log::{
+        Log,
+        tests::{event, now as log_now},
+    },
     offset::Position,
     reader::ReadQuery,
     segment::SegmentFile,
     settings::{LogRetention, LogSettings, TopicRetention, TopicSettings},
+    snapshot,
     stopped::StoppedLog,
     testing::{TestLog, append_numbers, everything, now, read_all, small_segments},
     topic::TopicPattern,
@@ -23,6 +29,33 @@ use crate::{
 };
 
 const DIR: &str = "/log";
+/// Segments until a snapshot.
+const NEVER: usize = usize::MAX;
+
+fn with_id() -> NewEvent {
+    NewEvent { id: Some(EventId::parse("x").expect("an id")), ..event("gone", "0") }
+}
+
+fn claimed() -> Append {
+    let id = ProducerId::parse("p").expect("a name");
+    let producer = Some(ProducerClaim { id, epoch: 0, seq: 0, scope: OffsetScope::Topic });
+    Append { events: vec![event("gone", "1")], expected: None, producer }
+}
+
+/// Whether the id of [`with_id`] and the producer of [`claimed`] are forgotten.
+fn asked_again(log: &mut Log<SimDisk>) -> (bool, bool) {
+    let mut is_new = |append: Append| {
+        log.append(append, log_now(3)).expect("it is known, or new").duplicates == 0
+    };
+    let id = Append { events: vec![with_id()], expected: None, producer: None };
+    (is_new(id), is_new(claimed()))
+}
+
+fn snapshots(disk: &SimDisk) -> Vec<PathBuf> {
+    let names = disk.list(Path::new(DIR)).expect("a directory");
+    let offsets = snapshot::read::offsets(&names).into_iter();
+    offsets.map(|offset| Path::new(DIR).join(snapshot::file_name(offset))).collect()
+}
 
 fn open(disk: &SimDisk) -> Result<Log<SimDisk>, OpenError> {
     Log::open(disk.clone(), Path::new(DIR), small_segments(), now()).map(|(log, _)| log)

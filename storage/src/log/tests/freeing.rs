@@ -131,31 +131,6 @@ fn a_segment_that_finds_no_space_keeps_no_other_from_being_freed() {
     is_live(&log, &disk);
 }
 
-/// By the clock of events, which stands still then, nothing was tried again before the wall clock had come to where it was.
-#[test]
-fn what_found_no_space_is_tried_again_while_the_wall_clock_is_set_back() {
-    let disk = SimDisk::new(5);
-    let batch = |number| {
-        let short = (0..20).map(|_| event("gone", "0"));
-        short.chain([event("keep", &noise(number, 7_000))]).collect()
-    };
-    let (disk, mut log) = full_of(&disk, batch);
-    let deleted = TopicsDeleted::of(vec!["gone".into()]);
-    log.append_control(&Control::Deleted(deleted), now(3)).expect("control events have room");
-    let run = |log: &mut Log<SimDisk>, boot_ms: std::ops::Range<u64>, set_back_ms: u64| {
-        let mut at_ms = boot_ms.start;
-        while at_ms < boot_ms.end {
-            let Now { wall_ms, boot_ms } = now(at_ms);
-            run_noting(log, &disk, Now { wall_ms: wall_ms - set_back_ms, boot_ms });
-            at_ms = log.deadline().expect("it is tried again").max(at_ms + 1);
-        }
-        failures(log, "")
-    };
-    assert!(run(&mut log, 3..50_000, 0) > 0 && log.is_disk_full());
-    assert_eq!(run(&mut log, 50_000..55_000, 3_600_000), 0, "not at once");
-    assert!(run(&mut log, 55_000..150_000, 3_600_000) > 0 && log.is_disk_full());
-}
-
 /// A rewrite that rests between its pieces, and goes by offset, would have a full disk wait for it.
 #[test]
 fn a_rewrite_that_has_time_makes_way_when_the_disk_is_full() {

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
-    append::{Append, OffsetScope, ProducerClaim, ProducerId},
     config::LogConfig,
-    event::{EventId, NewEvent},
     index::{
         INDEX_HEADER_BYTES, IndexHeader, SectionKind,
         cut::Cut,
@@ -16,12 +14,10 @@ use crate::{
     log::tests::{event, now, tiny},
     recovery::OpenReport,
     restore::{Until, restore_log},
-    snapshot,
 };
 
 /// Long enough after all appends for every sealed segment to be rewritten.
 const MUCH_LATER_MS: u64 = 700_000;
-const NEVER: usize = usize::MAX;
 /// Of the log that is filled.
 const TOPICS: [&str; 4] = ["gone", "seldom", "often", "kept"];
 /// The first segment, once rewritten.
@@ -30,16 +26,6 @@ const REWRITTEN: &str = "00000000000000000000.2";
 fn open_with(disk: &SimDisk, snapshot_segments: usize) -> (Log<SimDisk>, OpenReport) {
     let config = LogConfig { snapshot_segments, ..tiny() };
     Log::open(disk.clone(), Path::new(DIR), config, now(0)).expect("the log opens")
-}
-
-fn with_id() -> NewEvent {
-    NewEvent { id: Some(EventId::parse("x").expect("an id")), ..event("gone", "0") }
-}
-
-fn claimed() -> Append {
-    let id = ProducerId::parse("p").expect("a name");
-    let producer = Some(ProducerClaim { id, epoch: 0, seq: 0, scope: OffsetScope::Topic });
-    Append { events: vec![event("gone", "1")], expected: None, producer }
 }
 
 /// A log whose first segment had, among others, an event with an id and one of a producer, of a topic that was deleted,
@@ -112,12 +98,6 @@ fn header(disk: &SimDisk) -> IndexHeader {
     IndexHeader::decode(&index(disk)).expect("an index")
 }
 
-fn snapshots(disk: &SimDisk) -> Vec<PathBuf> {
-    let names = disk.list(Path::new(DIR)).expect("a directory");
-    let offsets = snapshot::read::offsets(&names).into_iter();
-    offsets.map(|offset| Path::new(DIR).join(snapshot::file_name(offset))).collect()
-}
-
 /// How an index is damaged.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
@@ -169,14 +149,9 @@ fn damage(disk: &SimDisk, damage: Damage) -> bool {
 fn forgotten(log: &mut Log<SimDisk>) -> Forgotten {
     let last = log.last_of("gone");
     assert!(last.is_none_or(|last| last == Offset::new(1)), "{last:?}");
-    let id = log.append(vec![with_id()], now(3)).expect("it is known, or new");
-    let producer = log.append(claimed(), now(3)).expect("it is known, or new");
-    Forgotten {
-        ids: id.duplicates == 0,
-        producers: producer.duplicates == 0,
-        last_offsets: last.is_none(),
-        settings: log.rules().for_topic("early").is_none(),
-    }
+    let (ids, producers) = asked_again(log);
+    let settings = log.rules().for_topic("early").is_none();
+    Forgotten { ids, producers, last_offsets: last.is_none(), settings }
 }
 
 /// What a damage takes that no snapshot knows.

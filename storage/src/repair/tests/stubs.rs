@@ -2,29 +2,14 @@
 
 use super::*;
 use crate::{
-    append::{Append, OffsetScope, ProducerClaim, ProducerId},
     config::LogConfig,
-    event::{EventId, NewEvent},
     index::{INDEX_HEADER_BYTES, IndexHeader, SectionKind},
     log::tests::{event, now, tiny},
-    snapshot,
 };
-
-const NEVER: usize = usize::MAX;
 
 fn open_with(disk: &SimDisk, snapshot_segments: usize) -> Log<SimDisk> {
     let config = LogConfig { snapshot_segments, compress_after_s: 1_000_000_000, ..tiny() };
     Log::open(disk.clone(), Path::new(DIR), config, now(0)).expect("the log opens").0
-}
-
-fn with_id() -> NewEvent {
-    NewEvent { id: Some(EventId::parse("x").expect("an id")), ..event("gone", "0") }
-}
-
-fn claimed() -> Append {
-    let id = ProducerId::parse("p").expect("a name");
-    let producer = Some(ProducerClaim { id, epoch: 0, seq: 0, scope: OffsetScope::Topic });
-    Append { events: vec![event("gone", "1")], expected: None, producer }
 }
 
 /// A log in the middle of which a segment has gone that had, among others, an event with an id and one of a producer; and
@@ -72,24 +57,11 @@ fn header(disk: &SimDisk, name: SegmentName) -> IndexHeader {
     IndexHeader::decode(&disk.bytes(&path_of(name)).expect("a file")).expect("an index")
 }
 
-fn remove_snapshots(disk: &SimDisk) {
-    let names = disk.list(Path::new(DIR)).expect("a directory");
-    for offset in snapshot::read::offsets(&names) {
-        disk.remove(&Path::new(DIR).join(snapshot::file_name(offset))).expect("a file");
-    }
-}
-
 /// What is not known any more of the events that are gone.
 fn forgotten(log: &mut Log<SimDisk>, last: Option<Offset>) -> Forgotten {
     let last_offsets = log.last_of("gone") != last;
-    let id = log.append(vec![with_id()], now(3)).expect("it is known, or new");
-    let producer = log.append(claimed(), now(3)).expect("it is known, or new");
-    Forgotten {
-        ids: id.duplicates == 0,
-        producers: producer.duplicates == 0,
-        last_offsets,
-        settings: false,
-    }
+    let (ids, producers) = asked_again(log);
+    Forgotten { ids, producers, last_offsets, settings: false }
 }
 
 /// How a stub is damaged.
@@ -142,7 +114,7 @@ fn a_damaged_stub_is_made_anew_where_a_snapshot_or_its_rest_knows_what_it_said()
         let disk = disk.power_cut();
         for has_snapshots in [true, false] {
             if !has_snapshots {
-                remove_snapshots(&disk);
+                snapshots(&disk).iter().for_each(|path| disk.remove(path).expect("a file"));
             }
             let mut log = open_with(&disk.fork(2), NEVER);
             assert_eq!(read(&log, &[]), events, "{context}, {has_snapshots}");
