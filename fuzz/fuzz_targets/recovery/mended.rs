@@ -76,9 +76,10 @@ pub fn snapshot(bytes: &mut [u8]) {
     whole(&mut bytes[..SNAPSHOT_HEADER_BYTES]);
 }
 
-/// `earliest` and `end.mark`: each of their slots.
+/// `earliest` and `end.mark`: each of their slots that was written.
 pub fn slots(bytes: &mut [u8]) {
-    bytes.chunks_exact_mut(BLOCK_BYTES).for_each(whole);
+    let slots = bytes.chunks_exact_mut(BLOCK_BYTES);
+    slots.filter(|slot| slot.iter().any(|byte| *byte != 0)).for_each(whole);
 }
 
 /// Where bytes 12 to 16 are the checksum of all others.

@@ -172,7 +172,8 @@ impl<F: DiskFile> Damaged<F> {
                     }
                 }
                 let Some(lost) = frames.step_over()? else {
-                    return Ok(sink.lost(end.end_offset, &why));
+                    // Of the last segment nothing says that there was more, or it is made up for behind it.
+                    return Ok(if is_last { Ok(()) } else { sink.lost(end.end_offset, &why) });
                 };
                 // What a header says must not reach past what is known of the whole.
                 let to = self.known_end().map_or(lost.end, |end| lost.end.min(end));
