@@ -203,7 +203,7 @@ impl<D: Disk> Log<D> {
 
     /// The next frame of what is staged.
     fn next_frame(&mut self, now: Now) -> Option<Op<D>> {
-        if self.staging.is_empty() {
+        if self.staging.is_empty() || self.has_setting_that_waits() {
             return None;
         }
         if self.jobs.rolling && !self.take_back_roll() {

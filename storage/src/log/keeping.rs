@@ -8,6 +8,7 @@ use crate::{
     control::{Control, TopicsDeleted},
     earliest::{KeepJob, Record},
     error::{AppendError, OpenError},
+    event::EventKind,
     index::{delta, stub::StubLimits},
     io::{Disk, is_full},
     mutation::{self, Mutation},
@@ -44,8 +45,6 @@ const ENDED_BYTES_MIN: u64 = 1 << 20;
 pub(super) struct Kept {
     /// They keep nothing before it.
     wanted: Offset,
-    /// What is being written down.
-    begun: Offset,
     /// What the next start will know of, at least.
     durable: Offset,
     /// So much was synced when the last try to write it down began, which failed.
@@ -58,7 +57,7 @@ impl Kept {
     /// Of a log that was opened.
     pub(super) fn new(keep_from: Offset) -> Kept {
         let durable = keep_from;
-        Kept { wanted: keep_from, begun: keep_from, durable, failed_at: None, slot: None }
+        Kept { wanted: keep_from, durable, failed_at: None, slot: None }
     }
 }
 
@@ -119,13 +118,24 @@ impl<D: Disk> Log<D> {
         self.end_stale_segment();
     }
 
-    /// Limits have changed, and whoever set them is about to be told. What those before have begun to write down is gone from
-    /// here on, not some time after the answer; what they only wanted is not.
+    /// Limits have changed: what those before wanted, and nothing has been written down of, stays.
     pub(super) fn settle_limits(&mut self) {
-        if self.jobs.keep == JobState::Running {
-            self.keep_from = self.keep_from.max(self.kept.begun);
-        }
         self.kept.wanted = self.keep_from;
+    }
+
+    /// Whether settings of the log are staged while it is written down how far those before have reached. They may be looser,
+    /// and that would be told after the answer to them, so they are not written before.
+    pub(super) fn has_setting_that_waits(&self) -> bool {
+        let is_setting = |kind| kind == EventKind::LogSettings;
+        let mut staged = self.staging.events().map(|staged| staged.event.kind);
+        self.jobs.keep == JobState::Running && staged.any(is_setting)
+    }
+
+    /// Whether settings of the log are being written.
+    fn writes_setting(&self) -> bool {
+        let frames = self.commit.pending().flat_map(|write| &write.frames);
+        let mut events = frames.flat_map(|(frame, _)| frame.events());
+        events.any(|event| event.kind() == EventKind::LogSettings)
     }
 
     /// Whether it is written down that limits have reached `from`, as far as it may be. What readers see without a
@@ -162,12 +172,11 @@ impl<D: Disk> Log<D> {
             JobState::Waiting { .. } => self.close != Close::Open && !self.is_reach_settled(),
             JobState::Running => false,
         };
-        if !may_begin {
+        if !may_begin || self.writes_setting() {
             return None;
         }
         self.jobs.keep = JobState::Running;
         let (keep_from, end) = (self.kept.wanted, self.synced());
-        self.kept.begun = keep_from;
         let record = Record { kept_from: keep_from.min(end), end };
         Some(Job::Keep(KeepJob { dir: self.dir.clone(), record, slot: self.kept.slot, keep_from }))
     }
