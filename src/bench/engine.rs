@@ -72,8 +72,9 @@ pub struct Engine<'t, T: Target> {
     again: Vec<u32>,
     /// Somebody had [`BEHIND_BYTES`] to receive, in this turn or the last.
     is_behind: bool,
-    /// Publishers that wait until nobody has.
+    /// Publishers that wait until nobody has, and since when one does.
     held: Vec<usize>,
+    held_since_ns: u64,
     control_ready: Vec<Ready>,
     /// Acknowledgements.
     pub acks: Meter,
@@ -83,6 +84,8 @@ pub struct Engine<'t, T: Target> {
     pub received_bytes: u64,
     /// Subscribers that were hung up on.
     pub hang_ups: u64,
+    /// How long publishers were held back in all, because we were behind with what subscribers have.
+    pub held_ns: u64,
     /// How events are sent.
     load: Load,
     /// When the last thing happened: a delivery, an answer, a subscriber that became ready.
@@ -114,6 +117,8 @@ impl<'t, T: Target> Engine<'t, T> {
             again: Vec::new(),
             is_behind: false,
             held: Vec::new(),
+            held_since_ns: 0,
+            held_ns: 0,
             control_ready: Vec::new(),
             acks: Meter::default(),
             seen: Seen::new(payload_bytes, subscribers, publishers),
@@ -219,6 +224,18 @@ impl<'t, T: Target> Engine<'t, T> {
         Ok(())
     }
 
+    /// Nothing more becomes due in an open loop.
+    pub fn end_schedule(&mut self) {
+        if let Load::Open(schedule) = &mut self.load {
+            schedule.end_at(now_ns());
+        }
+    }
+
+    /// Whether an open loop has sent all that was due before its end.
+    pub fn schedule_is_over(&self) -> bool {
+        !matches!(&self.load, Load::Open(schedule) if !schedule.is_over())
+    }
+
     /// A subscriber reads nothing from now on.
     pub fn pause(&mut self, index: u32) -> io::Result<()> {
         match &mut self.subscribers[place(index)] {
@@ -272,7 +289,8 @@ impl<'t, T: Target> Engine<'t, T> {
         self.ready = ready;
         self.forget_what_is_old();
         self.is_behind = is_behind;
-        if !is_behind {
+        if !is_behind && !self.held.is_empty() {
+            self.held_ns += now_ns() - self.held_since_ns;
             for index in std::mem::take(&mut self.held) {
                 self.refill(index, now_ns())?;
             }
@@ -314,7 +332,7 @@ impl<'t, T: Target> Engine<'t, T> {
         let Load::Open(mut schedule) = self.load else { return Ok(None) };
         let now = now_ns();
         let mut next = None;
-        loop {
+        while !schedule.is_over() {
             let due_ns = schedule.due_ns();
             if due_ns > now {
                 next = Some(due_ns);
@@ -375,6 +393,9 @@ impl<'t, T: Target> Engine<'t, T> {
             self.last_news_ns = now;
         }
         if self.is_behind && matches!(self.load, Load::Closed { .. }) {
+            if self.held.is_empty() {
+                self.held_since_ns = now;
+            }
             self.held.push(index);
             return Ok(());
         }

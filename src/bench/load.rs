@@ -39,6 +39,8 @@ pub struct Schedule {
     publishers: u32,
     /// The event that is due next.
     next: u64,
+    /// Nothing is due from then on.
+    end_ns: u64,
     /// A publisher that has so many events without an answer waits: its next one is late, and its
     /// latency says so.
     pub window: u32,
@@ -48,7 +50,18 @@ impl Schedule {
     /// `rate_per_s` events a second from `begin_ns` on, by `publishers` in turn.
     pub fn new(rate_per_s: f64, publishers: u32, window: u32, begin_ns: u64) -> Schedule {
         assert!(rate_per_s > 0.0 && publishers > 0, "somebody sends something");
-        Schedule { begin_ns, period_ns: 1e9 / rate_per_s, publishers, next: 0, window }
+        let period_ns = 1e9 / rate_per_s;
+        Schedule { begin_ns, period_ns, publishers, next: 0, end_ns: u64::MAX, window }
+    }
+
+    /// Nothing is due from `end_ns` on; what was due before it is still to be sent.
+    pub fn end_at(&mut self, end_ns: u64) {
+        self.end_ns = end_ns;
+    }
+
+    /// Whether nothing is due any more.
+    pub fn is_over(&self) -> bool {
+        self.due_ns() >= self.end_ns
     }
 
     /// When the next event is due.
@@ -204,5 +217,16 @@ mod tests {
         assert_eq!(all[1], (third, 1));
         assert_eq!(all[3], (1_000_000_000, 1));
         assert_eq!(all[6], (2_000_000_000, 0));
+    }
+
+    #[test]
+    fn a_schedule_is_over_when_what_was_due_is_sent() {
+        let mut schedule = Schedule::new(1000.0, 1, 1, 0);
+        schedule.end_at(2_000_000);
+        assert!(!schedule.is_over());
+        schedule.advance();
+        assert!(!schedule.is_over());
+        schedule.advance();
+        assert!(schedule.is_over());
     }
 }

@@ -48,6 +48,9 @@ pub struct Point {
     pub wire_bytes_per_delivery: Option<f64>,
     /// CPU time of the load generator, in cores: near one it is the limit, and not the server.
     pub client_cpu_cores: f64,
+    /// The share of the time in which the load generator let some publisher of a closed loop wait, as it was behind with
+    /// what subscribers had to receive. No latency has it; with much of it the load generator is the limit.
+    pub held_share: f64,
     /// How the machine stood still meanwhile; `None` if nobody watched it.
     pub stops: Option<Standstill>,
     /// From when an event was due to its acknowledgement.
@@ -149,7 +152,11 @@ impl Point {
             );
             push("server memory", memory);
         }
-        push("load generator CPU", format!("{:.2} cores", self.client_cpu_cores));
+        let held = match self.held_share {
+            0.0 => String::new(),
+            share => format!(", some publisher held back {} % of the time", short(100.0 * share)),
+        };
+        push("load generator CPU", format!("{:.2} cores{held}", self.client_cpu_cores));
         for (name, value) in &self.extra {
             push(&name.replace('_', " "), short(*value));
         }
@@ -198,6 +205,17 @@ impl Outcome {
         self.violation_count == 0
     }
 
+    /// What came of looking at each delivery, if there was one: who only appends, or waits, has got nothing that could be
+    /// checked.
+    pub fn verdict(&self) -> Option<String> {
+        let is_delivered = self.points.iter().any(|point| point.deliveries > 0);
+        match self.violation_count {
+            0 => is_delivered
+                .then(|| "every delivery checked: no gap, no repeat, in order".to_owned()),
+            count => Some(format!("{} VIOLATIONS", grouped(as_f64(count)))),
+        }
+    }
+
     /// The table for people.
     pub fn table(&self) -> String {
         let mut text = String::new();
@@ -207,14 +225,9 @@ impl Outcome {
                 text.push_str(&format!("  {name:<28}{value}\n"));
             }
         }
-        let is_delivered = self.points.iter().any(|point| point.deliveries > 0);
-        let what = match self.violation_count {
-            // Who only appends, or waits, has got nothing that could be checked.
-            0 if !is_delivered => String::new(),
-            0 => "  every delivery checked: no gap, no repeat, in order\n".to_owned(),
-            count => format!("  {} VIOLATIONS\n", grouped(as_f64(count))),
-        };
-        text.push_str(&what);
+        if let Some(verdict) = self.verdict() {
+            text.push_str(&format!("  {verdict}\n"));
+        }
         for violation in &self.violations {
             text.push_str(&format!("    {violation}\n"));
         }

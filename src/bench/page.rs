@@ -43,17 +43,11 @@ fn push(page: &mut String, text: std::fmt::Arguments<'_>) {
 }
 
 fn push_verdict(page: &mut String, outcome: &Outcome) {
+    let Some(verdict) = outcome.verdict() else { return };
     if outcome.is_clean() {
-        page.push_str(
-            "<p class=\"good\">Every delivery was checked: no gap, no repeat, in order.</p>\n",
-        );
-        return;
+        return push(page, format_args!("<p class=\"good\">{verdict}</p>\n"));
     }
-    let count = outcome.violation_count;
-    push(
-        page,
-        format_args!("<div class=\"bad\"><p>{count} violations, the first of them:</p><ul>\n"),
-    );
+    push(page, format_args!("<div class=\"bad\"><p>{verdict}, the first of them:</p><ul>\n"));
     for violation in &outcome.violations {
         push(page, format_args!("<li>{}\n", escape(violation)));
     }

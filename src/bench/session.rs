@@ -116,14 +116,31 @@ impl<'t, T: Target> Session<'t, T> {
         &mut self,
         mut done: impl FnMut(&mut Engine<'t, T>) -> bool,
     ) -> Result<bool, BenchError> {
-        self.engine.last_news_ns = now_ns();
+        self.run_while_moving(|engine| (!done(engine)).then(|| engine.last_news_ns))
+    }
+
+    /// Runs until `place` says none, or the same for as long as patience lasts: while a load goes on there always is
+    /// news of something, which need not be what is waited for.
+    pub fn run_while_moving<P: PartialEq>(
+        &mut self,
+        mut place: impl FnMut(&mut Engine<'t, T>) -> Option<P>,
+    ) -> Result<bool, BenchError> {
+        let (mut last, mut moved_ns) = (None, now_ns());
         loop {
             let patience_ns = nanoseconds(self.options.patience);
-            let left_ns = (self.engine.last_news_ns + patience_ns).saturating_sub(now_ns());
+            let left_ns = (moved_ns + patience_ns).saturating_sub(now_ns());
             if left_ns == 0 {
                 return Ok(false);
             }
-            if self.run(Duration::from_nanos(left_ns), &mut done)? {
+            let is_done = self.run(Duration::from_nanos(left_ns), |engine| {
+                let now = place(engine);
+                let is_done = now.is_none();
+                if now != last {
+                    (last, moved_ns) = (now, now_ns());
+                }
+                is_done
+            })?;
+            if is_done {
                 return Ok(true);
             }
         }
@@ -201,18 +218,19 @@ impl<'t, T: Target> Session<'t, T> {
         let mut next = subscribers.start;
         let mut failed = None;
         let hang_ups = self.engine.hang_ups;
-        let done = self.run_until(|engine| {
+        let done = self.run_while_moving(|engine| {
             let turn_end = next.saturating_add(CONNECTS_A_TURN).min(subscribers.end);
             while next < turn_end && engine.connecting() < connecting_max {
                 if let Err(error) =
                     engine.add_subscriber(next, &start(next), receive_buffer_bytes(next))
                 {
                     failed = Some(error);
-                    return true;
+                    return None;
                 }
                 next += 1;
             }
-            next == subscribers.end && engine.connecting() == 0
+            let left = (subscribers.end - next, engine.connecting());
+            (left != (0, 0)).then_some(left)
         })?;
         if let Some(error) = failed {
             return Err(error.into());
@@ -274,7 +292,15 @@ impl<'t, T: Target> Session<'t, T> {
         let begin = self.look();
         let received_bytes = self.engine.received_bytes;
         let stops = self.watch.as_ref().map(|watch| watch.stops().mark()).unwrap_or_default();
-        Measured { begin_ns: now, begin, received_bytes, client_cpu_s: client_cpu_s(), stops }
+        let held_ns = self.engine.held_ns;
+        Measured {
+            begin_ns: now,
+            begin,
+            received_bytes,
+            client_cpu_s: client_cpu_s(),
+            held_ns,
+            stops,
+        }
     }
 
     /// Counts what happened since `measured`. Latencies are still missing: what was sent is to arrive
@@ -304,6 +330,7 @@ impl<'t, T: Target> Session<'t, T> {
             }),
             stops: self.watch.as_ref().map(|watch| watch.stops().since(measured.stops)),
             client_cpu_cores: (client_cpu_s() - measured.client_cpu_s) / seconds,
+            held_share: as_f64(self.engine.held_ns - measured.held_ns) / 1e9 / seconds,
             server: (!self.processes.is_empty()).then(|| ServerUse {
                 cpu_cores: cpu_s / seconds,
                 cpu_us_per_append: each(appends),
@@ -334,12 +361,15 @@ impl<'t, T: Target> Session<'t, T> {
         Ok(all)
     }
 
-    /// Stops the load and waits until all that was sent has come.
+    /// Stops the load and waits until all that was sent has come. What was due and not sent, as the server was late
+    /// with what came before, is sent first: it is as late as it is, and left out the worst would be missing.
     pub fn drain(&mut self, subscribers: Range<u32>) -> Result<bool, BenchError> {
         // What the ticks of this phase take off the meters stays in their totals.
         self.begin_phase("drain");
+        self.engine.end_schedule();
+        let is_sent = self.run_until(|engine| engine.schedule_is_over())?;
         self.engine.set_load(Load::Still)?;
-        if !self.run_until(|engine| engine.publishers_done())? {
+        if !is_sent || !self.run_until(|engine| engine.publishers_done())? {
             return Err(BenchError::Patience(format!(
                 "appends got no answer for {} s",
                 self.options.patience.as_secs()
@@ -401,6 +431,8 @@ pub struct Measured {
     received_bytes: u64,
     /// What we had used.
     client_cpu_s: f64,
+    /// How long publishers had been held back.
+    held_ns: u64,
     /// How the machine had stood still.
     stops: Mark,
 }

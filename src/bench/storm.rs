@@ -87,7 +87,7 @@ pub fn run<T: Target>(target: &T, options: &Options, storm: &Storm) -> Result<Ou
     // One after the other is live once it has everything that was there `ROUND` before.
     let mut next = 0;
     let mut there = VecDeque::from([(now_ns(), session.engine.acknowledged())]);
-    let all_live = session.run_until(|engine| {
+    let all_live = session.run_while_moving(|engine| {
         let now = now_ns();
         if now - there[there.len() - 1].0 >= nanoseconds(LOOK) {
             there.push_back((now, engine.acknowledged()));
@@ -101,7 +101,9 @@ pub fn run<T: Target>(target: &T, options: &Options, storm: &Storm) -> Result<Ou
         {
             next += 1;
         }
-        next == subscribers
+        // The publisher goes on, so there is news for ever. Who is waited for moves on, or hangs.
+        let received = |next| engine.subscriber(next).map(|subscriber| subscriber.received);
+        (next < subscribers).then(|| (next, received(next)))
     })?;
     let live_s = as_f64(now_ns() - measured.begin_ns) / 1e9;
     let label = format!(
