@@ -280,6 +280,7 @@ fn row(outcome: &Outcome) -> Value {
     let some = |value: f64| (value > 0.0).then_some(value);
     for point in &outcome.points {
         put("load_cores", Some(point.client_cpu_cores));
+        put("held_share", Some(point.held_share));
         put("acks_per_s", some(point.appends_per_s));
         put("deliveries_per_s", some(point.deliveries_per_s));
         put("ack_p50_ms", point.ack.as_ref().map(|latency| latency.p50_ms));

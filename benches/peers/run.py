@@ -14,15 +14,18 @@
 
 Installs what is missing (install.py), builds the server and the load (main.rs here, over strandline::bench), then takes
 turns: within a round each server runs once, alone, from an empty directory, so that all see the same weather, and every
-other round goes the other way. The server has one core, the load the other. Everything is bounded: a server that grows past 4 GiB or a load that does not end is
+other round goes the other way. All connections use Reno, as Strandline's own do over loopback: BBR, where the system
+prefers it, paces by a timer what cannot be lost. The server has one core, the load the other. Everything is bounded: a server that grows past 4 GiB or a load that does not end is
 stopped, and the table says so. Rows of all runs go to target/peers/results.json; --dry leaves the document alone.
 `STRANDLINE_BENCH_DIR` names the directory for data: put it on the disk that is to be measured.
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -45,6 +48,7 @@ NCHAN = ("Nchan, not durable", servers.nchan, "nchan")
 JETSTREAM = ("JetStream", servers.nats, "nats-core")
 
 WARM_UP_S = 0.5
+CONGESTION_CONTROL = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control")
 # Over the time that a load is meant to take: connecting, draining what is late.
 GRACE_S = 25
 
@@ -110,14 +114,34 @@ def run(client: str, arguments: list, start, speaks: str, seconds: float) -> dic
     return row
 
 
+@contextlib.contextmanager
+def same_congestion_control():
+    """New connections of this machine use Reno meanwhile; yields what they do use."""
+    before = CONGESTION_CONTROL.read_text().strip()
+    if before == "reno":
+        yield before
+        return
+    try:
+        CONGESTION_CONTROL.write_text("reno")
+    except OSError as error:
+        print(f"peers use {before}, Strandline Reno: {error}", file=sys.stderr)
+        yield before
+        return
+    try:
+        yield "reno"
+    finally:
+        CONGESTION_CONTROL.write_text(before)
+
+
 def command_line(load: str, options) -> str:
     only = f" --only {options.only}" if options.only else ""
     watched = " --watch-stops" if options.watch_stops else ""
     return f"benches/peers/run.py {load} --rounds {options.rounds} --seconds {options.seconds:g}{only}{watched}"
 
 
-def describe(load: str, options, groups: dict) -> str:
-    heading = f"`{command_line(load, options)}`, median (lowest to highest) of {options.rounds} rounds; the best of each column in bold:"
+def describe(load: str, options, groups: dict, control: str) -> str:
+    unlike = "" if control == "reno" else f" (peers over {control}, Strandline over Reno)"
+    heading = f"`{command_line(load, options)}`, median (lowest to highest) of {options.rounds} rounds{unlike}; the best of each column in bold:"
     return f"{heading}\n\n{tables.table(load, groups)}"
 
 
@@ -142,6 +166,12 @@ def main() -> None:
     def progress(text: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {text}", file=sys.stderr, flush=True)
 
+    with same_congestion_control() as control:
+        measure(wanted, only, options, client, progress, control)
+
+
+def measure(wanted: list, only: list | None, options, client: str, progress, control: str) -> None:
+    """Runs the loads that are wanted, and writes down what came of them."""
     results = {}
     for load in wanted:
         if load == "disk":
@@ -159,13 +189,13 @@ def main() -> None:
                         figures = ", ".join(f"{key} {value:,.4g}" for key, value in row.items() if isinstance(value, int | float))
                         progress(f"{load}, {group}, {name}, round {at + 1}: {figures} {row.get('note', '')}")
             results[load] = groups
-            text = describe(load, options, groups)
+            text = describe(load, options, groups, control)
         print(f"\n{text}\n", flush=True)
         if not options.dry:
             tables.write(load, text)
     install.HOME.mkdir(parents=True, exist_ok=True)
     versions = {peer: install.version(peer) for peer in ("durable-streams", "nats", "redis", "nchan", "fio")}
-    (install.HOME / "results.json").write_text(json.dumps({"versions": versions, "kernel": os.uname().release, "results": results}, indent=1))
+    (install.HOME / "results.json").write_text(json.dumps({"versions": versions, "kernel": os.uname().release, "congestion_control": control, "results": results}, indent=1))
 
 
 if __name__ == "__main__":

@@ -52,11 +52,13 @@ OTHER_ACK_P99 = Column("ack_p99_ms", "acknowledged p99 ms", "{:.2f}", best=min)
 EVENTS = Column("events_per_s", "events/s", best=max, spread=True)
 READ = Column("deliveries_per_s", "events/s in all", best=max, spread=True)
 CLIENT = Column("load_cores", "load, cores", "{:.2f}")
+# So much of the time the load let publishers wait, as it was behind with what subscribers had to receive: in no latency.
+HELD = Column("held_share", "load held back", "{:.0%}")
 
 COLUMNS = {
     "append": [RATE, ACK_P50, ACK_P99, ACK_P99_RUNNING, CPU_EACH, RESIDENT, CLIENT],
     "fanout": [LATENCY_P50, LATENCY_P99, LATENCY_P99_RUNNING, CPU_DELIVERY, OTHER_ACK_P99, RESIDENT],
-    "unthrottled": [DELIVERIES, LATENCY_P99, LATENCY_P99_RUNNING, CPU_DELIVERY, Column("acks_per_s", "acknowledged/s", best=max), RESIDENT, CLIENT],
+    "unthrottled": [DELIVERIES, LATENCY_P99, LATENCY_P99_RUNNING, CPU_DELIVERY, Column("acks_per_s", "acknowledged/s", best=max), RESIDENT, CLIENT, HELD],
     "many": [LATENCY_P50, LATENCY_P99, LATENCY_P99_RUNNING, CPU_DELIVERY, OTHER_ACK_P99, RESIDENT],
     "replay": [READ, Column("cpu_us_delivery", "CPU an event µs", "{:.2f}", best=min), RESIDENT],
 }

@@ -287,7 +287,8 @@ fn a_storm_in_which_somebody_gets_nothing_ends() {
 fn what_was_due_and_not_sent_is_measured() {
     let late = Late::start(Duration::from_millis(10), |_, _| Vec::new());
     let url = late.url();
-    let arguments = ["append", "--url", &url, "--rate", "200", "--pipeline", "1"];
+    let one = ["--publishers", "1", "--pipeline", "1"];
+    let arguments = [&["append", "--url", &url, "--rate", "200"][..], &one].concat();
     let point = &outcome(&arguments)["points"][0];
     let due = 200.0 * number(&point["seconds"]);
     assert!(number(&point["ack"]["count"]) > 0.9 * due, "{point}");
