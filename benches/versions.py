@@ -30,7 +30,7 @@ LOADS = {
 
 
 def measure(program, load, arguments):
-    """Events a second and the server's CPU for each, in µs: appends, or deliveries."""
+    """Events a second, the server's CPU for each, in µs, and how late the slowest hundredth is, in ms: appends, or deliveries."""
     port, data = free_port(), scratch()
     server = Process([program, "serve", "--shards", "1", "--listen", f"127.0.0.1:{port}", "--data", data], port, data)
     try:
@@ -40,8 +40,8 @@ def measure(program, load, arguments):
         server.end()
     (point,) = json.loads(done.stdout)["points"]
     if point["deliveries"]:
-        return point["deliveries_per_s"], point["server"]["cpu_us_per_delivery"]
-    return point["appends_per_s"], point["server"]["cpu_us_per_append"]
+        return point["deliveries_per_s"], point["server"]["cpu_us_per_delivery"], point["receipt"]["p99_ms"]
+    return point["appends_per_s"], point["server"]["cpu_us_per_append"], point["ack"]["p99_ms"]
 
 
 def interval(values):
@@ -66,7 +66,7 @@ def main(before, after):
             turns = [(0, before), (1, after)]
             found = {at: measure(program, after, arguments) for at, program in (turns if number % 2 == 0 else reversed(turns))}
             rounds.append((found[0], found[1]))
-        for at, unit in enumerate(("events/s", "µs of CPU")):
+        for at, unit in enumerate(("events/s", "µs of CPU", "p99 ms")):
             print(f"{name:44} {unit:9} " + compare([old[at] for old, _ in rounds], [new[at] for _, new in rounds]), flush=True)
 
 
