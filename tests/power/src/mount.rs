@@ -1,10 +1,11 @@
 //! A [`PowerDisk`] as a mounted file system.
 
 use std::{
+    collections::HashMap,
     ffi::OsStr,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -38,7 +39,7 @@ impl Mounted {
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("strandline-power".to_owned())];
         config.n_threads = Some(2);
-        let session = fuser::spawn_mount(Served(Arc::clone(disk)), dir, &config)?;
+        let session = fuser::spawn_mount(Served(Arc::clone(disk), Mutex::default()), dir, &config)?;
         Ok(Mounted { dir: dir.to_owned(), session: Some(session) })
     }
 
@@ -61,7 +62,15 @@ impl Drop for Mounted {
     }
 }
 
-struct Served(Arc<PowerDisk>);
+struct Served(Arc<PowerDisk>, Mutex<Listings>);
+
+/// What directories had in them when somebody began to list them: who removes what it finds, one after the other, must
+/// find all of it.
+#[derive(Default)]
+struct Listings {
+    opened: u64,
+    listed: HashMap<u64, Vec<(String, Inode, Kind)>>,
+}
 
 fn attributes(inode: Inode, kind: Kind) -> FileAttr {
     let now = SystemTime::UNIX_EPOCH;
@@ -321,20 +330,42 @@ impl Filesystem for Served {
         answer_empty(reply, self.0.sync((inode.0, handle.0)));
     }
 
+    fn opendir(&self, _request: &Request, _inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let mut listings = self.1.lock().expect("no panic");
+        listings.opened += 1;
+        reply.opened(FileHandle(listings.opened), FopenFlags::empty());
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.1.lock().expect("no panic").listed.remove(&handle.0);
+        reply.ok();
+    }
+
     fn readdir(
         &self,
         _request: &Request,
         inode: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let listed = match self.0.list(inode.0) {
-            Ok(listed) => listed,
-            Err(error) => return reply.error(error),
-        };
+        let mut listings = self.1.lock().expect("no panic");
+        if offset == 0 {
+            match self.0.list(inode.0) {
+                Ok(listed) => listings.listed.insert(handle.0, listed),
+                Err(error) => return reply.error(error),
+            };
+        }
+        let listed = listings.listed.get(&handle.0).map_or(&[][..], Vec::as_slice);
         let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (at, (name, inode, kind)) in (1..).zip(&listed).skip(skipped) {
+        for (at, (name, inode, kind)) in (1..).zip(listed).skip(skipped) {
             if reply.add(INodeNo(*inode), at, attributes(*inode, *kind).kind, name) {
                 break;
             }
@@ -357,5 +388,28 @@ impl Filesystem for Served {
         let (total, free) = self.0.space();
         let (total, free) = (total as u64 / 4096, free as u64 / 4096);
         reply.statfs(total, free, free, 1 << 20, 1 << 20, 4096, 255, 4096);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who listed a directory while files went from it found one in two.
+    #[test]
+    fn a_directory_goes_with_all_that_is_in_it() {
+        let dir = std::env::temp_dir().join(format!("strandline-mount-{}", std::process::id()));
+        let Ok(mounted) = Mounted::new(&Arc::new(PowerDisk::new(1)), &dir) else {
+            eprintln!("SKIPPED: nothing can be mounted here");
+            return;
+        };
+        let full = mounted.dir().join("full");
+        std::fs::create_dir(&full).expect("a directory");
+        for number in 0..1000 {
+            std::fs::write(full.join(format!("a file with number {number}")), "").expect("a file");
+        }
+        std::fs::remove_dir_all(&full).expect("all of it goes");
+        drop(mounted);
+        std::fs::remove_dir(&dir).expect("nothing is mounted there");
     }
 }
