@@ -116,7 +116,7 @@ impl<'t, T: Target> Session<'t, T> {
         &mut self,
         mut done: impl FnMut(&mut Engine<'t, T>) -> bool,
     ) -> Result<bool, BenchError> {
-        self.run_while_moving(|engine| (!done(engine)).then(|| engine.last_news_ns))
+        self.run_while_moving(|engine| (!done(engine)).then_some(engine.last_news_ns))
     }
 
     /// Runs until `place` says none, or the same for as long as patience lasts: while a load goes on there always is
