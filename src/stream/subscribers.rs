@@ -53,7 +53,6 @@ use smallvec::SmallVec;
 use strandline_storage::frame::Frame;
 use strandline_storage::offset::Offset;
 
-use self::alarms::ticks;
 use self::begun::BegunChunks;
 use self::behind::Behind;
 use self::gone::Gone;
@@ -64,7 +63,7 @@ use self::slab::Slab;
 pub use self::slab::SlotId;
 use self::slot::{Many, Phase, Slot, Sub, SubState, Subs};
 use self::watch::Watch;
-use self::wheel::{TICK_MS, Wheel};
+use self::wheel::{TICK_MS, Wheel, ticks};
 use super::catch_up::Turns;
 use super::chunk::Render;
 use super::gaps::ReportedGaps;

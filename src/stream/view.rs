@@ -10,7 +10,6 @@ use super::catch_up::Parked;
 use super::chunk::{Render, Ring};
 use super::compression::Encoding;
 use super::pages::Pages;
-use super::views::Pending;
 use super::wanted::Wanted;
 
 /// How the bytes of a view's events look; two that differ are two views.
@@ -44,6 +43,17 @@ pub struct ViewKey {
 /// The number of a view on its shard, for as long as it has members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ViewId(pub(super) u32);
+
+/// A frame that a view has still to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pending {
+    /// Where what is new of it begins; its name among those that wait.
+    pub(super) from: Offset,
+    /// The first of the view's topics among the frame's hits.
+    pub(super) hit: u32,
+    /// How many of the events it has looked at.
+    pub(super) seen: u32,
+}
 
 /// A subscription of a connection: what a view knows of who gets its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

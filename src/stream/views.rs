@@ -38,7 +38,6 @@ use strandline_storage::rules::Floors;
 
 use self::holding::Holding;
 use self::view_set::ViewSet;
-pub(super) use self::waiting::Pending;
 use self::waiting::Waiting;
 use super::catch_up::Parked;
 use super::chunk::Render;

@@ -5,7 +5,6 @@ use std::io;
 use strandline_storage::offset::Offset;
 
 use super::slot::{Phase, Sub, SubState, Subs};
-use super::wheel::TICK_MS;
 use super::{Inner, SlotId, Subscribers};
 use crate::clock;
 use crate::stream::chunk::{RingPlace, Word};
@@ -128,11 +127,6 @@ pub(super) fn look_ahead(sub: &mut Sub, views: &mut Views) -> Option<Offset> {
         SubState::Behind | SubState::Stalled => {}
     }
     Some(sub.place.next())
-}
-
-/// Milliseconds as ticks, at least one.
-pub(super) fn ticks(ms: u64) -> u32 {
-    u32::try_from((ms / TICK_MS).max(1)).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ use bytes::Bytes;
 use strandline_storage::offset::Offset;
 
 use super::SlotId;
-use super::alarms::ticks;
+use super::wheel::ticks;
 use crate::stream::chunk::Render;
 use crate::stream::view::View;
 use crate::stream::wanted::Wanted;

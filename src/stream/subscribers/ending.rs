@@ -7,8 +7,8 @@
 //! ```
 //! Each step has a deadline in the wheel; who is lost is gone at once.
 
-use super::alarms::ticks;
 use super::slot::{Phase, Sub, Subs};
+use super::wheel::ticks;
 use super::{End, Inner, SlotId};
 use crate::stream::chunk::Word;
 use crate::stream::view::Moved;

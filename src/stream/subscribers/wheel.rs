@@ -12,6 +12,11 @@ use super::slab::SlotId;
 /// How fine time is.
 pub(super) const TICK_MS: u64 = 100;
 
+/// Milliseconds as ticks, at least one.
+pub(super) fn ticks(ms: u64) -> u32 {
+    u32::try_from((ms / TICK_MS).max(1)).unwrap_or(u32::MAX)
+}
+
 /// Alarms by tick.
 #[derive(Debug, Default)]
 pub(super) struct Wheel {

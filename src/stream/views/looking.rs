@@ -9,7 +9,7 @@ use strandline_storage::rules::Floors;
 use super::waiting::{Indexes, Lacked};
 use super::{VIEW_RING_BYTES_MAX, ViewId, Views};
 use crate::stream::chunk::{ChunkBuilder, LIVE_CHUNK_BYTES};
-use crate::stream::view::View;
+use crate::stream::view::{Pending, View};
 
 /// So many bytes of events are a step more.
 const STEP_BYTES: usize = 1024;
@@ -51,7 +51,7 @@ impl Views {
             }
         };
         if let Some(seen) = looked.stopped_at {
-            view.pending.push_front(pending.with_seen(seen));
+            view.pending.push_front(Pending { seen, ..pending });
         }
         if view.pending.is_empty() {
             // Most views have something to look at for a moment, once in a while.

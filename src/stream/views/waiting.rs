@@ -23,8 +23,8 @@ use std::sync::Arc;
 use strandline_storage::frame::Frame;
 use strandline_storage::offset::Offset;
 
-use super::ViewId;
 use super::view_set::ViewSet;
+use crate::stream::view::{Pending, ViewId};
 use crate::stream::wanted::Wanted;
 
 /// Memory for so many hits, and so many events by their topics, is kept for the next frame.
@@ -33,24 +33,6 @@ const SPARE_EVENTS_MAX: usize = 4096;
 
 /// In place of a topic: the view asks of each.
 const ASKS: u32 = u32::MAX;
-
-/// A frame that a view has still to look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::stream) struct Pending {
-    /// Where what is new of it begins; its name among those that wait.
-    pub(in crate::stream) from: Offset,
-    /// The first of the view's topics among the frame's hits.
-    hit: u32,
-    /// How many of the events it has looked at.
-    pub(super) seen: u32,
-}
-
-impl Pending {
-    /// The same, once it has looked at some of the events.
-    pub(super) fn with_seen(self, seen: u32) -> Self {
-        Pending { seen, ..self }
-    }
-}
 
 /// Which views a frame may matter to: each with a topic that it wants, as long as these are not too many.
 pub(super) struct Hits {

@@ -6,17 +6,14 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    error::OpenError,
+    error::{Corruption, OpenError},
     index::{TopicSummary, delta},
     io::DiskFile,
-    offset::Offset,
+    offset::{Offset, Position},
     once::IdWindow,
     parts::{Part, Parts},
     segment::Incarnation,
-    snapshot::{
-        Assembled, LiveSegment, Snapshot, TopicAt, job::corrupt, rules::StoredRules, segments,
-        topics,
-    },
+    snapshot::{Assembled, LiveSegment, Snapshot, TopicAt, rules::StoredRules, segments, topics},
     state::LogState,
     stored_index::StoredIndex,
     topic::TopicNumber,
@@ -246,4 +243,8 @@ impl Folded {
         self.last = self.last.max(last);
         self.last_time_ms = self.last_time_ms.max(time_ms);
     }
+}
+
+pub(super) fn corrupt(path: &Path, what: String) -> OpenError {
+    OpenError::Corrupt(Corruption { file: path.to_owned(), position: Position::default(), what })
 }

@@ -22,10 +22,10 @@ use std::{
 };
 
 use crate::{
-    error::{Corruption, OpenError},
+    error::OpenError,
     io::{Access, Disk, DiskFile},
     listing,
-    offset::{Offset, Position},
+    offset::Offset,
     once::IdWindow,
     pace::{Pace, PacedFile},
     parts::Parts,
@@ -33,7 +33,11 @@ use crate::{
     seal::TEMPORARY_ENDING,
     segment::{SegmentFile, SegmentName},
     segment_set::{SealedSegment, SegmentSet},
-    snapshot::{LiveSegment, Snapshot, file_name, fold::Fold, read},
+    snapshot::{
+        LiveSegment, Snapshot, file_name,
+        fold::{Fold, corrupt},
+        read,
+    },
     stored_index::StoredIndex,
 };
 
@@ -368,8 +372,4 @@ pub(crate) fn live<D: Disk>(segment: &SealedSegment<D>) -> LiveSegment {
         generation: segment.name().generation,
         incarnation: segment.header().incarnation,
     }
-}
-
-pub(super) fn corrupt(path: &Path, what: String) -> OpenError {
-    OpenError::Corrupt(Corruption { file: path.to_owned(), position: Position::default(), what })
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
-use super::{content::BLOCK_BYTES, rng::SimRng};
+use super::rng::SimRng;
+
+/// What a disk may read, change and write back for one sector: a power cut may damage all of it.
+pub const BLOCK_BYTES: usize = 4096;
 
 /// The blocks of a file, by their number in it.
 #[derive(Clone, Debug, Default)]

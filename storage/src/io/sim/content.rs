@@ -12,12 +12,11 @@
 
 use std::{ops::Range, sync::Arc};
 
+pub use super::blocks::BLOCK_BYTES;
 use super::{blocks::Blocks, rng::SimRng};
 
 /// What a disk writes whole or not at all.
 pub const SECTOR_BYTES: usize = 512;
-/// What a disk may read, change and write back for one sector: a power cut may damage all of it.
-pub const BLOCK_BYTES: usize = 4096;
 
 /// How much of what was not durable a power cut leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
