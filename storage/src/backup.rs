@@ -44,8 +44,9 @@ mod unsealed;
 pub use beginning::{Beginning, beginning_of};
 pub use held::{LastSegment, end_of, last_segment};
 
-/// So often a list of files is found to be out of date before that is told as a failure.
-const ATTEMPTS_MAX: u32 = 20;
+/// So often a list of files is found to be out of date before that is told as a failure. On a machine with more to do than it
+/// can, where segments are rewritten all the time, that may well be some dozens.
+const ATTEMPTS_MAX: u32 = 200;
 /// How much is copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
@@ -153,7 +154,7 @@ struct Backup<'a, D: Disk> {
 impl<D: Disk> Backup<'_, D> {
     fn run(&mut self) -> Result<(), OpenError> {
         let names = self.list(self.from)?;
-        let there = self.list(self.to)?;
+        let there = self.let_go(self.list(self.to)?, &names)?;
         let snapshots = read::offsets(&names);
         let begin = read::begin(self.disk, self.from, &snapshots)?;
         let mut wanted = Vec::new();
@@ -204,6 +205,18 @@ impl<D: Disk> Backup<'_, D> {
             end_mark::write_anew(self.disk, self.to, &EndMark { active, synced: end })?;
         }
         Ok(())
+    }
+
+    /// Removes what an attempt before this one took that the log has let go of: a link keeps all its space. Returns what is
+    /// left.
+    fn let_go(&self, there: Vec<String>, names: &[String]) -> Result<Vec<String>, OpenError> {
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            there.into_iter().partition(|name| names.contains(name));
+        for name in gone {
+            let path = self.to.join(name);
+            self.disk.remove_if_there(&path).map_err(OpenError::io("removing", &path))?;
+        }
+        Ok(kept)
     }
 
     /// The end mark, of a log that nobody writes: no start would open one that is not all there, and what proves

@@ -220,6 +220,25 @@ fn an_attempt_goes_on_where_the_one_before_ended() {
     assert_eq!(opened(&disk, TO).1.len(), 80);
 }
 
+/// A link keeps all the space of a segment that has gone from the log since, for as long as attempts fail.
+#[test]
+fn an_attempt_lets_go_of_what_has_gone_from_the_log() {
+    let disk = SimDisk::new(4);
+    let (mut log, _) =
+        Log::open(disk.clone(), Path::new(DIR), small_segments(), now()).expect("new");
+    append_numbers(&mut log, 80);
+    let reach = Reach::Synced(log.visible());
+    back_up(&disk, TO, None, reach);
+    let name = log.segments().iter().next().expect("sealed segments").name();
+    for file in [name.log_file_name(), name.index_file_name()] {
+        disk.remove(&Path::new(DIR).join(file)).expect("it is there");
+    }
+    back_up_log(&disk, Path::new(DIR), None, Path::new(TO), reach)
+        .expect_err("its events are missing");
+    let left = disk.list(Path::new(TO)).expect("a directory");
+    assert!(!left.contains(&name.log_file_name()), "{left:?}");
+}
+
 /// After retention and compaction: stubs, compressed frames, offsets without events. Such a log is sound,
 /// backed up, restored up to any place, and repaired.
 #[test]
