@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, BufRead, BufReader},
     net::SocketAddr,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -11,7 +12,7 @@ use std::{
 
 use rustix::{
     param::clock_ticks_per_second,
-    process::{Pid, Signal, kill_process},
+    process::{Pid, Signal, kill_process, set_parent_process_death_signal},
     thread::{CpuSet, sched_getaffinity, sched_setaffinity},
 };
 
@@ -85,22 +86,32 @@ pub struct ServerOptions {
     pub arguments: Vec<String>,
 }
 
-/// A server of this very binary, stopped when dropped.
+/// A server of this very binary, stopped when dropped, and when this thread ends without that.
 #[derive(Debug)]
 pub struct ServerProcess {
     process: Child,
     address: SocketAddr,
-    scratch: Option<PathBuf>,
+    /// Goes after the process has ended.
+    _scratch: Option<Scratch>,
 }
 
 impl ServerProcess {
     /// Starts `binary serve` on a free port, and waits until it listens.
     pub fn start(binary: &Path, options: &ServerOptions) -> io::Result<ServerProcess> {
+        let before = pin(&options.cores)?;
+        let started = Self::start_here(binary, options);
+        sched_setaffinity(None, &before)?;
+        started
+    }
+
+    /// The same, on the cores of this thread.
+    fn start_here(binary: &Path, options: &ServerOptions) -> io::Result<ServerProcess> {
         let scratch = match &options.data {
             Some(_) => None,
-            None => Some(scratch_directory()?),
+            None => Some(Scratch::new()?),
         };
-        let data = options.data.clone().or(scratch.clone()).expect("one of them");
+        let data = scratch.as_ref().map(|scratch| scratch.0.clone());
+        let data = data.or_else(|| options.data.clone()).expect("one of them");
         let mut command = Command::new(binary);
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
@@ -108,24 +119,23 @@ impl ServerProcess {
             .args(&options.arguments)
             .env("STRANDLINE_LOG", "warn")
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let before = pin(&options.cores)?;
-        let spawned = command.spawn();
-        sched_setaffinity(None, &before)?;
-        let mut process = spawned?;
+            .stdout(Stdio::piped());
+        // SAFETY: between fork and exec the child makes one system call, and touches nothing that another thread may hold.
+        unsafe {
+            command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
+        }
+        let mut process = command.spawn()?;
         let mut line = String::new();
         let out = process.stdout.take().expect("it is piped");
         let read = BufReader::new(out).read_line(&mut line);
         let address = line.split("http://").nth(1).and_then(|rest| rest.split(' ').next());
         let address = address.and_then(|address| address.parse().ok());
-        let mut server = ServerProcess { process, address: ([0; 4], 0).into(), scratch };
+        let mut server = ServerProcess { process, address: ([0; 4], 0).into(), _scratch: scratch };
         read?;
         server.address = address.ok_or_else(|| {
             io::Error::other(format!(
-                "the server did not start: run `{} serve --data {} {}` to see why",
+                "the server did not start: {} serve {}",
                 binary.display(),
-                data.display(),
                 options.arguments.join(" ")
             ))
         })?;
@@ -157,24 +167,32 @@ impl Drop for ServerProcess {
         // It has ended, or it will not: then nothing of it is wanted any more.
         let _ = self.process.kill();
         let _ = self.process.wait();
-        if let Some(scratch) = &self.scratch {
-            let _ = fs::remove_dir_all(scratch);
-        }
     }
 }
 
-/// A new directory for a run's data.
-fn scratch_directory() -> io::Result<PathBuf> {
-    for number in 0..1000 {
-        let name = format!("strandline-bench-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        match fs::create_dir(&path) {
-            Ok(()) => return Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
+/// A directory for a run's data, removed when dropped.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> io::Result<Scratch> {
+        for number in 0..1000 {
+            let name = format!("strandline-bench-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Scratch(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
         }
+        Err(io::ErrorKind::AlreadyExists.into())
     }
-    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 #[cfg(test)]

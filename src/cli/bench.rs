@@ -97,7 +97,7 @@ struct FanOutBench {
 /// How fast readers get a long history, from its first event on.
 #[derive(Debug, Args)]
 struct ReplayBench {
-    /// Events of the history
+    /// Events of the history, at least: it is loaded in bodies of 1,000
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = number::<u64>(1..=1_000_000_000))]
     events: u64,
     /// Connections that read it, all at the same time

@@ -155,7 +155,7 @@ problems! {
         means "The next offset of the topic, or with `scope=log` of the log, is not the one that Expected-Offset states."
         advice "Read what has come since, decide again, and retry with the `expected_offset` of this answer."
     EventTooLarge 413 "event-too-large" "The event is too large"
-        means "The data of an event exceeds the limit, 1 MiB if not configured otherwise."
+        means "The data of an event exceeds the limit of 1 MiB."
         advice "Split it, or store it elsewhere and append a reference."
     BodyTooLarge 413 "body-too-large" "The body is too large"
         means "A JSON array is appended whole or not at all, so its size has a limit (4 MiB); so has a body that the operation does not use."

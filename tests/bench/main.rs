@@ -220,6 +220,7 @@ fn usage_errors_exit_with_2() {
         &["append", "--url", "ftp://localhost"],
         &["fanout", "--transport", "ws", "--compression", "gzip"],
         &["idle", "--subscribers", "5", "--hang-ups", "6"],
+        &["append", "--data", "/"],
         &[],
     ] {
         let output = bench(arguments);
@@ -227,6 +228,25 @@ fn usage_errors_exit_with_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
         assert!(!errors.is_empty(), "{arguments:?} says why");
     }
+}
+
+#[test]
+fn a_server_that_does_not_start_says_why_and_leaves_nothing() {
+    let scratch = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("bench-scratch-{}", std::process::id()));
+    fs::create_dir(&scratch).expect("a free name");
+    for (arguments, why) in
+        [(["--server-args", "--bogus"], "--bogus"), (["--server-core", "1000"], "core 1000")]
+    {
+        let mut command = Command::new(BINARY);
+        command.args(["bench", "append"]).args(arguments).env("TMPDIR", &scratch);
+        let output = command.output().expect("it runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains(why) && errors.contains("error: "), "{errors}");
+        assert_eq!(fs::read_dir(&scratch).expect("a directory").count(), 0, "{arguments:?}");
+    }
+    fs::remove_dir(&scratch).expect("it is empty");
 }
 
 #[test]

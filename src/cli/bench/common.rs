@@ -45,7 +45,7 @@ pub struct LoadArguments {
 /// What all benches take.
 #[derive(Debug, Args)]
 pub struct CommonArguments {
-    /// Measures the server at this URL instead of starting one
+    /// Measures the server at this URL instead of starting one; what it appends there stays
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// The process of that server, whose CPU and memory are read
@@ -94,7 +94,7 @@ pub struct CommonArguments {
     /// The shards of the server that is started
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "url", value_parser = number(1..=SHARDS_MAX))]
     shards: u32,
-    /// Its data directory [default: a new one, removed at the end]
+    /// Its data directory, which has no log yet and stays [default: a new one, removed at the end]
     #[arg(long, value_name = "DIR", conflicts_with = "url")]
     data: Option<PathBuf>,
     /// Further arguments of `serve`, such as '--sync never'
@@ -269,6 +269,12 @@ impl CommonArguments {
 
     fn start(&self, cores: &[usize]) -> Result<ServerProcess, Failure> {
         let mut arguments = vec!["--shards".to_owned(), self.shards.to_string()];
+        if let Some(dir) = &self.data
+            && fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
+        {
+            let what = "is not empty, and a run leaves its events there";
+            return Err(Failure::Usage(format!("--data {}: {what}", dir.display())));
+        }
         let further = self.server_args.as_deref().unwrap_or_default();
         arguments.extend(further.split_whitespace().map(str::to_owned));
         // On a machine with one core there is nothing to choose.
