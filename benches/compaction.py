@@ -2,12 +2,15 @@
 """What compaction saves, how fast it is, and what it and the scrub cost those who append meanwhile.
 
     benches/compaction.py            JSON events of a mix of kinds, and the Debian package index if `apt-cache` has one
+    benches/compaction.py reading    the JSON events alone, and only what reading them costs before and after
     STRANDLINE_ROUNDS=5 STRANDLINE_SECONDS=4 benches/compaction.py
 
+`STRANDLINE_SEGMENT_BYTES` makes the segments smaller than 256 MiB, and all of it quicker.
 The server has one shard, on core 0. Needs `cargo build --release`. Each round starts three servers on the same full segments, one after
 the other: one that leaves them alone, one that rewrites them, one that reads them again; 16 publishers append 2,000 events a second. The
 publishers are first on core 0 too, so that core 1 is free for the thread that rewrites, then on core 1, so that no core is. What it costs
-to read full segments is the server's CPU for a history of all their events as NDJSON, page cache warm, before and after.
+to read full segments is the server's CPU for all their events, as an NDJSON history and as an event stream, page cache warm, before and
+after, in turns.
 """
 
 import datetime
@@ -32,7 +35,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "
 from dataset import load  # noqa: E402
 
 SECONDS = int(os.environ.get("STRANDLINE_SECONDS", "4"))
-BYTES = 700 << 20
+SEGMENT_BYTES = int(os.environ.get("STRANDLINE_SEGMENT_BYTES", 256 << 20))
+BYTES = SEGMENT_BYTES * 11 // 4
 NEVER = 1_000_000
 
 
@@ -75,12 +79,13 @@ def server(data, compress_after, scrub_interval=NEVER):
     port = free_port()
     command = [binary(), "serve", "--shards", "1", "--listen", f"127.0.0.1:{port}", "--data", data]
     command += ["--compress-after", str(compress_after), "--scrub-interval", str(scrub_interval)]
+    command += ["--segment-bytes", str(SEGMENT_BYTES)]
     log = open(f"{data}.out", "w")
     return Process(command, port, data, cores="0,1", log=log)
 
 
 def full_segments(lines):
-    """A directory with at least `BYTES` in full segments of 256 MiB, and how many events those are."""
+    """A directory with at least `BYTES` in full segments, and how many events those are."""
     running, done = server(scratch(), NEVER), 0
     part, size = [], 0
     for line in lines:
@@ -90,7 +95,7 @@ def full_segments(lines):
             fill(running.port, part)
             part, size = [], 0
             done = sum(path.stat().st_size for path in pathlib.Path(running.data).glob("*/*/*.1.log"))
-            if done >= BYTES + (256 << 20):
+            if done >= BYTES + SEGMENT_BYTES:
                 break
     running.end(signal.SIGTERM, keep=True)
     return running.data
@@ -109,30 +114,33 @@ def copy_of(data):
     return copy
 
 
-def reading(running, events):
-    """What the server uses for a reader of its first events: µs of CPU each, the median of rounds, page cache warm."""
-    found = []
-    for _ in range(ROUNDS + 1):
-        before = running.cpu_s()
-        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=120)
-        connection.request("GET", "/api/v1/events/history?order=asc", headers={"Accept": "application/x-ndjson"})
-        answer, lines = connection.getresponse(), 0
-        while lines < events:
-            part = answer.read(1 << 20)
-            assert part, f"{lines} of {events} events"
-            lines += part.count(b"\n")
-        connection.close()
-        found.append((running.cpu_s() - before) / events * 1e6)
-    return statistics.median(found[1:])
+READINGS = {
+    "a history as NDJSON": ("/api/v1/events/history?order=asc", "application/x-ndjson", b"\n"),
+    "an event stream": ("/api/v1/events/stream?from=0", "text/event-stream", b"\n\n"),
+}
+
+
+def reading(running, events, kind):
+    """What the server uses for a reader of its first events: µs of CPU each, page cache warm."""
+    path, accept, end = READINGS[kind]
+    before = running.cpu_s()
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=120)
+    connection.request("GET", path, headers={"Accept": accept})
+    answer, done, rest = connection.getresponse(), 0, b""
+    while done < events:
+        part = answer.read1(1 << 20)
+        assert part, f"{done} of {events} events"
+        done += (rest + part).count(end)
+        # An end may be in two parts, and none is counted twice.
+        rest = b"" if part.endswith(end) else part[len(part) - len(end) + 1:]
+    connection.close()
+    return (running.cpu_s() - before) / events * 1e6
 
 
 def saved(name, data):
     """Rewrites all full segments with nothing beside."""
     events = max(int(path.name.split(".")[0]) for path in pathlib.Path(data).glob("*/*/*.1.log"))
-    plain = server(copy_of(data), NEVER)
-    plain_us = reading(plain, events)
-    plain.end()
-    running = server(copy_of(data), 0)
+    plain, running = server(copy_of(data), NEVER), server(copy_of(data), 0)
     segments = len(list(pathlib.Path(data).glob("*/*/*.idx")))
     pattern = re.compile(r"^(\S+)Z .*a segment was rewritten.*bytes_before=(\d+) bytes_after=(\d+)")
     deadline = time.monotonic() + 120
@@ -146,10 +154,14 @@ def saved(name, data):
     # From one to the next: the first also has what the start does.
     times = [datetime.datetime.fromisoformat(each[0]) for each in found]
     rate = (before - int(found[0][1])) / (times[-1] - times[0]).total_seconds() / 1e6
-    rewritten_us = reading(running, events)
-    running.end()
     print(f"{name}: {before} bytes in {segments} segments become {after}, {after / before:.1%}; {rate:.0f} MB of input a second", flush=True)
-    print(f"  a reader of {events} of its events: {rewritten_us:.2f} µs of CPU each, {plain_us:.2f} before: {rewritten_us / plain_us:.2f} times", flush=True)
+    for kind in READINGS:
+        turns = [(reading(plain, events, kind), reading(running, events, kind)) for _ in range(ROUNDS + 1)]
+        plain_us, rewritten_us = (statistics.median(each) for each in zip(*turns[1:]))
+        times = " ".join(f"{rewritten / plain:.2f}" for plain, rewritten in turns[1:])
+        print(f"  a reader of {events} of its events, {kind}: {rewritten_us:.3f} µs of CPU each, {plain_us:.3f} before: {rewritten_us / plain_us:.2f} times ({times})", flush=True)
+    plain.end()
+    running.end()
 
 
 def verified(data):
@@ -194,6 +206,7 @@ def main(parts):
     data = full_segments(mix())
     if "sizes" in parts:
         verified(data)
+    if {"sizes", "reading"} & set(parts):
         saved("JSON events of five kinds", data)
     if "beside" in parts:
         beside(data)

@@ -116,6 +116,11 @@ const _: () = assert!(mem::size_of::<EventRecord>() == 36);
 const _: () = assert!(mem::size_of::<DetailsRecord>() == 32);
 const _: () = assert!(mem::size_of::<HeaderRecord>() == 16);
 
+/// Where the event records begin in a body of so many bytes and events: its end is they and the root.
+pub(crate) fn records_at(body_bytes: usize, events: usize) -> usize {
+    body_bytes - ROOT_BYTES - events * mem::size_of::<EventRecord>()
+}
+
 pub(crate) fn kind_code(kind: EventKind) -> u8 {
     match kind {
         EventKind::Data => 0,

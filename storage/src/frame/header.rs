@@ -108,7 +108,7 @@ impl FrameFlags {
     /// have been lost.
     pub const CLEAN_END: FrameFlags = FrameFlags(1);
 
-    /// The body is the archive's length (u32) and the archive as one zstd frame (RFC 8878).
+    /// The body is the archive's length (u32) and the archive as zstd frames (RFC 8878).
     pub const COMPRESSED: FrameFlags = FrameFlags(2);
 
     const KNOWN: u16 = 3;
