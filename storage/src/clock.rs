@@ -11,6 +11,7 @@
 //!      |  +-- wall is back near the expected --+  |
 //!      +----- the leap has lasted LEAP_HOLD_MS ---+
 //! ```
+//! A leap has lasted if the clock has gone on since as the boot clock has: another one begins anew.
 //!
 //! `expected` is the wall clock at the last moment that it was believed, plus what the boot clock
 //! counted since. Slow drift and small steps move it along. A clock set back is harmless: times stand
@@ -58,15 +59,15 @@ pub struct EventClock {
     last_ms: u64,
     /// When the wall clock was last believed.
     believed: Now,
-    /// Since when, on the boot clock, it has been too far ahead.
-    doubted_since_boot_ms: Option<u64>,
+    /// What it was when it turned out to be too far ahead.
+    doubted: Option<Now>,
 }
 
 impl EventClock {
     /// A clock that believes the wall clock as it is `now`, and goes on behind the event that was
     /// given `last_ms` (0 if there is none).
     pub fn new(now: Now, last_ms: u64) -> Self {
-        EventClock { last_ms, believed: now, doubted_since_boot_ms: None }
+        EventClock { last_ms, believed: now, doubted: None }
     }
 
     /// The time of the next event, never before that of the last, and what there is to report.
@@ -90,24 +91,30 @@ impl EventClock {
             if expected_ms.saturating_sub(now.wall_ms) <= LEAP_MS_MAX {
                 self.believed = now;
             }
-            let came_back = self.doubted_since_boot_ms.take().is_some();
+            let came_back = self.doubted.take().is_some();
             return (now.wall_ms, came_back.then_some(ClockNotice::CameBack));
         }
-        match self.doubted_since_boot_ms {
+        match self.doubted.filter(|doubted| is_on_its_way(*doubted, now)) {
             None => {
-                self.doubted_since_boot_ms = Some(now.boot_ms);
+                self.doubted = Some(now);
                 (expected_ms, Some(ClockNotice::Leapt { ahead_ms }))
             }
-            Some(since_ms) if now.boot_ms.saturating_sub(since_ms) < LEAP_HOLD_MS => {
+            Some(Now { boot_ms, .. }) if now.boot_ms.saturating_sub(boot_ms) < LEAP_HOLD_MS => {
                 (expected_ms, None)
             }
             Some(_) => {
-                self.doubted_since_boot_ms = None;
+                self.doubted = None;
                 self.believed = now;
                 (now.wall_ms, Some(ClockNotice::Followed { ahead_ms }))
             }
         }
     }
+}
+
+/// Whether the clock has only gone on since it was `doubted`: one that leaps once more has to last anew.
+fn is_on_its_way(doubted: Now, now: Now) -> bool {
+    let elapsed_ms = now.boot_ms.saturating_sub(doubted.boot_ms);
+    doubted.wall_ms.saturating_add(elapsed_ms).abs_diff(now.wall_ms) <= LEAP_MS_MAX
 }
 
 #[cfg(test)]
@@ -151,6 +158,24 @@ mod tests {
             (START.wall_ms + followed + leap, Some(ClockNotice::Followed { ahead_ms: leap }))
         );
         assert_eq!(clock.event_time(later(followed + 1, ahead)).1, None, "it is believed now");
+    }
+
+    /// The first was by hours, and nobody looked while it lasted; the second is by years.
+    #[test]
+    fn a_leap_that_leaps_again_has_to_last_anew() {
+        let mut clock = EventClock::new(START, 0);
+        let (hours, years) = (10 * 3_600_000, 15 * 365 * 24 * 3_600_000_i64);
+        let (first, second) = (later(1_000, hours), 1_000 + 2 * LEAP_HOLD_MS);
+        assert!(matches!(clock.event_time(first).1, Some(ClockNotice::Leapt { .. })));
+        let ahead_ms = years.cast_unsigned();
+        let told = Some(ClockNotice::Leapt { ahead_ms });
+        assert_eq!(clock.event_time(later(second, years)), (START.wall_ms + second, told));
+        let held = second + LEAP_HOLD_MS - 1;
+        assert_eq!(clock.event_time(later(held, years)), (START.wall_ms + held, None));
+        let followed = second + LEAP_HOLD_MS;
+        let told = Some(ClockNotice::Followed { ahead_ms });
+        let time_ms = START.wall_ms + followed + ahead_ms;
+        assert_eq!(clock.event_time(later(followed, years)), (time_ms, told));
     }
 
     #[test]

@@ -178,6 +178,8 @@ struct Tail<D: Disk> {
     /// Where the next frame goes.
     end: Position,
     previous_checksum: u32,
+    /// How many of the events that are visible in it are control events.
+    controls: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -431,6 +433,7 @@ impl<D: Disk> Tail<D> {
             file,
             end: FIRST_FRAME_POSITION,
             previous_checksum: seed.chain_start(),
+            controls: 0,
         }
     }
 }

@@ -99,7 +99,8 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
         self.next_by(Trust::Bytecheck)
     }
 
-    /// The same of one whose padding may be damaged: what readers find in it is whole.
+    /// The same of one that readers find to be whole: its padding may be damaged, and the frame before it may be another
+    /// than it says, as where a write of the disk has landed on that one.
     pub fn next_readable(&mut self) -> io::Result<Result<(Frame, Position), ScanEnd>> {
         self.next_by(Trust::Checksum)
     }
@@ -113,7 +114,8 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
         if frame.base_offset() != self.end.end_offset {
             return Ok(Err(ScanEnd::OutOfChain { what: "base offset" }));
         }
-        if frame.header().previous_checksum != self.end.end_checksum {
+        let is_chained = frame.header().previous_checksum == self.end.end_checksum;
+        if trust == Trust::Bytecheck && !is_chained {
             return Ok(Err(ScanEnd::OutOfChain { what: "previous checksum" }));
         }
         self.end = SegmentEnd {

@@ -191,20 +191,28 @@ impl<D: Disk> StoppedLog<D> {
             {
                 return Ok((ControlFlow::Continue(()), at.end_offset));
             }
-            let outcome = match frames.next_frame() {
+            let mut next = frames.next_frame();
+            if matches!(next, Ok(Err(_))) {
+                let seed = Seed::of(&header.incarnation);
+                let is_torn = successor.is_none()
+                    && at.end_offset >= self.synced
+                    && scan::synced_beyond(&file, seed, at.end_position, at.end_offset)
+                        .is_ok_and(|proof| proof.is_none());
+                if is_torn {
+                    return Ok((ControlFlow::Continue(()), at.end_offset));
+                }
+                // Readers of the running log found it, and a repair does.
+                next = match frames.next_readable() {
+                    Ok(Ok(frame)) => Ok(Ok(frame)),
+                    _ => next,
+                };
+            }
+            let outcome = match next {
                 Ok(Ok((frame, _))) => {
                     let range = query.from..query.end;
                     Ok(Hits::of_frame(&Arc::new(frame), &selection, range, Order::Ascending))
                 }
                 Ok(Err(why)) => {
-                    let seed = Seed::of(&header.incarnation);
-                    let is_torn = successor.is_none()
-                        && at.end_offset >= self.synced
-                        && scan::synced_beyond(&file, seed, at.end_position, at.end_offset)
-                            .is_ok_and(|proof| proof.is_none());
-                    if is_torn {
-                        return Ok((ControlFlow::Continue(()), at.end_offset));
-                    }
                     let lost = frames.step_over();
                     if matches!(lost, Ok(None))
                         && successor.is_none()

@@ -158,6 +158,7 @@ impl<D: Disk> Log<D> {
                 );
             }
             for event in frame.events().filter(|event| !event.kind().is_data()) {
+                self.tail.controls += 1;
                 if let Some(control) = Control::decode(event.kind(), event.data()) {
                     if self.state.rules.loosens(&control) && self.has_sealed_events_of(&control) {
                         // What it lets go by the old limits may be read from here on.

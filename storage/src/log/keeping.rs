@@ -197,6 +197,10 @@ impl<D: Disk> Log<D> {
                     self.keep_from = self.keep_from.max(job.keep_from);
                 }
                 self.jobs.keep = JobState::after(now, RETENTION_MS, is_full(&error));
+                self.jobs.needs_reserve |= is_full(&error)
+                    && self.jobs.disk_full
+                    && self.jobs.reserve_bytes > 0
+                    && self.is_retirement_kept_waiting();
                 self.kept.slot = None;
                 if !had_failed {
                     let reason = format!("writing down what is kept: {error}");
@@ -213,7 +217,11 @@ impl<D: Disk> Log<D> {
         if !self.jobs.ends_for_space {
             return;
         }
-        let is_worth_it = self.jobs.disk_full && self.tail.end.get() >= self.ended_bytes_min();
+        // Control events stay as long as their segment: one that has nothing else would give nothing.
+        let active = self.unsealed.back().expect("there is always an active segment");
+        let has_data = active.index.event_count() > self.tail.controls;
+        let is_long = self.tail.end.get() >= self.ended_bytes_min();
+        let is_worth_it = self.jobs.disk_full && is_long && has_data;
         self.jobs.ends_for_space = is_worth_it;
         if is_worth_it && self.may_end_early() && self.visible() > self.tail.base {
             self.jobs.rolling = true;
@@ -379,6 +387,13 @@ impl<D: Disk> Log<D> {
         self.jobs.retire = JobState::Running;
         let limits = self.stub_limits(self.clock.last_ms());
         Some(Job::Retire(RetireJob { dir: self.dir.clone(), segment, limits }))
+    }
+
+    /// Whether a segment stays only because it is not written down how far limits have reached: it lies behind a damaged one.
+    fn is_retirement_kept_waiting(&self) -> bool {
+        let gone = self.segments.iter().take_while(|segment| segment.end() <= self.keep_from);
+        let mut behind = gone.skip_while(|segment| self.is_sound(segment.name()));
+        behind.any(|segment| self.is_sound(segment.name()) && segment.end() > self.kept.durable)
     }
 
     /// Whether what decides over events is on the device: where readers see more than that, a power cut

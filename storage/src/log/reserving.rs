@@ -13,6 +13,7 @@ use std::io;
 use super::{Close, JobState, Jobs, Log, Now, jobs::SEALS_BEHIND_MAX};
 use crate::{
     error::OpenError,
+    frame::FRAME_ALIGN_BYTES,
     io::{Disk, is_full},
     offset::Position,
     op::Job,
@@ -32,7 +33,8 @@ impl<D: Disk> Log<D> {
         let unsealed = self.unsealed.iter().rev().take(SEALS_BEHIND_MAX + 2);
         let unsealed_index_bytes = unsealed.map(|segment| {
             let frames_bytes = segment.end.end_position.get();
-            segment.index.bytes_max().min(ReserveRule::index_bytes_max(frames_bytes))
+            let bytes = segment.index.bytes_max().min(ReserveRule::index_bytes_max(frames_bytes));
+            bytes.next_multiple_of(FRAME_ALIGN_BYTES as u64)
         });
         // What was rewritten may have had a longer file: its stub names topics of this log, each once.
         let stub_bytes = match rewritten_index_bytes {
@@ -157,9 +159,10 @@ impl<D: Disk> Log<D> {
         self.jobs.owes_reserve = true;
         self.jobs.needs_reserve = false;
         self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, true);
-        let Jobs { seal, retire, compact, clear, prepare, ends_for_space, .. } = &mut self.jobs;
+        let Jobs { seal, keep, retire, compact, clear, prepare, ends_for_space, .. } =
+            &mut self.jobs;
         let prepare = ends_for_space.then_some(prepare);
-        for state in [seal, retire, compact, clear].into_iter().chain(prepare) {
+        for state in [seal, keep, retire, compact, clear].into_iter().chain(prepare) {
             if matches!(*state, JobState::Waiting { .. }) {
                 *state = JobState::Idle;
             }

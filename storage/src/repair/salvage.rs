@@ -49,8 +49,8 @@ pub(super) trait Sink {
     ) -> Result<Result<(), IndexError>, OpenError>;
     /// Everything from the last frame's end to `to` is lost.
     fn lost(&mut self, to: Offset, what: &str) -> Result<(), OpenError>;
-    /// The padding of the next frame is damaged, and no event is.
-    fn passed_over_padding(&mut self) {}
+    /// The next frame is damaged, or what lies before it, and no event is.
+    fn passed_over(&mut self) {}
 }
 
 impl<F: DiskFile> Damaged<F> {
@@ -138,14 +138,7 @@ impl<F: DiskFile> Damaged<F> {
                 if reached {
                     return Ok(Ok(()));
                 }
-                let next = match frames.next_frame()? {
-                    Err(ScanEnd::Invalid(FrameError::Padding)) => {
-                        sink.passed_over_padding();
-                        frames.next_readable()?
-                    }
-                    next => next,
-                };
-                let why = match next {
+                let why = match self.next(&mut frames, seed, sink)? {
                     Ok((frame, position)) => {
                         let taken = match sink.frame(&frame, position) {
                             Ok(taken) => taken,
@@ -162,17 +155,12 @@ impl<F: DiskFile> Damaged<F> {
                     Err(ScanEnd::Invalid(FrameError::Lost { why })) => why,
                     Err(why) => why.to_string(),
                 };
-                let is_last = self.index.is_none() && self.successor.is_none();
-                if is_last {
-                    let (position, offset) = (end.end_position, end.end_offset);
-                    if offset >= self.synced
-                        && scan::synced_beyond(&self.file, seed, position, offset)?.is_none()
-                    {
-                        return Ok(Ok(()));
-                    }
+                if self.is_torn_at(end, seed)? {
+                    return Ok(Ok(()));
                 }
                 let Some(lost) = frames.step_over()? else {
                     // Of the last segment nothing says that there was more, or it is made up for behind it.
+                    let is_last = self.is_last();
                     return Ok(if is_last { Ok(()) } else { sink.lost(end.end_offset, &why) });
                 };
                 // What a header says must not reach past what is known of the whole.
@@ -194,6 +182,43 @@ impl<F: DiskFile> Damaged<F> {
             }
             _ => Ok(at),
         }
+    }
+
+    /// The next frame, also one that readers alone find to be whole.
+    fn next(
+        &self,
+        frames: &mut FrameScan<'_, Lenient<F>>,
+        seed: Seed,
+        sink: &mut impl Sink,
+    ) -> io::Result<Result<(Frame, Position), ScanEnd>> {
+        let next = frames.next_frame()?;
+        let may_be_readable = match &next {
+            Err(ScanEnd::Invalid(FrameError::Padding)) => true,
+            Err(ScanEnd::OutOfChain { .. }) => !self.is_torn_at(frames.end(), seed)?,
+            _ => false,
+        };
+        if !may_be_readable {
+            return Ok(next);
+        }
+        let readable = frames.next_readable()?;
+        if readable.is_ok() {
+            sink.passed_over();
+        }
+        Ok(readable)
+    }
+
+    /// Whether it is the last segment, as far as is known.
+    fn is_last(&self) -> bool {
+        self.index.is_none() && self.successor.is_none()
+    }
+
+    /// Whether no frame is where the last segment goes on, and nothing shows that one was synced there: a start cuts it.
+    fn is_torn_at(&self, end: SegmentEnd, seed: Seed) -> io::Result<bool> {
+        if !self.is_last() || end.end_offset < self.synced {
+            return Ok(false);
+        }
+        let proof = scan::synced_beyond(&self.file, seed, end.end_position, end.end_offset)?;
+        Ok(proof.is_none())
     }
 }
 
@@ -342,7 +367,7 @@ impl Sink for Survey {
         Ok(())
     }
 
-    fn passed_over_padding(&mut self) {
+    fn passed_over(&mut self) {
         self.is_damaged = true;
     }
 }

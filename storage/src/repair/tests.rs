@@ -103,6 +103,14 @@ fn read(log: &Log<SimDisk>, topics: &[&str]) -> (Vec<u64>, Vec<(u64, u64)>) {
     read_all(log.segments(), &query, |event| event.offset().get())
 }
 
+/// What `verify` finds.
+fn findings(disk: &SimDisk) -> Vec<String> {
+    let mut found = Vec::new();
+    verify(disk, Path::new(DIR), &mut |finding| found.push(finding.to_string()))
+        .expect("not in use");
+    found
+}
+
 fn planned(disk: &SimDisk) -> RepairPlan {
     plan(disk, Path::new(DIR)).expect("not in use")
 }
@@ -199,6 +207,36 @@ fn a_frame_whose_padding_alone_is_damaged_keeps_its_events() {
         action => panic!("{action:?}"),
     });
     assert_eq!(kept.collect::<Vec<_>>(), [20, 8, 16]);
+}
+
+/// A write of the disk has landed one frame too early: readers find its events there, and so does the repair.
+#[test]
+fn a_frame_that_lies_where_one_without_events_was_keeps_its_events() {
+    for is_sealed in [true, false] {
+        let mut log = TestLog::new(1);
+        let frames = [vec![("a", vec![7; 5000])], vec![], vec![("a", vec![8; 5000])], vec![]];
+        if is_sealed {
+            log.add_sealed(&frames);
+            log.add_unsealed(&[vec![("a", vec![7; 100])]]);
+        } else {
+            log.add_unsealed(&frames);
+        }
+        let path = path(&log, 0, SegmentFile::Log);
+        let bytes = log.disk.bytes(&path).expect("a file");
+        let places: Vec<_> = log.segments[0].1.iter().map(|place| place.position).collect();
+        let misdirected = usize::try_from(places[2]).expect("short")..;
+        let len = usize::try_from(places[3] - places[2]).expect("short");
+        log.disk.misdirect(&path, Position::new(places[1]), &bytes[misdirected][..len]);
+        let found = findings(&log.disk);
+        assert!(!found.is_empty() && found.iter().all(|one| !one.contains("events")), "{found:?}");
+        assert_eq!(exported_gaps(&log.disk), []);
+        let plan = check_repair(&log.disk, log.end().get(), &[]).plan;
+        let [Step { action: Action::Rewrite { kept_events: 2, lost, .. }, .. }] = &plan.steps[..]
+        else {
+            panic!("{plan:?}");
+        };
+        assert!(lost.is_empty());
+    }
 }
 
 #[test]

@@ -370,6 +370,12 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
             );
         }
         *builder = None;
+        if let Ok((frame, position)) = scan.next_readable()? {
+            // Who reads finds it: no event is lost.
+            self.finding(log_name, position, what);
+            self.check_frame(log_name, &frame, position);
+            return Ok(true);
+        }
         let lost = scan.step_over()?;
         // What lies behind its end is no frame of it: writes of a killed process may have landed there.
         let ends_here = |to: Offset| self.known_end.is_some_and(|end| to > end);

@@ -109,11 +109,8 @@ impl Process {
         self.pass(PROMISED_MS, rng, model, now);
         if taken.iter().all(|taken| *taken) && self.is_sound() {
             assert!(to_usize(self.log.visible()) >= end, "what frees space is not written");
-            let LogConfig { sync, segment_bytes, frame_bytes_max, .. } = *self.log.config();
             // Where nothing is synced otherwise it is for the sake of a full disk.
-            let is_synced = sync == SyncMode::Commit || self.log.is_disk_full();
-            // A reserve is for segments, and not for a frame that is longer than one.
-            if is_synced && segment_bytes >= frame_bytes_max as u64 {
+            if self.log.config().sync == SyncMode::Commit || self.log.is_disk_full() {
                 self.check_freed(&sealed, model);
             }
         }
@@ -131,7 +128,9 @@ impl Process {
         let start = to_usize(self.log.start());
         for segment in self.log.segments().iter() {
             let name = segment.name();
-            if !sealed.contains(&name) || model.is_rotten(name) {
+            // One that is damaged stays until it was read again, also where a read has failed that would not fail now.
+            let is_damaged = model.is_rotten(name) || self.damaged.contains(&name);
+            if !sealed.contains(&name) || is_damaged {
                 continue;
             }
             let mut offsets = to_usize(segment.base())..to_usize(segment.end());

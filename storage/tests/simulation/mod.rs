@@ -13,6 +13,7 @@ use std::{
 use strandline_storage::{
     active_file::{Fill, NewFile},
     append::{Append, ExpectedOffset, OffsetScope},
+    compact::CompactOutcome,
     config::{LogConfig, SyncMode},
     control::Control,
     error::{AppendError, OpenError},
@@ -72,7 +73,7 @@ pub struct Process {
     pub fill: Fill,
     /// Whether readers see what is not synced: what they are told is gone of it is written down later.
     shows_early: bool,
-    /// Whether writing that down has failed: it was told all the same.
+    /// Whether writing that down has failed, or the stub of a segment was not synced: it was told all the same.
     has_keep_failed: bool,
     /// The segments that were said to be damaged.
     pub damaged: HashSet<SegmentName>,
@@ -243,9 +244,14 @@ impl Process {
                     let is_back = is_choice && (before, *fill) == (Fill::Blocks, Fill::Zeroes);
                     model.tally.back_to_zeroes += u64::from(is_back);
                 }
-                if matches!(&outcome, JobOutcome::Kept { result: Err(_), .. }) {
-                    self.has_keep_failed = true;
-                }
+                self.has_keep_failed |= match &outcome {
+                    JobOutcome::Kept { result, .. } => result.is_err(),
+                    // Its stub counts for this process, and may not be on the device.
+                    JobOutcome::Compacted(Ok(CompactOutcome::Retired { left, .. })) => {
+                        left.is_some()
+                    }
+                    _ => false,
+                };
                 OpOutcome::Job { id, outcome }
             }
         };

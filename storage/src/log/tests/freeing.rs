@@ -188,6 +188,43 @@ fn what_finds_no_space_is_tried_again_each_minute_whatever_the_wall_clock_says()
     }
 }
 
+/// Does what the log asks for, for 30 s.
+fn run_for_half_a_minute(log: &mut Log<SimDisk>, disk: &SimDisk) {
+    let mut boot_ms = 3;
+    while boot_ms < 30_000 {
+        run_noting(log, disk, now(boot_ms));
+        boot_ms = log.deadline().expect("there is more to do").max(boot_ms + 1);
+    }
+}
+
+/// Limits of the log reach over a damaged segment. What lies behind it goes once that is written down, for which there is no
+/// space but that of the reserve.
+#[test]
+fn what_lies_behind_a_damaged_segment_frees_a_full_disk() {
+    let disk = SimDisk::new(7);
+    let (mut log, _) = open_with(&disk, LogConfig { compress_after_s: 0, ..long_segments() });
+    for number in 0..250 {
+        log.append(vec![event("a", &noise(number, 7_000))], now(1)).expect("space");
+        log.run_ops(now(2));
+    }
+    assert!(log.segments().len() >= 3);
+    disk.limit_space(Some(disk.space_bytes()));
+    while log.append(vec![event("a", &noise(1, 7_000))], now(2)).is_ok() {
+        log.run_ops(now(2));
+    }
+    assert!(log.is_disk_full() && disk.bytes(&Path::new(DIR).join("reserve.tmp")).is_some());
+    log.refuse_staged();
+    let first = log.segments().iter().next().expect("a segment").name();
+    log.note_damage(first, "rot".to_owned());
+    let retain = crate::settings::LogRetention { count: Some(1), ..Default::default() };
+    let settings = crate::settings::LogSettings { retain };
+    log.append_control(&Control::Log(settings), now(3)).expect("control events have room");
+    run_for_half_a_minute(&mut log, &disk);
+    let left: Vec<_> = log.segments().iter().map(|segment| segment.name()).collect();
+    assert_eq!(left, [first]);
+    assert!(!log.is_disk_full(), "space is there again within 30 s");
+}
+
 /// It would have the space for which it was given back. A rewrite may take long.
 #[test]
 fn a_reserve_is_not_made_anew_beneath_what_it_was_given_back_for() {

@@ -291,3 +291,23 @@ fn a_full_disk_ends_one_topic_after_the_other_without_a_wait() {
     }
     assert_eq!((log.is_disk_full(), left(&log)), (true, 0));
 }
+
+/// Each of several deletions, one after the other, took a segment and its index of the reserve.
+#[test]
+fn a_segment_of_control_events_alone_is_not_ended_for_space() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig { segment_bytes: 16 << 10, preallocate_bytes_min: 8 << 10, ..tiny() };
+    let (mut log, _) = open_with(&disk, config);
+    for has_data in [false, true] {
+        log.jobs.disk_full = false;
+        if has_data {
+            append(&mut log, "0");
+        }
+        let deleted = Control::Deleted(TopicsDeleted::of(vec!["a".into()]));
+        log.append_control(&deleted, now(1)).expect("staged");
+        log.run_ops(now(2));
+        (log.jobs.disk_full, log.jobs.ends_for_space) = (true, true);
+        log.end_segment_for_space();
+        assert_eq!(log.jobs.rolling, has_data);
+    }
+}
