@@ -52,7 +52,7 @@ pub(super) struct Knowing {
 }
 
 impl Knowing {
-    /// What is left of the state delta of a segment that ends there.
+    /// What is left of the state delta of a segment that ends there, and of which events are lost, or none.
     pub fn remains<D: Disk, F: DiskFile>(
         &mut self,
         disk: &D,
@@ -60,12 +60,29 @@ impl Knowing {
         name: SegmentName,
         damaged: &Damaged<F>,
         end: Offset,
+        has_lost: bool,
     ) -> Result<Remains, OpenError> {
+        let path = dir.join(name.index_file_name());
         let mut remains = match &damaged.header {
-            Some(header) => Remains::read(disk, &dir.join(name.index_file_name()), header)?,
+            Some(header) if has_lost => Remains::read_with_lost(disk, &path, header)?,
+            Some(header) => Remains::read(disk, &path, header)?,
             None => Remains::default(),
         };
         self.complete(disk, dir, &mut remains, &(name.base_offset..end))?;
+        Ok(remains)
+    }
+
+    /// What is left of the state delta of a segment all events of which are lost.
+    pub fn remains_of_lost<D: Disk>(
+        &mut self,
+        disk: &D,
+        dir: &Path,
+        name: SegmentName,
+        end: Offset,
+    ) -> Result<Remains, OpenError> {
+        let segment = name.base_offset..end;
+        let mut remains = Remains::read_of_lost(disk, &dir.join(name.index_file_name()), &segment)?;
+        self.complete(disk, dir, &mut remains, &segment)?;
         Ok(remains)
     }
 
@@ -105,7 +122,7 @@ impl Knowing {
         };
         let index = IndexBuilder::carrying(&header);
         // No frame of it says its settings and deletions, as if a repair had named them lost.
-        let forgotten = remains.forgotten(&index, end, true);
+        let forgotten = remains.lacking(true);
         let end = SegmentEnd {
             end_offset: end,
             end_position: FIRST_FRAME_POSITION,

@@ -97,7 +97,16 @@ fn a_damaged_stub_is_made_anew_where_a_snapshot_or_its_rest_knows_what_it_said()
         assert!(plan.beyond.is_empty(), "{context}: {plan:?}");
         let [Step { action, .. }] = &plan.steps[..] else { panic!("{context}: {plan:?}") };
         if !is_known {
-            assert!(matches!(action, Action::Fill { .. }), "{context}: {plan:?}");
+            let Action::Fill { forgotten: told, .. } = action else {
+                panic!("{context}: {plan:?}");
+            };
+            let all = Forgotten { ids: true, producers: true, last_offsets: true, settings: true };
+            assert_eq!(*told, all, "{context}");
+            assert_eq!(repaired(&disk).plan, plan, "{context}");
+            let notes = verify(&disk, Path::new(DIR), &mut |finding| panic!("{finding}"));
+            let notes = notes.expect("not in use").notes;
+            let said = format!("forgotten with what is lost: {all}");
+            assert!(notes.iter().any(|note| note.contains(&said)), "{context}: {notes:?}");
             continue;
         }
         let ids = snapshot_segments == NEVER;
