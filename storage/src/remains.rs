@@ -13,8 +13,7 @@ use std::{convert::Infallible, fmt, io, ops::Range, path::Path};
 use crate::{
     error::OpenError,
     index::{
-        Carried, INDEX_HEADER_BYTES, IndexBuilder, IndexHeader, ResidentIndex, SectionKind,
-        StoredControl,
+        Carried, INDEX_HEADER_BYTES, IndexBuilder, IndexHeader, SectionKind, StoredControl,
         cut::Said,
         delta,
         gone::{self, GoneTopic},

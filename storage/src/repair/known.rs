@@ -2,7 +2,7 @@
 
 use std::{ops::Range, path::Path};
 
-use super::salvage::Damaged;
+use super::salvage::{Damaged, Survey};
 use crate::{
     config::SyncMode,
     error::OpenError,
@@ -43,6 +43,29 @@ impl Known {
         }
         Ok(None)
     }
+}
+
+/// What the frames say of a segment whose events are gone, if its removal was cut short before they were, and all are
+/// sound.
+fn frames_left<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: SegmentName,
+    end: Offset,
+) -> Result<Option<(IndexBuilder, SegmentEnd)>, OpenError> {
+    let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
+    if !names.contains(&name.log_file_name()) {
+        return Ok(None);
+    }
+    let damaged = Damaged::open(disk, dir, name, false, Some(end), end)?;
+    let Some(header) = damaged.header.as_ref().filter(|_| damaged.has_good_header) else {
+        return Ok(None);
+    };
+    let mut survey = Survey::new(header);
+    damaged.read(&mut survey)?;
+    let is_whole = survey.lost.is_empty();
+    let (index, found) = survey.into_index();
+    Ok(Some((index, found)).filter(|(_, found)| is_whole && found.end_offset == end))
 }
 
 /// Reads the snapshot once it is asked for.
@@ -120,14 +143,18 @@ impl Knowing {
             tag: Tag::random(),
             sync: SyncMode::Commit,
         };
-        let index = IndexBuilder::carrying(&header);
-        // No frame of it says its settings and deletions, as if a repair had named them lost.
-        let forgotten = remains.lacking(true);
-        let end = SegmentEnd {
-            end_offset: end,
-            end_position: FIRST_FRAME_POSITION,
-            end_checksum: Seed::of(&header.incarnation).chain_start(),
-        };
+        // Where no frame of it is left none says its settings and deletions, as if a repair had named them lost.
+        let frames = frames_left(disk, dir, name, end)?;
+        let has_gaps = frames.as_ref().is_none_or(|(index, _)| index.has_gaps());
+        let (index, end) = frames.unwrap_or_else(|| {
+            let end = SegmentEnd {
+                end_offset: end,
+                end_position: FIRST_FRAME_POSITION,
+                end_checksum: Seed::of(&header.incarnation).chain_start(),
+            };
+            (IndexBuilder::carrying(&header), end)
+        });
+        let forgotten = remains.forgotten(&index, end.end_offset, has_gaps);
         let carried = remains.carried(&index, end.end_offset);
         let index = index.finish_carrying(&end, &carried);
         let stub = make_stub(&index, &StubLimits::default()).expect("an index of ours");

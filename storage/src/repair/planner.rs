@@ -236,7 +236,8 @@ impl<D: Disk> Planner<'_, D> {
             self.end = checked.end.unwrap_or(checked.end_without_frames);
             return Ok(());
         };
-        if !files.has_log {
+        let index = self.index_header(files, successor)?;
+        if !files.has_log || index.is_some_and(|index| index.is_stub()) {
             return self.missing_log(files, first, successor);
         }
         let damaged = Damaged::open(
