@@ -206,6 +206,19 @@ fn a_report_is_one_page_and_the_table_is_for_people() {
     assert!(page.contains("Latency against rate") && page.contains("<svg"));
 }
 
+/// It was taken for an option that nobody knows.
+#[test]
+fn a_rate_that_is_none_is_named_in_a_list_as_well() {
+    for rates in ["-1,5", "5,-1", "5,x"] {
+        let output = bench(&["append", "--rates", rates]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{rates}: {said}");
+        let bad = rates.split(',').find(|rate| *rate != "5").expect("one");
+        assert!(said.contains(&format!("'{bad}' for '--rates")), "{rates}: {said}");
+        assert!(said.contains("give events a second"), "{rates}: {said}");
+    }
+}
+
 #[test]
 fn usage_errors_exit_with_2() {
     for arguments in [
@@ -303,6 +316,10 @@ fn read_head(stream: &mut TcpStream) -> Option<String> {
 
 fn read_append(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let head = read_head(stream)?;
+    read_body(stream, &head)
+}
+
+fn read_body(stream: &mut TcpStream, head: &str) -> Option<Vec<u8>> {
     let length = head.split("Content-Length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
@@ -325,4 +342,46 @@ fn a_server_that_lies_is_found_out() {
         let last = errors.lines().last().unwrap_or_default();
         assert!(last.contains(word), "{lie:?}: {last}");
     }
+}
+
+/// A server that takes every append and every subscriber, and tells these nothing.
+fn silent_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            thread::spawn(move || serve_silently(&mut stream));
+        }
+    });
+    address
+}
+
+fn serve_silently(stream: &mut TcpStream) -> Option<()> {
+    loop {
+        let head = read_head(stream)?;
+        if head.starts_with("GET") {
+            let begin = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n\
+                          event: connection.established\ndata: {\"state\":\"live\"}\n\n";
+            stream.write_all(begin).ok()?;
+            continue;
+        }
+        read_body(stream, &head)?;
+        let answer = "{\"offset\":1,\"count\":1}";
+        let length = answer.len();
+        let answer = format!("HTTP/1.1 201 Created\r\nContent-Length: {length}\r\n\r\n{answer}");
+        stream.write_all(answer.as_bytes()).ok()?;
+    }
+}
+
+/// Who gets nothing at all notices no gap.
+#[test]
+fn events_that_are_missing_are_found_out_where_people_come_and_go() {
+    let url = format!("http://{}", silent_server());
+    let arguments = ["storm", "--url", &url, "--subscribers", "2", "--churn", "20"];
+    let output = bench(&[&arguments[..], &SHORT, &["--patience", "1"]].concat());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    let last = errors.lines().last().unwrap_or_default();
+    assert!(last.contains("missing"), "{errors}");
 }
