@@ -321,13 +321,17 @@ fn connection_limit(
 }
 
 fn tell_report(report: &OpenReport) {
-    let OpenReport { tag, is_new_tag, write_mode, end, is_clean, scanned, remade, cut } = report;
+    let OpenReport { tag, is_new_tag, write_mode, end, is_clean, scanned, .. } = report;
+    let OpenReport { remade, damaged, cut, .. } = report;
     for segment in scanned {
         let (name, events, bytes) = (segment.name.log_file_name(), segment.events, segment.bytes);
         tracing::info!(name, events, bytes, "recovered a segment that had no index");
     }
     for index in remade {
         tracing::warn!(%index, "an index was not there as it should be; nothing is lost");
+    }
+    for stub in damaged {
+        tracing::warn!(%stub, "what says that events are gone is damaged; nothing is lost");
     }
     if let Some(cut) = cut {
         tracing::warn!(%cut, "cut what was being written when the last run ended");

@@ -181,9 +181,16 @@ pub fn run_churn<T: Target>(
         point.note("resident_before_mib", as_f64(resident_before_kib) / 1024.0);
         point.note("resident_after_mib", as_f64(after_kib) / 1024.0);
     }
+    // Each of those who are there now gets what comes now: a gap is noticed by who gets anything behind it alone.
+    let before = session.engine.published()[0];
+    session.engine.set_load(Load::Closed { window: 1 })?;
+    if !session.run_until(|engine| engine.published()[0] > before)? {
+        return Err(BenchError::Patience("the event behind the churn is not taken".to_owned()));
+    }
+    session.drain(0..subscribers)?;
     let mut said = options.said();
     said.insert("subscribers", subscribers.to_string());
     said.insert("churn", connects_per_s.to_string());
     said.insert("rate", rate_per_s.to_string());
-    Ok(session.finish("storm", said, vec![point], 0..0))
+    Ok(session.finish("storm", said, vec![point], 0..subscribers))
 }

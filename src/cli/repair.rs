@@ -26,7 +26,7 @@ use crate::clock;
 
 A damaged segment is written anew: every event that can be read stays, under its offset, and what cannot is \
 kept as a gap, which readers are told of. So is a segment whose file is missing. A damaged index is made anew \
-from its events; if some of them are gone by a limit or a deletion, and no snapshot knows what is remembered of them \
+from its events; if some of them are lost, or gone by a limit or a deletion, and neither the rest of it nor a snapshot knows what is remembered of them \
 (ids, producers, last offsets of topics), that is forgotten, and said before. The files that are taken out are kept in `damaged-<ms since 1970>` inside the log's directory. \
 Only where the end of the log is lost, or the last file has lost its header, and so nobody knows how far readers had \
 come, does the log get a new tag: readers that come back with an old cursor are told that it is another one (`reset`, `other_log`).
@@ -42,6 +42,9 @@ pub struct RepairArguments {
     #[arg(long)]
     yes: bool,
 }
+
+/// Why events are not there any more that nobody misses.
+const GONE: &str = "gone from it by a limit or a deletion";
 
 /// Runs the command.
 pub fn run(arguments: &RepairArguments) -> ExitCode {
@@ -112,20 +115,24 @@ fn describe(step: &Step) -> Result<(), DirectoryError> {
         }
         Action::Reindex { forgotten } => {
             say("  its index is made anew from the events of its segment; none of those is lost")?;
-            warn(forgotten)
+            warn(GONE, forgotten)
         }
         Action::Restub { forgotten } => {
             say(
                 "  it stands for events that are gone by a limit or a deletion, and is made anew; none is lost",
             )?;
-            warn(forgotten)
+            warn(GONE, forgotten)
         }
         Action::Rewrite { kept_events, lost, forgotten } => {
             say(&format!("  it is written anew with the {kept_events} events that can be read"))?;
             lost.iter().try_for_each(|lost| say(&format!("  {lost}")))?;
-            warn(forgotten)
+            let are = if lost.is_empty() { GONE.to_owned() } else { format!("lost, or {GONE}") };
+            warn(&are, forgotten)
         }
-        Action::Fill { lost, .. } => say(&format!("  a gap takes its place: {lost}")),
+        Action::Fill { lost, forgotten, .. } => {
+            say(&format!("  a gap takes its place: {lost}"))?;
+            warn("lost", forgotten)
+        }
         Action::Abandon => say(
             "  it is taken out whole: nothing in it can be read, and nothing says how much there was. The log \
              ends before it, and gets a new tag",
@@ -134,14 +141,12 @@ fn describe(step: &Step) -> Result<(), DirectoryError> {
     }
 }
 
-/// What of events that were gone before is forgotten with their index.
-fn warn(forgotten: &Forgotten) -> Result<(), DirectoryError> {
+/// What of events that `are` not there any more is forgotten with their index.
+fn warn(are: &str, forgotten: &Forgotten) -> Result<(), DirectoryError> {
     if forgotten.is_nothing() {
         return Ok(());
     }
-    say(&format!(
-        "  of events that are gone from it by a limit or a deletion, this is forgotten: {forgotten}"
-    ))?;
+    say(&format!("  of events that are {are}, this is forgotten: {forgotten}"))?;
     if forgotten.ids || forgotten.producers {
         say(
             "  who sends such an event again, as after an answer that was lost, may append it a second time",

@@ -43,9 +43,5 @@ pub fn decoded<'a>(name: &str, value: &'a [u8]) -> Result<Cow<'a, str>, Problem>
 
 /// The problem of a type or key that is none; `place` is the field or member that it stands in.
 pub fn name_problem(place: &str, text: &str, error: &NameError) -> Problem {
-    let kind = match error {
-        NameError::Reserved => ProblemKind::ReservedType,
-        _ => ProblemKind::InvalidName,
-    };
-    Problem::new(kind, format!("{place}: {} {error}", quoted(text)))
+    Problem::new(error.into(), format!("{place}: {} {error}", quoted(text)))
 }

@@ -2,6 +2,7 @@
 //! the server's own log, never in an answer.
 
 use strandline_storage::error::{AppendError, ReadError};
+use strandline_storage::event::NameError;
 
 use super::{Problem, ProblemKind, RETRY_AFTER_S};
 use crate::input::quoted;
@@ -11,6 +12,15 @@ const RESTART_RETRY_AFTER_S: u32 = 5;
 
 /// How long to wait for a producer to be forgotten: that takes days, and an hour finds out.
 const PRODUCERS_RETRY_AFTER_S: u32 = 3600;
+
+impl From<&NameError> for ProblemKind {
+    fn from(error: &NameError) -> Self {
+        match error {
+            NameError::Reserved => ProblemKind::ReservedType,
+            _ => ProblemKind::InvalidName,
+        }
+    }
+}
 
 impl From<&AppendError> for Problem {
     fn from(error: &AppendError) -> Self {

@@ -72,7 +72,7 @@ struct Node<V> {
     below: Values<V>,
 }
 
-impl<V: Copy + Eq> TopicMatcher<V> {
+impl<V: Copy + Ord> TopicMatcher<V> {
     /// A matcher that matches nothing.
     pub fn new() -> Self {
         TopicMatcher {
@@ -131,7 +131,7 @@ impl<V: Copy + Eq> TopicMatcher<V> {
     }
 
     /// Takes `value` out from under `pattern`, and gives back the memory that was for it alone. Returns
-    /// whether it was there. The time grows with the number of values under the very same pattern.
+    /// whether it was there. The time hardly grows with the number of values under the very same pattern.
     pub fn remove(&mut self, pattern: &TopicPattern, value: V) -> bool {
         let was_there = match pattern.exact() {
             Some(topic) => self.remove_exact(topic, value),
@@ -167,10 +167,7 @@ impl<V: Copy + Eq> TopicMatcher<V> {
     }
 
     /// Like [`TopicMatcher::matches`], but each value comes once, and they are sorted.
-    pub fn matches_distinct(&mut self, topic: &str, out: &mut Vec<V>)
-    where
-        V: Ord,
-    {
+    pub fn matches_distinct(&mut self, topic: &str, out: &mut Vec<V>) {
         out.clear();
         if let Some(found) = self.long_walks.of(topic) {
             return out.extend_from_slice(found);
@@ -220,13 +217,13 @@ impl<V: Copy + Eq> TopicMatcher<V> {
     }
 }
 
-impl<V: Copy + Eq> Default for TopicMatcher<V> {
+impl<V: Copy + Ord> Default for TopicMatcher<V> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<V: Copy + Eq> Node<V> {
+impl<V: Copy + Ord> Node<V> {
     fn new() -> Self {
         Node { named: HashTable::new(), any: None, here: Values::None, below: Values::None }
     }
@@ -287,7 +284,7 @@ struct Walk<'a, V> {
     out: &'a mut Vec<V>,
 }
 
-impl<'a, V: Copy + Eq> Walk<'a, V> {
+impl<'a, V: Copy + Ord> Walk<'a, V> {
     fn new(topic: &'a str, hasher: &'a RandomState, out: &'a mut Vec<V>) -> Self {
         let mut levels = [""; LEVELS_MAX];
         let mut count = 0;

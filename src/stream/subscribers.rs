@@ -34,7 +34,7 @@ mod slab;
 mod slot;
 mod talking;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod watch;
 mod wheel;
 mod wire;
@@ -73,6 +73,7 @@ use super::views::Views;
 use crate::local::Guard;
 use crate::log_handle::LogHandle;
 use crate::problem::CloseCode;
+use crate::runtime::Slice;
 use crate::shutdown::Drain;
 
 /// What has come in is read into one buffer for all connections of a shard.
@@ -111,6 +112,8 @@ struct Inner {
     is_draining: bool,
     input: Box<[u8]>,
     tick: u32,
+    /// Of who works for them now.
+    slice: Slice,
 }
 
 /// How an event stream begins.
@@ -147,6 +150,7 @@ impl Inner {
             is_draining: false,
             input: vec![0; RECEIVE_BYTES].into(),
             tick: 0,
+            slice: Slice::begin(),
         }
     }
 }
@@ -273,6 +277,7 @@ impl Subscribers {
     ) -> io::Result<SlotId> {
         let mut inner = self.inner.borrow_mut();
         inner.tick = self.tick();
+        inner.slice = Slice::begin();
         let many = Many { session: Some(session), subs: SmallVec::new(), is_settling: false };
         let subs = Subs::Many(Box::new(many));
         let id = inner.add(&self.watch.borrow(), socket, subs, heartbeat_s, guard)?;

@@ -11,11 +11,14 @@
 //! frames, so that any order between them is a valid one; an answer is never behind events that its
 //! message brought about.
 //!
+//! What has come in is taken up for no longer than a slice of the shard's time, and the rest behind who else waits.
 //! Nothing is read while too much is unanswered ([`PUBLISHES_MAX`], [`PUBLISH_BYTES_MAX`]) or while the
 //! answers are not taken (`ANSWER_BYTES_MAX`): the client's socket fills, and it waits.
 
 mod life;
 mod numbers;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -205,6 +208,10 @@ impl Session for WebSocket {
         }
         while let Some(message) = self.next_message() {
             self.take_message(message.map_err(End::Close)?, port)?;
+            // Hundreds of subscribes can have come in at once, of which each takes its time.
+            if port.is_over() {
+                break;
+            }
         }
         if let Some(business) = &mut self.business {
             business.decoder.take_if(|decoder| decoder.is_between_messages());
@@ -220,6 +227,10 @@ impl Session for WebSocket {
     fn has_input(&self) -> bool {
         let decoder = self.business.as_ref().and_then(|business| business.decoder.as_ref());
         decoder.is_some_and(|decoder| decoder.has_more())
+    }
+
+    fn lets_others_first(&self) -> bool {
+        self.has_room() && self.has_input()
     }
 
     fn has_answers(&self) -> bool {

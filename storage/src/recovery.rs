@@ -5,10 +5,11 @@
 //! the newest good snapshot        its state is where all begins; nothing below the first offset that was kept
 //!                                 when it was made is looked at
 //! for each segment below it, in offset order:
-//!   whose .idx is a stub          gone on purpose
+//!   whose .idx is a stub          gone on purpose, be the rest of it damaged
 //!   with a valid .idx             opened, and no more; if it was rewritten since, its topics are to be counted
 //! for each segment behind it, or where the .idx of one below is damaged or missing:
-//!   whose .idx is a stub         gone on purpose: its state delta is taken, and its log file removed
+//!   whose .idx is a stub         gone on purpose: its state delta is taken, and its log file removed; a damaged one
+//!                                is made anew, if that is still there
 //!   with a valid .idx            taken from it
 //!   whose .idx cannot be read    the same as without one
 //!   without, not the last        scanned; ends at its successor's base, which it must reach
@@ -57,6 +58,7 @@ mod files;
 mod indexed;
 mod known;
 mod scanned;
+mod stubs;
 mod tail;
 
 use files::Found;
@@ -79,6 +81,8 @@ pub struct OpenReport {
     pub scanned: Vec<ScannedSegment>,
     /// Indexes that were damaged, or missing though a rewrite had made them, and were made anew: nothing is lost.
     pub remade: Vec<Corruption>,
+    /// Stubs that are damaged, or cannot be read, of segments whose events are gone: a snapshot knows what they said.
+    pub damaged: Vec<Corruption>,
     /// Where the last segment was cut, if there was something behind its last frame.
     pub cut: Option<Corruption>,
 }
@@ -195,6 +199,7 @@ pub(crate) fn recover<D: Disk>(
         behind: SnapshotUsed::default(),
         scanned: Vec::new(),
         remade: Vec::new(),
+        damaged: Vec::new(),
         cut: None,
     };
     if let Some(snapshot) = &mut snapshot {
@@ -250,6 +255,7 @@ pub(crate) fn recover<D: Disk>(
         },
         scanned: recovery.scanned,
         remade: recovery.remade,
+        damaged: recovery.damaged,
         cut: recovery.cut,
     };
     Ok(Recovered {
@@ -291,6 +297,7 @@ struct Recovery<'a, D: Disk> {
     behind: SnapshotUsed,
     scanned: Vec<ScannedSegment>,
     remade: Vec<Corruption>,
+    damaged: Vec<Corruption>,
     cut: Option<Corruption>,
 }
 

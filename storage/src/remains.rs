@@ -17,6 +17,7 @@ use crate::{
         cut::Said,
         delta,
         gone::{self, GoneTopic},
+        stub::all_topics,
     },
     io::{Access, Disk, DiskFile, lenient::Lenient},
     offset::{Offset, Position},
@@ -71,6 +72,10 @@ pub(crate) struct Remains {
     producers: Option<Vec<ProducerEntry>>,
     controls: Option<Vec<StoredControl>>,
     gone: Option<Vec<GoneTopic>>,
+    /// What is known of them where that is not all.
+    gone_in_part: Vec<GoneTopic>,
+    /// Among these are topics that have their last event, if that is not lost.
+    has_lost: bool,
     last_time_ms: u64,
     is_remade: bool,
 }
@@ -78,13 +83,41 @@ pub(crate) struct Remains {
 impl Remains {
     /// What holds of the index at `path`, if there is one and it belongs to the log file with this header.
     pub fn read<D: Disk>(disk: &D, path: &Path, log: &SegmentHeader) -> Result<Remains, OpenError> {
+        Remains::read_index(disk, path, |header| header.belongs_to(log), false)
+    }
+
+    /// The same where events of the segment are lost: topics whose last event in it may be among these count as those of
+    /// which that is gone.
+    pub fn read_with_lost<D: Disk>(
+        disk: &D,
+        path: &Path,
+        log: &SegmentHeader,
+    ) -> Result<Remains, OpenError> {
+        Remains::read_index(disk, path, |header| header.belongs_to(log), true)
+    }
+
+    /// The same where all events of a segment are lost, that begins and ends there, and its log file with them.
+    pub fn read_of_lost<D: Disk>(
+        disk: &D,
+        path: &Path,
+        segment: &Range<Offset>,
+    ) -> Result<Remains, OpenError> {
+        let is_its = |header: &IndexHeader| (header.base_offset..header.end_offset) == *segment;
+        Remains::read_index(disk, path, is_its, true)
+    }
+
+    fn read_index<D: Disk>(
+        disk: &D,
+        path: &Path,
+        is_its: impl FnOnce(&IndexHeader) -> bool,
+        has_lost: bool,
+    ) -> Result<Remains, OpenError> {
         let file = match disk.open(path, Access::Read) {
             Ok(file) => Lenient::new(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Remains::default()),
             Err(error) => return Err(OpenError::io("opening", path)(error)),
         };
-        let is_its = |header: &IndexHeader| header.belongs_to(log);
-        read_sections(&file, is_its).map_err(OpenError::io("reading", path))
+        read_sections(&file, is_its, has_lost).map_err(OpenError::io("reading", path))
     }
 
     /// What holds of the stub at `path`, of a segment that begins and ends there.
@@ -97,7 +130,7 @@ impl Remains {
         let is_its = |header: &IndexHeader| {
             header.is_stub() && (header.base_offset..header.end_offset) == *segment
         };
-        read_sections(&Lenient::new(file), is_its).map_err(OpenError::io("reading", path))
+        read_sections(&Lenient::new(file), is_its, false).map_err(OpenError::io("reading", path))
     }
 
     /// Takes what is damaged from a snapshot behind the `segment`, and the state that it says.
@@ -130,9 +163,14 @@ impl Remains {
 
     /// What neither these nor the frames say, of a segment that ends there, and may have gaps.
     pub fn forgotten(&self, frames: &IndexBuilder, end: Offset, has_gaps: bool) -> Forgotten {
-        if frames.says_all(end) {
-            return Forgotten::default();
+        match frames.says_all(end) {
+            true => Forgotten::default(),
+            false => self.lacking(has_gaps),
         }
+    }
+
+    /// What these do not say, of a segment whose frames say nothing, and which may have gaps.
+    pub fn lacking(&self, has_gaps: bool) -> Forgotten {
         Forgotten {
             ids: self.ids.is_none(),
             producers: self.producers.is_none(),
@@ -149,11 +187,11 @@ impl Remains {
             producers: self.producers.unwrap_or_default(),
             controls: self.controls.unwrap_or_default(),
             is_remade: self.is_remade || self.gone.is_none(),
-            gone: self.gone.unwrap_or_default(),
+            gone: self.gone.unwrap_or(self.gone_in_part),
         };
         said.retain_before(end, end);
         said.add_frames(frames.delta(), |_| true);
-        if said.is_remade {
+        if said.is_remade || self.has_lost {
             said.gone.retain(|topic| {
                 let kept = frames.topic(topic.number);
                 kept.is_none_or(|kept| kept.last_offset < topic.last_offset)
@@ -168,6 +206,7 @@ impl Remains {
 fn read_sections<F: DiskFile>(
     file: &F,
     is_its: impl FnOnce(&IndexHeader) -> bool,
+    has_lost: bool,
 ) -> io::Result<Remains> {
     let size = file.size()?;
     let read = |position: Position, bytes: u64| {
@@ -191,11 +230,22 @@ fn read_sections<F: DiskFile>(
     let (base, end) = (header.base_offset, header.end_offset);
     let (ids, producers) = (section(SectionKind::IDS)?, section(SectionKind::PRODUCERS)?);
     let (controls, gone) = (section(SectionKind::CONTROLS)?, section(SectionKind::GONE)?);
+    let mut gone = gone.and_then(|gone| gone::decode_gone(&gone, base, end).ok());
+    let mut gone_in_part = Vec::new();
+    if has_lost && !header.is_stub() {
+        let topics = section(SectionKind::TOPICS)?;
+        let known = gone.clone().unwrap_or_default();
+        let all = topics.and_then(|topics| all_topics(&header, known, &topics).ok());
+        gone_in_part = all.clone().or_else(|| gone.take()).unwrap_or_default();
+        gone = gone.and(all);
+    }
     Ok(Remains {
         ids: ids.and_then(|ids| delta::decode_ids(&ids, base, end).ok()),
         producers: producers.and_then(|bytes| delta::decode_producers(&bytes, end).ok()),
         controls: controls.and_then(|bytes| delta::decode_controls(&bytes, base, end).ok()),
-        gone: gone.and_then(|gone| gone::decode_gone(&gone, base, end).ok()),
+        gone,
+        gone_in_part,
+        has_lost,
         last_time_ms: header.last_time_ms,
         is_remade: header.is_remade(),
     })

@@ -11,8 +11,8 @@
 //! frames are damaged, or its header is      it is written anew as its next generation: every frame that can
 //!                                           be read, and a gap frame for what lies between (frame/gap.rs); a
 //!                                           header is made anew from the index, or guessed from the frames
-//! its .log is missing, or all of it         a segment that holds nothing but a gap frame; what a sound index
-//!                                           remembers of its events stays
+//! its .log is missing, or all of it         a segment that holds nothing but a gap frame; what its index, or what
+//!                                           is left of that, or a snapshot behind it remembers of its events stays
 //! the last one, which holds no frame more   it goes whole, and the log has another tag
 //! an older generation beside a sound one    it goes: a repair before was interrupted
 //! a snapshot is damaged, or not readable    it goes: the one before it and the indexes say the same
@@ -20,8 +20,8 @@
 //! before its end mark
 //! its end mark is damaged                   it goes: a start writes another
 //! ```
-//! What the events that compaction took had added to the state of the log, and neither the index nor a snapshot says
-//! any more, is forgotten, and is named before that ([`Forgotten`]).
+//! What the events that compaction took, or that are lost, had added to the state of the log, and neither the index nor
+//! a snapshot says any more, is forgotten, and is named before that ([`Forgotten`]).
 //!
 //! Offsets never change, and a gap is named to whoever reads over it. So the log keeps its tag, and cursors
 //! stay good, but where its end is lost, so that nobody knows whether offsets will be given out a second time, or
@@ -97,7 +97,7 @@ pub enum Action {
         kept_events: u64,
         /// What cannot, in offset order.
         lost: Vec<Lost>,
-        /// What nobody knows any more that events before these had added to the state of the log.
+        /// What nobody knows any more that these, and events before them, had added to the state of the log.
         forgotten: Forgotten,
     },
     /// It was a stub, of events that are gone on purpose, and is made anew.
@@ -111,6 +111,8 @@ pub enum Action {
         lost: Lost,
         /// The tag to be written into it, that of a segment beside it.
         tag: Tag,
+        /// What nobody knows any more that they had added to the state of the log; the gap says it, too.
+        forgotten: Forgotten,
     },
     /// It goes: nobody knows what was in it, not even how much. The log ends before it, under a new tag.
     Abandon,

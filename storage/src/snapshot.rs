@@ -33,7 +33,7 @@
 //! A snapshot is made of the one before it and of what the indexes of sealed segments say (`fold.rs`), never of
 //! a running log's memory, which knows what no device has yet.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, ops::Range};
 
 use crate::{
     fields::{CRC_AT, crc_without_field, u32_at, u64_at},
@@ -356,9 +356,16 @@ impl Snapshot {
         if !has_gaps && !index.header().is_remade() && !numbers.is_empty() {
             return numbers;
         }
-        let (base, end) = (index.header().base_offset, index.header().end_offset);
+        let header = index.header();
+        numbers.extend(self.topics_in(&(header.base_offset..header.end_offset)));
+        numbers
+    }
+
+    /// The topics that may have had events in a segment.
+    pub(crate) fn topics_in(&self, segment: &Range<Offset>) -> Vec<TopicNumber> {
+        let mut numbers = Vec::new();
         let walked = self.for_each_topic(|topic| {
-            if topic.count > 0 && topic.first < end && topic.last >= base {
+            if topic.count > 0 && topic.first < segment.end && topic.last >= segment.start {
                 numbers.push(topic.number);
             }
             Ok::<(), Infallible>(())

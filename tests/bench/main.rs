@@ -210,6 +210,19 @@ fn a_report_is_one_page_and_the_table_is_for_people() {
     assert!(page.contains("Latency against rate") && page.contains("<svg"));
 }
 
+/// It was taken for an option that nobody knows.
+#[test]
+fn a_rate_that_is_none_is_named_in_a_list_as_well() {
+    for rates in ["-1,5", "5,-1", "5,x"] {
+        let output = bench(&["append", "--rates", rates]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{rates}: {said}");
+        let bad = rates.split(',').find(|rate| *rate != "5").expect("one");
+        assert!(said.contains(&format!("'{bad}' for '--rates")), "{rates}: {said}");
+        assert!(said.contains("give events a second"), "{rates}: {said}");
+    }
+}
+
 #[test]
 fn usage_errors_exit_with_2() {
     for arguments in [
@@ -312,4 +325,11 @@ fn what_was_due_and_not_sent_is_measured() {
     let point = &outcome(&arguments)["points"][0];
     let due = 200.0 * number(&point["seconds"]);
     assert!(number(&point["ack"]["count"]) > 0.9 * due, "{point}");
+}
+
+/// Who gets nothing at all notices no gap.
+#[test]
+fn events_that_are_missing_are_found_out_where_people_come_and_go() {
+    let late = Late::start(Duration::ZERO, |_, _| Vec::new());
+    found_out(&late.url(), &["storm", "--subscribers", "2", "--churn", "20"], "missing");
 }

@@ -94,6 +94,8 @@ def test_reserved_types(server, topic, kind):
     """Types `error`, `open`, `ping` and `connection.*` are reserved: 422."""
     assert post(server, append_path(topic), Event_Type=kind)[0] == 422
     assert server.json("POST", "/api/v1/events", {"topic": topic, "type": kind})[0] == 422
+    for path in ("stream", "history"):
+        assert server.request("GET", f"/api/v1/events/{path}?type={kind}")[0] == 422
 
 
 @pytest.mark.parametrize("name,limit", [("Event-Type", 128), ("Event-Key", 128)])

@@ -35,7 +35,7 @@ pub struct LoadArguments {
     #[arg(long, value_name = "EVENTS", value_parser = parse_rate, conflicts_with = "rates")]
     rate: Option<f64>,
     /// Several rates, one after the other, such as 50,100,200
-    #[arg(long, value_name = "LIST", value_parser = parse_rate, value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_parser = parse_rate, value_delimiter = ',', allow_hyphen_values = true)]
     rates: Vec<f64>,
     /// Requests of each publisher without an answer, at most [default: 1, or 1000 at a rate]
     #[arg(long, value_name = "N", value_parser = number::<u32>(1..=100_000))]

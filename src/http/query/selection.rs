@@ -49,7 +49,7 @@ impl SelectionParser {
                 let name = text(parameter)?;
                 let event_type = EventType::parse(name).map_err(|error| {
                     let detail = format!("type {} {error}", quoted(name));
-                    Problem::new(ProblemKind::InvalidName, detail)
+                    Problem::new((&error).into(), detail)
                 })?;
                 push_choice(&mut self.types, event_type, parameter)?;
             }

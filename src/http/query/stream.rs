@@ -226,6 +226,7 @@ mod tests {
         }
         assert_eq!(refused("log=Main").0, ProblemKind::InvalidName);
         assert_eq!(refused("type=").0, ProblemKind::InvalidName);
+        assert_eq!(refused("type=a&type=connection.reset").0, ProblemKind::ReservedType);
         for query in ["topic=", "topic=a//b", "topic=/a", "topic=..", "topic=$a", "topic=**/a"] {
             assert_eq!(refused(query).0, ProblemKind::InvalidPattern, "{query}");
         }

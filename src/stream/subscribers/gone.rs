@@ -185,6 +185,10 @@ mod tests {
             false
         }
 
+        fn lets_others_first(&self) -> bool {
+            false
+        }
+
         fn has_answers(&self) -> bool {
             false
         }

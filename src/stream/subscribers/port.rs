@@ -96,6 +96,11 @@ impl Port<'_> {
         silent
     }
 
+    /// Whether it is time for others: what else has come in is done later.
+    pub fn is_over(&self) -> bool {
+        self.inner.slice.is_over()
+    }
+
     /// Whether its socket takes nothing more now.
     pub fn is_full(&mut self) -> bool {
         self.inner.slots.get_mut(self.id).is_none_or(|slot| slot.wire.is_full)

@@ -81,6 +81,7 @@ impl Subscribers {
         let slice = Slice::begin();
         let mut inner = self.inner.borrow_mut();
         inner.tick = self.tick();
+        inner.slice = slice;
         inner.begun.set_tick(inner.tick);
         inner.views.hide(&self.log.floors());
         let taken = self.watch.borrow().take(|id, change| inner.note(id, change));

@@ -33,6 +33,9 @@ pub trait Session {
     /// Whether it stopped in the middle of what has come in.
     fn has_input(&self) -> bool;
 
+    /// Whether it did so to let others go first: it is called again as soon as they have.
+    fn lets_others_first(&self) -> bool;
+
     /// Whether there are bytes to be sent before any further event.
     fn has_answers(&self) -> bool;
 

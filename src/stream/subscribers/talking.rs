@@ -7,7 +7,7 @@ use std::rc::Rc;
 use strandline_storage::error::ReadError;
 use strandline_storage::offset::Offset;
 
-use super::slot::{Phase, Subs};
+use super::slot::{Phase, Slot, Subs};
 use super::{End, Inner, Port, Session, SlotId, Subscribers};
 use crate::log_calls::AckFuture;
 
@@ -66,6 +66,7 @@ impl Inner {
         if let (Phase::Open, Subs::Many(many)) = (&slot.phase, &slot.subs)
             && !many.session.as_ref().expect("it is not called now").may_receive()
         {
+            self.queue_for_rest(id);
             return Ok(());
         }
         if !slot.has_input {
@@ -97,7 +98,18 @@ impl Inner {
         if self.slots.get_mut(id).is_some_and(|slot| slot.has_input) {
             self.queue(id);
         }
+        self.queue_for_rest(id);
         outcome
+    }
+
+    /// A session that has let others go first has its turn behind them.
+    fn queue_for_rest(&mut self, id: SlotId) {
+        if let Some(Slot { phase: Phase::Open, subs: Subs::Many(many), .. }) =
+            self.slots.get_mut(id)
+            && many.session.as_ref().expect("it is not called now").lets_others_first()
+        {
+            self.queue(id);
+        }
     }
 
     /// Calls a session, and does what follows from it.

@@ -19,7 +19,7 @@ use crate::log_calls::Guest;
 use crate::log_handle::{LogHandle, Seat};
 use crate::log_shared::{LogFacts, LogShared};
 use crate::mesh::{CallLimits, Doorbell, MailboxLimits, call_pair, mailbox};
-use crate::runtime::{Driver, block_on};
+use crate::runtime::{Driver, Slice, block_on};
 use crate::shutdown::{Control, Drain};
 use crate::stream::catch_up::Turns;
 use crate::stream::chunk::{Render, Word};
@@ -44,12 +44,12 @@ impl Leave for Nobody {
 }
 
 /// What is dropped with a connection.
-pub(super) fn guard() -> Guard {
+pub fn guard() -> Guard {
     Guard::new(Rc::new(Nobody))
 }
 
 /// Does `job` on a shard's thread, with the subscribers of an empty log, whose owner answers nobody.
-pub(super) fn on_a_shard(job: impl FnOnce(Rc<Subscribers>) + Send + 'static) {
+pub fn on_a_shard(job: impl FnOnce(Rc<Subscribers>) + Send + 'static) {
     let on_thread = move || {
         let work = async move {
             let control = Arc::new(Control::new(Vec::new()));
@@ -61,7 +61,8 @@ pub(super) fn on_a_shard(job: impl FnOnce(Rc<Subscribers>) + Send + 'static) {
     std::thread::spawn(on_thread).join().expect("no panic");
 }
 
-fn empty_log() -> Rc<LogHandle> {
+/// The log of those.
+pub fn empty_log() -> Rc<LogHandle> {
     let bell = || Arc::new(Doorbell::new());
     let limits = || MailboxLimits { messages_max: 1, bytes_max: 1 };
     let calls = CallLimits { requests: limits(), unanswered_max: 1 };
@@ -110,4 +111,23 @@ pub(super) fn add(inner: &mut Inner, state: SubState) -> (SlotId, UnixStream) {
     let sub = inner.slots.get_mut(id).and_then(|slot| slot.sub_mut(0)).expect("it was added");
     (sub.view, sub.position) = (view, position);
     (id, client)
+}
+
+/// One step for a connection to which its client has spoken, where it is time for others already: it does as little as it
+/// may. Returns whether it has another turn.
+pub fn step_when_a_slice_is_over(subscribers: &Subscribers, id: SlotId) -> bool {
+    let mut inner = subscribers.inner.borrow_mut();
+    inner.slice = Slice::begin();
+    while !inner.slice.is_over() {
+        std::hint::spin_loop();
+    }
+    if let Some(slot) = inner.slots.get_mut(id) {
+        slot.has_input = true;
+    }
+    inner.run(subscribers, id);
+    let session_has_more = |slot: &mut Slot| match &slot.subs {
+        Subs::Many(many) => many.session.as_ref().expect("it is not called now").has_input(),
+        Subs::One { .. } => false,
+    };
+    inner.slots.get_mut(id).is_some_and(|slot| slot.is_queued && session_has_more(slot))
 }

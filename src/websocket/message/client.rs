@@ -219,7 +219,7 @@ fn subscribe(members: &MessageMembers<'_>, id: Option<MessageId>) -> Result<Subs
     let types = choices(members, "types", |name| {
         EventType::parse(name).map_err(|error| {
             let detail = format!("type {} {error}", quoted(name));
-            Problem::new(ProblemKind::InvalidName, detail)
+            Problem::new((&error).into(), detail)
         })
     })?;
     let filter = filter(members)?;
@@ -430,7 +430,8 @@ mod tests {
             (&many, ProblemKind::InvalidMessage),
             (r#""topics":["a//b"]"#, ProblemKind::InvalidPattern),
             (r#""types":[]"#, ProblemKind::InvalidMessage),
-            (r#""types":["error"]"#, ProblemKind::InvalidName),
+            (r#""types":["error"]"#, ProblemKind::ReservedType),
+            (r#""types":["a",""]"#, ProblemKind::InvalidName),
             (r#""from":"x""#, ProblemKind::InvalidMessage),
             (r#""from":1.5"#, ProblemKind::InvalidMessage),
             (r#""from":1e3"#, ProblemKind::InvalidMessage),

@@ -16,6 +16,7 @@ use crate::{
         cut::{Cut, Said},
         delta,
         gone::{self, GoneTopic},
+        topics::{TOPIC_BLOCK_BYTES, TopicBlocks},
     },
     offset::Position,
     parts::{Part, Parts},
@@ -90,7 +91,7 @@ pub(crate) fn stub_of<'a>(
     let mut ids = delta::decode_ids(&sections.ids, base, end)?;
     ids.retain(|entry| entry.time_ms >= limits.ids_since_ms);
     let gone = gone::decode_gone(&sections.gone, base, end)?;
-    let topics = all_topics(resident, gone, &sections.topics)?;
+    let topics = all_topics(header, gone, &sections.topics)?;
     let contents = [
         (SectionKind::IDS, delta::encode_ids(ids.iter(), base).into()),
         (SectionKind::PRODUCERS, producers),
@@ -165,14 +166,14 @@ fn assemble<'a>(
 }
 
 /// Every topic that the index knows, with its last event: those of `gone` and of its blocks.
-fn all_topics(
-    resident: &ResidentIndex,
+pub(crate) fn all_topics(
+    header: &IndexHeader,
     gone: Vec<GoneTopic>,
     blocks: &[u8],
 ) -> Result<Vec<GoneTopic>, IndexError> {
     let mut topics: BTreeMap<String, GoneTopic> =
         gone.into_iter().map(|topic| (topic.name.clone(), topic)).collect();
-    let mut entries = resident.read_topics(blocks, 0..resident.topic_block_count())?;
+    let mut entries = TopicBlocks::new(header, blocks, 0..blocks.len() / TOPIC_BLOCK_BYTES)?;
     while let Some(entry) = entries.next_entry()? {
         let is_newer = topics
             .get(entry.name)

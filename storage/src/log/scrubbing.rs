@@ -176,7 +176,11 @@ impl<D: Disk> Log<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{io::sim::SimDisk, log::tests::now, testing::TestLog};
+    use crate::{
+        io::sim::{SimDisk, rng::SimRng},
+        log::tests::now,
+        testing::TestLog,
+    };
 
     /// One that was to begin where all is gone never ended.
     #[test]
@@ -208,5 +212,39 @@ mod tests {
             }
             assert_eq!(begins.len(), set.len(), "it may begin with any");
         }
+    }
+
+    /// A server that is restarted each day, more or less, of whose log a day is enough to read a part: how many days at most
+    /// lie between two times at which a segment is read.
+    fn days_without(part: usize) -> u64 {
+        const DAY_MS: u64 = 24 * 3_600_000;
+        const DAYS: u64 = 1_000;
+        let mut log = TestLog::new(5);
+        for _ in 0..40 {
+            log.add_sealed(&[vec![("a", vec![]); 10]]);
+        }
+        let (set, rng) = (log.set(), &mut SimRng::new(1));
+        let mut last_day = vec![0; set.len()];
+        let mut days_max = 0;
+        for day in 1..=DAYS {
+            let started = day * DAY_MS + rng.below(60_000);
+            let mut scrubbing = Scrubbing::<SimDisk>::new(now(started));
+            scrubbing.begin(&set, set.iter().next().expect("the first"));
+            for _ in 0..set.len() / part {
+                let Some(next) = scrubbing.next(&set).cloned() else { break };
+                scrubbing.done = next.end();
+                let place = set.iter().position(|segment| segment.base() == next.base());
+                let last = &mut last_day[place.expect("it is one of them")];
+                days_max = days_max.max(day - std::mem::replace(last, day));
+            }
+        }
+        last_day.into_iter().map(|last| DAYS - last).fold(days_max, u64::max)
+    }
+
+    #[test]
+    fn daily_restarts_leave_no_segment_unread_for_long() {
+        assert_eq!(days_without(1), 1, "all of it each day");
+        let (half, third) = (days_without(2), days_without(3));
+        assert!(half <= 13 && third <= 24, "{half} and {third} days");
     }
 }

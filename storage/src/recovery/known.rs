@@ -55,16 +55,8 @@ impl<D: Disk> Recovery<'_, D> {
         if header.base_offset != found.name.base_offset {
             return Ok(false);
         }
-        let counted = snapshot.segment(found.name.base_offset);
         if header.is_stub() {
-            // Before all that is kept it is known that events are gone.
-            if counted.is_some() && !self.segments.is_empty() {
-                let Some(index) = StoredIndex::read(self.disk, &path)? else { return Ok(false) };
-                self.lessened.extend(snapshot.lessened_by(&index, false));
-            }
-            self.remove_retired_log(found)?;
-            self.segments.push_retired(header.base_offset..header.end_offset);
-            self.end = header.end_offset;
+            self.known_stub(found, &header, snapshot)?;
             return Ok(true);
         }
         if !found.has_log || header.end_offset == header.base_offset {
@@ -76,6 +68,7 @@ impl<D: Disk> Recovery<'_, D> {
         };
         let Some(segment) = segment else { return Ok(false) };
         self.check_length(found, header.end_position)?;
+        let counted = snapshot.segment(found.name.base_offset);
         let is_as_counted = counted.is_some_and(|counted| {
             counted.generation == found.name.generation
                 && counted.incarnation == segment.header().incarnation

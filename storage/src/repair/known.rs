@@ -2,7 +2,7 @@
 
 use std::{ops::Range, path::Path};
 
-use super::salvage::Damaged;
+use super::salvage::{Damaged, Survey};
 use crate::{
     config::SyncMode,
     error::OpenError,
@@ -45,6 +45,29 @@ impl Known {
     }
 }
 
+/// What the frames say of a segment whose events are gone, if its removal was cut short before they were, and all are
+/// sound.
+fn frames_left<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: SegmentName,
+    end: Offset,
+) -> Result<Option<(IndexBuilder, SegmentEnd)>, OpenError> {
+    let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
+    if !names.contains(&name.log_file_name()) {
+        return Ok(None);
+    }
+    let damaged = Damaged::open(disk, dir, name, false, Some(end), end)?;
+    let Some(header) = damaged.header.as_ref().filter(|_| damaged.has_good_header) else {
+        return Ok(None);
+    };
+    let mut survey = Survey::new(header);
+    damaged.read(&mut survey)?;
+    let is_whole = survey.lost.is_empty();
+    let (index, found) = survey.into_index();
+    Ok(Some((index, found)).filter(|(_, found)| is_whole && found.end_offset == end))
+}
+
 /// Reads the snapshot once it is asked for.
 #[derive(Default)]
 pub(super) struct Knowing {
@@ -52,7 +75,7 @@ pub(super) struct Knowing {
 }
 
 impl Knowing {
-    /// What is left of the state delta of a segment that ends there.
+    /// What is left of the state delta of a segment that ends there, and of which events are lost, or none.
     pub fn remains<D: Disk, F: DiskFile>(
         &mut self,
         disk: &D,
@@ -60,12 +83,29 @@ impl Knowing {
         name: SegmentName,
         damaged: &Damaged<F>,
         end: Offset,
+        has_lost: bool,
     ) -> Result<Remains, OpenError> {
+        let path = dir.join(name.index_file_name());
         let mut remains = match &damaged.header {
-            Some(header) => Remains::read(disk, &dir.join(name.index_file_name()), header)?,
+            Some(header) if has_lost => Remains::read_with_lost(disk, &path, header)?,
+            Some(header) => Remains::read(disk, &path, header)?,
             None => Remains::default(),
         };
         self.complete(disk, dir, &mut remains, &(name.base_offset..end))?;
+        Ok(remains)
+    }
+
+    /// What is left of the state delta of a segment all events of which are lost.
+    pub fn remains_of_lost<D: Disk>(
+        &mut self,
+        disk: &D,
+        dir: &Path,
+        name: SegmentName,
+        end: Offset,
+    ) -> Result<Remains, OpenError> {
+        let segment = name.base_offset..end;
+        let mut remains = Remains::read_of_lost(disk, &dir.join(name.index_file_name()), &segment)?;
+        self.complete(disk, dir, &mut remains, &segment)?;
         Ok(remains)
     }
 
@@ -103,14 +143,18 @@ impl Knowing {
             tag: Tag::random(),
             sync: SyncMode::Commit,
         };
-        let index = IndexBuilder::carrying(&header);
-        // No frame of it says its settings and deletions, as if a repair had named them lost.
-        let forgotten = remains.forgotten(&index, end, true);
-        let end = SegmentEnd {
-            end_offset: end,
-            end_position: FIRST_FRAME_POSITION,
-            end_checksum: Seed::of(&header.incarnation).chain_start(),
-        };
+        // Where no frame of it is left none says its settings and deletions, as if a repair had named them lost.
+        let frames = frames_left(disk, dir, name, end)?;
+        let has_gaps = frames.as_ref().is_none_or(|(index, _)| index.has_gaps());
+        let (index, end) = frames.unwrap_or_else(|| {
+            let end = SegmentEnd {
+                end_offset: end,
+                end_position: FIRST_FRAME_POSITION,
+                end_checksum: Seed::of(&header.incarnation).chain_start(),
+            };
+            (IndexBuilder::carrying(&header), end)
+        });
+        let forgotten = remains.forgotten(&index, end.end_offset, has_gaps);
         let carried = remains.carried(&index, end.end_offset);
         let index = index.finish_carrying(&end, &carried);
         let stub = make_stub(&index, &StubLimits::default()).expect("an index of ours");

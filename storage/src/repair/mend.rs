@@ -6,10 +6,10 @@ use std::{
 };
 
 use super::{
-    Action, RepairPlan, Step,
+    Action, Lost, RepairPlan, Step,
     aside::Aside,
     known::Knowing,
-    salvage::{self, Damaged, Survey},
+    salvage::{Damaged, Survey},
 };
 use crate::{
     active_file::{Fill, PrepareJob, RollJob, WriteMode},
@@ -21,6 +21,7 @@ use crate::{
     offset::Offset,
     pace::Pace,
     parts::Parts,
+    remains::Forgotten,
     rewrite::SegmentWriter,
     seal,
     segment::{
@@ -65,18 +66,20 @@ impl<D: Disk> Mender<'_, D> {
             Action::Discard => self.aside.take(name),
             Action::SetAside => self.aside.take_path(&step.damage.file),
             Action::Reindex { .. } => self.reindex(name, step.successor),
-            Action::Rewrite { .. } => {
+            Action::Rewrite { lost, .. } => {
                 let new = self.next(name)?;
                 let damaged = self.open(name, step.successor)?;
                 let known = damaged.header.as_ref().expect("the plan has seen it");
                 let header = SegmentHeader { incarnation: Incarnation::random(), ..known.clone() };
                 let mut writer = SegmentWriter::create(self.disk, self.dir, new, &header)?;
                 damaged.read(&mut writer)?;
+                let has_lost = !lost.is_empty();
                 let carried = match &damaged.carried {
-                    Some(carried) => carried.clone(),
-                    None => {
+                    Some(carried) if !has_lost => carried.clone(),
+                    _ => {
                         let (disk, dir, end) = (self.disk, self.dir, writer.end());
-                        let remains = self.knowing.remains(disk, dir, name, &damaged, end)?;
+                        let remains =
+                            self.knowing.remains(disk, dir, name, &damaged, end, has_lost)?;
                         remains.carried(writer.index(), end)
                     }
                 };
@@ -86,17 +89,17 @@ impl<D: Disk> Mender<'_, D> {
                 }
                 self.aside.take(name)
             }
-            Action::Fill { lost, tag } => {
+            Action::Fill { lost, tag, forgotten } => {
                 let is_there = self.aside.has(name)?;
-                let new = if is_there { self.next(name)? } else { name };
+                // The index of a first generation says no more than its frames do.
+                let new = self.next(name)?;
                 let header = self.header(name.base_offset, *tag);
                 let mut writer = SegmentWriter::create(self.disk, self.dir, new, &header)?;
-                writer.add_gap(lost.to, &lost.what)?;
-                let carried = match self.aside.has_index(name)? {
-                    true => salvage::read_of_lost(self.disk, self.dir, name, lost)?,
-                    false => None,
-                };
-                writer.finish(carried.as_ref())?;
+                writer.add_gap(lost.to, &said_of(lost, forgotten))?;
+                let (disk, dir) = (self.disk, self.dir);
+                let remains = self.knowing.remains_of_lost(disk, dir, name, lost.to)?;
+                let carried = remains.carried(writer.index(), lost.to);
+                writer.finish(Some(&carried))?;
                 if is_there { self.aside.take(name) } else { Ok(()) }
             }
             Action::Restub { .. } => {
@@ -149,7 +152,8 @@ impl<D: Disk> Mender<'_, D> {
         let made = match index.says_all(at) {
             true => index.parts(&end),
             false => {
-                let remains = self.knowing.remains(self.disk, self.dir, name, &damaged, at)?;
+                let (disk, dir) = (self.disk, self.dir);
+                let remains = self.knowing.remains(disk, dir, name, &damaged, at, false)?;
                 index.finish_carrying(&end, &remains.carried(&index, at)).into()
             }
         };
@@ -173,6 +177,14 @@ impl<D: Disk> Mender<'_, D> {
         begin_successor(self.disk, self.dir, self.header(name.base_offset, tag))?;
         self.new_tag = Some(tag);
         self.aside.take_index(name)
+    }
+}
+
+/// What a gap says in the log.
+fn said_of(lost: &Lost, forgotten: &Forgotten) -> String {
+    match forgotten.is_nothing() {
+        true => lost.what.clone(),
+        false => format!("{}; forgotten with what is lost: {forgotten}", lost.what),
     }
 }
 

@@ -103,7 +103,7 @@ impl<D: Disk> Planner<'_, D> {
     fn check_snapshots(&mut self) -> Result<(), OpenError> {
         if self.end < self.plan.synced {
             let tag = self.end_tag();
-            self.fill(self.plan.synced, "the files at the end are missing, or cut", tag);
+            self.fill(self.plan.synced, "the files at the end are missing, or cut", tag)?;
         }
         for offset in self.snapshots.clone() {
             let damage = match read::read(self.disk, self.dir, offset) {
@@ -124,7 +124,7 @@ impl<D: Disk> Planner<'_, D> {
     }
 
     /// What is missing up to an offset becomes gaps.
-    fn fill(&mut self, to: Offset, why: &str, tag: Tag) {
+    fn fill(&mut self, to: Offset, why: &str, tag: Tag) -> Result<(), OpenError> {
         while self.end < to {
             let from = self.end;
             let until = self.bound(from, Some(to)).unwrap_or(to);
@@ -132,10 +132,17 @@ impl<D: Disk> Planner<'_, D> {
             let name = SegmentName::first_generation(from);
             let file = self.dir.join(name.log_file_name());
             let damage = Corruption { file, position: Position::default(), what: lost.to_string() };
-            let (action, successor) = (Action::Fill { lost, tag }, Some(until));
+            let (action, successor) = (self.gap(name, lost, tag)?, Some(until));
             self.plan.steps.push(Step { damage, action, name, successor });
             self.end = until;
         }
+        Ok(())
+    }
+
+    /// A gap takes the place of a segment.
+    fn gap(&mut self, name: SegmentName, lost: Lost, tag: Tag) -> Result<Action, OpenError> {
+        let remains = self.knowing.remains_of_lost(self.disk, self.dir, name, lost.to)?;
+        Ok(Action::Fill { lost, tag, forgotten: remains.lacking(true) })
     }
 
     /// The segments in offset order, one generation of each: the newest that has a sound index, else the
@@ -217,7 +224,7 @@ impl<D: Disk> Planner<'_, D> {
                 true => FORGOTTEN,
                 false => "a file is missing",
             };
-            self.fill(base, why, self.any_tag());
+            self.fill(base, why, self.any_tag())?;
         }
         if base < self.end {
             let what = format!("the segment before it goes on to {}", self.end);
@@ -229,7 +236,8 @@ impl<D: Disk> Planner<'_, D> {
             self.end = checked.end.unwrap_or(checked.end_without_frames);
             return Ok(());
         };
-        if !files.has_log {
+        let index = self.index_header(files, successor)?;
+        if !files.has_log || index.is_some_and(|index| index.is_stub()) {
             return self.missing_log(files, first, successor);
         }
         let damaged = Damaged::open(
@@ -241,8 +249,7 @@ impl<D: Disk> Planner<'_, D> {
             self.plan.synced,
         )?;
         let Some(header) = &damaged.header else {
-            self.unknown(files, first, successor);
-            return Ok(());
+            return self.unknown(files, first, successor);
         };
         let mut survey = Survey::new(header);
         self.end = damaged.read(&mut survey)?;
@@ -266,19 +273,20 @@ impl<D: Disk> Planner<'_, D> {
         Ok(())
     }
 
-    /// What of the state of the log is not known any more, as a segment that compaction has rewritten has no whole
-    /// index.
+    /// What of the state of the log is not known any more, as a segment of which events are gone, or lost, has no
+    /// whole index.
     fn forgotten(
         &mut self,
         name: SegmentName,
         damaged: &Damaged<D::File>,
         survey: &Survey,
     ) -> Result<Forgotten, OpenError> {
-        if name.generation == 1 || survey.index().says_all(self.end) {
+        if survey.index().says_all(self.end) {
             return Ok(Forgotten::default());
         }
-        let remains = self.knowing.remains(self.disk, self.dir, name, damaged, self.end)?;
-        Ok(remains.forgotten(survey.index(), self.end, !survey.lost.is_empty()))
+        let (disk, dir, has_lost) = (self.disk, self.dir, !survey.lost.is_empty());
+        let remains = self.knowing.remains(disk, dir, name, damaged, self.end, has_lost)?;
+        Ok(remains.forgotten(survey.index(), self.end, has_lost))
     }
 
     /// Whether a segment before which others are missing is more than a file that has the name of one: a gap that was
@@ -313,10 +321,13 @@ impl<D: Disk> Planner<'_, D> {
         damage: Corruption,
         successor: Option<Offset>,
     ) -> Result<(), OpenError> {
-        let index = self.index_of(files)?;
-        if index.is_none()
-            && let Some(end) = self.stub_end(files, successor)?
-        {
+        let sound = self.index_of(files)?;
+        let is_sound = sound.is_some();
+        let index = match sound {
+            Some(index) => Some(index),
+            None => self.index_header(files, successor)?,
+        };
+        if !is_sound && let Some(end) = self.stub_end(files, index.as_ref(), successor)? {
             let (name, successor) = (files.name, Some(end));
             let (_, forgotten) = self.knowing.stub(self.disk, self.dir, name, end)?;
             let action = Action::Restub { forgotten };
@@ -334,7 +345,7 @@ impl<D: Disk> Planner<'_, D> {
         let action = match end {
             Some(to) if to > from => {
                 let what = "a file is missing".to_owned();
-                Action::Fill { lost: Lost { from, to, what }, tag }
+                self.gap(name, Lost { from, to, what }, tag)?
             }
             Some(_) => Action::Discard,
             None => Action::Abandon,
@@ -349,9 +360,27 @@ impl<D: Disk> Planner<'_, D> {
     fn stub_end(
         &mut self,
         files: &SegmentFiles,
+        header: Option<&IndexHeader>,
         successor: Option<Offset>,
     ) -> Result<Option<Offset>, OpenError> {
         let base = files.name.base_offset;
+        if !files.has_index {
+            return Ok(None);
+        }
+        if let Some(header) = header.filter(|header| header.is_stub()) {
+            return Ok(Some(header.end_offset));
+        }
+        let Some(end) = self.bound(base, successor) else { return Ok(None) };
+        let are_gone = self.knowing.are_gone(self.disk, self.dir, &(base..end))?;
+        Ok(Some(end).filter(|_| are_gone))
+    }
+
+    /// The header of a segment's index, be the rest of that damaged, if it is sound and can be true.
+    fn index_header(
+        &self,
+        files: &SegmentFiles,
+        successor: Option<Offset>,
+    ) -> Result<Option<IndexHeader>, OpenError> {
         if !files.has_index {
             return Ok(None);
         }
@@ -359,32 +388,39 @@ impl<D: Disk> Planner<'_, D> {
             Err(OpenError::Io { source, .. }) if is_unreadable(&source) => None,
             header => header?,
         };
+        let base = files.name.base_offset;
         let bound = self.bound(base, successor);
-        if let Some(header) = header.filter(|header| header.is_stub()) {
-            let is_it =
-                header.base_offset == base && bound.is_none_or(|bound| header.end_offset <= bound);
-            return Ok(Some(header.end_offset).filter(|_| is_it));
-        }
-        let Some(end) = bound else { return Ok(None) };
-        let are_gone = self.knowing.are_gone(self.disk, self.dir, &(base..end))?;
-        Ok(Some(end).filter(|_| are_gone))
+        Ok(header.filter(|header| {
+            header.base_offset == base && bound.is_none_or(|bound| header.end_offset <= bound)
+        }))
     }
 
-    /// A segment of which neither file says what it is.
-    fn unknown(&mut self, files: &SegmentFiles, damage: Corruption, successor: Option<Offset>) {
+    /// A segment of which no file says what it is, but for the header of its index at most.
+    fn unknown(
+        &mut self,
+        files: &SegmentFiles,
+        damage: Corruption,
+        successor: Option<Offset>,
+    ) -> Result<(), OpenError> {
         let (from, name) = (files.name.base_offset, files.name);
-        let behind = successor;
-        let successor = self.bound(from, successor);
-        let action = match successor {
+        let index = self.index_header(files, successor)?;
+        let end = index.as_ref().map(|index| index.end_offset);
+        let end = end.or_else(|| self.bound(from, successor));
+        let action = match end {
             Some(to) if to > from => {
                 let what = "the header of its file is damaged, and its index too".to_owned();
-                Action::Fill { lost: Lost { from, to, what }, tag: self.tag_before(behind) }
+                let tag = match index {
+                    Some(index) => index.tag,
+                    None => self.tag_before(successor),
+                };
+                self.gap(name, Lost { from, to, what }, tag)?
             }
             Some(_) => Action::Discard,
             None => Action::Abandon,
         };
-        self.end = successor.unwrap_or(from);
-        self.plan.steps.push(Step { damage, action, name, successor });
+        self.end = end.unwrap_or(from);
+        self.plan.steps.push(Step { damage, action, name, successor: end });
+        Ok(())
     }
 
     fn tag_of(&self, files: &SegmentFiles) -> Result<Option<Tag>, OpenError> {

@@ -7,10 +7,7 @@ use crate::{
     config::SyncMode,
     error::OpenError,
     frame::{FRAME_ALIGN_BYTES, Frame, FrameError, FrameHeader, Seed, Trust},
-    index::{
-        self, Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd,
-        stub::{StubLimits, make_stub},
-    },
+    index::{self, Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd},
     io::{Access, Disk, DiskFile, is_unreadable, lenient::Lenient},
     offset::{Offset, Position},
     repair::Lost,
@@ -265,33 +262,6 @@ pub(crate) fn read_index<D: Disk>(
     dir: &Path,
     name: SegmentName,
 ) -> Result<Option<(IndexHeader, Carried)>, OpenError> {
-    Ok(read_sound_index(disk, dir, name)?.map(|bytes| {
-        let header = IndexHeader::decode(&bytes).expect("all of it was checked");
-        let carried = Carried::of_index(&header, &bytes);
-        (header, carried)
-    }))
-}
-
-/// What a sound index says of the state of the log where the events of its segment are lost, from the first to the last one
-/// of `lost`: their topics are as those of which the last event is gone.
-pub(super) fn read_of_lost<D: Disk>(
-    disk: &D,
-    dir: &Path,
-    name: SegmentName,
-    lost: &Lost,
-) -> Result<Option<Carried>, OpenError> {
-    let Some(bytes) = read_sound_index(disk, dir, name)? else { return Ok(None) };
-    let stub = make_stub(&bytes, &StubLimits::default()).expect("all of it was checked");
-    let header = IndexHeader::decode(&stub).expect("a stub of ours");
-    let is_of_lost = (header.base_offset, header.end_offset) == (lost.from, lost.to);
-    Ok(is_of_lost.then(|| Carried::of_index(&header, &stub)))
-}
-
-fn read_sound_index<D: Disk>(
-    disk: &D,
-    dir: &Path,
-    name: SegmentName,
-) -> Result<Option<Vec<u8>>, OpenError> {
     let path = dir.join(name.index_file_name());
     let read = || {
         let file = disk.open(&path, Access::Read)?;
@@ -300,7 +270,11 @@ fn read_sound_index<D: Disk>(
         Ok(bytes)
     };
     match read() {
-        Ok(bytes) => Ok(index::check_all(&bytes).is_ok().then_some(bytes)),
+        Ok(bytes) => Ok(index::check_all(&bytes).ok().map(|resident| {
+            let header = resident.header().clone();
+            let carried = Carried::of_index(&header, &bytes);
+            (header, carried)
+        })),
         Err(error) if is_unreadable(&error) => Ok(None),
         Err(error) => Err(OpenError::io("reading", &path)(error)),
     }

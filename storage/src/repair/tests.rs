@@ -333,6 +333,26 @@ fn missing_files_become_gaps_once_somebody_says_so() {
     }
 }
 
+/// Where a last segment ended its index says, be that damaged elsewhere: no other tag is needed.
+#[test]
+fn the_sound_header_of_a_damaged_index_says_where_a_lost_segment_ended() {
+    for is_file_there in [false, true] {
+        let mut log = TestLog::new(1);
+        log.add_sealed(&[vec![("a", vec![7; 100]); 4]]);
+        log.add_sealed(&[vec![("b", vec![7; 100]); 4]]);
+        let file = path(&log, 1, SegmentFile::Log);
+        if is_file_there {
+            log.disk.flip_bit(&file, Position::new(30), 1);
+            flip(&log, 1, 0, 70);
+        } else {
+            log.disk.remove(&file).expect("a file");
+        }
+        log.disk.flip_bit(&path(&log, 1, SegmentFile::Index), Position::new(600), 0);
+        let repaired = check_repair(&log.disk, 8, &[(4, 8)]);
+        assert_eq!(repaired.new_tag, None, "{is_file_there}");
+    }
+}
+
 /// The last segment without a header or a whole frame, and no index says what it was.
 #[test]
 fn a_last_segment_of_which_nothing_is_known_goes_whole_and_the_tag_with_it() {

@@ -182,13 +182,18 @@ impl<D: Disk> SnapshotJob<D> {
                 if now.is_ok_and(|place| live[place] == *counted) {
                     continue;
                 }
-                if let Some(part) = parts.get(&counted.base) {
-                    let has_gaps = match part {
-                        Part::Live(segment) => segment.index().gaps().len() > 0,
-                        Part::Stub(_) => false,
-                    };
-                    fold.lessen(base.lessened_by(&self.index(disk, part)?.0, has_gaps));
-                }
+                let Some(part) = parts.get(&counted.base) else { continue };
+                let index = match part {
+                    Part::Live(_) => Some(self.index(disk, part)?),
+                    // Its events are gone, whatever else it says.
+                    Part::Stub(_) => self.index(disk, part).ok(),
+                };
+                let has_gaps =
+                    matches!(part, Part::Live(segment) if segment.index().gaps().len() > 0);
+                fold.lessen(match index {
+                    Some((index, _)) => base.lessened_by(&index, has_gaps),
+                    None => base.topics_in(&(counted.base..counted.end)),
+                });
             }
         }
         Ok(Some(fold.finish(live)))

@@ -99,7 +99,7 @@ fn header(disk: &SimDisk) -> IndexHeader {
 }
 
 /// How an index is damaged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Damage {
     Missing,
     /// The disk gives nothing of it back.
@@ -123,25 +123,30 @@ const ALL: [Damage; 10] = [
 
 /// Damages the index of the rewritten segment; `false` if it has no such section.
 fn damage(disk: &SimDisk, damage: Damage) -> bool {
+    damage_index(disk, &path_of("idx"), damage)
+}
+
+fn damage_index(disk: &SimDisk, path: &Path, damage: Damage) -> bool {
+    let bytes = disk.bytes(path).expect("an index");
     let at = match damage {
         Damage::Missing => {
-            disk.remove(&path_of("idx")).expect("a file");
+            disk.remove(path).expect("a file");
             return true;
         }
         Damage::Unreadable => {
-            disk.make_unreadable(&path_of("idx"), 0..index(disk).len() as u64);
+            disk.make_unreadable(path, 0..bytes.len() as u64);
             return true;
         }
         Damage::Header => INDEX_HEADER_BYTES as u64 / 2,
         Damage::Section(kind) => {
-            let section = header(disk).section(kind);
+            let section = IndexHeader::decode(&bytes).expect("an index").section(kind);
             if section.bytes == 0 {
                 return false;
             }
             section.position.get() + section.bytes / 2
         }
     };
-    disk.flip_bit(&path_of("idx"), Position::new(at), 3);
+    disk.flip_bit(path, Position::new(at), 3);
     true
 }
 
@@ -367,7 +372,11 @@ fn a_segment_that_is_written_anew_keeps_what_is_left_of_its_index() {
         else {
             panic!("{context}: {repaired:?}");
         };
-        assert_eq!((*told, lost.len()), (taken, 1), "{context}");
+        // Which topics the lost events were of TOPICS says alone.
+        let are_topics_lost =
+            kind == Damage::Section(SectionKind::TOPICS) && snapshot_segments == NEVER;
+        let last_offsets = taken.last_offsets || are_topics_lost;
+        assert_eq!((*told, lost.len()), (Forgotten { last_offsets, ..taken }, 1), "{context}");
         check_sound(&disk, &context);
         snapshots(&disk).iter().for_each(|path| disk.remove(path).expect("a file"));
         let (mut log, _) = open_with(&disk, NEVER);
@@ -426,6 +435,87 @@ fn a_segment_whose_log_file_alone_is_lost_is_remembered() {
         let mut log = open_with(&disk.power_cut(), NEVER).0;
         assert_eq!(read(&log, &[]).1, [(lost.from.get(), lost.to.get())]);
         assert_eq!(topics(&log), topics(&expected), "{generation}");
+        assert_eq!(forgotten(&mut log), Forgotten::default(), "{generation}");
+    }
+}
+
+/// Its index is damaged as well: what holds of that, and what a snapshot knows, is remembered, and the rest named, before
+/// it is done and in the log itself.
+#[test]
+fn a_segment_whose_log_file_is_lost_is_remembered_by_what_is_left_of_its_index() {
+    for (snapshot_segments, generation, kind) in [1, NEVER]
+        .into_iter()
+        .flat_map(|n| [1, 2].map(|one| (n, one)))
+        .flat_map(|(n, generation)| ALL.map(|kind| (n, generation, kind)))
+    {
+        let context = format!("{kind:?}, {generation}, {snapshot_segments}");
+        let disk = match generation {
+            1 => filled(snapshot_segments),
+            _ => compacted(snapshot_segments),
+        };
+        let name = SegmentName { base_offset: Offset::ZERO, generation };
+        let index_path = Path::new(DIR).join(name.index_file_name());
+        if !damage_index(&disk, &index_path, kind) {
+            continue;
+        }
+        disk.remove(&Path::new(DIR).join(name.log_file_name())).expect("a file");
+        let repaired = repaired(&disk);
+        let [Step { action: Action::Fill { lost, forgotten: told, .. }, .. }] =
+            &repaired.plan.steps[..]
+        else {
+            panic!("{context}: {repaired:?}");
+        };
+        let is_whole = matches!(kind, Damage::Section(_));
+        let settings = !is_whole || matches!(kind, Damage::Section(SectionKind::CONTROLS));
+        let of_topics = [SectionKind::TOPICS, SectionKind::GONE];
+        let expected = match (snapshot_segments, kind) {
+            (NEVER, Damage::Section(section)) => {
+                Forgotten { last_offsets: of_topics.contains(&section), ..taken_by(kind) }
+            }
+            (NEVER, _) => taken_by(kind),
+            _ => Forgotten::default(),
+        };
+        let expected = Forgotten { settings, ..expected };
+        assert_eq!(*told, expected, "{context}");
+
+        let mut notes = Vec::new();
+        let found = verify(&disk, Path::new(DIR), &mut |finding| panic!("{context}: {finding}"));
+        notes.extend(found.expect("not in use").notes);
+        let said = format!("forgotten with what is lost: {told}");
+        assert_eq!(notes.iter().any(|note| note.contains(&said)), !told.is_nothing(), "{notes:?}");
+        check_sound(&disk, &context);
+        let disk = disk.power_cut();
+        snapshots(&disk).iter().for_each(|path| disk.remove(path).expect("a file"));
+        let mut log = open_with(&disk, NEVER).0;
+        assert_eq!(read(&log, &[]).1, [(lost.from.get(), lost.to.get())], "{context}");
+        // Where its rest alone says it, some topics may be known.
+        let last_offsets = told.last_offsets && log.last_of("gone").is_none();
+        assert_eq!(forgotten(&mut log), Forgotten { last_offsets, ..*told }, "{context}");
+        let is_in_part = kind == Damage::Section(SectionKind::TOPICS) && generation == 2;
+        assert!(!is_in_part || !last_offsets, "{context}: GONE is sound");
+    }
+}
+
+/// The last event of a topic is lost alone, and the index is sound: it knows that there was one.
+#[test]
+fn a_lost_last_event_of_a_topic_is_remembered_by_a_sound_index() {
+    for generation in [1, 2] {
+        let disk = if generation == 1 { filled(NEVER) } else { compacted(NEVER) };
+        let name = SegmentName { base_offset: Offset::ZERO, generation };
+        let expected = open_with(&disk.fork(1), NEVER).0;
+        disk.flip_bit(&Path::new(DIR).join(name.log_file_name()), Position::new(4096 + 70), 1);
+        let repaired = repaired(&disk);
+        let [Step { action: Action::Rewrite { lost, forgotten: told, .. }, .. }] =
+            &repaired.plan.steps[..]
+        else {
+            panic!("{generation}: {repaired:?}");
+        };
+        assert!(lost.len() == 1 && told.is_nothing(), "{generation}: {repaired:?}");
+        check_sound(&disk, &format!("generation {generation}"));
+        let mut log = open_with(&disk, NEVER).0;
+        for topic in TOPICS {
+            assert_eq!(log.last_of(topic), expected.last_of(topic), "{generation}: {topic}");
+        }
         assert_eq!(forgotten(&mut log), Forgotten::default(), "{generation}");
     }
 }

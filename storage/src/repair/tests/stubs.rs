@@ -15,8 +15,14 @@ fn open_with(disk: &SimDisk, snapshot_segments: usize) -> Log<SimDisk> {
 /// A log in the middle of which a segment has gone that had, among others, an event with an id and one of a producer; and
 /// the name of that.
 fn emptied(snapshot_segments: usize) -> (SimDisk, SegmentName) {
+    let (disk, name, _) = emptied_with(snapshot_segments, snapshot_segments);
+    (disk, name)
+}
+
+/// The same with other snapshots from before it went on, and its frames.
+fn emptied_with(until_then: usize, snapshot_segments: usize) -> (SimDisk, SegmentName, Vec<u8>) {
     let disk = SimDisk::new(6);
-    let mut log = open_with(&disk, snapshot_segments);
+    let mut log = open_with(&disk, until_then);
     let fill = |log: &mut Log<SimDisk>, topic: &str, events: usize| {
         for number in 0..events {
             log.append(vec![event(topic, &format!("{number:->500}"))], now(1)).expect("staged");
@@ -29,6 +35,10 @@ fn emptied(snapshot_segments: usize) -> (SimDisk, SegmentName) {
     log.append(claimed(), now(1)).expect("the first");
     fill(&mut log, "gone", 30);
     fill(&mut log, "kept", 30);
+    drop(log);
+    let disk = disk.kill();
+    let before = disk.fork(1);
+    let mut log = open_with(&disk, snapshot_segments);
     let deleted = Control::Deleted(TopicsDeleted::of(vec!["gone".into()]));
     log.append_control(&deleted, now(1)).expect("staged");
     log.run_ops(now(1_000_000));
@@ -46,7 +56,8 @@ fn emptied(snapshot_segments: usize) -> (SimDisk, SegmentName) {
     let stub: Vec<SegmentName> = stub.collect();
     assert_eq!(stub.len(), 1, "{names:?}");
     assert!(header(&disk, stub[0]).section(SectionKind::PRODUCERS).bytes > 0);
-    (disk, stub[0])
+    let frames = before.bytes(&Path::new(DIR).join(stub[0].log_file_name()));
+    (disk, stub[0], frames.expect("it was there"))
 }
 
 fn path_of(name: SegmentName) -> PathBuf {
@@ -97,7 +108,16 @@ fn a_damaged_stub_is_made_anew_where_a_snapshot_or_its_rest_knows_what_it_said()
         assert!(plan.beyond.is_empty(), "{context}: {plan:?}");
         let [Step { action, .. }] = &plan.steps[..] else { panic!("{context}: {plan:?}") };
         if !is_known {
-            assert!(matches!(action, Action::Fill { .. }), "{context}: {plan:?}");
+            let Action::Fill { forgotten: told, .. } = action else {
+                panic!("{context}: {plan:?}");
+            };
+            let all = Forgotten { ids: true, producers: true, last_offsets: true, settings: true };
+            assert_eq!(*told, all, "{context}");
+            assert_eq!(repaired(&disk).plan, plan, "{context}");
+            let notes = verify(&disk, Path::new(DIR), &mut |finding| panic!("{finding}"));
+            let notes = notes.expect("not in use").notes;
+            let said = format!("forgotten with what is lost: {all}");
+            assert!(notes.iter().any(|note| note.contains(&said)), "{context}: {notes:?}");
             continue;
         }
         let ids = snapshot_segments == NEVER;
@@ -122,4 +142,108 @@ fn a_damaged_stub_is_made_anew_where_a_snapshot_or_its_rest_knows_what_it_said()
             assert_eq!(forgotten(&mut log, last), expected, "{context}, {has_snapshots}");
         }
     }
+}
+
+/// Puts back the frames of the segment, as if its removal had been cut short, and damages what comes behind the header of
+/// its stub.
+fn damage_body(disk: &SimDisk, name: SegmentName, frames: Option<&[u8]>, damage: Damage) {
+    if let Some(frames) = frames {
+        let path = Path::new(DIR).join(name.log_file_name());
+        let file = disk.create(&path, Access::Write).expect("it is gone");
+        file.write_all_at(frames, Position::default()).expect("space");
+        file.sync_data().expect("a disk that works");
+        disk.sync_dir(Path::new(DIR)).expect("a disk that works");
+    }
+    let section = |kind| header(disk, name).section(kind).position;
+    match damage {
+        Damage::Ids => disk.flip_bit(&path_of(name), section(SectionKind::IDS), 3),
+        Damage::Unreadable => {
+            let len = disk.bytes(&path_of(name)).expect("a file").len() as u64;
+            disk.make_unreadable(&path_of(name), INDEX_HEADER_BYTES as u64..len);
+        }
+        Damage::Header => unreachable!("nobody knows then that it is one"),
+    }
+}
+
+/// A stub that lies below a snapshot, and is not counted in it yet: the start failed, or took the frames that a removal had
+/// left for the segment, and deleted events were there again.
+#[test]
+fn a_stub_that_is_damaged_or_unreadable_behind_its_header_stops_no_start_that_has_a_snapshot() {
+    for (has_frames, kind) in
+        [false, true].into_iter().flat_map(|is| [Damage::Ids, Damage::Unreadable].map(|k| (is, k)))
+    {
+        let context = format!("{kind:?}, frames: {has_frames}");
+        let (disk, name, frames) = emptied_with(1, NEVER);
+        let mut expected = open_with(&disk.fork(1), NEVER);
+        let events = read(&expected, &[]);
+        damage_body(&disk, name, has_frames.then_some(&frames), kind);
+        let config = LogConfig { snapshot_segments: 1, ..tiny() };
+        let opened = Log::open(disk.clone(), Path::new(DIR), config, now(0));
+        let (mut log, report) = opened.expect(&context);
+        let told = if has_frames { &report.remade } else { &report.damaged };
+        assert_eq!(told.len(), 1, "{context}: {report:?}");
+        assert_eq!(told[0].file, path_of(name), "{context}");
+        assert_eq!(report.remade.len() + report.damaged.len(), 1, "{context}");
+        assert_eq!(read(&log, &[]), events, "{context}");
+        assert_eq!(forgotten(&mut log, expected.last_of("gone")), Forgotten::default());
+        for topic in ["gone", "kept"] {
+            let number = log.topics().number_of(topic).expect("known");
+            assert!(!expected.take_lessened(number) || log.take_lessened(number), "{topic}");
+        }
+        // Nor does it keep snapshots from being made.
+        for number in 0..200 {
+            log.append(vec![event("kept", &format!("{number:->500}"))], now(3)).expect("staged");
+            log.run_ops(now(3));
+        }
+        assert!(log.snapshot_totals().made > 0, "{context}");
+        drop(log);
+        let disk = disk.power_cut();
+        assert!(!disk.list(Path::new(DIR)).expect("it").contains(&name.log_file_name()));
+        let log = open_with(&disk, NEVER);
+        assert_eq!(read(&log, &["gone"]), (vec![], vec![]), "{context}");
+    }
+}
+
+/// Without a snapshot the frames that a removal has left say what the stub said; they are not the segment again.
+#[test]
+fn a_damaged_stub_is_made_anew_from_the_frames_that_its_removal_has_left() {
+    for (kind, by_repair) in
+        [Damage::Ids, Damage::Unreadable].into_iter().flat_map(|k| [(k, false), (k, true)])
+    {
+        let context = format!("{kind:?}, {by_repair}");
+        let (disk, name, frames) = emptied_with(NEVER, NEVER);
+        let expected = open_with(&disk.fork(1), NEVER);
+        let (last, events) = (expected.last_of("gone"), read(&expected, &[]));
+        damage_body(&disk, name, Some(&frames), kind);
+        if by_repair {
+            let repaired = repaired(&disk);
+            let actions: Vec<_> = repaired.plan.steps.iter().map(|step| &step.action).collect();
+            let nothing = Forgotten::default();
+            assert_eq!(actions, [&Action::Restub { forgotten: nothing }], "{context}");
+        }
+        let opened = Log::open(disk.clone(), Path::new(DIR), tiny(), now(0));
+        let (mut log, report) = opened.expect(&context);
+        assert_eq!(report.remade.len(), usize::from(!by_repair), "{context}: {report:?}");
+        assert_eq!(read(&log, &[]), events, "{context}");
+        assert_eq!(forgotten(&mut log, last), Forgotten::default(), "{context}");
+        assert!(!disk.list(Path::new(DIR)).expect("it").contains(&name.log_file_name()));
+    }
+}
+
+/// Where the frames are damaged as well, nobody knows the ids and producers of the segment: a person decides.
+#[test]
+fn a_damaged_stub_whose_left_frames_are_damaged_too_is_for_a_person() {
+    let (disk, name, mut frames) = emptied_with(NEVER, NEVER);
+    frames[4096 + 70] ^= 1;
+    damage_body(&disk, name, Some(&frames), Damage::Ids);
+    let error = Log::open(disk.fork(1), Path::new(DIR), tiny(), now(0)).map(drop);
+    let error = error.expect_err("its ids are not known").to_string();
+    assert!(error.contains(&name.index_file_name()), "{error}");
+    let plan = repaired(&disk).plan;
+    let [Step { action, .. }] = &plan.steps[..] else { panic!("{plan:?}") };
+    assert_eq!(
+        *action,
+        Action::Restub { forgotten: Forgotten { ids: true, ..Default::default() } }
+    );
+    assert_eq!(read(&open_with(&disk, NEVER), &["gone"]), (vec![], vec![]));
 }
