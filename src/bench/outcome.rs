@@ -212,7 +212,7 @@ impl Outcome {
         match self.violation_count {
             0 => is_delivered
                 .then(|| "every delivery checked: no gap, no repeat, in order".to_owned()),
-            count => Some(format!("{} VIOLATIONS", grouped(as_f64(count)))),
+            count => Some(format!("{} violations", grouped(as_f64(count)))),
         }
     }
 
