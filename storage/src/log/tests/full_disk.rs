@@ -291,3 +291,26 @@ fn a_full_disk_ends_one_topic_after_the_other_without_a_wait() {
     }
     assert_eq!((log.is_disk_full(), left(&log)), (true, 0));
 }
+
+/// From its first moment on such a log refuses appends, and nothing later would say why.
+#[test]
+fn a_start_that_took_its_reserve_says_that_the_disk_is_full() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig { reserve_bytes: 96 << 10, ..tiny() };
+    let (mut log, _) = open_with(&disk, config.clone());
+    append_each(&mut log, 3);
+    drop(log);
+    let disk = disk.kill();
+    // Others have taken all there is, and more than was prepared behind the tail.
+    disk.limit_space(Some(disk.space_bytes() - (32 << 10)));
+    let (mut log, _) = open_with(&disk, config);
+    assert_eq!(log.append(vec![event("a", "3")], now(1)), Err(AppendError::DiskFull));
+    assert_eq!((log.is_disk_full(), log.take_notices()), (true, vec![Notice::DiskFull]));
+    log.run_ops(now(1));
+    disk.limit_space(None);
+    log.run_ops(now(60_000));
+    let mut told = log.take_notices();
+    told.retain(|notice| matches!(notice, Notice::DiskFull | Notice::DiskSpaceBack));
+    assert_eq!((log.is_disk_full(), told), (false, vec![Notice::DiskSpaceBack]));
+    append_each(&mut log, 1);
+}
