@@ -314,3 +314,31 @@ fn a_start_that_took_its_reserve_says_that_the_disk_is_full() {
     assert_eq!((log.is_disk_full(), told), (false, vec![Notice::DiskSpaceBack]));
     append_each(&mut log, 1);
 }
+
+/// A directory whose blocks are full takes another for a name, and there may be none: nothing of the log is in doubt.
+#[test]
+fn a_segment_whose_name_finds_no_space_is_begun_once_there_is_some() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    // The first two tries to begin the second segment.
+    (0..2).for_each(|_| disk.arm(Fault::RenameFindsNoSpace, 0));
+    let mut appended = 0;
+    while log.append(vec![event("a", &appended.to_string())], now(1)).is_ok() {
+        appended += 1;
+        log.run_ops(now(2));
+        assert!(appended < 100, "the segment is full");
+    }
+    assert_eq!((log.is_disk_full(), log.poisoned()), (true, None));
+    assert_eq!(log.take_notices(), [Notice::DiskFull]);
+    let is_left = disk.bytes(&Path::new(DIR).join(NEXT_FILE_NAME)).is_some();
+    assert!(!is_left, "the file without a name takes the space that was missing");
+    for (boot_ms, notices) in [(1_500, vec![]), (3_000, vec![Notice::DiskSpaceBack])] {
+        assert!(log.deadline().is_some_and(|next_ms| next_ms <= boot_ms), "it is tried again");
+        log.run_ops(now(boot_ms));
+        assert_eq!(log.take_notices(), notices);
+    }
+    assert_eq!(log.visible(), Offset::new(appended), "what waited goes on");
+    assert_eq!(log_files(&disk).len(), 2);
+    let (log, _) = open_with(&disk.power_cut(), tiny());
+    assert_eq!(log.visible(), Offset::new(appended));
+}
