@@ -1,6 +1,7 @@
 //! A disk without space.
 
 use super::*;
+use crate::{reserve::RESERVE_FILE_NAME, seal::TEMPORARY_ENDING};
 
 #[test]
 fn a_full_disk_refuses_and_comes_back() {
@@ -341,4 +342,38 @@ fn a_segment_whose_name_finds_no_space_is_begun_once_there_is_some() {
     assert_eq!(log_files(&disk).len(), 2);
     let (log, _) = open_with(&disk.power_cut(), tiny());
     assert_eq!(log.visible(), Offset::new(appended));
+}
+
+/// Of a segment, an index, a stub, a rewrite, a snapshot, of where the log begins: each in turn is the one.
+#[test]
+fn a_name_that_finds_no_space_ends_nothing_and_leaves_nothing() {
+    let left = |disk: &SimDisk| {
+        let mut names = disk.list(Path::new(DIR)).expect("a directory");
+        let stays = [NEXT_FILE_NAME, RESERVE_FILE_NAME];
+        names.retain(|name| name.ends_with(TEMPORARY_ENDING) && !stays.contains(&&**name));
+        names
+    };
+    let mut struck = 0;
+    for (reserve_bytes, renames) in
+        [0, 16 << 10].into_iter().flat_map(|reserve| (0..60).map(move |renames| (reserve, renames)))
+    {
+        let disk = SimDisk::new(renames);
+        let config = LogConfig { snapshot_segments: 1, reserve_bytes, ..tiny() };
+        let (mut log, _) = open_with(&disk, config);
+        disk.arm(Fault::RenameFindsNoSpace, renames);
+        keep(&mut log, crate::settings::LogRetention { count: Some(90), ..Default::default() });
+        for number in 0..120 {
+            // Refused as long as a segment has no name.
+            let _ = log.append(vec![event("a", &noise(number, 3_000))], now(1));
+            log.run_ops(now(2));
+        }
+        assert_eq!(left(&disk), [""; 0], "after {renames}");
+        (1..4).for_each(|minutes| log.run_ops(now(60_000 * minutes)));
+        assert_eq!((log.is_disk_full(), log.poisoned()), (false, None), "after {renames}");
+        log.append(vec![event("a", "last")], now(200_000)).expect("there is space");
+        log.run_ops(now(200_000));
+        assert_eq!((log.visible(), left(&disk)), (log.next(), vec![]), "after {renames}");
+        struck += 1 - disk.disarm();
+    }
+    assert!(struck > 40, "{struck} of the 120 were met");
 }
