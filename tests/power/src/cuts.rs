@@ -11,7 +11,7 @@ use crate::{
     client::{Load, Retention, Who},
     disk::PowerDisk,
     ledger::Ledger,
-    mount::Mounted,
+    mount::{Mounted, pass_over_power_disk},
     server::{Running, Server},
 };
 
@@ -51,10 +51,7 @@ pub fn run(program: &Path, work: &Path, cuts: u64, seed: u64) -> io::Result<()> 
     let disk = Arc::new(PowerDisk::new(seed));
     let mounted = match Mounted::new(&disk, &work.join("mounted")) {
         Ok(mounted) => mounted,
-        Err(error) => {
-            println!("SKIPPED: no file system in user space here: {error}");
-            return Ok(());
-        }
+        Err(error) => return pass_over_power_disk(&error),
     };
     let outcome = run_on(&disk, &mounted, program, work, cuts, seed);
     if outcome.is_err() {

@@ -25,6 +25,24 @@ const OPENED: FopenFlags =
     FopenFlags::FOPEN_DIRECT_IO.union(FopenFlags::FOPEN_PARALLEL_DIRECT_WRITES);
 const WRITE_BYTES_MAX: u32 = 1 << 20;
 
+/// Names what must be possible to mount here, `fuse` or `loop`, or both with a comma between them.
+const MUST_MOUNT: &str = "STRANDLINE_MUST_MOUNT";
+
+/// What cannot be mounted here is passed over, and said to be, unless the environment says that it must be possible.
+pub fn pass_over(kind: &str, what: &str, error: &io::Error) -> io::Result<()> {
+    let must = std::env::var(MUST_MOUNT).unwrap_or_default();
+    if must.split(',').any(|must| must == kind) {
+        return Err(io::Error::other(format!("no {what} here, and {MUST_MOUNT}={must}: {error}")));
+    }
+    println!("SKIPPED: no {what} here: {error}");
+    Ok(())
+}
+
+/// The same of a [`PowerDisk`].
+pub fn pass_over_power_disk(error: &io::Error) -> io::Result<()> {
+    pass_over("fuse", "file system in user space", error)
+}
+
 /// A mounted [`PowerDisk`]; unmounted when it goes.
 pub struct Mounted {
     dir: PathBuf,

@@ -10,7 +10,7 @@ use crate::{
     client,
     disk::PowerDisk,
     ledger::{EventName, Ledger},
-    mount::Mounted,
+    mount::{Mounted, pass_over_power_disk},
     server::Server,
 };
 
@@ -25,10 +25,7 @@ pub fn run(program: &Path, work: &Path, seed: u64) -> io::Result<()> {
         let disk = Arc::new(PowerDisk::new(seed));
         let mounted = match Mounted::new(&disk, &work.join(part)) {
             Ok(mounted) => mounted,
-            Err(error) => {
-                println!("SKIPPED: no file system in user space here: {error}");
-                return Ok(());
-            }
+            Err(error) => return pass_over_power_disk(&error),
         };
         let data = mounted.dir().join("data");
         let server = Server::new(program, &data, &work.join("server.log"))?;
