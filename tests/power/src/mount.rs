@@ -1,10 +1,11 @@
 //! A [`PowerDisk`] as a mounted file system.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime},
 };
 
@@ -56,7 +57,7 @@ impl Mounted {
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("strandline-power".to_owned())];
         config.n_threads = Some(2);
-        let session = fuser::spawn_mount(Served(Arc::clone(disk)), dir, &config)?;
+        let session = fuser::spawn_mount(Served(Arc::clone(disk), Mutex::default()), dir, &config)?;
         Ok(Mounted { dir: dir.to_owned(), session: Some(session) })
     }
 
@@ -79,7 +80,7 @@ impl Drop for Mounted {
     }
 }
 
-struct Served(Arc<PowerDisk>);
+struct Served(Arc<PowerDisk>, Mutex<Listings>);
 
 fn attributes(inode: Inode, kind: Kind) -> FileAttr {
     let now = SystemTime::UNIX_EPOCH;
@@ -128,6 +129,20 @@ fn answer_empty(reply: ReplyEmpty, outcome: Result<(), Errno>) {
 
 fn has(flags: OpenFlags, flag: i32) -> bool {
     flags.0 & flag == flag
+}
+
+/// What directories held when somebody began to list them, by handle: whoever removes what he is told misses none of the
+/// others.
+#[derive(Default)]
+struct Listings {
+    opened: u64,
+    open: BTreeMap<u64, Vec<(String, Inode, Kind)>>,
+}
+
+impl Served {
+    fn listings(&self) -> MutexGuard<'_, Listings> {
+        self.1.lock().expect("no panic while it is locked")
+    }
 }
 
 impl Filesystem for Served {
@@ -339,20 +354,42 @@ impl Filesystem for Served {
         answer_empty(reply, self.0.sync((inode.0, handle.0)));
     }
 
+    fn opendir(&self, _request: &Request, _inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let mut listings = self.listings();
+        listings.opened += 1;
+        reply.opened(FileHandle(listings.opened), FopenFlags::empty());
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.listings().open.remove(&handle.0);
+        reply.ok();
+    }
+
     fn readdir(
         &self,
         _request: &Request,
         inode: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let listed = match self.0.list(inode.0) {
-            Ok(listed) => listed,
-            Err(error) => return reply.error(error),
-        };
+        if offset == 0 {
+            match self.0.list(inode.0) {
+                Ok(listed) => _ = self.listings().open.insert(handle.0, listed),
+                Err(error) => return reply.error(error),
+            }
+        }
+        let listings = self.listings();
+        let listed = listings.open.get(&handle.0).map_or(&[][..], Vec::as_slice);
         let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
-        for (at, (name, inode, kind)) in (1..).zip(&listed).skip(skipped) {
+        for (at, (name, inode, kind)) in (1..).zip(listed).skip(skipped) {
             if reply.add(INodeNo(*inode), at, attributes(*inode, *kind).kind, name) {
                 break;
             }
@@ -375,5 +412,29 @@ impl Filesystem for Served {
         let (total, free) = self.0.space();
         let (total, free) = (total as u64 / 4096, free as u64 / 4096);
         reply.statfs(total, free, free, 1 << 20, 1 << 20, 4096, 255, 4096);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use super::*;
+
+    #[test]
+    fn what_is_removed_while_it_is_listed_hides_nothing_of_the_rest() {
+        let dir = std::env::temp_dir().join(format!("strandline-listed-{}", std::process::id()));
+        let mounted = match Mounted::new(&Arc::new(PowerDisk::new(1)), &dir) {
+            Ok(mounted) => mounted,
+            Err(error) => return pass_over_power_disk(&error).expect("it may be mounted"),
+        };
+        let many = mounted.dir().join("many");
+        fs::create_dir(&many).expect("made");
+        (0..2_000).for_each(|number| {
+            File::create(many.join(number.to_string())).expect("made");
+        });
+        fs::remove_dir_all(&many).expect("nothing is left");
+        drop(mounted);
+        fs::remove_dir(&dir).expect("it was unmounted");
     }
 }
