@@ -201,13 +201,17 @@ fn start(
     if !is_calm && rng.chance(10) {
         let fault = *rng.pick(&[
             Fault::SyncFails,
+            Fault::WriteFails,
             Fault::WriteFindsNoSpace,
             Fault::AllocateFindsNoSpace,
             Fault::SyncDirFails,
             Fault::ReadFails,
+            Fault::CreateFails,
+            Fault::RemoveFails,
             Fault::OpenFails,
             Fault::ListFails,
             Fault::RenameFails,
+            Fault::RenameFindsNoSpace,
             Fault::SetSizeFails,
         ]);
         let after = rng.below(10);
@@ -275,10 +279,13 @@ fn live(
             Fault::AllocateFindsNoSpace,
             Fault::SyncFails,
             Fault::SyncDirFails,
+            Fault::ReadFails,
             Fault::CreateFails,
             Fault::RemoveFails,
             Fault::RenameFails,
+            Fault::RenameFindsNoSpace,
             Fault::OpenFails,
+            Fault::ListFails,
             Fault::SetSizeFails,
         ]);
         let after = rng.below(20);
