@@ -372,6 +372,6 @@ mod tests {
         assert!(outcome.table().contains("no gap"));
         outcome.violation_count = 1;
         outcome.violations.push("gap: ...".to_owned());
-        assert!(outcome.table().contains("1 VIOLATIONS\n    gap"), "{}", outcome.table());
+        assert!(outcome.table().contains("1 violations\n    gap"), "{}", outcome.table());
     }
 }

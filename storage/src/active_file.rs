@@ -178,9 +178,8 @@ impl<D: Disk> ExtendJob<D> {
             // That the disk is full is met again by the writes.
             Fill::Blocks | Fill::Zeroes => (self.write_zeroes()?, Fill::Zeroes),
         };
-        // A write that finds the disk full can be tried again. A sync cannot, whatever it failed
-        // for: frames may have been among what it lost.
-        self.file.sync_data().map_err(|error| io::Error::other(format!("sync: {error}")))?;
+        // Frames may be among what it loses.
+        self.file.sync_data().map_err(sync_failed)?;
         Ok((end, fill))
     }
 
@@ -319,20 +318,38 @@ pub struct RollJob<D: Disk> {
 impl<D: Disk> RollJob<D> {
     /// Writes the header and syncs, *then* gives the file its name and syncs the directory: a file
     /// with a segment's name always has a header, so that a rotten one is told from a torn one.
+    ///
+    /// If it failed for want of space ([`is_full`]) nothing has the name: it can be tried again, with another file.
     pub(crate) fn run(self, disk: &D) -> io::Result<NewFile<D>> {
+        if let Err(error) = self.give_name(disk) {
+            if is_full(&error) {
+                // It takes the space that was missing.
+                let _ = disk.remove(&self.from);
+            }
+            return Err(error);
+        }
+        if !mutation::is_planted(Mutation::DirectoryNotSynced) {
+            disk.sync_dir(&self.dir).map_err(sync_failed)?;
+        }
+        Ok(self.next)
+    }
+
+    fn give_name(&self, disk: &D) -> io::Result<()> {
         let mut header = DiskBuffer::default();
         header.extend_from_slice(&self.header.encode());
         let written = self.next.zeroing.write_at(header.as_slice(), Position::default())?;
         if written != header.len() {
             return Err(io::Error::new(io::ErrorKind::WriteZero, "short write of a header"));
         }
-        self.next.zeroing.sync_data()?;
-        disk.rename(&self.from, &self.to)?;
-        if !mutation::is_planted(Mutation::DirectoryNotSynced) {
-            disk.sync_dir(&self.dir)?;
-        }
-        Ok(self.next)
+        self.next.zeroing.sync_data().map_err(sync_failed)?;
+        // A directory that is full to the block takes another for it.
+        disk.rename(&self.from, &self.to)
     }
+}
+
+/// A write that finds the disk full can be tried again. A sync cannot, whatever it failed for: nobody knows what it lost.
+fn sync_failed(error: io::Error) -> io::Error {
+    io::Error::other(format!("sync: {error}"))
 }
 
 #[cfg(test)]

@@ -16,6 +16,12 @@
 //! `expected` is the wall clock at the last moment that it was believed, plus what the boot clock
 //! counted since. Slow drift and small steps move it along. A clock set back is harmless: times stand
 //! still until it has caught up.
+//!
+//! A start knows no such moment. New events get the time of the wall clock, which is right nearly always: the log
+//! was not in use for a while. But what goes by its age would be gone for ever where it is wrong. So *limits* go by a
+//! time of their own until nothing speaks for another one than that of events: a wall clock that is far ahead of the
+//! last event is doubted there as if it had leapt, and one that is behind it is believed: the event may have had its
+//! time from a clock that was wrong.
 
 use crate::event::archive::TIME_MS_END;
 
@@ -57,31 +63,66 @@ pub enum ClockNotice {
 pub struct EventClock {
     /// The time of the last event.
     last_ms: u64,
-    /// When the wall clock was last believed.
-    believed: Now,
-    /// What it was when it turned out to be too far ahead.
-    doubted: Option<Now>,
+    wall: WallClock,
+    /// What limits go by, until that is the time of events.
+    limits: Option<WallClock>,
 }
 
 impl EventClock {
     /// A clock that believes the wall clock as it is `now`, and goes on behind the event that was
     /// given `last_ms` (0 if there is none).
     pub fn new(now: Now, last_ms: u64) -> Self {
-        EventClock { last_ms, believed: now, doubted: None }
+        let wall = WallClock { believed: now, doubted: None };
+        let is_far_ahead = last_ms > 0 && now.wall_ms > last_ms.saturating_add(LEAP_MS_MAX);
+        let limits = if is_far_ahead {
+            let believed = Now { wall_ms: last_ms, ..now };
+            Some(WallClock { believed, doubted: Some(now) })
+        } else {
+            (now.wall_ms < last_ms).then(|| wall.clone())
+        };
+        EventClock { last_ms, wall, limits }
     }
 
     /// The time of the next event, never before that of the last, and what there is to report.
     pub fn event_time(&mut self, now: Now) -> (u64, Option<ClockNotice>) {
-        let (wall_ms, notice) = self.believable(now);
-        self.last_ms = self.last_ms.max(wall_ms.min(TIME_MS_END - 1));
-        (self.last_ms, notice)
+        let (time_ms, notice) = self.next_time(now);
+        self.last_ms = time_ms;
+        (time_ms, notice)
+    }
+
+    fn next_time(&mut self, now: Now) -> (u64, Option<ClockNotice>) {
+        let (wall_ms, notice) = self.wall.believable(now);
+        (self.last_ms.max(wall_ms.min(TIME_MS_END - 1)), notice)
+    }
+
+    /// How late it is for what goes by its age, and what there is to report: not later than an event would have it now,
+    /// and after a start perhaps earlier.
+    pub fn limit_time(&mut self, now: Now) -> (u64, Option<ClockNotice>) {
+        let (event_ms, notice) = self.next_time(now);
+        let Some(limits) = &mut self.limits else { return (event_ms, notice) };
+        let (limit_ms, _) = limits.believable(now);
+        if limit_ms >= event_ms {
+            self.limits = None;
+        }
+        (limit_ms.min(event_ms), notice)
     }
 
     /// The time of the last event.
     pub fn last_ms(&self) -> u64 {
         self.last_ms
     }
+}
 
+/// The wall clock, as far as it is believed.
+#[derive(Clone, Debug)]
+struct WallClock {
+    /// When it was last believed.
+    believed: Now,
+    /// What it was when it turned out to be too far ahead.
+    doubted: Option<Now>,
+}
+
+impl WallClock {
     fn believable(&mut self, now: Now) -> (u64, Option<ClockNotice>) {
         let elapsed_ms = now.boot_ms.saturating_sub(self.believed.boot_ms);
         let expected_ms = self.believed.wall_ms.saturating_add(elapsed_ms);
@@ -184,6 +225,66 @@ mod tests {
         let ahead = i64::try_from(LEAP_MS_MAX * 24).expect("a day fits");
         assert!(matches!(clock.event_time(later(1, ahead)).1, Some(ClockNotice::Leapt { .. })));
         assert_eq!(clock.event_time(later(2, 0)), (START.wall_ms + 2, Some(ClockNotice::CameBack)));
+    }
+
+    /// The clock at a start, behind an event of `START`.
+    fn started(now: Now) -> EventClock {
+        EventClock::new(now, START.wall_ms)
+    }
+
+    #[test]
+    fn limits_follow_a_start_far_behind_the_last_event_once_that_has_lasted() {
+        let week = i64::try_from(LEAP_MS_MAX * 24 * 7).expect("a week fits");
+        let mut clock = started(later(0, week));
+        assert_eq!(clock.event_time(later(1, week)), (later(1, week).wall_ms, None));
+        let held = LEAP_HOLD_MS - 1;
+        for boot_ms in [1, 5_000, held] {
+            let limit = clock.limit_time(later(boot_ms, week));
+            assert_eq!(limit, (START.wall_ms + boot_ms, None), "as if it had not been stopped");
+        }
+        let followed = later(LEAP_HOLD_MS, week);
+        assert_eq!(clock.limit_time(followed), (followed.wall_ms, None));
+        let next = later(LEAP_HOLD_MS + 1, week);
+        assert_eq!(
+            (clock.limit_time(next), clock.event_time(next)),
+            ((next.wall_ms, None), (next.wall_ms, None))
+        );
+    }
+
+    #[test]
+    fn limits_do_not_go_by_what_a_wrong_clock_has_given_an_event() {
+        let years = i64::try_from(LEAP_MS_MAX * 24 * 365 * 14).expect("14 years fit");
+        let mut clock = started(later(0, years));
+        assert_eq!(clock.event_time(later(1, years)).0, later(1, years).wall_ms);
+        assert_eq!(clock.limit_time(later(2, years)).0, START.wall_ms + 2);
+        // The clock is right again before it was followed,
+        let corrected = later(30_000, 0);
+        assert_eq!(clock.limit_time(corrected).0, corrected.wall_ms);
+        let last_ms = clock.event_time(corrected).0;
+        assert_eq!(last_ms, later(1, years).wall_ms, "times of events never go back");
+        assert_eq!(clock.limit_time(later(LEAP_HOLD_MS, 0)).0, later(LEAP_HOLD_MS, 0).wall_ms);
+        // and at the next start.
+        let mut clock = EventClock::new(later(60_000, 0), last_ms);
+        assert_eq!(clock.limit_time(later(60_001, 0)).0, later(60_001, 0).wall_ms);
+    }
+
+    #[test]
+    fn an_ordinary_start_has_one_time() {
+        let hour = i64::try_from(LEAP_MS_MAX).expect("an hour fits");
+        for (now, last_ms) in [(START, 0), (START, START.wall_ms), (later(0, hour), START.wall_ms)]
+        {
+            let mut clock = EventClock::new(now, last_ms);
+            assert_eq!(clock.limit_time(now), (now.wall_ms, None));
+        }
+    }
+
+    #[test]
+    fn looking_at_limits_gives_no_time_to_events() {
+        let hour = i64::try_from(LEAP_MS_MAX).expect("an hour fits");
+        let mut clock = EventClock::new(START, 0);
+        assert_eq!(clock.event_time(START).0, START.wall_ms);
+        assert_eq!(clock.limit_time(later(1, hour)).0, later(1, hour).wall_ms);
+        assert_eq!(clock.event_time(later(2, 0)).0, later(2, 0).wall_ms);
     }
 
     #[test]

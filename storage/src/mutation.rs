@@ -42,6 +42,8 @@ mutations! {
     OldIndexBelieved = "old_index_believed",
     /// The next process goes on in the file of one that was killed.
     OldFileAppendedTo = "old_file_appended_to",
+    /// A new segment's name that finds no space ends the log, though nothing of it is in doubt.
+    NoSpaceForNameIsFinal = "no_space_for_name_is_final",
     /// What an event says about the log holds before that event is synced: work in the background starts
     /// from memory that a crash takes back.
     StateFromLiveMemory = "state_from_live_memory",

@@ -148,7 +148,6 @@ impl<D: Disk> NewSegment<D> {
         if let Err(error) = seal::name_index(disk, dir, *name) {
             // Without its index it counts for nothing, and would keep the space that was missing.
             let _ = disk.remove(&path);
-            seal::forget_index(disk, dir, *name);
             return Err(error);
         }
         disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;

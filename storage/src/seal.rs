@@ -125,7 +125,11 @@ pub(crate) fn name_index<D: Disk>(
 ) -> Result<(), OpenError> {
     let temporary = temporary_index(dir, name);
     let path = dir.join(name.index_file_name());
-    disk.rename(&temporary, &path).map_err(OpenError::io("renaming", &temporary))
+    disk.rename(&temporary, &path).map_err(|error| {
+        // A directory may lack a block for the name: what is written takes the space that is missing.
+        forget_index(disk, dir, name);
+        OpenError::io("renaming", &temporary)(error)
+    })
 }
 
 /// What the first half has written is not to be used.

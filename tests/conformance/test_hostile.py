@@ -479,6 +479,14 @@ def test_a_segment_of_zeroes_or_rubbish():
     shutil.rmtree(server.data)
 
 
+def fill(path):
+    """Leaves no block of a disk to others."""
+    for size in (1 << 16, 1 << 12):
+        with contextlib.suppress(OSError), open(path, "ab", buffering=0) as filler:
+            while filler.write(bytes(size)):
+                pass
+
+
 def test_a_full_small_disk(disk_of):
     """a full disk: appends are refused whole, reads go on"""
     directory = disk_of(24)
@@ -499,12 +507,28 @@ def test_a_full_small_disk(disk_of):
         assert status == 507 and 5 < kept < 24, (status, kept, body)
         assert "full" in state["reason"], state
         assert len(server.json("GET", "/api/v1/events/history?limit=3")[1]["events"]) == 3
+        # What is prepared behind the end is used up, for a second in which nothing more is taken: a start finds too little there to begin
+        # with.
+        since = time.monotonic()
+        while time.monotonic() - since < 1:
+            if server.request("POST", "/api/v1/topics/a/events", os.urandom(50_000))[0] == 201:
+                kept += 1
+                since = time.monotonic()
+            else:
+                time.sleep(0.05)
         assert server.json("GET", "/api/v1/topics/a")[1]["count"] == kept
         server.kill()
-        with contextlib.suppress(OSError), open(directory / "filler", "wb", buffering=0) as filler:
-            while filler.write(bytes(1 << 16)):
-                pass
-        # A start of this log may find enough of what the killed server had set aside: a new one does not.
+        fill(directory / "filler")
+        # A start of this log has its reserve, and says that there is nothing beside; a new one has none.
+        server.start()
+        status, _, body = server.request("POST", "/api/v1/topics/a/events", b"1")
+        assert status == 507, (status, body)
+        ready, state = server.json("GET", "/readyz")
+        assert (ready, state["status"], state["reads"], state["appends"]) == (200, "disk-full", True, False), state
+        assert b"\nstrandline_disk_full 1\n" in server.request("GET", "/metrics")[2]
+        assert server.json("GET", "/api/v1/topics/a")[1]["count"] == kept
+        server.kill()
+        fill(directory / "filler")
         said = serve_fails(directory / "other")
         assert "disk is full" in said and "strandline dump" in said, said
         dumped = subprocess.run([binary(), "dump", server.data], capture_output=True, text=True)

@@ -77,14 +77,14 @@ fn anew<D: Disk>(disk: &D, dir: &Path, mark: &EndMark) -> io::Result<()> {
     let write = || {
         let file = disk.create(&temporary, Access::Write)?;
         file.write_all_at(&[mark.encode(1), mark.encode(2)].concat(), Position::default())?;
-        file.sync_data()
+        file.sync_data()?;
+        disk.rename(&temporary, &dir.join(END_MARK_FILE_NAME))
     };
     if let Err(error) = write() {
         // What is there of it takes the space that was missing.
         let _ = disk.remove(&temporary);
         return Err(error);
     }
-    disk.rename(&temporary, &dir.join(END_MARK_FILE_NAME))?;
     disk.sync_dir(dir)
 }
 

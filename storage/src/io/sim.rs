@@ -77,7 +77,7 @@ pub enum Fault {
     SyncDirFails,
     /// A read fails.
     ReadFails,
-    /// A file cannot be created.
+    /// A file cannot be created: its directory has no space for the name.
     CreateFails,
     /// A file cannot be removed.
     RemoveFails,
@@ -85,6 +85,8 @@ pub enum Fault {
     OpenFails,
     /// A file cannot be renamed.
     RenameFails,
+    /// A renaming finds the disk full: its directory needs another block.
+    RenameFindsNoSpace,
     /// A directory cannot be listed.
     ListFails,
     /// The length of a file cannot be set.
@@ -96,7 +98,7 @@ pub enum Fault {
 
 /// All kinds of [`Fault`] that a disk tells of. What it does not tell of is damage, which a log finds
 /// when it reads.
-pub const FAULTS: [Fault; 13] = [
+pub const FAULTS: [Fault; 14] = [
     Fault::WriteFails,
     Fault::WriteIsShort,
     Fault::WriteFindsNoSpace,
@@ -108,6 +110,7 @@ pub const FAULTS: [Fault; 13] = [
     Fault::RemoveFails,
     Fault::OpenFails,
     Fault::RenameFails,
+    Fault::RenameFindsNoSpace,
     Fault::ListFails,
     Fault::SetSizeFails,
 ];

@@ -107,7 +107,7 @@ impl<D: Disk> Log<D> {
         if self.compaction.is_outdated {
             return;
         }
-        let (at_ms, notice) = self.clock.event_time(now);
+        let (at_ms, notice) = self.clock.limit_time(now);
         self.notices.extend(notice.map(Notice::Clock));
         self.compaction.looked_at.insert(name, Look { end: self.segments.end(), at_ms });
     }
@@ -185,7 +185,7 @@ impl<D: Disk> Log<D> {
         if !self.are_rules_synced() || self.compaction.left.is_some() {
             return None;
         }
-        let (now_ms, notice) = self.clock.event_time(now);
+        let (now_ms, notice) = self.clock.limit_time(now);
         self.notices.extend(notice.map(Notice::Clock));
         self.jobs.compact = JobState::Running;
         self.compaction.is_cancelled = Arc::default();

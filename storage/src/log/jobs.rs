@@ -283,6 +283,13 @@ impl<D: Disk> Log<D> {
             JobOutcome::Prepared(result) => self.prepared(result, now),
             JobOutcome::Rolled { next: result, header } => match result {
                 Ok(file) => self.rolled(file, header),
+                Err(error)
+                    if is_full(&error)
+                        && !mutation::is_planted(Mutation::NoSpaceForNameIsFinal) =>
+                {
+                    self.jobs.roll = JobState::Idle;
+                    self.refuse_preparation(now);
+                }
                 Err(error) => self.poison(format!("beginning a segment: {error}")),
             },
             JobOutcome::Marked { mark, result } => self.mark_written(mark, result, now),
@@ -336,23 +343,31 @@ impl<D: Disk> Log<D> {
             Ok(file) => {
                 self.jobs.prepare = JobState::Idle;
                 self.jobs.next_file = Some(file);
-                self.space_is_back();
+                // A frame that waits for it also waits for its name, which may find no space.
+                if !self.jobs.rolling {
+                    self.space_is_back();
+                }
             }
+            Err(error) if is_full(&error) => self.refuse_preparation(now),
             Err(error) => {
-                self.jobs.prepare = JobState::after(now, DISK_FULL_RETRY_MS, is_full(&error));
+                self.jobs.prepare = JobState::after(now, DISK_FULL_RETRY_MS, false);
                 self.jobs.step_bytes = self.config.preallocate_bytes_min;
-                if is_full(&error) {
-                    self.jobs.needs_reserve |=
-                        self.jobs.ends_for_space && self.jobs.reserve_bytes > 0;
-                    if self.jobs.rolling {
-                        self.space_is_short();
-                    }
-                } else if self.jobs.rolling {
+                if self.jobs.rolling {
                     self.poison(format!("preparing a segment: {error}"));
                 } else {
                     self.notices.push(Notice::PrepareFailed { reason: error.to_string() });
                 }
             }
+        }
+    }
+
+    /// The disk has no space for the next segment's file, or for the name of that: then there is none any more.
+    fn refuse_preparation(&mut self, now: Now) {
+        self.jobs.prepare = JobState::after(now, DISK_FULL_RETRY_MS, true);
+        self.jobs.step_bytes = self.config.preallocate_bytes_min;
+        self.jobs.needs_reserve |= self.jobs.ends_for_space && self.jobs.reserve_bytes > 0;
+        if self.jobs.rolling {
+            self.space_is_short();
         }
     }
 

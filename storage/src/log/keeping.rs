@@ -97,7 +97,7 @@ impl<D: Disk> Log<D> {
         let retain = self.state.rules.log().retain;
         let visible = self.visible();
         let oldest_ms = retain.age_s.map(|age_s| {
-            let (time_ms, notice) = self.clock.event_time(now);
+            let (time_ms, notice) = self.clock.limit_time(now);
             self.notices.extend(notice.map(Notice::Clock));
             time_ms.saturating_sub(age_s.saturating_mul(1_000))
         });
@@ -247,7 +247,7 @@ impl<D: Disk> Log<D> {
             return;
         }
         // Not the wall clock: one that leaps would end everything.
-        let (now_ms, notice) = self.clock.event_time(now);
+        let (now_ms, notice) = self.clock.limit_time(now);
         self.notices.extend(notice.map(Notice::Clock));
         let rules = &self.state.rules;
         let is_over =

@@ -80,6 +80,9 @@ impl<D: Disk> Log<D> {
             }
             (SyncMode::Never, _) => Durability::Deferred { interval_ms: None },
         };
+        let damaged_mark = recovered.damaged_mark.map(Notice::EndMarkDamaged);
+        // Appends are refused from the first on, so nothing later would say it.
+        let full = owes_reserve.then_some(Notice::DiskFull);
         let report = OpenReport { write_mode: file.mode, ..recovered.report };
         let filling = Filling::new(config.blocks_from_bytes, file.prepared, file.fill);
         let tail = Tail::new(&header, file);
@@ -116,7 +119,7 @@ impl<D: Disk> Log<D> {
             filling,
             recent: RecentFrames::new(config.recent_frames_bytes_max),
             published: Vec::new(),
-            notices: recovered.damaged_mark.map(Notice::EndMarkDamaged).into_iter().collect(),
+            notices: damaged_mark.into_iter().chain(full).collect(),
             jobs: Jobs::new(&config, now, reserve_bytes, owes_reserve),
             compaction: Compaction::new(recovered.lessened),
             gone: Vec::new(),

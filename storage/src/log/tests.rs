@@ -2,6 +2,7 @@
 
 mod committing;
 mod compacting;
+mod doubting;
 mod failing;
 mod filling;
 mod freeing;

@@ -228,13 +228,13 @@ impl<D: Disk> SnapshotJob<D> {
         retire::remove(disk, &temporary)?;
         let write = || {
             let file = disk.create(&temporary, Access::Write)?;
-            PacedFile::new(Arc::new(file), self.pace.clone()).write_synced(bytes)
+            PacedFile::new(Arc::new(file), self.pace.clone()).write_synced(bytes)?;
+            disk.rename(&temporary, &path)
         };
         if let Err(error) = write() {
             let _ = disk.remove(&temporary);
             return Err(OpenError::io("writing", &temporary)(error));
         }
-        disk.rename(&temporary, &path).map_err(OpenError::io("renaming", &temporary))?;
         disk.sync_dir(&self.dir).map_err(OpenError::io("syncing the directory", &self.dir))
     }
 

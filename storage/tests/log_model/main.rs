@@ -93,6 +93,8 @@ struct Life {
     process: Option<Process>,
     /// What may have made an open or a write fail.
     trouble: bool,
+    /// Whether that may be more than a want of space, since the process began or before.
+    may_poison: bool,
     /// How much space the disk has, if it is short of it.
     space_bytes: Option<usize>,
     narrated: bool,
@@ -138,6 +140,7 @@ impl Life {
             now: BEGIN,
             process,
             trouble: false,
+            may_poison: false,
             space_bytes: None,
             narrated,
         }
@@ -369,6 +372,9 @@ impl Life {
             }
             _ => {}
         }
+        if let Some(poison) = process.log.poisoned().filter(|_| !self.may_poison) {
+            panic!("want of space ends no log, but: {}", poison.reason);
+        }
         if matches!(kind, StepKind::Append | StepKind::Complete | StepKind::Settle) {
             self.tell(&format!("{kind:?}, {} under way", process.pending.len()));
         }
@@ -404,6 +410,7 @@ impl Life {
         self.process = None;
         self.model.tally.note_end(&self.disk);
         self.disk = if is_power_cut { self.disk.power_cut() } else { self.disk.kill() };
+        self.may_poison = false;
         // It may be as full as it was.
         let space_bytes = self.space_bytes.filter(|_| self.rng.chance(50));
         self.end_trouble();
@@ -433,7 +440,7 @@ impl Life {
         let operations = self.rng.between(1, operations_max);
         self.tell(&format!("a fuse of {operations}"));
         self.disk.crash_after(Some(operations));
-        self.trouble = true;
+        (self.trouble, self.may_poison) = (true, true);
     }
 
     fn arm(&mut self, after_max: u64) {
@@ -441,6 +448,9 @@ impl Life {
         self.tell(&format!("{fault:?} after {after}"));
         self.disk.arm(fault, after);
         self.trouble = true;
+        let is_for_space =
+            [Fault::CreateFails, Fault::AllocateFindsNoSpace, Fault::RenameFindsNoSpace];
+        self.may_poison |= !is_for_space.contains(&fault);
         self.model.may_misread |= matches!(fault, Fault::ReadFails | Fault::OpenFails);
     }
 

@@ -25,7 +25,7 @@ impl Process {
             return;
         }
         let deletion = Control::Deleted(TopicsDeleted::of(Vec::new())).event();
-        model.unread.insert(model.events.len(), model.latest.ms());
+        model.unread.insert(model.events.len(), model.latest_limit.ms());
         model.append(vec![deletion], model.last_ms());
         assert_eq!(to_usize(self.log.next()), model.events.len(), "one deletion at a time");
     }
@@ -72,7 +72,7 @@ impl Model {
     pub fn check_over(&self, start: usize) {
         let seen = self.seen;
         let Some(last_ms) = self.events[..seen].last().map(|kept| kept.time_ms) else { return };
-        if self.safe < seen || !self.unread.is_empty() {
+        if self.safe < seen || !self.unread.is_empty() || self.may_limits_wait {
             return;
         }
         let fates = self.fates(seen);

@@ -31,6 +31,14 @@ impl LatestTime {
         *self = LatestTime { ms, boot_ms: now.boot_ms, leapt_since_boot_ms: None };
     }
 
+    /// Where its last event is far behind that, limits do not at once.
+    fn opened_for_limits(&mut self, now: Now, last_ms: u64) {
+        self.opened(now);
+        if is_far_ahead(now, last_ms) {
+            (self.ms, self.leapt_since_boot_ms) = (last_ms, Some(now.boot_ms));
+        }
+    }
+
     fn passes(&mut self, now: Now) {
         self.ms += now.boot_ms.saturating_sub(self.boot_ms);
         self.boot_ms = self.boot_ms.max(now.boot_ms);
@@ -45,19 +53,27 @@ impl LatestTime {
     }
 }
 
+fn is_far_ahead(now: Now, last_ms: u64) -> bool {
+    last_ms > 0 && now.wall_ms > last_ms + LEAP_MS_MAX
+}
+
 impl Model {
     /// It is so late, and limits may have been looked at since it is.
     pub fn passes(&mut self, now: Now) {
-        let before_ms = self.latest.ms;
+        let before_ms = self.latest_limit.ms;
         self.latest.passes(now);
-        if self.latest.ms > before_ms {
+        self.latest_limit.passes(now);
+        if self.latest_limit.ms > before_ms {
             self.look_at_limits();
         }
     }
 
     /// A log was opened, and shows what it has.
     pub fn begins(&mut self, now: Now) {
+        let last_ms = self.events.last().map_or(0, |kept| kept.time_ms);
         self.latest.opened(now);
+        self.latest_limit.opened_for_limits(now, last_ms);
+        self.may_limits_wait = is_far_ahead(now, last_ms) || now.wall_ms < last_ms;
         // What was told to be gone without being synced is back, if a power cut has taken the events behind it.
         self.reach = self.reach.min(self.seen);
         self.look_at_limits();
@@ -67,12 +83,13 @@ impl Model {
     pub fn look_at_limits(&mut self) {
         let LogRetention { age_s, bytes, count } = self.log_retention();
         let by_count = count.map_or(0, |count| self.seen.saturating_sub(to_usize(count)));
-        let by_age = age_s.map_or(0, |age_s| self.first_since(oldest_ms(self.latest.ms, age_s)));
+        let by_age =
+            age_s.map_or(0, |age_s| self.first_since(oldest_ms(self.latest_limit.ms, age_s)));
         // How many events so many bytes are is the log's own business.
         let by_bytes = bytes.map_or(0, |_| self.seen);
         self.reach = self.reach.max(by_count).max(by_age).max(by_bytes);
         for (pattern, age_s) in self.topic_ages() {
-            let oldest_ms = oldest_ms(self.latest.ms, age_s);
+            let oldest_ms = oldest_ms(self.latest_limit.ms, age_s);
             let old =
                 self.events[..self.safe].iter_mut().take_while(|kept| kept.time_ms < oldest_ms);
             let of_pattern =
@@ -100,6 +117,9 @@ impl Model {
         let by_count = count.map_or(0, |count| self.seen.saturating_sub(to_usize(count)));
         assert!(start >= by_count, "kept from {start} on, by count it is {by_count}");
         let (Some(age_s), Some(last)) = (age_s, self.events.last()) else { return };
+        if self.may_limits_wait {
+            return;
+        }
         // The clock has come at least to the last event.
         let young = self.first_since(oldest_ms(last.time_ms, age_s));
         let by_age = if young < self.seen { edge(young) } else { young };

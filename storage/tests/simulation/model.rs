@@ -57,6 +57,10 @@ pub struct Model {
     pub seen: usize,
     /// The latest time that the log may take it to be.
     pub latest: LatestTime,
+    /// The same for what goes by its age.
+    pub latest_limit: LatestTime,
+    /// Whether that may be behind the last event since the log was opened.
+    pub may_limits_wait: bool,
     /// How far limits of the log have come at most: events before it may be gone.
     pub reach: usize,
     /// Readers were told that nothing before it is kept, and that may not be taken back.

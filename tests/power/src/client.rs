@@ -27,14 +27,15 @@ pub const PAUSE: Duration = Duration::from_millis(5);
 /// The topics of mortal publishers, above one for each.
 pub const MORTAL_TOPICS: &str = "mortal";
 
-/// Lets the newest events alone of some topics stay, so that segments are rewritten and removed.
-fn set_retention(address: SocketAddr) -> io::Result<()> {
-    let line = format!("PUT /api/v1/topics/{MORTAL_TOPICS}/**");
-    let (status, answer) = request(address, &line, "*/*", br#"{"retain":{"count":20}}"#)?;
-    if status == 200 {
-        return Ok(());
+/// Puts settings until that is answered with 200, or `stop` is set.
+fn put_until_set(address: SocketAddr, path: &str, settings: &str, stop: &AtomicBool) {
+    let line = format!("PUT {path}");
+    while !stop.load(Ordering::Relaxed) {
+        match request(address, &line, "*/*", settings.as_bytes()) {
+            Ok((200, _)) => return,
+            _ => thread::sleep(PAUSE),
+        }
     }
-    Err(io::Error::other(format!("{line}: {status} {}", String::from_utf8_lossy(&answer))))
 }
 
 /// Who publishes.
@@ -59,6 +60,8 @@ pub enum Retention {
 
 /// Clients that go on whatever becomes of the server, until they are told to stop.
 pub struct Load {
+    address: SocketAddr,
+    ledger: Arc<Ledger>,
     stop: Arc<AtomicBool>,
     who: Arc<AtomicU32>,
     are_long: Arc<AtomicBool>,
@@ -87,17 +90,29 @@ impl Load {
             threads
                 .push(thread::spawn(move || publish(&mut publisher, last, &who, &are_long, &stop)));
         }
+        let ledger = Arc::clone(ledger);
+        let (stop_subscriber, told) = (Arc::clone(&stop), Arc::clone(&ledger));
+        threads.push(thread::spawn(move || subscribe(address, &told, &stop_subscriber)));
+        let mut load = Load { address, ledger, stop, who, are_long, threads };
         if retention == Retention::OfMortals {
-            let stop = Arc::clone(&stop);
-            threads.push(thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) && set_retention(address).is_err() {
-                    thread::sleep(PAUSE);
-                }
-            }));
+            // The newest events alone of some topics stay, so that segments are rewritten and removed.
+            let path = format!("/api/v1/topics/{MORTAL_TOPICS}/**");
+            load.put(path, r#"{"retain":{"count":20}}"#.to_owned());
         }
-        let (stop_subscriber, ledger) = (Arc::clone(&stop), Arc::clone(ledger));
-        threads.push(thread::spawn(move || subscribe(address, &ledger, &stop_subscriber)));
-        Load { stop, who, are_long, threads }
+        load
+    }
+
+    /// From now on the log itself keeps no more than so many bytes, whoever appends them.
+    pub fn limit(&mut self, bytes: u64) {
+        self.ledger.limit();
+        let settings = format!(r#"{{"retain":{{"bytes":{bytes}}}}}"#);
+        self.put("/api/v1/logs/main".to_owned(), settings);
+    }
+
+    fn put(&mut self, path: String, settings: String) {
+        let (address, stop) = (self.address, Arc::clone(&self.stop));
+        let put = move || put_until_set(address, &path, &settings, &stop);
+        self.threads.push(thread::spawn(put));
     }
 
     /// Says who publishes from now on.
@@ -206,12 +221,24 @@ fn take_event(
             }
             *cursor = id;
         }
+        "connection.established" | "connection.reset" if json["reason"] == "expired" => {
+            match json["from"].as_u64() {
+                Some(from) => ledger.passed_over(from),
+                None => ledger.break_off(format!("a subscriber was told {data}")),
+            }
+        }
         "connection.established" if json["state"] == "reset" => {
             ledger.break_off(format!("a subscriber's cursor {cursor:?} was not believed: {data}"));
         }
         "connection.reset" => ledger.break_off(format!("events were passed over: {data}")),
         _ => {}
     }
+}
+
+/// The first offset that the log keeps.
+pub fn earliest(address: SocketAddr) -> io::Result<u64> {
+    let settings: Value = serde_json::from_slice(&get(address, "/api/v1/logs/main", "*/*")?)?;
+    Ok(settings["earliest"].as_u64().ok_or(io::ErrorKind::InvalidData)?)
 }
 
 /// All events from an offset to where the log ended when it was asked, with their offsets, and that end.

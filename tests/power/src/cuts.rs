@@ -7,15 +7,25 @@ use strandline_storage::io::sim::{Fault, rng::SimRng};
 
 use crate::{
     backup::Backups,
-    check::{check, rewritten},
+    check::{Segments, check},
     client::{Load, Retention, Who},
     disk::PowerDisk,
     ledger::Ledger,
-    mount::Mounted,
+    mount::{Mounted, pass_over_power_disk},
     server::{Running, Server},
 };
 
 const PUBLISHERS: u32 = 3;
+/// So much a log keeps that is limited itself: some of the longest appends.
+const LIMITED_BYTES: u64 = 2 << 20;
+
+/// Long appends go into blocks without zeroes within this time.
+const LONG_MAX_MS: u64 = 5_000;
+
+/// A run of so many cuts has all that a run is for,
+const CUTS_FOR_ALL: u64 = 20;
+/// but what depends on where an append is cut off comes later.
+const CUTS_FOR_ALL_ASKED: u64 = 100;
 
 /// What happened in a run.
 #[derive(Debug, Default)]
@@ -51,10 +61,7 @@ pub fn run(program: &Path, work: &Path, cuts: u64, seed: u64) -> io::Result<()> 
     let disk = Arc::new(PowerDisk::new(seed));
     let mounted = match Mounted::new(&disk, &work.join("mounted")) {
         Ok(mounted) => mounted,
-        Err(error) => {
-            println!("SKIPPED: no file system in user space here: {error}");
-            return Ok(());
-        }
+        Err(error) => return pass_over_power_disk(&error),
     };
     let outcome = run_on(&disk, &mounted, program, work, cuts, seed);
     if outcome.is_err() {
@@ -77,13 +84,19 @@ fn run_on(
 ) -> io::Result<()> {
     let server = Server::new(program, &mounted.dir().join("data"), &work.join("server.log"))?;
     let ledger = Arc::new(Ledger::default());
-    let load = Load::start(server.address, &ledger, PUBLISHERS, Retention::OfMortals, seed);
+    let mut load = Load::start(server.address, &ledger, PUBLISHERS, Retention::OfMortals, seed);
     let mut rng = SimRng::new(seed);
     let mut tally = Tally::default();
     let mut story = Story(Vec::new());
-    let mut backups = Backups::new(program, &mounted.dir().join("data"));
+    let data = mounted.dir().join("data");
+    let (mut backups, mut segments) = (Backups::new(program, &data), Segments::default());
     while tally.cuts < cuts {
-        let started = start(&server, disk, &mut rng, &mut tally, &mut story)?;
+        // What no life of the first half has had comes in the second.
+        let is_second_half = tally.cuts >= cuts / 2;
+        let lacks_long = is_second_half && disk.writes_into_blocks() == 0;
+        let lacks_backup = is_second_half && backups.made == 0;
+        let is_calm = lacks_long || lacks_backup;
+        let started = start(&server, disk, &mut rng, is_calm, &mut tally, &mut story)?;
         let Some(running) = started else { continue };
         if !disk.is_cut() && rng.chance(30) {
             match backups.check() {
@@ -91,24 +104,47 @@ fn run_on(
                 checked => checked?,
             }
         }
-        let is_whole = tally.cuts % 20 == 0;
+        let is_limited_next = tally.cuts >= cuts * 2 / 3 && !ledger.is_limited();
+        let is_whole = tally.cuts % 20 == 0 || is_limited_next;
         if !disk.is_cut() {
-            match check(&server, &ledger, is_whole) {
+            let looked = segments.look(&data);
+            match looked.and_then(|()| check(&server, &ledger, is_whole)) {
                 // The fuse of this start may burn while the log is read.
                 Err(_) if disk.is_cut() => ledger.promised().map(drop).map_err(io::Error::other)?,
+                Ok(()) if is_limited_next => load.limit(LIMITED_BYTES),
                 checked => checked?,
             }
         }
-        let who = *rng.pick(&[Who::All, Who::All, Who::Mortals, Who::Mortals, Who::Nobody]);
-        let are_long = rng.chance(25);
+        let who = match lacks_long {
+            true => Who::Mortals,
+            false => *rng.pick(&[Who::All, Who::All, Who::Mortals, Who::Mortals, Who::Nobody]),
+        };
+        let are_long = lacks_long || rng.chance(25);
         story.tell(format!("{who:?} publish, mortals long appends: {are_long}"));
         load.let_publish(who);
         load.lengthen(are_long);
         if who == Who::Nobody {
             thread::sleep(Duration::from_millis(rng.between(0, 1000)));
         }
-        if rng.chance(20) {
-            make_backup(&mut backups, &server, &ledger, disk, &mut rng, &mut story)?;
+        if lacks_backup || rng.chance(20) {
+            let may_cut = !lacks_backup && rng.chance(50);
+            if ledger.is_limited() {
+                // Segments that go as fast as they come leave no backup the time to link them.
+                load.let_publish(Who::Nobody);
+            }
+            make_backup(
+                &mut backups,
+                &server,
+                &ledger,
+                disk,
+                may_cut.then_some(&mut rng),
+                &mut story,
+            )?;
+            load.let_publish(who);
+        }
+        let mut waits = 0..if lacks_long { LONG_MAX_MS } else { 0 };
+        while disk.writes_into_blocks() == 0 && waits.next().is_some() {
+            thread::sleep(Duration::from_millis(1));
         }
         live(running, disk, &mut rng, &mut tally, &mut story);
     }
@@ -119,52 +155,63 @@ fn run_on(
     load.stop();
     check(&server, &ledger, true)?;
     backups.check()?;
+    segments.look(&data)?;
     running.kill();
-    if cuts >= 100 {
-        ledger.counts().check_all_asked().map_err(io::Error::other)?;
-    }
     story.0.clear();
     let Backups { made, verified, .. } = backups;
     println!("{made} backups made, verified {verified} times");
-    if cuts >= 100 && made.min(verified) == 0 {
-        return Err(io::Error::other("no backup was made, and verified after a cut"));
-    }
-    println!("{}", rewritten(&mounted.dir().join("data"))?);
+    println!("{segments}");
     let (operations, into_blocks) = (disk.operations(), disk.writes_into_blocks());
     println!(
         "{tally:?}: {}, {operations} operations, {into_blocks} writes into blocks never written",
         ledger.counts()
     );
-    if cuts >= 100 && into_blocks == 0 {
+    if cuts < CUTS_FOR_ALL {
+        return Ok(());
+    }
+    segments.check()?;
+    ledger.check_limited().map_err(io::Error::other)?;
+    if made.min(verified) == 0 {
+        return Err(io::Error::other("no backup was made, and verified after a cut"));
+    }
+    if into_blocks == 0 {
         return Err(io::Error::other("no long append went into blocks without zeroes"));
+    }
+    if cuts >= CUTS_FOR_ALL_ASKED {
+        ledger.counts().check_all_asked().map_err(io::Error::other)?;
     }
     Ok(())
 }
 
-/// Starts the server, perhaps with a cut while it recovers: then `None`.
+/// Starts the server, if it is not to be calm perhaps with a cut while it recovers: then `None`.
 fn start(
     server: &Server,
     disk: &PowerDisk,
     rng: &mut SimRng,
+    is_calm: bool,
     tally: &mut Tally,
     story: &mut Story,
 ) -> io::Result<Option<Running>> {
     disk.restore();
-    if rng.chance(30) {
+    if !is_calm && rng.chance(30) {
         let operations = rng.between(1, 40);
         story.tell(format!("the power goes {operations} operations after the start"));
         disk.cut_after(operations);
     }
-    if rng.chance(10) {
+    if !is_calm && rng.chance(10) {
         let fault = *rng.pick(&[
             Fault::SyncFails,
+            Fault::WriteFails,
             Fault::WriteFindsNoSpace,
             Fault::AllocateFindsNoSpace,
             Fault::SyncDirFails,
             Fault::ReadFails,
+            Fault::CreateFails,
+            Fault::RemoveFails,
             Fault::OpenFails,
             Fault::ListFails,
             Fault::RenameFails,
+            Fault::RenameFindsNoSpace,
             Fault::SetSizeFails,
         ]);
         let after = rng.below(10);
@@ -193,17 +240,17 @@ fn start(
     }
 }
 
-/// Makes a backup, perhaps with a cut in the middle of that. Nothing else keeps it from being made, unless it meets
-/// what a start was armed with.
+/// Makes a backup, with a cut in the middle of that if there is an `rng` to say where. Nothing else keeps it from being
+/// made, unless it meets what a start was armed with.
 fn make_backup(
     backups: &mut Backups,
     server: &Server,
     ledger: &Ledger,
     disk: &PowerDisk,
-    rng: &mut SimRng,
+    cut: Option<&mut SimRng>,
     story: &mut Story,
 ) -> io::Result<()> {
-    if rng.chance(50) {
+    if let Some(rng) = cut {
         disk.cut_after(rng.between(1, 400));
     }
     let promised = ledger.promised().map_err(io::Error::other)?;
@@ -232,10 +279,13 @@ fn live(
             Fault::AllocateFindsNoSpace,
             Fault::SyncFails,
             Fault::SyncDirFails,
+            Fault::ReadFails,
             Fault::CreateFails,
             Fault::RemoveFails,
             Fault::RenameFails,
+            Fault::RenameFindsNoSpace,
             Fault::OpenFails,
+            Fault::ListFails,
             Fault::SetSizeFails,
         ]);
         let after = rng.below(20);

@@ -114,6 +114,11 @@ impl PowerDisk {
         self.lock().faults.push((fault, after));
     }
 
+    /// No operation fails any more that has not failed yet.
+    pub fn disarm(&self) {
+        self.lock().faults.clear();
+    }
+
     /// The faults that have struck since the power came back.
     pub fn struck(&self) -> Vec<Fault> {
         self.lock().struck.clone()
@@ -231,6 +236,9 @@ impl PowerDisk {
         let (mut state, crashes) = self.begin()?;
         let inode = state.dir(from.0)?.get(from.1).ok_or(Errno::ENOENT)?;
         state.fail_if(Fault::RenameFails)?;
+        if state.strikes(Fault::RenameFindsNoSpace) {
+            return Err(Errno::ENOSPC);
+        }
         if from.0 == to.0 {
             state.dir_mut(from.0)?.rename(from.1, to.1, inode);
         } else {

@@ -209,9 +209,7 @@ pub fn freed(program: &Path, dir: &Path, freeing: Freeing) -> io::Result<()> {
 fn read_all(address: SocketAddr) -> io::Result<(u64, Vec<(u64, EventName)>)> {
     let began = Instant::now();
     loop {
-        let settings = client::get(address, "/api/v1/logs/main", "*/*")?;
-        let settings: serde_json::Value = serde_json::from_slice(&settings)?;
-        let earliest = settings["earliest"].as_u64().ok_or(io::ErrorKind::InvalidData)?;
+        let earliest = client::earliest(address)?;
         match client::read_log(address, earliest) {
             // More may go meanwhile.
             Err(_) if began.elapsed() < client::PATIENCE => {}

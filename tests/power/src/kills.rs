@@ -5,30 +5,42 @@ use std::{io, path::Path, sync::Arc, thread, time::Duration};
 use strandline_storage::io::sim::rng::SimRng;
 
 use crate::{
-    check::{check, rewritten},
+    check::{Segments, check},
     client::{Load, Retention, Who},
     ledger::Ledger,
     server::Server,
 };
 
 const PUBLISHERS: u32 = 3;
+/// So much a log keeps that is limited itself: what comes in a few lives.
+const LIMITED_BYTES: u64 = 512 << 10;
 
 /// Kills a server on a data directory below `work` `kills` times, some of them while it starts.
 pub fn run(program: &Path, work: &Path, kills: u64, seed: u64) -> io::Result<()> {
     let server = Server::new(program, &work.join("data"), &work.join("server.log"))?;
     let ledger = Arc::new(Ledger::default());
-    let load = Load::start(server.address, &ledger, PUBLISHERS, Retention::OfMortals, seed);
+    let mut load = Load::start(server.address, &ledger, PUBLISHERS, Retention::OfMortals, seed);
     let mut rng = SimRng::new(seed);
+    let (data, mut segments) = (work.join("data"), Segments::default());
     for kill in 0..kills {
         let running = server.start()?;
-        // Reading all of it each time would take most of the time.
-        if kill % 4 == 0 {
-            check(&server, &ledger, kill % 100 == 0)?;
+        segments.look(&data)?;
+        let is_limited_now = kill == kills * 2 / 3;
+        // Reading all of it each time would take most of the time, but what is limited may be gone by the next.
+        if kill % 4 == 0 || is_limited_now || ledger.is_limited() {
+            check(&server, &ledger, kill % 100 == 0 || is_limited_now)?;
         }
-        let who = *rng.pick(&[Who::All, Who::All, Who::Mortals, Who::Mortals, Who::Nobody]);
+        if is_limited_now {
+            load.limit(LIMITED_BYTES);
+        }
+        let mut who = *rng.pick(&[Who::All, Who::All, Who::Mortals, Who::Mortals, Who::Nobody]);
+        let mut life_ms = rng.between(0, if who == Who::Nobody { 1500 } else { 200 });
+        // On a busy machine the first half may have had no time for that.
+        if segments.lack_rewritten() && kill >= kills / 2 {
+            (who, life_ms) = (Who::Nobody, 1500);
+        }
         load.let_publish(who);
-        let life_ms_max = if who == Who::Nobody { 1500 } else { 200 };
-        thread::sleep(Duration::from_millis(rng.between(0, life_ms_max)));
+        thread::sleep(Duration::from_millis(life_ms));
         running.kill();
     }
     load.let_publish(Who::All);
@@ -36,10 +48,13 @@ pub fn run(program: &Path, work: &Path, kills: u64, seed: u64) -> io::Result<()>
     check(&server, &ledger, true)?;
     load.stop();
     check(&server, &ledger, true)?;
+    segments.look(&data)?;
     running.kill();
-    println!("{}", rewritten(&work.join("data"))?);
+    println!("{segments}");
     println!("{kills} kills: {}", ledger.counts());
     if kills >= 20 {
+        segments.check()?;
+        ledger.check_limited().map_err(io::Error::other)?;
         ledger.counts().check_all_asked().map_err(io::Error::other)?;
     }
     Ok(())

@@ -7,10 +7,14 @@
 //! Publishers from [`MORTAL`] on append to topics of which only the newest events are kept: theirs may be
 //! gone, so that segments are rewritten and removed, but what is there must be right. Offsets of what is
 //! gone are passed over.
+//!
+//! Once the log itself is limited its first events go, whoever sent them: where it begins never goes back, and from
+//! there on all is as before. A subscriber that is behind is told so.
 
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
+    ops::Range,
     sync::{Mutex, MutexGuard},
 };
 
@@ -76,6 +80,11 @@ struct State {
     broken: Option<String>,
     refused: u64,
     asked: [u64; 5],
+    is_limited: bool,
+    /// Where a limited log was last found to begin.
+    earliest: u64,
+    /// What a subscriber was told is gone.
+    passed_over: Vec<Range<u64>>,
 }
 
 /// What was sent once more, or out of turn, and answered as it must be.
@@ -167,6 +176,46 @@ impl Ledger {
         state.seen.insert(offset, name);
     }
 
+    /// From now on the log itself may let its first events go.
+    pub fn limit(&self) {
+        self.lock().is_limited = true;
+    }
+
+    /// Whether it may.
+    pub fn is_limited(&self) -> bool {
+        self.lock().is_limited
+    }
+
+    /// A limited log begins here.
+    pub fn begins_at(&self, earliest: u64) {
+        let mut state = self.lock();
+        let before = std::mem::replace(&mut state.earliest, earliest);
+        if earliest < before {
+            state.break_off(format!("the log began at {before}, and now at {earliest}"));
+        }
+    }
+
+    /// A subscriber was told that what is before `from` is gone.
+    pub fn passed_over(&self, from: u64) {
+        let mut state = self.lock();
+        if !state.is_limited {
+            state.break_off(format!("a subscriber was told that all before {from} has gone"));
+        }
+        let next = state.seen_next;
+        state.passed_over.push(next..from);
+        state.seen_next = next.max(from);
+    }
+
+    /// Whether the limit of the log has let go what nothing else would have.
+    pub fn check_limited(&self) -> Result<(), Broken> {
+        let state = self.lock();
+        let mut gone = state.acknowledged.range(..state.earliest);
+        match gone.any(|(_, name)| !name.is_mortal()) {
+            true => Ok(()),
+            false => Err(Broken("the limit of the log has let nothing go".to_owned())),
+        }
+    }
+
     /// Something that must never happen has happened.
     pub fn break_off(&self, what: String) {
         self.lock().break_off(what);
@@ -227,7 +276,9 @@ impl Ledger {
                     return broken(*offset, format!("{told} was {who}, but {name} is there"));
                 }
             }
-            if !name.is_mortal() && *offset < state.seen_next && !state.seen.contains_key(offset) {
+            let is_passed = state.passed_over.iter().any(|passed| passed.contains(offset));
+            let is_sent = is_passed || state.seen.contains_key(offset);
+            if !name.is_mortal() && *offset < state.seen_next && !is_sent {
                 return broken(*offset, format!("{name} is there, but no subscriber was sent it"));
             }
         }
@@ -244,7 +295,8 @@ impl Ledger {
                 return broken(*offset, format!("{name}, which was {who}, is gone"));
             }
         }
-        if is_whole { check_order(&state.log) } else { Ok(()) }
+        // Of a limited log some may have gone before it was read.
+        if is_whole { check_order(&state.log, !state.is_limited) } else { Ok(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -258,9 +310,9 @@ impl State {
     }
 }
 
-/// Each event once, batches whole, and a publisher's batches in the order in which it sent them; all of
-/// them where none is given up.
-fn check_order(log: &BTreeMap<u64, EventName>) -> Result<(), Broken> {
+/// Each event once, and a publisher's batches in the order in which it sent them; of a log without gaps (`is_whole`)
+/// batches whole, and all of them where none is given up.
+fn check_order(log: &BTreeMap<u64, EventName>, is_whole: bool) -> Result<(), Broken> {
     let mut last: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
     let mut begun: BTreeMap<u32, u32> = BTreeMap::new();
     for (offset, name) in log {
@@ -269,11 +321,14 @@ fn check_order(log: &BTreeMap<u64, EventName>) -> Result<(), Broken> {
         if last.insert(publisher, (batch, at)).is_some_and(|before| before >= (batch, at)) {
             return broken("doubled or out of order");
         }
+        if !is_whole {
+            continue;
+        }
         let others = (*offset - u64::from(at)..).zip(0..of);
-        let is_whole = others
+        let is_all_there = others
             .into_iter()
             .all(|(offset, at)| log.get(&offset) == Some(&EventName { at, ..*name }));
-        if !is_whole && !name.is_mortal() {
+        if !is_all_there && !name.is_mortal() {
             return broken("of a batch that is there in part");
         }
         if at == 0 && !name.is_mortal() && Way::of(publisher) != Way::Plain {
@@ -374,6 +429,30 @@ mod tests {
         ledger.acknowledged(4, &batch(1, 2, 1));
         let gone = ledger.check(3, &[(4, batch(1, 2, 1)[0])], false).expect_err("gone");
         assert!(gone.0.contains("acknowledged, is gone"), "{gone}");
+    }
+
+    #[test]
+    fn a_limited_log_begins_later_and_later_and_says_so() {
+        let ledger = Ledger::default();
+        let names = [batch(1, 0, 2), batch(1, 1, 1)].concat();
+        ledger.acknowledged(0, &names[..2]);
+        ledger.acknowledged(2, &names[2..]);
+        ledger.limit();
+        ledger.check_limited().expect_err("nothing has gone");
+        ledger.begins_at(1);
+        ledger.check_limited().expect("an event has gone");
+        ledger.passed_over(2);
+        ledger.check(1, &[(1, names[1]), (2, names[2])], true).expect("fine");
+        ledger.promised().expect("fine");
+        ledger.begins_at(0);
+        assert!(ledger.promised().expect_err("back").0.contains("began at 1"));
+    }
+
+    #[test]
+    fn nothing_is_passed_over_in_a_log_without_a_limit() {
+        let ledger = Ledger::default();
+        ledger.passed_over(2);
+        assert!(ledger.promised().expect_err("gone").0.contains("all before 2 has gone"));
     }
 
     #[test]

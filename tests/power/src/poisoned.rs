@@ -1,4 +1,5 @@
-//! A disk that fails under a running server: the log takes no more writes, says why, and is read on.
+//! A disk that fails under a running server. Where a write or a sync fails the log takes no more writes, says why, and is
+//! read on; where reads fail it goes on, and what was not read is there once they work again.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -10,7 +11,7 @@ use crate::{
     client,
     disk::PowerDisk,
     ledger::{EventName, Ledger},
-    mount::Mounted,
+    mount::{Mounted, pass_over_power_disk},
     server::Server,
 };
 
@@ -18,17 +19,16 @@ use crate::{
 const PUBLISHER: u32 = 0;
 /// So many appends at the most meet the fault.
 const APPENDS_MAX: u32 = 1000;
+/// So many reads in a row fail: more than anybody tries again.
+const READS_FAIL: usize = 10_000;
 
-/// Lets a write fail, and a sync; says so and passes it over where nothing can be mounted.
+/// Lets a write fail, a sync, and reads; says so and passes it over where nothing can be mounted.
 pub fn run(program: &Path, work: &Path, seed: u64) -> io::Result<()> {
     for (fault, part) in [(Fault::WriteFails, "write"), (Fault::SyncFails, "sync")] {
         let disk = Arc::new(PowerDisk::new(seed));
         let mounted = match Mounted::new(&disk, &work.join(part)) {
             Ok(mounted) => mounted,
-            Err(error) => {
-                println!("SKIPPED: no file system in user space here: {error}");
-                return Ok(());
-            }
+            Err(error) => return pass_over_power_disk(&error),
         };
         let data = mounted.dir().join("data");
         let server = Server::new(program, &data, &work.join("server.log"))?;
@@ -38,7 +38,49 @@ pub fn run(program: &Path, work: &Path, seed: u64) -> io::Result<()> {
         }
         println!("{fault:?}: \"{reason}\", read on, and appended to after a restart");
     }
+    let disk = Arc::new(PowerDisk::new(seed));
+    let mounted = Mounted::new(&disk, &work.join("read"))?;
+    let server = Server::new(program, &mounted.dir().join("data"), &work.join("server.log"))?;
+    fail_reads(&server, &disk)?;
+    println!("ReadFails: a gap is told, and all is there once reads work again");
     Ok(())
+}
+
+/// Lets one read fail, which is tried again, and then all of them: what is missing is told, and appends go on.
+fn fail_reads(server: &Server, disk: &PowerDisk) -> io::Result<()> {
+    let ledger = Ledger::default();
+    let mut appends = Appends { server, ledger: &ledger, sent: 0 };
+    let running = server.start()?;
+    for _ in 0..20 {
+        appends.expect(201)?;
+    }
+    // Of what another process wrote nothing is in memory.
+    running.kill();
+    let running = server.start()?;
+    disk.arm(Fault::ReadFails, 0);
+    check(server, &ledger, true)?;
+    if disk.struck().is_empty() {
+        return Err(io::Error::other("nothing was read from the disk"));
+    }
+    (0..READS_FAIL).for_each(|_| disk.arm(Fault::ReadFails, 0));
+    let page = client::get(server.address, "/api/v1/events/history?from=0", "application/json")?;
+    let page: Value = serde_json::from_slice(&page)?;
+    if page["gap"]["from"] != 0 {
+        return Err(io::Error::other(format!("reads fail, and no gap is told: {page}")));
+    }
+    appends.expect(201)?;
+    disk.disarm();
+    check(server, &ledger, true)?;
+    let ready = ready(server)?;
+    if ready["appends"] != true {
+        return Err(io::Error::other(format!("/readyz says {ready}")));
+    }
+    running.kill();
+    Ok(())
+}
+
+fn ready(server: &Server) -> io::Result<Value> {
+    Ok(serde_json::from_slice(&client::get(server.address, "/readyz", "application/json")?)?)
 }
 
 /// Starts the server, lets the fault strike, looks at what it says, and starts it again. Returns the reason.
@@ -58,8 +100,7 @@ fn poison(server: &Server, disk: &PowerDisk, fault: Fault, work: &Path) -> io::R
             (status, answer) => return Err(io::Error::other(format!("{status} {answer}"))),
         }
     };
-    let ready: Value =
-        serde_json::from_slice(&client::get(server.address, "/readyz", "application/json")?)?;
+    let ready = ready(server)?;
     let reason = ready["reason"].as_str().unwrap_or_default().to_owned();
     let is_said = ready["status"] == "read-only"
         && ready["reads"] == true

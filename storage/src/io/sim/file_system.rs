@@ -111,6 +111,9 @@ impl Disk for SimDisk {
         if state.strikes(Fault::RenameFails) {
             return Err(io::Error::other("simulated error of a renaming"));
         }
+        if state.strikes(Fault::RenameFindsNoSpace) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if !crashes || state.rng.chance(50) {
             if from_dir == to_dir {
                 state.names(&to_dir)?.rename(&from_name, &to_name, inode);

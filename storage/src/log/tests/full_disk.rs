@@ -1,6 +1,7 @@
 //! A disk without space.
 
 use super::*;
+use crate::{reserve::RESERVE_FILE_NAME, seal::TEMPORARY_ENDING};
 
 #[test]
 fn a_full_disk_refuses_and_comes_back() {
@@ -310,4 +311,89 @@ fn a_segment_of_control_events_alone_is_not_ended_for_space() {
         log.end_segment_for_space();
         assert_eq!(log.jobs.rolling, has_data);
     }
+}
+
+/// From its first moment on such a log refuses appends, and nothing later would say why.
+#[test]
+fn a_start_that_took_its_reserve_says_that_the_disk_is_full() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig { reserve_bytes: 96 << 10, ..tiny() };
+    let (mut log, _) = open_with(&disk, config.clone());
+    append_each(&mut log, 3);
+    drop(log);
+    let disk = disk.kill();
+    // Others have taken all there is, and more than was prepared behind the tail.
+    disk.limit_space(Some(disk.space_bytes() - (32 << 10)));
+    let (mut log, _) = open_with(&disk, config);
+    assert_eq!(log.append(vec![event("a", "3")], now(1)), Err(AppendError::DiskFull));
+    assert_eq!((log.is_disk_full(), log.take_notices()), (true, vec![Notice::DiskFull]));
+    log.run_ops(now(1));
+    disk.limit_space(None);
+    log.run_ops(now(60_000));
+    let mut told = log.take_notices();
+    told.retain(|notice| matches!(notice, Notice::DiskFull | Notice::DiskSpaceBack));
+    assert_eq!((log.is_disk_full(), told), (false, vec![Notice::DiskSpaceBack]));
+    append_each(&mut log, 1);
+}
+
+/// A directory whose blocks are full takes another for a name, and there may be none: nothing of the log is in doubt.
+#[test]
+fn a_segment_whose_name_finds_no_space_is_begun_once_there_is_some() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    // The first two tries to begin the second segment.
+    (0..2).for_each(|_| disk.arm(Fault::RenameFindsNoSpace, 0));
+    let mut appended = 0;
+    while log.append(vec![event("a", &appended.to_string())], now(1)).is_ok() {
+        appended += 1;
+        log.run_ops(now(2));
+        assert!(appended < 100, "the segment is full");
+    }
+    assert_eq!((log.is_disk_full(), log.poisoned()), (true, None));
+    assert_eq!(log.take_notices(), [Notice::DiskFull]);
+    let is_left = disk.bytes(&Path::new(DIR).join(NEXT_FILE_NAME)).is_some();
+    assert!(!is_left, "the file without a name takes the space that was missing");
+    for (boot_ms, notices) in [(1_500, vec![]), (3_000, vec![Notice::DiskSpaceBack])] {
+        assert!(log.deadline().is_some_and(|next_ms| next_ms <= boot_ms), "it is tried again");
+        log.run_ops(now(boot_ms));
+        assert_eq!(log.take_notices(), notices);
+    }
+    assert_eq!(log.visible(), Offset::new(appended), "what waited goes on");
+    assert_eq!(log_files(&disk).len(), 2);
+    let (log, _) = open_with(&disk.power_cut(), tiny());
+    assert_eq!(log.visible(), Offset::new(appended));
+}
+
+/// Of a segment, an index, a stub, a rewrite, a snapshot, of where the log begins: each in turn is the one.
+#[test]
+fn a_name_that_finds_no_space_ends_nothing_and_leaves_nothing() {
+    let left = |disk: &SimDisk| {
+        let mut names = disk.list(Path::new(DIR)).expect("a directory");
+        let stays = [NEXT_FILE_NAME, RESERVE_FILE_NAME];
+        names.retain(|name| name.ends_with(TEMPORARY_ENDING) && !stays.contains(&&**name));
+        names
+    };
+    let mut struck = 0;
+    for (reserve_bytes, renames) in
+        [0, 16 << 10].into_iter().flat_map(|reserve| (0..60).map(move |renames| (reserve, renames)))
+    {
+        let disk = SimDisk::new(renames);
+        let config = LogConfig { snapshot_segments: 1, reserve_bytes, ..tiny() };
+        let (mut log, _) = open_with(&disk, config);
+        disk.arm(Fault::RenameFindsNoSpace, renames);
+        keep(&mut log, crate::settings::LogRetention { count: Some(90), ..Default::default() });
+        for number in 0..120 {
+            // Refused as long as a segment has no name.
+            let _ = log.append(vec![event("a", &noise(number, 3_000))], now(1));
+            log.run_ops(now(2));
+        }
+        assert_eq!(left(&disk), [""; 0], "after {renames}");
+        (1..4).for_each(|minutes| log.run_ops(now(60_000 * minutes)));
+        assert_eq!((log.is_disk_full(), log.poisoned()), (false, None), "after {renames}");
+        log.append(vec![event("a", "last")], now(200_000)).expect("there is space");
+        log.run_ops(now(200_000));
+        assert_eq!((log.visible(), left(&disk)), (log.next(), vec![]), "after {renames}");
+        struck += 1 - disk.disarm();
+    }
+    assert!(struck > 40, "{struck} of the 120 were met");
 }

@@ -310,11 +310,12 @@ fn what_was_told_before_it_was_synced_is_written_down_once_it_is() {
         let mut written = 0;
         // What comes is not gone, and as it is one look at the limits, they move no further.
         for number in 0..300_u64 {
-            append(&mut log, &format!("{number}"));
-            while let Some(op) = log.next_op(now(70_001 + number * 100)) {
+            let at = now(70_001 + number * 100);
+            log.append(vec![event("a", &format!("{number}"))], at).expect("staged");
+            while let Some(op) = log.next_op(at) {
                 written += usize::from(matches!(op, Op::Job { job: Job::Keep(_), .. }));
                 let outcome = op.run(&disk);
-                log.complete(outcome, now(70_001 + number * 100));
+                log.complete(outcome, at);
             }
         }
         assert!(log.synced() >= Offset::new(6) && log.start() == Offset::new(6), "{sync:?}");
