@@ -211,11 +211,20 @@ pub struct WireEvent {
     pub data: String,
 }
 
+/// What stands until the stream says another.
+#[derive(Debug, Default)]
+pub struct LastSaid {
+    /// The last `id:`.
+    pub id: String,
+    /// The last `retry:`.
+    pub retry: Option<Duration>,
+}
+
 /// Reads the next event; `None` at the end of the stream. An event that its end cut off is dropped,
 /// as the specification of Server-Sent Events asks.
 pub fn next_event(
     stream: &mut impl BufRead,
-    last_id: &mut String,
+    said: &mut LastSaid,
 ) -> std::io::Result<Option<WireEvent>> {
     let (mut line, mut event) = (String::new(), WireEvent::default());
     let mut has_data = false;
@@ -227,7 +236,7 @@ pub fn next_event(
         let text = line.trim_end_matches(['\n', '\r']);
         if text.is_empty() {
             if has_data {
-                event.id.clone_from(last_id);
+                event.id.clone_from(&said.id);
                 return Ok(Some(event));
             }
             event = WireEvent::default();
@@ -236,7 +245,10 @@ pub fn next_event(
         let (name, value) = text.split_once(':').unwrap_or((text, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match name {
-            "id" => value.clone_into(last_id),
+            "id" => value.clone_into(&mut said.id),
+            "retry" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                said.retry = value.parse().ok().map(Duration::from_millis).or(said.retry);
+            }
             "event" => value.clone_into(&mut event.event),
             "data" => {
                 if has_data {
@@ -257,12 +269,14 @@ mod tests {
     #[test]
     fn events_are_read_as_the_specification_says() {
         let text = "retry: 1000\nid: 4.a\nevent: connection.established\ndata: {}\n\n:\n\
-                    id: 5.a\ndata: one\ndata:two\n\nevent: cut\ndata: off";
-        let (mut stream, mut id) = (text.as_bytes(), String::new());
-        let first = next_event(&mut stream, &mut id).unwrap().unwrap();
+                    id: 5.a\ndata: one\ndata:two\n\nretry: soon\nretry:\n\nevent: cut\ndata: off";
+        let (mut stream, mut said) = (text.as_bytes(), LastSaid::default());
+        let first = next_event(&mut stream, &mut said).unwrap().unwrap();
+        assert_eq!(said.retry, Some(Duration::from_secs(1)));
         assert_eq!((first.id.as_str(), first.event.as_str()), ("4.a", "connection.established"));
-        let second = next_event(&mut stream, &mut id).unwrap().unwrap();
+        let second = next_event(&mut stream, &mut said).unwrap().unwrap();
         assert_eq!((second.id.as_str(), second.data.as_str()), ("5.a", "one\ntwo"));
-        assert_eq!(next_event(&mut stream, &mut id).unwrap(), None);
+        assert_eq!(next_event(&mut stream, &mut said).unwrap(), None);
+        assert_eq!(said.retry, Some(Duration::from_secs(1)), "what is no number is passed over");
     }
 }

@@ -18,6 +18,7 @@ use strandline_storage::{
 
 use super::client::{Client, ClientError, Refusal, ServerAddress};
 use super::directory;
+use super::pattern::pattern;
 use super::place::Place;
 use super::progress;
 use super::records::{self, Format, Origin};
@@ -52,7 +53,7 @@ pub struct ExportArguments {
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     format: Format,
     /// Only topics that this matches; may be repeated
-    #[arg(long, value_name = "PATTERN", default_value = "**", value_parser = parse_pattern)]
+    #[arg(long, value_name = "PATTERN", default_value = "**", value_parser = pattern)]
     topic: Vec<TopicPattern>,
     /// The first offset wanted, or a time: RFC 3339, of the first event
     #[arg(long, value_name = "OFFSET|TIME", default_value = "0")]
@@ -60,10 +61,6 @@ pub struct ExportArguments {
     /// The first offset not wanted any more, or a time
     #[arg(long, value_name = "OFFSET|TIME")]
     until: Option<Place>,
-}
-
-fn parse_pattern(text: &str) -> Result<TopicPattern, String> {
-    TopicPattern::parse(text).map_err(|error| format!("the pattern {error}"))
 }
 
 /// Runs the command.
