@@ -1,9 +1,10 @@
 //! `strandline append`: a file or a pipe, line by line, in batches.
 //!
 //! A batch is whatever has been read by the time the one before it is acknowledged, up to a bound:
-//! a slow pipe is appended line by line at once, a large file in large pieces. Nothing is sent a
-//! second time by itself: without event ids the server could not tell a repeat from a new event, so
-//! a lost answer ends the command, and says which lines are in doubt.
+//! a slow pipe is appended line by line at once, a large file in large pieces. Nothing that may have
+//! been appended is sent a second time by itself: without event ids the server could not tell a repeat
+//! from a new event, so a lost answer ends the command, and says which lines are in doubt. A batch of which
+//! the server says that it had no room for any of it is sent again (`Client::post`).
 
 use std::{
     io::{self, BufRead, BufReader, IsTerminal, Read},

@@ -88,6 +88,46 @@ def test_append_in_doubt():
     assert done.returncode == 1 and "may or may not be" in done.stderr and "is it running" not in done.stderr, done
 
 
+def test_append_comes_again_where_there_was_no_room(tmp_path):
+    """503 `overloaded` of a request of which nothing was read: sent again after Retry-After, a few times, and no line is in doubt"""
+    refusal = b'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nConnection: close\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%s'
+    full = b'{"type":"/problems/overloaded","title":"The server is busy","status":503,"detail":"all 4 places for connections are taken"}'
+    began = b'{"type":"/problems/overloaded","title":"The server is busy","status":503,"detail":"the queue is full","line":2,"appended":1}'
+    done_ = b'HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"count":1}'
+    once = refusal % (len(full), full)
+
+    def asked(command, answers):
+        seen = []
+
+        def serve(listener):
+            for answer in answers:
+                stream, _ = listener.accept()
+                with stream:
+                    request = b""
+                    while not request.endswith(b"}\n"):
+                        request += stream.recv(1 << 16)
+                    seen.append(request)
+                    stream.sendall(answer)
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+            thread.start()
+            lines = '{"topic":"a","data":1}\n'
+            done = run(*command, "--url", f"http://127.0.0.1:{listener.getsockname()[1]}", stdin=lines)
+            thread.join(10)
+            assert not thread.is_alive(), done
+        assert len(set(seen)) == 1, "the same request"
+        return done
+
+    for command in (["append", "--ndjson"], ["import"]):
+        done = asked(command, [once, once, done_])
+        assert done.returncode == 0 and done.stderr.count("trying again") == 2, done
+        done = asked(command, [once] * 6)
+        assert done.returncode == 1 and "may or may not" not in done.stderr and "nothing is" in done.stderr, done
+        done = asked(command, [refusal % (len(began), began)])
+        assert done.returncode == 1 and "trying again" not in done.stderr, "a part of it was appended"
+
+
 def test_no_server(tmp_path):
     """no server: exit 1 and what to do"""
     done = run("append", "--url", "http://127.0.0.1:9", "--topic", "a", stdin="x\n")
