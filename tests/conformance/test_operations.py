@@ -464,9 +464,16 @@ def test_a_restore_says_where_it_cannot_be_cut(tmp_path):
             time.sleep(0.2)
         server.terminate()
     fine("backup", "--data", server.data, backup)
-    refused("--until 1 lies before offset 3,", "restore", backup, "--data", tmp_path / "one", "--until", 1)
+    # Wherever it is asked for in what is gone, and at its end: the first cut that leaves an event.
+    for cut in (0, 1, 3):
+        refused(f"--until {cut} would leave no event: what was before offset 3 is not kept", "restore", backup, "--data", tmp_path / "one", "--until", cut)
+        refused("; cut at 4 or later", "restore", backup, "--data", tmp_path / "one", "--until", cut)
     assert not (tmp_path / "one").exists()
     fine("restore", backup, "--data", tmp_path / "one", "--until", 4)
+    end = json.loads(fine("verify", "--json", backup).stdout)["logs"][0]["end"]
+    assert "beyond" not in fine("restore", backup, "--data", tmp_path / "all", "--until", end).stderr
+    done = fine("restore", backup, "--data", tmp_path / "more", "--until", end + 1)
+    assert f"note: --until {end + 1} lies beyond the backup, which ends at offset {end}" in done.stderr, done
 
 
 def test_a_backup_has_what_was_acknowledged_or_says_what_it_lacks(tmp_path):
