@@ -110,6 +110,43 @@ def test_parts_of_an_export(fresh):
     parts("--data", fresh.data)
 
 
+def test_an_export_of_what_is_gone(tmp_path):
+    """an offset that is not kept any more is told, and exits with 1, of a server and of its directory; without --from nothing is missing"""
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        fine("append", "--url", server.base, "--topic", "t", stdin="\n".join(map(str, range(20))))
+        server.terminate()
+        server.start()  # seals them
+        server.request("PUT", "/api/v1/logs/main", b'{"retain":{"count":6}}', {"Content-Type": "application/json"})
+        dir = tmp_path / "data" / "default" / "main"
+        until = time.monotonic() + 20
+        while any(dir.glob(f"{0:020}.*.log")) and time.monotonic() < until:
+            server.append("t", "more")
+            time.sleep(0.2)
+        assert not any(dir.glob(f"{0:020}.*.log"))
+        server.request("PUT", "/api/v1/logs/main", b"{}", {"Content-Type": "application/json"})
+
+        def gone(begin, *source):
+            everything = fine("export", *source)
+            offsets = [json.loads(line)["offset"] for line in everything.stdout.splitlines()]
+            assert offsets and min(offsets) >= begin and everything.stderr == "", everything
+            for from_, to, end in ((0, None, begin), (1, 15, 15), (0, 5, 5), (3, max(offsets) + 1, begin), (begin - 1, None, begin)):
+                done = run("export", *source, "--from", from_, *([] if to is None else ["--until", to]))
+                assert done.returncode == 1, done
+                assert done.stderr == f"warning: events from {from_} to {end} are gone: the log begins at offset {begin}\n", done
+                assert done.stdout == (everything.stdout if end == begin else ""), done
+            for arguments in (["--until", 5], ["--from", "earliest", "--until", 5], ["--from", "2020-01-01T00:00:00Z", "--until", 5]):
+                done = fine("export", *source, *arguments)
+                assert done.stdout == "" and done.stderr == "", done
+            for arguments in (["--from", begin], ["--from", "2020-01-01T00:00:00Z"], ["--from", "earliest"]):
+                assert fine("export", *source, *arguments).stdout == everything.stdout
+
+        gone(server.json("GET", "/api/v1/logs/main")[1]["earliest"], "--url", server.base)
+        server.terminate()
+        # Its files begin where the first one that is left does.
+        begin = min(int(name.split(".")[0]) for name in os.listdir(dir) if name.endswith(".log"))
+        gone(begin, "--data", server.data)
+
+
 def test_an_import_names_the_bad_record(fresh):
     """refusals are named with the line"""
     lines = ['{"topic":"a","data":1}', "", '{"topic":"a","data":2}', '{"topic":"$x","data":3}', '{"topic":"a","data":4}']
