@@ -21,6 +21,7 @@ use strandline_storage::topic::Topic;
 
 use super::client::{Client, ClientError, Refusal, ServerAddress};
 use super::counted::counted;
+use super::pattern;
 use super::progress::bytes_bar;
 use super::source;
 
@@ -43,7 +44,7 @@ pub struct AppendArguments {
     #[command(flatten)]
     server: ServerAddress,
     /// The topic of every line; each line is one event's data: JSON if it parses, else text
-    #[arg(long, required_unless_present = "ndjson", conflicts_with = "ndjson", value_parser = parse_topic)]
+    #[arg(long, required_unless_present = "ndjson", conflicts_with = "ndjson", value_parser = pattern::topic)]
     topic: Option<Topic>,
     /// Each line is an event object, with its own topic
     #[arg(long)]
@@ -56,10 +57,6 @@ pub struct AppendArguments {
     event_type: Option<String>,
     /// The file to append; `-` or none is standard input
     file: Option<PathBuf>,
-}
-
-fn parse_topic(text: &str) -> Result<Topic, String> {
-    Topic::parse(text).map_err(|error| error.to_string())
 }
 
 /// One event as the request's body spells it.

@@ -172,6 +172,21 @@ def test_an_import_names_the_bad_record(fresh):
     assert [event["id"] for event in fresh.json("GET", "/api/v1/events/history?topic=m")[1]["events"]] == ["old-7"]
 
 
+def test_the_subject_of_cloud_events(fresh):
+    """becomes the topic; one that is none is said to be the subject, and can be a header"""
+    batch = json.dumps([{"specversion": "1.0", "id": str(at), "source": "/s", "type": "t", "subject": subject} for at, subject in enumerate(("a/b", "/a//b"))])
+    cloud = ["import", "--url", fresh.base, "--format", "cloudevents"]
+    done = run(*cloud, stdin=batch)
+    assert done.returncode == 1 and 'record 2: "subject" becomes the topic, and ' in done.stderr and "/a//b" in done.stderr and "--skip 1" in done.stderr, done
+    fine(*cloud, "--topic", "in", "--subject-as-header", "--skip", 1, stdin=batch)
+    events = fresh.json("GET", "/api/v1/events/history")[1]["events"]
+    assert [(event["topic"], event["headers"].get("ce-subject")) for event in events] == [("a/b", None), ("in", "/a//b")]
+    back = json.loads(fine("export", "--url", fresh.base, "--format", "cloudevents").stdout)
+    assert [event["subject"] for event in back] == ["a/b", "in"], "a topic is kept where it is moved on"
+    for bad in ([*cloud, "--subject-as-header"], ["import", "--topic", "in", "--subject-as-header"], [*cloud, "--topic", "/a//b"]):
+        assert run(*bad, stdin=batch).returncode == 2, bad
+
+
 def test_verify_as_json(fresh):
     """a machine-readable report"""
     fill(fresh)
