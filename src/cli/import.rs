@@ -81,10 +81,11 @@ pub fn run(arguments: &ImportArguments) -> ExitCode {
         }
         Ok(Counts { events, duplicates }) => {
             eprintln!(
-                "imported {}, of which the log had {duplicates} already\n\
+                "imported {}, of which the log had {duplicates} already: appended {}\n\
                  warning: those {duplicates} were not appended again, since the log has seen their ids. If they are \
                  gone from it (DELETE, trim, retention) and are wanted back: --new-ids PREFIX appends them as new",
-                counted(events, "event")
+                counted(events, "event"),
+                events - duplicates
             );
         }
         Err(error) => {
@@ -115,8 +116,9 @@ fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
     };
     let mut batch =
         Batch { client, body: Vec::new(), records: Vec::new(), counts: Counts::default() };
-    let mut failure = None;
+    let (mut failure, mut records) = (None, 0);
     let read = records::for_each(input, arguments.format, &mut |number, record| {
+        records = number;
         if number <= arguments.skip || record.is_empty() {
             return Ok(());
         }
@@ -141,7 +143,13 @@ fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
     batch.send()?;
     bar.finish_and_clear();
     match read {
-        Ok(()) => Ok(batch.counts),
+        Ok(()) => {
+            if records < arguments.skip {
+                let records = counted(records, "record");
+                eprintln!("note: --skip {} is more than there are: {records}", arguments.skip);
+            }
+            Ok(batch.counts)
+        }
         Err(ReadError::Record(number, what)) => {
             let advice = go_on(number, "mend it and");
             Err(ClientError::Local(format!("record {number}: {what}; {advice}")))

@@ -56,7 +56,7 @@ def test_an_export_is_imported_and_exported_again(fresh):
             assert f"imported {count} events" in done.stderr
             assert events(fine("export", "--url", other.base).stdout) == events(first)
             done = fine("import", "--url", other.base, *options, stdin=exported)
-            assert f"of which the log had {count} already" in done.stderr, done
+            assert f"of which the log had {count} already: appended 0" in done.stderr, done
             assert events(fine("export", "--url", other.base).stdout) == events(first)
     batch = json.loads(fine("export", "--url", fresh.base, "--format", "cloudevents").stdout)
     assert all(event["specversion"] == "1.0" and event["source"] and event["type"] and event["id"] for event in batch)
@@ -79,7 +79,7 @@ def test_an_export_is_imported_where_it_came_from(fresh):
     lines = first.splitlines()
     lines[5:5] = [json.dumps({"topic": "whole", "data": "new"})]
     done = fine("import", "--url", fresh.base, stdin="\n".join(lines))
-    assert f"imported {count + 1} events, of which the log had {count} already" in done.stderr, done
+    assert f"imported {count + 1} events, of which the log had {count} already: appended 1" in done.stderr, done
     lines[7] = lines[7].replace('"key":"k"', '"key":"other"')
     done = run("import", "--url", fresh.base, stdin="\n".join(lines))
     assert done.returncode == 1 and "record 8: " in done.stderr and "(422)" in done.stderr and "--skip 7" in done.stderr, done
@@ -166,6 +166,12 @@ def test_an_import_names_the_bad_record(fresh):
         batch = '[{"specversion":"1.0","id":"1","source":"/s","subject":"c","data":1},{"specversion":"1.0","subject":"c",%s}]' % bad
         done = run("import", "--url", fresh.base, "--format", "cloudevents", stdin=batch)
         assert done.returncode == 1 and "record 2: \"" in done.stderr and "--skip 1" in done.stderr, done
+    for number, told in ((5, False), (6, True)):
+        done = fine("import", "--url", fresh.base, "--skip", number, stdin="\n".join(lines))
+        assert (f"note: --skip {number} is more than there are: 5 records" in done.stderr) == told and "imported 0" in done.stderr, done
+    for array in ("[]", "[\n{}\n]\n"):
+        done = run("import", "--url", fresh.base, stdin=array)
+        assert done.returncode == 1 and "record 1: " in done.stderr and "--format cloudevents" in done.stderr, done
     made = '{"offset":7,"topic":"m"}'
     for _ in range(2):
         fine("import", "--url", fresh.base, "--make-ids", "old-", stdin=made)
