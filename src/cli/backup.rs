@@ -129,13 +129,7 @@ fn back_up(arguments: &BackupArguments) -> Result<bool, BackupError> {
         })?;
     }
     let staged = Staged::begin(&destination)?;
-    let made = match back_up_into(arguments, &data, previous.as_ref(), staged.data()) {
-        Ok(made) => made,
-        Err(error) => {
-            staged.abandon()?;
-            return Err(error);
-        }
-    };
+    let made = back_up_into(arguments, &data, previous.as_ref(), staged.data())?;
     staged.finish()?;
     let (to, seconds) = (to.display(), begun.elapsed().as_secs_f64());
     match made.findings {

@@ -97,13 +97,8 @@ fn restore(arguments: &RestoreArguments) -> Result<(), RestoreError> {
         return Err(RestoreError::SeveralLogs(arguments.backup.clone()));
     }
     let staged = Staged::begin(&destination)?;
-    match restore_all(arguments, &backup, &logs, staged.data()) {
-        Ok(()) => Ok(staged.finish()?),
-        Err(error) => {
-            staged.abandon()?;
-            Err(error)
-        }
-    }
+    restore_all(arguments, &backup, &logs, staged.data())?;
+    Ok(staged.finish()?)
 }
 
 fn restore_all(

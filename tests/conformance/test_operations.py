@@ -5,7 +5,9 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -532,6 +534,25 @@ def test_a_restore_says_where_it_cannot_be_cut(tmp_path):
     assert "beyond" not in fine("restore", backup, "--data", tmp_path / "all", "--until", end).stderr
     done = fine("restore", backup, "--data", tmp_path / "more", "--until", end + 1)
     assert f"note: --until {end + 1} lies beyond the backup, which ends at offset {end}" in done.stderr, done
+
+
+def test_nothing_unfinished_is_left_where_nothing_can_be_written(tmp_path):
+    """1 failure (nothing is left in DIR): nor beside it, also where the disk has no byte free from the beginning"""
+    backup, place = tmp_path / "backup", tmp_path / "place"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        server.append("t", "x")
+        server.terminate()
+    fine("backup", "--data", server.data, backup)
+    place.mkdir()
+
+    def no_byte():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    for arguments in (["backup", "--data", server.data, place / "new"], ["restore", backup, "--data", place / "new"]):
+        done = subprocess.run([binary(), *arguments], capture_output=True, text=True, preexec_fn=no_byte, restore_signals=False, timeout=60)
+        assert done.returncode == 1 and "File too large" in done.stderr, done
+        assert list(place.iterdir()) == [], done
 
 
 def test_a_backup_has_what_was_acknowledged_or_says_what_it_lacks(tmp_path):
