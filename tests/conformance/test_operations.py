@@ -368,11 +368,13 @@ def test_a_damaged_log_replaces_no_backup(tmp_path):
     with open(path, "wb") as file:
         file.write(content)
     done = run("backup", "--data", server.data, backup)
-    assert done.returncode == 1 and "--keep-damaged" in done.stderr and first in done.stderr, done
+    assert done.returncode == 1 and "--keep-damaged" in done.stderr and path in done.stderr, done
+    assert f"{backup}/default" not in done.stderr, "that one is not kept"
     assert json.loads(fine("verify", "--json", backup).stdout)["sound"]
     done = run("backup", "--keep-damaged", "--data", server.data, backup)
     assert done.returncode == 1 and "kept with 1 finding," in done.stderr and "verified, in" not in done.stderr, done
     assert f"{backup}/default/main/" in done.stderr and ".unfinished" not in done.stderr, "a finding has the name of a file that is there"
+    assert path not in done.stderr, done
     assert run("verify", backup).returncode == 1
     assert run("restore", backup, "--data", tmp_path / "restored").returncode == 1
     fine("repair", "--yes", backup)
