@@ -1,9 +1,10 @@
 //! `strandline append`: a file or a pipe, line by line, in batches.
 //!
 //! A batch is whatever has been read by the time the one before it is acknowledged, up to a bound:
-//! a slow pipe is appended line by line at once, a large file in large pieces. Nothing is sent a
-//! second time by itself: without event ids the server could not tell a repeat from a new event, so
-//! a lost answer ends the command, and says which lines are in doubt.
+//! a slow pipe is appended line by line at once, a large file in large pieces. Nothing that may have
+//! been appended is sent a second time by itself: without event ids the server could not tell a repeat
+//! from a new event, so a lost answer ends the command, and says which lines are in doubt. A batch of which
+//! the server says that it had no room for any of it is sent again (`Client::post`).
 
 use std::{
     io::{self, BufRead, BufReader, IsTerminal, Read},
@@ -20,6 +21,7 @@ use strandline_storage::topic::Topic;
 
 use super::client::{Client, ClientError, Refusal, ServerAddress};
 use super::counted::counted;
+use super::pattern;
 use super::progress::bytes_bar;
 use super::source;
 
@@ -42,7 +44,7 @@ pub struct AppendArguments {
     #[command(flatten)]
     server: ServerAddress,
     /// The topic of every line; each line is one event's data: JSON if it parses, else text
-    #[arg(long, required_unless_present = "ndjson", conflicts_with = "ndjson", value_parser = parse_topic)]
+    #[arg(long, required_unless_present = "ndjson", conflicts_with = "ndjson", value_parser = pattern::topic)]
     topic: Option<Topic>,
     /// Each line is an event object, with its own topic
     #[arg(long)]
@@ -55,10 +57,6 @@ pub struct AppendArguments {
     event_type: Option<String>,
     /// The file to append; `-` or none is standard input
     file: Option<PathBuf>,
-}
-
-fn parse_topic(text: &str) -> Result<Topic, String> {
-    Topic::parse(text).map_err(|error| error.to_string())
 }
 
 /// One event as the request's body spells it.

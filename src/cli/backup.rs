@@ -129,13 +129,7 @@ fn back_up(arguments: &BackupArguments) -> Result<bool, BackupError> {
         })?;
     }
     let staged = Staged::begin(&destination)?;
-    let made = match back_up_into(arguments, &data, previous.as_ref(), staged.data()) {
-        Ok(made) => made,
-        Err(error) => {
-            staged.abandon()?;
-            return Err(error);
-        }
-    };
+    let made = back_up_into(arguments, &data, previous.as_ref(), staged.data())?;
     staged.finish()?;
     let (to, seconds) = (to.display(), begun.elapsed().as_secs_f64());
     match made.findings {
@@ -205,12 +199,14 @@ fn back_up_into(
         let one = One { arguments, tenant: &tenant, log: &log, from: &from, previous, to: &to };
         let (mut done, mut acknowledged) = one.back_up(&[])?;
         let place = arguments.to.join(&tenant).join(&log);
-        let mut findings = verify_one(&to, &place, is_gentle)?;
+        // A backup that is not kept has no file that could be looked at: the log has one of the same name.
+        let found_in = if arguments.keep_damaged { &place } else { &from };
+        let mut findings = verify_one(&to, found_in, is_gentle)?;
         let damaged = damaged_among(&done.second_hand, &findings);
         if !damaged.is_empty() {
             // The log may be sound: nobody has read what it has.
             (done, acknowledged) = one.back_up(&damaged)?;
-            findings = verify_one(&to, &place, is_gentle)?;
+            findings = verify_one(&to, found_in, is_gentle)?;
             for name in &damaged {
                 let is_sound = findings.iter().all(|finding| !is_in(finding, name));
                 let log_is = if is_sound { "sound" } else { "damaged as well" };
@@ -391,7 +387,7 @@ fn ask(arguments: &BackupArguments, tenant: &str, log: &str) -> Result<Ends, Bac
     serde_json::from_str(&text).map_err(|error| failed(format!("an odd answer: {error}")))
 }
 
-/// What is wrong with a log of the backup, by the `place` where it is going to be.
+/// What is wrong with a log of the backup, by the `place` where its files can be found later.
 fn verify_one(log: &Path, place: &Path, is_gentle: bool) -> Result<Vec<Corruption>, BackupError> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = if is_gentle { 1 } else { cores };

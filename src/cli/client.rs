@@ -3,6 +3,7 @@
 use std::{
     fmt,
     io::{self, BufRead},
+    thread,
     time::Duration,
 };
 
@@ -13,6 +14,13 @@ use ureq::{Agent, Body, http::Response};
 pub const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// How long a connection may take to open.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// What a server has no room for is sent again so many times,
+const NO_ROOM_RETRIES: u32 = 5;
+/// after the pause that it asks for, or after this if it asks for none,
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
+/// and no longer than this.
+const NO_ROOM_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Where the server is.
 #[derive(Clone, Debug, clap::Args)]
@@ -72,13 +80,23 @@ pub struct Refusal {
     pub offset: Option<u64>,
     /// Where the log begins, if what was asked for lies before it.
     pub earliest: Option<u64>,
+    /// `Retry-After`, if it is one in seconds.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// A refusal names the line at which it stopped, or says that it took nothing. One that does neither
     /// may come from a proxy, which cannot know.
     pub fn leaves_doubt(&self) -> bool {
-        self.line.is_none() && self.appended.is_none() && self.status >= 500
+        let is_told = self.line.is_some() || self.appended.is_some() || self.took_nothing();
+        !is_told && self.status >= 500
+    }
+
+    /// Whether the server was too busy to begin with this request, or had no place for its connection.
+    fn took_nothing(&self) -> bool {
+        let stopped_later = self.line.is_some_and(|line| line > 1);
+        self.is("overloaded") && !stopped_later && self.appended.unwrap_or(0) == 0
     }
 
     /// Whether it is the problem of this slug.
@@ -137,15 +155,28 @@ impl Client {
         self.checked(request.call())
     }
 
-    /// POST of a body to a path.
+    /// POST of a body to a path, and again where the server has no room for it now and took nothing of it.
     pub fn post(
         &self,
         path: &str,
         content_type: &str,
         body: &[u8],
     ) -> Result<Response<Body>, ClientError> {
-        let request = self.agent.post(format!("{}{path}", self.base));
-        self.checked(request.header("Content-Type", content_type).send(body))
+        let mut retries = 0..NO_ROOM_RETRIES;
+        loop {
+            let request = self.agent.post(format!("{}{path}", self.base));
+            match self.checked(request.header("Content-Type", content_type).send(body)) {
+                Err(ClientError::Refused(refusal))
+                    if refusal.took_nothing() && retries.next().is_some() =>
+                {
+                    let asked = refusal.retry_after.unwrap_or(NO_ROOM_PAUSE);
+                    let pause = asked.min(NO_ROOM_PAUSE_MAX);
+                    eprintln!("note: {refusal}; trying again in {} s", pause.as_secs());
+                    thread::sleep(pause);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     fn checked(
@@ -170,9 +201,12 @@ impl Client {
             return Ok(answer);
         }
         let status = answer.status().as_u16();
+        let retry_after = answer.headers().get("Retry-After");
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
         let text = answer.body_mut().read_to_string().unwrap_or_default();
         let mut refusal: Box<Refusal> = serde_json::from_str(&text).unwrap_or_default();
         refusal.status = status;
+        refusal.retry_after = retry_after.map(Duration::from_secs);
         if refusal.title.is_empty() {
             refusal.title = "The server refused".to_owned();
             refusal.detail = text.chars().take(200).collect();
@@ -211,11 +245,20 @@ pub struct WireEvent {
     pub data: String,
 }
 
+/// What stands until the stream says another.
+#[derive(Debug, Default)]
+pub struct LastSaid {
+    /// The last `id:`.
+    pub id: String,
+    /// The last `retry:`.
+    pub retry: Option<Duration>,
+}
+
 /// Reads the next event; `None` at the end of the stream. An event that its end cut off is dropped,
 /// as the specification of Server-Sent Events asks.
 pub fn next_event(
     stream: &mut impl BufRead,
-    last_id: &mut String,
+    said: &mut LastSaid,
 ) -> std::io::Result<Option<WireEvent>> {
     let (mut line, mut event) = (String::new(), WireEvent::default());
     let mut has_data = false;
@@ -227,7 +270,7 @@ pub fn next_event(
         let text = line.trim_end_matches(['\n', '\r']);
         if text.is_empty() {
             if has_data {
-                event.id.clone_from(last_id);
+                event.id.clone_from(&said.id);
                 return Ok(Some(event));
             }
             event = WireEvent::default();
@@ -236,7 +279,10 @@ pub fn next_event(
         let (name, value) = text.split_once(':').unwrap_or((text, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match name {
-            "id" => value.clone_into(last_id),
+            "id" => value.clone_into(&mut said.id),
+            "retry" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                said.retry = value.parse().ok().map(Duration::from_millis).or(said.retry);
+            }
             "event" => value.clone_into(&mut event.event),
             "data" => {
                 if has_data {
@@ -255,14 +301,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_refusal_that_took_nothing_leaves_no_doubt() {
+        let refusal = |json: &str| Refusal {
+            status: 503,
+            ..serde_json::from_str(json).expect("a problem document")
+        };
+        let overloaded = r#""type":"/problems/overloaded""#;
+        let full = refusal(&format!("{{{overloaded}}}"));
+        assert!(full.took_nothing() && !full.leaves_doubt());
+        let began = refusal(&format!(r#"{{{overloaded},"line":1,"appended":0}}"#));
+        assert!(began.took_nothing() && !began.leaves_doubt());
+        for later in [r#""line":3,"appended":2"#, r#""appended":2"#, r#""line":3"#] {
+            let later = refusal(&format!("{{{overloaded},{later}}}"));
+            assert!(!later.took_nothing() && !later.leaves_doubt());
+        }
+        let of_a_proxy = refusal("{}");
+        assert!(!of_a_proxy.took_nothing() && of_a_proxy.leaves_doubt());
+        assert!(refusal(r#"{"type":"/problems/read-only"}"#).leaves_doubt());
+    }
+
+    #[test]
     fn events_are_read_as_the_specification_says() {
         let text = "retry: 1000\nid: 4.a\nevent: connection.established\ndata: {}\n\n:\n\
-                    id: 5.a\ndata: one\ndata:two\n\nevent: cut\ndata: off";
-        let (mut stream, mut id) = (text.as_bytes(), String::new());
-        let first = next_event(&mut stream, &mut id).unwrap().unwrap();
+                    id: 5.a\ndata: one\ndata:two\n\nretry: soon\nretry:\n\nevent: cut\ndata: off";
+        let (mut stream, mut said) = (text.as_bytes(), LastSaid::default());
+        let first = next_event(&mut stream, &mut said).unwrap().unwrap();
+        assert_eq!(said.retry, Some(Duration::from_secs(1)));
         assert_eq!((first.id.as_str(), first.event.as_str()), ("4.a", "connection.established"));
-        let second = next_event(&mut stream, &mut id).unwrap().unwrap();
+        let second = next_event(&mut stream, &mut said).unwrap().unwrap();
         assert_eq!((second.id.as_str(), second.data.as_str()), ("5.a", "one\ntwo"));
-        assert_eq!(next_event(&mut stream, &mut id).unwrap(), None);
+        assert_eq!(next_event(&mut stream, &mut said).unwrap(), None);
+        assert_eq!(said.retry, Some(Duration::from_secs(1)), "what is no number is passed over");
     }
 }

@@ -1,10 +1,12 @@
 //! `strandline export`: the events of a log as a file, of a running server or a stopped one.
 
 use std::{
+    fmt,
     io::{self, BufRead, BufReader, BufWriter, Write},
     ops::ControlFlow,
     path::PathBuf,
     process::ExitCode,
+    str::FromStr,
 };
 
 use clap::Args;
@@ -18,6 +20,7 @@ use strandline_storage::{
 
 use super::client::{Client, ClientError, Refusal, ServerAddress};
 use super::directory;
+use super::pattern::pattern;
 use super::place::Place;
 use super::progress;
 use super::records::{self, Format, Origin};
@@ -36,7 +39,8 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 A stopped log gives all that lies in its files, also of topics that were deleted and not compacted away yet. \
 Events that cannot be read are named on standard error, and the rest follows. `strandline import` reads both \
-formats.
+formats. Where an offset that --from gives is not kept any more, the export begins with the log, says so and exits \
+with 1; without --from nothing is missing.
 
 Exit codes: 0 fine, 1 events are missing, or failure, 2 usage.")]
 pub struct ExportArguments {
@@ -52,24 +56,50 @@ pub struct ExportArguments {
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     format: Format,
     /// Only topics that this matches; may be repeated
-    #[arg(long, value_name = "PATTERN", default_value = "**", value_parser = parse_pattern)]
+    #[arg(long, value_name = "PATTERN", default_value = "**", value_parser = pattern)]
     topic: Vec<TopicPattern>,
-    /// The first offset wanted, or a time: RFC 3339, of the first event
-    #[arg(long, value_name = "OFFSET|TIME", default_value = "0")]
-    from: Place,
+    /// The first offset wanted, or a time: RFC 3339, of the first event; or what the log begins with
+    #[arg(long, value_name = "OFFSET|TIME", default_value = "earliest")]
+    from: Begin,
     /// The first offset not wanted any more, or a time
     #[arg(long, value_name = "OFFSET|TIME")]
     until: Option<Place>,
 }
 
-fn parse_pattern(text: &str) -> Result<TopicPattern, String> {
-    TopicPattern::parse(text).map_err(|error| format!("the pattern {error}"))
+/// Where an export begins.
+#[derive(Clone, Copy, Debug)]
+enum Begin {
+    /// With the first event that is kept, wherever that is.
+    Earliest,
+    At(Place),
+}
+
+impl fmt::Display for Begin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Begin::Earliest => formatter.write_str("the earliest"),
+            Begin::At(place) => place.fmt(formatter),
+        }
+    }
+}
+
+impl FromStr for Begin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Begin, String> {
+        match text {
+            "earliest" => Ok(Begin::Earliest),
+            place => place.parse().map(Begin::At),
+        }
+    }
 }
 
 /// Runs the command.
 pub fn run(arguments: &ExportArguments) -> ExitCode {
-    if let Some(until) = arguments.until.filter(|until| until.is_before(arguments.from)) {
-        eprintln!("error: --until {until} is before --from {}", arguments.from);
+    if let (Begin::At(from), Some(until)) = (arguments.from, arguments.until)
+        && until.is_before(from)
+    {
+        eprintln!("error: --until {until} is before --from {from}");
         return ExitCode::from(2);
     }
     let mut out = Output::new(arguments);
@@ -170,17 +200,24 @@ impl Output<'_> {
             let last = last_segment(&RealDisk, &dir).map_err(told)?;
             self.origin.tag = last.tag.map_or_else(|| "unknown".to_owned(), |tag| tag.to_string());
         }
-        let offset = |place: Option<Place>, other| match place {
-            Some(Place::Offset(offset)) => offset,
-            _ => other,
-        };
-        let query = ReadQuery {
-            topics: arguments.topic.clone(),
-            from: offset(Some(arguments.from), Offset::ZERO),
-            end: offset(arguments.until, Offset::MAX),
-            order: Order::Ascending,
-        };
         let (mut is_whole, mut failure) = (true, None);
+        let from = match arguments.from {
+            Begin::At(Place::Offset(from)) => {
+                let begin = log.kept_from().map_err(|error| error.to_string())?;
+                if from < begin {
+                    self.warn_of_gone(from, begin, arguments.until);
+                    is_whole = false;
+                }
+                from
+            }
+            _ => Offset::ZERO,
+        };
+        let end = match arguments.until {
+            Some(Place::Offset(end)) => end,
+            _ => Offset::MAX,
+        };
+        let (topics, order) = (arguments.topic.clone(), Order::Ascending);
+        let query = ReadQuery { topics, from, end, order };
         let (mut object, mut time) = (Vec::new(), TimeText::default());
         log.read(&query, &mut |part| {
             let hits = match part {
@@ -192,7 +229,8 @@ impl Output<'_> {
                 }
             };
             for event in hits.events().filter(|event| event.kind().is_data()) {
-                if matches!(arguments.from, Place::TimeMs(from) if event.time_ms() < from) {
+                if matches!(arguments.from, Begin::At(Place::TimeMs(from)) if event.time_ms() < from)
+                {
                     continue;
                 }
                 if matches!(arguments.until, Some(Place::TimeMs(until)) if event.time_ms() >= until)
@@ -239,11 +277,23 @@ impl Output<'_> {
             };
             let page = match answer {
                 Ok(page) => page,
-                Err(Failure::Expired { earliest }) if has_begun => {
-                    let missing = format!("events from {from} to {earliest} are gone");
-                    self.bar.suspend(|| eprintln!("warning: {missing}: retention was faster"));
+                Err(Failure::Expired { earliest }) => {
+                    let begin = Offset::new(earliest);
                     is_whole = false;
-                    from = Place::Offset(Offset::new(earliest));
+                    match from {
+                        Begin::At(Place::Offset(from)) if !has_begun => {
+                            self.warn_of_gone(from, begin, arguments.until);
+                        }
+                        _ => {
+                            let missing = format!("events from {from} to {begin} are gone");
+                            let why = "retention was faster";
+                            self.bar.suspend(|| eprintln!("warning: {missing}: {why}"));
+                        }
+                    }
+                    from = Begin::At(Place::Offset(begin));
+                    if matches!(arguments.until, Some(Place::Offset(until)) if until <= begin) {
+                        return Ok(is_whole);
+                    }
                     continue;
                 }
                 Err(failure) => return Err(failure.to_string()),
@@ -257,10 +307,10 @@ impl Output<'_> {
                 (Some(Gap { from, to }), _) => {
                     self.bar.suspend(|| eprintln!("warning: events from {from} to {to} are lost"));
                     is_whole = false;
-                    Place::Offset(Offset::new(to))
+                    Begin::At(Place::Offset(Offset::new(to)))
                 }
                 (None, Some(_)) => match Cursor::parse(&page.cursor) {
-                    Ok(cursor) => Place::Offset(cursor.next()),
+                    Ok(cursor) => Begin::At(Place::Offset(cursor.next())),
                     Err(_) => return Err(format!("an odd cursor: {}", page.cursor)),
                 },
                 (None, None) => return Ok(is_whole),
@@ -268,12 +318,22 @@ impl Output<'_> {
         }
     }
 
+    /// Tells what of the events from an offset on that were asked for is not kept any more.
+    fn warn_of_gone(&self, from: Offset, begin: Offset, until: Option<Place>) {
+        let to = match until {
+            Some(Place::Offset(until)) => until.min(begin),
+            _ => begin,
+        };
+        let gone = format!("events from {from} to {to} are gone: the log begins at offset {begin}");
+        self.bar.suspend(|| eprintln!("warning: {gone}"));
+    }
+
     /// Writes events of the history at `path`, line by line; `from` becomes where it goes on.
     fn read_lines(
         &mut self,
         client: &Client,
         path: &str,
-        from: &mut Place,
+        from: &mut Begin,
     ) -> Result<Lines, Failure> {
         let body = client.get(path, &[("Accept", "application/x-ndjson")])?.into_body();
         let mut lines = BufReader::with_capacity(BUFFER_BYTES, body.into_reader());
@@ -288,7 +348,7 @@ impl Output<'_> {
             let object = line.trim_end();
             let place: EventPlace = serde_json::from_str(object)
                 .map_err(|error| format!("an event that is not one ({error}): {object}"))?;
-            *from = Place::Offset(Offset::new(place.offset).plus(1));
+            *from = Begin::At(Place::Offset(Offset::new(place.offset).plus(1)));
             if self.event(object)?.is_break() {
                 return Ok(Lines::End);
             }
@@ -308,7 +368,7 @@ enum Lines {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     /// What was asked for lies before the log's first event.
-    #[error("the log begins at {earliest}: what comes before is gone (say --from {earliest})")]
+    #[error("the log begins at offset {earliest}: what comes before is gone")]
     Expired { earliest: u64 },
     #[error("{0}")]
     Other(String),
@@ -355,13 +415,13 @@ fn query_of(arguments: &ExportArguments) -> String {
     query
 }
 
-fn from_parameter(from: Place) -> String {
+fn from_parameter(from: Begin) -> String {
     match from {
         // A log that retention has taken something of refuses an offset before its first.
-        Place::Offset(Offset::ZERO) => "from=earliest".to_owned(),
-        Place::Offset(offset) => format!("from={offset}"),
-        Place::TimeMs(_) => {
-            format!("since={}", utf8_percent_encode(&from.to_string(), NON_ALPHANUMERIC))
+        Begin::Earliest => "from=earliest".to_owned(),
+        Begin::At(Place::Offset(offset)) => format!("from={offset}"),
+        Begin::At(time) => {
+            format!("since={}", utf8_percent_encode(&time.to_string(), NON_ALPHANUMERIC))
         }
     }
 }

@@ -13,10 +13,12 @@ use std::{io::BufReader, ops::Range, path::PathBuf, process::ExitCode};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use strandline_storage::topic::Topic;
 
 use super::client::{Client, ClientError, Refusal, ServerAddress};
 use super::counted::counted;
 use super::number::number;
+use super::pattern;
 use super::progress;
 use super::records::{self, Conversion, Format, ReadError};
 use super::source;
@@ -31,13 +33,14 @@ const BATCH_BYTES: usize = 1 << 20;
 #[command(after_help = "Examples:
   strandline import everything.ndjson
   strandline export --url http://old:7400 | strandline import --url http://new:7400
-  strandline import --format cloudevents --topic orders batch.json
+  strandline import --format cloudevents --topic orders batch.json    # the topic of those without a subject
   strandline import --make-ids old- everything.ndjson    # may be repeated: nothing is appended twice
   strandline import --new-ids back- deleted.ndjson       # though the log remembers their ids
 
 Events keep everything but offset and time, which the log gives them. Those with an id that the log has seen \
 within its window are recognised, and counted as duplicates, also where the events themselves are gone since \
-(`DELETE` of a topic): --new-ids brings those back. The source of a foreign CloudEvent is kept as the header ce-source, \
+(`DELETE` of a topic): --new-ids brings those back. The subject of a CloudEvent becomes its topic, and one that has none \
+needs --topic; with --subject-as-header all go to --topic, and the subject is kept as the header ce-subject. The source of a foreign CloudEvent is kept as the header ce-source, \
 and is a part of its id here.
 
 Exit codes: 0 all acknowledged, 1 failure (says which record, and how to go on), 2 usage.")]
@@ -48,8 +51,11 @@ pub struct ImportArguments {
     #[arg(long, value_enum, default_value_t = Format::Ndjson)]
     format: Format,
     /// The topic of events that name none
-    #[arg(long)]
-    topic: Option<String>,
+    #[arg(long, value_parser = pattern::topic)]
+    topic: Option<Topic>,
+    /// Keeps the subject of CloudEvents as the header ce-subject: all are appended to --topic
+    #[arg(long, requires = "topic")]
+    subject_as_header: bool,
     /// Gives events without an id one: this and their old offset
     #[arg(long, value_name = "PREFIX")]
     make_ids: Option<String>,
@@ -65,16 +71,21 @@ pub struct ImportArguments {
 
 /// Runs the command.
 pub fn run(arguments: &ImportArguments) -> ExitCode {
+    if arguments.subject_as_header && arguments.format != Format::Cloudevents {
+        eprintln!("error: --subject-as-header is for --format cloudevents");
+        return ExitCode::from(2);
+    }
     match import(arguments) {
         Ok(Counts { events, duplicates: 0 }) => {
             eprintln!("imported {}", counted(events, "event"));
         }
         Ok(Counts { events, duplicates }) => {
             eprintln!(
-                "imported {}, of which the log had {duplicates} already\n\
+                "imported {}, of which the log had {duplicates} already: appended {}\n\
                  warning: those {duplicates} were not appended again, since the log has seen their ids. If they are \
                  gone from it (DELETE, trim, retention) and are wanted back: --new-ids PREFIX appends them as new",
-                counted(events, "event")
+                counted(events, "event"),
+                events - duplicates
             );
         }
         Err(error) => {
@@ -99,13 +110,15 @@ fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
     let input = BufReader::with_capacity(BATCH_BYTES, bar.wrap_read(input));
     let conversion = Conversion {
         topic: arguments.topic.clone(),
+        subject_as_header: arguments.subject_as_header,
         id_prefix: arguments.make_ids.clone(),
         new_ids: arguments.new_ids.clone(),
     };
     let mut batch =
         Batch { client, body: Vec::new(), records: Vec::new(), counts: Counts::default() };
-    let mut failure = None;
+    let (mut failure, mut records) = (None, 0);
     let read = records::for_each(input, arguments.format, &mut |number, record| {
+        records = number;
         if number <= arguments.skip || record.is_empty() {
             return Ok(());
         }
@@ -130,7 +143,13 @@ fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
     batch.send()?;
     bar.finish_and_clear();
     match read {
-        Ok(()) => Ok(batch.counts),
+        Ok(()) => {
+            if records < arguments.skip {
+                let records = counted(records, "record");
+                eprintln!("note: --skip {} is more than there are: {records}", arguments.skip);
+            }
+            Ok(batch.counts)
+        }
         Err(ReadError::Record(number, what)) => {
             let advice = go_on(number, "mend it and");
             Err(ClientError::Local(format!("record {number}: {what}; {advice}")))

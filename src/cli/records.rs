@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! event object     CloudEvent              note
-//! topic            subject
+//! topic            subject                 or else, if wanted, an import makes that the header `ce-subject`
 //! id               id                      of an event without one: `<tag>/<offset>`, which no other log has
 //! type             type
 //! key              partitionkey
@@ -49,6 +49,8 @@ type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 const OWN_SOURCE: &str = "/api/v1/logs/";
 /// The header that keeps the source of a foreign one, named as in the HTTP binding of CloudEvents.
 const SOURCE_HEADER: &str = "ce-source";
+/// The header that keeps the subject of a CloudEvent where it does not become the topic.
+const SUBJECT_HEADER: &str = "ce-subject";
 
 /// Which log an export reads.
 #[derive(Clone, Debug, Default)]

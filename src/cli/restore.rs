@@ -1,14 +1,19 @@
 //! `strandline restore`: a data directory of its own, made of a backup.
 
-use std::{path::PathBuf, process::ExitCode, thread};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+};
 
 use clap::Args;
 use strandline_storage::{
+    backup::end_of,
     data_dir::DataDir,
     error::OpenError,
     io::real::RealDisk,
     offset::Offset,
-    restore::{Until, restore_log},
+    restore::{FirstCut, Until, first_cut, restore_log},
     verify::{lock_shared, verify_with},
 };
 
@@ -55,10 +60,12 @@ enum RestoreError {
     #[error("{} holds several logs, whose offsets have nothing to do with each other: give --until a time", .0.display())]
     SeveralLogs(PathBuf),
     #[error(
-        "--until {cut} lies before offset {begin}, where {} begins: what was before is not kept; cut there or later",
-        backup.display()
+        "--until {cut} would leave no event: what was before offset {} is not kept in {}; cut at {} or later",
+        first.begin,
+        backup.display(),
+        first.cut
     )]
-    BeforeBegin { cut: Offset, begin: Offset, backup: PathBuf },
+    BeforeBegin { cut: Offset, first: FirstCut, backup: PathBuf },
     #[error(
         "the backup has {}, as above: `strandline repair` a copy of it, or use an older one",
         counted(*findings, "finding")
@@ -90,13 +97,8 @@ fn restore(arguments: &RestoreArguments) -> Result<(), RestoreError> {
         return Err(RestoreError::SeveralLogs(arguments.backup.clone()));
     }
     let staged = Staged::begin(&destination)?;
-    match restore_all(arguments, &backup, &logs, staged.data()) {
-        Ok(()) => Ok(staged.finish()?),
-        Err(error) => {
-            staged.abandon()?;
-            Err(error)
-        }
-    }
+    restore_all(arguments, &backup, &logs, staged.data())?;
+    Ok(staged.finish()?)
 }
 
 fn restore_all(
@@ -115,15 +117,14 @@ fn restore_all(
         let to = into.create_log_dir(&RealDisk, tenant, log)?;
         let _lock = lock_shared(&RealDisk, &from)?;
         verify(&from)?;
+        if let Until::Offset(cut) = until {
+            check_cut(cut, &from)?;
+        }
         let restored = restore_log(&RealDisk, &from, &to, until, clock::now())?;
         let beyond = match arguments.until {
             Some(Place::Offset(cut)) => (restored.end > cut).then_some(cut),
             _ => None,
         };
-        if let (Some(cut), 0) = (beyond, restored.segments) {
-            let (begin, backup) = (restored.end, from);
-            return Err(RestoreError::BeforeBegin { cut, begin, backup });
-        }
         verify(&to)?;
         eprintln!(
             "{tenant}/{log}: restored up to offset {} in {}; its tag is {}",
@@ -146,7 +147,19 @@ fn restore_all(
     Ok(())
 }
 
-fn verify(log: &std::path::Path) -> Result<(), RestoreError> {
+/// Whether a log has events before the cut, or never had any there; told if it has all of them.
+fn check_cut(cut: Offset, backup: &Path) -> Result<(), RestoreError> {
+    if let Some(first) = first_cut(&RealDisk, backup)?.filter(|first| cut < first.cut) {
+        return Err(RestoreError::BeforeBegin { cut, first, backup: backup.to_owned() });
+    }
+    let end = end_of(&RealDisk, backup)?;
+    if cut > end {
+        eprintln!("note: --until {cut} lies beyond the backup, which ends at offset {end}");
+    }
+    Ok(())
+}
+
+fn verify(log: &Path) -> Result<(), RestoreError> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let watched = Watched::start();
     let verified = verify_with(&RealDisk, log, threads, watched.progress(), &mut |finding| {

@@ -24,8 +24,26 @@ pub struct Staged {
     /// There is one there, and the caller keeps it from being used.
     is_replaced: bool,
     data: DataDir,
+    /// Before the lock: nobody else begins there while it is removed.
+    unfinished: Unfinished,
     /// Keeps a second one from being made for the same place at the same time.
     lock: <RealDisk as Disk>::Lock,
+}
+
+/// The directory under its temporary name: it goes with this, whatever fails.
+struct Unfinished {
+    path: PathBuf,
+    is_kept: bool,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_kept
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            eprintln!("warning: removing {}: {error}", self.path.display());
+        }
+    }
 }
 
 impl Staged {
@@ -49,9 +67,11 @@ impl Staged {
             _ => {}
         }
         let lock = lock(&RealDisk, &path, LockMode::Exclusive)?;
-        empty(&path)?;
-        let data = DataDir::open(&RealDisk, &path)?;
-        Ok(Staged { to: to.to_owned(), is_replaced: !destination.is_empty(), data, lock })
+        let unfinished = Unfinished { path, is_kept: false };
+        empty(&unfinished.path)?;
+        let data = DataDir::open(&RealDisk, &unfinished.path)?;
+        let is_replaced = !destination.is_empty();
+        Ok(Staged { to: to.to_owned(), is_replaced, data, unfinished, lock })
     }
 
     /// The directory as it is now.
@@ -62,7 +82,8 @@ impl Staged {
     /// Gives it its place. What was there, an older one, is removed afterwards: at any moment one of the
     /// two is there, and whole. What has come into an empty place meanwhile stays, and this fails.
     pub fn finish(self) -> Result<(), OpenError> {
-        let Staged { to, is_replaced, data, lock: held } = self;
+        // In this order: what fails removes it while the lock is held.
+        let Staged { lock: held, to, is_replaced, data, mut unfinished } = self;
         let path = data.path();
         let failed = |error| OpenError::io("putting into its place", &to)(error);
         RealDisk.sync_dir(path).map_err(failed)?;
@@ -75,18 +96,14 @@ impl Staged {
         } else {
             fs::rename(path, &to).map_err(failed)?;
         }
+        // Under its name there is nothing now, or what was replaced, which stays until that is on the disk.
+        unfinished.is_kept = true;
         RealDisk.sync_dir(&parent_of(&to)).map_err(failed)?;
         if is_replaced {
             fs::remove_dir_all(path).map_err(OpenError::io("removing", path))?;
         }
         drop(held);
         Ok(())
-    }
-
-    /// Removes it.
-    pub fn abandon(self) -> Result<(), OpenError> {
-        let path = self.data.path();
-        fs::remove_dir_all(path).map_err(OpenError::io("removing", path))
     }
 }
 

@@ -7,7 +7,6 @@ use std::{
     process::{self, ExitCode},
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
 };
 
 use clap::Args;
@@ -18,13 +17,14 @@ use rustix::{
 };
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use strandline_storage::topic::TopicPattern;
 
-use super::client::{Client, ClientError, ServerAddress, WireEvent, next_event};
+use super::client::{Client, ClientError, LastSaid, ServerAddress, WireEvent, next_event};
 use super::number::number;
+use super::pattern::pattern;
+use super::reconnect::Reconnect;
+use crate::stream::cursor::StartFrom;
 
-/// Pauses between attempts to connect: doubled from the first to the last.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LAST: Duration = Duration::from_secs(5);
 /// Bytes read from the stream at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -46,13 +46,13 @@ pub struct TailArguments {
     #[command(flatten)]
     server: ServerAddress,
     /// A topic or a pattern (`*` one level, `**` any number); may be repeated
-    #[arg(long, default_value = "**")]
-    topic: Vec<String>,
+    #[arg(long, default_value = "**", value_parser = pattern)]
+    topic: Vec<TopicPattern>,
     /// Only these types; may be repeated
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<String>,
     /// Where to begin: earliest, latest, an offset, a time, or -N for the last N [default: latest]
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_parser = parse_from)]
     from: Option<String>,
     /// Keeps the cursor in this file, and begins where it says if it is there
     #[arg(long, value_name = "FILE")]
@@ -63,6 +63,11 @@ pub struct TailArguments {
     /// Prints whole event objects, one a line
     #[arg(long)]
     json: bool,
+}
+
+/// The text as it stands, if the server takes it.
+fn parse_from(text: &str) -> Result<String, String> {
+    StartFrom::parse(text).map(|_| text.to_owned())
 }
 
 /// What `tail` needs of an event object; the rest is passed on as it stands.
@@ -127,24 +132,21 @@ fn tail(arguments: &TailArguments) -> Result<(), ClientError> {
         cursor: cursor.unwrap_or_default(),
         printed: 0,
         out: io::stdout().lock(),
+        has_answered: false,
+        reconnect: Reconnect::default(),
+        told: Vec::new(),
     };
-    let mut pause = RETRY_FIRST;
-    let mut connected = false;
     loop {
-        match tail.connection(&client, &mut connected) {
+        match tail.connection(&client) {
             Ok(Ended::Done) => return Ok(()),
-            Ok(Ended::Lost(why)) => {
-                pause = RETRY_FIRST;
-                eprintln!("{why}: connecting again");
-            }
+            Ok(Ended::Lost(why)) => tail.tell_once(format!("{why}: connecting again")),
             // A first attempt that fails is more likely a wrong address than a restart.
-            Err(error) if connected && may_pass(&error) => {
-                eprintln!("{error}; trying again in {} ms", pause.as_millis());
+            Err(error) if tail.has_answered && may_pass(&error) => {
+                tail.tell_once(format!("{error}; trying again"));
             }
             Err(error) => return Err(error),
         }
-        thread::sleep(pause);
-        pause = (pause * 2).min(RETRY_LAST);
+        thread::sleep(tail.reconnect.pause());
     }
 }
 
@@ -187,17 +189,21 @@ struct Tail<'a> {
     /// Held while an event is printed, and the cursor saved where it is the last that has come.
     printing: Arc<Mutex<()>>,
     out: io::StdoutLock<'a>,
+    /// The server was there once.
+    has_answered: bool,
+    reconnect: Reconnect,
+    /// What was told since the last stream that was taken: each attempt would tell it again.
+    told: Vec<String>,
 }
 
 impl Tail<'_> {
     /// One connection, from the cursor to its end.
-    fn connection(&mut self, client: &Client, connected: &mut bool) -> Result<Ended, ClientError> {
+    fn connection(&mut self, client: &Client) -> Result<Ended, ClientError> {
         let mut path = "/api/v1/events/stream?format=event".to_owned();
-        let lists = [("topic", &self.arguments.topic), ("type", &self.arguments.types)];
-        for (name, values) in lists {
-            for value in values {
-                path.push_str(&format!("&{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
-            }
+        let topics = self.arguments.topic.iter().map(|topic| ("topic", topic.as_str()));
+        let types = self.arguments.types.iter().map(|name| ("type", name.as_str()));
+        for (name, value) in topics.chain(types) {
+            path.push_str(&format!("&{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
         }
         // Unasked, the server goes on at the earliest event where it cannot go on at the cursor: with
         // `latest` it would pass over all that came meanwhile.
@@ -210,12 +216,16 @@ impl Tail<'_> {
             headers.push(("Last-Event-ID", &self.cursor));
         }
         let answer = client.get(&path, &headers)?;
-        *connected = true;
+        self.has_answered = true;
         let mut stream = BufReader::with_capacity(READ_BYTES, answer.into_body().into_reader());
-        let mut last_id = self.cursor.clone();
+        let mut said = LastSaid { id: self.cursor.clone(), retry: None };
         let printing = Arc::clone(&self.printing);
         loop {
-            let event = match next_event(&mut stream, &mut last_id) {
+            let event = next_event(&mut stream, &mut said);
+            if let Some(retry) = said.retry.take() {
+                self.reconnect.asked(retry);
+            }
+            let event = match event {
                 Ok(Some(event)) => event,
                 Ok(None) => return Ok(Ended::Lost("the stream ended".to_owned())),
                 Err(error) => return Ok(Ended::Lost(format!("the connection broke ({error})"))),
@@ -235,19 +245,22 @@ impl Tail<'_> {
     fn take(&mut self, event: &WireEvent) -> Result<bool, ClientError> {
         match event.event.as_str() {
             "connection.established" => {
+                self.reconnect.taken();
+                self.told.clear();
                 let notice = Notice::of(&event.data);
                 if notice.state == "reset" {
                     let why = match notice.reason.as_str() {
-                        "expired" => "the log does not keep what comes after it any more",
+                        "expired" => "the log does not keep what comes there any more",
                         "other_log" => "it is of another log",
                         "ahead" => "it lies beyond the end of the log",
                         _ => "it is no cursor",
                     };
                     let (reason, from) = (notice.reason, notice.from);
-                    eprintln!(
-                        "note: cannot go on after cursor {}: {why} ({reason}); goes on at offset {from}",
-                        self.cursor
-                    );
+                    let (cannot, goes) = match (self.cursor.as_str(), &self.arguments.from) {
+                        ("", Some(wanted)) => (format!("begin at offset {wanted}"), "begins"),
+                        (cursor, _) => (format!("go on after cursor {cursor}"), "goes on"),
+                    };
+                    eprintln!("note: cannot {cannot}: {why} ({reason}); {goes} at offset {from}");
                 }
             }
             "connection.reset" => {
@@ -256,7 +269,7 @@ impl Tail<'_> {
             }
             "connection.closing" => {
                 let Notice { reason, code, .. } = Notice::of(&event.data);
-                eprintln!("note: the server ends the stream ({code}): {reason}");
+                self.tell_once(format!("note: the server ends the stream ({code}): {reason}"));
             }
             "ping" => {}
             _ => {
@@ -273,6 +286,14 @@ impl Tail<'_> {
         }
         self.cursor.clone_from(&event.id);
         Ok(false)
+    }
+
+    /// Tells something that has not been told since the last stream that was taken.
+    fn tell_once(&mut self, what: String) {
+        if !self.told.contains(&what) {
+            eprintln!("{what}");
+            self.told.push(what);
+        }
     }
 
     /// Prints one event; returns whether nobody reads any more.

@@ -6,7 +6,9 @@
 //! stub it is cut by a time alone. Behind them comes an empty segment with a *new* tag: cursors of the
 //! log that was backed up are another log's here, since that may have gone on. Snapshots behind the cut are left
 //! out: what is before it adds up to the same without them. Before the offset from which on the log had kept
-//! anything it cannot be cut.
+//! anything it cannot be cut (`first_cut.rs`).
+
+mod first_cut;
 
 use std::{io, path::Path};
 
@@ -29,6 +31,8 @@ use crate::{
     segment::{Incarnation, SEGMENT_VERSION, SegmentHeader, SegmentName, Tag},
     snapshot::{self, read},
 };
+
+pub use self::first_cut::{FirstCut, first_cut};
 
 /// Where a restored log ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

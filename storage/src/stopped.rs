@@ -67,6 +67,18 @@ impl<D: Disk> StoppedLog<D> {
         Ok(StoppedLog { disk, dir, segments, missing, begin, synced, says, _lock: lock })
     }
 
+    /// Where what is kept begins: of what was before it nothing is left, on purpose.
+    pub fn kept_from(&self) -> Result<Offset, OpenError> {
+        let mut begin = self.begin;
+        for (name, has_index) in &self.segments {
+            match self.stub_end(*name, *has_index)? {
+                Some(end) if name.base_offset == begin => begin = end,
+                _ => break,
+            }
+        }
+        Ok(begin)
+    }
+
     /// Hands over what the log holds of a query, oldest first whatever its order says, and each gap
     /// where it lies. A torn tail that nothing shows to have been synced is not there.
     ///

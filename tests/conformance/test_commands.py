@@ -88,6 +88,46 @@ def test_append_in_doubt():
     assert done.returncode == 1 and "may or may not be" in done.stderr and "is it running" not in done.stderr, done
 
 
+def test_append_comes_again_where_there_was_no_room(tmp_path):
+    """503 `overloaded` of a request of which nothing was read: sent again after Retry-After, a few times, and no line is in doubt"""
+    refusal = b'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nConnection: close\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%s'
+    full = b'{"type":"/problems/overloaded","title":"The server is busy","status":503,"detail":"all 4 places for connections are taken"}'
+    began = b'{"type":"/problems/overloaded","title":"The server is busy","status":503,"detail":"the queue is full","line":2,"appended":1}'
+    done_ = b'HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"count":1}'
+    once = refusal % (len(full), full)
+
+    def asked(command, answers):
+        seen = []
+
+        def serve(listener):
+            for answer in answers:
+                stream, _ = listener.accept()
+                with stream:
+                    request = b""
+                    while not request.endswith(b"}\n"):
+                        request += stream.recv(1 << 16)
+                    seen.append(request)
+                    stream.sendall(answer)
+
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+            thread.start()
+            lines = '{"topic":"a","data":1}\n'
+            done = run(*command, "--url", f"http://127.0.0.1:{listener.getsockname()[1]}", stdin=lines)
+            thread.join(10)
+            assert not thread.is_alive(), done
+        assert len(set(seen)) == 1, "the same request"
+        return done
+
+    for command in (["append", "--ndjson"], ["import"]):
+        done = asked(command, [once, once, done_])
+        assert done.returncode == 0 and done.stderr.count("trying again") == 2, done
+        done = asked(command, [once] * 6)
+        assert done.returncode == 1 and "may or may not" not in done.stderr and "nothing is" in done.stderr, done
+        done = asked(command, [refusal % (len(began), began)])
+        assert done.returncode == 1 and "trying again" not in done.stderr, "a part of it was appended"
+
+
 def test_no_server(tmp_path):
     """no server: exit 1 and what to do"""
     done = run("append", "--url", "http://127.0.0.1:9", "--topic", "a", stdin="x\n")
@@ -147,7 +187,7 @@ def test_tail_begins_anew_where_it_cannot_go_on(server, topic, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [
-    ["append"], ["append", "--ndjson", "--topic", "a"], ["append", "--ndjson", "--type", "a"], ["append", "--ndjson", "--text"], ["tail", "--limit", "0"], ["verify"], ["dump"], ["dump", "x", "--from", "y"], ["repair"],
+    ["append"], ["append", "--ndjson", "--topic", "a"], ["append", "--ndjson", "--type", "a"], ["append", "--ndjson", "--text"], ["tail", "--limit", "0"], ["tail", "--topic", "a**"], ["tail", "--topic", ""], ["tail", "--from", "bogus"], ["tail", "--from", "-0"], ["verify"], ["dump"], ["dump", "x", "--from", "y"], ["repair"],
     ["topics", "--colour"], ["append", "--topic", "bad/*", "/dev/null"], ["export", "--from", "5", "--until", "3"],
 ])
 def test_usage_errors(arguments):
@@ -182,6 +222,48 @@ def test_tail_reconnects(fresh):
     out, _ = tail.communicate(timeout=30)
     assert tail.returncode == 0 and [word for word in ("one", "two", "three", "four") if word in out] == ["one", "two", "three", "four"]
     assert out.count("two") == 1
+
+
+def test_tail_comes_back_when_a_full_server_asks(tmp_path):
+    """overload [...] answer `200`, `retry: <ms>`, `connection.closing`: no sooner than that, and it is told once; a stream that was taken may be told anew"""
+    closing = "retry: 300\nevent: connection.closing\ndata: {\"code\":1013,\"reason\":\"all places are taken\"}\n\n"
+    taken = "event: connection.established\ndata: {\"state\":\"live\"}\n\n"
+    event = "id: 5.a\nevent: t\ndata: {\"content_type\":\"text/plain\",\"data\":\"one\"}\n\n"
+    came = []
+
+    def serve(listener):
+        for answer in (closing, closing, closing, taken, closing, taken + event):
+            stream, _ = listener.accept()
+            came.append(time.monotonic())
+            with stream:
+                stream.recv(1 << 16)
+                stream.sendall(f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n{answer}".encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        done = run("tail", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}", "--limit", 1, "--cursor", tmp_path / "cursor")
+        thread.join()
+    assert done.returncode == 0 and done.stdout == "one\n", done
+    # Before the stream that was taken, and after it.
+    assert done.stderr.count("(1013): all places are taken") == 2 and done.stderr.count("connecting again") == 2, done
+    pauses = [later - sooner for sooner, later in zip(came, came[1:])]
+    # Doubled where nothing comes of it, and begun anew by a stream that was taken.
+    assert all(pause >= asked for pause, asked in zip(pauses, (0.3, 0.6, 1.2, 0.3, 0.6))), pauses
+
+
+def test_tail_says_where_it_cannot_begin(fresh):
+    """an offset that the log does not keep any more is named: there was no cursor"""
+    for _ in range(20):
+        fresh.append("a", "x")
+    assert fresh.request("PUT", "/api/v1/logs/main", b'{"retain":{"count":3}}', {"Content-Type": "application/json"})[0] == 200
+    until = time.monotonic() + 20
+    while fresh.json("GET", "/api/v1/logs/main")[1]["earliest"] < 10 and time.monotonic() < until:
+        time.sleep(0.05)
+    earliest = fresh.json("GET", "/api/v1/logs/main")[1]["earliest"]
+    done = run("tail", "--url", fresh.base, "--from", 2, "--limit", 1)
+    assert done.returncode == 0 and "note: cannot begin at offset 2: " in done.stderr and f"begins at offset {earliest}" in done.stderr, done
+    assert "cursor" not in done.stderr, done
 
 
 def test_topics(server, topic):

@@ -5,7 +5,9 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -56,7 +58,7 @@ def test_an_export_is_imported_and_exported_again(fresh):
             assert f"imported {count} events" in done.stderr
             assert events(fine("export", "--url", other.base).stdout) == events(first)
             done = fine("import", "--url", other.base, *options, stdin=exported)
-            assert f"of which the log had {count} already" in done.stderr, done
+            assert f"of which the log had {count} already: appended 0" in done.stderr, done
             assert events(fine("export", "--url", other.base).stdout) == events(first)
     batch = json.loads(fine("export", "--url", fresh.base, "--format", "cloudevents").stdout)
     assert all(event["specversion"] == "1.0" and event["source"] and event["type"] and event["id"] for event in batch)
@@ -79,7 +81,7 @@ def test_an_export_is_imported_where_it_came_from(fresh):
     lines = first.splitlines()
     lines[5:5] = [json.dumps({"topic": "whole", "data": "new"})]
     done = fine("import", "--url", fresh.base, stdin="\n".join(lines))
-    assert f"imported {count + 1} events, of which the log had {count} already" in done.stderr, done
+    assert f"imported {count + 1} events, of which the log had {count} already: appended 1" in done.stderr, done
     lines[7] = lines[7].replace('"key":"k"', '"key":"other"')
     done = run("import", "--url", fresh.base, stdin="\n".join(lines))
     assert done.returncode == 1 and "record 8: " in done.stderr and "(422)" in done.stderr and "--skip 7" in done.stderr, done
@@ -110,6 +112,43 @@ def test_parts_of_an_export(fresh):
     parts("--data", fresh.data)
 
 
+def test_an_export_of_what_is_gone(tmp_path):
+    """an offset that is not kept any more is told, and exits with 1, of a server and of its directory; without --from nothing is missing"""
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        fine("append", "--url", server.base, "--topic", "t", stdin="\n".join(map(str, range(20))))
+        server.terminate()
+        server.start()  # seals them
+        server.request("PUT", "/api/v1/logs/main", b'{"retain":{"count":6}}', {"Content-Type": "application/json"})
+        dir = tmp_path / "data" / "default" / "main"
+        until = time.monotonic() + 20
+        while any(dir.glob(f"{0:020}.*.log")) and time.monotonic() < until:
+            server.append("t", "more")
+            time.sleep(0.2)
+        assert not any(dir.glob(f"{0:020}.*.log"))
+        server.request("PUT", "/api/v1/logs/main", b"{}", {"Content-Type": "application/json"})
+
+        def gone(begin, *source):
+            everything = fine("export", *source)
+            offsets = [json.loads(line)["offset"] for line in everything.stdout.splitlines()]
+            assert offsets and min(offsets) >= begin and everything.stderr == "", everything
+            for from_, to, end in ((0, None, begin), (1, 15, 15), (0, 5, 5), (3, max(offsets) + 1, begin), (begin - 1, None, begin)):
+                done = run("export", *source, "--from", from_, *([] if to is None else ["--until", to]))
+                assert done.returncode == 1, done
+                assert done.stderr == f"warning: events from {from_} to {end} are gone: the log begins at offset {begin}\n", done
+                assert done.stdout == (everything.stdout if end == begin else ""), done
+            for arguments in (["--until", 5], ["--from", "earliest", "--until", 5], ["--from", "2020-01-01T00:00:00Z", "--until", 5]):
+                done = fine("export", *source, *arguments)
+                assert done.stdout == "" and done.stderr == "", done
+            for arguments in (["--from", begin], ["--from", "2020-01-01T00:00:00Z"], ["--from", "earliest"]):
+                assert fine("export", *source, *arguments).stdout == everything.stdout
+
+        gone(server.json("GET", "/api/v1/logs/main")[1]["earliest"], "--url", server.base)
+        server.terminate()
+        # Its files begin where the first one that is left does.
+        begin = min(int(name.split(".")[0]) for name in os.listdir(dir) if name.endswith(".log"))
+        gone(begin, "--data", server.data)
+
+
 def test_an_import_names_the_bad_record(fresh):
     """refusals are named with the line"""
     lines = ['{"topic":"a","data":1}', "", '{"topic":"a","data":2}', '{"topic":"$x","data":3}', '{"topic":"a","data":4}']
@@ -129,10 +168,31 @@ def test_an_import_names_the_bad_record(fresh):
         batch = '[{"specversion":"1.0","id":"1","source":"/s","subject":"c","data":1},{"specversion":"1.0","subject":"c",%s}]' % bad
         done = run("import", "--url", fresh.base, "--format", "cloudevents", stdin=batch)
         assert done.returncode == 1 and "record 2: \"" in done.stderr and "--skip 1" in done.stderr, done
+    for number, told in ((5, False), (6, True)):
+        done = fine("import", "--url", fresh.base, "--skip", number, stdin="\n".join(lines))
+        assert (f"note: --skip {number} is more than there are: 5 records" in done.stderr) == told and "imported 0" in done.stderr, done
+    for array in ("[]", "[\n{}\n]\n"):
+        done = run("import", "--url", fresh.base, stdin=array)
+        assert done.returncode == 1 and "record 1: " in done.stderr and "--format cloudevents" in done.stderr, done
     made = '{"offset":7,"topic":"m"}'
     for _ in range(2):
         fine("import", "--url", fresh.base, "--make-ids", "old-", stdin=made)
     assert [event["id"] for event in fresh.json("GET", "/api/v1/events/history?topic=m")[1]["events"]] == ["old-7"]
+
+
+def test_the_subject_of_cloud_events(fresh):
+    """becomes the topic; one that is none is said to be the subject, and can be a header"""
+    batch = json.dumps([{"specversion": "1.0", "id": str(at), "source": "/s", "type": "t", "subject": subject} for at, subject in enumerate(("a/b", "/a//b"))])
+    cloud = ["import", "--url", fresh.base, "--format", "cloudevents"]
+    done = run(*cloud, stdin=batch)
+    assert done.returncode == 1 and 'record 2: "subject" becomes the topic, and ' in done.stderr and "/a//b" in done.stderr and "--skip 1" in done.stderr, done
+    fine(*cloud, "--topic", "in", "--subject-as-header", "--skip", 1, stdin=batch)
+    events = fresh.json("GET", "/api/v1/events/history")[1]["events"]
+    assert [(event["topic"], event["headers"].get("ce-subject")) for event in events] == [("a/b", None), ("in", "/a//b")]
+    back = json.loads(fine("export", "--url", fresh.base, "--format", "cloudevents").stdout)
+    assert [event["subject"] for event in back] == ["a/b", "in"], "a topic is kept where it is moved on"
+    for bad in ([*cloud, "--subject-as-header"], ["import", "--topic", "in", "--subject-as-header"], [*cloud, "--topic", "/a//b"]):
+        assert run(*bad, stdin=batch).returncode == 2, bad
 
 
 def test_verify_as_json(fresh):
@@ -308,11 +368,13 @@ def test_a_damaged_log_replaces_no_backup(tmp_path):
     with open(path, "wb") as file:
         file.write(content)
     done = run("backup", "--data", server.data, backup)
-    assert done.returncode == 1 and "--keep-damaged" in done.stderr and first in done.stderr, done
+    assert done.returncode == 1 and "--keep-damaged" in done.stderr and path in done.stderr, done
+    assert f"{backup}/default" not in done.stderr, "that one is not kept"
     assert json.loads(fine("verify", "--json", backup).stdout)["sound"]
     done = run("backup", "--keep-damaged", "--data", server.data, backup)
     assert done.returncode == 1 and "kept with 1 finding," in done.stderr and "verified, in" not in done.stderr, done
     assert f"{backup}/default/main/" in done.stderr and ".unfinished" not in done.stderr, "a finding has the name of a file that is there"
+    assert path not in done.stderr, done
     assert run("verify", backup).returncode == 1
     assert run("restore", backup, "--data", tmp_path / "restored").returncode == 1
     fine("repair", "--yes", backup)
@@ -464,9 +526,35 @@ def test_a_restore_says_where_it_cannot_be_cut(tmp_path):
             time.sleep(0.2)
         server.terminate()
     fine("backup", "--data", server.data, backup)
-    refused("--until 1 lies before offset 3,", "restore", backup, "--data", tmp_path / "one", "--until", 1)
+    # Wherever it is asked for in what is gone, and at its end: the first cut that leaves an event.
+    for cut in (0, 1, 3):
+        refused(f"--until {cut} would leave no event: what was before offset 3 is not kept", "restore", backup, "--data", tmp_path / "one", "--until", cut)
+        refused("; cut at 4 or later", "restore", backup, "--data", tmp_path / "one", "--until", cut)
     assert not (tmp_path / "one").exists()
     fine("restore", backup, "--data", tmp_path / "one", "--until", 4)
+    end = json.loads(fine("verify", "--json", backup).stdout)["logs"][0]["end"]
+    assert "beyond" not in fine("restore", backup, "--data", tmp_path / "all", "--until", end).stderr
+    done = fine("restore", backup, "--data", tmp_path / "more", "--until", end + 1)
+    assert f"note: --until {end + 1} lies beyond the backup, which ends at offset {end}" in done.stderr, done
+
+
+def test_nothing_unfinished_is_left_where_nothing_can_be_written(tmp_path):
+    """1 failure (nothing is left in DIR): nor beside it, also where the disk has no byte free from the beginning"""
+    backup, place = tmp_path / "backup", tmp_path / "place"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        server.append("t", "x")
+        server.terminate()
+    fine("backup", "--data", server.data, backup)
+    place.mkdir()
+
+    def no_byte():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    for arguments in (["backup", "--data", server.data, place / "new"], ["restore", backup, "--data", place / "new"]):
+        done = subprocess.run([binary(), *arguments], capture_output=True, text=True, preexec_fn=no_byte, restore_signals=False, timeout=60)
+        assert done.returncode == 1 and "File too large" in done.stderr, done
+        assert list(place.iterdir()) == [], done
 
 
 def test_a_backup_has_what_was_acknowledged_or_says_what_it_lacks(tmp_path):

@@ -145,6 +145,21 @@ def test_a_place_is_given_back():
             assert time.monotonic() < deadline, "a hang-up was not noticed"
 
 
+def test_append_waits_for_a_place():
+    """`strandline append` sends again after `Retry-After` what was refused before any of it was read"""
+    with Server("--shards", "1", "--connections-max", "1") as server:
+        with Sse(server) as first:
+            first.established()
+            command = [binary(), "append", "--url", server.base, "--topic", "a"]
+            append = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            append.stdin.write("one\n")
+            append.stdin.close()
+            told = append.stderr.readline()
+            assert "trying again in 2 s" in told and "may or may not" not in told, told
+        rest = append.stderr.read()
+        assert append.wait(30) == 0 and "appended 1 event" in rest, rest
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1e3", "99999999999"])
 def test_a_number_that_is_none(value, tmp_path):
     """exit 2 usage, and what to give"""

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use strandline_storage::event::EventId;
+use strandline_storage::{event::EventId, topic::Topic};
 
-use super::{Members, OWN_SOURCE, SOURCE_HEADER, members, source_suffix};
+use super::{Members, OWN_SOURCE, SOURCE_HEADER, SUBJECT_HEADER, members, source_suffix};
 use crate::event_json::{MediaClass, MediaType};
+use crate::input::quoted;
 use crate::json::write;
 
 /// What an event object may say, in the order of an export, beside its place in a log.
@@ -35,7 +36,9 @@ const QUOTED_BYTES_MAX: usize = 2 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct Conversion {
     /// The topic of events that name none.
-    pub topic: Option<String>,
+    pub topic: Option<Topic>,
+    /// The subject of a CloudEvent is no topic, but a header.
+    pub subject_as_header: bool,
     /// Gives an event that has no id one of this and its offset, or its number among those that are read.
     pub id_prefix: Option<String>,
     /// Gives every event another id: this and the one that it has, or else as above.
@@ -45,6 +48,12 @@ pub struct Conversion {
 impl Conversion {
     /// The line of an append for an event object of an export.
     pub fn of_event(&self, object: &str, number: u64) -> Result<Vec<u8>, String> {
+        if object.starts_with('[') {
+            let what = "an array, and not one event object on each line";
+            return Err(format!(
+                "{what}: an array of CloudEvents is read with --format cloudevents"
+            ));
+        }
         let members = members(object)?;
         if let Some(name) = members.keys().find(|name| {
             !EVENT_MEMBERS.contains(&name.as_ref()) && !PLACE_MEMBERS.contains(&name.as_ref())
@@ -54,7 +63,7 @@ impl Conversion {
         let mut line = Line::default();
         for name in EVENT_MEMBERS {
             match members.get(name) {
-                Some(id) if name == "id" => self.push_id(&mut line, id.get(), "")?,
+                Some(id) if name == "id" => self.push_id(&mut line, id, "")?,
                 Some(data) if name == "data" => {
                     let is_long = data.get().len() > QUOTED_BYTES_MAX;
                     let is_text =
@@ -89,7 +98,13 @@ impl Conversion {
         let mut line = Line::default();
         for (name, own) in CLOUD_MEMBERS {
             match members.get(name) {
-                Some(id) if own == "id" => self.push_id(&mut line, id.get(), &suffix)?,
+                Some(id) if own == "id" => self.push_id(&mut line, id, &suffix)?,
+                Some(_) if own == "topic" && self.subject_as_header => {}
+                Some(subject) if own == "topic" => line.text("topic", &topic_of(subject)?),
+                None if own == "topic" && self.topic.is_none() => {
+                    let what = "it becomes the topic, or give one with --topic";
+                    return Err(format!("\"subject\" is missing: {what}"));
+                }
                 Some(data) if own == "data" => {
                     let is_bytes = match class_of(members.get("datacontenttype")) {
                         MediaClass::Json => false,
@@ -118,6 +133,9 @@ impl Conversion {
                 headers.insert(name.to_string(), text);
             }
         }
+        if let Some(subject) = members.get("subject").filter(|_| self.subject_as_header) {
+            headers.entry(SUBJECT_HEADER.to_owned()).or_insert(string("subject", subject)?);
+        }
         headers.extend(foreign.map(|source| (SOURCE_HEADER.to_owned(), source)));
         if !headers.is_empty() {
             let text = serde_json::to_string(&headers).expect("strings are JSON");
@@ -127,13 +145,12 @@ impl Conversion {
     }
 
     /// An id as it stands, unless it is to be another.
-    fn push_id(&self, line: &mut Line, id: &str, suffix: &str) -> Result<(), String> {
+    fn push_id(&self, line: &mut Line, id: &RawValue, suffix: &str) -> Result<(), String> {
         if suffix.is_empty() && self.new_ids.is_none() {
-            line.raw("id", id);
+            line.raw("id", id.get());
             return Ok(());
         }
-        let id: String =
-            serde_json::from_str(id).map_err(|_| "\"id\" is not a string".to_owned())?;
+        let id = string("id", id)?;
         let prefix = self.new_ids.as_deref().unwrap_or_default();
         let added_bytes = prefix.len() + suffix.len();
         if id.len() + added_bytes > EventId::BYTES_MAX {
@@ -150,7 +167,7 @@ impl Conversion {
 
     fn finish(&self, mut line: Line, members: &Members<'_>, number: u64) -> Vec<u8> {
         if let Some(topic) = self.topic.as_ref().filter(|_| !line.has("topic")) {
-            line.text("topic", topic);
+            line.text("topic", topic.as_str());
         }
         let prefix = self.new_ids.as_ref().or(self.id_prefix.as_ref());
         if let Some(prefix) = prefix.filter(|_| !line.has("id")) {
@@ -191,13 +208,28 @@ fn value_of(text: &RawValue) -> Option<serde_json::Value> {
     serde_json::from_str(text.get()).ok()
 }
 
+/// The topic that a CloudEvent's subject becomes.
+fn topic_of(subject: &RawValue) -> Result<Topic, String> {
+    let subject = string("subject", subject)?;
+    Topic::parse(&subject).map_err(|error| {
+        format!(
+            "\"subject\" becomes the topic, and {} {error}; with --topic and --subject-as-header it is kept as a header",
+            quoted(&subject)
+        )
+    })
+}
+
+/// The string that a member is.
+fn string(name: &str, value: &RawValue) -> Result<String, String> {
+    serde_json::from_str(value.get()).map_err(|_| format!("\"{name}\" is not a string"))
+}
+
 /// What every CloudEvent has to have: a string that is not empty.
 fn required(members: &Members<'_>, name: &str) -> Result<Option<String>, String> {
     let Some(value) = members.get(name) else { return Ok(None) };
-    match serde_json::from_str::<String>(value.get()) {
-        Ok(text) if text.is_empty() => Err(format!("\"{name}\" is empty")),
-        Ok(text) => Ok(Some(text)),
-        Err(_) => Err(format!("\"{name}\" is not a string")),
+    match string(name, value)? {
+        text if text.is_empty() => Err(format!("\"{name}\" is empty")),
+        text => Ok(Some(text)),
     }
 }
 
@@ -268,7 +300,7 @@ mod tests {
              \"content_type\":\"text/plain\",\"data\":\"x\\n\"}\n"
         );
         let conversion = Conversion {
-            topic: Some("c".into()),
+            topic: Some(Topic::parse("c").unwrap()),
             id_prefix: Some("old-".into()),
             ..Conversion::default()
         };
@@ -279,12 +311,15 @@ mod tests {
         for bad in ["[]", "1", "{", "{\"subject\":\"a\"}"] {
             assert!(Conversion::default().of_event(bad, 1).is_err(), "{bad}");
         }
+        let told = Conversion::default().of_event("[", 1).expect_err("an array");
+        assert!(told.contains("--format cloudevents"), "{told}");
     }
 
     #[test]
     fn foreign_cloud_events_keep_their_attributes_as_headers() {
         let event = r#"{"specversion":"1.0","id":"1","source":"/s","type":"com.x","traceparent":"00-1","n":5,"data":[1]}"#;
-        let conversion = Conversion { topic: Some("in".into()), ..Conversion::default() };
+        let conversion =
+            Conversion { topic: Some(Topic::parse("in").unwrap()), ..Conversion::default() };
         let line = text(conversion.of_cloud_event(event, 1).unwrap());
         assert_eq!(
             line,
@@ -293,6 +328,34 @@ mod tests {
         );
         assert!(conversion.of_cloud_event("{\"specversion\":\"0.3\"}", 1).is_err());
         assert!(conversion.of_cloud_event("{}", 1).is_err());
+    }
+
+    #[test]
+    fn a_subject_is_the_topic_or_a_header() {
+        let event = |subject: &str| {
+            format!(
+                r#"{{"specversion":"1.0","id":"1","source":"/api/v1/logs/main","type":"t","subject":{subject}}}"#
+            )
+        };
+        let plain = Conversion::default();
+        let line = text(plain.of_cloud_event(&event("\"a/b\""), 1).unwrap());
+        assert_eq!(line, "{\"topic\":\"a/b\",\"type\":\"t\",\"id\":\"1\"}\n");
+        for bad in ["\"/a//b\"", "\"$x\"", "\"\"", "5"] {
+            let told = plain.of_cloud_event(&event(bad), 1).expect_err(bad);
+            assert!(told.starts_with("\"subject\" "), "{told}");
+        }
+        let told = plain.of_cloud_event(&event("null"), 1).expect_err("it has no topic");
+        assert!(told.contains("--topic"), "{told}");
+        let topic = Some(Topic::parse("in").unwrap());
+        let conversion = Conversion { topic, subject_as_header: true, ..Conversion::default() };
+        let line = text(conversion.of_cloud_event(&event("\"/a//b\""), 1).unwrap());
+        assert_eq!(
+            line,
+            "{\"type\":\"t\",\"id\":\"1\",\"headers\":{\"ce-subject\":\"/a//b\"},\"topic\":\"in\"}\n"
+        );
+        assert!(conversion.of_cloud_event(&event("5"), 1).is_err());
+        let line = text(conversion.of_cloud_event(&event("null"), 1).unwrap());
+        assert_eq!(line, "{\"type\":\"t\",\"id\":\"1\",\"topic\":\"in\"}\n");
     }
 
     /// JSON Event Format of CloudEvents 1.0, section 3.1.1: the string is the data.
@@ -321,7 +384,8 @@ mod tests {
     #[test]
     fn an_attribute_that_is_null_is_none() {
         let event = r#"{"specversion":"1.0","id":"1","source":"/api/v1/logs/main","type":"t","subject":null,"partitionkey":null,"traceparent":null,"eventheaders":null,"data":1}"#;
-        let conversion = Conversion { topic: Some("in".into()), ..Conversion::default() };
+        let conversion =
+            Conversion { topic: Some(Topic::parse("in").unwrap()), ..Conversion::default() };
         let line = text(conversion.of_cloud_event(event, 1).unwrap());
         assert_eq!(line, "{\"type\":\"t\",\"id\":\"1\",\"data\":1,\"topic\":\"in\"}\n");
         assert!(

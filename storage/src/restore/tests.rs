@@ -1,3 +1,5 @@
+use std::ops::ControlFlow;
+
 use super::*;
 use crate::{
     config::LogConfig,
@@ -6,6 +8,7 @@ use crate::{
     log::Log,
     repair,
     segment::SegmentFile,
+    stopped::StoppedLog,
     testing::{TestLog, everything, now, read_all},
     verify::verify,
 };
@@ -273,6 +276,44 @@ fn nothing_behind_a_cut_is_known(gone: Gone) {
         }
         assert!(cut <= stubs_from || end <= cut, "{until:?}: ends at {end}");
     }
+}
+
+/// Whatever is asked for, the first cut that leaves events is the one that is named.
+#[test]
+fn the_first_cut_leaves_events_and_none_before_it_does() {
+    let (dir, to) = (Path::new("/log"), Path::new("/restored"));
+    for gone in [Gone::Limited, Gone::Deleted, Gone::DeletedButSome] {
+        let (disk, _) = log_with_what_is_gone(gone);
+        let first = first_cut(&disk, dir).expect("readable");
+        if gone != Gone::Limited {
+            assert_eq!(first, None, "{gone:?}: what is set, at offset 7, stays with its segment");
+            continue;
+        }
+        let first = first.expect("its beginning is gone");
+        assert!(first.begin < first.cut && first.begin > Offset::ZERO, "{first:?}");
+        for cut in 1..60 {
+            let disk = disk.fork(cut);
+            disk.create_dir(to).expect("a free name");
+            let until = Until::Offset(Offset::new(cut));
+            restore_log(&disk, dir, to, until, now()).expect("restored");
+            let log = StoppedLog::open(&disk, to).expect("it opens");
+            let mut events = Vec::new();
+            log.read(&everything(), &mut |part| {
+                let hits = part.expect("sound");
+                events.extend(hits.events().map(|event| event.offset().get()));
+                ControlFlow::Continue(())
+            })
+            .expect("of this version");
+            assert_eq!(!events.is_empty(), cut >= first.cut.get(), "{first:?}: {cut}: {events:?}");
+            let begin = log.kept_from().expect("readable");
+            assert!(events.is_empty() || begin == first.begin, "{first:?}: {cut}: {begin}");
+        }
+    }
+    // Nothing is gone, or there never was anything.
+    assert_eq!(first_cut(&log().disk, dir).expect("readable"), None);
+    let disk = SimDisk::new(1);
+    drop(Log::open(disk.clone(), dir, LogConfig::default(), now()).expect("new"));
+    assert_eq!(first_cut(&disk.kill(), dir).expect("readable"), None);
 }
 
 /// All of it was taken over, and who sent again what came behind the cut was told that it is there.
