@@ -26,6 +26,7 @@ import functools
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -116,17 +117,18 @@ def run(client: str, arguments: list, start, speaks: str, seconds: float) -> dic
 
 @contextlib.contextmanager
 def same_congestion_control():
-    """New connections of this machine use Reno meanwhile; yields what they do use."""
-    before = CONGESTION_CONTROL.read_text().strip()
-    if before == "reno":
-        yield before
-        return
+    """New connections of the whole machine use Reno meanwhile; yields what they do use."""
+    before = "what the system has"
     try:
-        CONGESTION_CONTROL.write_text("reno")
+        before = CONGESTION_CONTROL.read_text().strip()
+        if before != "reno":
+            CONGESTION_CONTROL.write_text("reno")
     except OSError as error:
         print(f"peers use {before}, Strandline Reno: {error}", file=sys.stderr)
         yield before
         return
+    # What ends the script by a signal puts it back as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         yield "reno"
     finally:

@@ -84,8 +84,8 @@ pub struct Engine<'t, T: Target> {
     pub received_bytes: u64,
     /// Subscribers that were hung up on.
     pub hang_ups: u64,
-    /// How long publishers were held back in all, because we were behind with what subscribers have.
-    pub held_ns: u64,
+    /// How long publishers were held back, as far as that has ended.
+    held_ns: u64,
     /// How events are sent.
     load: Load,
     /// When the last thing happened: a delivery, an answer, a subscriber that became ready.
@@ -196,6 +196,12 @@ impl<'t, T: Target> Engine<'t, T> {
     /// Whether everything that was sent is answered.
     pub fn publishers_done(&self) -> bool {
         self.publishers.iter().all(Publisher::is_done)
+    }
+
+    /// How long some publisher was held back in all, because we were behind with what subscribers have.
+    pub fn held_ns(&self) -> u64 {
+        let goes_on = !self.held.is_empty();
+        self.held_ns + if goes_on { now_ns() - self.held_since_ns } else { 0 }
     }
 
     /// How many events each publisher has sent.

@@ -292,7 +292,7 @@ impl<'t, T: Target> Session<'t, T> {
         let begin = self.look();
         let received_bytes = self.engine.received_bytes;
         let stops = self.watch.as_ref().map(|watch| watch.stops().mark()).unwrap_or_default();
-        let held_ns = self.engine.held_ns;
+        let held_ns = self.engine.held_ns();
         Measured {
             begin_ns: now,
             begin,
@@ -330,7 +330,7 @@ impl<'t, T: Target> Session<'t, T> {
             }),
             stops: self.watch.as_ref().map(|watch| watch.stops().since(measured.stops)),
             client_cpu_cores: (client_cpu_s() - measured.client_cpu_s) / seconds,
-            held_share: as_f64(self.engine.held_ns - measured.held_ns) / 1e9 / seconds,
+            held_share: as_f64(self.engine.held_ns() - measured.held_ns) / 1e9 / seconds,
             server: (!self.processes.is_empty()).then(|| ServerUse {
                 cpu_cores: cpu_s / seconds,
                 cpu_us_per_append: each(appends),
@@ -367,9 +367,21 @@ impl<'t, T: Target> Session<'t, T> {
         // What the ticks of this phase take off the meters stays in their totals.
         self.begin_phase("drain");
         self.engine.end_schedule();
-        let is_sent = self.run_until(|engine| engine.schedule_is_over())?;
+        // Heartbeats are news, too, and no answers.
+        let unanswered = |engine: &mut Engine<'t, T>, is_over: bool| {
+            (!is_over).then(|| (engine.published(), engine.acknowledged()))
+        };
+        let is_sent = self.run_while_moving(|engine| {
+            let is_over = engine.schedule_is_over();
+            unanswered(engine, is_over)
+        })?;
         self.engine.set_load(Load::Still)?;
-        if !is_sent || !self.run_until(|engine| engine.publishers_done())? {
+        let is_answered = is_sent
+            && self.run_while_moving(|engine| {
+                let is_over = engine.publishers_done();
+                unanswered(engine, is_over)
+            })?;
+        if !is_answered {
             return Err(BenchError::Patience(format!(
                 "appends got no answer for {} s",
                 self.options.patience.as_secs()
@@ -382,14 +394,15 @@ impl<'t, T: Target> Session<'t, T> {
     pub fn wait_for_all(&mut self, subscribers: Range<u32>) -> Result<bool, BenchError> {
         let published = self.engine.published();
         let mut next = subscribers.start;
-        self.run_until(|engine| {
+        self.run_while_moving(|engine| {
             while next < subscribers.end
                 && (engine.subscriber(next).is_none()
                     || engine.seen.checker.has_all(next, &published))
             {
                 next += 1;
             }
-            next == subscribers.end
+            let received = |next| engine.subscriber(next).map(|subscriber| subscriber.received);
+            (next < subscribers.end).then(|| (next, received(next)))
         })
     }
 

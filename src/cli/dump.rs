@@ -19,6 +19,7 @@ use strandline_storage::{
 
 use super::directory::{self, DirectoryArguments, DirectoryError};
 use super::number::number;
+use super::pattern;
 use crate::{event_json::push_event, timestamp::TimeText};
 
 /// Writes the events of a stopped server to standard output, one JSON object a line, as `GET
@@ -36,7 +37,7 @@ pub struct DumpArguments {
     #[command(flatten)]
     directory: DirectoryArguments,
     /// Only topics that this matches; may be repeated [default: all]
-    #[arg(long, value_name = "PATTERN", value_parser = parse_pattern)]
+    #[arg(long, value_name = "PATTERN", value_parser = pattern::pattern)]
     topic: Vec<TopicPattern>,
     /// The first offset wanted
     #[arg(long, value_name = "OFFSET", default_value_t = 0, value_parser = number(0..=Offset::MAX.get()))]
@@ -47,10 +48,6 @@ pub struct DumpArguments {
     /// Also the log's own events, of the topic `$log`, which no reader gets and no import takes
     #[arg(long, conflicts_with = "topic")]
     control: bool,
-}
-
-fn parse_pattern(text: &str) -> Result<TopicPattern, String> {
-    TopicPattern::parse(text).map_err(|error| format!("the pattern {error}"))
 }
 
 /// Runs the command.

@@ -204,10 +204,7 @@ impl Output<'_> {
         let from = match arguments.from {
             Begin::At(Place::Offset(from)) => {
                 let begin = log.kept_from().map_err(|error| error.to_string())?;
-                if from < begin {
-                    self.warn_of_gone(from, begin, arguments.until);
-                    is_whole = false;
-                }
+                is_whole &= !self.has_gone(from, begin, arguments.until);
                 from
             }
             _ => Offset::ZERO,
@@ -279,12 +276,12 @@ impl Output<'_> {
                 Ok(page) => page,
                 Err(Failure::Expired { earliest }) => {
                     let begin = Offset::new(earliest);
-                    is_whole = false;
                     match from {
                         Begin::At(Place::Offset(from)) if !has_begun => {
-                            self.warn_of_gone(from, begin, arguments.until);
+                            is_whole &= !self.has_gone(from, begin, arguments.until);
                         }
                         _ => {
+                            is_whole = false;
                             let missing = format!("events from {from} to {begin} are gone");
                             let why = "retention was faster";
                             self.bar.suspend(|| eprintln!("warning: {missing}: {why}"));
@@ -318,14 +315,18 @@ impl Output<'_> {
         }
     }
 
-    /// Tells what of the events from an offset on that were asked for is not kept any more.
-    fn warn_of_gone(&self, from: Offset, begin: Offset, until: Option<Place>) {
+    /// Whether some of the events from an offset on that were asked for are not kept any more, which is told.
+    fn has_gone(&self, from: Offset, begin: Offset, until: Option<Place>) -> bool {
         let to = match until {
             Some(Place::Offset(until)) => until.min(begin),
             _ => begin,
         };
+        if from >= to {
+            return false;
+        }
         let gone = format!("events from {from} to {to} are gone: the log begins at offset {begin}");
         self.bar.suspend(|| eprintln!("warning: {gone}"));
+        true
     }
 
     /// Writes events of the history at `path`, line by line; `from` becomes where it goes on.

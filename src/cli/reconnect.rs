@@ -28,7 +28,7 @@ impl Default for Reconnect {
 impl Reconnect {
     /// A stream asks for this pause.
     pub fn asked(&mut self, retry: Duration) {
-        self.first = retry.min(ASKED_MAX);
+        self.first = retry.clamp(FIRST, ASKED_MAX);
     }
 
     /// A stream was taken: what comes to nothing from now on is counted anew.
@@ -72,6 +72,10 @@ mod tests {
         assert_eq!(pauses_ms(&mut reconnect, 2), [1500, 3000]);
         reconnect.asked(Duration::from_millis(9000));
         assert_eq!(pauses_ms(&mut reconnect, 1), [9000]);
+        // Who asks for none at all would be asked without end.
+        reconnect.asked(Duration::ZERO);
+        reconnect.taken();
+        assert_eq!(pauses_ms(&mut reconnect, 2), [100, 200]);
         reconnect.asked(Duration::MAX);
         assert_eq!(pauses_ms(&mut reconnect, 70), [60_000; 70]);
     }

@@ -339,9 +339,10 @@ impl<D: Disk> RollJob<D> {
         header.extend_from_slice(&self.header.encode());
         let written = self.next.zeroing.write_at(header.as_slice(), Position::default())?;
         if written != header.len() {
-            return Err(io::Error::new(io::ErrorKind::WriteZero, "short write of a header"));
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "short write of a header"));
         }
-        self.next.zeroing.sync_data().map_err(sync_failed)?;
+        // Whatever it loses is in a file that has no name yet, and gets none.
+        self.next.zeroing.sync_data()?;
         // A directory that is full to the block takes another for it.
         disk.rename(&self.from, &self.to)
     }

@@ -47,6 +47,8 @@ pub use held::{LastSegment, end_of, last_segment};
 /// So often a list of files is found to be out of date before that is told as a failure. On a machine with more to do than it
 /// can, where segments are rewritten all the time, that may well be some dozens.
 const ATTEMPTS_MAX: u32 = 200;
+/// And so often in a row of the same file, which then does not come back.
+const ALIKE_MAX: u32 = 10;
 /// How much is copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
@@ -102,7 +104,7 @@ pub fn back_up_again<D: Disk>(
     // A server whose limits move writes it each second, and then it says more than the backup has.
     let kept = earliest::records(disk, from)?;
     let mut second_hand = BTreeSet::new();
-    let mut attempt = 1;
+    let (mut attempt, mut last, mut alike) = (1, String::new(), 1);
     loop {
         let mut backup = Backup {
             disk,
@@ -116,12 +118,16 @@ pub fn back_up_again<D: Disk>(
             done: BackedUp::default(),
             last: None,
         };
-        match backup.run() {
+        let outcome = backup.run();
+        let told = outcome.as_ref().err().map(OpenError::to_string).unwrap_or_default();
+        alike = if told == last { alike + 1 } else { 1 };
+        last = told;
+        let may_pass = attempt < ATTEMPTS_MAX && alike < ALIKE_MAX;
+        match outcome {
             Err(OpenError::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && attempt < ATTEMPTS_MAX => {}
+                if source.kind() == io::ErrorKind::NotFound && may_pass => {}
             // Or several are gone, and a listing has seen some of them and not what came in their place.
-            Err(OpenError::MissingSegment { .. })
-                if reach != Reach::Stopped && attempt < ATTEMPTS_MAX => {}
+            Err(OpenError::MissingSegment { .. }) if reach != Reach::Stopped && may_pass => {}
             // A read beside a write may have seen the state before it.
             Err(OpenError::Corrupt(_)) if reach != Reach::Stopped && attempt < 3 => {}
             Ok(()) => {

@@ -140,9 +140,11 @@ fn serve(
         taken.later += 1;
         drop(taken);
         stream.write_all(&text).ok()?;
-        // It stays as long as its client does.
-        let _ = stream.read(&mut [0]);
-        return None;
+        // It stays as long as its client does, and has heartbeats, which are no events.
+        loop {
+            thread::sleep(Duration::from_millis(300));
+            stream.write_all(b":\n\n").ok()?;
+        }
     }
     loop {
         let body = read_body(&mut stream, &head)?;

@@ -118,8 +118,11 @@ impl<D: Disk> SnapshotJob<D> {
                 }
                 Ok(None) => return Ok(None),
                 // The one before was lost, with the stubs that it had taken in: there will be one again when
-                // nothing is kept any more before a snapshot that is there.
-                Err(OpenError::MissingSegment { .. }) => {}
+                // nothing is kept any more before a snapshot that is there. Or a stub cannot be read, or is damaged: what is not
+                // needed any more goes all the same.
+                Err(
+                    OpenError::MissingSegment { .. } | OpenError::Corrupt(_) | OpenError::Io { .. },
+                ) => {}
                 Err(error) => return Err(error),
             }
         }

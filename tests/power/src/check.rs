@@ -38,9 +38,11 @@ struct Read {
 fn read_kept(server: &Server, ledger: &Ledger, from: u64) -> io::Result<Read> {
     let began = Instant::now();
     loop {
-        let is_limited = ledger.is_limited();
+        let (is_limited, passed_to) = (ledger.is_limited(), ledger.passed_to());
         let earliest = if is_limited { client::earliest(server.address)? } else { 0 };
-        ledger.begins_at(earliest);
+        if is_limited {
+            ledger.begins_at(earliest, passed_to);
+        }
         let from = from.max(earliest);
         match client::read_log(server.address, from) {
             Ok((events, end)) => return Ok(Read { from, events, end }),

@@ -186,9 +186,19 @@ impl Ledger {
         self.lock().is_limited
     }
 
-    /// A limited log begins here.
-    pub fn begins_at(&self, earliest: u64) {
+    /// Up to where subscribers were told so far that all has gone.
+    pub fn passed_to(&self) -> u64 {
+        self.lock().passed_over.iter().map(|passed| passed.end).max().unwrap_or_default()
+    }
+
+    /// A limited log begins here; before that was asked subscribers were told that all before `passed_to` has gone.
+    pub fn begins_at(&self, earliest: u64, passed_to: u64) {
         let mut state = self.lock();
+        if earliest < passed_to {
+            state.break_off(format!(
+                "a subscriber was told that all before {passed_to} has gone, and the log begins at {earliest}"
+            ));
+        }
         let before = std::mem::replace(&mut state.earliest, earliest);
         if earliest < before {
             state.break_off(format!("the log began at {before}, and now at {earliest}"));
@@ -439,13 +449,25 @@ mod tests {
         ledger.acknowledged(2, &names[2..]);
         ledger.limit();
         ledger.check_limited().expect_err("nothing has gone");
-        ledger.begins_at(1);
+        ledger.begins_at(1, 0);
         ledger.check_limited().expect("an event has gone");
         ledger.passed_over(2);
         ledger.check(1, &[(1, names[1]), (2, names[2])], true).expect("fine");
         ledger.promised().expect("fine");
-        ledger.begins_at(0);
+        ledger.begins_at(0, 0);
         assert!(ledger.promised().expect_err("back").0.contains("began at 1"));
+    }
+
+    #[test]
+    fn nobody_is_told_that_more_has_gone_than_has() {
+        let ledger = Ledger::default();
+        ledger.limit();
+        ledger.passed_over(9);
+        ledger.begins_at(9, ledger.passed_to());
+        ledger.promised().expect("fine");
+        ledger.passed_over(12);
+        ledger.begins_at(10, ledger.passed_to());
+        assert!(ledger.promised().expect_err("two are there").0.contains("begins at 10"));
     }
 
     #[test]

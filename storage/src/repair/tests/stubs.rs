@@ -3,8 +3,13 @@
 use super::*;
 use crate::{
     config::LogConfig,
+    control::Control,
     index::{INDEX_HEADER_BYTES, IndexHeader, SectionKind},
-    log::tests::{event, now, tiny},
+    log::{
+        Notice,
+        tests::{event, now, tiny},
+    },
+    settings::{LogRetention, LogSettings},
 };
 
 fn open_with(disk: &SimDisk, snapshot_segments: usize) -> Log<SimDisk> {
@@ -201,6 +206,32 @@ fn a_stub_that_is_damaged_or_unreadable_behind_its_header_stops_no_start_that_ha
         assert!(!disk.list(Path::new(DIR)).expect("it").contains(&name.log_file_name()));
         let log = open_with(&disk, NEVER);
         assert_eq!(read(&log, &["gone"]), (vec![], vec![]), "{context}");
+    }
+}
+
+/// Nor does it keep snapshots from being made once it lies before all that is kept: whatever limit it is that has reached it.
+#[test]
+fn a_damaged_stub_before_all_that_is_kept_keeps_no_snapshot_from_being_made() {
+    for (kind, count) in [Damage::Ids, Damage::Unreadable]
+        .into_iter()
+        .flat_map(|kind| (1..12).map(move |n| (kind, n * 10)))
+    {
+        let (disk, name, _) = emptied_with(1, NEVER);
+        damage_body(&disk, name, None, kind);
+        let config = LogConfig { snapshot_segments: 2, ..tiny() };
+        let (mut log, _) =
+            Log::open(disk.clone(), Path::new(DIR), config, now(0)).expect("a snapshot knows it");
+        let retain = LogRetention { count: Some(count), ..LogRetention::default() };
+        let limit = Control::Log(LogSettings { retain });
+        log.append_control(&limit, now(3)).expect("staged");
+        for number in 0..60 {
+            log.append(vec![event("kept", &format!("{number:->500}"))], now(3)).expect("staged");
+            log.run_ops(now(60_000 * (number + 1)));
+            let notices = log.take_notices();
+            let failed =
+                notices.iter().find(|notice| matches!(notice, Notice::SnapshotFailed { .. }));
+            assert_eq!(failed, None, "{kind:?}, {count}");
+        }
     }
 }
 
