@@ -180,13 +180,15 @@ def test_pages_that_nobody_takes_are_not_all_kept():
         assert page(first)[1] > 7_000_000
         stalled = stalled_clients(server, f"GET {first} HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert memory_mib(server) - before < 250
-        # Whoever reads gets everything all the same, in more pages,
+        # Whoever reads gets everything all the same, in more pages: what the kernel has taken of the others', up to its longest
+        # send buffer each, is not held, so they end about as long as that.
+        longest = int(open("/proc/sys/net/ipv4/tcp_wmem").read().split()[2]) + (512 << 10)
         events, pages, path = [], 0, first
         while path:
             value, bytes_in_page = page(path)
-            assert value["events"] and bytes_in_page < 4_000_000
+            assert value["events"] and bytes_in_page < min(longest, 7_000_000)
             events, pages, path = events + value["events"], pages + 1, value.get("next")
-        assert [event["offset"] for event in events] == list(range(12_000)) and pages > 3
+        assert [event["offset"] for event in events] == list(range(12_000)) and pages > 2
         # and long ones again once the others have gone.
         for client in stalled:
             client.close()
