@@ -6,7 +6,8 @@ use std::{
     net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,9 @@ use super::number::as_f64;
 
 /// A server that has not stopped after this is killed.
 const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// So much is kept of what a server says beside its warnings.
+const SAID_BYTES_MAX: usize = 4096;
 
 /// What processes have used since they began, and hold now.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -119,12 +123,15 @@ impl ServerProcess {
             .args(&options.arguments)
             .env("STRANDLINE_LOG", "warn")
             .stdin(Stdio::null())
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         // SAFETY: between fork and exec the child makes one system call, and touches nothing that another thread may hold.
         unsafe {
             command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?));
         }
         let mut process = command.spawn()?;
+        let told = process.stderr.take().expect("it is piped");
+        let told = thread::spawn(move || pass_on(told));
         let mut line = String::new();
         let out = process.stdout.take().expect("it is piped");
         let read = BufReader::new(out).read_line(&mut line);
@@ -132,13 +139,13 @@ impl ServerProcess {
         let address = address.and_then(|address| address.parse().ok());
         let mut server = ServerProcess { process, address: ([0; 4], 0).into(), _scratch: scratch };
         read?;
-        server.address = address.ok_or_else(|| {
-            io::Error::other(format!(
-                "the server did not start: {} serve {}",
-                binary.display(),
-                options.arguments.join(" ")
-            ))
-        })?;
+        let Some(address) = address else {
+            let why = told.join().unwrap_or_default();
+            let (binary, arguments) = (binary.display(), options.arguments.join(" "));
+            let what = format!("the server did not start: {binary} serve {arguments}\n{why}");
+            return Err(io::Error::other(what.trim_end().to_owned()));
+        };
+        server.address = address;
         Ok(server)
     }
 
@@ -162,12 +169,27 @@ impl Drop for ServerProcess {
             && matches!(self.process.try_wait(), Ok(None))
             && Instant::now() < until
         {
-            std::thread::sleep(Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
         }
         // It has ended, or it will not: then nothing of it is wanted any more.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Passes on the warnings and errors of a server until it has ended; returns what else it said, of which the beginning: why it
+/// did not start, or what one could do with one that did.
+fn pass_on(told: ChildStderr) -> String {
+    let mut else_said = String::new();
+    for line in BufReader::new(told).lines().map_while(Result::ok) {
+        if line.contains(" WARN ") || line.contains(" ERROR ") {
+            eprintln!("{line}");
+        } else if else_said.len() < SAID_BYTES_MAX {
+            else_said.push_str(&line);
+            else_said.push('\n');
+        }
+    }
+    else_said
 }
 
 /// A directory for a run's data, removed when dropped.

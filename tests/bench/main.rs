@@ -29,6 +29,7 @@ fn outcome(arguments: &[&str]) -> Value {
     let output = bench(&[arguments, &SHORT, &["--json"]].concat());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
+    assert!(!errors.contains("curl"), "what can be tried is for people: {errors}");
     let outcome: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(outcome["violation_count"], 0, "{outcome}");
     outcome
