@@ -1,0 +1,88 @@
+//! Gaps that a repair has left: they are told for as long as the log would have kept what was there.
+
+use super::*;
+
+/// Past the time at which a segment is rewritten.
+fn much_later() -> Now {
+    Now { wall_ms: now().wall_ms + 10_000_000, boot_ms: now().boot_ms + 10_000_000 }
+}
+
+/// A segment of gaps holds no event, and so none that is alive: compaction had taken it for dead, and readers
+/// passed over what was lost without a word.
+#[test]
+fn a_gap_is_named_whatever_compaction_does() {
+    let deleted = Control::Deleted(TopicsDeleted::of(vec!["a".into(), "b".into(), "c".into()]));
+    let retain = TopicRetention { count: Some(1), ..TopicRetention::default() };
+    let settings = Some(TopicSettings { retain, ..TopicSettings::default() });
+    let counted = Control::Topic(TopicRule { pattern: "**".into(), settings });
+    for control in [None, Some(deleted), Some(counted)] {
+        for has_index in [false, true] {
+            let log = log();
+            // All of one is lost, and a part of another; of a third nothing.
+            log.disk.remove(&path(&log, 1, SegmentFile::Log)).expect("a file");
+            if !has_index {
+                log.disk.remove(&path(&log, 1, SegmentFile::Index)).expect("a file");
+            }
+            flip(&log, 0, 2, 70);
+            let lost = [(8, 12), (20, 32)];
+            check_repair(&log.disk, 56, &lost);
+            let mut opened = open(&log.disk).expect("it was repaired");
+            let before = log.disk.bytes(&path(&log, 2, SegmentFile::Log));
+            opened.run_ops(now());
+            if let Some(control) = &control {
+                opened.append_control(control, now()).expect("staged");
+                opened.run_ops(now());
+            }
+            opened.run_ops(much_later());
+            let after = log.disk.bytes(&path(&log, 2, SegmentFile::Log));
+            assert!(after != before, "compaction has run, {control:?}");
+            assert_eq!(read(&opened, &[]).1, lost, "{control:?}");
+            assert_eq!(read(&opened, &["b"]).1, lost, "{control:?}");
+            drop(opened);
+            let disk = log.disk.power_cut();
+            assert_eq!(exported_gaps(&disk), lost, "{control:?}");
+            let found = verify(&disk, Path::new(DIR), &mut |finding| panic!("{finding}"));
+            let notes = found.expect("not in use").notes;
+            let named = |(from, to)| {
+                let words = format!("events from {from} to {to} are lost");
+                notes.iter().any(|note| note.contains(&words))
+            };
+            assert!(lost.into_iter().all(named), "{notes:?}");
+            assert_eq!(read(&open(&disk).expect("sound"), &[]).1, lost, "{control:?}");
+        }
+    }
+}
+
+/// What the log as a whole keeps no more goes all the same, and readers are told that it has expired.
+#[test]
+fn the_limits_of_a_log_pass_its_gaps() {
+    let none = LogRetention::default();
+    for retain in [
+        LogRetention { count: Some(17), ..none },
+        LogRetention { bytes: Some(24 << 10), ..none },
+        LogRetention { age_s: Some(100), ..none },
+    ] {
+        let log = log();
+        flip(&log, 0, 2, 70);
+        log.disk.remove(&path(&log, 1, SegmentFile::Log)).expect("a file");
+        log.disk.remove(&path(&log, 2, SegmentFile::Log)).expect("a file");
+        check_repair(&log.disk, 56, &[(8, 12), (20, 40)]);
+        let mut opened = open(&log.disk).expect("it was repaired");
+        let control = Control::Log(LogSettings { retain });
+        opened.append_control(&control, now()).expect("staged");
+        opened.run_ops(now());
+        opened.run_ops(much_later());
+        assert!(opened.start() >= Offset::new(40), "{retain:?}: {}", opened.start());
+        let first = opened.segments().iter().next().map(|segment| segment.base());
+        assert!(first.is_none_or(|base| base >= Offset::new(40)), "{retain:?}: {first:?}");
+        let disk = log.disk.power_cut();
+        let start = opened.start();
+        drop(opened);
+        let found = verify(&disk, Path::new(DIR), &mut |finding| panic!("{finding}"));
+        assert_eq!(found.expect("not in use").notes, Vec::<String>::new(), "{retain:?}");
+        assert_eq!(exported_gaps(&disk), [], "{retain:?}");
+        let mut opened = open(&disk).expect("sound");
+        opened.run_ops(much_later());
+        assert!(opened.start() >= start, "{retain:?}");
+    }
+}
