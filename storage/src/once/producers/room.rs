@@ -39,6 +39,9 @@ impl Silent {
     /// What is known of a producer has changed.
     pub fn note(&mut self, before: &Last, now: &Last) {
         self.count = self.count + usize::from(self.has(now)) - usize::from(self.has(before));
+        if self.has(now) {
+            self.none_before = None;
+        }
         if now.events > 0 {
             self.more_from_s = self.more_from_s.min(now.time_s.saturating_add(FORGOTTEN_S));
         }

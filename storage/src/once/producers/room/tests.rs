@@ -121,6 +121,26 @@ fn what_is_taken_back_makes_room_though_others_were_refused_before() {
     assert_eq!(come(&mut producers, "one more", 1_000_000, sealed), Ok(()));
 }
 
+#[test]
+fn who_is_silent_again_because_an_append_was_taken_back_gives_its_number_back() {
+    let mut producers = Producers { producers_max: 2, ..Producers::default() };
+    for (name, first) in [("sealed", 0), ("named", 5)] {
+        producers.put(entry(hash_name(name), first, BEGIN_S));
+    }
+    let unsealed = Offset::new(5);
+    let append = |producers: &mut Producers, name: &str, first| {
+        let hash = hash_name(name);
+        producers.make_room(&hash, LATER_S, unsealed)?;
+        producers.stage(entry(hash, first, LATER_S));
+        Ok::<_, AppendError>(producers.len())
+    };
+    assert_eq!(append(&mut producers, "sealed", 6), Ok(2), "it has its number already");
+    assert_eq!(append(&mut producers, "new", 7), Ok(3), "nobody can give a number back");
+    assert!(append(&mut producers, "newer", 8).is_err());
+    producers.take_back(Offset::new(6));
+    assert_eq!(append(&mut producers, "newer", 6), Ok(2), "it has the number of one that can");
+}
+
 /// What happens to producers.
 #[derive(Clone, Copy, Debug)]
 enum Step {
