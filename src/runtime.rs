@@ -195,12 +195,23 @@ pub fn hurry() {
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
     until: Instant,
+    length: Duration,
 }
 
 impl Slice {
     /// A slice that begins now.
     pub fn begin() -> Self {
-        Slice { until: Instant::now() + Duration::from_micros(SLICE_US) }
+        Slice::of(Duration::from_micros(SLICE_US))
+    }
+
+    /// A slice that begins now, for work that has another share of the shard.
+    pub fn of(length: Duration) -> Self {
+        Slice { until: Instant::now() + length, length }
+    }
+
+    /// How long it is meant to be.
+    pub fn length(&self) -> Duration {
+        self.length
     }
 
     /// Whether it is time for others.

@@ -34,7 +34,7 @@ pub const TURN_MS_MAX: u64 = 50;
 
 /// How many slices of pushes go by for one of those who read the log, while members of views wait for
 /// something new: at one each, half of the time of a round over many members was the readers'. These have a
-/// fifth of it at the least.
+/// fifth of it at the least: their slice is as long as one of the pushes.
 pub const LIVE_SLICES_MAX: u32 = 4;
 
 /// A page ends with the event that reaches this length: one send. With half as much a reader costs 2 % more.
@@ -51,8 +51,8 @@ struct TurnsInner {
     /// Somebody gives way to everything else, and will have the next slice; the others stand in line.
     is_giving_way: Cell<bool>,
     in_line: RefCell<VecDeque<Promise<Way>>>,
-    /// The live edge had more to do when its last slice ended.
-    is_live_due: Cell<bool>,
+    /// How long the last slice of the live edge was, if that had more to do when it ended.
+    live_slice: Cell<Option<Duration>>,
 }
 
 impl Default for Turns {
@@ -63,7 +63,7 @@ impl Default for Turns {
             slice: Cell::new(Slice::begin()),
             is_giving_way: Cell::new(false),
             in_line: RefCell::default(),
-            is_live_due: Cell::new(false),
+            live_slice: Cell::new(None),
         }))
     }
 }
@@ -80,9 +80,9 @@ impl Turns {
         kept
     }
 
-    /// Whether views had members left to be served when a slice of pushes ended.
-    pub fn note_live_due(&self, is_due: bool) {
-        self.0.is_live_due.set(is_due);
+    /// How long a slice of pushes was, if views had members left to be served when it ended.
+    pub fn note_live(&self, slice: Option<Duration>) {
+        self.0.live_slice.set(slice);
     }
 
     /// Resolves when the caller is the one to give way.
@@ -145,25 +145,25 @@ impl Turn {
 
     /// Lets everything else run if the readers of this shard together have worked for a slice.
     pub async fn end_slice_if_over(&self) {
-        let TurnsInner { slice, is_live_due, .. } = &*self.turns.0;
+        let TurnsInner { slice, live_slice, .. } = &*self.turns.0;
         if !slice.get().is_over() {
             return;
         }
         // All that have come back from the ring together would else have a slice each, before anybody else
         // has one. Where giving way takes a timer's millisecond they may, unless pushes wait.
-        let is_in_line = is_live_due.get() || gives_way_at_once();
+        let is_in_line = live_slice.get().is_some() || gives_way_at_once();
         let _way = match is_in_line {
             true => Some(self.turns.way().await.expect("turns outlive their waiters")),
             false => None,
         };
         for _ in 0..LIVE_SLICES_MAX {
             give_way().await;
-            if !is_live_due.get() {
+            if live_slice.get().is_none() {
                 break;
             }
         }
         if is_in_line || slice.get().is_over() {
-            slice.set(Slice::begin());
+            slice.set(live_slice.get().map_or_else(Slice::begin, Slice::of));
         }
     }
 }
@@ -307,21 +307,23 @@ mod tests {
     use super::*;
     use crate::runtime::{Driver, SLICE_US, block_on};
 
+    const SLICE: Duration = Duration::from_micros(SLICE_US);
+
     fn run<F: Future<Output = ()> + 'static>(job: impl FnOnce() -> F + Send + 'static) {
         std::thread::spawn(move || block_on(Driver::detect().0, true, job()).expect("a runtime"))
             .join()
             .expect("no panic");
     }
 
-    fn work_for_a_slice() {
-        let slice = Slice::begin();
+    fn work_for(slices: u32) {
+        let slice = Slice::of(SLICE * slices);
         while !slice.is_over() {
             std::hint::spin_loop();
         }
     }
 
-    /// How many slices `readers` have together while the live edge has 40.
-    async fn slices_beside(readers: usize, turns: &Turns) -> u32 {
+    /// How many usual slices `readers` have together while the live edge has 40 that are so many times as long.
+    async fn slices_beside(readers: usize, live: u32, turns: &Turns) -> u32 {
         let slices = Rc::new(Cell::new(0));
         let is_over = Rc::new(Cell::new(false));
         let mut tasks = Vec::new();
@@ -332,18 +334,18 @@ mod tests {
                 while !is_over.get() {
                     turn.end_slice_if_over().await;
                     if !is_over.get() {
-                        work_for_a_slice();
+                        work_for(1);
                         slices.set(slices.get() + 1);
                     }
                 }
             }));
         }
         for _ in 0..40 {
-            work_for_a_slice();
-            turns.note_live_due(true);
+            work_for(live);
+            turns.note_live(Some(SLICE * live));
             give_way().await;
         }
-        turns.note_live_due(false);
+        turns.note_live(None);
         is_over.set(true);
         for task in tasks {
             task.await;
@@ -355,9 +357,14 @@ mod tests {
     #[test]
     fn the_live_edge_goes_first_while_it_has_something_and_readers_do_not_starve() {
         run(|| async {
-            for readers in [1, 3, TURNS_MAX] {
-                let slices = slices_beside(readers, &Turns::default()).await;
-                assert!((5..=15).contains(&slices), "{readers} readers: {slices} beside 40");
+            for (readers, live) in [(1, 1), (3, 1), (TURNS_MAX, 1), (3, 4)] {
+                let slices = slices_beside(readers, live, &Turns::default()).await;
+                let wanted = 5 * live..=15 * live;
+                assert!(
+                    wanted.contains(&slices),
+                    "{readers} readers: {slices} beside {}",
+                    40 * live
+                );
             }
         });
     }

@@ -28,6 +28,7 @@ mod ending;
 mod gone;
 mod port;
 mod pushing;
+mod sends;
 mod serving;
 mod session;
 mod slab;
@@ -57,6 +58,7 @@ use self::begun::BegunChunks;
 use self::behind::Behind;
 use self::gone::Gone;
 pub use self::port::Port;
+use self::sends::Sends;
 use self::serving::serve_all;
 pub use self::session::{End, Session};
 use self::slab::Slab;
@@ -112,6 +114,8 @@ struct Inner {
     is_draining: bool,
     input: Box<[u8]>,
     tick: u32,
+    /// To members of views, since the slice began.
+    sends: Sends,
     /// Of who works for them now.
     slice: Slice,
 }
@@ -150,6 +154,7 @@ impl Inner {
             is_draining: false,
             input: vec![0; RECEIVE_BYTES].into(),
             tick: 0,
+            sends: Sends::default(),
             slice: Slice::begin(),
         }
     }

@@ -55,12 +55,14 @@ impl Inner {
         if !is_open || slot.wire.is_full {
             return false;
         }
+        let sent_before = slot.wire.sent_bytes();
         let served = match slot.prepare() {
             Ok(true) => slot.serve(member.number, &mut self.views, &self.begun, self.tick),
             Ok(false) => return true,
             Err(error) => Err(error),
         };
         let is_full = slot.wire.is_full;
+        self.sends.note(slot.wire.sent_bytes() - sent_before);
         self.go_on_reading(id);
         match served {
             Ok(Served::Sent) => true,
@@ -136,11 +138,14 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
+    use bytes::Bytes;
     use strandline_storage::offset::Offset;
 
+    use super::super::slot::Slot;
     use super::super::testing;
     use super::*;
 
@@ -162,5 +167,22 @@ mod tests {
         inner.serve_due(&slice);
         assert!(!inner.views.has_due());
         drop(clients);
+    }
+
+    #[test]
+    fn the_next_slice_is_longer_after_long_sends_to_members() {
+        let mut inner = Inner::new(Offset::new(1));
+        let (id, mut client) = testing::add(&mut inner, SubState::Live);
+        let usual = inner.sends.next_slice();
+        let wire = &mut inner.slots.get_mut(id).expect("it was added").wire;
+        wire.send(Bytes::from(vec![b'x'; 300_000])).expect("the client is there");
+        assert!(wire.is_full, "it takes less than that");
+        client.set_nonblocking(true).expect("a socket");
+        while client.read(&mut [0; 64 << 10]).is_ok() {}
+        wire.is_full = false;
+        inner.serve(Member { slot: id.index, number: 0 });
+        let is_drained = |slot: &mut Slot| slot.wire.is_drained();
+        assert_eq!(inner.slots.get_mut(id).map(is_drained), Some(true), "it takes the rest");
+        assert!(inner.sends.next_slice() > usual);
     }
 }

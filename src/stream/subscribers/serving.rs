@@ -13,7 +13,7 @@ use super::wheel::TICK_MS;
 use super::{End, Inner, SlotId, Subscribers};
 use crate::epoll::Change;
 use crate::problem::CloseCode;
-use crate::runtime::{Slice, give_way};
+use crate::runtime::give_way;
 use crate::shutdown::Drain;
 
 /// So many steps go by between two looks at the clock: 8 sends, or members that need none, such as those that
@@ -65,7 +65,7 @@ pub(super) async fn serve_all(subscribers: Weak<Subscribers>, drain: Drain) {
         loop {
             let Some(subscribers) = subscribers.upgrade() else { return };
             let has_more = subscribers.work();
-            subscribers.turns.note_live_due(subscribers.inner.borrow().views.has_due());
+            subscribers.note_live();
             drop(subscribers);
             if !has_more {
                 break;
@@ -78,8 +78,8 @@ pub(super) async fn serve_all(subscribers: Weak<Subscribers>, drain: Drain) {
 impl Subscribers {
     /// Works for a slice; returns whether there is more to do.
     fn work(&self) -> bool {
-        let slice = Slice::begin();
         let mut inner = self.inner.borrow_mut();
+        let slice = inner.sends.begin_slice();
         inner.tick = self.tick();
         inner.slice = slice;
         inner.begun.set_tick(inner.tick);
@@ -129,6 +129,12 @@ impl Subscribers {
                 steps = 0;
             }
         }
+    }
+
+    /// Tells those who read the log of the slice that is over.
+    fn note_live(&self) {
+        let inner = self.inner.borrow();
+        self.turns.note_live(inner.views.has_due().then_some(inner.slice.length()));
     }
 
     fn has_work(&self) -> bool {

@@ -345,6 +345,11 @@ impl Wire {
         }
     }
 
+    /// How many bytes the socket has taken.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
     /// How many bytes the peer has acknowledged: when that grows, somebody is there.
     pub(super) fn taken_bytes(&self) -> io::Result<u64> {
         // SAFETY: this request writes one C `int`, and nothing else.
