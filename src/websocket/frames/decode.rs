@@ -178,6 +178,10 @@ impl Scanner {
             match FrameHeader::parse(&mut header) {
                 Ok(None) => {}
                 Ok(Some((header, payload_bytes))) => {
+                    // RFC 6455 §5.2: "the minimal number of bytes MUST be used to encode the length".
+                    if self.header_bytes != header.len(payload_bytes) {
+                        return Err(CloseCode::ProtocolError);
+                    }
                     self.check(&header, payload_bytes)?;
                     self.header_bytes = 0;
                     self.payload_left = payload_bytes;
@@ -276,6 +280,14 @@ mod tests {
 
     const FIN: u8 = 0x80;
 
+    /// The same with a longer length than it needs, of so many bytes.
+    fn long_frame(first: u8, payload: &[u8], length_bytes: usize) -> Vec<u8> {
+        let length = u64::try_from(payload.len()).unwrap().to_be_bytes();
+        let masked = &frame(first, payload, true)[2..];
+        let code = if length_bytes == 2 { 126 } else { 127 };
+        [&[first, 0x80 | code], &length[8 - length_bytes..], masked].concat()
+    }
+
     fn text(payload: &str) -> Vec<u8> {
         frame(FIN | 1, payload.as_bytes(), true)
     }
@@ -333,6 +345,9 @@ mod tests {
             ("reserved bit 1", frame(FIN | 0x40 | 1, b"{}", true), 1002),
             ("reserved bit 2", frame(FIN | 0x20 | 1, b"{}", true), 1002),
             ("reserved bit 3", frame(FIN | 0x10 | 1, b"{}", true), 1002),
+            ("a length of 2 bytes", long_frame(FIN | 1, b"{}", 2), 1002),
+            ("a length of 8 bytes", long_frame(FIN | 1, b"{}", 8), 1002),
+            ("a ping's length of 2 bytes", long_frame(FIN | 9, b"x", 2), 1002),
             ("reserved data opcode", frame(FIN | 3, b"", true), 1002),
             ("reserved control opcode", frame(FIN | 11, b"", true), 1002),
             ("long ping", frame(FIN | 9, &[b'x'; 126], true), 1002),
