@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     ops::Range,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
@@ -199,14 +200,12 @@ fn back_up_into(
         let one = One { arguments, tenant: &tenant, log: &log, from: &from, previous, to: &to };
         let (mut done, mut acknowledged) = one.back_up(&[])?;
         let place = arguments.to.join(&tenant).join(&log);
-        // A backup that is not kept has no file that could be looked at: the log has one of the same name.
-        let found_in = if arguments.keep_damaged { &place } else { &from };
-        let mut findings = verify_one(&to, found_in, is_gentle)?;
+        let mut findings = verify_one(&to, is_gentle)?;
         let damaged = damaged_among(&done.second_hand, &findings);
         if !damaged.is_empty() {
             // The log may be sound: nobody has read what it has.
             (done, acknowledged) = one.back_up(&damaged)?;
-            findings = verify_one(&to, found_in, is_gentle)?;
+            findings = verify_one(&to, is_gentle)?;
             for name in &damaged {
                 let is_sound = findings.iter().all(|finding| !is_in(finding, name));
                 let log_is = if is_sound { "sound" } else { "damaged as well" };
@@ -216,7 +215,14 @@ fn back_up_into(
                 );
             }
         }
-        findings.iter().for_each(|finding| eprintln!("{finding}"));
+        for finding in &findings {
+            // A backup that is not kept has no file that could be looked at: the log has one of the same name.
+            let told = match arguments.keep_damaged {
+                true => in_dir(finding, &place),
+                false => in_log(finding, &from),
+            };
+            eprintln!("{told}");
+        }
         eprintln!(
             "{}: up to offset {}; {} linked, {} copied ({})",
             from.display(),
@@ -387,18 +393,35 @@ fn ask(arguments: &BackupArguments, tenant: &str, log: &str) -> Result<Ends, Bac
     serde_json::from_str(&text).map_err(|error| failed(format!("an odd answer: {error}")))
 }
 
-/// What is wrong with a log of the backup, by the `place` where its files can be found later.
-fn verify_one(log: &Path, place: &Path, is_gentle: bool) -> Result<Vec<Corruption>, BackupError> {
+/// What is wrong with a log of the backup.
+fn verify_one(log: &Path, is_gentle: bool) -> Result<Vec<Corruption>, BackupError> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let threads = if is_gentle { 1 } else { cores };
     let watched = Watched::start();
     let mut findings = Vec::new();
-    verify_with(&RealDisk, log, threads, watched.progress(), &mut |finding| {
-        let name =
-            finding.file.file_name().map_or_else(|| place.to_owned(), |name| place.join(name));
-        findings.push(Corruption { file: name, ..finding.clone() });
-    })?;
+    let mut take = |finding: &Corruption| findings.push(finding.clone());
+    verify_with(&RealDisk, log, threads, watched.progress(), &mut take)?;
     Ok(findings)
+}
+
+/// The same of the file of that name in another directory.
+fn in_dir(finding: &Corruption, dir: &Path) -> Corruption {
+    let file = finding.file.file_name().map_or_else(|| dir.to_owned(), |name| dir.join(name));
+    Corruption { file, ..finding.clone() }
+}
+
+/// The same of the file of that name in the log, and which of the two was read if they are two: the log's may be sound.
+fn in_log(finding: &Corruption, log: &Path) -> Corruption {
+    let mut told = in_dir(finding, log);
+    if !is_one_file(&finding.file, &told.file) {
+        told.what.push_str(" (read in a copy of this file, which is not kept)");
+    }
+    told
+}
+
+fn is_one_file(left: &Path, right: &Path) -> bool {
+    let id = |path: &Path| path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+    id(left).is_some_and(|left| id(right) == Some(left))
 }
 
 /// Which of the files that came from the backup before are damaged.

@@ -19,7 +19,7 @@
 //! 2. A subscription that is `Live` and whose view has something for it is found again: by the view's
 //!    round, or because its socket is full and will say when it is not, or because it waits for a chunk that has
 //!    gone and will be called when that is back.
-//! 3. A subscription that is `Behind` is in `behind`, or in the hands of a reader.
+//! 3. A subscription that is `Behind` is in `behind`, or in the hands of a reader; once, and no other of its number is.
 
 mod alarms;
 mod begun;

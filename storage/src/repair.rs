@@ -10,7 +10,7 @@
 //! its .idx is a damaged stub                it is made anew from what is left of it, and a snapshot behind it
 //! frames are damaged, or its header is      it is written anew as its next generation: every frame that can
 //!                                           be read, and a gap frame for what lies between (frame/gap.rs); a
-//!                                           header is made anew from the index, or guessed from the frames
+//!                                           header is made anew from that of the index, or guessed from the frames
 //! its .log is missing, or all of it         a segment that holds nothing but a gap frame; what its index, or what
 //!                                           is left of that, or a snapshot behind it remembers of its events stays
 //! the last one, which holds no frame more   it goes whole, and the log has another tag

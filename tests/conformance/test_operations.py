@@ -370,6 +370,7 @@ def test_a_damaged_log_replaces_no_backup(tmp_path):
     done = run("backup", "--data", server.data, backup)
     assert done.returncode == 1 and "--keep-damaged" in done.stderr and path in done.stderr, done
     assert f"{backup}/default" not in done.stderr, "that one is not kept"
+    assert "copy" not in done.stderr, "a link is the very file"
     assert json.loads(fine("verify", "--json", backup).stdout)["sound"]
     done = run("backup", "--keep-damaged", "--data", server.data, backup)
     assert done.returncode == 1 and "kept with 1 finding," in done.stderr and "verified, in" not in done.stderr, done
@@ -413,6 +414,8 @@ def test_a_backup_takes_nothing_rotten_from_the_one_before(tmp_path):
         done = run("backup", "--data", server.data, backup)
         assert done.returncode == 1 and "1 finding" in done.stderr and "repair the log" in done.stderr, done
         assert f"{first} of the backup before is damaged; that of the log is damaged as well" in done.stderr, done
+        assert f"{dirs[1]}/{first}" in done.stderr, "the other is not kept"
+        assert "(read in a copy of this file, which is not kept)" in done.stderr, done
     finally:
         shutil.rmtree(backup, ignore_errors=True)
 

@@ -6,7 +6,7 @@
 //! when its socket is full (so that being slow costs a number), or when it has sent enough while others
 //! wait.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::runtime::end_slice;
 const TURN_READS_MAX: usize = 64;
 
 /// A subscription that is behind.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Job {
     pub(super) id: SlotId,
     pub(super) number: u16,
@@ -44,14 +44,25 @@ pub(super) struct Job {
 #[derive(Default)]
 pub(super) struct Behind {
     waiting: VecDeque<Job>,
+    /// Of those, and of what readers have in hand, the jobs whose subscription has ended.
+    left: HashSet<Job>,
     readers: usize,
     /// Pages that are being read, by where they begin.
     loading: HashMap<(ViewId, Offset), Rc<Signal>>,
 }
 
 impl Behind {
+    /// A subscription has fallen behind. One that has the number of another which ended so takes over its job: a client
+    /// that comes and goes has one at a time.
     pub(super) fn push(&mut self, job: Job) {
-        self.waiting.push_back(job);
+        if !self.left.remove(&job) {
+            self.waiting.push_back(job);
+        }
+    }
+
+    /// A subscription ends that was behind. Its job is over when its turn comes.
+    pub(super) fn leave(&mut self, job: Job) {
+        self.left.insert(job);
     }
 
     /// Starts a reader for each that waits, up to their number.
@@ -145,7 +156,7 @@ impl Subscribers {
             let mut inner = self.inner.borrow_mut();
             let is_wanted = turn.is_wanted_by_others() || !inner.behind.waiting.is_empty();
             if is_wanted && (sent_bytes >= TURN_BYTES_MAX || reads >= TURN_READS_MAX) {
-                return inner.behind.push(job);
+                return inner.behind.waiting.push_back(job);
             }
         }
     }
@@ -204,6 +215,14 @@ impl Subscribers {
 impl Inner {
     /// Sends a subscription that is behind what there is for it, from `earliest` on.
     fn step(&mut self, job: Job, earliest: Offset) -> Step {
+        let step = self.step_if_behind(job, earliest);
+        if matches!(step, Step::Over) {
+            self.behind.left.remove(&job);
+        }
+        step
+    }
+
+    fn step_if_behind(&mut self, job: Job, earliest: Offset) -> Step {
         let Job { id, number } = job;
         let Some(slot) = self.slots.get_mut(id) else { return Step::Over };
         if !matches!(slot.phase, Phase::Open) {
@@ -372,7 +391,10 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use bytes::Bytes;
+    use smallvec::SmallVec;
 
+    use super::super::Port;
+    use super::super::slot::{Many, Slot};
     use super::super::testing;
     use super::*;
     use crate::stream::chunk::Chunk;
@@ -434,5 +456,39 @@ mod tests {
             assert!(is_sent(&mut inner, job));
             assert!(inner.views.bytes() > 0);
         }
+    }
+
+    /// A session that left a subscription and began another had a job for each: they took the readers of others, and
+    /// the line had no end.
+    #[test]
+    fn a_session_that_comes_and_goes_has_one_job_at_a_time() {
+        testing::on_a_shard(|subscribers| {
+            let mut inner = subscribers.inner.borrow_mut();
+            let (socket, _client) = UnixStream::pair().expect("a pair of sockets");
+            // As while it is called.
+            let many = Many { session: None, subs: SmallVec::new(), is_settling: false };
+            let subs = Subs::Many(Box::new(many));
+            let id = inner.slots.insert(Slot::new(socket.into(), subs, 1, 0, testing::guard()));
+            let job = Job { id, number: 1 };
+            let come = |inner: &mut Inner| {
+                let (key, render) = (testing::everything(), Rc::new(testing::Unsaid));
+                let mut port = Port { inner, owner: &subscribers, id };
+                port.join(1, &key, render, Offset::ZERO, false);
+                inner.fall_behind(id, 1);
+                inner.behind.waiting.len()
+            };
+            let go = |inner: &mut Inner| Port { inner, owner: &subscribers, id }.leave(1);
+            assert_eq!(come(&mut inner), 1);
+            for _ in 0..3 {
+                assert!(go(&mut inner));
+                assert_eq!(come(&mut inner), 1, "its number stands in line");
+            }
+            assert_eq!(inner.behind.waiting.pop_front(), Some(job));
+            assert!(go(&mut inner));
+            assert_eq!(come(&mut inner), 0, "a reader has it in hand");
+            assert!(go(&mut inner));
+            assert!(matches!(inner.step(job, Offset::ZERO), Step::Over));
+            assert_eq!(come(&mut inner), 1, "that one has let go of it");
+        });
     }
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use strandline_storage::offset::Offset;
 
 use super::alarms::look_ahead;
+use super::behind::Job;
 use super::slot::{Sub, SubState, Subs};
 use super::{Inner, SlotId, Subscribers};
 use crate::stream::chunk::Render;
@@ -71,6 +72,9 @@ impl Port<'_> {
         };
         let Some(at) = many.subs.iter().position(|sub| sub.number == number) else { return false };
         let sub = many.subs.swap_remove(at);
+        if sub.state == SubState::Behind {
+            self.inner.behind.leave(Job { id: self.id, number });
+        }
         self.inner.quit(&sub);
         true
     }

@@ -11,8 +11,7 @@ use crate::{
     end_mark::{self, EndMark},
     error::{Corruption, OpenError},
     index::IndexHeader,
-    io::{Disk, is_unreadable},
-    listing,
+    io::Disk,
     offset::{Offset, Position},
     remains::Forgotten,
     segment::{SegmentFile, SegmentName, Tag},
@@ -384,15 +383,9 @@ impl<D: Disk> Planner<'_, D> {
         if !files.has_index {
             return Ok(None);
         }
-        let header = match listing::index_header(self.disk, self.dir, files.name) {
-            Err(OpenError::Io { source, .. }) if is_unreadable(&source) => None,
-            header => header?,
-        };
-        let base = files.name.base_offset;
-        let bound = self.bound(base, successor);
-        Ok(header.filter(|header| {
-            header.base_offset == base && bound.is_none_or(|bound| header.end_offset <= bound)
-        }))
+        let header = salvage::read_index_header(self.disk, self.dir, files.name)?;
+        let bound = self.bound(files.name.base_offset, successor);
+        Ok(header.filter(|header| bound.is_none_or(|bound| header.end_offset <= bound)))
     }
 
     /// A segment of which no file says what it is, but for the header of its index at most.

@@ -9,6 +9,7 @@ use crate::{
     frame::{FRAME_ALIGN_BYTES, Frame, FrameError, FrameHeader, Seed, Trust},
     index::{self, Carried, IndexBuilder, IndexError, IndexHeader, SegmentEnd},
     io::{Access, Disk, DiskFile, is_unreadable, lenient::Lenient},
+    listing,
     offset::{Offset, Position},
     repair::Lost,
     rewrite::{self, SegmentWriter},
@@ -21,7 +22,7 @@ use crate::{
 /// A damaged segment, and what is known of it.
 pub(super) struct Damaged<F> {
     file: Lenient<F>,
-    /// From its file, or from its index where that is rotten; of no segment both of whose are.
+    /// From its file, or from its index where that is rotten. `None`: both are, and so are all frames.
     pub(super) header: Option<SegmentHeader>,
     pub(super) has_good_header: bool,
     /// The header is a guess, but for where it begins: no more is known than what its frames say.
@@ -71,13 +72,20 @@ impl<F: DiskFile> Damaged<F> {
             Some(header) => index.belongs_to(header),
             None => index.base_offset == name.base_offset,
         });
-        let (index, carried) = index.unzip();
-        let header = header.or_else(|| index.as_ref().map(header_of_index));
+        let (mut index, carried) = index.unzip();
+        let mut header = header.or_else(|| index.as_ref().map(header_of_index));
+        let mut seed = header.as_ref().map(|header| Seed::of(&header.incarnation));
+        if header.is_none() {
+            seed = find_seed(&file).map_err(OpenError::io("reading", &path))?;
+            // An index that is damaged elsewhere says it, too: its frames show that it is theirs.
+            index = if has_index { read_index_header(disk, dir, name)? } else { None };
+            index = index.filter(|index| {
+                let can_end_there = successor.is_none_or(|successor| index.end_offset <= successor);
+                can_end_there && seed == Some(index.seed())
+            });
+            header = index.as_ref().map(header_of_index);
+        }
         let is_guessed = header.is_none();
-        let seed = match &header {
-            Some(header) => Some(Seed::of(&header.incarnation)),
-            None => find_seed(&file).map_err(OpenError::io("reading", &path))?,
-        };
         let header = header.or_else(|| {
             seed.map(|_| SegmentHeader {
                 version: SEGMENT_VERSION,
@@ -253,6 +261,19 @@ fn header_of_index(index: &IndexHeader) -> SegmentHeader {
         tag: index.tag,
         sync: SyncMode::Commit,
     }
+}
+
+/// The header of the index of a segment, be the rest of that damaged, if it is sound and the segment's.
+pub(super) fn read_index_header<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: SegmentName,
+) -> Result<Option<IndexHeader>, OpenError> {
+    let header = match listing::index_header(disk, dir, name) {
+        Err(OpenError::Io { source, .. }) if is_unreadable(&source) => None,
+        header => header?,
+    };
+    Ok(header.filter(|header| header.base_offset == name.base_offset))
 }
 
 /// An index's header and what it says of the state of the log, if all of it is sound: otherwise recovery

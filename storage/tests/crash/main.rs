@@ -99,7 +99,7 @@ impl Script {
             // Limits are looked at once a second.
             now.boot_ms += 1000;
             process.settle(rng, model, now);
-            process.check_gone(model);
+            process.check_gone(model, now);
             if disk.is_crashed() || !process.close(rng, model, now) {
                 return;
             }

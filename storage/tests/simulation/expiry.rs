@@ -4,7 +4,7 @@ use strandline_storage::{
     control::{Control, TopicRule, TopicsDeleted},
     event::EventView,
     io::{BlockingReads, sim::SimDisk},
-    log::Log,
+    log::{Log, Now},
     offset::Offset,
     reader::ReadQuery,
     selection::Order,
@@ -69,12 +69,13 @@ impl Model {
     }
 
     /// Topics were looked at, and nothing is under way: none is there that is over for certain.
-    pub fn check_over(&self, start: usize) {
+    pub fn check_over(&self, start: usize, now: Now) {
         let seen = self.seen;
         let Some(last_ms) = self.events[..seen].last().map(|kept| kept.time_ms) else { return };
-        if self.safe < seen || !self.unread.is_empty() || self.may_limits_wait {
+        if self.safe < seen || !self.unread.is_empty() {
             return;
         }
+        let late_ms = self.earliest_limit.ms(now, last_ms);
         let fates = self.fates(seen);
         for (topic, ..) in self.topics(seen) {
             if topic.starts_with('$') {
@@ -92,8 +93,8 @@ impl Model {
             let since_ms = self.events[last].time_ms;
             let limit_s = limit.age_s.into_iter().chain(limit.idle_s).min();
             let is_over =
-                limit_s.is_some_and(|limit_s| last_ms >= since_ms + (limit_s + 1) * 1_000);
-            assert!(!is_over, "{topic} is over by {limit:?} since {last_ms}, and is there");
+                limit_s.is_some_and(|limit_s| late_ms >= since_ms + (limit_s + 1) * 1_000);
+            assert!(!is_over, "{topic} is over by {limit:?} since {late_ms}, and is there");
         }
     }
 

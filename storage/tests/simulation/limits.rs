@@ -53,6 +53,84 @@ impl LatestTime {
     }
 }
 
+/// The earliest time that what goes by its age must have come to: that of the last event, but not at once where the log
+/// was opened far behind that, or before it. The log looks at the clocks whenever it likes here, too: at some moments
+/// it is known that it does, at all others it may.
+#[derive(Clone, Debug, Default)]
+pub struct EarliestTime {
+    /// `None`: it goes by the time of events.
+    doubt: Option<Doubt>,
+}
+
+/// Offsets are those of the wall clock from the boot clock.
+#[derive(Clone, Debug)]
+struct Doubt {
+    /// The lowest that may be believed.
+    believed_ms: i64,
+    /// The lowest and the highest since the wall clock has done nothing but go on: any of them may be what is doubted.
+    steady_ms: (i64, i64),
+    /// Since when it is known that it has been looked at since, by the boot clock.
+    looked_since_ms: Option<u64>,
+}
+
+impl EarliestTime {
+    fn opened(&mut self, now: Now, last_ms: u64) {
+        let is_doubted = is_far_ahead(now, last_ms) || now.wall_ms < last_ms;
+        let at = offset_ms(now);
+        self.doubt = is_doubted.then(|| Doubt {
+            believed_ms: at.min(offset_ms(Now { wall_ms: last_ms, ..now })),
+            steady_ms: (at, at),
+            looked_since_ms: Some(now.boot_ms),
+        });
+    }
+
+    /// It may be looked at the clocks now.
+    fn passes(&mut self, now: Now) {
+        let Some(doubt) = &mut self.doubt else { return };
+        let at = offset_ms(now);
+        let (lowest, highest) = doubt.steady_ms;
+        doubt.steady_ms = (lowest.min(at), highest.max(at));
+        if doubt.steady_ms.1 - doubt.steady_ms.0 > HOUR_MS {
+            (doubt.steady_ms, doubt.looked_since_ms) = ((at, at), None);
+        }
+        // What is further behind moves nothing.
+        if doubt.believed_ms - at <= HOUR_MS {
+            doubt.believed_ms = doubt.believed_ms.min(at);
+        }
+    }
+
+    /// It has been looked at them: tells whether that has ended a doubt.
+    fn looked(&mut self, now: Now, last_ms: u64) -> bool {
+        self.passes(now);
+        let Some(doubt) = &mut self.doubt else { return false };
+        let at = offset_ms(now);
+        let since_ms = *doubt.looked_since_ms.get_or_insert(now.boot_ms);
+        let is_near = at - doubt.believed_ms <= HOUR_MS;
+        if !is_near && now.boot_ms - since_ms < LEAP_HOLD_MS {
+            return false;
+        }
+        doubt.believed_ms = doubt.believed_ms.max(at);
+        let is_over = now.wall_ms >= last_ms;
+        if is_over {
+            self.doubt = None;
+        }
+        is_over
+    }
+
+    /// What it has come to, if the last event has this time.
+    pub fn ms(&self, now: Now, last_ms: u64) -> u64 {
+        let Some(doubt) = &self.doubt else { return last_ms };
+        let expected_ms = now.boot_ms.checked_add_signed(doubt.believed_ms);
+        last_ms.min(now.wall_ms).min(expected_ms.expect("after 1970"))
+    }
+}
+
+const HOUR_MS: i64 = LEAP_MS_MAX.cast_signed();
+
+fn offset_ms(now: Now) -> i64 {
+    now.wall_ms.cast_signed() - now.boot_ms.cast_signed()
+}
+
 fn is_far_ahead(now: Now, last_ms: u64) -> bool {
     last_ms > 0 && now.wall_ms > last_ms + LEAP_MS_MAX
 }
@@ -63,6 +141,7 @@ impl Model {
         let before_ms = self.latest_limit.ms;
         self.latest.passes(now);
         self.latest_limit.passes(now);
+        self.earliest_limit.passes(now);
         if self.latest_limit.ms > before_ms {
             self.look_at_limits();
         }
@@ -73,7 +152,7 @@ impl Model {
         let last_ms = self.events.last().map_or(0, |kept| kept.time_ms);
         self.latest.opened(now);
         self.latest_limit.opened_for_limits(now, last_ms);
-        self.may_limits_wait = is_far_ahead(now, last_ms) || now.wall_ms < last_ms;
+        self.earliest_limit.opened(now, last_ms);
         // What was told to be gone without being synced is back, if a power cut has taken the events behind it.
         self.reach = self.reach.min(self.seen);
         self.look_at_limits();
@@ -109,19 +188,27 @@ impl Model {
         assert_eq!(stays, None, "kept from {start} on, and {} was allowed", self.reach);
     }
 
-    /// Limits by count and age were looked at, and nothing is under way: what must be gone is. By age a log is cut at
-    /// a frame, or at a block of a segment, be it one too early; `edge` is where the last one begins that may be kept
-    /// for the sake of an event.
-    pub fn check_gone(&self, start: usize, edge: impl Fn(usize) -> usize) {
+    /// Limits were looked at a moment ago, and nothing is under way. Those by age have the log look at the clocks as well.
+    pub fn looked(&mut self, now: Now) {
+        let LogRetention { age_s, .. } = self.log_retention();
+        // Of deletions that nobody has read not even the time is known.
+        if age_s.is_some()
+            && self.unread.is_empty()
+            && self.earliest_limit.looked(now, self.last_ms())
+        {
+            self.tally.doubts_over += 1;
+        }
+    }
+
+    /// After that, what must be gone by count and age is. By age a log is cut at a frame, or at a block of a segment, be
+    /// it one too early; `edge` is where the last one begins that may be kept for the sake of an event.
+    pub fn check_gone(&self, start: usize, now: Now, edge: impl Fn(usize) -> usize) {
         let LogRetention { age_s, count, .. } = self.log_retention();
         let by_count = count.map_or(0, |count| self.seen.saturating_sub(to_usize(count)));
         assert!(start >= by_count, "kept from {start} on, by count it is {by_count}");
-        let (Some(age_s), Some(last)) = (age_s, self.events.last()) else { return };
-        if self.may_limits_wait {
-            return;
-        }
-        // The clock has come at least to the last event.
-        let young = self.first_since(oldest_ms(last.time_ms, age_s));
+        let Some(age_s) = age_s else { return };
+        let late_ms = self.earliest_limit.ms(now, self.last_ms());
+        let young = self.first_since(oldest_ms(late_ms, age_s));
         let by_age = if young < self.seen { edge(young) } else { young };
         assert!(start >= by_age, "kept from {start} on, by age it is {by_age} for {young}");
     }

@@ -363,7 +363,7 @@ impl Process {
     }
 
     /// Limits were looked at a moment ago, and all that follows is done: compares what is gone with what must be.
-    pub fn check_gone(&self, model: &Model) {
+    pub fn check_gone(&self, model: &mut Model, now: Now) {
         let is_whole = self.pending.is_empty() && !self.disk.is_crashed();
         if !is_whole || self.log.poisoned().is_some() || self.has_keep_failed {
             return;
@@ -378,9 +378,10 @@ impl Process {
             let frame = self.frames.partition_point(|base| *base <= offset).checked_sub(2);
             frame.map_or(unsealed, |frame| self.frames[frame].max(unsealed))
         };
-        model.check_gone(to_usize(self.log.start()), edge);
+        model.looked(now);
+        model.check_gone(to_usize(self.log.start()), now, edge);
         if !self.log.is_disk_full() {
-            model.check_over(to_usize(self.log.start()));
+            model.check_over(to_usize(self.log.start()), now);
         }
     }
 

@@ -17,7 +17,11 @@ use strandline_storage::{
     topic::{Topic, TopicPattern},
 };
 
-use super::{Tally, limits::LatestTime, once::Taken};
+use super::{
+    Tally,
+    limits::{EarliestTime, LatestTime},
+    once::Taken,
+};
 
 /// The topics that events get. Few, so that each has many events, and nested, so that patterns differ.
 pub const TOPICS: [&str; 7] =
@@ -59,8 +63,8 @@ pub struct Model {
     pub latest: LatestTime,
     /// The same for what goes by its age.
     pub latest_limit: LatestTime,
-    /// Whether that may be behind the last event since the log was opened.
-    pub may_limits_wait: bool,
+    /// The earliest time that it must be taken to be by that.
+    pub earliest_limit: EarliestTime,
     /// How far limits of the log have come at most: events before it may be gone.
     pub reach: usize,
     /// Readers were told that nothing before it is kept, and that may not be taken back.

@@ -39,6 +39,8 @@ pub struct Tally {
     pub forgotten: u64,
     /// Topics that were over.
     pub over: u64,
+    /// How often limits by age have gone by the clock again, as is known, after a start at which that was doubted.
+    pub doubts_over: u64,
 }
 
 impl Tally {
@@ -72,6 +74,7 @@ impl AddAssign for Tally {
             fenced,
             forgotten,
             over,
+            doubts_over,
         } = other;
         self.rows += rows;
         self.rows_cut += rows_cut;
@@ -86,5 +89,6 @@ impl AddAssign for Tally {
         self.fenced += fenced;
         self.forgotten += forgotten;
         self.over += over;
+        self.doubts_over += doubts_over;
     }
 }

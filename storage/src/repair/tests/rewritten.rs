@@ -1,6 +1,8 @@
 //! Indexes of segments from which compaction has taken events: they alone say what those had added to the state of the
 //! log, so what is lost with them is lost, and said.
 
+mod headers;
+
 use std::collections::BTreeSet;
 
 use super::*;
