@@ -67,11 +67,16 @@ pub fn run<T: Target>(target: &T, options: &Options, storm: &Storm) -> Result<Ou
     }
     session.drain(scout..scout + 1)?;
     let cursors = session.engine.keep_cursors(false);
+    let history_len = usize::try_from(history).expect("usize has 32 bits and more");
+    let Some(first) = cursors.len().checked_sub(history_len) else {
+        let came = cursors.len();
+        let missing = format!("missing: of a history of {history} events {came} have come");
+        return Err(BenchError::Patience(missing));
+    };
     session.settle()?;
 
     // Subscriber i has seen everything up to this event of the last `history`.
     let seen = |index: u32| {
-        let first = cursors.len() - usize::try_from(history).expect("usize has 32 bits and more");
         let at = u64::from(index) * u64::from(history) / u64::from(subscribers);
         first + usize::try_from(at).expect("less than the history")
     };

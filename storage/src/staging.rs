@@ -6,7 +6,10 @@
 //! 3. A frame takes batches from the front, as many as fit its target size, and at least one.
 //! 4. What waits has no topic number yet: those of a frame are looked up together when it is begun.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    iter::{self, Peekable},
+};
 
 use crate::{error::AppendError, event::StagedEvent, offset::Offset};
 
@@ -36,6 +39,27 @@ pub struct Gathered {
     pub events: usize,
     /// An upper bound of their encoded bytes.
     pub bytes: usize,
+}
+
+impl Gathered {
+    /// The first of these batches that a frame takes.
+    fn from(
+        batches: &mut Peekable<impl Iterator<Item = Batch>>,
+        bytes_target: usize,
+        events_max: usize,
+    ) -> Self {
+        let mut gathered = Gathered::default();
+        while let Some(batch) = batches.next_if(|batch| {
+            let fits = gathered.bytes + batch.bytes <= bytes_target
+                && gathered.events + batch.events <= events_max;
+            gathered.batches == 0 || fits
+        }) {
+            gathered.batches += 1;
+            gathered.events += batch.events;
+            gathered.bytes += batch.bytes;
+        }
+        gathered
+    }
 }
 
 impl Staging {
@@ -86,18 +110,24 @@ impl Staging {
     /// Which batches the next frame takes: from the front while their bytes stay within
     /// `bytes_target` and their events within `events_max`, and always the first.
     pub fn gather(&self, bytes_target: usize, events_max: usize) -> Gathered {
-        let mut gathered = Gathered::default();
-        for batch in &self.batches {
-            let fits = gathered.bytes + batch.bytes <= bytes_target
-                && gathered.events + batch.events <= events_max;
-            if gathered.batches > 0 && !fits {
-                break;
-            }
-            gathered.batches += 1;
-            gathered.events += batch.events;
-            gathered.bytes += batch.bytes;
-        }
-        gathered
+        let mut batches = self.batches.iter().copied().peekable();
+        Gathered::from(&mut batches, bytes_target, events_max)
+    }
+
+    /// What the frames take, one after the other, until nothing waits any more, and no other batch behind one of so many
+    /// `events` and `bytes`.
+    pub fn gather_all_before(
+        &self,
+        (events, bytes): (usize, usize),
+        bytes_target: usize,
+        events_max: usize,
+    ) -> impl Iterator<Item = Gathered> {
+        let last = Batch { events, bytes };
+        let mut batches = self.batches.iter().copied().chain([last]).peekable();
+        iter::from_fn(move || {
+            batches.peek()?;
+            Some(Gathered::from(&mut batches, bytes_target, events_max))
+        })
     }
 
     /// Every event that waits, in order.
@@ -164,6 +194,9 @@ mod tests {
         assert_eq!(staging.gather(101, 99), gathered(3, 6, 101));
         assert_eq!(staging.gather(101, 5), gathered(2, 3, 100), "as many events as a frame holds");
         assert_eq!(staging.gather(1, 1), gathered(1, 2, 40), "a batch is never split");
+        let frames = |last| staging.gather_all_before(last, 100, 99).collect::<Vec<_>>();
+        let first = [gathered(2, 3, 100), gathered(1, 3, 1), gathered(1, 1, 500)];
+        assert_eq!(frames((1, 2)), [&first[..], &[gathered(1, 1, 2)]].concat());
         let first = staging.gather(100, 99);
         assert_eq!(staging.front(first.events).len(), 3);
         staging.release(first);

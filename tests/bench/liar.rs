@@ -130,8 +130,9 @@ fn serve(
 ) -> Option<()> {
     let mut head = read_head(&mut stream)?;
     if head.starts_with("GET") {
-        stream.write_all(STREAM).ok()?;
+        // What comes once it knows that it is there comes behind it.
         let mut taken = taken.lock().expect("no panic");
+        stream.write_all(STREAM).ok()?;
         if taken.events.is_empty() {
             taken.early.push(stream);
             return None;

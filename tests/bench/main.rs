@@ -316,6 +316,16 @@ fn a_storm_in_which_somebody_gets_nothing_ends() {
     found_out(&late.url(), &["storm", "--subscribers", "1", "--history", "100"], "missing");
 }
 
+/// Nobody can come back to events whose cursors never came.
+#[test]
+fn a_storm_without_its_history_ends() {
+    let late = Late::start(Duration::ZERO, |_, _| Vec::new());
+    let url = late.url();
+    // There is one event, and so whoever comes now is late.
+    outcome(&["append", "--url", &url, "--publishers", "1"]);
+    found_out(&url, &["storm", "--subscribers", "1", "--history", "100"], "missing: of a history");
+}
+
 /// Each event is due at its time, whatever the server does; what it had no time for is the latest of all.
 #[test]
 fn what_was_due_and_not_sent_is_measured() {

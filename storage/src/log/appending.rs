@@ -101,8 +101,9 @@ impl<D: Disk> Log<D> {
         let bytes = self.check_limits(&events)?;
         // What frees space must be possible without any: there is room for it below the prepared end.
         let is_control = events.iter().all(|event| !event.kind.is_data());
-        let has_room = is_control && !events.is_empty() && self.has_control_room(bytes);
-        if self.jobs.disk_full && !has_room {
+        let has_room =
+            || is_control && !events.is_empty() && self.has_control_room((events.len(), bytes));
+        if self.jobs.disk_full && !has_room() {
             return Err(AppendError::DiskFull);
         }
         self.staging.check_room(bytes)?;
@@ -333,7 +334,7 @@ impl<D: Disk> Log<D> {
         let mut kept = Vec::new();
         for (mut batch, bytes) in staged.into_batches() {
             let is_control = batch.iter().all(|staged| !staged.event.kind.is_data());
-            if !is_control || !self.has_control_room(bytes) {
+            if !is_control || !self.has_control_room((batch.len(), bytes)) {
                 continue;
             }
             kept.push((batch[0].offset, self.next));

@@ -313,10 +313,13 @@ impl<D: Disk> Log<D> {
         room_bytes.min(self.segment_bytes() / 16 / align_bytes * align_bytes)
     }
 
-    /// Whether a full disk has room for a control event of at most `bytes`, behind what is staged.
-    pub(super) fn has_control_room(&self, bytes: usize) -> bool {
-        let frame_bytes = frame::frame_bytes_max(self.staging.staged_bytes() + bytes) as u64;
-        self.tail.end.plus(frame_bytes) <= self.tail.file.prepared
+    /// Whether a full disk has room for so many control events, of at most so many bytes, behind what is staged: each
+    /// frame that takes some of it begins a block.
+    pub(super) fn has_control_room(&self, batch: (usize, usize)) -> bool {
+        let frames =
+            self.staging.gather_all_before(batch, self.config.frame_bytes_target, EVENTS_MAX);
+        let frame_bytes = |frame: Gathered| frame::frame_bytes_max(frame.bytes) as u64;
+        self.tail.end.plus(frames.map(frame_bytes).sum()) <= self.tail.file.prepared
     }
 
     /// Whether these are control events alone, which a full disk has to take.

@@ -339,7 +339,7 @@ impl<D: Disk> Log<D> {
     /// room for that is left to those who delete something by hand.
     fn has_room_for_expiry(&self) -> bool {
         let half_bytes = usize::try_from(self.control_room_bytes() / 2).unwrap_or(usize::MAX);
-        !self.jobs.disk_full || self.has_control_room(half_bytes)
+        !self.jobs.disk_full || self.has_control_room((1, half_bytes))
     }
 
     /// The frame of the unsealed part in which, or behind which, the first event of `oldest_ms` or

@@ -446,3 +446,23 @@ fn a_time_in_what_the_disk_does_not_give_back_leads_to_where_that_begins() {
         assert_eq!(found, expected, "{}", event.time_ms);
     }
 }
+
+/// An event behind the damage that is of before that time says that nothing is hidden: all that stood from the damage to there
+/// would be read by who asks for later ones.
+#[test]
+fn a_time_behind_what_is_damaged_is_found_where_it_is() {
+    let mut log = TestLog::new(4);
+    let name = log.add_sealed(&vec![vec![("a", vec![7; 10])]; 12]);
+    let third = 4096 + 2 * 4096 + 100;
+    log.disk.flip_bit(&log.path(name, SegmentFile::Log), Position::new(third), 0);
+    let set = log.set();
+    for event in &log.events {
+        let found = BlockingReads::run(offset_at_time(&set, &BlockingReads, event.time_ms));
+        let found = found.expect("a place").expect("in the sealed part").get();
+        let first =
+            log.events.iter().find(|other| other.time_ms >= event.time_ms).expect("itself").offset;
+        // The first behind it, nobody knows whether it is the first of its time.
+        let expected = if first == 3 { 2 } else { first };
+        assert_eq!(found, expected, "{}", event.time_ms);
+    }
+}

@@ -24,19 +24,28 @@ pub async fn offset_at_time<D: Disk, I: ReadIo<D>>(
     let block = blocks.at_time(time_ms);
     let edges = [blocks.edge(block), blocks.edge(block + 1)];
     let run = Run::of_readable_blocks(segment, io, &edges, Order::Ascending).await?;
+    // Damage hides it if no event behind that is of before that time.
+    let mut hidden = None;
     for found in &run.found {
-        let Found::Frame { header, position } = found else {
-            return Ok(Some(found.offsets().start));
+        let read = match found {
+            Found::Frame { header, position } => run.frame(segment, io, header, *position).await?,
+            _ => {
+                hidden = hidden.or(Some(found.offsets().start));
+                continue;
+            }
         };
-        match run.frame(segment, io, header, *position).await? {
+        match read {
             Ok(frame) => {
                 let index = frame.index_at_time(time_ms);
+                if index > 0 {
+                    hidden = None;
+                }
                 if index < frame.len() {
-                    return Ok(Some(frame.event(index).offset()));
+                    return Ok(hidden.or(Some(frame.event(index).offset())));
                 }
             }
-            Err(gap) => return Ok(Some(gap.offsets.start)),
+            Err(gap) => hidden = hidden.or(Some(gap.offsets.start)),
         }
     }
-    Ok(Some(edges[1].offset))
+    Ok(hidden.or(Some(edges[1].offset)))
 }

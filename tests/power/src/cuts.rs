@@ -99,7 +99,7 @@ fn run_on(
         let started = start(&server, disk, &mut rng, is_calm, &mut tally, &mut story)?;
         let Some(running) = started else { continue };
         if !disk.is_cut() && rng.chance(30) {
-            match backups.check() {
+            match unless_struck(disk, || backups.check()) {
                 Err(_) if disk.is_cut() => {}
                 checked => checked?,
             }
@@ -107,8 +107,10 @@ fn run_on(
         let is_limited_next = tally.cuts >= cuts * 2 / 3 && !ledger.is_limited();
         let is_whole = tally.cuts % 20 == 0 || is_limited_next;
         if !disk.is_cut() {
-            let looked = segments.look(&data);
-            match looked.and_then(|()| check(&server, &ledger, is_whole)) {
+            let looked = unless_struck(disk, || segments.look(&data));
+            let checked =
+                looked.and_then(|()| unless_struck(disk, || check(&server, &ledger, is_whole)));
+            match checked {
                 // The fuse of this start may burn while the log is read.
                 Err(_) if disk.is_cut() => ledger.promised().map(drop).map_err(io::Error::other)?,
                 Ok(()) if is_limited_next => load.limit(LIMITED_BYTES),
@@ -240,6 +242,17 @@ fn start(
     }
 }
 
+/// What is there is looked at. It may meet what a start was armed with, which fails once: then that is looked at again.
+fn unless_struck(disk: &PowerDisk, mut look: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        let struck = disk.struck().len();
+        let looked = look();
+        if looked.is_ok() || disk.is_cut() || disk.struck().len() == struck {
+            return looked;
+        }
+    }
+}
+
 /// Makes a backup, with a cut in the middle of that if there is an `rng` to say where. Nothing else keeps it from being
 /// made, unless it meets what a start was armed with.
 fn make_backup(
@@ -331,4 +344,27 @@ fn live(
 
 fn to_usize(bytes: u64) -> usize {
     usize::try_from(bytes).expect("it fits in memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::ROOT;
+
+    #[test]
+    fn what_a_start_was_armed_with_is_no_damage_and_damage_is_not_looked_at_twice() {
+        let disk = PowerDisk::new(1);
+        let list = || {
+            disk.list(ROOT).map(drop).map_err(|errno| io::Error::from_raw_os_error(errno.into()))
+        };
+        disk.arm(Fault::ListFails, 1);
+        assert!(unless_struck(&disk, list).is_ok() && unless_struck(&disk, list).is_ok());
+        assert_eq!(disk.struck(), [Fault::ListFails]);
+        let mut looks = 0;
+        let damage = unless_struck(&disk, || {
+            looks += 1;
+            Err(io::Error::other("damage"))
+        });
+        assert_eq!((damage.is_err(), looks), (true, 1));
+    }
 }

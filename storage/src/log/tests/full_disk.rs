@@ -1,7 +1,7 @@
 //! A disk without space.
 
 use super::*;
-use crate::{reserve::RESERVE_FILE_NAME, seal::TEMPORARY_ENDING};
+use crate::{frame::FRAME_ALIGN_BYTES, reserve::RESERVE_FILE_NAME, seal::TEMPORARY_ENDING};
 
 #[test]
 fn a_full_disk_refuses_and_comes_back() {
@@ -147,6 +147,36 @@ fn control_events_are_not_taken_back_with_what_a_full_disk_has_no_room_for() {
     assert_eq!(log.rules().floors().of("a"), from);
     let (log, _) = open_with(&disk.power_cut(), config);
     assert_eq!((log.visible(), log.rules().floors().of("a")), (kept.plus(1), from));
+}
+
+/// Where each has a frame of its own, each takes a block of the room: more were taken than have one, and those waited
+/// for space that nobody freed.
+#[test]
+fn as_many_control_events_are_taken_on_a_full_disk_as_have_room_for_their_frames() {
+    let disk = SimDisk::new(4);
+    let long = LogConfig { segment_bytes: 1 << 20, reserve_bytes: 96 << 10, ..tiny() };
+    let (mut log, _) = open_with(&disk, LogConfig { frame_bytes_target: 1, ..long });
+    append_each(&mut log, 3);
+    disk.limit_space(Some(disk.space_bytes()));
+    while !log.is_disk_full() {
+        log.append(vec![event("b", &noise(1, 3_000))], now(2)).expect("staged");
+        log.run_ops(now(2));
+    }
+    log.refuse_staged();
+    let trimmed = Control::Trimmed(TopicTrimmed { topic: "none".into(), before: 4 });
+    let mut taken = 0;
+    while log.append_control(&trimmed, now(3)).is_ok() {
+        taken += 1;
+        assert!(taken < 1_000, "the disk is full");
+    }
+    let blocks = log.control_room_bytes() / FRAME_ALIGN_BYTES as u64;
+    assert!(taken >= blocks, "{taken} have the room of {blocks}");
+    // As many are kept where others are refused.
+    let next = log.next();
+    assert_eq!(log.refuse_staged().kept.len() as u64, taken);
+    log.run_ops(now(3));
+    assert!(log.is_disk_full(), "there is no more space than before");
+    assert_eq!((log.visible(), log.next()), (next, next), "each that was taken is written");
 }
 
 /// A `DELETE`, a trim, retention and compaction work on a full disk, and appends go on by themselves, also where nothing
