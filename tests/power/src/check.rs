@@ -11,20 +11,27 @@ use crate::{
 /// What is read once more behind what was read before, to see that it has stayed.
 const OVERLAP_EVENTS: u64 = 2000;
 
-/// Compares the log, or its end if not `is_whole`, with what was acknowledged and seen.
+/// Compares the log, or its end if not `is_whole`, with what was acknowledged and seen. An error of the kind
+/// `InvalidData` says that they differ, any other that the log could not be read.
 pub fn check(server: &Server, ledger: &Ledger, is_whole: bool) -> io::Result<()> {
-    let broken = |what: String| io::Error::other(format!("{what} ({})", server.last_words()));
+    let broken = |what| io::Error::new(io::ErrorKind::InvalidData, with_last_words(server, what));
     // What is promised now must be found afterwards; more may come in between.
     let promised = ledger.promised().map_err(|error| broken(error.to_string()))?;
     let from = ledger.read_from(if is_whole { u64::MAX } else { OVERLAP_EVENTS });
     let Read { from, events, end } =
-        read_kept(server, ledger, from).map_err(|error| broken(format!("reading: {error}")))?;
+        read_kept(server, ledger, from).map_err(|error| {
+            io::Error::other(with_last_words(server, format!("reading: {error}")))
+        })?;
     if end < promised {
         return Err(broken(format!(
             "the log says {end}, but {promised} were acknowledged or seen"
         )));
     }
     ledger.check(from, &events, is_whole).map_err(|error| broken(error.to_string()))
+}
+
+fn with_last_words(server: &Server, what: String) -> String {
+    format!("{what} ({})", server.last_words())
 }
 
 /// What was read.
