@@ -413,15 +413,16 @@ fn in_dir(finding: &Corruption, dir: &Path) -> Corruption {
 /// The same of the file of that name in the log, and which of the two was read if they are two: the log's may be sound.
 fn in_log(finding: &Corruption, log: &Path) -> Corruption {
     let mut told = in_dir(finding, log);
-    if !is_one_file(&finding.file, &told.file) {
+    if is_other_file(&finding.file, &told.file) {
         told.what.push_str(" (read in a copy of this file, which is not kept)");
     }
     told
 }
 
-fn is_one_file(left: &Path, right: &Path) -> bool {
+/// Whether both are there, and two.
+fn is_other_file(left: &Path, right: &Path) -> bool {
     let id = |path: &Path| path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
-    id(left).is_some_and(|left| id(right) == Some(left))
+    id(left).zip(id(right)).is_some_and(|(left, right)| left != right)
 }
 
 /// Which of the files that came from the backup before are damaged.
