@@ -19,7 +19,7 @@ use super::chunk::{ChunkBuilder, PAGE_CHUNK_BYTES, Render};
 use super::pages::{Hidden, Page};
 use super::whole_log::WholeLog;
 use crate::local::{Kept, Promise, promise};
-use crate::runtime::{Slice, give_way, gives_way_at_once};
+use crate::runtime::{SLICE_US, Slice, give_way, gives_way_at_once};
 
 /// How many subscribers read a log at once on a shard.
 pub const TURNS_MAX: usize = 16;
@@ -34,7 +34,7 @@ pub const TURN_MS_MAX: u64 = 50;
 
 /// How many slices of pushes go by for one of those who read the log, while members of views wait for
 /// something new: at one each, half of the time of a round over many members was the readers'. These have a
-/// fifth of it at the least: their slice is as long as one of the pushes.
+/// fifth of it at the least: their slice is as long as those of the pushes, on average.
 pub const LIVE_SLICES_MAX: u32 = 4;
 
 /// A page ends with the event that reaches this length: one send. With half as much a reader costs 2 % more.
@@ -156,14 +156,15 @@ impl Turn {
             true => Some(self.turns.way().await.expect("turns outlive their waiters")),
             false => None,
         };
+        let mut pushed = Duration::ZERO;
         for _ in 0..LIVE_SLICES_MAX {
             give_way().await;
-            if live_slice.get().is_none() {
-                break;
-            }
+            let Some(live) = live_slice.get() else { break };
+            pushed += live;
         }
         if is_in_line || slice.get().is_over() {
-            slice.set(live_slice.get().map_or_else(Slice::begin, Slice::of));
+            let share = pushed / LIVE_SLICES_MAX;
+            slice.set(Slice::of(share.max(Duration::from_micros(SLICE_US))));
         }
     }
 }
@@ -305,7 +306,7 @@ impl Parked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::{Driver, SLICE_US, block_on};
+    use crate::runtime::{Driver, block_on};
 
     const SLICE: Duration = Duration::from_micros(SLICE_US);
 
