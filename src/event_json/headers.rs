@@ -8,7 +8,7 @@ pub const COUNT_MAX: usize = 32;
 /// The most bytes of all names and values of an event's headers.
 pub const BYTES_MAX: usize = 8 * 1024;
 
-/// Names and values, in the order in which they came.
+/// Names and values, in the order of names: a retry may have them in another one, and is the same event.
 pub type HeaderList = Vec<(Box<str>, Box<str>)>;
 
 /// Headers that keep the rules so far.
@@ -37,7 +37,8 @@ impl Headers {
     }
 
     /// What was gathered.
-    pub fn finish(self) -> HeaderList {
+    pub fn finish(mut self) -> HeaderList {
+        self.headers.sort_unstable();
         self.headers
     }
 }
@@ -54,7 +55,9 @@ mod tests {
             headers.push(&format!("X-{index}"), "v").unwrap();
         }
         assert!(headers.push("one-more", "v").is_err());
-        assert_eq!(&*headers.finish()[31].0, "x-31");
+        let all = headers.finish();
+        assert!(all.len() == COUNT_MAX && all.is_sorted());
+        assert!(all.iter().any(|(name, _)| **name == *"x-31"));
 
         let fits = "v".repeat(BYTES_MAX - 1);
         assert!(Headers::default().push("a", &fits).is_ok());

@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(event.id.unwrap().as_str(), "i");
         assert_eq!(event.key.unwrap().as_str(), "k");
         let headers: Vec<_> = event.headers.iter().map(|(n, v)| (&**n, &**v)).collect();
-        assert_eq!(headers, [("trace-id", "1"), ("b", "\n")]);
+        assert_eq!(headers, [("b", "\n"), ("trace-id", "1")]);
         assert_eq!(event.form, DataForm::Json);
 
         let event = parse(r#"{"topic":"a","data":null}"#).unwrap();
