@@ -283,6 +283,12 @@ impl<D: Disk> Reader<D> {
             let what = format!("a segment {side} this one is missing");
             return Err(self.pass(Gap { offsets: hole, position: Position::default(), what }, file));
         }
+        if order == Order::Ascending
+            && let Some(passed) = self.set.passed_in(&segment, left.start)
+        {
+            self.move_past(&passed);
+            return Err(ReadError::Expired { earliest: passed.end });
+        }
         let index = segment.index();
         let selection = &self.selection;
         // Events of any topic may be among what a repair found to be lost: no list names them.

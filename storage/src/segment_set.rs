@@ -124,6 +124,13 @@ impl<D: Disk> SegmentSet<D> {
         set
     }
 
+    /// The set of a log that keeps nothing before `to` any more: from now on segments may lack what they had before that.
+    #[must_use]
+    pub fn passed(mut self, to: Offset) -> Self {
+        self.expired_to = self.expired_to.max(to);
+        self
+    }
+
     /// The set without the events of a segment, which nobody lacks: topics' own rules have removed each.
     #[must_use]
     pub fn without(&self, name: SegmentName) -> Self {
@@ -183,6 +190,16 @@ impl<D: Disk> SegmentSet<D> {
     /// Whether offsets that were taken out may have been taken by limits of the log.
     pub(crate) fn is_expired(&self, offsets: &Range<Offset>) -> bool {
         offsets.start < self.expired_to
+    }
+
+    /// What a segment no longer has because limits of the log had passed it when it was rewritten, for a reader at `from`.
+    pub(crate) fn passed_in(
+        &self,
+        segment: &SealedSegment<D>,
+        from: Offset,
+    ) -> Option<Range<Offset>> {
+        let kept_from = segment.index().kept_from()?.min(self.expired_to);
+        (from < kept_from).then_some(from..kept_from)
     }
 
     /// How many segments.

@@ -279,7 +279,8 @@ impl<D: Disk> Log<D> {
                     // Frames in memory and what was encoded of them still have those events.
                     self.state.rules.settle_to(segment.end());
                 }
-                self.segments = Arc::new(self.segments.with_replaced(segment));
+                self.segments =
+                    Arc::new(self.segments.with_replaced(segment).passed(self.keep_from));
                 self.note_look(name, now);
                 (name, Some(dropped), before, after)
             }
@@ -290,7 +291,7 @@ impl<D: Disk> Log<D> {
                 if let Some(segment) = self.segments.find(name.base_offset) {
                     self.state.rules.settle_to(segment.end());
                 }
-                self.segments = Arc::new(self.segments.without(name));
+                self.segments = Arc::new(self.segments.without(name).passed(self.keep_from));
                 (name, None, bytes, 0)
             }
             Ok(CompactOutcome::NoSpace { name, error, found }) => {

@@ -22,6 +22,41 @@ fn one_long_segment(disk: &SimDisk, compress_after_s: u64) -> Log<SimDisk> {
     open_with(disk, config).0
 }
 
+/// The segment was still there, so nothing told a reader on its way that a rewrite had taken what it came to.
+#[test]
+fn who_is_on_its_way_to_what_a_limit_has_let_go_inside_a_segment_is_told() {
+    use crate::{
+        error::ReadError,
+        reader::Reader,
+        settings::{LogRetention, LogSettings},
+    };
+    let disk = SimDisk::new(4);
+    let mut log = one_long_segment(&disk, 1);
+    let query = |from, end, order| ReadQuery { topics: Vec::new(), from, end, order };
+    let on_its_way = |log: &Log<SimDisk>, order| {
+        Reader::new(Arc::clone(log.segments()), &query(Offset::new(5), log.segments().end(), order))
+    };
+    let [mut late, mut back] =
+        [Order::Ascending, Order::Descending].map(|order| on_its_way(&log, order));
+    let retain = LogRetention { count: Some(100), ..LogRetention::default() };
+    log.append_control(&Control::Log(LogSettings { retain }), now(200_000)).expect("staged");
+    log.run_ops(now(300_000));
+    log.run_ops(now(360_000));
+    let (set, start) = (log.segments(), log.start());
+    assert_eq!(set.iter().map(|segment| segment.name().generation).collect::<Vec<_>>(), [2]);
+    assert!(start > Offset::new(50), "the limit ends in it");
+    late.follow(Arc::clone(set));
+    let told = late.next_blocking().map(|hits| hits.is_some());
+    assert!(matches!(told, Err(ReadError::Expired { earliest }) if earliest == start), "{told:?}");
+    let next = late.next_blocking().expect("said once").expect("what is kept");
+    assert!(next.events().next().is_some_and(|event| event.offset() >= start));
+    // Who begins at what is kept lacks nothing, nor does who goes the other way.
+    let mut soon = Reader::new(Arc::clone(set), &query(start, set.end(), Order::Ascending));
+    while soon.next_blocking().expect("nothing is passed over").is_some() {}
+    back.follow(Arc::clone(set));
+    while back.next_blocking().expect("nothing is passed over").is_some() {}
+}
+
 /// How far a limit of the log reached inside a segment was known in memory alone, though a rewrite dropped events
 /// by it: after a restart readers went over them without a word.
 #[test]
@@ -181,7 +216,9 @@ fn what_is_kept_of_a_segment_may_be_settings_alone() {
         let index = segment.index().header();
         assert_eq!((segment.base(), index.end_offset), (Offset::ZERO, Offset::new(40)));
         assert_eq!((segment.name().generation > 1, index.event_count), (true, 1));
-        let (events, gaps) = read_all(log.segments(), &everything(), |event| event.offset().get());
+        // A reader from before is told what is gone, and passes over settings there.
+        let back = ReadQuery { order: Order::Descending, ..everything() };
+        let (events, gaps) = read_all(log.segments(), &back, |event| event.offset().get());
         assert_eq!((events.contains(&settings_at), gaps), (true, vec![]));
         let start = log.start();
         drop(log);
