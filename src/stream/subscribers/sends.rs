@@ -3,7 +3,7 @@
 //! Publishers have their turn between two slices. The longer a send is, the less its system call matters, and the longer
 //! all others wait for theirs. So where publishers are ahead of the pushes, which shows in long sends, pushes have more of
 //! the shard: deliveries are fewer, and sooner. At 16 and 64 unthrottled publishers, for 1,000 subscribers, the
-//! slowest hundredth came after 12.2 and 22 ms instead of 20 and 165, of 7.4 and 12.4 million a second instead of 11.0 and 16.1.
+//! slowest hundredth came after 11 and 24 ms instead of 23 and 159, of 7.6 and 12.3 million a second instead of 10.7 and 15.3.
 //!
 //! Large events make long sends too; an append beside those waits for two slices, of [`LONG_SLICES_MAX`] at most.
 
