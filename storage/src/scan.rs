@@ -134,7 +134,11 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
             Err(FrameError::Lost { .. }) => {}
             _ => return Ok(None),
         }
-        let lost = self.step_over()?.filter(|lost| lost.start == end_offset && !lost.is_empty());
+        // One that begins elsewhere, as a copy of it does, says nothing of what is lost here.
+        if self.header_at(end_position)?.is_none_or(|header| header.base_offset != end_offset) {
+            return Ok(None);
+        }
+        let lost = self.step_over()?.filter(|lost| !lost.is_empty());
         let frame_bytes = self.end.end_position.get() - end_position.get();
         Ok(lost.map(|lost| (lost, end_position, usize::try_from(frame_bytes).expect("a frame"))))
     }
@@ -173,6 +177,12 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
             is_first = false;
             position = position.plus(FRAME_ALIGN_BYTES as u64);
         }
+    }
+
+    /// The header of this segment that stands there, if one does.
+    fn header_at(&mut self, position: Position) -> io::Result<Option<FrameHeader>> {
+        let bytes = self.pieces.bytes_at(position, FRAME_HEADER_BYTES)?;
+        Ok(FrameHeader::decode(bytes, self.seed).ok())
     }
 }
 

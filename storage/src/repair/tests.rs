@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use super::*;
 use crate::{
     append::{Append, OffsetScope, ProducerClaim, ProducerId},
+    config::LogConfig,
     control::{Control, TopicRule, TopicsDeleted},
     error::ReadError,
     event::{EventId, NewEvent},
