@@ -134,7 +134,11 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
             Err(FrameError::Lost { .. }) => {}
             _ => return Ok(None),
         }
-        let lost = self.step_over()?.filter(|lost| lost.start == end_offset && !lost.is_empty());
+        // One that begins elsewhere, as a copy of it does, says nothing of what is lost here.
+        if self.header_at(end_position)?.is_none_or(|header| header.base_offset != end_offset) {
+            return Ok(None);
+        }
+        let lost = self.step_over()?.filter(|lost| !lost.is_empty());
         let frame_bytes = self.end.end_position.get() - end_position.get();
         Ok(lost.map(|lost| (lost, end_position, usize::try_from(frame_bytes).expect("a frame"))))
     }
@@ -142,37 +146,56 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
     /// Goes on behind what stopped it: behind a frame with a good header and a rotten body, else at
     /// the next place where a header of this segment stands. Returns the offsets that are passed over,
     /// or `None` if no frame follows.
+    ///
+    /// That place may be the one where it was stopped: then the frame before is lost, as where a write of the disk has put
+    /// something that was taken for that. But not if a copy of one that lies farther on stands there: it ends behind where the
+    /// next one begins. Readers find the same ([`crate::reader`]).
     pub fn step_over(&mut self) -> io::Result<Option<Range<Offset>>> {
-        let from = self.end.end_offset;
-        let mut position = self.end.end_position;
-        let mut is_first = true;
+        let SegmentEnd { end_offset: from, end_position: at, .. } = self.end;
+        let here = self.header_at(at)?.filter(|header| header.base_offset >= from);
+        if let Some(header) = here.filter(|header| header.base_offset == from) {
+            self.end = SegmentEnd {
+                end_offset: header.end_offset,
+                end_position: at.plus(header.frame_bytes() as u64),
+                end_checksum: header.checksum,
+            };
+            return Ok(Some(from..header.end_offset));
+        }
+        let next = self.header_behind(at, from)?;
+        let is_before =
+            |here: &FrameHeader| next.is_none_or(|(next, _)| here.end_offset <= next.base_offset);
+        let here = here.filter(is_before).map(|header| (header, at));
+        let Some((header, position)) = here.or(next) else { return Ok(None) };
+        self.end = SegmentEnd {
+            end_offset: header.base_offset,
+            end_position: position,
+            end_checksum: header.previous_checksum,
+        };
+        Ok(Some(from..header.base_offset))
+    }
+
+    /// The first header of this segment behind `position` whose frame begins at `from` or later, and where.
+    fn header_behind(
+        &mut self,
+        mut position: Position,
+        from: Offset,
+    ) -> io::Result<Option<(FrameHeader, Position)>> {
         loop {
-            let bytes = self.pieces.bytes_at(position, FRAME_HEADER_BYTES)?;
-            if bytes.len() < FRAME_HEADER_BYTES {
+            position = position.plus(FRAME_ALIGN_BYTES as u64);
+            if self.pieces.bytes_at(position, FRAME_HEADER_BYTES)?.len() < FRAME_HEADER_BYTES {
                 return Ok(None);
             }
-            match FrameHeader::decode(bytes, self.seed) {
-                Ok(header) if is_first && header.base_offset == from => {
-                    self.end = SegmentEnd {
-                        end_offset: header.end_offset,
-                        end_position: position.plus(header.frame_bytes() as u64),
-                        end_checksum: header.checksum,
-                    };
-                    return Ok(Some(from..header.end_offset));
-                }
-                Ok(header) if !is_first && header.base_offset >= from => {
-                    self.end = SegmentEnd {
-                        end_offset: header.base_offset,
-                        end_position: position,
-                        end_checksum: header.previous_checksum,
-                    };
-                    return Ok(Some(from..header.base_offset));
-                }
-                _ => {}
+            let header = self.header_at(position)?.filter(|header| header.base_offset >= from);
+            if let Some(header) = header {
+                return Ok(Some((header, position)));
             }
-            is_first = false;
-            position = position.plus(FRAME_ALIGN_BYTES as u64);
         }
+    }
+
+    /// The header of this segment that stands there, if one does.
+    fn header_at(&mut self, position: Position) -> io::Result<Option<FrameHeader>> {
+        let bytes = self.pieces.bytes_at(position, FRAME_HEADER_BYTES)?;
+        Ok(FrameHeader::decode(bytes, self.seed).ok())
     }
 }
 

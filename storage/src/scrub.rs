@@ -12,12 +12,11 @@ use std::{
 
 use crate::{
     error::{Corruption, OpenError},
-    frame::FrameError,
     index::{self, SegmentEnd},
     io::{Access, Disk, DiskFile},
     offset::Position,
     pace::{Pace, PacedFile},
-    scan::{FrameScan, ScanEnd},
+    scan::FrameScan,
     segment_set::SealedSegment,
     snapshot::{self, read},
 };
@@ -137,13 +136,12 @@ fn scan<D: Disk>(
         }
         match frames.next_frame() {
             Ok(Ok(_)) => {}
-            // What a repair has named is no news.
-            Ok(Err(ScanEnd::Invalid(FrameError::Lost { .. }))) => {
-                if !matches!(frames.step_over(), Ok(Some(_))) {
-                    return Err(format!("at position {}: no frame follows", at.end_position));
+            Ok(Err(why)) => {
+                // What a repair has named is no news.
+                if !matches!(frames.step_over_lost(), Ok(Some(_))) {
+                    return Err(format!("at position {}: {why}", at.end_position));
                 }
             }
-            Ok(Err(why)) => return Err(format!("at position {}: {why}", at.end_position)),
             Err(error) => return Err(format!("at position {}: {error}", at.end_position)),
         }
     }

@@ -7,11 +7,11 @@ use super::{Backup, Reach, read_bytes};
 use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
     error::{Corruption, OpenError},
-    frame::{Frame, FrameError, Seed},
+    frame::{Frame, Seed},
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
     rewrite,
-    scan::{self, FrameScan, SCAN_BYTES, ScanEnd},
+    scan::{self, FrameScan, SCAN_BYTES},
     segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentName},
 };
 
@@ -52,14 +52,16 @@ impl<D: Disk> Backup<'_, D> {
                 break;
             }
             let next = frames.next_frame().map_err(OpenError::io("reading", &path))?;
-            let (bytes, end) = match next {
-                Ok((frame, position)) => (stored(&frame, &file, position), frame.end_offset()),
-                Err(ScanEnd::Invalid(FrameError::Lost { .. })) => {
-                    let lost = frames.step_over_lost().map_err(OpenError::io("reading", &path))?;
-                    let Some((lost, position, frame_bytes)) = lost else { break };
+            let lost = match &next {
+                Ok(_) => None,
+                Err(_) => frames.step_over_lost().map_err(OpenError::io("reading", &path))?,
+            };
+            let (bytes, end) = match (next, lost) {
+                (Ok((frame, position)), _) => (stored(&frame, &file, position), frame.end_offset()),
+                (Err(_), Some((lost, position, frame_bytes))) => {
                     (read_bytes(&file, position, frame_bytes), lost.end)
                 }
-                Err(why) if limit.is_none() => {
+                (Err(why), None) if limit.is_none() => {
                     let seed = Seed::of(&header.incarnation);
                     let proof = scan::synced_beyond(&file, seed, at.end_position, at.end_offset);
                     match proof.map_err(OpenError::io("reading", &path))? {
@@ -67,7 +69,7 @@ impl<D: Disk> Backup<'_, D> {
                         Some(_) => return Err(corrupt(at.end_position, why.to_string())),
                     }
                 }
-                Err(why) => return Err(corrupt(at.end_position, why.to_string())),
+                (Err(why), None) => return Err(corrupt(at.end_position, why.to_string())),
             };
             if limit.is_some_and(|limit| end > limit) {
                 let what = format!("a frame goes on to {end}, past what had been synced");

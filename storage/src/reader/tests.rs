@@ -275,6 +275,32 @@ fn a_rotten_body_and_a_rotten_header_cost_their_frame_alone() {
     assert_eq!(read(&set, &query(&[], 0..14, Order::Ascending)).gaps, []);
 }
 
+/// A write of the disk has landed on a frame. What it has put there may be a frame that could stand there, of no events:
+/// then the next one is where it should be, and begins farther on than is expected.
+#[test]
+fn a_write_that_landed_on_a_frame_costs_that_one_alone() {
+    let frames = |frame: usize| if frame == 1 { vec![] } else { vec![("a", vec![1; 100])] };
+    let frames: Vec<_> = (0..12).map(frames).collect();
+    for (from, to) in (0..12).flat_map(|from| (2..12).map(move |to| (from, to))) {
+        let mut log = TestLog::new(1);
+        let name = log.add_sealed(&frames);
+        let set = log.set();
+        let (path, places) = (log.path(name, SegmentFile::Log), &log.segments[0].1);
+        let bytes = log.disk.bytes(&path).expect("a file");
+        let copy = usize::try_from(places[from].position).expect("short");
+        log.disk.misdirect(&path, Position::new(places[to].position), &bytes[copy..copy + 4096]);
+        let gaps = if from == to { vec![] } else { vec![(places[to].base, places[to].end)] };
+        for order in [Order::Ascending, Order::Descending] {
+            for topics in [&[][..], &["a"]] {
+                let query = query(topics, 0..11, order);
+                let read = read(&set, &query);
+                assert_eq!(read.gaps, gaps, "{from} on {to}");
+                assert_eq!(read.events, expected(&log, &query, u64::MAX, &gaps), "{from} on {to}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_missing_segment_is_a_gap() {
     let mut log = TestLog::new(2);

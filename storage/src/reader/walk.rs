@@ -3,8 +3,10 @@
 //! The index cuts a segment into blocks ([`crate::segment_set::Blocks`]) of whole frames. Inside a
 //! block a frame begins where the one before it ended. Behind a rotten header the next one is looked for: on a
 //! boundary of frames, with the checksum of this very file, of offsets that fit between the rotten one and the
-//! end of the block. So it costs its own frame; and never more than the rest of its block, since where the next one
-//! begins is known without it. Nothing is skipped in silence, all offsets that cannot be found are part of a named
+//! end of the block. (No other frame of these offsets has that checksum: a process writes each place of a file once, a
+//! start begins another file, a rewrite makes one with another checksum, and what a start has cut lies behind the last
+//! block.) So it costs its own frame; and never more than the rest of its block, since where the next one begins is known
+//! without it. Nothing is skipped in silence, all offsets that cannot be found are part of a named
 //! [`Gap`].
 
 use std::ops::Range;
@@ -104,24 +106,32 @@ fn next_frame(bytes: &[u8], at: Edge, end: Edge, seed: Seed) -> Result<FrameHead
     Ok(header)
 }
 
-/// Where the next frame of a block begins, if what stands at `at`, with which `bytes` begin, is none; else its end.
+/// Where the next frame of a block begins, if what stands at `at`, with which `bytes` begin, is not the one that begins
+/// there; else its end.
+///
+/// It may be what stands there: then the one before it is lost, as where a write of the disk has put something that was
+/// taken for that. But not a copy of one that lies farther on: it ends behind where the next one begins.
 fn behind_damage(bytes: &[u8], at: Edge, end: Edge, seed: Seed) -> Edge {
-    let mut blocks = bytes.chunks(FRAME_ALIGN_BYTES);
-    let mut position = at.position;
-    blocks.next();
-    for bytes in blocks {
-        position = position.plus(FRAME_ALIGN_BYTES as u64);
-        if position >= end.position {
-            break;
-        }
+    let positions = (0..).map(|block| at.position.plus(block * FRAME_ALIGN_BYTES as u64));
+    let blocks = bytes.chunks(FRAME_ALIGN_BYTES).zip(positions);
+    let blocks = blocks.take_while(|(_, position)| *position < end.position);
+    let frames = blocks.filter_map(|(bytes, position)| {
+        let header = FrameHeader::decode(bytes, seed).ok()?;
         // What an event holds of this file, were it published, is older: of lower offsets.
-        if let Ok(header) = FrameHeader::decode(bytes, seed)
-            && header.base_offset >= at.offset
+        let fits = header.base_offset >= at.offset
             && header.end_offset <= end.offset
-            && position.plus(header.frame_bytes() as u64) <= end.position
-        {
-            return Edge { position, offset: header.base_offset };
+            && position.plus(header.frame_bytes() as u64) <= end.position;
+        fits.then_some((header, position))
+    });
+    let mut frames = frames.peekable();
+    let here = frames.next_if(|(_, position)| *position == at.position);
+    let next = frames
+        .next()
+        .map_or(end, |(header, position)| Edge { position, offset: header.base_offset });
+    match here {
+        Some((header, position)) if header.end_offset <= next.offset => {
+            Edge { position, offset: header.base_offset }
         }
+        _ => next,
     }
-    end
 }

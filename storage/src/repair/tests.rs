@@ -1,4 +1,5 @@
 mod gaps;
+mod misdirected;
 mod rewritten;
 mod stubs;
 
@@ -7,6 +8,7 @@ use std::ops::ControlFlow;
 use super::*;
 use crate::{
     append::{Append, OffsetScope, ProducerClaim, ProducerId},
+    config::LogConfig,
     control::{Control, TopicRule, TopicsDeleted},
     error::ReadError,
     event::{EventId, NewEvent},
@@ -135,6 +137,18 @@ fn repaired(disk: &SimDisk) -> Repaired {
     repair(disk, Path::new(DIR), now()).expect("a disk that works").expect("something to repair")
 }
 
+/// Gaps that touch are one.
+fn merged(gaps: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    let mut merged: Vec<(u64, u64)> = Vec::new();
+    for (from, to) in gaps {
+        match merged.last_mut() {
+            Some(last) if last.1 == from => last.1 = to,
+            _ => merged.push((from, to)),
+        }
+    }
+    merged
+}
+
 /// Repairs what is damaged, and gives what is left: it is sound, and all but `lost` can be read.
 fn check_repair(disk: &SimDisk, events: u64, lost: &[(u64, u64)]) -> Repaired {
     let plan = planned(disk);
@@ -147,14 +161,7 @@ fn check_repair(disk: &SimDisk, events: u64, lost: &[(u64, u64)]) -> Repaired {
     assert!(again.steps.is_empty() && again.beyond.is_empty(), "{again:?}");
     let log = open(&disk.fork(3)).expect("it was repaired");
     let (offsets, gaps) = read(&log, &[]);
-    let mut merged: Vec<(u64, u64)> = Vec::new();
-    for (from, to) in gaps {
-        match merged.last_mut() {
-            Some(last) if last.1 == from => last.1 = to,
-            _ => merged.push((from, to)),
-        }
-    }
-    assert_eq!(merged, lost);
+    assert_eq!(merged(gaps), lost);
     let is_lost = |offset: &u64| lost.iter().any(|(from, to)| (*from..*to).contains(offset));
     assert_eq!(offsets, (0..events).filter(|offset| !is_lost(offset)).collect::<Vec<_>>());
     repaired
@@ -223,36 +230,6 @@ fn a_frame_whose_padding_alone_is_damaged_keeps_its_events() {
         action => panic!("{action:?}"),
     });
     assert_eq!(kept.collect::<Vec<_>>(), [20, 8, 16]);
-}
-
-/// A write of the disk has landed one frame too early: readers find its events there, and so does the repair.
-#[test]
-fn a_frame_that_lies_where_one_without_events_was_keeps_its_events() {
-    for is_sealed in [true, false] {
-        let mut log = TestLog::new(1);
-        let frames = [vec![("a", vec![7; 5000])], vec![], vec![("a", vec![8; 5000])], vec![]];
-        if is_sealed {
-            log.add_sealed(&frames);
-            log.add_unsealed(&[vec![("a", vec![7; 100])]]);
-        } else {
-            log.add_unsealed(&frames);
-        }
-        let path = path(&log, 0, SegmentFile::Log);
-        let bytes = log.disk.bytes(&path).expect("a file");
-        let places: Vec<_> = log.segments[0].1.iter().map(|place| place.position).collect();
-        let misdirected = usize::try_from(places[2]).expect("short")..;
-        let len = usize::try_from(places[3] - places[2]).expect("short");
-        log.disk.misdirect(&path, Position::new(places[1]), &bytes[misdirected][..len]);
-        let found = findings(&log.disk);
-        assert!(!found.is_empty() && found.iter().all(|one| !one.contains("events")), "{found:?}");
-        assert_eq!(exported_gaps(&log.disk), []);
-        let plan = check_repair(&log.disk, log.end().get(), &[]).plan;
-        let [Step { action: Action::Rewrite { kept_events: 2, lost, .. }, .. }] = &plan.steps[..]
-        else {
-            panic!("{plan:?}");
-        };
-        assert!(lost.is_empty());
-    }
 }
 
 #[test]

@@ -53,6 +53,36 @@ fn a_gap_is_named_whatever_compaction_does() {
     }
 }
 
+/// A write of the disk has put a copy of it over another frame: whoever reads the segment whole took that one for lost before
+/// the repair, which is no news to anybody.
+#[test]
+fn a_gap_stands_for_its_own_events_alone() {
+    let mut log = TestLog::new(1);
+    log.add_sealed(&vec![vec![("a", vec![7; 100])]; 6]);
+    log.add_unsealed(&[vec![("a", vec![7; 100])]]);
+    flip(&log, 0, 3, 70);
+    check_repair(&log.disk, 7, &[(3, 4)]);
+    let name = log.segments[0].0.next_generation().expect("the second");
+    let path = log.path(name, SegmentFile::Log);
+    let [to, gap] = [1, 3].map(|frame| log.segments[0].1[frame].position);
+    let bytes = log.disk.bytes(&path).expect("a file");
+    let gap = &bytes[usize::try_from(gap).expect("short")..][..4096];
+    log.disk.misdirect(&path, Position::new(to), gap);
+
+    let found = findings(&log.disk);
+    assert!(matches!(&found[..], [one] if one.contains("events from 1 to 2")), "{found:?}");
+    let config = LogConfig { scrub_interval_s: 100, ..small_segments() };
+    let opened = Log::open(log.disk.fork(1), Path::new(DIR), config, now());
+    let (mut opened, _) = opened.expect("its index is whole");
+    let mut boot_ms = now().boot_ms;
+    while opened.scrub_totals().passes == 0 {
+        boot_ms += 1_000;
+        opened.run_ops(Now { boot_ms, ..now() });
+    }
+    assert_eq!(opened.damaged_segments(), 1);
+    check_repair(&log.disk, 7, &[(1, 2), (3, 4)]);
+}
+
 /// What the log as a whole keeps no more goes all the same, and readers are told that it has expired.
 #[test]
 fn the_limits_of_a_log_pass_its_gaps() {
