@@ -40,7 +40,7 @@ const DISK_FULL_RETRY_MS: u64 = 1_000;
 const SEAL_RETRY_MS: u64 = 10_000;
 /// While more full segments wait behind one, its index is made at usual priority and without rests: each takes memory
 /// until it has its own, and is scanned after a crash.
-pub(super) const SEALS_BEHIND_MAX: usize = 2;
+const SEALS_BEHIND_MAX: usize = 2;
 
 /// The jobs: at most one of each kind is under way.
 pub(super) struct Jobs<D: Disk> {
@@ -240,15 +240,18 @@ impl<D: Disk> Log<D> {
 
     /// The next segment's file, once half of this one is used.
     fn next_preparation(&mut self) -> Option<Job<D>> {
-        let is_space_owed = self.is_space_owed() && !self.jobs.ends_for_space;
         let segment_bytes = self.segment_bytes();
-        let jobs = &mut self.jobs;
+        let jobs = &self.jobs;
         let is_wanted =
             jobs.rolling || (self.tail.end.get() > segment_bytes / 2 && self.close == Close::Open);
         let is_there = jobs.next_file.is_some() || jobs.roll == JobState::Running;
-        if !is_wanted || is_there || jobs.prepare != JobState::Idle || is_space_owed {
+        if !is_wanted || is_there || jobs.prepare != JobState::Idle {
             return None;
         }
+        if !jobs.ends_for_space && (self.is_space_owed() || self.lacks_reserve()) {
+            return None;
+        }
+        let jobs = &mut self.jobs;
         jobs.prepare = JobState::Running;
         let to = FIRST_FRAME_POSITION.plus(jobs.step_bytes.min(segment_bytes));
         let path = self.dir.join(NEXT_FILE_NAME);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! grows:      in the background, up to what the log may need as it is; until then nothing else takes space, if that fails
-//!             before an extension that makes it need more: without the one there is not the other
+//!             before an extension that makes it need more: without the one there is not the other. The next segment's file
+//!             waits for what those before it make it need. So it does in a log that ends, as long as that writes what is staged
 //! given back: when what frees space finds none; nothing else takes that space before the reserve is whole again, and it is
 //!             not made anew beneath what it was given back for
 //! shortened:  to half or less, once the log needs no more, nor the extension that it has grown for
@@ -10,7 +11,7 @@
 
 use std::io;
 
-use super::{Close, JobState, Jobs, Log, Now, jobs::SEALS_BEHIND_MAX};
+use super::{Close, JobState, Jobs, Log, Now};
 use crate::{
     error::OpenError,
     frame::FRAME_ALIGN_BYTES,
@@ -29,9 +30,8 @@ impl<D: Disk> Log<D> {
     fn reserve_bytes_at(&self, prepared: Position) -> u64 {
         let Longest { log_bytes, index_bytes, rewritten_index_bytes } = self.segments.longest();
         let full = self.unsealed.iter().rev().skip(1).map(|segment| segment.end.end_position.get());
-        // Where seals fail for another reason more and more wait, and what they lack is not space.
-        let unsealed = self.unsealed.iter().rev().take(SEALS_BEHIND_MAX + 2);
-        let unsealed_index_bytes = unsealed.map(|segment| {
+        // However many wait, and why: a start makes all of them.
+        let unsealed_index_bytes = self.unsealed.iter().map(|segment| {
             let frames_bytes = segment.end.end_position.get();
             let bytes = segment.index.bytes_max().min(ReserveRule::index_bytes_max(frames_bytes));
             bytes.next_multiple_of(FRAME_ALIGN_BYTES as u64)
@@ -55,11 +55,25 @@ impl<D: Disk> Log<D> {
     /// reason than that it is full.
     pub(super) fn lacks_reserve_for(&self, to: Position) -> bool {
         let wanted_bytes = self.reserve_bytes_at(to);
-        let fails = matches!(self.jobs.reserve, JobState::Waiting { is_full: false, .. });
         wanted_bytes > self.jobs.reserve_bytes
             && wanted_bytes > self.reserve_bytes_at(self.tail.file.prepared)
-            && self.close == Close::Open
-            && !fails
+            && self.may_grow_reserve()
+    }
+
+    /// Whether the next segment has to wait for a larger reserve, as there may be no space for the indexes of those before it.
+    pub(super) fn lacks_reserve(&self) -> bool {
+        let prepared = self.tail.file.prepared;
+        self.jobs.reserve_bytes < self.reserve_bytes_at(prepared) && self.may_grow_reserve()
+    }
+
+    fn may_grow_reserve(&self) -> bool {
+        let fails = matches!(self.jobs.reserve, JobState::Waiting { is_full: false, .. });
+        self.takes_data() && !fails
+    }
+
+    /// Whether there may be more data than the segment holds. (A log that ends writes what is staged.)
+    fn takes_data(&self) -> bool {
+        self.close == Close::Open || !self.staging.is_empty()
     }
 
     /// The larger reserve that an extension waits for, if the disk has `free_bytes_min` left.
@@ -96,7 +110,7 @@ impl<D: Disk> Log<D> {
             );
             return is_possible.then(|| self.change_reserve(0, 0));
         }
-        if self.jobs.reserve != JobState::Idle || self.close != Close::Open {
+        if self.jobs.reserve != JobState::Idle || !self.takes_data() {
             return None;
         }
         if has_bytes == 0 && self.jobs.owes_reserve && self.jobs.is_freeing() {
@@ -108,7 +122,8 @@ impl<D: Disk> Log<D> {
             return Some(self.change_reserve(bytes, 0));
         }
         let bytes = self.reserve_bytes_at(prepared.max(self.jobs.reserve_for));
-        (has_bytes / 2 >= bytes && has_bytes > bytes).then(|| self.change_reserve(bytes, 0))
+        let is_of_no_use = has_bytes / 2 >= bytes && has_bytes > bytes && self.close == Close::Open;
+        is_of_no_use.then(|| self.change_reserve(bytes, 0))
     }
 
     fn change_reserve(&mut self, to_bytes: u64, free_bytes_min: u64) -> Job<D> {
@@ -169,9 +184,9 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Whether what space there is belongs to the reserve. (A log that closes makes none any more.)
+    /// Whether what space there is belongs to the reserve. (The last word of a log takes some all the same.)
     pub(super) fn is_space_owed(&self) -> bool {
-        self.jobs.owes_reserve && self.close == Close::Open
+        self.jobs.owes_reserve && self.takes_data()
     }
 
     /// Something that frees space has failed for want of it.

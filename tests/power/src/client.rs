@@ -65,6 +65,8 @@ pub struct Load {
     stop: Arc<AtomicBool>,
     who: Arc<AtomicU32>,
     are_long: Arc<AtomicBool>,
+    /// How many events may still be appended.
+    left: Arc<AtomicU32>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -80,20 +82,22 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let who = Arc::new(AtomicU32::new(Who::All as u32));
         let are_long = Arc::new(AtomicBool::new(false));
+        let left = Arc::new(AtomicU32::new(u32::MAX));
         let mut threads = Vec::new();
         for publisher in (0..publishers).chain(MORTAL..MORTAL + publishers) {
             let (stop, who) = (Arc::clone(&stop), Arc::clone(&who));
-            let are_long = Arc::clone(&are_long);
+            let (are_long, left) = (Arc::clone(&are_long), Arc::clone(&left));
             let rng = SimRng::new(seed + u64::from(publisher));
             let last = if publisher >= MORTAL { Who::Mortals } else { Who::All };
             let mut publisher = Publisher::new(address, ledger, publisher, rng);
-            threads
-                .push(thread::spawn(move || publish(&mut publisher, last, &who, &are_long, &stop)));
+            threads.push(thread::spawn(move || {
+                publish(&mut publisher, last, &who, &are_long, &left, &stop);
+            }));
         }
         let ledger = Arc::clone(ledger);
         let (stop_subscriber, told) = (Arc::clone(&stop), Arc::clone(&ledger));
         threads.push(thread::spawn(move || subscribe(address, &told, &stop_subscriber)));
-        let mut load = Load { address, ledger, stop, who, are_long, threads };
+        let mut load = Load { address, ledger, stop, who, are_long, left, threads };
         if retention == Retention::OfMortals {
             // The newest events alone of some topics stay, so that segments are rewritten and removed.
             let path = format!("/api/v1/topics/{MORTAL_TOPICS}/**");
@@ -125,6 +129,12 @@ impl Load {
         self.are_long.store(are_long, Ordering::Relaxed);
     }
 
+    /// From now on so many events are appended, or hardly more: a log grows by as much on a slow machine as on a fast one,
+    /// however long others take for what they do meanwhile.
+    pub fn allow(&self, events: u32) {
+        self.left.store(events, Ordering::Relaxed);
+    }
+
     /// Stops all and waits for them.
     pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -139,14 +149,18 @@ fn publish(
     last: Who,
     who: &AtomicU32,
     are_long: &AtomicBool,
+    left: &AtomicU32,
     stop: &AtomicBool,
 ) {
     while !stop.load(Ordering::Relaxed) {
-        if who.load(Ordering::Relaxed) > last as u32 {
+        if who.load(Ordering::Relaxed) > last as u32 || left.load(Ordering::Relaxed) == 0 {
             thread::sleep(PAUSE);
             continue;
         }
-        publisher.step(last == Who::Mortals && are_long.load(Ordering::Relaxed));
+        let events = publisher.step(last == Who::Mortals && are_long.load(Ordering::Relaxed));
+        let _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            Some(left.saturating_sub(events))
+        });
     }
     publisher.finish();
 }

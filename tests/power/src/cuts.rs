@@ -19,6 +19,10 @@ const PUBLISHERS: u32 = 3;
 /// So much a log keeps that is limited itself: some of the longest appends.
 const LIMITED_BYTES: u64 = 2 << 20;
 
+/// So much is appended in a life at most, the start of the next and its check included: on a slow machine these take long,
+/// and what is appended meanwhile would have the one behind them take longer still.
+const EVENTS_MAX: u32 = 2_000;
+
 /// Long appends go into blocks without zeroes within this time.
 const LONG_MAX_MS: u64 = 5_000;
 
@@ -125,6 +129,7 @@ fn run_on(
         story.tell(format!("{who:?} publish, mortals long appends: {are_long}"));
         load.let_publish(who);
         load.lengthen(are_long);
+        load.allow(EVENTS_MAX);
         if who == Who::Nobody {
             thread::sleep(Duration::from_millis(rng.between(0, 1000)));
         }
@@ -146,6 +151,7 @@ fn run_on(
         }
         let mut waits = 0..if lacks_long { LONG_MAX_MS } else { 0 };
         while disk.writes_into_blocks() == 0 && waits.next().is_some() {
+            load.allow(EVENTS_MAX);
             thread::sleep(Duration::from_millis(1));
         }
         live(running, disk, &mut rng, &mut tally, &mut story);

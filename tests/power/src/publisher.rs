@@ -108,17 +108,20 @@ impl Publisher {
         }
     }
 
-    /// Appends a batch, or tries to; perhaps a long one.
-    pub fn step(&mut self, is_long: bool) {
+    /// Appends a batch, or tries to; perhaps a long one. How many events were acknowledged.
+    pub fn step(&mut self, is_long: bool) -> u32 {
         if self.is_back
             && let Some(last) = self.told.last().copied()
             && let Err(NoAnswer::NotSent | NoAnswer::Lost) = self.ask_again(last, false)
         {
-            return thread::sleep(PAUSE);
+            thread::sleep(PAUSE);
+            return 0;
         }
         let pending = self.pending.take().unwrap_or_else(|| self.next(is_long));
+        let events = pending.batch.first.of;
         if !self.publish(pending) {
-            return thread::sleep(PAUSE);
+            thread::sleep(PAUSE);
+            return 0;
         }
         let asked = match std::mem::take(&mut self.is_back) {
             true => ASKED_AGAIN,
@@ -130,6 +133,7 @@ impl Publisher {
         }
         // Fast enough for frames in flight at every moment, slow enough to read it all later.
         thread::sleep(Duration::from_micros(self.rng.below(1500)));
+        events
     }
 
     /// Sends what is not answered until it is, and asks once more about what was acknowledged.

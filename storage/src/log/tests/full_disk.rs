@@ -366,6 +366,45 @@ fn a_start_that_took_its_reserve_says_that_the_disk_is_full() {
     append_each(&mut log, 1);
 }
 
+/// In a start each segment that has no index yet takes one. No more were reckoned with than of a log whose seals keep up, and
+/// nothing when a log ended, which seals none.
+#[test]
+fn a_full_disk_has_room_for_the_indexes_of_all_segments_that_have_none() {
+    for is_closed in [true, false] {
+        let disk = SimDisk::new(1);
+        let config = LogConfig { segment_bytes: 8 << 10, frame_bytes_target: 1, ..tiny() };
+        let (mut log, _) = open_with(&disk, config.clone());
+        let mut seals = Vec::new();
+        let mut run = |log: &mut Log<SimDisk>| {
+            while let Some(op) = log.next_op(now(2)) {
+                match &op {
+                    Op::Job { job: Job::Seal(_), .. } => seals.push(op),
+                    _ => log.complete(op.run(&disk), now(2)),
+                }
+            }
+        };
+        for number in 0..30 {
+            append(&mut log, &noise(number, 6_000));
+            if !is_closed {
+                run(&mut log);
+            }
+        }
+        if is_closed {
+            log.begin_close();
+            run(&mut log);
+            assert!(log.is_closed());
+        }
+        assert_eq!((log.synced(), log_files(&disk).len()), (Offset::new(30), 30));
+        assert!(log.segments().is_empty(), "none has an index");
+        drop(log);
+        let disk = disk.kill();
+        disk.limit_space(Some(disk.space_bytes()));
+        let (log, report) = open_with(&disk, config);
+        assert_eq!((log.visible(), report.is_clean), (Offset::new(30), is_closed));
+        assert_eq!(log.segments().len(), 30);
+    }
+}
+
 /// A directory whose blocks are full takes another for a name, and there may be none: nothing of the log is in doubt.
 #[test]
 fn a_segment_whose_name_finds_no_space_is_begun_once_there_is_some() {
