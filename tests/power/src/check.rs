@@ -18,10 +18,8 @@ pub fn check(server: &Server, ledger: &Ledger, is_whole: bool) -> io::Result<()>
     // What is promised now must be found afterwards; more may come in between.
     let promised = ledger.promised().map_err(|error| broken(error.to_string()))?;
     let from = ledger.read_from(if is_whole { u64::MAX } else { OVERLAP_EVENTS });
-    let Read { from, events, end } =
-        read_kept(server, ledger, from).map_err(|error| {
-            io::Error::other(with_last_words(server, format!("reading: {error}")))
-        })?;
+    let Read { from, events, end } = read_kept(server, ledger, from)
+        .map_err(|error| io::Error::other(with_last_words(server, format!("reading: {error}"))))?;
     if end < promised {
         return Err(broken(format!(
             "the log says {end}, but {promised} were acknowledged or seen"
