@@ -52,6 +52,8 @@ pub struct CompactJob<D: Disk> {
     pub(crate) dir: PathBuf,
     pub(crate) segments: Arc<SegmentSet<D>>,
     pub(crate) limits: Limits,
+    /// Of what the log keeps nothing before, so much is known to the next start whatever becomes of the segments.
+    pub(crate) recorded: Offset,
     /// Segments that were never rewritten are, once they are so old.
     pub(crate) compress_after_ms: u64,
     /// Not these.
@@ -310,7 +312,8 @@ impl<D: Disk> CompactJob<D> {
             Packer::create(disk, &self.dir, name, segment.header(), self.pace.clone())?;
         let kept_from = segment.index().kept_from().unwrap_or_default();
         writer.keep_from(kept_from.max(self.limits.keep_from));
-        let mut dropped = 0;
+        let controls_from = self.controls_kept_from(segment);
+        let (mut dropped, mut is_left) = (0, false);
         let mut lessened = HashSet::new();
         for frame in frames_of(segment, file) {
             if self.is_cancelled() {
@@ -334,6 +337,7 @@ impl<D: Disk> CompactJob<D> {
                     lessened.insert(event.topic_number());
                     continue;
                 }
+                is_left |= event.kind().is_data() || event.offset() >= controls_from;
                 let topic = &names[event.topic_index()];
                 let staged = StagedEvent {
                     offset: event.offset(),
@@ -344,7 +348,7 @@ impl<D: Disk> CompactJob<D> {
                 writer.push(staged, frame.header().commit_time_ms)?;
             }
         }
-        if writer.is_empty() {
+        if !is_left {
             drop(writer);
             return self.retire(disk, segment, topics);
         }

@@ -76,10 +76,6 @@ impl<D: Disk> Packer<D> {
         })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.held.is_empty() && self.index.event_count() == 0
-    }
-
     /// The log keeps nothing before `from`, which lies before the segment's end: events before that are control
     /// events.
     pub(crate) fn keep_from(&mut self, from: Offset) {

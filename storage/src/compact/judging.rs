@@ -14,6 +14,7 @@ use crate::{
     compaction::{self, Hidden, LatestKeys, Look, Prospect, TopicJudge, Turn},
     error::{OpenError, ReadError},
     io::Disk,
+    offset::Offset,
     pace::PacedFile,
     reader::{ReadQuery, Reader},
     segment_set::SealedSegment,
@@ -39,7 +40,26 @@ impl<D: Disk> CompactJob<D> {
         !self.skipped.contains(&segment.name())
             && segment.end() > self.limits.keep_from
             && segment.index().gaps().len() == 0
-            && (self.has_topic_limits() || self.is_due(segment))
+            && (self.has_topic_limits()
+                || self.is_due(segment)
+                || self.may_have_controls_alone(segment))
+    }
+
+    /// Whether all that a rewrite has left of a segment may be control events that the log keeps no longer.
+    fn may_have_controls_alone(&self, segment: &SealedSegment<D>) -> bool {
+        let passed = self.limits.keep_from.get().saturating_sub(segment.base().get());
+        segment.name().generation > 1 && segment.index().header().event_count <= passed
+    }
+
+    /// Control events of a segment before this count no more than dead ones: the log keeps nothing before it, and the
+    /// next start will know that without the segment, or from its stub if it is the first.
+    pub(super) fn controls_kept_from(&self, segment: &SealedSegment<D>) -> Offset {
+        let keep_from = self.limits.keep_from;
+        if segment.base() == self.segments.start() {
+            keep_from
+        } else {
+            keep_from.min(self.recorded)
+        }
     }
 
     /// How many events each topic with a limit by count has in the segments behind one.
@@ -77,8 +97,15 @@ impl<D: Disk> CompactJob<D> {
     ) -> Option<(Turn, u64)> {
         let header = segment.index().header();
         let (mut dead, mut events, mut hidden) = (0, 0, Hidden::default());
-        // Control events stay as long as their segment.
-        for (name, summary) in topics.iter().filter(|(name, _)| !name.starts_with('$')) {
+        let controls_from = self.controls_kept_from(segment);
+        let mut passed_controls = 0;
+        for (name, summary) in topics {
+            // Control events stay as long as their segment.
+            if name.starts_with('$') {
+                let is_passed = summary.last_offset < controls_from;
+                passed_controls += if is_passed { summary.event_count } else { 0 };
+                continue;
+            }
             let limits = self.limits.of(name);
             events += summary.event_count;
             dead += limits.dead_at_least(summary, newer.get(name).copied().unwrap_or(0));
@@ -90,8 +117,10 @@ impl<D: Disk> CompactJob<D> {
             Some(look) => look.is_over(hidden, segment.base(), span_ms, now),
             None => hidden != Hidden::default(),
         };
+        let is_dead = dead + passed_controls == header.event_count;
+        let dead = if is_dead { header.event_count } else { dead };
         let prospect = Prospect { bytes: segment.file_bytes(), events: header.event_count, dead };
-        let turn = if dead == header.event_count || compaction::pays(dead, events) {
+        let turn = if is_dead || compaction::pays(dead, events) {
             prospect.turn(available_bytes)
         } else if is_worth_a_look {
             Turn::Look

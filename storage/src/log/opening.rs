@@ -93,7 +93,7 @@ impl<D: Disk> Log<D> {
             lock: Some(lock),
             tag,
             keep_from,
-            kept: Kept::new(keep_from),
+            kept: Kept::new(keep_from, taken),
             retention_boot_ms: 0,
             expiry_boot_ms: 0,
             expiry_from: 0,

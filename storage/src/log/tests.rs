@@ -15,6 +15,7 @@ mod opening;
 mod reserving;
 mod resting;
 mod scrubbing;
+mod settings_alone;
 
 use std::{collections::BTreeMap, path::PathBuf};
 

@@ -185,52 +185,6 @@ fn a_rewritten_segment_says_from_where_on_it_was_kept() {
     }
 }
 
-/// Of a segment into which a limit of the log reached and whose events behind that were deleted settings stay alone, and
-/// its frames ended where the limit did: readers were told of damage, and the segment was never rewritten again.
-#[test]
-fn what_is_kept_of_a_segment_may_be_settings_alone() {
-    use crate::testing::{everything, read_all};
-    for settings_at in [3, 18, 19] {
-        let config = LogConfig { segment_bytes: 1 << 20, compress_after_s: 1, ..tiny() };
-        let disk = SimDisk::new(4);
-        let (mut log, _) = open_with(&disk, config.clone());
-        for number in 0..40 {
-            if number == settings_at {
-                let settings = Some(crate::settings::TopicSettings::default());
-                let rule = TopicRule { pattern: "a/b".into(), settings };
-                log.append_control(&Control::Topic(rule), now(1)).expect("staged");
-            } else {
-                let topic = if number < 20 { "a" } else { "b" };
-                log.append(vec![event(topic, "x")], now(1)).expect("staged");
-            }
-            log.run_ops(now(1));
-        }
-        close(&mut log);
-        drop(log);
-        let (mut log, _) = open_with(&disk, config.clone());
-        keep(&mut log, crate::settings::LogRetention { count: Some(22), ..Default::default() });
-        let deleted = crate::control::TopicsDeleted::of(vec!["b".into()]);
-        log.append_control(&Control::Deleted(deleted), now(2)).expect("staged");
-        log.run_ops(now(60_000));
-        let segment = log.segments().iter().next().expect("a segment").clone();
-        let index = segment.index().header();
-        assert_eq!((segment.base(), index.end_offset), (Offset::ZERO, Offset::new(40)));
-        assert_eq!((segment.name().generation > 1, index.event_count), (true, 1));
-        // A reader from before is told what is gone, and passes over settings there.
-        let back = ReadQuery { order: Order::Descending, ..everything() };
-        let (events, gaps) = read_all(log.segments(), &back, |event| event.offset().get());
-        assert_eq!((events.contains(&settings_at), gaps), (true, vec![]));
-        let start = log.start();
-        drop(log);
-        let disk = disk.power_cut();
-        crate::verify::verify(&disk, Path::new(DIR), &mut |finding| panic!("{finding}"))
-            .expect("not in use");
-        let (log, _) = open_with(&disk, config);
-        assert!(log.start() >= start && log.start() <= Offset::new(40), "from {}", log.start());
-        assert!(log.rules().set_for("a/b").is_some(), "what was set stays so");
-    }
-}
-
 /// Limits are not what they were after a start: a sealed file is looked at by blocks of events and an unsealed one by
 /// frames, others have become shorter, the clock was put back. Readers are told nothing else all the same.
 #[test]
