@@ -237,7 +237,7 @@ pub(crate) fn recover<D: Disk>(
     }
     let floors = recovery.state.rules.floors().iter();
     let floors: Vec<_> = floors.map(|(topic, floor)| (topic.to_owned(), floor)).collect();
-    recovery.topics.clear_below(&floors);
+    recovery.topics.clear_former_lives(&floors);
     let (tag, is_new_tag) = match &last {
         Last::Segment { header, is_clean } if *is_clean || header.sync == SyncMode::Commit => {
             (header.tag, false)

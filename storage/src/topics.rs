@@ -271,8 +271,18 @@ impl TopicTable {
             let Some(entry) = self.entries.get_mut(number.get()) else { continue };
             if entry.first <= entry.last && entry.last < *floor {
                 self.clear(number);
-            } else if entry.first < *floor {
-                // Its former life does not make it old. (Late rather than early.)
+            }
+        }
+    }
+
+    /// The same where what is gone of a topic was a life of its own, or may have been: after a start nobody knows.
+    pub fn clear_former_lives(&mut self, floors: &[(String, Offset)]) {
+        self.clear_below(floors);
+        for (topic, floor) in floors {
+            let Some(number) = self.number_of(topic) else { continue };
+            let Some(entry) = self.entries.get_mut(number.get()) else { continue };
+            if entry.first < *floor {
+                // That does not make it old. (Late rather than early.)
                 entry.set_first_time_ms(entry.last_time_ms.get());
             }
         }

@@ -165,7 +165,11 @@ impl<D: Disk> Log<D> {
                         self.cancel_compaction();
                     }
                     let raised = self.state.rules.apply(&control, event.offset());
-                    self.topics.clear_below(&raised);
+                    match control {
+                        Control::Trimmed(_) => self.topics.clear_below(&raised),
+                        // Events behind it may be in the same frame.
+                        _ => self.topics.clear_former_lives(&raised),
+                    }
                     self.last_control = event.offset();
                     if matches!(control, Control::Log(_)) {
                         self.last_log_setting = event.offset();

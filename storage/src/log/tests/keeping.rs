@@ -257,6 +257,25 @@ fn set_expiry(log: &mut Log<SimDisk>, topic: &str, age_s: Option<u64>, idle_s: O
     log.append_control(&Control::Topic(rule), now(1)).expect("staged");
 }
 
+/// Each trim made it as young as its last event, so that its age never ended it.
+#[test]
+fn a_topic_that_is_trimmed_is_as_old_as_before() {
+    let disk = SimDisk::new(9);
+    let mut log = open(&disk);
+    set_expiry(&mut log, "a", Some(60), None);
+    for at_ms in [1_000, 30_000, 50_000] {
+        let last = log.append(vec![event("a", "1")], now(at_ms)).expect("staged").first;
+        let trimmed = TopicTrimmed { topic: "a".into(), before: last.get() };
+        log.append_control(&Control::Trimmed(trimmed), now(at_ms)).expect("staged");
+        log.run_ops(now(at_ms));
+        assert_eq!(log.keeps_from("a"), last);
+    }
+    log.run_ops(now(60_000));
+    assert!(log.topics().get("a").is_some());
+    log.run_ops(now(61_001));
+    assert!(log.topics().get("a").is_none(), "a minute after its first event");
+}
+
 /// How far the limit before had reached was told a moment after the looser one was answered. Told before it is written
 /// down, it would come back after a power cut.
 #[test]
