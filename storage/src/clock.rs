@@ -22,8 +22,16 @@
 //! time of their own until nothing speaks for another one than that of events: a wall clock that is far ahead of the
 //! last event is doubted there as if it had leapt, and one that is behind it is believed: the event may have had its
 //! time from a clock that was wrong.
+//!
+//! What is remembered for a while, so that nothing is appended twice, goes by time in which the log was in use: steps
+//! of times that the boot clock knows nothing of (`steps`) do not count, be it that a clock was set, or that the
+//! server was not running.
+
+mod steps;
 
 use crate::event::archive::TIME_MS_END;
+
+use steps::Steps;
 
 /// The two clocks, read together by the caller; nothing in this crate reads a clock
 /// (but `pace`, for its rests).
@@ -66,6 +74,7 @@ pub struct EventClock {
     wall: WallClock,
     /// What limits go by, until that is the time of events.
     limits: Option<WallClock>,
+    steps: Steps,
 }
 
 impl EventClock {
@@ -80,14 +89,24 @@ impl EventClock {
         } else {
             (now.wall_ms < last_ms).then(|| wall.clone())
         };
-        EventClock { last_ms, wall, limits }
+        let mut steps = Steps::default();
+        if last_ms > 0 {
+            steps.note(now.boot_ms, last_ms);
+        }
+        EventClock { last_ms, wall, limits, steps }
     }
 
     /// The time of the next event, never before that of the last, and what there is to report.
     pub fn event_time(&mut self, now: Now) -> (u64, Option<ClockNotice>) {
         let (time_ms, notice) = self.next_time(now);
+        self.steps.note(now.boot_ms, time_ms);
         self.last_ms = time_ms;
         (time_ms, notice)
+    }
+
+    /// So many milliseconds by the times of events did not pass for what is remembered for `span_ms`.
+    pub fn ahead_ms(&self, span_ms: u64) -> u64 {
+        self.steps.ahead_ms(span_ms)
     }
 
     fn next_time(&mut self, now: Now) -> (u64, Option<ClockNotice>) {

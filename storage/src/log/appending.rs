@@ -15,7 +15,7 @@ use crate::{
     offset::Offset,
     once::{
         IdEntry, NameHash, ProducerEntry, hash_name,
-        producers::{Judged, producer_hash},
+        producers::{FORGOTTEN_MS, Judged, producer_hash},
     },
     staging::Staging,
     topic::TopicNumber,
@@ -59,6 +59,8 @@ impl<D: Disk> Log<D> {
         let (time_ms, notice) = self.clock.event_time(now);
         self.notices.extend(notice.map(Notice::Clock));
         let time_s = delta::seconds(time_ms);
+        self.state.ids.lag(self.clock.ahead_ms(self.state.ids.window().time_ms));
+        let silence_s = delta::seconds(time_ms - self.clock.ahead_ms(FORGOTTEN_MS));
 
         for event in events.iter_mut().filter(|event| !event.kind.is_data()) {
             if event.kind == EventKind::LogSettings {
@@ -69,7 +71,7 @@ impl<D: Disk> Log<D> {
         let mut claimed = None;
         if let (Some(claim), Some(first)) = (&producer, events.first_mut()) {
             let hash = producer_hash(claim, &first.topic);
-            if let Judged::Duplicate(known) = self.state.producers.judge(&hash, claim, time_s)? {
+            if let Judged::Duplicate(known) = self.state.producers.judge(&hash, claim, silence_s)? {
                 let last = known.first.plus(u64::from(known.events) - 1);
                 return Ok(Appended {
                     first: known.first,
@@ -82,7 +84,7 @@ impl<D: Disk> Log<D> {
                 });
             }
             let unsealed = self.unsealed_start();
-            self.state.producers.make_room(&hash, time_s, unsealed)?;
+            self.state.producers.make_room(&hash, silence_s, unsealed)?;
             let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
             let header = (PRODUCER_HEADER.into(), claim.encode(count).into());
             events[0].headers.push(header);

@@ -210,7 +210,7 @@ impl<D: Disk> Log<D> {
             now_boot_ms: now.boot_ms,
             is_disk_full: self.jobs.disk_full,
             looked_at: self.compaction.looked_at.clone(),
-            stub_limits: self.stub_limits(now_ms),
+            stub_limits: self.stub_limits(),
             settles,
             pace: Pace::beside(&self.frames_begun, self.jobs.disk_full),
             is_cancelled: Arc::clone(&self.compaction.is_cancelled),

@@ -13,7 +13,7 @@ use crate::{
     io::{Disk, is_full},
     mutation::{self, Mutation},
     offset::Offset,
-    once::producers::FORGOTTEN_S,
+    once::producers::FORGOTTEN_MS,
     op::Job,
     retention,
     retire::{CloseJob, RetireJob},
@@ -388,7 +388,7 @@ impl<D: Disk> Log<D> {
             return None;
         }
         self.jobs.retire = JobState::Running;
-        let limits = self.stub_limits(self.clock.last_ms());
+        let limits = self.stub_limits();
         Some(Job::Retire(RetireJob { dir: self.dir.clone(), segment, limits }))
     }
 
@@ -409,12 +409,14 @@ impl<D: Disk> Log<D> {
         self.last_control < self.synced().max(Offset::new(1))
     }
 
-    /// What of the state nobody asks for any more, at a time by the clock of events.
-    pub(super) fn stub_limits(&self, now_ms: u64) -> StubLimits {
-        let window_ms = self.config.id_window().time_ms;
+    /// What of the state nobody asks for any more, by the time of the last event.
+    pub(super) fn stub_limits(&self) -> StubLimits {
+        let (now_ms, window_ms) = (self.clock.last_ms(), self.config.id_window().time_ms);
+        let since =
+            |span_ms| now_ms.saturating_sub(self.clock.ahead_ms(span_ms)).saturating_sub(span_ms);
         StubLimits {
-            ids_since_ms: now_ms.saturating_sub(window_ms),
-            producers_since_s: delta::seconds(now_ms).saturating_sub(FORGOTTEN_S),
+            ids_since_ms: since(window_ms),
+            producers_since_s: delta::seconds(since(FORGOTTEN_MS)),
         }
     }
 

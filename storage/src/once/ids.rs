@@ -21,7 +21,7 @@ const AT_ONCE: usize = 32;
 pub struct IdWindow {
     /// So many of them.
     pub events: usize,
-    /// Milliseconds, by the times of events.
+    /// Milliseconds, by the times of events but for what these went ahead ([`Ids::lag`]).
     pub time_ms: u64,
 }
 
@@ -42,6 +42,8 @@ pub struct IdEntry {
 #[derive(Debug)]
 pub struct Ids {
     window: IdWindow,
+    /// Times are so far ahead that they had not passed for what is remembered.
+    ahead_ms: u64,
     entries: VecDeque<IdEntry>,
     /// How many entries have been dropped from the front, ever. Entries are numbered from the first one ever.
     dropped: u64,
@@ -59,6 +61,7 @@ impl Ids {
     pub fn new(window: IdWindow) -> Ids {
         Ids {
             window,
+            ahead_ms: 0,
             entries: VecDeque::new(),
             dropped: 0,
             settled: 0,
@@ -71,6 +74,11 @@ impl Ids {
     /// How long it remembers.
     pub fn window(&self) -> IdWindow {
         self.window
+    }
+
+    /// So many milliseconds that the times of events went ahead do not count in the window.
+    pub fn lag(&mut self, ahead_ms: u64) {
+        self.ahead_ms = ahead_ms;
     }
 
     /// How many are remembered.
@@ -104,7 +112,8 @@ impl Ids {
     }
 
     fn is_inside(&self, entry: &IdEntry, time_ms: u64) -> bool {
-        time_ms < entry.time_ms.saturating_add(self.window.time_ms)
+        let passed_ms = time_ms.saturating_sub(self.ahead_ms);
+        passed_ms < entry.time_ms.saturating_add(self.window.time_ms)
     }
 
     /// The number of the next entry.

@@ -30,6 +30,8 @@ use room::Silent;
 
 /// A producer that was silent for so long may begin anew: a week, as Durable Streams has it.
 pub const FORGOTTEN_S: u32 = 7 * 24 * 3600;
+/// The same in milliseconds.
+pub const FORGOTTEN_MS: u64 = 1_000 * FORGOTTEN_S as u64;
 /// So many producers of a log are known.
 pub const PRODUCERS_MAX: usize = 1_000_000;
 

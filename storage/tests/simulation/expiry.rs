@@ -14,7 +14,7 @@ use strandline_storage::{
 
 use super::{
     Process,
-    model::{Fate, Kept, Model},
+    model::{Fate, Fates, Kept, Model},
     now_or_panic, read, to_usize,
 };
 
@@ -55,12 +55,12 @@ impl Model {
             self.tally.over += 1;
             let limit = self.expiry_of(topic, offset);
             let life = self.life_of(topic, offset);
-            let has_passed = |kept: Option<&Kept>, limit_s: Option<u64>| {
-                let since_ms = kept.map(|kept| kept.time_ms);
+            let has_passed = |kept: Option<&(usize, &Kept)>, limit_s: Option<u64>| {
+                let since_ms = kept.map(|(_, kept)| kept.time_ms);
                 since_ms.zip(limit_s).is_some_and(|(ms, limit_s)| late_ms >= ms + limit_s * 1_000)
             };
-            let is_over = has_passed(life.first().copied(), limit.age_s)
-                || has_passed(life.last().copied(), limit.idle_s);
+            let is_over =
+                has_passed(life.first(), limit.age_s) || has_passed(life.last(), limit.idle_s);
             assert!(is_over, "{topic} is deleted at {late_ms}, and is not over by {limit:?}");
         }
         let kept = &mut self.events[offset];
@@ -92,10 +92,28 @@ impl Model {
             // rather than early, and in whole seconds.
             let since_ms = self.events[last].time_ms;
             let limit_s = limit.age_s.into_iter().chain(limit.idle_s).min();
-            let is_over =
-                limit_s.is_some_and(|limit_s| late_ms >= since_ms + (limit_s + 1) * 1_000);
+            let has_passed = |since_ms, limit_s: Option<u64>| {
+                limit_s.is_some_and(|limit_s| late_ms >= since_ms + (limit_s + 1) * 1_000)
+            };
+            let first_ms = self.known_since(&topic, &fates);
+            let is_over = has_passed(since_ms, limit_s)
+                || first_ms.is_some_and(|first_ms| has_passed(first_ms, limit.age_s));
             assert!(!is_over, "{topic} is over by {limit:?} since {late_ms}, and is there");
         }
+    }
+
+    /// When the first event of a topic was appended, or at least one in the same frame, if the log that is open has seen
+    /// that, and that the topic was never without one since.
+    fn known_since(&self, topic: &str, fates: &Fates) -> Option<u64> {
+        let life = self.life_of(topic, self.seen);
+        let (first, kept) = *life.first()?;
+        // No limit has let any go, and no trim all.
+        let is_certain = first >= self.reach
+            && fates.of(first) != Fate::MayGo
+            && !self.was_ever_without(topic, first);
+        let in_one_frame = life.iter().take_while(|(_, kept)| kept.seen <= first);
+        let since_ms = in_one_frame.map(|(_, kept)| kept.appended.time_ms).max()?;
+        (is_certain && self.in_use.is_of_this_life(kept.appended)).then_some(since_ms)
     }
 
     /// What ends a topic by the settings before `end`. No topic matches two patterns.
@@ -113,12 +131,12 @@ impl Model {
         found.unwrap_or_default()
     }
 
-    /// The events of a topic before `end` since it was deleted last.
-    fn life_of(&self, topic: &str, end: usize) -> Vec<&Kept> {
+    /// The events of a topic before `end`, with their offsets, since it was deleted last.
+    fn life_of(&self, topic: &str, end: usize) -> Vec<(usize, &Kept)> {
         let mut life = Vec::new();
-        for kept in &self.events[..end] {
+        for (offset, kept) in self.events[..end].iter().enumerate() {
             if kept.event.topic.as_str() == topic {
-                life.push(kept);
+                life.push((offset, kept));
             } else if let Some(Control::Deleted(deleted)) =
                 Control::decode(kept.event.kind, &kept.event.data)
                 && deleted.topics.iter().any(|deleted| deleted == topic)
@@ -127,5 +145,22 @@ impl Model {
             }
         }
         life
+    }
+
+    /// Whether a trim has ever let go all that a topic had from an event on.
+    fn was_ever_without(&self, topic: &str, first: usize) -> bool {
+        let mut last = first;
+        self.events[first..self.seen].iter().enumerate().any(|(at, kept)| {
+            if kept.event.topic.as_str() == topic {
+                last = first + at;
+                return false;
+            }
+            match Control::decode(kept.event.kind, &kept.event.data) {
+                Some(Control::Trimmed(trimmed)) => {
+                    trimmed.topic == topic && (last as u64) < trimmed.before
+                }
+                _ => false,
+            }
+        })
     }
 }

@@ -139,6 +139,7 @@ impl Model {
     /// It is so late, and limits may have been looked at since it is.
     pub fn passes(&mut self, now: Now) {
         let before_ms = self.latest_limit.ms;
+        self.in_use.passes(now);
         self.latest.passes(now);
         self.latest_limit.passes(now);
         self.earliest_limit.passes(now);
@@ -150,6 +151,7 @@ impl Model {
     /// A log was opened, and shows what it has.
     pub fn begins(&mut self, now: Now) {
         let last_ms = self.events.last().map_or(0, |kept| kept.time_ms);
+        self.in_use.begins(now, last_ms);
         self.latest.opened(now);
         self.latest_limit.opened_for_limits(now, last_ms);
         self.earliest_limit.opened(now, last_ms);

@@ -32,6 +32,7 @@ use strandline_storage::{
 };
 
 mod expiry;
+mod in_use;
 pub mod limits;
 pub mod model;
 pub mod once;

@@ -19,6 +19,7 @@ use strandline_storage::{
 
 use super::{
     Tally,
+    in_use::{InUse, Moment},
     limits::{EarliestTime, LatestTime},
     once::Taken,
 };
@@ -45,6 +46,10 @@ const PATTERNS: [&[&str]; 9] = [
 pub struct Kept {
     pub event: NewEvent,
     pub time_ms: u64,
+    /// When that was.
+    pub appended: Moment,
+    /// So many events were visible by then.
+    pub seen: usize,
     /// It was older at some time than its topic's limit at that time let it be.
     pub was_too_old: bool,
 }
@@ -61,6 +66,7 @@ pub struct Model {
     pub seen: usize,
     /// The latest time that the log may take it to be.
     pub latest: LatestTime,
+    pub in_use: InUse,
     /// The same for what goes by its age.
     pub latest_limit: LatestTime,
     /// The earliest time that it must be taken to be by that.
@@ -174,7 +180,9 @@ impl Model {
         let latest_ms = self.latest.ms();
         assert!(time_ms <= latest_ms, "an event of {time_ms}, and it is {latest_ms} at most");
         self.boundaries.push(self.events.len());
-        let kept = |event| Kept { event, time_ms, was_too_old: false };
+        let appended = self.in_use.moment(time_ms);
+        let seen = self.seen;
+        let kept = |event| Kept { event, time_ms, appended, seen, was_too_old: false };
         self.events.extend(batch.into_iter().map(kept));
     }
 

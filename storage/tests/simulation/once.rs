@@ -7,10 +7,10 @@ use strandline_storage::{
     error::AppendError,
     io::sim::rng::SimRng,
     log::Now,
-    once::producers::FORGOTTEN_S,
+    once::producers::FORGOTTEN_MS,
 };
 
-use super::{Process, model::Model, to_usize};
+use super::{Process, in_use::Moment, model::Model, to_usize};
 
 /// How many producers there are.
 const PRODUCERS: u64 = 2;
@@ -25,14 +25,7 @@ pub struct Taken {
     seq: u64,
     /// Its first event.
     pub first: usize,
-    time_ms: u64,
-}
-
-impl Taken {
-    /// Whether it was forgotten at a time.
-    fn is_forgotten(&self, time_ms: u64) -> bool {
-        time_ms / 1_000 >= self.time_ms / 1_000 + u64::from(FORGOTTEN_S)
-    }
+    appended: Moment,
 }
 
 impl Process {
@@ -44,29 +37,32 @@ impl Process {
         let window = self.log.config().id_window();
         let newer =
             model.events[offset + 1..].iter().filter(|kept| kept.event.id.is_some()).count();
-        let until_ms = model.events[offset].time_ms.saturating_add(window.time_ms);
         let is_among_newest = newer < window.events;
         // No time is later than that, and none is before that of an event.
         let (latest_ms, last_ms) = (model.latest.ms(), model.last_ms());
+        let then = model.events[offset].appended;
+        let is_known =
+            is_among_newest && model.in_use.is_remembered(then, window.time_ms, latest_ms);
+        let may_be_known = |time_ms| {
+            is_among_newest && model.in_use.may_be_remembered(then, window.time_ms, time_ms)
+        };
         match self.log.append(vec![event.clone()], now) {
             Ok(appended) if appended.duplicates == 0 => {
                 model.tally.ids_anew += 1;
-                let is_known = is_among_newest && latest_ms < until_ms;
                 assert!(!is_known, "{offset} is there a second time, as {}", appended.first);
                 assert_eq!(appended.first, next);
                 return model.append(vec![event], appended.time_ms);
             }
             Ok(appended) => {
-                assert!(is_among_newest && appended.time_ms < until_ms, "it has left the window");
+                assert!(may_be_known(appended.time_ms), "it has left the window");
                 assert!(offset < visible, "an answer that rests on what may be lost");
                 assert_eq!((to_usize(appended.first), appended.duplicates), (offset, 1));
             }
             Err(AppendError::IdInFlight { .. }) => {
-                assert!(offset >= visible && is_among_newest && last_ms < until_ms);
+                assert!(offset >= visible && may_be_known(last_ms));
             }
             Err(AppendError::Poisoned { .. } | AppendError::Closed) => {}
             Err(error) => {
-                let is_known = is_among_newest && latest_ms < until_ms;
                 assert!(!is_known, "a retry was refused: {error}");
             }
         }
@@ -91,13 +87,23 @@ impl Process {
             Some(ProducerClaim { id: ProducerId::parse(&id).expect("a name"), epoch, seq, scope });
         let append = Append { events: events.clone(), expected: None, producer };
         let (latest_ms, last_ms) = (model.latest.ms(), model.last_ms());
-        let may_be_known = last.as_ref().filter(|last| !last.is_forgotten(last_ms));
-        let may_be_forgotten = last.as_ref().is_none_or(|last| last.is_forgotten(latest_ms));
+        let in_use = model.in_use.clone();
+        // It goes by whole seconds.
+        let span_ms = FORGOTTEN_MS - 1_000;
+        let may_be_remembered =
+            |last: &&Taken, time_ms| in_use.may_be_remembered(last.appended, FORGOTTEN_MS, time_ms);
+        let may_be_known = last.as_ref().filter(|last| may_be_remembered(last, last_ms));
+        let may_be_forgotten = last
+            .as_ref()
+            .is_none_or(|last| !in_use.is_remembered(last.appended, span_ms, latest_ms));
         let known = |told: &str| may_be_known.unwrap_or_else(|| panic!("{told}, of nobody known"));
         match self.log.append(append, now) {
             Ok(appended) if appended.duplicates > 0 => {
                 let last = known("a duplicate");
-                assert!(!last.is_forgotten(appended.time_ms), "it had been silent for too long");
+                assert!(
+                    may_be_remembered(&last, appended.time_ms),
+                    "it had been silent for too long"
+                );
                 assert!(last.epoch == epoch && seq <= last.seq, "{seq} in {epoch} is no duplicate");
                 if seq == last.seq {
                     assert_eq!(to_usize(appended.first), last.first);
@@ -114,9 +120,10 @@ impl Process {
                 model.tally.epochs += u64::from(is_later);
                 model.tally.forgotten += u64::from(!is_next && last.is_some());
                 assert_eq!(to_usize(appended.first), model.events.len());
-                let (first, time_ms) = (model.events.len(), appended.time_ms);
-                model.append(events, time_ms);
-                model.taken.push(Taken { producer: id, topic, epoch, seq, first, time_ms });
+                let first = model.events.len();
+                model.append(events, appended.time_ms);
+                let appended = model.events[first].appended;
+                model.taken.push(Taken { producer: id, topic, epoch, seq, first, appended });
             }
             Err(AppendError::ProducerGap { expected_seq: 0, given_seq }) if may_be_forgotten => {
                 assert!(given_seq == seq && seq > 0);

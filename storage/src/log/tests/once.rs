@@ -1,6 +1,7 @@
 //! Ids, producers and expected offsets.
 
 use super::*;
+use crate::once::producers::FORGOTTEN_MS;
 
 fn with_id(id: &str, data: &str) -> NewEvent {
     NewEvent { id: Some(EventId::parse(id).expect("an id")), ..event("a", data) }
@@ -31,6 +32,64 @@ fn an_id_is_recognised_whatever_happened_in_between() {
         assert_eq!(log.append(vec![with_id("x", "1")], late).map(|new| new.duplicates), Ok(0));
         // (Staged, and lost in the next power cut.)
     }
+}
+
+/// The clock was slow, and was set right between an append and its retry: that was no ten minutes, and no week.
+#[test]
+fn a_clock_that_is_set_ahead_lets_nothing_be_appended_twice() {
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open_with(&disk, LogConfig { id_window_s: 600, ..tiny() });
+    let at = |boot_ms, ahead_ms| Now { wall_ms: now(boot_ms).wall_ms + ahead_ms, boot_ms };
+    let retry = |log: &mut Log<SimDisk>, at: Now| {
+        let retried = log.append(vec![with_id("x", "0")], at).expect("new or a duplicate");
+        (retried.duplicates, retried.time_ms)
+    };
+    assert_eq!(retry(&mut log, at(1_000, 0)), (0, at(1_000, 0).wall_ms));
+    log.run_ops(at(1_000, 0));
+    let fifty_minutes = 3_000_000;
+    let set = at(2_000, fifty_minutes);
+    assert_eq!(retry(&mut log, set), (1, set.wall_ms), "times of events follow it");
+    assert_eq!(retry(&mut log, at(600_999, fifty_minutes)).0, 1);
+    assert_eq!(retry(&mut log, at(601_000, fifty_minutes)).0, 0, "ten minutes");
+    log.run_ops(at(601_000, fifty_minutes));
+
+    let claim = |log: &mut Log<SimDisk>, at: Now| {
+        log.append(claimed(0, 0, "0"), at).map(|appended| appended.duplicates)
+    };
+    let start_ms = 700_000;
+    assert_eq!(claim(&mut log, at(start_ms, fifty_minutes)), Ok(0));
+    log.run_ops(at(start_ms, fifty_minutes));
+    let month = 30 * 24 * 3_600_000;
+    let leapt_ms = start_ms + 1_000;
+    assert_eq!(claim(&mut log, at(leapt_ms, month)), Ok(1), "not believed yet");
+    let followed_ms = leapt_ms + crate::clock::LEAP_HOLD_MS;
+    assert_eq!(claim(&mut log, at(followed_ms, month)), Ok(1));
+    assert_eq!(log.clock.last_ms(), at(followed_ms, month).wall_ms);
+    assert_eq!(claim(&mut log, at(start_ms + FORGOTTEN_MS - 1_000, month)), Ok(1));
+    assert_eq!(claim(&mut log, at(start_ms + FORGOTTEN_MS + 1_000, month)), Ok(0), "a week");
+}
+
+/// The server was not running for longer than ids are remembered, and nobody could retry.
+#[test]
+fn time_in_which_a_log_was_not_in_use_does_not_count() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig { id_window_s: 600, ..tiny() };
+    let (mut log, _) = open_with(&disk, config.clone());
+    log.append(vec![with_id("x", "0")], now(1_000)).expect("new");
+    log.append(claimed(0, 0, "0"), now(1_000)).expect("new");
+    log.run_ops(now(1_000));
+    drop(log);
+    let later = |boot_ms| Now { wall_ms: now(boot_ms).wall_ms + 2 * FORGOTTEN_MS, boot_ms };
+    let opened = Log::open(disk.power_cut(), Path::new(DIR), config, later(5));
+    let (mut log, _) = opened.expect("the log opens");
+    let retry = |log: &mut Log<SimDisk>, at: Now| {
+        log.append(vec![with_id("x", "0")], at).expect("new or a duplicate").duplicates
+    };
+    assert_eq!(retry(&mut log, later(2_000)), 1);
+    let claimed = log.append(claimed(0, 0, "0"), later(2_000)).expect("a duplicate");
+    assert_eq!((claimed.duplicates, claimed.time_ms), (1, later(2_000).wall_ms));
+    assert_eq!(retry(&mut log, later(600_004)), 1);
+    assert_eq!(retry(&mut log, later(600_005)), 0, "ten minutes since the start");
 }
 
 #[test]

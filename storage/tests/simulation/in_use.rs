@@ -1,0 +1,77 @@
+//! For how long a log has been in use since something was appended: what is remembered for a while is remembered for so
+//! long, whatever clocks do meanwhile.
+
+use strandline_storage::clock::Now;
+
+/// Clocks may run apart by so much.
+const TOLERANCE_MS: u64 = 1_000;
+
+/// When something was appended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moment {
+    pub time_ms: u64,
+    boot_ms: u64,
+    life: u64,
+}
+
+/// How a log is used.
+#[derive(Clone, Debug, Default)]
+pub struct InUse {
+    /// It was opened so often.
+    life: u64,
+    opened_boot_ms: u64,
+    /// The time of the last event then.
+    opened_last_ms: u64,
+    now: Now,
+    /// So far the wall clock has fallen behind the boot clock in all: times stood still meanwhile, and may have caught up.
+    behind_ms: u64,
+}
+
+impl InUse {
+    /// A log whose last event has this time was opened.
+    pub fn begins(&mut self, now: Now, last_ms: u64) {
+        self.passes(now);
+        self.behind_ms += last_ms.saturating_sub(now.wall_ms);
+        self.life += 1;
+        (self.opened_boot_ms, self.opened_last_ms) = (now.boot_ms, last_ms);
+    }
+
+    pub fn passes(&mut self, now: Now) {
+        let passed_ms = now.boot_ms.saturating_sub(self.now.boot_ms);
+        self.behind_ms += (self.now.wall_ms + passed_ms).saturating_sub(now.wall_ms);
+        self.now = now;
+    }
+
+    /// Whether that was since the log was opened.
+    pub fn is_of_this_life(&self, then: Moment) -> bool {
+        then.life == self.life
+    }
+
+    /// Something is appended now that is given this time.
+    pub fn moment(&self, time_ms: u64) -> Moment {
+        Moment { time_ms, boot_ms: self.now.boot_ms, life: self.life }
+    }
+
+    /// What was appended then must be remembered for `span_ms`, and no event can have a later time than `latest_ms`.
+    pub fn is_remembered(&self, then: Moment, span_ms: u64, latest_ms: u64) -> bool {
+        let before_ms = match self.is_of_this_life(then) {
+            true => 0,
+            false => self.opened_last_ms.saturating_sub(then.time_ms),
+        };
+        latest_ms < then.time_ms.saturating_add(span_ms)
+            || before_ms + self.used_ms(then) + TOLERANCE_MS < span_ms
+    }
+
+    /// It may be, at an event of `time_ms`.
+    pub fn may_be_remembered(&self, then: Moment, span_ms: u64, time_ms: u64) -> bool {
+        let span_ms = span_ms.saturating_add(TOLERANCE_MS);
+        time_ms < then.time_ms.saturating_add(span_ms)
+            || self.used_ms(then) < span_ms.saturating_add(self.behind_ms)
+    }
+
+    /// How long since then, in this life.
+    fn used_ms(&self, then: Moment) -> u64 {
+        let from_ms = if self.is_of_this_life(then) { then.boot_ms } else { self.opened_boot_ms };
+        self.now.boot_ms - from_ms
+    }
+}
