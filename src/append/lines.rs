@@ -9,7 +9,11 @@
 //! was appended is exactly what stands before the line that the answer names.
 //!
 //! A batch happens whole or not at all, so one that is refused for an event's id is appended again in
-//! parts: then that is known of a line, and not of a batch.
+//! parts: then that is known of a line, and not of a batch. Not behind a refusal: an id is answered at once,
+//! and what was staged before it may be refused later, when the disk is full.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 
@@ -231,7 +235,7 @@ impl LineAppends {
                     | AppendError::IdInFlight { id },
                 ),
                 Some(kept),
-            ) => {
+            ) if self.refused.is_none() => {
                 self.append_in_parts(kept, &id, log).await?;
                 // All of it is there after all, as where an earlier batch of this body was what was in
                 // flight. What came behind was refused with it.
