@@ -76,6 +76,26 @@ fn nothing_is_appended_behind_a_line_that_a_full_disk_refused() {
     }
 }
 
+/// A batch is appended in parts for one of its ids, and meanwhile others have appended what has another of them: the
+/// answer named the first line of the part.
+#[test]
+fn a_conflict_is_that_of_its_line_also_where_it_came_between() {
+    let job = |owned: OwnedLog| async move {
+        let (mut lines, log) = (lines(64 << 10), &owned.log);
+        let in_flight = append_of_another("b", "B", log);
+        let piece = line(None, "1") + &line(Some("a"), "2") + &line(Some("b"), "B");
+        take(&mut lines, &piece, log);
+        let between = append_of_another("a", "A", log);
+        let answer = finish(lines, Ok(()), log).await;
+        let _ = (in_flight.await.expect("room"), between.await.expect("room"));
+        answer
+    };
+    let (answer, there) = with_a_log(job);
+    assert_eq!(number(&answer, "status"), 422, "{answer}");
+    assert_eq!((number(&answer, "line"), number(&answer, "appended")), (2, 1), "{answer}");
+    assert_eq!(there, ["\"B\"", "\"A\"", "\"1\""]);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// Lines that come with one read: the id of each, and which of two events has it.
@@ -177,11 +197,16 @@ proptest! {
             with_a_log(move |owned| send(steps, batch_bytes, owned));
         let there: Vec<_> = there.iter().map(|data| data.trim_matches('"')).collect();
         let failed = answer["line"].as_u64().and_then(|line| usize::try_from(line).ok());
-        let (before, _) = body.lines.split_at(failed.map_or(body.lines.len(), |line| line - 1));
+        let (before, behind) = body.lines.split_at(failed.map_or(body.lines.len(), |line| line - 1));
         match failed {
             Some(_) => {
                 let told = number(&answer, "appended") + number(&answer, "duplicates");
                 prop_assert_eq!(told, before.len() as u64, "{} {:?}", answer, body);
+                if matches!(number(&answer, "status"), 409 | 422) {
+                    let id = behind[0].1.as_deref().unwrap_or("none");
+                    let detail = answer["detail"].as_str().unwrap_or_default();
+                    prop_assert!(detail.contains(&format!("\"{id}\"")), "{} {:?}", answer, body);
+                }
             }
             None if body.lines.is_empty() => prop_assert_eq!(number(&answer, "status"), 400),
             None => prop_assert_eq!(number(&answer, "count"), before.len() as u64),
