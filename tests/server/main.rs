@@ -407,6 +407,35 @@ fn half_a_head_does_not_hold_a_drain() {
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
+/// "429 and 503 with `Retry-After`": that is also what a server says that stops, asked whether it is ready.
+#[test]
+fn who_asks_a_server_that_stops_whether_it_is_ready_is_told_when_to_ask_again() {
+    let dir = TestDir::new();
+    let mut config = dir.config(1);
+    config.limits.drain_head_ms = 6_000;
+    let server = Server::start(config).expect("a server");
+    let asking = ["/readyz", "/healthz"].map(|path| {
+        let mut stream = connect(&server);
+        let half = format!("GET {path} HTTP/1.1\r\nHost: lo");
+        stream.write_all(half.as_bytes()).expect("sent");
+        stream
+    });
+    let mut idle = connect(&server);
+    idle.write_all(append_request("a", "1").as_bytes()).expect("sent");
+    assert_eq!(read_answer(&mut idle, &mut Vec::new()).0, 201);
+    let stopping = std::thread::spawn(move || server.stop());
+    assert_eq!(read(&mut idle, &mut [0]).expect("a proper end"), 0, "it stops");
+    for mut stream in asking {
+        stream.write_all(b"calhost\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("text");
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        let has_field = answer.lines().any(|line| line.starts_with("Retry-After: "));
+        assert!(has_field, "{answer}");
+    }
+    stopping.join().expect("no panic").expect("in order");
+}
+
 /// An idle connection is closed without a word, and not before its time; one that asks now and then, or waits for
 /// its answer, is not idle.
 #[test]
