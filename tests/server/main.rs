@@ -356,6 +356,25 @@ fn lines_come_when_there_is_something_to_tell() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
+/// "with `line`, `appended`, `duplicates`, `last`": also where it is no line that fails but how the body is framed, and
+/// whatever came with the same read.
+#[test]
+fn lines_before_a_chunk_that_is_none_are_appended() {
+    let dir = TestDir::new();
+    let server = dir.start(1);
+    for (parts, line) in
+        [("2\r\n1\n\r\n2\r\n2\n\r\nx\r\n", 3), ("3\r\n1\n2\r\nx\r\n", 2), ("x\r\n", 1)]
+    {
+        let mut stream = connect(&server);
+        stream.write_all((LINES.to_owned() + parts).as_bytes()).expect("sent");
+        let (status, body) = read_answer(&mut stream, &mut Vec::new());
+        let told = (status, member(&body, "line"), member(&body, "appended"));
+        assert_eq!(told, (400, line, line - 1), "{parts:?}: {body}");
+    }
+    let (_, topic) = get(&server, "/api/v1/topics/a");
+    assert_eq!(member(&topic, "count"), 3, "{topic}");
+}
+
 /// Whether the kernel has a timer for the server's end of this connection (proc(5): a 2 in `tr`).
 fn is_probed(stream: &TcpStream) -> bool {
     let (ours, theirs) = (stream.local_addr().expect("bound"), stream.peer_addr().expect("bound"));
