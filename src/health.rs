@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::{
     http::response::{Answer, AnswerTo},
+    problem::RESTART_RETRY_AFTER_S,
     shard::Shard,
 };
 
@@ -20,7 +21,7 @@ pub(crate) async fn ready(shard: Rc<Shard>, to: AnswerTo) -> Vec<u8> {
 }
 
 /// `/readyz` and `/healthz`: 200 as long as reads go on, saying what does not work; 503 while the
-/// server stops.
+/// server stops, and when it may be back.
 pub(crate) fn write_ready(shard: &Shard, to: &AnswerTo, out: &mut Vec<u8>) {
     let (log, connections) = (shard.log(), shard.connections().limit());
     let (status, state, why) = if shard.drain().is_on() {
@@ -43,5 +44,9 @@ pub(crate) fn write_ready(shard: &Shard, to: &AnswerTo, out: &mut Vec<u8>) {
     if let Some(why) = why {
         body["reason"] = why.into();
     }
-    Answer::start(status, to, out).json(body.to_string().as_bytes());
+    let mut answer = Answer::start(status, to, out);
+    if status == 503 {
+        answer = answer.number("Retry-After", RESTART_RETRY_AFTER_S.into());
+    }
+    answer.json(body.to_string().as_bytes());
 }

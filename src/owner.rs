@@ -25,6 +25,8 @@ mod notices;
 mod outbox;
 mod reads;
 mod space;
+#[cfg(test)]
+pub(crate) mod testing;
 mod waiting;
 
 use std::{

@@ -33,6 +33,9 @@ pub struct Problem {
 /// reach the disk, short enough that nobody gives up.
 pub const RETRY_AFTER_S: u32 = 1;
 
+/// How long to wait for a server that is stopping to be back.
+pub const RESTART_RETRY_AFTER_S: u32 = 5;
+
 impl Problem {
     /// A problem of this kind. `detail` is for people: it names the value and the limit.
     pub fn new(kind: ProblemKind, detail: impl Into<Cow<'static, str>>) -> Self {

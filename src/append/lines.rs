@@ -9,7 +9,11 @@
 //! was appended is exactly what stands before the line that the answer names.
 //!
 //! A batch happens whole or not at all, so one that is refused for an event's id is appended again in
-//! parts: then that is known of a line, and not of a batch.
+//! parts: then that is known of a line, and not of a batch. Not behind a refusal: an id is answered at once,
+//! and what was staged before it may be refused later, when the disk is full.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 
@@ -219,26 +223,22 @@ impl LineAppends {
     async fn next_ack(&mut self, log: &LogHandle) -> Result<(), Problem> {
         let Some(batch) = self.in_flight.pop_front() else { return Ok(()) };
         self.in_flight_bytes -= batch.bytes;
-        match (batch.ack.await, batch.kept) {
-            (Ok(acked), _) => {
+        let error = match batch.ack.await {
+            Ok(acked) => {
                 self.add(&acked, batch.events);
-                Ok(())
+                return Ok(());
             }
-            (
-                Err(
-                    AppendError::IdConflict { id, .. }
-                    | AppendError::IdTwice { id }
-                    | AppendError::IdInFlight { id },
-                ),
-                Some(kept),
-            ) => {
-                self.append_in_parts(kept, &id, log).await?;
+            Err(error) => error,
+        };
+        match (id_in_the_way(&error), batch.kept) {
+            (Some(id), Some(kept)) if self.refused.is_none() => {
+                self.append_in_parts(kept, id, log).await?;
                 // All of it is there after all, as where an earlier batch of this body was what was in
                 // flight. What came behind was refused with it.
                 self.submit_again(log);
                 Ok(())
             }
-            (Err(error), _) => Err(self.refuse(&error, batch.first_line)),
+            _ => Err(self.refuse(&error, batch.first_line)),
         }
     }
 
@@ -246,19 +246,27 @@ impl LineAppends {
     /// such event, and then one event after the other.
     async fn append_in_parts(
         &mut self,
-        mut batch: Vec<LineEvent>,
+        batch: Vec<LineEvent>,
         id: &str,
         log: &LogHandle,
     ) -> Result<(), Problem> {
-        let has_id = |(_, event): &LineEvent| event.id.as_deref() == Some(id);
-        let rest = batch.split_off(batch.iter().position(has_id).unwrap_or(0));
-        let before = (!batch.is_empty()).then_some(batch);
-        for part in before.into_iter().chain(rest.into_iter().map(|event| vec![event])) {
+        let mut parts = parts_of(batch, id);
+        while let Some(part) = parts.pop_front() {
             let (line, count) = (part[0].0, part.len() as u64);
-            match log.submit(events_of(part)).await {
-                Ok(acked) => self.add(&acked, count),
-                Err(error) => return Err(self.refuse(&error, line)),
-            }
+            let kept = (count > 1).then(|| part.clone());
+            let error = match log.submit(events_of(part)).await {
+                Ok(acked) => {
+                    self.add(&acked, count);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            // Others may append an event of another of its ids meanwhile.
+            let (Some(id), Some(kept)) = (id_in_the_way(&error), kept) else {
+                return Err(self.refuse(&error, line));
+            };
+            let behind = std::mem::replace(&mut parts, parts_of(kept, id));
+            parts.extend(behind);
         }
         Ok(())
     }
@@ -328,6 +336,24 @@ impl LineAppends {
         }
         response::write_problem(&problem, to, out);
     }
+}
+
+/// The id for which an append is refused whole.
+fn id_in_the_way(error: &AppendError) -> Option<&str> {
+    match error {
+        AppendError::IdConflict { id, .. }
+        | AppendError::IdTwice { id }
+        | AppendError::IdInFlight { id } => Some(id),
+        _ => None,
+    }
+}
+
+/// What stands before the first event of this id, if anything does, and each event from there on.
+fn parts_of(mut batch: Vec<LineEvent>, id: &str) -> VecDeque<Vec<LineEvent>> {
+    let has_id = |(_, event): &LineEvent| event.id.as_deref() == Some(id);
+    let rest = batch.split_off(batch.iter().position(has_id).unwrap_or(0));
+    let before = (!batch.is_empty()).then_some(batch);
+    before.into_iter().chain(rest.into_iter().map(|event| vec![event])).collect()
 }
 
 fn events_of(lines: Vec<LineEvent>) -> Vec<NewEvent> {

@@ -102,7 +102,11 @@ impl Reader<'_> {
                     }
                     Ok(BodyPiece::More) => break None,
                     Ok(BodyPiece::End) => break Some(Ok(())),
-                    Err(problem) => break Some(Err(problem)),
+                    // As where it is cut short: the lines that have come whole go on.
+                    Err(problem) => {
+                        lines.submit(shard.log());
+                        break Some(Err(problem.with("line", lines.line_number())));
+                    }
                 }
             };
             let taken = came.len() - input.len();

@@ -4,11 +4,8 @@
 use strandline_storage::error::{AppendError, ReadError};
 use strandline_storage::event::NameError;
 
-use super::{Problem, ProblemKind, RETRY_AFTER_S};
+use super::{Problem, ProblemKind, RESTART_RETRY_AFTER_S, RETRY_AFTER_S};
 use crate::input::quoted;
-
-/// How long to wait for a server that is stopping to be back.
-const RESTART_RETRY_AFTER_S: u32 = 5;
 
 /// How long to wait for a producer to be forgotten: that takes days, and an hour finds out.
 const PRODUCERS_RETRY_AFTER_S: u32 = 3600;

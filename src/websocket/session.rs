@@ -263,7 +263,9 @@ impl Session for WebSocket {
             tracing::error!(%error, "cannot find where a subscription begins");
             End::Close(CloseCode::CannotRead)
         })?;
-        self.begin(starting, from, port);
+        // It may have taken a while.
+        let facts = self.facts();
+        self.begin(starting, from, &facts, port);
         Ok(())
     }
 
@@ -392,36 +394,46 @@ impl WebSocket {
             let detail = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
             return self.refuse(id.as_ref(), &Problem::new(ProblemKind::InvalidMessage, detail));
         };
-        let (earliest, visible, tag) = (self.log.earliest(), self.log.visible(), *self.log.tag());
-        let start = start::resolve(cursor, from, &StreamFacts { earliest, visible, tag });
+        let facts = self.facts();
+        let start = start::resolve(cursor, from, &facts);
         let wanted = Rc::new(Wanted::new(topics, types).filtered(filter));
         let wanted_too = wanted.clone();
         let mut starting =
             Starting { search: 0, number, id, wanted: wanted_too, start, is_ended: false };
         match start.place {
-            StartPlace::Offset(from) => self.begin(starting, from, port),
+            StartPlace::Offset(from) => self.begin(starting, from, &facts, port),
             place => {
-                starting.search = port.search(wanted, place, visible);
+                starting.search = port.search(wanted, place, facts.visible);
                 self.business().starting.push(starting);
             }
         }
     }
 
-    /// It is known where a subscription begins: says so, and begins.
-    fn begin(&mut self, starting: Starting, from: Offset, port: &mut Port<'_>) {
+    fn facts(&self) -> StreamFacts {
+        let log = &self.log;
+        StreamFacts { earliest: log.earliest(), visible: log.visible(), tag: *log.tag() }
+    }
+
+    /// It is known where a subscription begins: says so, and begins. `facts` are those by which that was found:
+    /// what retention has passed since, its reader is told of where it meets that.
+    fn begin(
+        &mut self,
+        starting: Starting,
+        from: Offset,
+        facts: &StreamFacts,
+        port: &mut Port<'_>,
+    ) {
         let Starting { number, id, wanted, start, .. } = starting;
-        let (log, tag) = (&self.log, *self.log.tag());
-        let facts = StreamFacts { earliest: log.earliest(), visible: log.visible(), tag };
         let from = from.max(facts.earliest);
         let subscribed = Subscribed {
             id: id.as_ref(),
             subscription: number.into(),
-            beginning: facts.beginning(start.state, from, log.synced()),
+            beginning: facts.beginning(start.state, from, self.log.synced()),
         };
         self.answer(|out| message::push_subscribed(out, &subscribed));
         let key = ViewKey { wanted, rendering: Rendering::WebSocket { subscription: number } };
         let time = RefCell::default();
-        let render = Rc::new(WebSocketRender { subscription: number, tag, time });
+        let render = Rc::new(WebSocketRender { subscription: number, tag: facts.tag, time });
         port.join(number, &key, render, from, start.state == StartState::Resumed);
     }
 

@@ -356,6 +356,25 @@ fn lines_come_when_there_is_something_to_tell() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
+/// "with `line`, `appended`, `duplicates`, `last`": also where it is no line that fails but how the body is framed, and
+/// whatever came with the same read.
+#[test]
+fn lines_before_a_chunk_that_is_none_are_appended() {
+    let dir = TestDir::new();
+    let server = dir.start(1);
+    for (parts, line) in
+        [("2\r\n1\n\r\n2\r\n2\n\r\nx\r\n", 3), ("3\r\n1\n2\r\nx\r\n", 2), ("x\r\n", 1)]
+    {
+        let mut stream = connect(&server);
+        stream.write_all((LINES.to_owned() + parts).as_bytes()).expect("sent");
+        let (status, body) = read_answer(&mut stream, &mut Vec::new());
+        let told = (status, member(&body, "line"), member(&body, "appended"));
+        assert_eq!(told, (400, line, line - 1), "{parts:?}: {body}");
+    }
+    let (_, topic) = get(&server, "/api/v1/topics/a");
+    assert_eq!(member(&topic, "count"), 3, "{topic}");
+}
+
 /// Whether the kernel has a timer for the server's end of this connection (proc(5): a 2 in `tr`).
 fn is_probed(stream: &TcpStream) -> bool {
     let (ours, theirs) = (stream.local_addr().expect("bound"), stream.peer_addr().expect("bound"));
@@ -405,6 +424,35 @@ fn half_a_head_does_not_hold_a_drain() {
     drop(half);
     stopping.join().expect("no panic").expect("in order");
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+/// "429 and 503 with `Retry-After`": that is also what a server says that stops, asked whether it is ready.
+#[test]
+fn who_asks_a_server_that_stops_whether_it_is_ready_is_told_when_to_ask_again() {
+    let dir = TestDir::new();
+    let mut config = dir.config(1);
+    config.limits.drain_head_ms = 6_000;
+    let server = Server::start(config).expect("a server");
+    let asking = ["/readyz", "/healthz"].map(|path| {
+        let mut stream = connect(&server);
+        let half = format!("GET {path} HTTP/1.1\r\nHost: lo");
+        stream.write_all(half.as_bytes()).expect("sent");
+        stream
+    });
+    let mut idle = connect(&server);
+    idle.write_all(append_request("a", "1").as_bytes()).expect("sent");
+    assert_eq!(read_answer(&mut idle, &mut Vec::new()).0, 201);
+    let stopping = std::thread::spawn(move || server.stop());
+    assert_eq!(read(&mut idle, &mut [0]).expect("a proper end"), 0, "it stops");
+    for mut stream in asking {
+        stream.write_all(b"calhost\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("text");
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        let has_field = answer.lines().any(|line| line.starts_with("Retry-After: "));
+        assert!(has_field, "{answer}");
+    }
+    stopping.join().expect("no panic").expect("in order");
 }
 
 /// An idle connection is closed without a word, and not before its time; one that asks now and then, or waits for

@@ -13,7 +13,7 @@ use strandline_storage::segment::Tag;
 use strandline_storage::topic::TopicPattern;
 
 use super::slot::{Slot, Sub, Subs};
-use super::{Inner, SlotId, SubState, Subscribers};
+use super::{Inner, Port, SlotId, SubState, Subscribers};
 use crate::local::{Guard, Leave};
 use crate::log_calls::Guest;
 use crate::log_handle::{LogHandle, Seat};
@@ -63,6 +63,11 @@ pub fn on_a_shard(job: impl FnOnce(Rc<Subscribers>) + Send + 'static) {
 
 /// The log of those.
 pub fn empty_log() -> Rc<LogHandle> {
+    empty_log_and_shared().0
+}
+
+/// Such a log, and what its owner tells all shards of it.
+pub fn empty_log_and_shared() -> (Rc<LogHandle>, Arc<LogShared>) {
     let bell = || Arc::new(Doorbell::new());
     let limits = || MailboxLimits { messages_max: 1, bytes_max: 1 };
     let calls = CallLimits { requests: limits(), unanswered_max: 1 };
@@ -80,7 +85,8 @@ pub fn empty_log() -> Rc<LogHandle> {
     };
     let reads = UringReads::new(Rc::new(UringFiles::new()));
     let shared = Arc::new(LogShared::new(facts, 1));
-    Rc::new(LogHandle::new(0, shared, Seat::Guest(guest), 0, reads))
+    let log = LogHandle::new(0, shared.clone(), Seat::Guest(guest), 0, reads);
+    (Rc::new(log), shared)
 }
 
 /// What they want.
@@ -111,6 +117,12 @@ pub(super) fn add(inner: &mut Inner, state: SubState) -> (SlotId, UnixStream) {
     let sub = inner.slots.get_mut(id).and_then(|slot| slot.sub_mut(0)).expect("it was added");
     (sub.view, sub.position) = (view, position);
     (id, client)
+}
+
+/// Gives `job` what a session has of its connection while it is called.
+pub fn with_port(subscribers: &Subscribers, id: SlotId, job: impl FnOnce(&mut Port<'_>)) {
+    let inner = &mut *subscribers.inner.borrow_mut();
+    job(&mut Port { inner, owner: subscribers, id });
 }
 
 /// One step for a connection to which its client has spoken, where it is time for others already: it does as little as it
