@@ -14,6 +14,7 @@ pub mod body;
 pub mod cors;
 pub(crate) mod framing;
 pub mod head;
+pub mod operation;
 pub mod origin;
 pub mod query;
 pub mod request;
