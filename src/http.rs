@@ -21,3 +21,4 @@ pub mod request;
 pub mod response;
 pub mod route;
 mod target;
+pub(crate) mod topic_path;

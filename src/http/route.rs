@@ -3,13 +3,9 @@
 //! A path is first taken for what it names, then asked what the method does there: so a path that
 //! exists answers 405 with what it takes, and OPTIONS knows it too.
 
-use std::borrow::Cow;
-
-use percent_encoding::percent_decode_str;
-use strandline_storage::topic::{Topic, TopicPattern};
-
 use super::head::Method;
 use super::operation::{Asset, Change, Operation, StreamForce};
+use super::topic_path::{pattern, topic};
 use crate::input::{LogName, quoted};
 use crate::problem::{self, Problem, ProblemKind};
 
@@ -153,42 +149,6 @@ fn is_operation(path: &str) -> bool {
     path.ends_with("/events") || path.ends_with("/trim")
 }
 
-/// Decodes a topic or pattern as it stands in a path.
-fn pattern(path: &str) -> Result<TopicPattern, Problem> {
-    let decoded = decode(path).filter(|decoded| decoded.contains('*'));
-    let Some(decoded) = decoded else { return Ok(TopicPattern::of_topic(&topic(path)?)) };
-    TopicPattern::parse(&decoded).map_err(|error| {
-        let detail = format!("the pattern in the path: {error}");
-        Problem::new(ProblemKind::InvalidPattern, detail)
-    })
-}
-
-/// Decodes a topic as it stands in a path. All of it is decoded at once: `%2F` separates levels just
-/// as `/` does, and nothing that the first decoding brings forth is decoded again.
-pub(crate) fn topic(path: &str) -> Result<Topic, Problem> {
-    let invalid = |detail: String| Problem::new(ProblemKind::InvalidTopic, detail);
-    let decoded = decode(path)
-        .ok_or_else(|| invalid("the topic in the path is not percent-encoded UTF-8".into()))?;
-    Topic::parse(&decoded).map_err(|error| invalid(format!("the topic in the path: {error}")))
-}
-
-/// Decodes percent-encoded UTF-8; None when a `%` is not followed by two hexadecimal digits, or when
-/// the result is not UTF-8.
-fn decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut after_percent = text.split('%');
-    after_percent.next();
-    let is_hex = |part: &str| {
-        part.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    };
-    if !after_percent.all(is_hex) {
-        return None;
-    }
-    percent_decode_str(text).decode_utf8().ok()
-}
-
 fn allow(resource: &Resource<'_>) -> &'static str {
     match resource {
         Resource::Read(_) | Resource::Later(_) => ALLOW_READ,
@@ -216,6 +176,8 @@ fn not_yet(what: &'static str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use strandline_storage::topic::{Topic, TopicPattern};
+
     use super::*;
 
     fn routed(method: Method, path: &str) -> Operation {
