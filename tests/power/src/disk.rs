@@ -1,6 +1,6 @@
 //! A file system in memory that keeps apart what was synced and what was not, and can lose power.
 //!
-//! What a file holds and what a directory names are the simulated disk's own ([`Content`], [`Names`]):
+//! What a file holds and what a directory names are the simulated disk's own (`Content`, `Names`):
 //! here they are behind system calls, so that the real server runs on them.
 //!
 //! ```text
@@ -16,19 +16,20 @@
 //!    must not land in the life after the power came back.
 
 mod calls;
+mod state;
 
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard},
 };
 
-use fuser::Errno;
 use strandline_storage::io::sim::{
     Fault,
-    content::{Content, Survival},
     names::{Inode, Names},
     rng::SimRng,
 };
+
+use state::State;
 
 /// The inode of the root directory.
 pub const ROOT: Inode = 1;
@@ -45,22 +46,6 @@ pub enum Kind {
 /// A file system that can lose power.
 pub struct PowerDisk {
     state: Mutex<State>,
-}
-
-struct State {
-    rng: SimRng,
-    files: BTreeMap<Inode, Content>,
-    dirs: BTreeMap<Inode, Names>,
-    next_inode: Inode,
-    /// How often the power came back: part of every file handle.
-    epoch: u64,
-    operations: u64,
-    cut_at: Option<u64>,
-    is_cut: bool,
-    faults: Vec<(Fault, u64)>,
-    struck: Vec<Fault>,
-    space_bytes_max: Option<usize>,
-    writes_into_blocks: u64,
 }
 
 type Locked<'a> = MutexGuard<'a, State>;
@@ -159,121 +144,10 @@ impl PowerDisk {
     }
 }
 
-impl State {
-    fn dir(&self, inode: Inode) -> Result<&Names, Errno> {
-        self.dirs.get(&inode).ok_or(Errno::ENOTDIR)
-    }
-
-    fn dir_mut(&mut self, inode: Inode) -> Result<&mut Names, Errno> {
-        self.dirs.get_mut(&inode).ok_or(Errno::ENOTDIR)
-    }
-
-    fn file(&mut self, inode: Inode) -> Result<&mut Content, Errno> {
-        self.files.get_mut(&inode).ok_or(Errno::ENOENT)
-    }
-
-    fn kind(&self, inode: Inode) -> Result<Kind, Errno> {
-        if self.dirs.contains_key(&inode) {
-            return Ok(Kind::Directory);
-        }
-        let content = self.files.get(&inode).ok_or(Errno::ENOENT)?;
-        let (size_bytes, space_bytes) = (content.size_bytes(), content.space_bytes());
-        Ok(Kind::File { size_bytes, space_bytes, names: self.names_of(inode) })
-    }
-
-    /// How many names a file has.
-    fn names_of(&self, inode: Inode) -> u32 {
-        let count: usize = self.dirs.values().map(|names| names.count_of(inode)).sum();
-        u32::try_from(count).expect("few names")
-    }
-
-    /// Ends an operation that was done whole.
-    fn end(&mut self, crashes: bool) -> Result<(), Errno> {
-        if crashes {
-            self.cut();
-            return Err(Errno::EIO);
-        }
-        Ok(())
-    }
-
-    fn strikes(&mut self, fault: Fault) -> bool {
-        let mut struck = false;
-        self.faults.retain_mut(|(armed, after)| {
-            if *armed != fault || struck {
-                return true;
-            }
-            struck = *after == 0;
-            *after = after.saturating_sub(1);
-            !struck
-        });
-        if struck {
-            self.struck.push(fault);
-        }
-        struck
-    }
-
-    /// The error of an operation that a fault strikes before it has done anything.
-    fn fail_if(&mut self, fault: Fault) -> Result<(), Errno> {
-        if self.strikes(fault) { Err(Errno::EIO) } else { Ok(()) }
-    }
-
-    /// How much space is left, if that is limited.
-    fn free_bytes(&self) -> Option<usize> {
-        self.space_bytes_max.map(|max| max.saturating_sub(self.space_bytes()))
-    }
-
-    /// Whether there is no place for so many more bytes.
-    fn lacks(&self, needed: usize) -> bool {
-        self.free_bytes().is_some_and(|free| needed > free)
-    }
-
-    /// What all files with a name take up.
-    fn space_bytes(&self) -> usize {
-        let named = self.dirs.values().flat_map(|names| {
-            names.list().into_iter().filter_map(|name| names.get(&name)).collect::<Vec<_>>()
-        });
-        named.filter_map(|inode| self.files.get(&inode)).map(Content::space_bytes).sum()
-    }
-
-    fn cut(&mut self) {
-        if self.is_cut {
-            return;
-        }
-        self.is_cut = true;
-        let survival = *self.rng.pick(&[
-            Survival::Nothing,
-            Survival::Everything,
-            Survival::Mixed,
-            Survival::Mixed,
-            Survival::Mixed,
-            Survival::Mixed,
-        ]);
-        for content in self.files.values_mut() {
-            content.lose_power(&[], survival, &[], &mut self.rng);
-        }
-        for names in self.dirs.values_mut() {
-            names.lose_power(survival, &mut self.rng);
-        }
-        self.drop_unreachable();
-    }
-
-    fn drop_unreachable(&mut self) {
-        let mut kept = std::collections::BTreeSet::from([ROOT]);
-        let mut next = vec![ROOT];
-        while let Some(dir) = next.pop() {
-            for inode in self.dirs[&dir].inodes() {
-                if kept.insert(inode) && self.dirs.contains_key(&inode) {
-                    next.push(inode);
-                }
-            }
-        }
-        self.files.retain(|inode, _| kept.contains(inode));
-        self.dirs.retain(|inode, _| kept.contains(inode));
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use fuser::Errno;
+
     use super::*;
 
     fn file(disk: &PowerDisk) -> (Inode, u64) {

@@ -7,7 +7,7 @@ use strandline_storage::io::sim::{
     names::{Inode, Names},
 };
 
-use super::{Kind, Locked, PowerDisk, State};
+use super::{Kind, Locked, PowerDisk, state::State};
 
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES));
 
