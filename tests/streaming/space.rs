@@ -1,9 +1,14 @@
 //! What goes from the log gives its space back, whoever was about to read it.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::*;
+use strandline::config::ServerConfig;
+
+use crate::client::{self, Sse, append_lines, request};
+use crate::running::Running;
 
 /// Segments of a MiB: more than the sockets' buffers hold.
 const SEGMENTS: u64 = 24;

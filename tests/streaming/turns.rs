@@ -1,9 +1,12 @@
 //! Sixteen searches of the whole log, all that read it at once, keep nobody else from it.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::*;
+use crate::client::{self, Sse, append_lines, get_json};
+use crate::running::Running;
 
 const SEARCHES: usize = 16;
 
