@@ -147,9 +147,7 @@ fn lines_are_appended_while_the_body_comes() {
     let dir = TestDir::new();
     let server = dir.start(1);
     let mut stream = connect(&server);
-    let head = "POST /api/v1/topics/a/events HTTP/1.1\r\nHost: localhost\r\n\
-                Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n";
-    stream.write_all(head.as_bytes()).expect("sent");
+    stream.write_all(LINES.as_bytes()).expect("sent");
     stream.write_all(b"4\r\n1\n2\n\r\n").expect("sent");
     let until = Instant::now() + Duration::from_secs(10);
     while get(&server, "/api/v1/topics/a").0 != 200 {
