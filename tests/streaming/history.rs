@@ -2,19 +2,14 @@
 
 use std::net::SocketAddr;
 
-use crate::client::{Sse, get_json, request};
+use crate::client::{Sse, get_pages, request};
 use crate::fill;
 use crate::running::Running;
 
+/// The events of all pages.
 fn pages(address: SocketAddr, target: &str) -> Vec<serde_json::Value> {
-    let mut events = Vec::new();
-    let mut next = Some(target.to_owned());
-    while let Some(target) = next {
-        let page = get_json(address, &target);
-        events.extend(page["events"].as_array().expect("events").iter().cloned());
-        next = page["next"].as_str().map(str::to_owned);
-    }
-    events
+    let pages = get_pages(address, target);
+    pages.iter().flat_map(|page| page["events"].as_array().expect("events")).cloned().collect()
 }
 
 /// API §7: pages, lines and streams show the same events, in either order.

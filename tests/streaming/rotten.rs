@@ -1,14 +1,25 @@
 //! A log of which a part is rotten: that is named, and all else is served.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::client::{self, Sse, WebSocket, append_lines, get_json};
+use crate::client::{Sse, WebSocket, append_lines, ask, get_pages};
 use crate::fill;
 use crate::running::Running;
+
+/// The offsets that a history's pages have, from the first to the last, and the gaps that they name.
+fn offsets_and_gaps(address: SocketAddr, target: &str) -> (Vec<u64>, Vec<serde_json::Value>) {
+    let pages = get_pages(address, target);
+    let events = pages.iter().flat_map(|page| page["events"].as_array().expect("events"));
+    let offsets = events.map(|event| event["offset"].as_u64().expect("an offset"));
+    let mut offsets: Vec<u64> = offsets.collect();
+    offsets.sort_unstable();
+    (offsets, pages.iter().filter_map(|page| page.get("gap").cloned()).collect())
+}
 
 /// API §4: "in mid-stream `event: connection.reset` .. `gap` (corruption)"; §5: `reset`; §7: "the JSON page
 /// ends before it and carries `gap`", "a failure cuts it without a proper end".
@@ -65,25 +76,13 @@ fn a_rotten_part_is_named_and_passed_over_and_never_served() {
     assert_eq!(socket.json_of("event")["offset"], to);
 
     for order in ["asc", "desc"] {
-        let mut gaps = Vec::new();
-        let mut next = Some(format!("/api/v1/events/history?limit=5000&order={order}"));
-        let mut offsets = Vec::new();
-        while let Some(target) = next {
-            let page = get_json(address, &target);
-            let events = page["events"].as_array().expect("events").iter();
-            offsets.extend(events.map(|event| event["offset"].as_u64().expect("an offset")));
-            gaps.extend(page.get("gap").cloned());
-            next = page["next"].as_str().map(str::to_owned);
-        }
+        let target = format!("/api/v1/events/history?limit=5000&order={order}");
+        let (offsets, gaps) = offsets_and_gaps(address, &target);
         assert_eq!(gaps, [json!({"from": from, "to": to})], "{order}");
-        offsets.sort_unstable();
         assert_eq!(offsets, before.iter().chain(&behind).copied().collect::<Vec<_>>());
     }
 
-    let mut stream = client::connect(address);
-    let request = "GET /api/v1/events/history HTTP/1.1\r\nHost: localhost\r\n\
-                   Accept: application/x-ndjson\r\n\r\n";
-    std::io::Write::write_all(&mut stream, request.as_bytes()).expect("it leaves");
+    let mut stream = ask(address, "/api/v1/events/history", "application/x-ndjson");
     let mut answer = Vec::new();
     std::io::Read::read_to_end(&mut stream, &mut answer).expect("it ends");
     assert!(!answer.ends_with(b"0\r\n\r\n"), "cut without a proper end");
@@ -115,16 +114,8 @@ fn a_rotten_part_of_the_live_segment_hides_nothing_else() {
     std::os::unix::fs::FileExt::write_all_at(&file, b"n", data[1] as u64).expect("written");
 
     for order in ["asc", "desc"] {
-        let (mut offsets, mut gaps) = (Vec::new(), Vec::new());
-        let mut next = Some(format!("/api/v1/events/history?order={order}"));
-        while let Some(target) = next {
-            let page = get_json(address, &target);
-            let events = page["events"].as_array().expect("events").iter();
-            offsets.extend(events.map(|event| event["offset"].as_u64().expect("an offset")));
-            gaps.extend(page.get("gap").cloned());
-            next = page["next"].as_str().map(str::to_owned);
-        }
-        offsets.sort_unstable();
+        let target = format!("/api/v1/events/history?order={order}");
+        let (offsets, gaps) = offsets_and_gaps(address, &target);
         assert_eq!((offsets, gaps), (vec![0, 2], vec![json!({"from": 1, "to": 2})]), "{order}");
     }
     let mut sse = Sse::open(address, "topic=**&from=earliest", "");
