@@ -12,38 +12,13 @@ import subprocess
 import threading
 import time
 
+from commands import fill, fine, run
 from harness import Server, binary
-
-
-def run(*arguments, stdin=None, timeout_s=60):
-    """Runs a command to its end."""
-    return subprocess.run([binary(), *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=timeout_s)
-
-
-def fine(*arguments, **more):
-    """Runs a command that must succeed."""
-    done = run(*arguments, **more)
-    assert done.returncode == 0, done
-    return done
 
 
 def events(text):
     """The events of an export, without what an import does not keep."""
     return [{name: value for name, value in json.loads(line).items() if name not in ("offset", "time")} for line in text.splitlines()]
-
-
-def fill(server):
-    """Events of every kind."""
-    lines = [
-        {"topic": "a/b", "data": {"x": [1.50, "ä\n"]}, "type": "t", "key": "k", "headers": {"trace-id": "1"}, "id": "one"},
-        {"topic": "a/c", "data": "text\r\nof lines", "content_type": "text/plain", "id": "two"},
-        {"topic": "x", "data_base64": "/wA=", "content_type": "image/png", "id": "three"},
-        {"topic": "x", "id": "four"},
-        {"topic": "x", "data": None, "id": "five"},
-        {"topic": "a/b", "data": {"x": 1}, "content_type": "application/ld+json", "id": "six"},
-    ]
-    fine("append", "--url", server.base, "--ndjson", stdin="".join(json.dumps(line) + "\n" for line in lines))
-    return len(lines)
 
 
 def test_an_export_is_imported_and_exported_again(fresh):
