@@ -5,8 +5,8 @@
 //! only from this server, nothing inline. What others wrote (events, answers) is put into the page
 //! as text, never as markup.
 
+use crate::http::operation::Asset;
 use crate::http::response::{Answer, AnswerTo};
-use crate::http::route::Asset;
 use crate::problem::{CLOSE_CODES, PROBLEMS, ProblemEntry};
 
 const HOME: &str = include_str!("pages/home.html");

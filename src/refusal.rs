@@ -15,9 +15,9 @@ use crate::{
     http::{
         admission,
         head::{BodyLength, Head},
+        operation::{Change, Operation},
         request::{HeadParser, Parsed},
         response::{self, AnswerTo},
-        route::{Change, Operation},
     },
     problem::{CloseCode, Problem, ProblemKind},
     reading::{self, Reading},

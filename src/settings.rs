@@ -22,9 +22,9 @@ use crate::{
     http::{
         body::{BodyDecoder, BodyLimit},
         head::{BodyLength, Head},
+        operation::Change,
         query::{PlainRequest, TrimBefore, TrimRequest},
         response::{Answer, AnswerTo, write_problem},
-        route::Change,
     },
     input::{LogName, check_log, not_yet, quoted},
     json::write,

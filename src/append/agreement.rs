@@ -13,10 +13,10 @@ use crate::{
     http::{
         admission,
         head::{BodyLength, Head},
+        operation::Operation,
         origin::OriginRules,
         request::{HeadParser, Parsed},
         response::AnswerTo,
-        route::Operation,
     },
     problem::Problem,
 };

@@ -19,7 +19,7 @@ use crate::{
     http::{
         framing::parse_length,
         head::{FieldName, Head},
-        route,
+        topic_path::topic,
     },
 };
 
@@ -186,7 +186,7 @@ pub(super) struct Values {
 impl Values {
     fn take(&mut self, of: PlaceOf, value: &[u8]) -> Option<()> {
         match of {
-            PlaceOf::Topic => self.topic = Some(route::topic(str::from_utf8(value).ok()?).ok()?),
+            PlaceOf::Topic => self.topic = Some(topic(str::from_utf8(value).ok()?).ok()?),
             PlaceOf::Length => self.body_bytes = Some(parse_length(value)?),
             PlaceOf::Value(field) => self.fields.take(field, value)?,
             PlaceOf::Unread => {}

@@ -2,9 +2,10 @@
 
 use super::{
     head::Head,
+    operation::{Operation, StreamForce},
     origin::OriginRules,
     response::AnswerTo,
-    route::{self, Operation, StreamForce},
+    route::route,
 };
 use crate::problem::Problem;
 
@@ -12,7 +13,7 @@ use crate::problem::Problem;
 /// it is refused, unless it is for its host.
 pub fn admit(head: &Head, origins: &OriginRules, to: &mut AnswerTo) -> Result<Operation, Problem> {
     origins.check_host(head)?;
-    let routed = route::route(head.method(), head.path());
+    let routed = route(head.method(), head.path());
     let writes = match &routed {
         Ok(Operation::AppendRaw { .. } | Operation::AppendEvents | Operation::Change(_)) => true,
         Ok(Operation::Stream { force }) => *force != StreamForce::Sse && head.asks_for_websocket(),

@@ -3,152 +3,11 @@
 //! A path is first taken for what it names, then asked what the method does there: so a path that
 //! exists answers 405 with what it takes, and OPTIONS knows it too.
 
-use std::borrow::Cow;
-
-use percent_encoding::percent_decode_str;
-use strandline_storage::topic::{Topic, TopicPattern};
-
-use super::head::{FieldName, Head, Method};
+use super::head::Method;
+use super::operation::{Asset, Change, Operation, StreamForce};
+use super::topic_path::{pattern, topic};
 use crate::input::{LogName, quoted};
-use crate::problem::{self, Problem, ProblemEntry, ProblemKind};
-
-/// Over what a stream is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StreamForce {
-    /// WebSocket if the request asks for it, else Server-Sent Events.
-    Any,
-    /// Server-Sent Events, whatever `Upgrade` says.
-    Sse,
-    /// WebSocket, or 426.
-    WebSocket,
-}
-
-impl StreamForce {
-    /// Whether this request is to be answered as one for a WebSocket, be it by a refusal.
-    pub fn is_websocket(self, head: &Head) -> bool {
-        match self {
-            Self::Sse => false,
-            Self::WebSocket => true,
-            // A key without `Upgrade` is what is left of a WebSocket behind a proxy that lost the rest.
-            Self::Any => {
-                head.asks_for_websocket() || head.value(FieldName::SecWebsocketKey).is_some()
-            }
-        }
-    }
-}
-
-/// What the built-in pages are made of, beside themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asset {
-    /// `/assets/style.css`
-    Style,
-    /// `/assets/app.js`
-    Script,
-    /// `/assets/icon.svg`, also `/favicon.ico`, which browsers ask for by themselves.
-    Icon,
-}
-
-impl Asset {
-    /// Returns the asset at this path.
-    pub fn find(path: &str) -> Option<Self> {
-        match path {
-            "/assets/style.css" => Some(Self::Style),
-            "/assets/app.js" => Some(Self::Script),
-            "/assets/icon.svg" | "/favicon.ico" => Some(Self::Icon),
-            _ => None,
-        }
-    }
-}
-
-/// What a request does to a log beside appending.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// `PUT /api/v1/logs/{log}`
-    SetLog {
-        /// Which.
-        log: LogName,
-    },
-    /// `PUT /api/v1/topics/{topic or pattern}`
-    SetTopics {
-        /// Which.
-        pattern: TopicPattern,
-        /// The path ends like an operation: the topic is meant only if it is there.
-        is_operation: bool,
-    },
-    /// `DELETE /api/v1/topics/{topic or pattern}`
-    Delete {
-        /// Which.
-        pattern: TopicPattern,
-        /// As above.
-        is_operation: bool,
-    },
-    /// `POST /api/v1/topics/{topic}/trim`
-    Trim {
-        /// Which.
-        topic: Topic,
-    },
-}
-
-/// What a request asks for. HEAD is GET here: whoever answers leaves the body away.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// `POST /api/v1/topics/{topic}/events`
-    AppendRaw {
-        /// Where to.
-        topic: Topic,
-    },
-    /// `POST /api/v1/events`
-    AppendEvents,
-    /// `GET /api/v1/events/stream`, and `sse` and `ws` beside it; `/sse`, `/ws`
-    Stream {
-        /// Over what.
-        force: StreamForce,
-    },
-    /// `GET /api/v1/events/history`
-    History,
-    /// `GET /api/v1/topics`
-    Topics,
-    /// `GET /api/v1/topics/{topic}`
-    Topic {
-        /// Which.
-        topic: Topic,
-    },
-    /// `GET /api/v1/topics/{pattern}`
-    Pattern {
-        /// Which.
-        pattern: TopicPattern,
-    },
-    /// `GET /api/v1/logs`
-    Logs,
-    /// `GET /api/v1/logs/{log}`
-    Log {
-        /// Which.
-        log: LogName,
-    },
-    /// Something that changes a log beside appending.
-    Change(Change),
-    /// `GET /`
-    Home,
-    /// What the pages are made of.
-    Asset(Asset),
-    /// `GET /problems`
-    Problems,
-    /// `GET /problems/{slug}`
-    ProblemPage(&'static ProblemEntry),
-    /// `GET /livez`
-    Live,
-    /// `GET /readyz`
-    Ready,
-    /// `GET /healthz`
-    Healthy,
-    /// `GET /metrics`
-    Metrics,
-    /// OPTIONS of a path that exists, or of `*`.
-    Options {
-        /// The methods that the path takes.
-        allow: &'static str,
-    },
-}
+use crate::problem::{self, Problem, ProblemKind};
 
 /// What a path names.
 enum Resource<'a> {
@@ -290,42 +149,6 @@ fn is_operation(path: &str) -> bool {
     path.ends_with("/events") || path.ends_with("/trim")
 }
 
-/// Decodes a topic or pattern as it stands in a path.
-fn pattern(path: &str) -> Result<TopicPattern, Problem> {
-    let decoded = decode(path).filter(|decoded| decoded.contains('*'));
-    let Some(decoded) = decoded else { return Ok(TopicPattern::of_topic(&topic(path)?)) };
-    TopicPattern::parse(&decoded).map_err(|error| {
-        let detail = format!("the pattern in the path: {error}");
-        Problem::new(ProblemKind::InvalidPattern, detail)
-    })
-}
-
-/// Decodes a topic as it stands in a path. All of it is decoded at once: `%2F` separates levels just
-/// as `/` does, and nothing that the first decoding brings forth is decoded again.
-pub(crate) fn topic(path: &str) -> Result<Topic, Problem> {
-    let invalid = |detail: String| Problem::new(ProblemKind::InvalidTopic, detail);
-    let decoded = decode(path)
-        .ok_or_else(|| invalid("the topic in the path is not percent-encoded UTF-8".into()))?;
-    Topic::parse(&decoded).map_err(|error| invalid(format!("the topic in the path: {error}")))
-}
-
-/// Decodes percent-encoded UTF-8; None when a `%` is not followed by two hexadecimal digits, or when
-/// the result is not UTF-8.
-fn decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut after_percent = text.split('%');
-    after_percent.next();
-    let is_hex = |part: &str| {
-        part.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-    };
-    if !after_percent.all(is_hex) {
-        return None;
-    }
-    percent_decode_str(text).decode_utf8().ok()
-}
-
 fn allow(resource: &Resource<'_>) -> &'static str {
     match resource {
         Resource::Read(_) | Resource::Later(_) => ALLOW_READ,
@@ -353,6 +176,8 @@ fn not_yet(what: &'static str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use strandline_storage::topic::{Topic, TopicPattern};
+
     use super::*;
 
     fn routed(method: Method, path: &str) -> Operation {

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from harness import Server
-from wire import Sse, Ws, problem, status_of
+from wire import Sse, Ws, post, problem, status_of
 
 
 def path(topic):
@@ -21,10 +21,6 @@ def path(topic):
 def last(server, topic):
     """The newest event of a topic, as history shows it."""
     return server.json("GET", f"/api/v1/events/history?topic={topic}&order=desc&limit=1")[1]["events"][0]
-
-
-def post(server, target, body=b"x", **headers):
-    return server.request("POST", target, body, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def test_answer(server, topic):

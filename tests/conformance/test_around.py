@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from commands import run
 from harness import Server, binary
 from wire import Sse, Ws, problem, status_of
 
@@ -335,14 +336,14 @@ def test_listening_line(tmp_path):
 
 def test_a_port_in_use(server, tmp_path):
     """a second server on the same address is refused (exit 1), not given half of the requests"""
-    done = subprocess.run([binary(), "serve", "--listen", f"127.0.0.1:{server.port}", "--data", str(tmp_path / "d")], capture_output=True, text=True, timeout=30)
+    done = run("serve", "--listen", f"127.0.0.1:{server.port}", "--data", str(tmp_path / "d"), timeout_s=30)
     assert done.returncode == 1 and str(server.port) in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["serve", "--colour"], ["serve", "--shards", "0"], ["serve", "--listen", "nowhere"], ["serve", "--sync", "sometimes"], ["serve", "--segment-bytes", "5"], ["serve", "--scrub-interval", "0"], ["serve", "--compress-after", "10000000001"], ["serve", "--scrub-interval", "18446744073709551"], ["dance"]])
 def test_usage_errors(arguments):
     """Exit 2 usage"""
-    done = subprocess.run([binary(), *arguments], capture_output=True, text=True, timeout=30)
+    done = run(*arguments, timeout_s=30)
     assert done.returncode == 2 and done.stderr, done
 
 

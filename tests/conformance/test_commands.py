@@ -8,12 +8,8 @@ import time
 
 import pytest
 
+from commands import run
 from harness import binary
-
-
-def run(*arguments, stdin=None, timeout_s=60):
-    """Runs a command to its end."""
-    return subprocess.run([binary(), *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=timeout_s)
 
 
 @pytest.mark.parametrize("command", ["serve", "append", "tail", "topics", "verify", "dump", "repair", "backup", "restore", "export", "import", "bench"])

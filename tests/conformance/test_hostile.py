@@ -15,7 +15,8 @@ import time
 
 import pytest
 
-from harness import Server, binary
+from commands import run
+from harness import Server
 from wire import Sse, Ws, raw_upgrade, status_of
 
 SEED = int(os.environ.get("STRANDLINE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
@@ -24,7 +25,7 @@ STRINGS = int(os.environ.get("STRANDLINE_RANDOM_STRINGS", "10000"))
 
 def serve_fails(data, *arguments):
     """Starts a server that must not start; returns what it said."""
-    done = subprocess.run([binary(), "serve", "--listen", "127.0.0.1:0", "--data", str(data), *arguments], capture_output=True, text=True, timeout=60)
+    done = run("serve", "--listen", "127.0.0.1:0", "--data", str(data), *arguments)
     assert done.returncode == 1 and "panicked" not in done.stderr, done
     return done.stderr
 
@@ -146,7 +147,7 @@ def test_locked():
     with Server() as server:
         said = serve_fails(server.data)
         assert "in use" in said and "--data" in said
-        assert subprocess.run([binary(), "verify", server.data], capture_output=True).returncode == 1
+        assert run("verify", server.data).returncode == 1
 
 
 def test_of_a_newer_version(tmp_path):
@@ -217,9 +218,9 @@ def sealed():
 def test_one_flipped_bit_in_a_sealed_segment():
     """a segment with one flipped bit (sealed: named by `verify` and never served)"""
     server, first = sealed()
-    assert subprocess.run([binary(), "verify", server.data], capture_output=True, text=True).returncode == 0
+    assert run("verify", server.data).returncode == 0
     flip(first, first.read_bytes().index(b"000150xxx"))
-    done = subprocess.run([binary(), "verify", server.data], capture_output=True, text=True)
+    done = run("verify", server.data)
     assert done.returncode == 1 and first.name in done.stdout, done
     server.start()
     with Sse(server, {"from": "earliest"}) as stream:
@@ -294,7 +295,7 @@ def test_an_export_names_a_gap_and_goes_on():
     """Events that cannot be read are named on standard error, and the rest follows: of a server as of its directory"""
     server, first = sealed()
     flip(first, first.read_bytes().index(b"000150xxx"))
-    export = lambda *arguments: subprocess.run([binary(), "export", *arguments], capture_output=True, text=True, timeout=60)
+    export = lambda *arguments: run("export", *arguments)
     stopped = export("--data", server.data)
     events = [json.loads(line) for line in stopped.stdout.splitlines()]
     assert stopped.returncode == 1 and len(events) > 200 and events[-1]["data"] == "after"
@@ -370,14 +371,14 @@ def test_a_flipped_bit_in_the_synced_part_of_the_last_segment():
     flip(last, at)
     said = serve_fails(server.data)
     assert last.name in said and "repair" in said
-    done = subprocess.run([binary(), "repair", server.data], capture_output=True, text=True)
+    done = run("repair", server.data)
     assert done.returncode in (0, 1) and "--yes" in done.stdout + done.stderr
     serve_fails(server.data)
-    done = subprocess.run([binary(), "repair", "--yes", server.data], capture_output=True, text=True)
+    done = run("repair", "--yes", server.data)
     assert done.returncode == 0, done
     aside, = [name for name in os.listdir(log_dir(server.data)) if name.startswith("damaged-")]
     assert last.name in os.listdir(os.path.join(log_dir(server.data), aside))
-    assert subprocess.run([binary(), "verify", server.data], capture_output=True).returncode == 0
+    assert run("verify", server.data).returncode == 0
     server.start()
     with Sse(server, {"from": "earliest"}) as stream:
         stream.established()
@@ -399,7 +400,7 @@ def test_a_cursor_of_before_a_repair():
     server.kill()
     last = segments(server.data)[-1]
     flip(last, last.read_bytes().index(b"000050xxx"))
-    assert subprocess.run([binary(), "repair", "--yes", server.data], capture_output=True).returncode == 0
+    assert run("repair", "--yes", server.data).returncode == 0
     server.start()
     with Sse(server, headers={"Last-Event-ID": cursor}) as stream:
         hello = stream.established()
@@ -408,7 +409,7 @@ def test_a_cursor_of_before_a_repair():
     server.append("t/late", "after")
     server.kill()
     flip(segments(server.data)[-1], 30)
-    assert subprocess.run([binary(), "repair", "--yes", server.data], capture_output=True).returncode == 0
+    assert run("repair", "--yes", server.data).returncode == 0
     server.start()
     with Sse(server, headers={"Last-Event-ID": cursor}) as stream:
         hello = stream.established()
@@ -427,11 +428,11 @@ def test_a_torn_tail_is_cut():
     content = last.read_bytes()
     end = len(content.rstrip(b"\0"))
     end += -end % 4096
-    assert subprocess.run([binary(), "verify", server.data], capture_output=True).returncode == 0
+    assert run("verify", server.data).returncode == 0
     with open(last, "r+b") as file:  # half of a frame that a power cut left behind
         file.seek(end)
         file.write(content[4096:4096 + 2048])
-    done = subprocess.run([binary(), "verify", server.data], capture_output=True, text=True)
+    done = run("verify", server.data)
     assert done.returncode == 0, done.stdout
     server.start()
     assert server.append("t/0", "next") == 50
@@ -463,7 +464,7 @@ def test_a_missing_segment():
     os.rename(str(middle) + ".away", pathlib.Path(server.data).parent / middle.name)
     said = serve_fails(server.data)
     assert "20" in said
-    assert subprocess.run([binary(), "verify", server.data], capture_output=True).returncode == 1
+    assert run("verify", server.data).returncode == 1
     os.unlink(pathlib.Path(server.data).parent / middle.name)
     shutil.rmtree(server.data)
 
@@ -543,7 +544,7 @@ def test_a_full_small_disk(disk_of):
             fill(directory / "filler")
         said = serve_fails(directory / "other")
         assert "disk is full" in said and "strandline dump" in said, said
-        dumped = subprocess.run([binary(), "dump", server.data], capture_output=True, text=True)
+        dumped = run("dump", server.data)
         assert dumped.returncode == 0 and len(dumped.stdout.splitlines()) == kept
         (directory / "filler").unlink()
         server.start()

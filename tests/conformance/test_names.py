@@ -4,11 +4,7 @@ import urllib.parse
 
 import pytest
 
-from wire import Sse, problem
-
-
-def post(server, path, body=b"x", **headers):
-    return server.request("POST", path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+from wire import Sse, post, problem
 
 
 def append_path(topic):

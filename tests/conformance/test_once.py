@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+import wire
 from harness import Server
 from wire import Ws, problem
 
@@ -24,7 +25,7 @@ def events(server, topic):
 
 def post(server, target, body=b"x", **headers):
     """(status, headers, body as JSON if there is any)"""
-    status, fields, answer = server.request("POST", target, body, {name.replace("_", "-"): value for name, value in headers.items()})
+    status, fields, answer = wire.post(server, target, body, **headers)
     return status, fields, json.loads(answer) if answer else None
 
 
@@ -115,7 +116,7 @@ def test_the_same_id_for_another_event(server, topic):
 def test_the_window_stands_in_refusals_of_what_was_not_read(server, topic):
     """The window, which every answer to one with an id states: who is refused decides whether a retry is safe"""
     def refused(status, *request, **headers):
-        answer = server.request("POST", *request, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = wire.post(server, *request, **headers)
         assert answer[0] == status and answer[1].get("Event-Id-Window") == (WINDOW if "Event_Id" in headers or "Idempotency_Key" in headers else None), answer
     for ids in ({"Event_Id": "a"}, {"Idempotency_Key": '"a"'}, {}):
         refused(400, path(topic), b"[1,", Content_Type="application/json", **ids)

@@ -151,6 +151,11 @@ class Ws:
             return True
 
 
+def post(server, target, body=b"x", **headers):
+    """One POST, whose header fields are written with `_` for `-`; returns (status, headers, body)."""
+    return server.request("POST", target, body, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
 def problem(answer, slug, status=None):
     """Checks that an exchange's (status, headers, body) is the problem, and returns it."""
     got_status, headers, body = answer

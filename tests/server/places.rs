@@ -1,11 +1,18 @@
 //! A server whose places are all taken: who is told what, at what cost, and for how long.
 
 use std::{
-    io::{BufRead, BufReader},
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    num::NonZeroUsize,
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
-use super::*;
+use strandline::{config::ServerConfig, runtime::Driver, server::Server};
+
+use crate::TestDir;
+use crate::client::{append_request, connect, member, read, read_answer};
 
 const STREAM: &str = "GET /api/v1/events/stream?topic=a HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const LIVE: &str = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";

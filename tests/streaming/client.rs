@@ -43,6 +43,26 @@ pub fn get_json(address: SocketAddr, target: &str) -> serde_json::Value {
     serde_json::from_slice(&body).expect("JSON")
 }
 
+/// All pages of a history: each says where the next one is.
+pub fn get_pages(address: SocketAddr, target: &str) -> Vec<serde_json::Value> {
+    let mut pages = Vec::new();
+    let mut next = Some(target.to_owned());
+    while let Some(target) = next {
+        let page = get_json(address, &target);
+        next = page["next"].as_str().map(str::to_owned);
+        pages.push(page);
+    }
+    pages
+}
+
+/// Asks for something that may be long; nothing of the answer is read yet.
+pub fn ask(address: SocketAddr, target: &str, accept: &str) -> TcpStream {
+    let mut stream = connect(address);
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("the request leaves");
+    stream
+}
+
 /// Appends lines of JSON to a topic; returns the offset of the last.
 pub fn append_lines(address: SocketAddr, topic: &str, lines: &str) -> u64 {
     let head = format!(

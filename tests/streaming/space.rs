@@ -1,9 +1,13 @@
 //! What goes from the log gives its space back, whoever was about to read it.
 
-use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::*;
+use strandline::config::ServerConfig;
+
+use crate::client::{self, Sse, append_lines, ask, request};
+use crate::running::Running;
 
 /// Segments of a MiB: more than the sockets' buffers hold.
 const SEGMENTS: u64 = 24;
@@ -70,15 +74,6 @@ fn keep(address: SocketAddr, retain: &str) {
     assert_eq!(request(address, head, body.as_bytes()).0, 200);
 }
 
-/// Somebody who asks for a history in lines, and takes none.
-fn ask_for_lines(address: SocketAddr) -> TcpStream {
-    let mut stream = client::connect(address);
-    let request = "GET /api/v1/events/history HTTP/1.1\r\nHost: localhost\r\n\
-                   Accept: application/x-ndjson\r\n\r\n";
-    stream.write_all(request.as_bytes()).expect("the request leaves");
-    stream
-}
-
 /// Space is there again soon, also where nothing is published any more, on any shard.
 #[test]
 fn who_reads_no_more_keeps_no_file_that_is_gone() {
@@ -93,7 +88,9 @@ fn who_reads_no_more_keeps_no_file_that_is_gone() {
             stream
         })
         .collect();
-    let lines: Vec<TcpStream> = (0..2).map(|_| ask_for_lines(address)).collect();
+    // They ask for a history in lines, and take none.
+    let ask_for_lines = |_| ask(address, "/api/v1/events/history", "application/x-ndjson");
+    let lines: Vec<TcpStream> = (0..2).map(ask_for_lines).collect();
     wait_until_full(stalled.iter().map(Sse::socket).chain(&lines));
     assert!(files(&running).0 as u64 >= SEGMENTS);
     keep(address, "{\"count\":100}");

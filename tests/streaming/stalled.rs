@@ -3,9 +3,10 @@
 
 use std::net::{SocketAddr, TcpStream};
 
+use crate::chance::Chance;
 use crate::client::{Sse, SseEvent, WebSocket, append_lines, request};
+use crate::running::Running;
 use crate::space::wait_until_full;
-use crate::{Chance, Running};
 
 /// What a large event's data has: about a megabyte, and no coding makes it less than a half of it.
 const DATA_BYTES: usize = 1_000_000;

@@ -1,9 +1,12 @@
 //! Sixteen searches of the whole log, all that read it at once, keep nobody else from it.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use super::*;
+use crate::client::{self, Sse, append_lines, get_json};
+use crate::running::Running;
 
 const SEARCHES: usize = 16;
 
@@ -30,10 +33,7 @@ struct Searcher {
 
 impl Searcher {
     fn begin(address: SocketAddr, target: &str, accept: &str, last: &'static [u8]) -> Searcher {
-        let mut socket = client::connect(address);
-        let request =
-            format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n");
-        socket.write_all(request.as_bytes()).expect("the request leaves");
+        let socket = client::ask(address, target, accept);
         Searcher { socket, told: Vec::new(), last }
     }
 

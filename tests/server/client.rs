@@ -1,0 +1,83 @@
+//! Clients as plain as can be: requests as text, answers as status and body.
+
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use strandline::server::Server;
+
+pub fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.address()).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    stream
+}
+
+pub fn append_request(topic: &str, data: &str) -> String {
+    format!(
+        "POST /api/v1/topics/{topic}/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{data}",
+        data.len()
+    )
+}
+
+/// Reads once, and goes on when the rings of this process signal its threads.
+pub fn read(stream: &mut TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// One answer: status and body.
+pub fn read_answer(stream: &mut TcpStream, rest: &mut Vec<u8>) -> (u16, String) {
+    let mut more = |rest: &mut Vec<u8>| {
+        let mut bytes = [0; 16 * 1024];
+        let count = read(stream, &mut bytes).expect("an answer");
+        assert!(count > 0, "cut after {:?}", String::from_utf8_lossy(rest));
+        rest.extend_from_slice(&bytes[..count]);
+    };
+    let head_end = loop {
+        if let Some(at) = rest.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        more(rest);
+    };
+    let head = String::from_utf8(rest[..head_end].to_vec()).expect("a head is text");
+    let status = head[9..12].parse().expect("a status");
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length")
+            .then(|| value.parse::<usize>().expect("a length"))
+    });
+    let end = head_end + length.unwrap_or(0);
+    while rest.len() < end {
+        more(rest);
+    }
+    let body = String::from_utf8(rest[head_end..end].to_vec()).expect("text");
+    rest.drain(..end);
+    (status, body)
+}
+
+pub fn ask(server: &Server, request: &str) -> (u16, String) {
+    let mut stream = connect(server);
+    stream.write_all(request.as_bytes()).expect("sent");
+    read_answer(&mut stream, &mut Vec::new())
+}
+
+pub fn get(server: &Server, path: &str) -> (u16, String) {
+    ask(server, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+}
+
+pub fn append(server: &Server, topic: &str, data: &str) -> u64 {
+    let (status, body) = ask(server, &append_request(topic, data));
+    assert_eq!(status, 201, "{body}");
+    member(&body, "offset")
+}
+
+pub fn member(body: &str, name: &str) -> u64 {
+    let value: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    value[name].as_u64().unwrap_or_else(|| panic!("no {name} in {body}"))
+}

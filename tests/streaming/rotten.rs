@@ -1,0 +1,126 @@
+//! A log of which a part is rotten: that is named, and all else is served.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::client::{Sse, WebSocket, append_lines, ask, get_pages};
+use crate::fill;
+use crate::running::Running;
+
+/// The offsets that a history's pages have, from the first to the last, and the gaps that they name.
+fn offsets_and_gaps(address: SocketAddr, target: &str) -> (Vec<u64>, Vec<serde_json::Value>) {
+    let pages = get_pages(address, target);
+    let events = pages.iter().flat_map(|page| page["events"].as_array().expect("events"));
+    let offsets = events.map(|event| event["offset"].as_u64().expect("an offset"));
+    let mut offsets: Vec<u64> = offsets.collect();
+    offsets.sort_unstable();
+    (offsets, pages.iter().filter_map(|page| page.get("gap").cloned()).collect())
+}
+
+/// API §4: "in mid-stream `event: connection.reset` .. `gap` (corruption)"; §5: `reset`; §7: "the JSON page
+/// ends before it and carries `gap`", "a failure cuts it without a proper end".
+#[test]
+fn a_rotten_part_is_named_and_passed_over_and_never_served() {
+    let running = Running::start("gap", 1);
+    let count = fill(running.address(), 8000);
+    let running = running.restart("gap-copy", |dir| {
+        let mut logs: Vec<PathBuf> = std::fs::read_dir(dir.join("default/main"))
+            .expect("a log")
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .collect();
+        logs.sort();
+        let mut bytes = std::fs::read(&logs[1]).expect("a segment");
+        let middle = bytes.len() / 2;
+        let rotten = middle + bytes[middle..].iter().position(|byte| *byte == b'y').expect("data");
+        bytes[rotten] ^= 1;
+        std::fs::write(&logs[1], bytes).expect("a segment");
+    });
+    let address = running.address();
+
+    let mut sse = Sse::open(address, "topic=**&from=earliest&format=event", "");
+    sse.established();
+    let (mut before, mut behind, mut gap) = (Vec::new(), Vec::new(), None);
+    while before.len() + behind.len() < 10_000 {
+        let event = sse.next().expect("it goes on");
+        if event.event.as_deref() == Some("connection.reset") {
+            assert_eq!((event.json()["reason"].as_str(), &gap), (Some("gap"), &None));
+            let from = event.json()["from"].as_u64().expect("an offset");
+            assert_eq!(event.offset() + 1, from);
+            gap = Some(from);
+            continue;
+        }
+        let offset = event.offset();
+        if gap.is_some() {
+            behind.push(offset)
+        } else {
+            before.push(offset)
+        }
+        if offset + 1 == count {
+            break;
+        }
+    }
+    let from = u64::try_from(before.len()).expect("a small log");
+    let to = gap.expect("there is a gap");
+    assert!(to > from, "{from}..{to}");
+    assert_eq!(before, (0..from).collect::<Vec<_>>());
+    assert_eq!(behind, (to..count).collect::<Vec<_>>());
+
+    let mut socket = WebSocket::open(address, "topic=**&from=earliest");
+    let reset = socket.json_of("reset");
+    assert_eq!((&reset["reason"], &reset["from"]), (&json!("gap"), &json!(to)));
+    assert_eq!(socket.json_of("event")["offset"], to);
+
+    for order in ["asc", "desc"] {
+        let target = format!("/api/v1/events/history?limit=5000&order={order}");
+        let (offsets, gaps) = offsets_and_gaps(address, &target);
+        assert_eq!(gaps, [json!({"from": from, "to": to})], "{order}");
+        assert_eq!(offsets, before.iter().chain(&behind).copied().collect::<Vec<_>>());
+    }
+
+    let mut stream = ask(address, "/api/v1/events/history", "application/x-ndjson");
+    let mut answer = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut answer).expect("it ends");
+    assert!(!answer.ends_with(b"0\r\n\r\n"), "cut without a proper end");
+    let answer = String::from_utf8(answer).expect("text");
+    let offsets = answer.lines().filter_map(|line| line.strip_prefix("{\"offset\":"));
+    let offsets: Vec<u64> = offsets
+        .map(|rest| rest.split(',').next().unwrap_or_default().parse().expect("an offset"))
+        .collect();
+    assert_eq!(offsets, before, "all that stands before it leaves");
+}
+
+/// The same in a segment that still grows: what stands before the damage is served before it is named.
+#[test]
+fn a_rotten_part_of_the_live_segment_hides_nothing_else() {
+    let running =
+        Running::start_with("gap-live", 1, |config| config.log.recent_frames_bytes_max = 1);
+    let address = running.address();
+    for _ in 0..3 {
+        append_lines(address, "a", "\"yyyy\"\n");
+        // An empty frame records that it is synced, and so the frames are read one by one.
+        thread::sleep(Duration::from_millis(300));
+    }
+    let path = running.dir.join("default/main/00000000000000000000.1.log");
+    let bytes = std::fs::read(&path).expect("the segment");
+    let data: Vec<usize> =
+        (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"yyyy")).collect();
+    assert_eq!(data.len(), 3);
+    let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the segment");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"n", data[1] as u64).expect("written");
+
+    for order in ["asc", "desc"] {
+        let target = format!("/api/v1/events/history?order={order}");
+        let (offsets, gaps) = offsets_and_gaps(address, &target);
+        assert_eq!((offsets, gaps), (vec![0, 2], vec![json!({"from": 1, "to": 2})]), "{order}");
+    }
+    let mut sse = Sse::open(address, "topic=**&from=earliest", "");
+    sse.established();
+    assert_eq!(sse.next().expect("what stands before").offset(), 0);
+    assert_eq!(sse.next().expect("the gap").event.as_deref(), Some("connection.reset"));
+    assert_eq!(sse.next().expect("what stands behind").offset(), 2);
+}
