@@ -14,7 +14,7 @@ use crate::{
     buffer::ALIGN_BYTES,
     config::LogConfig,
     error::OpenError,
-    io::{Access, Disk, DiskFile, Space},
+    io::{Access, Disk, DiskFile, Space, is_full},
     offset::Position,
 };
 
@@ -210,6 +210,23 @@ pub(crate) fn find<D: Disk>(disk: &D, dir: &Path, rule: &ReserveRule) -> Result<
 pub(crate) fn give_back<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
     remove(disk, dir).map_err(OpenError::io("removing", &dir.join(RESERVE_FILE_NAME)))?;
     disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))
+}
+
+/// Takes what is left of a disk on which a start has given it back, up to so many bytes, before others do. How much that is.
+pub(crate) fn take_rest<D: Disk>(disk: &D, dir: &Path, bytes_max: u64) -> u64 {
+    // A file may take more than its blocks.
+    for eighths in (4..=8).rev() {
+        let free_bytes = disk.space(dir).map_or(0, |space| space.free_bytes);
+        let to_bytes = bytes_max.min(free_bytes / 8 * eighths) & !(ALIGN_BYTES as u64 - 1);
+        let path = dir.join(RESERVE_FILE_NAME);
+        let job = ReserveJob { path, from_bytes: 0, to_bytes, free_bytes_min: 0 };
+        match job.run(disk) {
+            Ok(()) => return to_bytes,
+            Err(error) if is_full(&error) => {}
+            Err(_) => break,
+        }
+    }
+    0
 }
 
 /// How long segments may become on this disk.

@@ -87,7 +87,7 @@ impl<D: Disk> Log<D> {
         let filling = Filling::new(config.blocks_from_bytes, file.prepared, file.fill);
         let tail = Tail::new(&header, file);
         let active = Unsealed::new(name, header, path, Arc::clone(&tail.file.file));
-        let log = Log {
+        let mut log = Log {
             disk,
             dir: dir.to_owned(),
             lock: Some(lock),
@@ -137,6 +137,7 @@ impl<D: Disk> Log<D> {
             poison: None,
             config,
         };
+        log.take_rest();
         Ok((log, report))
     }
 }

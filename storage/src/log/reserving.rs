@@ -18,7 +18,7 @@ use crate::{
     io::{Disk, is_full},
     offset::Position,
     op::Job,
-    reserve::{Needs, RESERVE_FILE_NAME, ReserveJob, ReserveRule, STUB_TOPIC_BYTES},
+    reserve::{self, Needs, RESERVE_FILE_NAME, ReserveJob, ReserveRule, STUB_TOPIC_BYTES},
     segment_set::Longest,
 };
 
@@ -83,6 +83,15 @@ impl<D: Disk> Log<D> {
         }
         self.jobs.reserve_for = self.jobs.reserve_for.max(to);
         Some(self.change_reserve(self.reserve_bytes_at(to), free_bytes_min))
+    }
+
+    /// What a start has left of the reserve that it took is that again, though it is less: others would take it, and what
+    /// frees space would find none.
+    pub(super) fn take_rest(&mut self) {
+        if self.jobs.owes_reserve {
+            let wanted_bytes = self.reserve_bytes_at(self.tail.file.prepared);
+            self.jobs.reserve_bytes = reserve::take_rest(&self.disk, &self.dir, wanted_bytes);
+        }
     }
 
     /// Less is needed than when the reserve could not grow, as a segment was sealed or is gone: what there is is enough, and

@@ -193,8 +193,35 @@ fn run_for_half_a_minute(log: &mut Log<SimDisk>, disk: &SimDisk) {
     let mut boot_ms = 3;
     while boot_ms < 30_000 {
         run_noting(log, disk, now(boot_ms));
-        boot_ms = log.deadline().expect("there is more to do").max(boot_ms + 1);
+        let Some(next_ms) = log.deadline() else { return };
+        boot_ms = next_ms.max(boot_ms + 1);
     }
+}
+
+/// A start has given its reserve back and used some of it. Others take what there is on the disk, and a deletion had no space
+/// to free any with.
+#[test]
+fn what_a_start_has_left_of_its_reserve_frees_a_disk_that_others_fill() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig { reserve_bytes: 96 << 10, ..tiny() };
+    let (mut log, _) = open_with(&disk, config.clone());
+    for number in 0..100 {
+        log.append(vec![event("gone", &noise(number, 3_000))], now(1)).expect("space");
+        log.run_ops(now(2));
+    }
+    assert!(log.segments().len() > 3);
+    drop(log);
+    let disk = disk.kill();
+    disk.limit_space(Some(disk.space_bytes() - (32 << 10)));
+    let (mut log, _) = open_with(&disk, config);
+    assert_eq!(log.take_notices(), [Notice::DiskFull]);
+    disk.limit_space(Some(disk.space_bytes()));
+    log.run_ops(now(3));
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
+    log.append_control(&Control::Deleted(deleted), now(3)).expect("control events have room");
+    run_for_half_a_minute(&mut log, &disk);
+    assert!(!log.is_disk_full(), "space is there again within 30 s");
+    log.append(vec![event("a", "1")], now(60_000)).expect("there is space");
 }
 
 /// Limits of the log reach over a damaged segment. What lies behind it goes once that is written down, for which there is no
