@@ -19,6 +19,7 @@ use crate::{
     offset::Position,
     op::Job,
     reserve::{Needs, RESERVE_FILE_NAME, ReserveJob, ReserveRule, STUB_TOPIC_BYTES},
+    segment::FIRST_FRAME_POSITION,
     segment_set::Longest,
 };
 
@@ -44,10 +45,14 @@ impl<D: Disk> Log<D> {
                 bytes + self.topics.names_bytes_max() + topics_bytes
             }
         };
+        // The active one's has what frees space for a whole segment takes: more only where its one frame is longer than that.
+        let frames_bytes = prepared.get() - FIRST_FRAME_POSITION.get();
+        let longer_bytes = frames_bytes.saturating_sub(self.reserve_rule.segment_bytes);
+        let active_index_bytes = ReserveRule::index_bytes_max(longer_bytes);
         self.reserve_rule.wanted_bytes(Needs {
             log_bytes: full.fold(log_bytes.max(prepared.get()), u64::max),
             index_bytes: index_bytes.max(stub_bytes),
-            unsealed_index_bytes: unsealed_index_bytes.sum(),
+            unsealed_index_bytes: unsealed_index_bytes.sum::<u64>() + active_index_bytes,
         })
     }
 
