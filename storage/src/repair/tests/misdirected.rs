@@ -171,7 +171,9 @@ fn readers_and_a_repair_find_the_same_of_writes_that_landed_elsewhere() {
             assert!(gaps.is_empty(), "{told}");
             continue;
         }
-        assert_eq!(merged(exported_gaps(&log.disk)), gaps, "{told}");
+        let mut exported = exported_gaps(&log.disk);
+        exported.retain(|(from, to)| from < to);
+        assert_eq!(merged(exported), gaps, "{told}");
         check_repair(&log.disk, log.end().get(), &gaps);
     }
     assert!(found_elsewhere > 0, "none of those that were moved was found");
