@@ -145,7 +145,11 @@ impl WholeLog {
                     return Ok(Some(floors.filter(hits)));
                 }
                 Ok(None) => (),
-                Err(error) => {
+                Err(mut error) => {
+                    if let ReadError::Expired { earliest } = &mut error {
+                        // The log may keep less by now than the segment says that was met first.
+                        *earliest = self.log.earliest().max(*earliest);
+                    }
                     self.sealed = None;
                     self.asked.clear();
                     self.ahead = None;
@@ -312,5 +316,66 @@ impl Sealed {
             }
             Sealed::Resting(resting) => Box::new(resting.wake(log.segments())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strandline_storage::{
+        config::SyncMode, io::uring::UringReads, log::WriteMode, once::IdWindow, segment::Tag,
+        segment_set::SegmentSet,
+    };
+
+    use super::*;
+    use crate::{
+        log_calls::Guest,
+        log_handle::Seat,
+        log_shared::{LogFacts, LogShared},
+        mesh::{CallLimits, Doorbell, MailboxLimits, call_pair, mailbox},
+        runtime::{Driver, block_on},
+    };
+
+    /// A log of a hundred events, of which those before `gone_to` have no segment any more, and which keeps those from
+    /// `earliest` on.
+    fn log(gone_to: Offset, earliest: Offset) -> Rc<LogHandle> {
+        let mut segments = SegmentSet::default();
+        segments.push_retired(Offset::ZERO..gone_to);
+        let end = Offset::new(100);
+        let facts = LogFacts {
+            tag: Tag::random(),
+            sync: SyncMode::Commit,
+            write_mode: WriteMode::Direct,
+            id_window: IdWindow { events: 0, time_ms: 0 },
+            visible: end,
+            synced: end,
+            earliest,
+            segments: Arc::new(segments),
+            floors: Arc::default(),
+        };
+        let limits = MailboxLimits { messages_max: 1, bytes_max: 1 };
+        let calls = CallLimits { requests: limits, unanswered_max: 1 };
+        let [ours, owners] = [(); 2].map(|()| Arc::new(Doorbell::new()));
+        let (caller, _) = call_pair(calls, ours.clone(), owners);
+        let (_, frames) = mailbox(limits, ours);
+        let seat = Seat::Guest(Guest::new(caller, frames));
+        let shared = Arc::new(LogShared::new(facts, 1));
+        Rc::new(LogHandle::new(0, shared, seat, 0, UringReads::new(Rc::default())))
+    }
+
+    /// The segment that was met says how far limits had come when it was rewritten, or the one before it went; they may have
+    /// come farther since. Who went on at that place was told a second time.
+    #[test]
+    fn who_is_told_that_events_are_gone_is_told_where_the_log_begins_by_now() {
+        let (gone_to, earliest) = (Offset::new(40), Offset::new(60));
+        let wanted = Rc::new(Wanted::new(Vec::new(), Vec::new()));
+        let range = Offset::ZERO..Offset::new(100);
+        let mut walk = WholeLog::new(log(gone_to, earliest), wanted, range, Order::Ascending);
+        let told = block_on(Driver::Epoll, true, walk.next()).expect("a runtime");
+        let error = told.expect_err("they are gone");
+        assert!(
+            matches!(error, ReadError::Expired { earliest: told } if told == earliest),
+            "{error:?}"
+        );
+        assert_eq!(walk.rest().start, earliest, "it goes on where it has said");
     }
 }

@@ -28,6 +28,7 @@ pub mod io;
 mod line_table;
 mod listing;
 pub mod log;
+mod misplaced;
 pub mod mutation;
 mod new_segment;
 pub mod offset;

@@ -62,6 +62,8 @@ use walk::{Found, Gap};
 pub const RUN_BYTES_MAX: u64 = 256 << 10;
 /// After reading so much, [`Reader::next`] returns even if it found nothing: about a millisecond.
 pub const STEP_BYTES_MAX: u64 = 1 << 20;
+/// And so much is read at once to find what a write of the disk may have put beside the blocks where it belongs.
+const BESIDE_BYTES_MAX: u64 = 1 << 20;
 /// Two frames that are wanted are fetched by one read if no more than this lies between them.
 const RUN_HOLE_BYTES_MAX: u64 = 32 << 10;
 /// What a frame that is looked at and a segment that is passed cost beyond their bytes, as bytes.

@@ -147,11 +147,32 @@ pub(crate) fn lock<D: Disk>(disk: &D, dir: &Path) -> Result<D::Lock, OpenError> 
     data_dir::lock(disk, dir, LockMode::Exclusive)
 }
 
-/// Recovers the log in `dir`, whose lock is held.
+/// What recovery has made. One that failed, and is tried again with more space, finds it made the second time.
+#[derive(Default)]
+pub(crate) struct Made {
+    scanned: Vec<ScannedSegment>,
+    remade: Vec<Corruption>,
+    cut: Option<Corruption>,
+}
+
+impl Made {
+    fn note_scanned(&mut self, segment: ScannedSegment) {
+        self.scanned.retain(|known| known.name != segment.name);
+        self.scanned.push(segment);
+    }
+
+    fn note_remade(&mut self, index: Corruption) {
+        self.remade.retain(|known| known.file != index.file);
+        self.remade.push(index);
+    }
+}
+
+/// Recovers the log in `dir`, whose lock is held, and adds to what was `made`, also where it fails.
 pub(crate) fn recover<D: Disk>(
     disk: &D,
     dir: &Path,
     window: IdWindow,
+    made: &mut Made,
 ) -> Result<Recovered<D>, OpenError> {
     let (found, snapshots) = files::list_files(disk, dir)?;
     let (mut snapshot, damaged) = files::newest_snapshot(disk, dir, &snapshots)?;
@@ -197,10 +218,8 @@ pub(crate) fn recover<D: Disk>(
         mark,
         known_by: None,
         behind: SnapshotUsed::default(),
-        scanned: Vec::new(),
-        remade: Vec::new(),
         damaged: Vec::new(),
-        cut: None,
+        made,
     };
     if let Some(snapshot) = &mut snapshot {
         recovery.load(snapshot)?;
@@ -226,10 +245,10 @@ pub(crate) fn recover<D: Disk>(
         }
     }
     recovery.check_end()?;
-    if !recovery.scanned.is_empty() {
+    if !recovery.made.scanned.is_empty() {
         disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
     }
-    for ScannedSegment { name, bytes, .. } in &recovery.scanned {
+    for ScannedSegment { name, bytes, .. } in &recovery.made.scanned {
         // The last block of what was prepared for more: why the frames end there need not be seen again.
         if let Ok(file) = disk.open(&dir.join(name.log_file_name()), Access::Write) {
             let _ = file.set_size(*bytes);
@@ -253,10 +272,10 @@ pub(crate) fn recover<D: Disk>(
             Last::None => true,
             Last::Segment { is_clean, .. } => is_clean,
         },
-        scanned: recovery.scanned,
-        remade: recovery.remade,
+        scanned: std::mem::take(&mut recovery.made.scanned),
+        remade: std::mem::take(&mut recovery.made.remade),
         damaged: recovery.damaged,
-        cut: recovery.cut,
+        cut: recovery.made.cut.take(),
     };
     Ok(Recovered {
         start: recovery.segments.start(),
@@ -295,10 +314,8 @@ struct Recovery<'a, D: Disk> {
     /// The snapshot, if the segment that is taken in lies below it: it has taken in what that says.
     known_by: Option<&'a Snapshot>,
     behind: SnapshotUsed,
-    scanned: Vec<ScannedSegment>,
-    remade: Vec<Corruption>,
     damaged: Vec<Corruption>,
-    cut: Option<Corruption>,
+    made: &'a mut Made,
 }
 
 impl<D: Disk> Recovery<'_, D> {

@@ -13,6 +13,7 @@ use crate::{
     },
     index::{IndexError, SegmentEnd},
     io::DiskFile,
+    misplaced::BehindDamage,
     offset::{Offset, Position},
     segment::{FIRST_FRAME_POSITION, SegmentHeader},
 };
@@ -144,16 +145,15 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
     }
 
     /// Goes on behind what stopped it: behind a frame with a good header and a rotten body, else at
-    /// the next place where a header of this segment stands. Returns the offsets that are passed over,
+    /// the frame that the segment goes on with ([`crate::misplaced`]). Returns the offsets that are passed over,
     /// or `None` if no frame follows.
     ///
-    /// That place may be the one where it was stopped: then the frame before is lost, as where a write of the disk has put
-    /// something that was taken for that. But not if a copy of one that lies farther on stands there: it ends behind where the
-    /// next one begins. Readers find the same ([`crate::reader`]).
+    /// That frame may stand where it was stopped: then the one before is lost, as where a write of the disk has put
+    /// something that was taken for that. Readers find the same ([`crate::reader`]).
     pub fn step_over(&mut self) -> io::Result<Option<Range<Offset>>> {
         let SegmentEnd { end_offset: from, end_position: at, .. } = self.end;
-        let here = self.header_at(at)?.filter(|header| header.base_offset >= from);
-        if let Some(header) = here.filter(|header| header.base_offset == from) {
+        let here = self.header_at(at)?.filter(|header| header.base_offset == from);
+        if let Some(header) = here {
             self.end = SegmentEnd {
                 end_offset: header.end_offset,
                 end_position: at.plus(header.frame_bytes() as u64),
@@ -161,11 +161,7 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
             };
             return Ok(Some(from..header.end_offset));
         }
-        let next = self.header_behind(at, from)?;
-        let is_before =
-            |here: &FrameHeader| next.is_none_or(|(next, _)| here.end_offset <= next.base_offset);
-        let here = here.filter(is_before).map(|header| (header, at));
-        let Some((header, position)) = here.or(next) else { return Ok(None) };
+        let Some((header, position)) = self.behind_damage(at, from)? else { return Ok(None) };
         self.end = SegmentEnd {
             end_offset: header.base_offset,
             end_position: position,
@@ -174,22 +170,22 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
         Ok(Some(from..header.base_offset))
     }
 
-    /// The first header of this segment behind `position` whose frame begins at `from` or later, and where.
-    fn header_behind(
+    /// The frame that the segment goes on with, behind damage that begins at a position and an offset, and where it stands.
+    fn behind_damage(
         &mut self,
-        mut position: Position,
+        at: Position,
         from: Offset,
     ) -> io::Result<Option<(FrameHeader, Position)>> {
-        loop {
-            position = position.plus(FRAME_ALIGN_BYTES as u64);
-            if self.pieces.bytes_at(position, FRAME_HEADER_BYTES)?.len() < FRAME_HEADER_BYTES {
-                return Ok(None);
-            }
+        let mut behind = BehindDamage::new((from, at));
+        let mut position = at;
+        while self.pieces.bytes_at(position, FRAME_HEADER_BYTES)?.len() >= FRAME_HEADER_BYTES {
             let header = self.header_at(position)?.filter(|header| header.base_offset >= from);
-            if let Some(header) = header {
-                return Ok(Some((header, position)));
+            if header.is_some_and(|header| behind.take(header, position)) {
+                break;
             }
+            position = position.plus(FRAME_ALIGN_BYTES as u64);
         }
+        Ok(behind.next())
     }
 
     /// The header of this segment that stands there, if one does.

@@ -55,7 +55,8 @@ impl<D: Disk> Log<D> {
             }
             _ => Err(error),
         };
-        let recover = || recovery::recover(&disk, dir, config.id_window());
+        let mut made = recovery::Made::default();
+        let mut recover = || recovery::recover(&disk, dir, config.id_window(), &mut made);
         let recovered = recover().or_else(|error| give_back(error).and_then(|()| recover()))?;
         let (tag, end) = (recovered.report.tag, recovered.end);
         let known = recovered.kept_from().min(end);

@@ -19,6 +19,7 @@ use crate::{
     offset::Position,
     op::Job,
     reserve::{self, Needs, RESERVE_FILE_NAME, ReserveJob, ReserveRule, STUB_TOPIC_BYTES},
+    segment::FIRST_FRAME_POSITION,
     segment_set::Longest,
 };
 
@@ -44,10 +45,20 @@ impl<D: Disk> Log<D> {
                 bytes + self.topics.names_bytes_max() + topics_bytes
             }
         };
+        // The active one's has what frees space for a whole segment takes: more only where its one frame is longer than that.
+        let frames_bytes = prepared.get() - FIRST_FRAME_POSITION.get();
+        let segment_bytes = self.reserve_rule.segment_bytes;
+        let longer_bytes = frames_bytes.saturating_sub(segment_bytes);
+        // (Without one, room for control events and for the last word lies behind it.)
+        let room_bytes = segment_bytes / 16 + 2 * FRAME_ALIGN_BYTES as u64;
+        let active_index_bytes = match longer_bytes > room_bytes {
+            true => ReserveRule::index_bytes_max(longer_bytes),
+            false => 0,
+        };
         self.reserve_rule.wanted_bytes(Needs {
             log_bytes: full.fold(log_bytes.max(prepared.get()), u64::max),
             index_bytes: index_bytes.max(stub_bytes),
-            unsealed_index_bytes: unsealed_index_bytes.sum(),
+            unsealed_index_bytes: unsealed_index_bytes.sum::<u64>() + active_index_bytes,
         })
     }
 

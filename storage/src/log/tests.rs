@@ -7,6 +7,7 @@ mod failing;
 mod filling;
 mod freeing;
 mod full_disk;
+mod full_start;
 mod keeping;
 mod kept;
 mod loosening;
@@ -76,6 +77,15 @@ fn noise(number: u64, bytes: usize) -> String {
 
 pub(crate) fn event(topic: &str, data: &str) -> NewEvent {
     NewEvent::json(Topic::parse(topic).expect("a topic"), Bytes::copy_from_slice(data.as_bytes()))
+}
+
+/// Events of so many topics that the log does not know yet, each with a name of `name_bytes`.
+fn of_new_topics(first: usize, count: usize, name_bytes: usize) -> Vec<NewEvent> {
+    let name = |number: usize| {
+        let levels = "x".repeat(100) + "/";
+        format!("{number:0>6}/{}", levels.repeat(5))[..name_bytes - 1].to_owned() + "y"
+    };
+    (first..first + count).map(|number| event(&name(number), "1")).collect()
 }
 
 pub(crate) fn open_with(disk: &SimDisk, config: LogConfig) -> (Log<SimDisk>, OpenReport) {

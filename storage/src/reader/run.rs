@@ -9,8 +9,8 @@ use crate::{
     io::{Disk, ReadIo, is_unreadable},
     offset::{Offset, Position},
     reader::{
-        RUN_BYTES_MAX, RUN_HOLE_BYTES_MAX,
-        walk::{Found, Gap, walk},
+        BESIDE_BYTES_MAX, RUN_BYTES_MAX, RUN_HOLE_BYTES_MAX,
+        walk::{Found, Gap, fill_gaps, is_missed_at_an_edge, walk},
     },
     segment_set::{Blocks, Edge, SealedSegment},
     selection::Order,
@@ -42,16 +42,32 @@ impl Run {
         self.bytes.len() as u64
     }
 
-    /// Reads whole blocks and finds what stands in them; `edges` are theirs, with the end.
+    /// Reads whole blocks and finds what stands in them; `edges` are theirs, with the end. What is missed where one of them
+    /// begins or ends is looked for beside them: a write of the disk may have put it there.
     pub async fn of_blocks<D: Disk, I: ReadIo<D>>(
         segment: &SealedSegment<D>,
         io: &I,
         edges: &[Edge],
         order: Order,
     ) -> Result<Run, ReadError> {
-        let (first, end) = (edges[0], edges[edges.len() - 1]);
-        let bytes = segment.read_log(io, first.position, end.position).await?;
-        let mut found: VecDeque<Found> = walk(bytes.as_slice(), edges, segment.seed()).into();
+        let (mut first, end) = (edges[0], edges[edges.len() - 1]);
+        let mut bytes = segment.read_log(io, first.position, end.position).await?;
+        let mut found = walk(bytes.as_slice(), edges, segment.seed());
+        if is_missed_at_an_edge(&found, edges)
+            && let Some(beside) = segment.blocks().beside(edges, BESIDE_BYTES_MAX)
+        {
+            let [start, end] = beside;
+            match segment.read_log(io, start.position, end.position).await {
+                Ok(more) => {
+                    found = fill_gaps(found, &walk(more.as_slice(), &beside, segment.seed()));
+                    (first, bytes) = (start, more);
+                }
+                // It is no news of these blocks.
+                Err(ReadError::Io { source, .. }) if is_unreadable(&source) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut found = VecDeque::from(found);
         if order == Order::Descending {
             found.make_contiguous().reverse();
         }

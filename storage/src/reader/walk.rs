@@ -13,6 +13,7 @@ use std::ops::Range;
 
 use crate::{
     frame::{FRAME_ALIGN_BYTES, FrameHeader, Seed},
+    misplaced::BehindDamage,
     offset::{Offset, Position},
     segment_set::Edge,
 };
@@ -106,11 +107,11 @@ fn next_frame(bytes: &[u8], at: Edge, end: Edge, seed: Seed) -> Result<FrameHead
     Ok(header)
 }
 
-/// Where the next frame of a block begins, if what stands at `at`, with which `bytes` begin, is not the one that begins
-/// there; else its end.
+/// Where the frame begins that a block goes on with, if what stands at `at`, with which `bytes` begin, is not the one that
+/// begins there; else its end.
 ///
 /// It may be what stands there: then the one before it is lost, as where a write of the disk has put something that was
-/// taken for that. But not a copy of one that lies farther on: it ends behind where the next one begins.
+/// taken for that.
 fn behind_damage(bytes: &[u8], at: Edge, end: Edge, seed: Seed) -> Edge {
     let positions = (0..).map(|block| at.position.plus(block * FRAME_ALIGN_BYTES as u64));
     let blocks = bytes.chunks(FRAME_ALIGN_BYTES).zip(positions);
@@ -123,15 +124,46 @@ fn behind_damage(bytes: &[u8], at: Edge, end: Edge, seed: Seed) -> Edge {
             && position.plus(header.frame_bytes() as u64) <= end.position;
         fits.then_some((header, position))
     });
-    let mut frames = frames.peekable();
-    let here = frames.next_if(|(_, position)| *position == at.position);
-    let next = frames
-        .next()
-        .map_or(end, |(header, position)| Edge { position, offset: header.base_offset });
-    match here {
-        Some((header, position)) if header.end_offset <= next.offset => {
-            Edge { position, offset: header.base_offset }
+    let mut behind = BehindDamage::new((at.offset, at.position));
+    for (header, position) in frames {
+        if behind.take(header, position) {
+            break;
         }
-        _ => next,
     }
+    behind.next().map_or(end, |(header, position)| Edge { position, offset: header.base_offset })
+}
+
+/// Whether what cannot be found of some blocks may stand beside them: it is missed where one of them begins or ends.
+pub(crate) fn is_missed_at_an_edge(found: &[Found], edges: &[Edge]) -> bool {
+    found.iter().any(|found| {
+        let Found::Gap(Gap { offsets, .. }) = found else { return false };
+        edges.iter().any(|edge| [offsets.start, offsets.end].contains(&edge.offset))
+    })
+}
+
+/// Puts the frames that were found `beside` into the gaps that they fill.
+pub(crate) fn fill_gaps(found: Vec<Found>, beside: &[Found]) -> Vec<Found> {
+    let mut filled = Vec::with_capacity(found.len());
+    for one in found {
+        let Found::Gap(Gap { offsets, position, what }) = one else {
+            filled.push(one);
+            continue;
+        };
+        let mut from = offsets.start;
+        let miss = |filled: &mut Vec<Found>, offsets: Range<Offset>| {
+            if !offsets.is_empty() {
+                filled.push(Found::Gap(Gap { offsets, position, what: what.clone() }));
+            }
+        };
+        for frame in beside.iter().filter(|found| matches!(found, Found::Frame { .. })) {
+            let Range { start, end } = frame.offsets();
+            if start >= from && start < end && end <= offsets.end {
+                miss(&mut filled, from..start);
+                filled.push(frame.clone());
+                from = end;
+            }
+        }
+        miss(&mut filled, from..offsets.end);
+    }
+    filled
 }

@@ -87,7 +87,7 @@ impl<D: Disk> Recovery<'_, D> {
                 false => "it was missing, and is made anew from the frames of its segment",
             };
             let (file, position, what) = (index_path, Position::default(), what.to_owned());
-            self.remade.push(Corruption { file, position, what });
+            self.made.note_remade(Corruption { file, position, what });
         }
         Ok(last(is_clean))
     }
@@ -153,7 +153,7 @@ impl<D: Disk> Recovery<'_, D> {
             return Err(corrupt(path, scan.end.end_position, what));
         }
         if scan.why != ScanEnd::Invalid(FrameError::Blank) {
-            self.cut = Some(Corruption {
+            self.made.cut = Some(Corruption {
                 file: path.to_owned(),
                 position: scan.end.end_position,
                 what: scan.why.to_string(),
@@ -195,7 +195,7 @@ impl<D: Disk> Recovery<'_, D> {
                 self.last_time_ms = self.last_time_ms.max(scan.index.last_time_ms());
             }
         }
-        self.scanned.push(ScannedSegment {
+        self.made.note_scanned(ScannedSegment {
             name: found.name,
             events: scan.index.event_count(),
             bytes: scan.end.end_position.get(),

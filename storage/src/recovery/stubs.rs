@@ -159,7 +159,7 @@ impl<D: Disk> Recovery<'_, D> {
         let what = "the stub of a segment whose events are gone was damaged or could not be read, and is made anew \
                     from the frames that its removal had left";
         let (file, position, what) = (path.to_owned(), Position::default(), what.to_owned());
-        self.remade.push(Corruption { file, position, what });
+        self.made.note_remade(Corruption { file, position, what });
         Ok(())
     }
 }

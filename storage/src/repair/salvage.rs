@@ -67,16 +67,23 @@ impl<F: DiskFile> Damaged<F> {
         let header = rewrite::read_header(&file).map_err(OpenError::io("reading", &path))?;
         let header = header.ok().filter(|header| header.base_offset == name.base_offset);
         let has_good_header = header.is_some();
+        let seed = match &header {
+            Some(header) => Some(Seed::of(&header.incarnation)),
+            None => find_seed(&file).map_err(OpenError::io("reading", &path))?,
+        };
         let index = if has_index { read_index(disk, dir, name)? } else { None };
         let index = index.filter(|(index, _)| match &header {
             Some(header) => index.belongs_to(header),
-            None => index.base_offset == name.base_offset,
+            // Its name makes it none of these frames: they say whose it is, if any of them is sound.
+            None => {
+                index.base_offset == name.base_offset
+                    && seed.is_none_or(|seed| seed == index.seed())
+            }
         });
         let (mut index, carried) = index.unzip();
         let mut header = header.or_else(|| index.as_ref().map(header_of_index));
-        let mut seed = header.as_ref().map(|header| Seed::of(&header.incarnation));
+        let seed = seed.or(index.as_ref().map(IndexHeader::seed));
         if header.is_none() {
-            seed = find_seed(&file).map_err(OpenError::io("reading", &path))?;
             // An index that is damaged elsewhere says it, too: its frames show that it is theirs.
             index = if has_index { read_index_header(disk, dir, name)? } else { None };
             index = index.filter(|index| {

@@ -205,6 +205,23 @@ impl Blocks<'_> {
         Some((self.edge(behind.checked_sub(1)?), self.edge(behind)))
     }
 
+    /// Where all the blocks begin and end in which one write of the disk can have put a frame of these, be it that it hides
+    /// those before it and behind it; if these have no more than `bytes_max`.
+    ///
+    /// It lies over headers of the block before them, or begins where theirs end: it reaches no farther than it is long.
+    pub fn beside(&self, edges: &[Edge], bytes_max: u64) -> Option<[Edge; 2]> {
+        let (first, last) = (edges.first()?.position, edges.last()?.position);
+        let lens = edges.windows(2).map(|edges| edges[1].position.get() - edges[0].position.get());
+        let longest = lens.max()?;
+        let before = self.frames.partition_point(|frame| frame.position < first);
+        let before = self.edge(before.saturating_sub(1)).position.get().saturating_sub(longest);
+        let start = self.frames.partition_point(|frame| frame.position.get() <= before);
+        let end = self.frames.partition_point(|frame| frame.position < last.plus(longest));
+        let beside = [self.edge(start.saturating_sub(1)), self.edge(end)];
+        let bytes = beside[1].position.get() - beside[0].position.get();
+        (bytes <= bytes_max).then_some(beside)
+    }
+
     /// The block where the first event at or after `time_ms` is, or the one before it.
     pub fn at_time(&self, time_ms: u64) -> usize {
         self.frames.partition_point(|frame| frame.time_ms < time_ms).saturating_sub(1)

@@ -15,15 +15,6 @@ fn reserve_len_min(disk: &SimDisk, config: &LogConfig) -> usize {
     longest + longest / 4
 }
 
-/// Events of so many topics that the log does not know yet, each with a name of `name_bytes`.
-fn of_new_topics(first: usize, count: usize, name_bytes: usize) -> Vec<NewEvent> {
-    let name = |number: usize| {
-        let levels = "x".repeat(100) + "/";
-        format!("{number:0>6}/{}", levels.repeat(5))[..name_bytes - 1].to_owned() + "y"
-    };
-    (first..first + count).map(|number| event(&name(number), "1")).collect()
-}
-
 /// However often, though each time as much is appended as there is room for, and nothing has the time to free any:
 /// what is the reserve's stays so.
 #[test]

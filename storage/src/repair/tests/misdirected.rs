@@ -102,3 +102,79 @@ fn a_write_that_landed_elsewhere_costs_no_more_than_it_has_fallen_on() {
         }
     }
 }
+
+/// Frames of one to five blocks, one behind the other: some blocks of the index.
+fn long_log(rng: &mut SimRng) -> TestLog {
+    let frames: Vec<_> = (0..60)
+        .map(|_| {
+            let len = if rng.chance(40) { 100 } else { rng.index(20_000) };
+            if rng.chance(5) { vec![] } else { vec![("a", vec![7; len])] }
+        })
+        .collect();
+    let mut log = TestLog::new(1);
+    log.add_sealed(&frames);
+    log.add_unsealed(&[vec![("a", vec![7; 100])]]);
+    log
+}
+
+/// A write of one frame or some, which has landed elsewhere: it has cost what it has fallen on, and what it was to
+/// write if that is not there. Readers had lost a frame that lay on the other side of an edge of their blocks, and a repair
+/// all that lies between a row of frames and its copy.
+#[test]
+fn readers_and_a_repair_find_the_same_of_writes_that_landed_elsewhere() {
+    let mut found_elsewhere = 0;
+    for seed in 0..400 {
+        let rng = &mut SimRng::new(seed);
+        let log = long_log(rng);
+        let places = log.segments[0].1.clone();
+        let first = rng.index(places.len() - 3);
+        let last = first + rng.index(3);
+        let (from, end) = (places[first].position, places[last].position + places[last].bytes);
+        let log_end = places.last().map(|place| place.position + place.bytes).expect("frames");
+        let to = match rng.chance(60) {
+            true => {
+                let near = (from + 4096 * rng.below(20)).saturating_sub(4096 * 10);
+                near.clamp(4096, log_end - 4096)
+            }
+            false => rng.pick(&places).position,
+        };
+        let len = (end - from).min(log_end - to);
+        let path = path(&log, 0, SegmentFile::Log);
+        let bytes = log.disk.bytes(&path).expect("a file");
+        let [at, until] = [from, from + len].map(|at| usize::try_from(at).expect("short"));
+        let is_moved = rng.chance(50);
+        if is_moved {
+            let blank = vec![0; usize::try_from(end - from).expect("short")];
+            log.disk.misdirect(&path, Position::new(from), &blank);
+        }
+        log.disk.misdirect(&path, Position::new(to), &bytes[at..until]);
+
+        let opened = open(&log.disk.fork(1)).expect("its index is whole");
+        let (offsets, gaps) = read(&opened, &[]);
+        let gaps = merged(gaps);
+        let told =
+            format!("seed {seed}: {first}..={last} ({from}..{end}) at {to}, {is_moved}: {gaps:?}");
+        let is_lost = |offset: u64| gaps.iter().any(|(from, to)| (*from..*to).contains(&offset));
+        let is_hit = |offset: u64| {
+            let place = places.iter().position(|frame| (frame.base..frame.end).contains(&offset));
+            let place = place.expect("of one");
+            let frame = &places[place];
+            (frame.position < to + len && to < frame.position + frame.bytes)
+                || (is_moved && (first..=last).contains(&place))
+        };
+        let all = 0..places[places.len() - 1].end;
+        assert!(all.clone().filter(|offset| is_lost(*offset)).all(is_hit), "{told}");
+        assert!(all.clone().all(|offset| is_lost(offset) != offsets.contains(&offset)), "{told}");
+        let is_found = |offset: &u64| (places[first].base..places[last].end).contains(offset);
+        found_elsewhere += usize::from(is_moved && from != to && offsets.iter().any(is_found));
+        if planned(&log.disk).steps.is_empty() {
+            assert!(gaps.is_empty(), "{told}");
+            continue;
+        }
+        let mut exported = exported_gaps(&log.disk);
+        exported.retain(|(from, to)| from < to);
+        assert_eq!(merged(exported), gaps, "{told}");
+        check_repair(&log.disk, log.end().get(), &gaps);
+    }
+    assert!(found_elsewhere > 0, "none of those that were moved was found");
+}
