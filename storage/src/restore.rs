@@ -32,6 +32,7 @@ use crate::{
     snapshot::{self, read},
 };
 
+use self::first_cut::lead_on;
 pub use self::first_cut::{FirstCut, first_cut};
 
 /// Where a restored log ends.
@@ -73,8 +74,8 @@ pub fn restore_log<D: Disk>(
     let last_base = segments.last().map(|listed| listed.name.base_offset);
     let missing = end_mark::missing(mark, last_base).map(|(name, _)| name);
     segments.extend(missing.map(|name| Listed { name, has_index: false }));
-    let first = segments.first().map(|first| first.name.base_offset);
-    if first.is_some_and(|first| first > begin) && !snapshots.is_empty() {
+    let begins = read::begin(disk, from, &snapshots)?;
+    if !snapshots.is_empty() && !lead_on(disk, from, &segments, begin..begins)? {
         let what =
             "no snapshot before the cut says what the log was where it begins now: cut later";
         let error = io::Error::new(io::ErrorKind::InvalidInput, what);

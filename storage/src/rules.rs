@@ -195,11 +195,13 @@ impl Rules {
         control.map_or_else(Vec::new, |control| self.apply(&control, stored.offset))
     }
 
-    /// The log keeps nothing before this offset any more.
-    pub fn forget_below(&mut self, start: Offset) {
-        if self.floors.reach_below(start) {
+    /// Forgets the floors of topics up to an offset before which nobody reads any more. Tells whether there were some.
+    pub fn forget_below(&mut self, start: Offset) -> bool {
+        let reach_below = self.floors.reach_below(start);
+        if reach_below {
             Arc::make_mut(&mut self.floors).forget_below(start);
         }
+        reach_below
     }
 
     /// A rewrite has dropped events before `end`: see [`Floors::settled`].

@@ -229,6 +229,19 @@ impl<D: Disk> Log<D> {
         self.state.rules.forget_floors(&settled);
     }
 
+    /// Forgets the floors that limits of the log have passed, once no file holds what they hide: a reader that was under way
+    /// then, or that goes backward, goes by them.
+    pub(super) fn forget_floors(&mut self) {
+        let segments = self.segments.iter().chain(&self.gone);
+        let read_from = segments.map(|segment| segment.base()).min();
+        let read_from = read_from.unwrap_or(Offset::MAX).min(self.unsealed_start());
+        let passed = read_from.min(self.start());
+        if self.state.rules.forget_below(passed) {
+            // Frames that are still in memory may hold it as well.
+            self.state.rules.settle_to(passed);
+        }
+    }
+
     /// Removes what the last look has left, if anything; also when the log closes, or the next start would find it.
     pub(super) fn next_clear(&mut self) -> Option<Job<D>> {
         let left = self.compaction.left.filter(|_| self.jobs.clear == JobState::Idle)?;

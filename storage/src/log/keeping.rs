@@ -116,7 +116,7 @@ impl<D: Disk> Log<D> {
         if self.is_written_down(self.kept.wanted) {
             self.keep_from = self.kept.wanted;
         }
-        self.state.rules.forget_below(self.start());
+        self.forget_floors();
         self.end_stale_segment();
     }
 
@@ -211,7 +211,7 @@ impl<D: Disk> Log<D> {
                 }
             }
         }
-        self.state.rules.forget_below(self.start());
+        self.forget_floors();
         self.end_stale_segment();
     }
 
@@ -427,7 +427,7 @@ impl<D: Disk> Log<D> {
                 self.jobs.retires_in_vain = false;
                 self.note_retired(name);
                 self.segments = Arc::new(self.segments.expired(name));
-                self.state.rules.forget_below(self.start());
+                self.forget_floors();
                 self.retry_for_space();
             }
             Err(OpenError::Corrupt(damage)) => {
@@ -491,6 +491,7 @@ impl<D: Disk> Log<D> {
     /// Its space is back: what was done without it may go on.
     pub(super) fn closed(&mut self) {
         self.jobs.close = JobState::Idle;
+        self.forget_floors();
         if self.jobs.disk_full {
             self.retry_for_space();
             self.compact_at_once();

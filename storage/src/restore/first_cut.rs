@@ -3,7 +3,7 @@
 //! Of a log whose beginning is gone stubs may be left, and a snapshot says what came before those. Up to the first
 //! event that is there a cut would leave nothing, though the log had events: whoever asks for one is told instead.
 
-use std::{io, path::Path};
+use std::{io, ops::Range, path::Path};
 
 use super::{Until, before_cut};
 use crate::{
@@ -32,13 +32,13 @@ pub fn first_cut<D: Disk>(disk: &D, from: &Path) -> Result<Option<FirstCut>, Ope
     let names = disk.list(from).map_err(OpenError::io("listing", from))?;
     let snapshots = read::offsets(&names);
     let mut cut = Offset::ZERO;
+    let begins = read::begin(disk, from, &snapshots)?;
     // What is known before a cut depends on the cut: a later one may be taken by another snapshot.
     loop {
         let before = before_cut(disk, from, &snapshots, Until::Offset(cut))?;
         let begin = read::begin(disk, from, &before)?;
         let segments = listing::segments_from(&names, begin);
-        let is_known = snapshots.is_empty()
-            || segments.first().is_none_or(|first| first.name.base_offset <= begin);
+        let is_known = snapshots.is_empty() || lead_on(disk, from, &segments, begin..begins)?;
         if !is_known {
             match snapshots.iter().rev().find(|offset| **offset > cut) {
                 Some(next) => cut = *next,
@@ -54,6 +54,32 @@ pub fn first_cut<D: Disk>(disk: &D, from: &Path) -> Result<Option<FirstCut>, Ope
         }
         cut = event.plus(1);
     }
+}
+
+/// Whether what segments say from where a cut is known on leads to where the log begins now, without a hole: the stubs in
+/// between may be gone, and where their removal was cut short some are left.
+pub(super) fn lead_on<D: Disk>(
+    disk: &D,
+    from: &Path,
+    segments: &[Listed],
+    range: Range<Offset>,
+) -> Result<bool, OpenError> {
+    let mut end = range.start;
+    for listed in segments {
+        if listed.name.base_offset > end {
+            return Ok(false);
+        }
+        if end >= range.end {
+            break;
+        }
+        let index = match listed.has_index {
+            true => listing::index_header(disk, from, listed.name)?,
+            false => None,
+        };
+        let Some(index) = index else { return Ok(false) };
+        end = index.end_offset;
+    }
+    Ok(true)
 }
 
 /// Where the first of the segments begins that is more than a stub, and the first event from there on.

@@ -23,7 +23,7 @@ use crate::{
     reader::ReadQuery,
     recovery::OpenReport,
     repair,
-    restore::{Until, restore_log},
+    restore::{Until, first_cut, restore_log},
     segment::SegmentName,
     selection::Order,
     settings::{LogRetention, LogSettings, TopicRetention, TopicSettings},

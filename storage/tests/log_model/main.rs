@@ -5,7 +5,8 @@
 //! its own, so that a step means the same when others are left out: a life that fails is shortened as
 //! long as it still fails, and what is left is told.
 //!
-//! A failed run prints its seed; `STRANDLINE_SEED=n` repeats it, `STRANDLINE_RUNS=n` has more of them.
+//! A failed run prints its seed; `STRANDLINE_SEED=n` repeats it, `STRANDLINE_RUNS=n` has more of them, and
+//! `STRANDLINE_FIRST=n` others.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
 
@@ -21,12 +22,16 @@ use strandline_storage::{
     segment::SegmentName,
 };
 
+mod backups;
 mod full;
+mod readers;
 mod rot;
 #[path = "../simulation/mod.rs"]
 mod simulation;
 mod steps;
 
+use backups::Backup;
+use readers::Held;
 use simulation::{BEGIN, DIR, Process, Tally, from_environment, model::Model, shrink::shrunk};
 use steps::{Step, StepKind, life, limit, removal, sync_mode};
 
@@ -43,7 +48,10 @@ const BURST: usize = 8;
 fn a_log_keeps_what_it_promised() {
     let seeds = match from_environment("STRANDLINE_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..from_environment("STRANDLINE_RUNS").unwrap_or(RUNS),
+        None => {
+            let first = from_environment("STRANDLINE_FIRST").unwrap_or(0);
+            first..first + from_environment("STRANDLINE_RUNS").unwrap_or(RUNS)
+        }
     };
     let is_whole = seeds.end - seeds.start >= RUNS;
     let mut tally = Tally::default();
@@ -62,6 +70,9 @@ fn a_log_keeps_what_it_promised() {
     let is_met = is_met && rooms > 45 && spaces_back > 48 && ids_anew > 2_400 && over > 370;
     let is_met = is_met && epochs > 290 && fenced > 150 && forgotten > 14;
     let is_met = is_met && tally.doubts_over > 11;
+    let Tally { backups, backups_renewed, cuts, overtaken, .. } = tally;
+    let is_met = is_met && backups > 1_100 && backups_renewed > 800 && cuts > 500;
+    let is_met = is_met && overtaken > 650;
     assert!(is_met || !is_whole, "lives are not what they are meant to be any more: {tally:?}");
 }
 
@@ -99,6 +110,10 @@ struct Life {
     may_poison: bool,
     /// How much space the disk has, if it is short of it.
     space_bytes: Option<usize>,
+    /// The newest that is whole.
+    backup: Option<Backup>,
+    /// Those that are under way.
+    readers: Vec<Held>,
     narrated: bool,
 }
 
@@ -144,6 +159,8 @@ impl Life {
             trouble: false,
             may_poison: false,
             space_bytes: None,
+            backup: None,
+            readers: Vec::new(),
             narrated,
         }
     }
@@ -172,6 +189,7 @@ impl Life {
         if !self.model.rotten.is_empty() {
             self.find_rot();
         }
+        self.check_backup();
         Tally { into_blocks: self.disk.writes_into_blocks(), ..self.model.tally }
     }
 
@@ -204,10 +222,12 @@ impl Life {
                 self.space_bytes = Some(full::fill(&self.disk, &mut self.rng));
                 self.tell("the disk is full");
             }
+            StepKind::BackUp => self.back_up(),
             StepKind::Kill | StepKind::PowerCut => self.crash(kind == StepKind::PowerCut),
             _ => {
                 let Some(process) = self.process.take() else { return };
                 if process.disk.is_crashed() {
+                    self.readers.clear();
                     self.tell("the fuse burnt");
                 } else {
                     self.process = self.use_log(process, kind);
@@ -367,7 +387,13 @@ impl Life {
                 self.disk.crash_after(None);
                 process.check_reads(&mut self.rng, &self.model);
             }
+            StepKind::ReadOn => {
+                self.disk.disarm();
+                self.disk.crash_after(None);
+                readers::read_on(&mut self.readers, &process, rng, model);
+            }
             StepKind::Close => {
+                self.readers.clear();
                 let closed = process.close(&mut self.rng, &mut self.model, self.now);
                 self.tell(&format!("closed: {closed}"));
                 return None;
@@ -409,7 +435,7 @@ impl Life {
     /// Ends the process in one of two ways.
     fn crash(&mut self, is_power_cut: bool) {
         self.tell(if is_power_cut { "power cut" } else { "kill" });
-        self.process = None;
+        (self.process, self.readers) = (None, Vec::new());
         self.model.tally.note_end(&self.disk);
         self.disk = if is_power_cut { self.disk.power_cut() } else { self.disk.kill() };
         self.may_poison = false;

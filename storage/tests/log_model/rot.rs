@@ -166,7 +166,7 @@ impl Process {
 /// The log is closed. What of it is rotten `verify` finds, and nothing else; a repair makes of it one that has none of
 /// that, where no more is lost than readers had `lost` before.
 pub fn check_repair(disk: &SimDisk, model: &mut Model, now: Now, lost: &[Range<Offset>]) {
-    let found = findings(disk);
+    let found = findings(disk, DIR.as_ref());
     let paths = model
         .rotten
         .iter()
@@ -187,13 +187,14 @@ pub fn check_repair(disk: &SimDisk, model: &mut Model, now: Now, lost: &[Range<O
         panic!("{found:?} is not repaired: {:?}", repair::plan(disk, Path::new(DIR)));
     });
     assert_eq!(repaired.new_tag, None, "the end of the log is whole");
-    assert_eq!(findings(disk), [], "what is repaired is sound");
+    assert_eq!(findings(disk, DIR.as_ref()), [], "what is repaired is sound");
     model.rotten.clear();
     model.given_up = lost.iter().map(|lost| to_usize(lost.start)..to_usize(lost.end)).collect();
 }
 
-fn findings(disk: &SimDisk) -> Vec<Corruption> {
+/// What `verify` finds in a directory.
+pub fn findings(disk: &SimDisk, dir: &Path) -> Vec<Corruption> {
     let mut found = Vec::new();
-    verify(disk, Path::new(DIR), &mut |damage| found.push(damage.clone())).expect("not in use");
+    verify(disk, dir, &mut |damage| found.push(damage.clone())).expect("not in use");
     found
 }

@@ -52,6 +52,10 @@ pub enum StepKind {
     MakeRoom,
     /// There is space again.
     FreeDisk,
+    /// The log is backed up, beside its process or without one.
+    BackUp,
+    /// Readers that are under way go on for a bit.
+    ReadOn,
     /// A later operation will fail.
     Arm,
     /// A later operation will be the last.
@@ -97,7 +101,28 @@ pub fn life(seed: u64) -> Vec<Step> {
         kinds.push(*rng.pick(&[StepKind::Kill, StepKind::PowerCut]));
         steps.extend(kinds.into_iter().map(|kind| Step { kind, seed: rng.next_u64() }));
     }
-    steps
+    if rots || fills { steps } else { with_guests(seed, steps) }
+}
+
+/// In some lives there are backups, in some readers that are under way while the log goes on. They come of a seed of
+/// their own: without them a life is what it was.
+fn with_guests(seed: u64, steps: Vec<Step>) -> Vec<Step> {
+    let mut rng = SimRng::new(seed.rotate_left(32));
+    let (has_backups, has_readers) = (rng.chance(30), rng.chance(30));
+    let mut with_guests = Vec::new();
+    for step in steps {
+        with_guests.push(step);
+        let is_stopped = matches!(step.kind, StepKind::Kill | StepKind::PowerCut | StepKind::Close);
+        let mut guests = Vec::new();
+        if has_backups && rng.chance(if is_stopped { 30 } else { 4 }) {
+            guests.push(StepKind::BackUp);
+        }
+        if has_readers && !is_stopped && rng.chance(30) {
+            guests.push(StepKind::ReadOn);
+        }
+        with_guests.extend(guests.into_iter().map(|kind| Step { kind, seed: rng.next_u64() }));
+    }
+    with_guests
 }
 
 /// Mostly as a log is by default.

@@ -175,7 +175,7 @@ impl Model {
                 self.events[..self.safe].iter_mut().take_while(|kept| kept.time_ms < oldest_ms);
             let of_pattern =
                 old.filter(|kept| kept.event.kind.is_data() && pattern.matches(&kept.event.topic));
-            of_pattern.for_each(|kept| kept.was_too_old = true);
+            of_pattern.for_each(|kept| kept.may_be_gone = true);
         }
     }
 

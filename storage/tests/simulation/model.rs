@@ -50,8 +50,9 @@ pub struct Kept {
     pub appended: Moment,
     /// So many events were visible by then.
     pub seen: usize,
-    /// It was older at some time than its topic's limit at that time let it be.
-    pub was_too_old: bool,
+    /// It was older at some time than its topic's limit at that time let it be; or may have been gone from the log that
+    /// this one was made of.
+    pub may_be_gone: bool,
 }
 
 /// All events that were given an offset, by offset; and which of them nobody may take back.
@@ -182,7 +183,7 @@ impl Model {
         self.boundaries.push(self.events.len());
         let appended = self.in_use.moment(time_ms);
         let seen = self.seen;
-        let kept = |event| Kept { event, time_ms, appended, seen, was_too_old: false };
+        let kept = |event| Kept { event, time_ms, appended, seen, may_be_gone: false };
         self.events.extend(batch.into_iter().map(kept));
     }
 
@@ -199,14 +200,18 @@ impl Model {
             assert!(!taken_back || known != tag, "{seen} were visible, {survivors} are left");
             assert!(self.tag_may_change || known == tag, "the tag changed without a reason");
         }
-        self.events.truncate(survivors);
-        self.boundaries.retain(|start| *start < survivors);
-        self.taken.retain(|taken| taken.first < survivors);
-        self.unread.retain(|offset, _| *offset < survivors);
-        let read_at = self.read_at.get_mut();
-        read_at.values_mut().for_each(|visible| *visible = survivors.min(*visible));
+        self.truncate(survivors);
         (self.safe, self.seen) = (survivors, survivors);
         self.tag = Some(tag.to_owned());
+    }
+
+    /// Nothing is left from an offset on.
+    pub fn truncate(&mut self, end: usize) {
+        self.events.truncate(end);
+        self.boundaries.retain(|start| *start < end);
+        self.taken.retain(|taken| taken.first < end);
+        self.unread.retain(|offset, _| *offset < end);
+        self.read_at.get_mut().values_mut().for_each(|visible| *visible = end.min(*visible));
     }
 
     /// Whether what was set last for the log, of all that was visible, is below `synced`.
@@ -292,7 +297,7 @@ impl Model {
         }
         // Looser limits bring back none of these.
         for (offset, kept) in self.events[..end].iter().enumerate() {
-            if kept.was_too_old {
+            if kept.may_be_gone {
                 fates.may_go(offset);
             }
         }

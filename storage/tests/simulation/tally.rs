@@ -41,6 +41,13 @@ pub struct Tally {
     pub over: u64,
     /// How often limits by age have gone by the clock again, as is known, after a start at which that was doubted.
     pub doubts_over: u64,
+    /// Backups of a running log, of which some were begun with the one before.
+    pub backups: u64,
+    pub backups_renewed: u64,
+    /// Logs that were restored up to an offset or a time before the end of a backup.
+    pub cuts: u64,
+    /// Readers beneath whom segments were rewritten or removed.
+    pub overtaken: u64,
 }
 
 impl Tally {
@@ -75,6 +82,10 @@ impl AddAssign for Tally {
             forgotten,
             over,
             doubts_over,
+            backups,
+            backups_renewed,
+            cuts,
+            overtaken,
         } = other;
         self.rows += rows;
         self.rows_cut += rows_cut;
@@ -90,5 +101,9 @@ impl AddAssign for Tally {
         self.forgotten += forgotten;
         self.over += over;
         self.doubts_over += doubts_over;
+        self.backups += backups;
+        self.backups_renewed += backups_renewed;
+        self.cuts += cuts;
+        self.overtaken += overtaken;
     }
 }

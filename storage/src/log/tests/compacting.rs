@@ -136,6 +136,38 @@ fn a_floor_stays_as_long_as_anybody_reads_what_it_hides() {
     assert_eq!(offsets_of(&log, "gone"), Vec::<u64>::new());
 }
 
+/// Else who was under way when limits of the log passed what was deleted would read it.
+#[test]
+fn a_floor_stays_as_long_as_anybody_reads_what_limits_have_passed() {
+    let disk = SimDisk::new(6);
+    let mut log = mixed(&disk, 200);
+    let reader = log.segments().clone();
+    let deleted = TopicsDeleted::of(vec!["gone".into()]);
+    log.append_control(&Control::Deleted(deleted), now(1)).expect("staged");
+    log.run_ops(now(2));
+    let floor = log.rules().floors().of("gone");
+    keep(&mut log, crate::settings::LogRetention { count: Some(1), ..Default::default() });
+    log.run_ops(now(5_000));
+    assert!(log.start() > floor && floor > Offset::ZERO);
+    assert_eq!(log.rules().floors().of("gone"), floor, "the segment that is written holds some");
+    for number in 0..200 {
+        log.append(vec![event("keep", &format!("{number:->500}"))], now(5_000)).expect("staged");
+        log.run_ops(now(5_000));
+    }
+    for look in 2..5 {
+        log.run_ops(now(look * 10_000));
+        assert!(log.unsealed_start() > floor && log.segments().is_empty());
+        assert_eq!(log.rules().floors().of("gone"), floor, "somebody reads what has gone");
+    }
+    drop(reader);
+    for look in 5..8 {
+        log.run_ops(now(look * 10_000));
+    }
+    let floors = log.rules().floors();
+    assert!(floors.is_empty());
+    assert!(floors.settled() > floor, "frames in memory are not believed");
+}
+
 #[test]
 fn dead_events_go_and_what_they_had_added_to_the_state_stays() {
     let disk = SimDisk::new(6);

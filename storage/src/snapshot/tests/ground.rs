@@ -109,6 +109,12 @@ fn what_is_left_below_the_merged_stubs_counts_for_nothing() {
         let disk = disk.fork(1);
         write(&disk, &path, &before.bytes(&path).expect("a file"));
         assert_eq!(verified(&disk), 0, "{name}");
+        let (copy, dir, to) = (disk.fork(1), Path::new(DIR), Path::new("/restored"));
+        copy.create_dir(to).expect("a free name");
+        let first = first_cut(&copy, dir).expect("readable").expect("its beginning is gone");
+        let until = Until::Offset(first.cut);
+        let restored = restore_log(&copy, dir, to, until, now(1));
+        assert_eq!(restored.expect("it can be cut there").end, first.cut, "{name}");
         let damaged = disk.fork(1);
         damaged.flip_bit(&Path::new(DIR).join(file_name(ground)), Position::new(20), 0);
         assert_eq!(verified(&damaged), 1, "{name}, and the ground is damaged");
