@@ -114,7 +114,7 @@ impl<D: Disk> Log<D> {
         if self.is_written_down(self.kept.wanted) {
             self.keep_from = self.kept.wanted;
         }
-        self.state.rules.forget_below(self.start());
+        self.forget_floors_below();
         self.end_stale_segment();
     }
 
@@ -208,8 +208,17 @@ impl<D: Disk> Log<D> {
                 }
             }
         }
-        self.state.rules.forget_below(self.start());
+        self.forget_floors_below();
         self.end_stale_segment();
+    }
+
+    /// Forgets floors of what nobody comes to any more. Who began to read before a limit moved goes on in segments that are there, or
+    /// are gone and still open: what was deleted of these stays hidden.
+    fn forget_floors_below(&mut self) {
+        let first = self.segments.iter().next().map(|segment| segment.base());
+        let first = first.unwrap_or_else(|| self.unsealed_start());
+        let read_from = self.gone.iter().map(|segment| segment.base()).fold(first, Offset::min);
+        self.state.rules.forget_below(self.start().min(read_from));
     }
 
     /// The same for a segment of which much may be dead, on a full disk: once it is ended it is rewritten.
@@ -422,7 +431,7 @@ impl<D: Disk> Log<D> {
                 self.jobs.retires_in_vain = false;
                 self.note_retired(name);
                 self.segments = Arc::new(self.segments.expired(name));
-                self.state.rules.forget_below(self.start());
+                self.forget_floors_below();
                 self.retry_for_space();
             }
             Err(OpenError::Corrupt(damage)) => {

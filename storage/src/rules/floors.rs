@@ -220,9 +220,10 @@ impl Floors {
         self.tables.iter().flatten().any(|table| table.lowest <= start)
     }
 
-    /// Forgets floors that lie at or below the first offset that the log keeps at all. Costs what is
+    /// Forgets floors that lie at or below the first offset that anybody can read in a segment. Costs what is
     /// forgotten, and not what there is.
     pub fn forget_below(&mut self, start: Offset) {
+        let before = self.len;
         for table in 0..self.tables.len() {
             for bucket in 0..FAN {
                 let Some(here) = &self.tables[table] else { break };
@@ -233,6 +234,10 @@ impl Floors {
                     self.keep(table, bucket, |_, floor| floor > start);
                 }
             }
+        }
+        if self.len < before {
+            // Frames that are still in memory may hold what they hid.
+            self.settled = self.settled.max(start);
         }
     }
 
