@@ -184,6 +184,19 @@ impl Appended {
 mod tests {
     use super::*;
 
+    /// As it has always been: a claim that is not understood any more is a producer that is forgotten.
+    #[test]
+    fn a_claim_has_these_words() {
+        for (scope, text) in
+            [(OffsetScope::Topic, "t 3 7 2 a b 7"), (OffsetScope::Log, "l 3 7 2 a b 7")]
+        {
+            let id = ProducerId::parse("a b 7").expect("a name");
+            let claim = ProducerClaim { id, epoch: 3, seq: 7, scope };
+            assert_eq!(claim.encode(2), text);
+            assert_eq!(ProducerClaim::decode(text), Some((claim, 2)));
+        }
+    }
+
     #[test]
     fn a_claim_is_read_as_it_was_written() {
         for scope in [OffsetScope::Topic, OffsetScope::Log] {

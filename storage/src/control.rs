@@ -127,6 +127,65 @@ mod tests {
     use super::*;
     use crate::settings::{LogRetention, TopicExpiry, TopicRetention};
 
+    /// The data of each kind of control event as it has always been: a member that is not known any more is not an error, and
+    /// what was said with it would be forgotten.
+    #[test]
+    fn what_is_said_has_these_words() {
+        let retain = LogRetention { age_s: Some(1), bytes: Some(2), count: Some(u64::MAX) };
+        let settings = TopicSettings {
+            retain: TopicRetention { age_s: Some(4), count: Some(5), latest_per_key: true },
+            expire: TopicExpiry { age_s: Some(6), idle_s: Some(7) },
+        };
+        let rule = |settings| TopicRule { pattern: "a/*".to_owned(), settings };
+        let deleted = TopicsDeleted::of(vec!["a".into(), "é".into()]);
+        let whole = TopicsDeleted { with_settings: true, ..deleted.clone() };
+        let trimmed = TopicTrimmed { topic: "a".into(), before: 7 };
+        for (control, kind, text) in [
+            (Control::Log(LogSettings::default()), EventKind::LogSettings, r#"{"retain":{}}"#),
+            (
+                Control::Log(LogSettings { retain }),
+                EventKind::LogSettings,
+                r#"{"retain":{"age_s":1,"bytes":2,"count":18446744073709551615}}"#,
+            ),
+            (
+                Control::Topic(rule(Some(settings))),
+                EventKind::TopicSettings,
+                r#"{"pattern":"a/*","settings":{"retain":{"age_s":4,"count":5,"latest_per_key":true},"expire":{"age_s":6,"idle_s":7}}}"#,
+            ),
+            (
+                Control::Topic(rule(Some(TopicSettings::default()))),
+                EventKind::TopicSettings,
+                r#"{"pattern":"a/*","settings":{"retain":{},"expire":{}}}"#,
+            ),
+            (
+                Control::Topic(rule(None)),
+                EventKind::TopicSettings,
+                r#"{"pattern":"a/*","settings":null}"#,
+            ),
+            (Control::Deleted(deleted), EventKind::TopicsDeleted, r#"{"topics":["a","é"]}"#),
+            (
+                Control::Deleted(whole),
+                EventKind::TopicsDeleted,
+                r#"{"topics":["a","é"],"with_settings":true}"#,
+            ),
+            (Control::Trimmed(trimmed), EventKind::TopicTrimmed, r#"{"topic":"a","before":7}"#),
+        ] {
+            let event = control.event();
+            assert_eq!((event.kind, &*event.topic), (kind, "$log"));
+            assert_eq!(std::str::from_utf8(&event.data), Ok(text));
+            assert_eq!(Control::decode(kind, text.as_bytes()), Some(control));
+        }
+    }
+
+    #[test]
+    fn settings_of_a_log_say_what_those_before_had_let_go() {
+        let mut event = Control::Log(LogSettings::default()).event();
+        add_kept_from(&mut event, Offset::new(4711));
+        assert_eq!(&*event.data, br#"{"keep_from":4711,"retain":{}}"#);
+        assert_eq!(kept_from(br#"{"retain":{},"keep_from":4711}"#), Offset::new(4711));
+        assert_eq!(kept_from(br#"{"retain":{}}"#), Offset::ZERO);
+    }
+
     #[test]
     fn what_is_said_is_understood() {
         let retain = LogRetention { age_s: Some(1), bytes: None, count: Some(u64::MAX) };

@@ -5,6 +5,7 @@ mod compacting;
 mod doubting;
 mod failing;
 mod filling;
+mod floors;
 mod freeing;
 mod full_disk;
 mod full_start;

@@ -6,7 +6,7 @@
 //! opened and closed: all sealed but the last segment, and the stub merged into a snapshot. `data-<n>-kept` is the first
 //! with a segment that was rewritten when a limit of the log had reached into it. `data-<n>-marked` is the first with what
 //! alone says how far limits had reached (`earliest`) and how far the log was synced (`end.mark`), and with an index that
-//! was made anew of what a snapshot knew.
+//! was made anew of what a snapshot knew. What a log remembers beside its events is in `data-<n>-once` (`upgrade/once.rs`).
 //! `STRANDLINE_BLESS=1` makes the newest again where they are missing: with a new version under a new number, beside
 //! the old ones.
 
@@ -40,6 +40,8 @@ use strandline_storage::{
     topic::TopicPattern,
     verify::verify,
 };
+
+mod once;
 
 /// The newest one.
 const NEWEST: &str = "data-1";
@@ -108,7 +110,10 @@ fn every_version_opens() {
         let entry = entry.expect("a golden file");
         if entry.file_name().to_string_lossy().starts_with("data-") {
             versions += 1;
-            check(&entry.path());
+            match once::is_one(&entry.path()) {
+                true => once::check(&entry.path()),
+                false => check(&entry.path()),
+            }
         }
     }
     assert!(versions > 0);
@@ -172,11 +177,42 @@ fn check(from: &Path) {
     assert_eq!(read(&log, &[], base), (expected.clone(), gaps.clone()));
     let of_topic = expected.iter().copied().filter(|offset| offset % 3 == 2).collect();
     assert_eq!(read(&log, &["rooms/2/*"], base), (of_topic, gaps));
+    check_rules(from, &log);
+    if from.ends_with(NEWEST) || from.ends_with(NEWEST_KEPT) {
+        check_ids(from, first);
+    }
     // And it goes on.
     let next = event(END).event;
     log.append(vec![next], NOW).expect("a log that is open");
     log.run_ops(NOW);
     assert_eq!(log.visible(), Offset::new(end + 1));
+}
+
+/// What is set for the log, and what that has let go: nothing but in [`NEWEST_MARKED`].
+fn check_rules(from: &Path, log: &Log<RealDisk>) {
+    let is_marked = from.ends_with(NEWEST_MARKED);
+    let age_s = is_marked.then_some(age_s_marked());
+    assert_eq!(log.rules().log().retain, LogRetention { age_s, ..LogRetention::default() });
+    let keep_from = if is_marked { TAKEN_MARKED } else { 0 };
+    assert_eq!(log.rules().keep_from(), Offset::new(keep_from));
+    assert!(log.rules().topics().len() == 0 && log.rules().floors().is_empty());
+}
+
+/// Each id that is there is known a moment after the last event, though its event may be gone.
+fn check_ids(from: &Path, first: u64) {
+    let copy = Copy::named(from, "ids");
+    let now = Now { wall_ms: event(END).time_ms, boot_ms: 1 };
+    let opened = Log::open(RealDisk, &copy.0.join(LOG), LogConfig::default(), now);
+    let (mut log, _) = opened.expect("it opens");
+    for offset in (0..END).filter(|offset| event(*offset).event.id.is_some()) {
+        // What was rewritten by hand says nothing of events that are gone.
+        let is_lost = (START..first).contains(&offset) || (80..90).contains(&offset);
+        if is_lost || (offset >= START && is_gone(offset)) {
+            continue;
+        }
+        let retry = log.append(vec![event(offset).event], now).expect("a log that is open");
+        assert_eq!((retry.first, retry.duplicates), (Offset::new(offset), 1));
+    }
 }
 
 /// The offsets of the events of some topics, each checked to the byte, and the gaps.
@@ -406,7 +442,7 @@ fn bless_marked() {
     let (mut log, report) = open_blessed(&copy, usize::MAX);
     assert_eq!(report.remade.len(), 1);
     let contents = passed.each_ref().map(|path| fs::read(path).expect("a segment"));
-    let age_s = Some((LATER.wall_ms - event(START_MARKED).time_ms) / 1000);
+    let age_s = Some(age_s_marked());
     retain(&mut log, LogRetention { age_s, ..LogRetention::default() });
     assert_eq!(log.start(), Offset::new(START_MARKED));
     close(log);
@@ -414,6 +450,11 @@ fn bless_marked() {
         fs::write(path, content).expect("space");
     }
     bless_copy(&copy, NEWEST_MARKED);
+}
+
+/// The age by which [`NEWEST_MARKED`] is limited.
+fn age_s_marked() -> u64 {
+    (LATER.wall_ms - event(START_MARKED).time_ms) / 1000
 }
 
 fn open_blessed(copy: &Copy, snapshot_segments: usize) -> (Log<RealDisk>, OpenReport) {

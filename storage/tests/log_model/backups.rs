@@ -239,7 +239,7 @@ impl Model {
         let before = offsets.start.checked_sub(1);
         let time_ms = before.map_or(0, |at| self.events[at].time_ms);
         for kept in &mut self.events[offsets] {
-            *kept = Kept { event: nothing.clone(), time_ms, may_be_gone: true };
+            (kept.event, kept.time_ms, kept.may_be_gone) = (nothing.clone(), time_ms, true);
         }
     }
 }

@@ -169,6 +169,7 @@ fn run_on(
     let Backups { made, verified, .. } = backups;
     println!("{made} backups made, verified {verified} times");
     println!("{segments}");
+    println!("{}", ledger.gone());
     let (operations, into_blocks) = (disk.operations(), disk.writes_into_blocks());
     println!(
         "{tally:?}: {}, {operations} operations, {into_blocks} writes into blocks never written",
@@ -179,6 +180,7 @@ fn run_on(
     }
     segments.check()?;
     ledger.check_limited().map_err(io::Error::other)?;
+    ledger.check_let_go().map_err(io::Error::other)?;
     if made.min(verified) == 0 {
         return Err(io::Error::other("no backup was made, and verified after a cut"));
     }
