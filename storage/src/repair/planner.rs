@@ -12,6 +12,7 @@ use crate::{
     error::{Corruption, OpenError},
     index::IndexHeader,
     io::Disk,
+    listing,
     offset::{Offset, Position},
     remains::Forgotten,
     segment::{SegmentFile, SegmentName, Tag},
@@ -28,8 +29,10 @@ pub(super) struct Planner<'a, D: Disk> {
     disk: &'a D,
     dir: &'a Path,
     plan: RepairPlan,
-    /// Where the log ends so far.
+    /// Where the log ends so far: it never goes back ([`Planner::goes_on_to`]).
     end: Offset,
+    /// The newest generation of each segment of which there is a file.
+    names: BTreeMap<Offset, SegmentName>,
     /// Of the first segment of which it could be read.
     tag: Option<Tag>,
     /// The offsets of the snapshots, the newest first.
@@ -48,7 +51,18 @@ impl<D: Disk> Planner<'_, D> {
         let end = begin.unwrap_or_default();
         let plan = RepairPlan::default();
         let (tag, knowing) = (None, Knowing::default());
-        let mut planner = Planner { disk, dir, plan, end, tag, snapshots, is_forgotten, knowing };
+        let names_by_base = BTreeMap::new();
+        let mut planner = Planner {
+            disk,
+            dir,
+            plan,
+            end,
+            names: names_by_base,
+            tag,
+            snapshots,
+            is_forgotten,
+            knowing,
+        };
         let mark = planner.read_mark()?;
         let newest = planner.snapshots.first().copied().unwrap_or_default();
         planner.plan.synced = mark.map_or(newest, |mark| mark.synced.max(newest));
@@ -62,9 +76,7 @@ impl<D: Disk> Planner<'_, D> {
         for (index, files) in segments.iter().enumerate() {
             // A file that only has the name of a segment says nothing of where the one before it ends.
             let successor = match segments.get(index + 1) {
-                Some(next) if next.has_index || planner.shows_where_it_belongs(next)? => {
-                    Some(next.name.base_offset)
-                }
+                Some(next) if planner.says_where_another_ends(next)? => Some(next.name.base_offset),
                 _ => None,
             };
             planner.segment(files, successor)?;
@@ -99,6 +111,12 @@ impl<D: Disk> Planner<'_, D> {
         known.or(Some(self.plan.synced).filter(|synced| *synced > base))
     }
 
+    /// What comes next lies behind what was looked at, whatever the file says that is looked at now: else a gap would be
+    /// made over sound segments.
+    fn goes_on_to(&mut self, end: Offset) {
+        self.end = self.end.max(end);
+    }
+
     fn check_snapshots(&mut self) -> Result<(), OpenError> {
         if self.end < self.plan.synced {
             let tag = self.end_tag();
@@ -128,12 +146,14 @@ impl<D: Disk> Planner<'_, D> {
             let from = self.end;
             let until = self.bound(from, Some(to)).unwrap_or(to);
             let lost = Lost { from, to: until, what: why.to_owned() };
-            let name = SegmentName::first_generation(from);
+            // A file without events may have the name: nothing is written over it.
+            let name = self.names.get(&from).copied();
+            let name = name.unwrap_or(SegmentName::first_generation(from));
             let file = self.dir.join(name.log_file_name());
             let damage = Corruption { file, position: Position::default(), what: lost.to_string() };
             let (action, successor) = (self.gap(name, lost, tag)?, Some(until));
             self.plan.steps.push(Step { damage, action, name, successor });
-            self.end = until;
+            self.goes_on_to(until);
         }
         Ok(())
     }
@@ -159,6 +179,7 @@ impl<D: Disk> Planner<'_, D> {
                 }
             }
         }
+        self.names.extend(all.keys().map(|name| (name.base_offset, *name)));
         let all: Vec<SegmentFiles> = all.into_values().collect();
         let mut chosen = Vec::new();
         for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
@@ -227,12 +248,16 @@ impl<D: Disk> Planner<'_, D> {
         }
         if base < self.end {
             let what = format!("the segment before it goes on to {}", self.end);
-            let file = self.dir.join(files.name.log_file_name());
+            let file_name = match files.has_log {
+                true => files.name.log_file_name(),
+                false => files.name.index_file_name(),
+            };
+            let file = self.dir.join(file_name);
             self.plan.beyond.push(Corruption { file, position: Position::default(), what });
         }
         let checked = check_segment(self.disk, self.dir, files, successor, self.plan.synced);
         let Some(first) = checked.findings.first().cloned() else {
-            self.end = checked.end.unwrap_or(checked.end_without_frames);
+            self.goes_on_to(checked.end.unwrap_or(checked.end_without_frames));
             return Ok(());
         };
         let index = self.index_header(files, successor)?;
@@ -251,7 +276,7 @@ impl<D: Disk> Planner<'_, D> {
             return self.unknown(files, first, successor);
         };
         let mut survey = Survey::new(header);
-        self.end = damaged.read(&mut survey)?;
+        self.goes_on_to(damaged.read(&mut survey)?);
         let index_path = self.dir.join(files.name.index_file_name());
         let forgotten = self.forgotten(files.name, &damaged, &survey)?;
         let action = if !survey.lost.is_empty() || !damaged.has_good_header {
@@ -286,6 +311,19 @@ impl<D: Disk> Planner<'_, D> {
         let (disk, dir, has_lost) = (self.disk, self.dir, !survey.lost.is_empty());
         let remains = self.knowing.remains(disk, dir, name, damaged, self.end, has_lost)?;
         Ok(remains.forgotten(survey.index(), self.end, has_lost))
+    }
+
+    /// Whether the segment before it ends where its name says: an index that is damaged may be of that name, and one of
+    /// another segment is not.
+    fn says_where_another_ends(&self, files: &SegmentFiles) -> Result<bool, OpenError> {
+        if files.has_index {
+            let header = listing::index_header(self.disk, self.dir, files.name);
+            let header = header.ok().flatten();
+            if header.is_none_or(|header| header.base_offset == files.name.base_offset) {
+                return Ok(true);
+            }
+        }
+        Ok(files.has_log && self.shows_where_it_belongs(files)?)
     }
 
     /// Whether a segment before which others are missing is more than a file that has the name of one: a gap that was
@@ -331,7 +369,7 @@ impl<D: Disk> Planner<'_, D> {
             let (_, forgotten) = self.knowing.stub(self.disk, self.dir, name, end)?;
             let action = Action::Restub { forgotten };
             self.plan.steps.push(Step { damage, action, name, successor });
-            self.end = end;
+            self.goes_on_to(end);
             return Ok(());
         }
         let end = index.as_ref().map(|index| index.end_offset);
@@ -349,7 +387,7 @@ impl<D: Disk> Planner<'_, D> {
             Some(_) => Action::Discard,
             None => Action::Abandon,
         };
-        self.end = end.unwrap_or(from);
+        self.goes_on_to(end.unwrap_or(from));
         self.plan.steps.push(Step { damage, action, name, successor });
         Ok(())
     }
@@ -411,7 +449,7 @@ impl<D: Disk> Planner<'_, D> {
             Some(_) => Action::Discard,
             None => Action::Abandon,
         };
-        self.end = end.unwrap_or(from);
+        self.goes_on_to(end.unwrap_or(from));
         self.plan.steps.push(Step { damage, action, name, successor: end });
         Ok(())
     }

@@ -123,11 +123,10 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
     fn check_files(&mut self, files: &SegmentFiles, successor: Option<Offset>, seen: &mut u64) {
         let index = if files.has_index { self.check_index(files) } else { None };
         let log_name = files.name.log_file_name();
+        let has_sound_index = index.is_some();
+        let index = index.filter(|(index, _)| self.check_place(files, index));
+        let is_misplaced = has_sound_index && index.is_none();
         if let Some((index, _)) = index.as_ref().filter(|(index, _)| index.is_stub()) {
-            if index.base_offset != files.name.base_offset {
-                let what = format!("it says that it begins at {}", index.base_offset);
-                self.finding(&files.name.index_file_name(), Position::default(), what);
-            }
             self.checked.end = Some(index.end_offset);
             if files.has_log {
                 self.note(&log_name, "its events are gone on purpose; the next start removes it");
@@ -138,6 +137,9 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         let index_end = index.as_ref().map(|(header, _)| header.end_offset);
         self.known_end = index_end.or(successor);
         self.checked.end_without_frames = self.known_end.unwrap_or(files.name.base_offset);
+        if !files.has_log && is_misplaced {
+            return;
+        }
         if !files.has_log {
             let index_name = files.name.index_file_name();
             if !files.has_index {
@@ -245,6 +247,18 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         }
         let header = IndexHeader::decode(&bytes).expect("all of it was checked");
         Some((header, bytes))
+    }
+
+    /// Whether an index that stands alone, or a stub, has the name of the segment that it is of.
+    fn check_place(&mut self, files: &SegmentFiles, index: &IndexHeader) -> bool {
+        // A log file beside it says more.
+        let is_beside = files.has_log && !index.is_stub();
+        if is_beside || index.base_offset == files.name.base_offset {
+            return true;
+        }
+        let what = format!("it says that it begins at {}", index.base_offset);
+        self.finding(&files.name.index_file_name(), Position::default(), what);
+        false
     }
 
     /// Whether an index belongs to the log file beside it.
