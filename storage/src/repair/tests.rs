@@ -1,4 +1,6 @@
+mod foreign;
 mod gaps;
+mod generations;
 mod misdirected;
 mod rewritten;
 mod strays;
@@ -169,6 +171,7 @@ fn check_repair(disk: &SimDisk, events: u64, lost: &[(u64, u64)]) -> Repaired {
     assert!(plan.beyond.is_empty(), "{plan:?}");
     let repaired = repaired(disk);
     assert_eq!(without_tags(&repaired.plan), without_tags(&plan), "what is done is what was said");
+    assert_eq!((&repaired.left[..], &repaired.aside_later[..]), (&[][..], &[][..]));
     let found = verify(disk, Path::new(DIR), &mut |finding| panic!("{finding}"));
     assert_eq!(found.expect("not in use").end, Offset::new(events));
     let again = planned(disk);
