@@ -33,6 +33,9 @@ come, does the log get a new tag: readers that come back with an old cursor are 
 
 If there is a backup, look there first: it may hold what is damaged here.
 
+A file that is not what its name says, or is of another log, is named, and nothing is changed: take it out, and ask again. \
+What was done is looked at again before it is called repaired.
+
 Exit codes: 0 nothing to do, or done; 1 there is damage that was not repaired, or failure (in use by a \
 server, ...); 2 usage.")]
 pub struct RepairArguments {

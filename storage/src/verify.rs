@@ -10,6 +10,8 @@
 //! A snapshot is checked whole, and that topics have the same numbers in it, and that the log did not end before
 //! it; nor before its end mark, nor without the segment that this names as the last.
 //!
+//! Topics have the same numbers in all of that, also those that an index alone knows, as their events are gone.
+//!
 //! A segment is checked by itself (`segment.rs`), so that several are at the same time; what holds over
 //! all of them (that each begins where the one before ended, the numbers of topics, the order of times)
 //! is checked as they come in, in offset order.
