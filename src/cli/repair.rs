@@ -33,6 +33,9 @@ come, does the log get a new tag: readers that come back with an old cursor are 
 
 If there is a backup, look there first: it may hold what is damaged here.
 
+A file that is not what its name says, or is of another log, is named, and nothing is changed: take it out, and ask again. \
+What was done is looked at again before it is called repaired.
+
 Exit codes: 0 nothing to do, or done; 1 there is damage that was not repaired, or failure (in use by a \
 server, ...); 2 usage.")]
 pub struct RepairArguments {
@@ -89,26 +92,34 @@ fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, Directory
     if !arguments.yes {
         let dir = arguments.directory.path().display();
         say(&format!("nothing was changed; to do this: strandline repair {dir} --yes"))?;
-        return Ok(false);
+        // What a rewrite has left that was cut short is no damage: a start removes it.
+        return Ok(plan.steps.iter().all(|step| step.action == Action::Discard));
     }
     let repaired = directory::when_free(|| repair::repair(&RealDisk, log, clock::now()))?;
+    let mut is_whole = true;
     if let Some(repaired) = repaired {
-        say(&format!(
-            "{}: repaired; what was taken out is kept in {}",
-            log.display(),
-            repaired.aside.display()
-        ))?;
+        is_whole = repaired.left.is_empty();
+        for damage in &repaired.left {
+            say(&format!("beyond repair: {damage}"))?;
+        }
+        let how = if is_whole { "repaired" } else { "not repaired: it would not open" };
+        let mut kept = repaired.aside.display().to_string();
+        for aside in &repaired.aside_later {
+            kept = format!("{kept} and {}", aside.display());
+        }
+        say(&format!("{}: {how}; what was taken out is kept in {kept}", log.display()))?;
         if let Some(tag) = repaired.new_tag {
             say(&format!(
                 "how far the log and its readers had come is not known any more: the log's tag is {tag} now"
             ))?;
         }
     }
-    Ok(true)
+    Ok(is_whole)
 }
 
 fn describe(step: &Step) -> Result<(), DirectoryError> {
-    say(&format!("damaged: {}", step.damage))?;
+    let is_left = step.action == Action::Discard;
+    say(&format!("{}: {}", if is_left { "left over" } else { "damaged" }, step.damage))?;
     match &step.action {
         Action::Reindex { forgotten } if forgotten.is_nothing() => {
             say("  its index is made anew; nothing is lost")
@@ -137,7 +148,8 @@ fn describe(step: &Step) -> Result<(), DirectoryError> {
             "  it is taken out whole: nothing in it can be read, and nothing says how much there was. The log \
              ends before it, and gets a new tag",
         ),
-        Action::Discard | Action::SetAside => say("  it is taken out; nothing is lost"),
+        Action::Discard => say("  it is taken out, and kept"),
+        Action::SetAside => say("  it is taken out; nothing is lost"),
     }
 }
 

@@ -161,6 +161,11 @@ impl Remains {
         }
     }
 
+    /// The topics whose events are gone, or lost, as far as they are known.
+    pub fn gone(&self) -> &[GoneTopic] {
+        self.gone.as_ref().unwrap_or(&self.gone_in_part)
+    }
+
     /// What neither these nor the frames say, of a segment that ends there, and may have gaps.
     pub fn forgotten(&self, frames: &IndexBuilder, end: Offset, has_gaps: bool) -> Forgotten {
         match frames.says_all(end) {

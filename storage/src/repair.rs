@@ -15,11 +15,16 @@
 //!                                           is left of that, or a snapshot behind it remembers of its events stays
 //! the last one, which holds no frame more   it goes whole, and the log has another tag
 //! an older generation beside a sound one    it goes: a repair before was interrupted
-//! a snapshot is damaged, or not readable    it goes: the one before it and the indexes say the same
+//! a snapshot is damaged, or not readable,   it goes: the one before it and the indexes say the same
+//! or has the name of another offset
 //! the log ends before a snapshot of it, or  a gap frame for what lies between
 //! before its end mark
 //! its end mark is damaged                   it goes: a start writes another
 //! ```
+//! Nothing is written over, and nothing that is sound is taken out but what a newer generation stands for. Where a file is
+//! not what its name says, or is of another log (`belonging.rs`), nothing is done at all; and what is done is looked at
+//! again before it is called repaired, in the same way.
+//!
 //! What the events that compaction took, or that are lost, had added to the state of the log, and neither the index nor
 //! a snapshot says any more, is forgotten, and is named before that ([`Forgotten`]).
 //!
@@ -48,6 +53,7 @@ use crate::{
 };
 
 mod aside;
+mod belonging;
 mod known;
 pub(crate) mod mend;
 mod planner;
@@ -70,6 +76,24 @@ pub struct RepairPlan {
     new_tag: Option<Tag>,
     /// How far the log had been synced at least, by what is outside of its segments.
     synced: Offset,
+}
+
+impl RepairPlan {
+    /// Of events that are lost from one generation of a segment another may hold some: who reads the plan is told.
+    fn name_what_others_may_hold(&mut self) {
+        let has_lost = |step: &Step| match &step.action {
+            Action::Rewrite { lost, .. } => !lost.is_empty(),
+            Action::Fill { .. } => true,
+            _ => false,
+        };
+        let lost = self.steps.iter().filter(|step| has_lost(step));
+        let lost: Vec<Offset> = lost.map(|step| step.name.base_offset).collect();
+        for step in &mut self.steps {
+            if step.action == Action::Discard && lost.contains(&step.name.base_offset) {
+                step.damage.what += ", some of which are lost there: this one may hold them still";
+            }
+        }
+    }
 }
 
 /// What a repair does about one segment.
@@ -146,8 +170,12 @@ pub struct Repaired {
     pub plan: RepairPlan,
     /// Where the files are that it took out.
     pub aside: PathBuf,
+    /// The same of what showed only when the first damage was mended.
+    pub aside_later: Vec<PathBuf>,
     /// The log's tag from now on, if it is another.
     pub new_tag: Option<Tag>,
+    /// What is wrong all the same: the log does not open, or not as it should.
+    pub left: Vec<Corruption>,
 }
 
 /// Says what a repair of the log in `dir` would do, and changes nothing. Reads all of it.
@@ -156,8 +184,12 @@ pub fn plan<D: Disk>(disk: &D, dir: &Path) -> Result<RepairPlan, OpenError> {
     Planner::run(disk, dir)
 }
 
-/// Does what [`plan`] says. `None` if there was nothing to do, or something is beyond repair: the log would not open
-/// after it either, and what is there now tells a person more than what a repair makes of it.
+/// How often it looks for damage that other damage has hidden.
+const ROUNDS_MAX: usize = 3;
+
+/// Does what [`plan`] says, and then looks at all of it again. `None` if there was nothing to do, or something is beyond
+/// repair: the log would not open after it either, and what is there now tells a person more than what a repair makes of
+/// it.
 pub fn repair<D: Disk>(disk: &D, dir: &Path, now: Now) -> Result<Option<Repaired>, OpenError> {
     let _lock = lock(disk, dir, LockMode::Exclusive)?;
     let plan = Planner::run(disk, dir)?;
@@ -165,5 +197,20 @@ pub fn repair<D: Disk>(disk: &D, dir: &Path, now: Now) -> Result<Option<Repaired
         return Ok(None);
     }
     let (aside, new_tag) = Mender::run(disk, dir, now, &plan)?;
-    Ok(Some(Repaired { plan, aside, new_tag }))
+    let mut repaired = Repaired { plan, aside, aside_later: Vec::new(), new_tag, left: Vec::new() };
+    for _ in 0..ROUNDS_MAX {
+        let rest = Planner::run(disk, dir)?;
+        if rest.steps.is_empty() || !rest.beyond.is_empty() {
+            repaired.left = rest.beyond;
+            return Ok(Some(repaired));
+        }
+        let (aside, tag) = Mender::run(disk, dir, now, &rest)?;
+        repaired.new_tag = tag.or(repaired.new_tag);
+        repaired.aside_later.push(aside);
+        repaired.plan.steps.extend(rest.steps);
+    }
+    let rest = Planner::run(disk, dir)?;
+    let undone = rest.steps.into_iter().map(|step| step.damage);
+    repaired.left = rest.beyond.into_iter().chain(undone).collect();
+    Ok(Some(repaired))
 }

@@ -10,18 +10,17 @@
 //! A snapshot is checked whole, and that topics have the same numbers in it, and that the log did not end before
 //! it; nor before its end mark, nor without the segment that this names as the last.
 //!
+//! Topics have the same numbers in all of that, also those that an index alone knows, as their events are gone.
+//!
 //! A segment is checked by itself (`segment.rs`), so that several are at the same time; what holds over
 //! all of them (that each begins where the one before ended, the numbers of topics, the order of times)
 //! is checked as they come in, in offset order.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     convert::Infallible,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use crate::{
@@ -29,6 +28,7 @@ use crate::{
     earliest::EARLIEST_FILE_NAME,
     end_mark::{self, END_MARK_FILE_NAME, EndMark},
     error::{Corruption, OpenError},
+    index::gone::GoneTopic,
     io::{Access, Disk, DiskFile, LockMode},
     listing,
     offset::{Offset, Position},
@@ -39,12 +39,15 @@ use crate::{
     topic::TopicNumber,
 };
 
+mod names;
 mod parallel;
 mod segment;
 #[cfg(test)]
 mod tests;
 
-use segment::{CheckedSegment, SegmentCheck};
+pub(crate) use names::TopicNames;
+use segment::SegmentCheck;
+pub(crate) use segment::{CheckedSegment, gone_of};
 
 /// What the directory begins with into which a repair puts what it takes out.
 pub(crate) const ASIDE_PREFIX: &str = "damaged-";
@@ -119,8 +122,8 @@ pub fn verify_with<D: Disk>(
         dir,
         on_finding,
         verified: Verified::default(),
-        names: HashMap::new(),
-        numbers: HashMap::new(),
+        names: TopicNames::default(),
+        gone: Vec::new(),
         last_time_ms: 0,
         is_last_damaged: false,
     };
@@ -145,6 +148,7 @@ pub fn verify_with<D: Disk>(
         let what = read::lost_behind(&dir.join(END_MARK_FILE_NAME), synced, checker.verified.end);
         checker.report(&what);
     }
+    checker.check_gone();
     checker.check_snapshots(&snapshots)?;
     let verified = checker.verified;
     Ok(verified)
@@ -190,9 +194,9 @@ struct Checker<'a, D: Disk> {
     dir: &'a Path,
     on_finding: &'a mut dyn FnMut(&Corruption),
     verified: Verified,
-    /// The names of the topics by number, and back: they hold over all segments.
-    names: HashMap<TopicNumber, Arc<str>>,
-    numbers: HashMap<Arc<str>, TopicNumber>,
+    names: TopicNames,
+    /// What indexes say of topics whose events are gone.
+    gone: Vec<(SegmentName, Vec<GoneTopic>)>,
     last_time_ms: u64,
     /// Something was found in the last segment that was taken in.
     is_last_damaged: bool,
@@ -271,13 +275,21 @@ impl<D: Disk> Checker<'_, D> {
         let all: Vec<SegmentFiles> = segments.into_values().collect();
         let mut chosen = Vec::new();
         for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
-            // A rewrite counts once it has its index.
-            let newest = same.iter().rposition(|files| files.has_index).unwrap_or(0);
+            // A rewrite counts once it has its index, unless its log file has gone since.
+            let mut newest = 0;
+            for (index, files) in same.iter().enumerate().filter(|(_, files)| files.has_index) {
+                if files.has_log || listing::is_stub(self.disk, self.dir, files.name)? {
+                    newest = index;
+                }
+            }
             for (index, files) in same.iter().enumerate() {
                 match index == newest {
                     true => chosen.push(*files),
                     false => self.note(
-                        &files.name.log_file_name(),
+                        &files.name.file_name(match files.has_log {
+                            true => SegmentFile::Log,
+                            false => SegmentFile::Index,
+                        }),
                         "left by a rewrite that was cut short; the next start removes it",
                     ),
                 }
@@ -298,7 +310,7 @@ impl<D: Disk> Checker<'_, D> {
             match read::read(self.disk, self.dir, *offset) {
                 Ok(Ok(snapshot)) => {
                     let checked = snapshot.for_each_topic(|topic| {
-                        let (number, name) = (topic.number, topic.name.into());
+                        let (number, name) = (topic.number, topic.name);
                         self.check_topic(&file_name, number, name, Position::default());
                         Ok::<(), Infallible>(())
                     });
@@ -326,8 +338,9 @@ impl<D: Disk> Checker<'_, D> {
         };
         let log_name = files.name.log_file_name();
         for (number, name, position) in checked.topics {
-            self.check_topic(&log_name, number, name, position);
+            self.check_topic(&log_name, number, &name, position);
         }
+        self.gone.push((files.name, checked.gone));
         if let Some(times) = checked.times {
             if times.first_ms < self.last_time_ms {
                 let what =
@@ -353,22 +366,26 @@ impl<D: Disk> Checker<'_, D> {
         }
     }
 
+    /// Topics whose events are gone keep their numbers; they do not count as topics of the log any more.
+    fn check_gone(&mut self) {
+        for (segment, topics) in std::mem::take(&mut self.gone) {
+            let file_name = segment.index_file_name();
+            for topic in topics {
+                self.check_topic(&file_name, topic.number, &topic.name, Position::default());
+            }
+        }
+    }
+
     /// A topic has one number and one name in all segments.
     fn check_topic(
         &mut self,
-        log_name: &str,
+        file_name: &str,
         number: TopicNumber,
-        name: Arc<str>,
+        name: &str,
         position: Position,
     ) {
-        let named = self.names.get(&number).map(|known| *known == name);
-        let numbered = self.numbers.get(&name).map(|known| *known == number);
-        if named == Some(false) || numbered == Some(false) {
-            let what = format!("topic {number} is `{name}` here, and another elsewhere");
-            self.finding(log_name, position, what);
-        } else if named.is_none() {
-            self.names.insert(number, name.clone());
-            self.numbers.insert(name, number);
+        if let Some(what) = self.names.check(number, name) {
+            self.finding(file_name, position, what);
         }
     }
 }

@@ -120,11 +120,17 @@ impl<D: Disk> Mender<'_, D> {
         Damaged::open(self.disk, self.dir, name, has_index, successor, self.synced)
     }
 
+    /// The name of what takes the place of a segment; nothing is ever written over.
     fn next(&self, name: SegmentName) -> Result<SegmentName, OpenError> {
-        name.next_generation().ok_or_else(|| {
-            let error = io::Error::other("it was rewritten too often");
-            OpenError::io("rewriting", &self.dir.join(name.log_file_name()))(error)
-        })
+        let failed = |what| {
+            let path = self.dir.join(name.log_file_name());
+            OpenError::io("rewriting", &path)(io::Error::other(what))
+        };
+        let next = name.next_generation().ok_or_else(|| failed("it was rewritten too often"))?;
+        match self.aside.has(next)? {
+            true => Err(failed("there is a newer generation of it already")),
+            false => Ok(next),
+        }
     }
 
     fn header(&self, base_offset: Offset, tag: Tag) -> SegmentHeader {

@@ -1,9 +1,13 @@
 //! Goes over a damaged log, and decides what a repair does about each segment. Changes nothing.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Action, Lost, RepairPlan, Step,
+    belonging::{self, Belonging},
     known::Knowing,
     salvage::{self, Damaged, Survey},
 };
@@ -12,12 +16,15 @@ use crate::{
     error::{Corruption, OpenError},
     index::IndexHeader,
     io::Disk,
+    listing,
     offset::{Offset, Position},
     remains::Forgotten,
     segment::{SegmentFile, SegmentName, Tag},
     snapshot::{self, read},
     verify::{SegmentFiles, check_segment},
 };
+
+mod missing;
 
 /// Why there is nothing before the first file of a log whose snapshots are all damaged.
 const FORGOTTEN: &str = "no snapshot is whole that says what was here; topics, settings, ids and producers of then are \
@@ -28,32 +35,60 @@ pub(super) struct Planner<'a, D: Disk> {
     disk: &'a D,
     dir: &'a Path,
     plan: RepairPlan,
-    /// Where the log ends so far.
+    /// Where the log ends so far: it never goes back ([`Planner::goes_on_to`]).
     end: Offset,
+    /// The newest generation of each segment of which there is a file.
+    names: BTreeMap<Offset, SegmentName>,
     /// Of the first segment of which it could be read.
     tag: Option<Tag>,
-    /// The offsets of the snapshots, the newest first.
+    /// The offsets of the snapshots, the newest first, but for those that have another's name.
     snapshots: Vec<Offset>,
+    mark: Option<EndMark>,
+    /// The last segment that is there.
+    last: Option<SegmentFiles>,
+    belonging: Belonging<'a>,
     /// There are snapshots, and none is whole.
     is_forgotten: bool,
     knowing: Knowing,
 }
 
-impl<D: Disk> Planner<'_, D> {
-    pub fn run(disk: &D, dir: &Path) -> Result<RepairPlan, OpenError> {
+impl<'a, D: Disk> Planner<'a, D> {
+    pub fn run(disk: &'a D, dir: &'a Path) -> Result<RepairPlan, OpenError> {
         let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
-        let snapshots = read::offsets(&names);
-        let begin = read::known_begin(disk, dir, &snapshots)?;
+        let all_snapshots = read::offsets(&names);
+        let begin = read::known_begin(disk, dir, &all_snapshots)?;
+        let mut snapshots = Vec::new();
+        for offset in &all_snapshots {
+            if !read::is_misnamed(disk, dir, *offset)? {
+                snapshots.push(*offset);
+            }
+        }
         let is_forgotten = begin.is_none() && !snapshots.is_empty();
         let end = begin.unwrap_or_default();
         let plan = RepairPlan::default();
         let (tag, knowing) = (None, Knowing::default());
-        let mut planner = Planner { disk, dir, plan, end, tag, snapshots, is_forgotten, knowing };
+        let names_by_base = BTreeMap::new();
+        let mut planner = Planner {
+            disk,
+            dir,
+            plan,
+            end,
+            names: names_by_base,
+            tag,
+            snapshots,
+            mark: None,
+            last: None,
+            belonging: Belonging::new(dir),
+            is_forgotten,
+            knowing,
+        };
         let mark = planner.read_mark()?;
+        planner.mark = mark;
         let newest = planner.snapshots.first().copied().unwrap_or_default();
         planner.plan.synced = mark.map_or(newest, |mark| mark.synced.max(newest));
         let mut segments = planner.list(&names)?;
-        let last_base = segments.last().map(|files| files.name.base_offset);
+        planner.last = segments.last().copied();
+        let last_base = planner.last.map(|files| files.name.base_offset);
         segments
             .extend(end_mark::missing(mark, last_base).map(|(name, _)| SegmentFiles::none(name)));
         for files in &segments {
@@ -62,14 +97,15 @@ impl<D: Disk> Planner<'_, D> {
         for (index, files) in segments.iter().enumerate() {
             // A file that only has the name of a segment says nothing of where the one before it ends.
             let successor = match segments.get(index + 1) {
-                Some(next) if next.has_index || planner.shows_where_it_belongs(next)? => {
-                    Some(next.name.base_offset)
-                }
+                Some(next) if planner.says_where_another_ends(next)? => Some(next.name.base_offset),
                 _ => None,
             };
             planner.segment(files, successor)?;
         }
-        planner.check_snapshots()?;
+        planner.check_end()?;
+        planner.check_snapshots(&all_snapshots)?;
+        planner.plan.beyond.append(&mut planner.belonging.wrong);
+        planner.plan.name_what_others_may_hold();
         Ok(planner.plan)
     }
 
@@ -99,14 +135,43 @@ impl<D: Disk> Planner<'_, D> {
         known.or(Some(self.plan.synced).filter(|synced| *synced > base))
     }
 
-    fn check_snapshots(&mut self) -> Result<(), OpenError> {
-        if self.end < self.plan.synced {
-            let tag = self.end_tag();
-            self.fill(self.plan.synced, "the files at the end are missing, or cut", tag)?;
+    /// What comes next lies behind what was looked at, whatever the file says that is looked at now: else a gap would be
+    /// made over sound segments.
+    fn goes_on_to(&mut self, end: Offset) {
+        self.end = self.end.max(end);
+    }
+
+    /// What is missing at the end becomes a gap, unless who says that cannot be right.
+    fn check_end(&mut self) -> Result<(), OpenError> {
+        if self.end >= self.plan.synced {
+            return Ok(());
         }
-        for offset in self.snapshots.clone() {
+        if let Some(last) = self.last {
+            let mut wrong = belonging::wrong_mark(self.dir, self.end, self.mark, &last);
+            if let Some(newest) = self.snapshots.first().filter(|newest| **newest > self.end) {
+                let snapshot = belonging::wrong_snapshot(self.disk, self.dir, *newest, &last)?;
+                wrong = wrong.or(snapshot);
+            }
+            if let Some(damage) = wrong {
+                if !self.plan.beyond.contains(&damage) {
+                    self.plan.beyond.push(damage);
+                }
+                return Ok(());
+            }
+        }
+        let tag = self.end_tag();
+        self.fill(self.plan.synced, "the files at the end are missing, or cut", tag)
+    }
+
+    fn check_snapshots(&mut self, all: &[Offset]) -> Result<(), OpenError> {
+        let mut is_newest = true;
+        for offset in all.iter().copied() {
             let damage = match read::read(self.disk, self.dir, offset) {
-                Ok(read) => read.err(),
+                Ok(Ok(snapshot)) => {
+                    self.belonging.snapshot(&snapshot, std::mem::take(&mut is_newest));
+                    None
+                }
+                Ok(Err(damage)) => Some(damage),
                 Err(OpenError::Io { source, .. }) => {
                     let file = self.dir.join(snapshot::file_name(offset));
                     let what = format!("it cannot be read: {source}");
@@ -128,12 +193,14 @@ impl<D: Disk> Planner<'_, D> {
             let from = self.end;
             let until = self.bound(from, Some(to)).unwrap_or(to);
             let lost = Lost { from, to: until, what: why.to_owned() };
-            let name = SegmentName::first_generation(from);
+            // A file without events may have the name: nothing is written over it.
+            let name = self.names.get(&from).copied();
+            let name = name.unwrap_or(SegmentName::first_generation(from));
             let file = self.dir.join(name.log_file_name());
             let damage = Corruption { file, position: Position::default(), what: lost.to_string() };
             let (action, successor) = (self.gap(name, lost, tag)?, Some(until));
             self.plan.steps.push(Step { damage, action, name, successor });
-            self.end = until;
+            self.goes_on_to(until);
         }
         Ok(())
     }
@@ -141,6 +208,7 @@ impl<D: Disk> Planner<'_, D> {
     /// A gap takes the place of a segment.
     fn gap(&mut self, name: SegmentName, lost: Lost, tag: Tag) -> Result<Action, OpenError> {
         let remains = self.knowing.remains_of_lost(self.disk, self.dir, name, lost.to)?;
+        self.belonging.gone(name, remains.gone());
         Ok(Action::Fill { lost, tag, forgotten: remains.lacking(true) })
     }
 
@@ -159,6 +227,7 @@ impl<D: Disk> Planner<'_, D> {
                 }
             }
         }
+        self.names.extend(all.keys().map(|name| (name.base_offset, *name)));
         let all: Vec<SegmentFiles> = all.into_values().collect();
         let mut chosen = Vec::new();
         for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
@@ -189,13 +258,17 @@ impl<D: Disk> Planner<'_, D> {
         Ok(header.is_some_and(|header| index.belongs_to(header)))
     }
 
-    fn step(&mut self, files: &SegmentFiles, what: String, action: Action) {
-        let file_name = match files.has_log {
+    /// One of its files.
+    fn path_of(&self, files: &SegmentFiles) -> PathBuf {
+        self.dir.join(match files.has_log || !files.has_index {
             true => files.name.log_file_name(),
             false => files.name.index_file_name(),
-        };
-        let damage =
-            Corruption { file: self.dir.join(file_name), position: Position::default(), what };
+        })
+    }
+
+    fn step(&mut self, files: &SegmentFiles, what: String, action: Action) {
+        let (file, position) = (self.path_of(files), Position::default());
+        let damage = Corruption { file, position, what };
         self.plan.steps.push(Step { damage, action, name: files.name, successor: None });
     }
 
@@ -210,15 +283,18 @@ impl<D: Disk> Planner<'_, D> {
                 "the log ends at offset {} before it, and nothing in it shows that it is a part of the log",
                 self.end
             );
-            let file_name = match files.has_log {
-                true => files.name.log_file_name(),
-                false => files.name.index_file_name(),
-            };
-            let (file, position) = (self.dir.join(file_name), Position::default());
+            let (file, position) = (self.path_of(files), Position::default());
             self.plan.beyond.push(Corruption { file, position, what });
             return Ok(());
         }
         if base > self.end {
+            if let Some(last) = self.last.filter(|last| last.name < files.name)
+                && let Some(damage) = belonging::wrong_mark(self.dir, self.end, self.mark, &last)
+            {
+                // Only the mark knows of it.
+                self.plan.beyond.push(damage);
+                return Ok(());
+            }
             let why = match self.end == Offset::ZERO && self.is_forgotten {
                 true => FORGOTTEN,
                 false => "a file is missing",
@@ -227,13 +303,14 @@ impl<D: Disk> Planner<'_, D> {
         }
         if base < self.end {
             let what = format!("the segment before it goes on to {}", self.end);
-            let file = self.dir.join(files.name.log_file_name());
-            self.plan.beyond.push(Corruption { file, position: Position::default(), what });
+            let (file, position) = (self.path_of(files), Position::default());
+            self.plan.beyond.push(Corruption { file, position, what });
         }
         let checked = check_segment(self.disk, self.dir, files, successor, self.plan.synced);
         let Some(first) = checked.findings.first().cloned() else {
-            self.end = checked.end.unwrap_or(checked.end_without_frames);
-            return Ok(());
+            self.goes_on_to(checked.end.unwrap_or(checked.end_without_frames));
+            self.belonging.sound(files, &checked);
+            return self.belonging.segment(self.disk, files, self.end);
         };
         let index = self.index_header(files, successor)?;
         if !files.has_log || index.is_some_and(|index| index.is_stub()) {
@@ -251,7 +328,7 @@ impl<D: Disk> Planner<'_, D> {
             return self.unknown(files, first, successor);
         };
         let mut survey = Survey::new(header);
-        self.end = damaged.read(&mut survey)?;
+        self.goes_on_to(damaged.read(&mut survey)?);
         let index_path = self.dir.join(files.name.index_file_name());
         let forgotten = self.forgotten(files.name, &damaged, &survey)?;
         let action = if !survey.lost.is_empty() || !damaged.has_good_header {
@@ -263,7 +340,10 @@ impl<D: Disk> Planner<'_, D> {
             Action::Rewrite { kept_events: survey.events(), lost: Vec::new(), forgotten }
         } else if successor.is_none() && self.end < self.plan.synced {
             // All that is there is sound: what is missing behind it is filled at the end.
-            return Ok(());
+            if first.file != index_path {
+                return Ok(());
+            }
+            Action::Reindex { forgotten }
         } else {
             self.plan.beyond.extend(checked.findings);
             return Ok(());
@@ -280,12 +360,30 @@ impl<D: Disk> Planner<'_, D> {
         damaged: &Damaged<D::File>,
         survey: &Survey,
     ) -> Result<Forgotten, OpenError> {
+        let carried = damaged.carried.as_ref().filter(|_| survey.lost.is_empty());
+        self.belonging.read(name, survey, carried);
         if survey.index().says_all(self.end) {
             return Ok(Forgotten::default());
         }
         let (disk, dir, has_lost) = (self.disk, self.dir, !survey.lost.is_empty());
         let remains = self.knowing.remains(disk, dir, name, damaged, self.end, has_lost)?;
+        if carried.is_none() {
+            self.belonging.gone(name, remains.gone());
+        }
         Ok(remains.forgotten(survey.index(), self.end, has_lost))
+    }
+
+    /// Whether the segment before it ends where its name says: an index that is damaged may be of that name, and one of
+    /// another segment is not.
+    fn says_where_another_ends(&self, files: &SegmentFiles) -> Result<bool, OpenError> {
+        if files.has_index {
+            let header = listing::index_header(self.disk, self.dir, files.name);
+            let header = header.ok().flatten();
+            if header.is_none_or(|header| header.base_offset == files.name.base_offset) {
+                return Ok(true);
+            }
+        }
+        Ok(files.has_log && self.shows_where_it_belongs(files)?)
     }
 
     /// Whether a segment before which others are missing is more than a file that has the name of one: a gap that was
@@ -313,67 +411,6 @@ impl<D: Disk> Planner<'_, D> {
         Ok(survey.events() > 0)
     }
 
-    /// A `.log` that is not there, whose index is, or which the end mark names.
-    fn missing_log(
-        &mut self,
-        files: &SegmentFiles,
-        damage: Corruption,
-        successor: Option<Offset>,
-    ) -> Result<(), OpenError> {
-        let sound = self.index_of(files)?;
-        let is_sound = sound.is_some();
-        let index = match sound {
-            Some(index) => Some(index),
-            None => self.index_header(files, successor)?,
-        };
-        if !is_sound && let Some(end) = self.stub_end(files, index.as_ref(), successor)? {
-            let (name, successor) = (files.name, Some(end));
-            let (_, forgotten) = self.knowing.stub(self.disk, self.dir, name, end)?;
-            let action = Action::Restub { forgotten };
-            self.plan.steps.push(Step { damage, action, name, successor });
-            self.end = end;
-            return Ok(());
-        }
-        let end = index.as_ref().map(|index| index.end_offset);
-        let end = end.or_else(|| self.bound(files.name.base_offset, successor));
-        let tag = match index {
-            Some(index) => index.tag,
-            None => self.tag_before(successor),
-        };
-        let (name, from) = (files.name, files.name.base_offset);
-        let action = match end {
-            Some(to) if to > from => {
-                let what = "a file is missing".to_owned();
-                self.gap(name, Lost { from, to, what }, tag)?
-            }
-            Some(_) => Action::Discard,
-            None => Action::Abandon,
-        };
-        self.end = end.unwrap_or(from);
-        self.plan.steps.push(Step { damage, action, name, successor });
-        Ok(())
-    }
-
-    /// Where a segment ends of which a damaged index is there, and no log file, if its events are known to be gone on
-    /// purpose: its header says so, or a snapshot.
-    fn stub_end(
-        &mut self,
-        files: &SegmentFiles,
-        header: Option<&IndexHeader>,
-        successor: Option<Offset>,
-    ) -> Result<Option<Offset>, OpenError> {
-        let base = files.name.base_offset;
-        if !files.has_index {
-            return Ok(None);
-        }
-        if let Some(header) = header.filter(|header| header.is_stub()) {
-            return Ok(Some(header.end_offset));
-        }
-        let Some(end) = self.bound(base, successor) else { return Ok(None) };
-        let are_gone = self.knowing.are_gone(self.disk, self.dir, &(base..end))?;
-        Ok(Some(end).filter(|_| are_gone))
-    }
-
     /// The header of a segment's index, be the rest of that damaged, if it is sound and can be true.
     fn index_header(
         &self,
@@ -386,34 +423,6 @@ impl<D: Disk> Planner<'_, D> {
         let header = salvage::read_index_header(self.disk, self.dir, files.name)?;
         let bound = self.bound(files.name.base_offset, successor);
         Ok(header.filter(|header| bound.is_none_or(|bound| header.end_offset <= bound)))
-    }
-
-    /// A segment of which no file says what it is, but for the header of its index at most.
-    fn unknown(
-        &mut self,
-        files: &SegmentFiles,
-        damage: Corruption,
-        successor: Option<Offset>,
-    ) -> Result<(), OpenError> {
-        let (from, name) = (files.name.base_offset, files.name);
-        let index = self.index_header(files, successor)?;
-        let end = index.as_ref().map(|index| index.end_offset);
-        let end = end.or_else(|| self.bound(from, successor));
-        let action = match end {
-            Some(to) if to > from => {
-                let what = "the header of its file is damaged, and its index too".to_owned();
-                let tag = match index {
-                    Some(index) => index.tag,
-                    None => self.tag_before(successor),
-                };
-                self.gap(name, Lost { from, to, what }, tag)?
-            }
-            Some(_) => Action::Discard,
-            None => Action::Abandon,
-        };
-        self.end = end.unwrap_or(from);
-        self.plan.steps.push(Step { damage, action, name, successor: end });
-        Ok(())
     }
 
     fn tag_of(&self, files: &SegmentFiles) -> Result<Option<Tag>, OpenError> {

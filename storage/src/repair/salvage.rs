@@ -283,8 +283,8 @@ pub(super) fn read_index_header<D: Disk>(
     Ok(header.filter(|header| header.base_offset == name.base_offset))
 }
 
-/// An index's header and what it says of the state of the log, if all of it is sound: otherwise recovery
-/// does not believe it either.
+/// An index's header and what it says of the state of the log, if all of it is sound, and of the segment that has its
+/// name: otherwise recovery does not believe it either.
 pub(crate) fn read_index<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -298,11 +298,15 @@ pub(crate) fn read_index<D: Disk>(
         Ok(bytes)
     };
     match read() {
-        Ok(bytes) => Ok(index::check_all(&bytes).ok().map(|resident| {
-            let header = resident.header().clone();
-            let carried = Carried::of_index(&header, &bytes);
-            (header, carried)
-        })),
+        Ok(bytes) => {
+            let resident = index::check_all(&bytes).ok();
+            let header = resident.map(|resident| resident.header().clone());
+            let header = header.filter(|header| header.base_offset == name.base_offset);
+            Ok(header.map(|header| {
+                let carried = Carried::of_index(&header, &bytes);
+                (header, carried)
+            }))
+        }
         Err(error) if is_unreadable(&error) => Ok(None),
         Err(error) => Err(OpenError::io("reading", &path)(error)),
     }

@@ -43,15 +43,30 @@ pub(crate) fn read_header<D: Disk>(
     offset: Offset,
 ) -> Result<Result<SnapshotHeader, Damage>, OpenError> {
     let path = dir.join(file_name(offset));
-    let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
-    let size = file.size().map_err(OpenError::io("reading", &path))?;
-    let mut bytes = vec![
-        0;
-        usize::try_from(size)
-            .map_or(SNAPSHOT_HEADER_BYTES, |size| size.min(SNAPSHOT_HEADER_BYTES))
-    ];
-    read_at(&file, &mut bytes, 0).map_err(OpenError::io("reading", &path))?;
-    check(&path, offset, SnapshotHeader::decode(&bytes), |header| header.offset)
+    check(&path, offset, decode_header(disk, &path)?, |header| header.offset)
+}
+
+/// Whether a file is a snapshot of another offset than its name says, of which nothing is known then.
+pub(crate) fn is_misnamed<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    offset: Offset,
+) -> Result<bool, OpenError> {
+    let decoded = passed_over(decode_header(disk, &dir.join(file_name(offset))))?;
+    Ok(decoded.is_some_and(|header| header.offset != offset))
+}
+
+fn decode_header<D: Disk>(
+    disk: &D,
+    path: &Path,
+) -> Result<Result<SnapshotHeader, SnapshotError>, OpenError> {
+    let file = disk.open(path, Access::Read).map_err(OpenError::io("opening", path))?;
+    let size = file.size().map_err(OpenError::io("reading", path))?;
+    let len = usize::try_from(size);
+    let len = len.map_or(SNAPSHOT_HEADER_BYTES, |size| size.min(SNAPSHOT_HEADER_BYTES));
+    let mut bytes = vec![0; len];
+    read_at(&file, &mut bytes, 0).map_err(OpenError::io("reading", path))?;
+    Ok(SnapshotHeader::decode(&bytes))
 }
 
 /// Where a log begins whose snapshots, the newest first, are these: as a start would believe them. Files of segments
@@ -98,8 +113,8 @@ pub(crate) fn begin_by<D: Disk>(
 
 /// `None` of what is damaged or cannot be read. One that is gone is another matter: beside a server another has come
 /// in its place.
-pub(crate) fn passed_over<T>(
-    result: Result<Result<T, Damage>, OpenError>,
+pub(crate) fn passed_over<T, E>(
+    result: Result<Result<T, E>, OpenError>,
 ) -> Result<Option<T>, OpenError> {
     match result {
         Ok(read) => Ok(read.ok()),

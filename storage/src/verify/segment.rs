@@ -12,7 +12,10 @@ use crate::{
     end_mark::{self, END_MARK_FILE_NAME},
     error::Corruption,
     frame::{Frame, FrameError, Seed},
-    index::{self, Carried, IndexBuilder, IndexHeader, SegmentEnd},
+    index::{
+        self, Carried, IndexBuilder, IndexHeader, SectionKind, SegmentEnd,
+        gone::{GoneTopic, decode_gone},
+    },
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
     scan::{self, FrameScan, ScanEnd},
@@ -33,7 +36,9 @@ pub(crate) struct CheckedSegment {
     /// and then where it ends at least.
     pub(crate) end_without_frames: Offset,
     /// Its topics in the order in which they came, and the frame that named each first.
-    pub(super) topics: Vec<(TopicNumber, Arc<str>, Position)>,
+    pub(crate) topics: Vec<(TopicNumber, Arc<str>, Position)>,
+    /// Those of whose events there the last is gone, as its index says.
+    pub(crate) gone: Vec<GoneTopic>,
     /// The times of its first and last event.
     pub(super) times: Option<Times>,
 }
@@ -123,11 +128,11 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
     fn check_files(&mut self, files: &SegmentFiles, successor: Option<Offset>, seen: &mut u64) {
         let index = if files.has_index { self.check_index(files) } else { None };
         let log_name = files.name.log_file_name();
-        if let Some((index, _)) = index.as_ref().filter(|(index, _)| index.is_stub()) {
-            if index.base_offset != files.name.base_offset {
-                let what = format!("it says that it begins at {}", index.base_offset);
-                self.finding(&files.name.index_file_name(), Position::default(), what);
-            }
+        let has_sound_index = index.is_some();
+        let index = index.filter(|(index, _)| self.check_place(files, index));
+        let is_misplaced = has_sound_index && index.is_none();
+        if let Some((index, bytes)) = index.as_ref().filter(|(index, _)| index.is_stub()) {
+            self.checked.gone = gone_of(index, bytes);
             self.checked.end = Some(index.end_offset);
             if files.has_log {
                 self.note(&log_name, "its events are gone on purpose; the next start removes it");
@@ -138,6 +143,9 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         let index_end = index.as_ref().map(|(header, _)| header.end_offset);
         self.known_end = index_end.or(successor);
         self.checked.end_without_frames = self.known_end.unwrap_or(files.name.base_offset);
+        if !files.has_log && is_misplaced {
+            return;
+        }
         if !files.has_log {
             let index_name = files.name.index_file_name();
             if !files.has_index {
@@ -176,7 +184,10 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         self.checked.end = Some(end.end_offset);
         let is_missed = !files.has_index && files.name.generation > 1;
         match index {
-            Some((index, bytes)) => self.check_rebuilt(files, &index, &bytes, &end, &builder),
+            Some((index, bytes)) => {
+                self.checked.gone = gone_of(&index, &bytes);
+                self.check_rebuilt(files, &index, &bytes, &end, &builder);
+            }
             None if is_missed && !builder.says_all(end.end_offset) => {
                 let what = "is missing: of events that are gone from its segment it alone said all that they had \
                             added to the state of the log";
@@ -245,6 +256,18 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         }
         let header = IndexHeader::decode(&bytes).expect("all of it was checked");
         Some((header, bytes))
+    }
+
+    /// Whether an index that stands alone, or a stub, has the name of the segment that it is of.
+    fn check_place(&mut self, files: &SegmentFiles, index: &IndexHeader) -> bool {
+        // A log file beside it says more.
+        let is_beside = files.has_log && !index.is_stub();
+        if is_beside || index.base_offset == files.name.base_offset {
+            return true;
+        }
+        let what = format!("it says that it begins at {}", index.base_offset);
+        self.finding(&files.name.index_file_name(), Position::default(), what);
+        false
     }
 
     /// Whether an index belongs to the log file beside it.
@@ -452,4 +475,10 @@ impl<'a, D: Disk> SegmentCheck<'a, D> {
         };
         self.finding(&files.name.index_file_name(), position, what);
     }
+}
+
+/// The topics of whose events the last is gone, as a sound index says.
+pub(crate) fn gone_of(header: &IndexHeader, bytes: &[u8]) -> Vec<GoneTopic> {
+    let gone = &bytes[header.section(SectionKind::GONE).range()];
+    decode_gone(gone, header.base_offset, header.end_offset).expect("all of it was checked")
 }

@@ -278,3 +278,49 @@ fn a_damaged_stub_whose_left_frames_are_damaged_too_is_for_a_person() {
     );
     assert_eq!(read(&open_with(&disk, NEVER), &["gone"]), (vec![], vec![]));
 }
+
+/// It was believed to end where that ends, and gaps were made from there on, over sound segments.
+#[test]
+fn a_stub_that_has_become_another_index_is_made_anew_or_a_gap() {
+    for snapshot_segments in [1, NEVER] {
+        let (disk, name) = emptied(snapshot_segments);
+        let expected = read(&open_with(&disk.fork(1), NEVER), &[]);
+        let names = disk.list(Path::new(DIR)).expect("a directory");
+        let indexes = names.iter().filter_map(|name| SegmentName::parse(name));
+        let others = indexes.filter(|(_, file)| *file == SegmentFile::Index);
+        let others: Vec<_> =
+            others.map(|(other, _)| other).filter(|other| *other != name).collect();
+        assert!(
+            others.iter().any(|other| *other < name) && others.iter().any(|other| *other > name)
+        );
+        let stub = header(&disk, name);
+        for other in others {
+            let context = format!("{snapshot_segments}, {other:?}");
+            let disk = disk.fork(2);
+            let bytes = disk.bytes(&path_of(other)).expect("a file");
+            disk.remove(&path_of(name)).expect("a file");
+            let file = disk.create(&path_of(name), Access::Write).expect("a free name");
+            file.write_all_at(&bytes, Position::default()).expect("space");
+            let plan = planned(&disk);
+            let [Step { action, .. }] = &plan.steps[..] else { panic!("{context}: {plan:?}") };
+            assert_eq!(plan.beyond, [], "{context}");
+            let repaired = repaired(&disk);
+            assert_eq!(repaired.plan, plan, "{context}");
+            let kept = repaired.aside.join(name.index_file_name());
+            assert_eq!(disk.bytes(&kept), Some(bytes), "{context}");
+            let log = open_with(&disk, NEVER);
+            let gap = (stub.base_offset.get(), stub.end_offset.get());
+            match snapshot_segments {
+                1 => assert!(matches!(action, Action::Restub { .. }), "{context}: {action:?}"),
+                _ => assert!(
+                    matches!(action, Action::Fill { lost, .. } if (lost.from.get(), lost.to.get()) == gap),
+                    "{context}: {action:?}"
+                ),
+            }
+            let (events, gaps) = read(&log, &[]);
+            assert_eq!(events, expected.0, "{context}");
+            let told = if snapshot_segments == 1 { vec![] } else { vec![gap] };
+            assert_eq!(gaps, told, "{context}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Two generations of a segment, as a rewrite leaves them that was cut short.
+
+use super::*;
+
+/// The log with a second generation of its second segment beside the first, and the names of both.
+fn with_two() -> (TestLog, SegmentName, SegmentName) {
+    let log = log();
+    let name = log.segments[1].0;
+    let next = name.next_generation().expect("the second");
+    for file in [SegmentFile::Log, SegmentFile::Index] {
+        log.write(&log.path(next, file), &log.disk.bytes(&log.path(name, file)).expect("a file"));
+    }
+    (log, name, next)
+}
+
+/// It was taken out with the word that nothing is lost, and events were lost that it had.
+#[test]
+fn an_older_generation_that_may_hold_what_is_lost_is_kept_and_named() {
+    for is_damaged in [true, false] {
+        let (log, name, next) = with_two();
+        if is_damaged {
+            let frame = Position::new(log.segments[1].1[1].position + 70);
+            log.disk.flip_bit(&log.path(next, SegmentFile::Log), frame, 1);
+        }
+        let before = log.disk.bytes(&log.path(name, SegmentFile::Log)).expect("a file");
+        let lost: &[(u64, u64)] = if is_damaged { &[(24, 28)] } else { &[] };
+        let repaired = check_repair(&log.disk, 56, lost);
+        let step = repaired.plan.steps.iter().find(|step| step.action == Action::Discard);
+        let told = step.expect("the older").damage.to_string();
+        assert_eq!(told.contains("may hold them still"), is_damaged, "{told}");
+        let kept = repaired.aside.join(name.log_file_name());
+        assert_eq!(log.disk.bytes(&kept), Some(before));
+    }
+}
+
+/// A start opens the log by the older one then, and `verify` said that it removes that.
+#[test]
+fn a_generation_whose_log_file_is_gone_does_not_count() {
+    let (log, name, next) = with_two();
+    log.disk.remove(&log.path(next, SegmentFile::Log)).expect("a file");
+    let found = verify(&log.disk, Path::new(DIR), &mut |finding| panic!("{finding}"));
+    let notes = found.expect("not in use").notes;
+    let [note] = &notes[..] else { panic!("{notes:?}") };
+    assert!(note.contains(&next.index_file_name()), "{note}");
+    let opened = open(&log.disk.fork(1)).expect("by the older one");
+    assert_eq!(read(&opened, &[]), ((0..56).collect(), vec![]));
+    let repaired = check_repair(&log.disk, 56, &[]);
+    assert_eq!(repaired.plan.steps.len(), 1);
+    assert!(log.disk.bytes(&log.path(name, SegmentFile::Log)).is_some());
+}
