@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fmt, fs, io, path::Path, time::Instant};
 use crate::{
     client::{self, PATIENCE},
     ledger::{EventName, Ledger},
+    let_go::LetGo,
     server::Server,
 };
 
@@ -18,14 +19,17 @@ pub fn check(server: &Server, ledger: &Ledger, is_whole: bool) -> io::Result<()>
     // What is promised now must be found afterwards; more may come in between.
     let promised = ledger.promised().map_err(|error| broken(error.to_string()))?;
     let from = ledger.read_from(if is_whole { u64::MAX } else { OVERLAP_EVENTS });
-    let Read { from, events, end } = read_kept(server, ledger, from)
+    let Read { from, gone, events, end } = read_kept(server, ledger, from)
         .map_err(|error| io::Error::other(with_last_words(server, format!("reading: {error}"))))?;
     if end < promised {
         return Err(broken(format!(
             "the log says {end}, but {promised} were acknowledged or seen"
         )));
     }
-    ledger.check(from, &events, is_whole).map_err(|error| broken(error.to_string()))
+    let checked = ledger.check(from, &events, is_whole);
+    checked
+        .and_then(|()| ledger.check_gone(&gone, &events))
+        .map_err(|error| broken(error.to_string()))
 }
 
 fn with_last_words(server: &Server, what: String) -> String {
@@ -35,6 +39,8 @@ fn with_last_words(server: &Server, what: String) -> String {
 /// What was read.
 struct Read {
     from: u64,
+    /// What was let go when that began.
+    gone: LetGo,
     events: Vec<(u64, EventName)>,
     end: u64,
 }
@@ -48,9 +54,9 @@ fn read_kept(server: &Server, ledger: &Ledger, from: u64) -> io::Result<Read> {
         if is_limited {
             ledger.begins_at(earliest, passed_to);
         }
-        let from = from.max(earliest);
+        let (from, gone) = (from.max(earliest), ledger.gone());
         match client::read_log(server.address, from) {
-            Ok((events, end)) => return Ok(Read { from, events, end }),
+            Ok((events, end)) => return Ok(Read { from, gone, events, end }),
             Err(error) => {
                 // More may have gone meanwhile.
                 let has_gone = is_limited && client::earliest(server.address)? > from;

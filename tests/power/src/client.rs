@@ -15,14 +15,19 @@ use serde_json::Value;
 use strandline_storage::io::sim::rng::SimRng;
 
 use crate::{
-    ledger::{EventName, Ledger, MORTAL},
+    ledger::{EventName, Ledger, MORTAL, ROOMS},
+    let_go::LetGo,
     once::Way,
     publisher::Publisher,
+    room::Room,
 };
 
 /// Nothing takes longer than this unless something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const PAUSE: Duration = Duration::from_millis(5);
+
+/// Rooms, one whose events have ids and one that is a producer: of no append it stays unknown whether it is there.
+const ROOMS_KNOWN_AGAIN: [u32; 2] = [ROOMS + 1, ROOMS + 2];
 
 /// The topics of mortal publishers, above one for each.
 pub const MORTAL_TOPICS: &str = "mortal";
@@ -71,7 +76,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts `publishers` publishers whose events stay, as many of others, and a subscriber.
+    /// Starts `publishers` publishers whose events stay, as many of others, two rooms, and a subscriber.
     pub fn start(
         address: SocketAddr,
         ledger: &Arc<Ledger>,
@@ -91,7 +96,20 @@ impl Load {
             let last = if publisher >= MORTAL { Who::Mortals } else { Who::All };
             let mut publisher = Publisher::new(address, ledger, publisher, rng);
             threads.push(thread::spawn(move || {
-                publish(&mut publisher, last, &who, &are_long, &left, &stop);
+                let is_on = || who.load(Ordering::Relaxed) <= last as u32;
+                go_on(is_on, &left, &stop, || {
+                    publisher.step(last == Who::Mortals && are_long.load(Ordering::Relaxed))
+                });
+                publisher.finish();
+            }));
+        }
+        for room in ROOMS_KNOWN_AGAIN {
+            let (stop, who, left) = (Arc::clone(&stop), Arc::clone(&who), Arc::clone(&left));
+            let mut room = Room::new(address, ledger, room, seed + u64::from(room));
+            threads.push(thread::spawn(move || {
+                let is_on = || who.load(Ordering::Relaxed) == Who::All as u32;
+                go_on(is_on, &left, &stop, || room.step());
+                room.finish();
             }));
         }
         let ledger = Arc::clone(ledger);
@@ -144,25 +162,23 @@ impl Load {
     }
 }
 
-fn publish(
-    publisher: &mut Publisher,
-    last: Who,
-    who: &AtomicU32,
-    are_long: &AtomicBool,
+/// Steps, each of which says how many events were appended, whenever it is its turn and some may be.
+fn go_on(
+    is_on: impl Fn() -> bool,
     left: &AtomicU32,
     stop: &AtomicBool,
+    mut step: impl FnMut() -> u32,
 ) {
     while !stop.load(Ordering::Relaxed) {
-        if who.load(Ordering::Relaxed) > last as u32 || left.load(Ordering::Relaxed) == 0 {
+        if !is_on() || left.load(Ordering::Relaxed) == 0 {
             thread::sleep(PAUSE);
             continue;
         }
-        let events = publisher.step(last == Who::Mortals && are_long.load(Ordering::Relaxed));
+        let events = step();
         let _ = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
             Some(left.saturating_sub(events))
         });
     }
-    publisher.finish();
 }
 
 /// Reads everything from the beginning, and resumes behind the last event whenever it is cut.
@@ -181,6 +197,8 @@ fn read_stream(
     cursor: &mut Option<String>,
     stop: &AtomicBool,
 ) -> io::Result<()> {
+    // What is let go by now is not sent any more.
+    let gone = ledger.gone();
     let mut stream = connect(address)?;
     let resumes = match cursor {
         Some(cursor) => format!("Last-Event-ID: {cursor}\r\n"),
@@ -210,7 +228,7 @@ fn read_stream(
         } else if let Some(value) = text.strip_prefix("data: ") {
             data.push_str(value);
         } else if text.is_empty() {
-            take_event(ledger, cursor, id.take(), &event, &data);
+            take_event(ledger, &gone, cursor, id.take(), &event, &data);
             event.clear();
             data.clear();
         }
@@ -220,6 +238,7 @@ fn read_stream(
 
 fn take_event(
     ledger: &Ledger,
+    gone: &LetGo,
     cursor: &mut Option<String>,
     id: Option<String>,
     event: &str,
@@ -230,7 +249,12 @@ fn take_event(
         "" => {
             let offset = id.as_deref().and_then(|id| id.split('.').next()?.parse().ok());
             match (offset, EventName::of_data(&json)) {
-                (Some(offset), Some(name)) => ledger.seen(offset, name),
+                (Some(offset), Some(name)) => {
+                    ledger.seen(offset, name);
+                    if let Err(back) = ledger.check_gone(gone, &[(offset, name)]) {
+                        ledger.break_off(format!("a subscriber was sent {back}"));
+                    }
+                }
                 _ => ledger.break_off(format!("a subscriber was sent {id:?} {data:?}")),
             }
             *cursor = id;
@@ -244,6 +268,8 @@ fn take_event(
         "connection.established" if json["state"] == "reset" => {
             ledger.break_off(format!("a subscriber's cursor {cursor:?} was not believed: {data}"));
         }
+        // Of what rooms have let go, by which it is passed over.
+        "connection.reset" if json["reason"] == "deleted" => *cursor = id,
         "connection.reset" => ledger.break_off(format!("events were passed over: {data}")),
         _ => {}
     }
@@ -304,10 +330,21 @@ pub fn request(
     accept: &str,
     body: &[u8],
 ) -> io::Result<(u16, Vec<u8>)> {
+    request_with(address, line, accept, "", body)
+}
+
+/// The same with more fields in its head, a line each.
+pub fn request_with(
+    address: SocketAddr,
+    line: &str,
+    accept: &str,
+    fields: &str,
+    body: &[u8],
+) -> io::Result<(u16, Vec<u8>)> {
     let mut stream = connect(address)?;
     write!(
         stream,
-        "{line} HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "{line} HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\nContent-Type: application/json\r\n{fields}Content-Length: {}\r\n\r\n",
         body.len()
     )?;
     stream.write_all(body)?;

@@ -169,6 +169,7 @@ fn run_on(
     let Backups { made, verified, .. } = backups;
     println!("{made} backups made, verified {verified} times");
     println!("{segments}");
+    println!("{}", ledger.gone());
     let (operations, into_blocks) = (disk.operations(), disk.writes_into_blocks());
     println!(
         "{tally:?}: {}, {operations} operations, {into_blocks} writes into blocks never written",
@@ -187,6 +188,7 @@ fn run_on(
     }
     if cuts >= CUTS_FOR_ALL_ASKED {
         ledger.counts().check_all_asked().map_err(io::Error::other)?;
+        ledger.check_let_go().map_err(io::Error::other)?;
     }
     Ok(())
 }

@@ -51,10 +51,12 @@ pub fn run(program: &Path, work: &Path, kills: u64, seed: u64) -> io::Result<()>
     segments.look(&data)?;
     running.kill();
     println!("{segments}");
+    println!("{}", ledger.gone());
     println!("{kills} kills: {}", ledger.counts());
     if kills >= 20 {
         segments.check()?;
         ledger.check_limited().map_err(io::Error::other)?;
+        ledger.check_let_go().map_err(io::Error::other)?;
         ledger.counts().check_all_asked().map_err(io::Error::other)?;
     }
     Ok(())

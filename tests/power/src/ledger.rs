@@ -8,6 +8,9 @@
 //! gone, so that segments are rewritten and removed, but what is there must be right. Offsets of what is
 //! gone are passed over.
 //!
+//! Publishers from [`ROOMS`] on have a topic that is deleted and trimmed as they know (`room.rs`): of theirs what was let go must be
+//! gone for ever, and all else is there.
+//!
 //! Once the log itself is limited its first events go, whoever sent them: where it begins never goes back, and from
 //! there on all is as before. A subscriber that is behind is told so.
 
@@ -18,10 +21,15 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use crate::once::Way;
+use crate::{
+    let_go::{Done, LetGo},
+    once::Way,
+};
 
 /// The first publisher whose events do not stay.
 pub const MORTAL: u32 = 500;
+/// The first whose topic is deleted and trimmed.
+pub const ROOMS: u32 = 1000;
 
 /// A promise that was broken, and how.
 #[derive(Debug)]
@@ -53,7 +61,12 @@ impl fmt::Display for EventName {
 impl EventName {
     /// Whether it may be gone.
     pub fn is_mortal(&self) -> bool {
-        self.publisher >= MORTAL
+        (MORTAL..ROOMS).contains(&self.publisher)
+    }
+
+    /// Whether it stays unless the log itself lets it go.
+    fn stays(&self) -> bool {
+        self.publisher < MORTAL
     }
 
     /// The name in an event's data.
@@ -85,6 +98,7 @@ struct State {
     earliest: u64,
     /// What a subscriber was told is gone.
     passed_over: Vec<Range<u64>>,
+    let_go: LetGo,
 }
 
 /// What was sent once more, or out of turn, and answered as it must be.
@@ -220,9 +234,51 @@ impl Ledger {
     pub fn check_limited(&self) -> Result<(), Broken> {
         let state = self.lock();
         let mut gone = state.acknowledged.range(..state.earliest);
-        match gone.any(|(_, name)| !name.is_mortal()) {
+        match gone.any(|(_, name)| name.stays()) {
             true => Ok(()),
             false => Err(Broken("the limit of the log has let nothing go".to_owned())),
+        }
+    }
+
+    /// Somebody asks for all of a room below an offset to go.
+    pub fn let_go_asked(&self, room: u32, below: u64) {
+        self.lock().let_go.asked(room, below);
+    }
+
+    /// That was answered.
+    pub fn let_go(&self, room: u32, done: Done) {
+        let mut state = self.lock();
+        state.let_go.answered(room);
+        state.let_go.count(done);
+    }
+
+    /// A room was found as it has to be.
+    pub fn looked(&self) {
+        self.lock().let_go.count(Done::Looked);
+    }
+
+    /// What is let go by now: whoever begins to read sees none of it.
+    pub fn gone(&self) -> LetGo {
+        self.lock().let_go.clone()
+    }
+
+    /// Takes what somebody read who began when so much was `gone`.
+    pub fn check_gone(&self, gone: &LetGo, read: &[(u64, EventName)]) -> Result<(), Broken> {
+        let back = read.iter().find(|(offset, name)| gone.is_gone(name.publisher, *offset));
+        match back {
+            None => Ok(()),
+            Some((offset, name)) => Err(Broken(format!(
+                "offset {offset}: {name}, which was deleted or trimmed, is there"
+            ))),
+        }
+    }
+
+    /// A run in which no room was deleted, trimmed and looked at shows less than it should.
+    pub fn check_let_go(&self) -> Result<(), Broken> {
+        let let_go = self.gone();
+        match let_go.has_all() {
+            true => Ok(()),
+            false => Err(Broken(format!("something never happened: {let_go}"))),
         }
     }
 
@@ -293,16 +349,18 @@ impl Ledger {
             }
         }
         let there: HashSet<u64> = read.iter().map(|(offset, _)| *offset).collect();
+        let State { acknowledged, seen, log, let_go, .. } = &mut *state;
         for (who, known) in [
-            ("acknowledged", &state.acknowledged),
-            ("sent to a subscriber", &state.seen),
-            ("read before", &state.log),
+            ("acknowledged", &*acknowledged),
+            ("sent to a subscriber", &*seen),
+            ("read before", &*log),
         ] {
             let stays = known.range(from..end).filter(|(_, name)| !name.is_mortal());
-            if let Some((offset, name)) =
-                stays.into_iter().find(|(offset, _)| !there.contains(offset))
-            {
-                return broken(*offset, format!("{name}, which was {who}, is gone"));
+            for (offset, name) in stays.filter(|(offset, _)| !there.contains(offset)) {
+                if !let_go.may_be_gone(name.publisher, *offset) {
+                    return broken(*offset, format!("{name}, which was {who}, is gone"));
+                }
+                let_go.found_gone(name.publisher, *offset);
             }
         }
         // Of a limited log some may have gone before it was read.
@@ -338,10 +396,10 @@ fn check_order(log: &BTreeMap<u64, EventName>, is_whole: bool) -> Result<(), Bro
         let is_all_there = others
             .into_iter()
             .all(|(offset, at)| log.get(&offset) == Some(&EventName { at, ..*name }));
-        if !is_all_there && !name.is_mortal() {
+        if !is_all_there && name.stays() {
             return broken("of a batch that is there in part");
         }
-        if at == 0 && !name.is_mortal() && Way::of(publisher) != Way::Plain {
+        if at == 0 && name.stays() && Way::of(publisher) != Way::Plain {
             let next = begun.entry(publisher).or_default();
             if std::mem::replace(next, batch + 1) != batch {
                 return broken("there, and one that was sent before is not");
@@ -439,6 +497,30 @@ mod tests {
         ledger.acknowledged(4, &batch(1, 2, 1));
         let gone = ledger.check(3, &[(4, batch(1, 2, 1)[0])], false).expect_err("gone");
         assert!(gone.0.contains("acknowledged, is gone"), "{gone}");
+    }
+
+    #[test]
+    fn what_was_let_go_of_a_room_stays_gone_and_the_rest_is_there() {
+        let ledger = Ledger::default();
+        let (first, second) = (batch(ROOMS, 0, 1)[0], batch(ROOMS, 1, 1)[0]);
+        ledger.acknowledged(0, &[first]);
+        ledger.acknowledged(1, &[second]);
+        let gone = |from, read: &[_]| ledger.check(from, read, true).is_err();
+        assert!(gone(0, &[(1, second)]), "nobody has let it go");
+        ledger.let_go_asked(ROOMS, 1);
+        let before = ledger.gone();
+        ledger.check_gone(&before, &[(0, first)]).expect("it may be there");
+        assert!(!gone(0, &[(0, first), (1, second)]) && !gone(0, &[(1, second)]));
+        // Somebody has found it gone by now.
+        ledger.check_gone(&before, &[(0, first)]).expect("who began to read before");
+        let back = ledger.check_gone(&ledger.gone(), &[(0, first)]).expect_err("it is back");
+        assert!(back.0.contains("deleted or trimmed, is there"), "{back}");
+        ledger.acknowledged(2, &batch(1, 0, 1));
+        assert!(gone(0, &[(2, batch(1, 0, 1)[0])]), "what is not below is not let go");
+        ledger.let_go_asked(ROOMS, 2);
+        ledger.let_go(ROOMS, Done::Deleted);
+        assert!(!gone(0, &[(2, batch(1, 0, 1)[0])]));
+        ledger.check_gone(&ledger.gone(), &[(1, second)]).expect_err("it is back");
     }
 
     #[test]

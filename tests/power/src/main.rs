@@ -19,10 +19,12 @@ mod ext4;
 mod full;
 mod kills;
 mod ledger;
+mod let_go;
 mod mount;
 mod once;
 mod poisoned;
 mod publisher;
+mod room;
 mod server;
 
 use std::{

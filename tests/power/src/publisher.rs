@@ -15,7 +15,7 @@ use strandline_storage::io::sim::rng::SimRng;
 
 use crate::{
     client::{Head, MORTAL_TOPICS, PATIENCE, PAUSE, connect},
-    ledger::{Asked, EventName, Ledger},
+    ledger::{Asked, EventName, Ledger, MORTAL, ROOMS},
     once::{Answer, Batch, Claim, IdsKnown, Producer, Reply, Way, check_ids, id_window_s},
 };
 
@@ -136,6 +136,17 @@ impl Publisher {
         events
     }
 
+    /// All that was acknowledged, if nothing else is on its way: the offsets of the first events, and the names of all.
+    pub fn settled(&self) -> Option<impl Iterator<Item = (u64, Vec<EventName>)>> {
+        let told = self.told.iter().map(|told| (told.first, told.batch.names()));
+        self.pending.is_none().then_some(told)
+    }
+
+    /// The offset of the last event that was acknowledged.
+    pub fn last_told(&self) -> Option<u64> {
+        self.told.last().map(|told| told.first + u64::from(told.batch.first.of) - 1)
+    }
+
     /// Sends what is not answered until it is, and asks once more about what was acknowledged.
     pub fn finish(&mut self) {
         let began = Instant::now();
@@ -151,7 +162,7 @@ impl Publisher {
         if self.way == Way::Plain {
             return;
         }
-        let told = self.told.split_off(self.forgotten());
+        let told = self.told[self.forgotten()..].to_vec();
         for told in told.iter().step_by(told.len() / ASKED_LAST + 1) {
             let _ = self.ask_again(*told, false);
         }
@@ -346,13 +357,22 @@ fn read_answer(stream: &mut BufReader<TcpStream>) -> io::Result<Answer> {
     Ok(Answer { head, body })
 }
 
+/// The topic of a publisher.
+pub fn topic_of(publisher: u32) -> String {
+    let topics = match publisher {
+        ROOMS.. => "rooms",
+        MORTAL..ROOMS => MORTAL_TOPICS,
+        _ => "load",
+    };
+    format!("{topics}/{publisher}")
+}
+
 /// One event as a raw body, several as an array. In place of what the last one says something else, if
 /// `is_other`.
 fn request(batch: &Batch, is_other: bool) -> String {
     let Batch { first, padding_bytes, claim } = *batch;
     let padding = "x".repeat(padding_bytes);
-    let topic = if first.is_mortal() { MORTAL_TOPICS } else { "load" };
-    let topic = format!("{topic}/{}", first.publisher);
+    let topic = topic_of(first.publisher);
     let has_ids = Way::of(first.publisher) == Way::Ids;
     let data = |name: &EventName| {
         let batch = if is_other && name.at + 1 == name.of { NEVER } else { name.batch };
