@@ -27,7 +27,7 @@ use crate::{
     Life, rot,
     simulation::{
         DIR, Process,
-        model::{Fate, Kept, Model},
+        model::{Fate, Model},
         to_usize,
     },
 };

@@ -189,6 +189,7 @@ fn run_on(
     }
     if cuts >= CUTS_FOR_ALL_ASKED {
         ledger.counts().check_all_asked().map_err(io::Error::other)?;
+        ledger.check_let_go().map_err(io::Error::other)?;
     }
     Ok(())
 }

@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// Of a hundred steps so many end with a trim, with a deletion, and with a look at what is there.
-const TRIMS: u64 = 6;
-const DELETIONS: u64 = 4;
-const LOOKS: u64 = 10;
+const TRIMS: u64 = 15;
+const DELETIONS: u64 = 10;
+const LOOKS: u64 = 15;
 
 /// No log will ever come so far: a condition that is refused, with the offset that would be right.
 const NEVER_EXPECTED: u64 = 1 << 53;
