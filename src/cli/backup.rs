@@ -30,7 +30,7 @@ use super::destination::{Destination, DestinationError, Existing, ExistingLog};
 use super::directory::{self, DirectoryError};
 use super::progress::Watched;
 use super::staged::Staged;
-use crate::runtime::run_when_idle;
+use crate::{runtime::run_when_idle, stderr::tell};
 
 /// What was acknowledged is waited for so long beyond the server's interval between syncs,
 const SYNC_WAIT: Duration = Duration::from_secs(5);
@@ -105,7 +105,7 @@ pub fn run(arguments: &BackupArguments) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -134,14 +134,14 @@ fn back_up(arguments: &BackupArguments) -> Result<bool, BackupError> {
     staged.finish()?;
     let (to, seconds) = (to.display(), begun.elapsed().as_secs_f64());
     match made.findings {
-        0 => eprintln!("{to}: verified, in {seconds:.1} s"),
+        0 => tell!("{to}: verified, in {seconds:.1} s"),
         findings => {
             let findings = counted(findings, "finding");
-            eprintln!("{to}: kept with {findings}, as above; the rest is verified");
+            tell!("{to}: kept with {findings}, as above; the rest is verified");
         }
     }
     for (dir, missing) in &made.missing {
-        eprintln!(
+        tell!(
             "warning: events from {} to {} of {} are not in the backup: they had been acknowledged, and the \
              server has not synced them; it does once it is stopped in order, or runs with another --sync",
             missing.start,
@@ -209,7 +209,7 @@ fn back_up_into(
             for name in &damaged {
                 let is_sound = findings.iter().all(|finding| !is_in(finding, name));
                 let log_is = if is_sound { "sound" } else { "damaged as well" };
-                eprintln!(
+                tell!(
                     "note: {} of the backup before is damaged; that of the log is {log_is}, and was copied in its place",
                     place.join(name).display()
                 );
@@ -221,9 +221,9 @@ fn back_up_into(
                 true => in_dir(finding, &place),
                 false => in_log(finding, &from),
             };
-            eprintln!("{told}");
+            tell!("{told}");
         }
-        eprintln!(
+        tell!(
             "{}: up to offset {}; {} linked, {} copied ({})",
             from.display(),
             done.end,
@@ -267,10 +267,11 @@ fn check_beginning(
         }
         match beginning_of(&RealDisk, &before, &now)? {
             Beginning::Proven => {}
-            Beginning::TakenOut(taken) => eprintln!(
+            Beginning::TakenOut(taken) => tell!(
                 "note: the backup before held {tenant}/{log} up to offset {end}; of its events from {} to {} nothing \
                  is left in the log, so that it is the same log is known by its tag alone",
-                taken.start, taken.end
+                taken.start,
+                taken.end
             ),
             Beginning::Differs { what } => {
                 let new_end = end_of(&RealDisk, &now)?;

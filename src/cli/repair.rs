@@ -15,7 +15,7 @@ use strandline_storage::{
 
 use super::directory::{self, DirectoryArguments, DirectoryError};
 use super::progress;
-use crate::clock;
+use crate::{clock, stderr::tell};
 
 /// Makes a damaged log of a stopped server one that opens again, without losing anything that can be
 /// read. Without --yes it only says what it would do.
@@ -52,7 +52,7 @@ pub fn run(arguments: &RepairArguments) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -157,5 +157,5 @@ fn warn(are: &str, forgotten: &Forgotten) -> Result<(), DirectoryError> {
 
 /// One line on standard output; nobody reading it is no failure.
 fn say(line: &str) -> Result<(), DirectoryError> {
-    progress::nobody_reads_is_fine(writeln!(io::stdout(), "{line}"))
+    progress::nobody_reads_is_fine(writeln!(io::stdout(), "{line}")).map_err(DirectoryError::Output)
 }

@@ -13,6 +13,7 @@ use strandline_storage::{
 };
 
 use super::destination::Destination;
+use crate::stderr::tell;
 
 /// How the name of one that is not whole yet ends; it begins with a dot.
 const ENDING: &str = ".unfinished";
@@ -41,7 +42,7 @@ impl Drop for Unfinished {
         if !self.is_kept
             && let Err(error) = fs::remove_dir_all(&self.path)
         {
-            eprintln!("warning: removing {}: {error}", self.path.display());
+            tell!("warning: removing {}: {error}", self.path.display());
         }
     }
 }

@@ -19,6 +19,7 @@ use super::counted::counted;
 use super::directory::{self, DirectoryArguments, DirectoryError};
 use super::number::number;
 use super::progress::{self, Watched};
+use crate::stderr::tell;
 
 /// Checks every frame, checksum, chain and index of a stopped server's data. Changes nothing.
 #[derive(Debug, Args)]
@@ -83,7 +84,7 @@ pub fn run(arguments: &VerifyArguments) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -93,7 +94,7 @@ pub fn run(arguments: &VerifyArguments) -> ExitCode {
 fn list_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
     let logs = directory::logs_in(arguments.directory.path())?;
     if logs.is_empty() {
-        eprintln!("{}: there is no log in it yet", arguments.directory.path().display());
+        tell!("{}: there is no log in it yet", arguments.directory.path().display());
     }
     let mut output: io::Result<()> = Ok(());
     let mut is_sound = true;
@@ -106,9 +107,9 @@ fn list_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
             });
         })?;
         for note in &verified.notes {
-            eprintln!("note: {note}");
+            tell!("note: {note}");
         }
-        eprintln!(
+        tell!(
             "{}: {}, {}, {} of {}, up to offset {}: {}",
             log.display(),
             counted(verified.segments, "segment"),
@@ -123,7 +124,7 @@ fn list_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
         );
         is_sound &= verified.findings == 0;
     }
-    progress::nobody_reads_is_fine(output)?;
+    progress::nobody_reads_is_fine(output).map_err(DirectoryError::Output)?;
     Ok(is_sound)
 }
 
@@ -155,7 +156,8 @@ fn report_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
         });
     }
     let text = serde_json::to_string_pretty(&report).expect("numbers and strings are JSON");
-    progress::nobody_reads_is_fine(writeln!(io::stdout(), "{text}"))?;
+    progress::nobody_reads_is_fine(writeln!(io::stdout(), "{text}"))
+        .map_err(DirectoryError::Output)?;
     Ok(report.sound)
 }
 
