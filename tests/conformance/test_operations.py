@@ -329,6 +329,54 @@ def test_a_backup_is_not_replaced_by_a_log_that_went_another_way(tmp_path):
         fine("backup", *source, backup)
 
 
+def test_a_backup_is_not_made_with_the_word_of_a_server_of_a_copy(tmp_path):
+    """a copy of the directory has the same tag: what its server says of how far it goes is nothing for this one, be it less or more"""
+    backup, copy = tmp_path / "backup", tmp_path / "copy"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        for at in range(5):
+            server.append("t", f"old{at}")
+        server.terminate()
+        shutil.copytree(server.data, copy)
+        server.start()
+        said = server.json("GET", "/api/v1/logs/main")[1]["incarnation"]
+        assert re.fullmatch("[0-9a-f]{32}", said)
+        for at in range(3):
+            server.append("t", f"new{at}")
+        with Server("--shards", "1", data=str(copy)) as other:
+            assert other.json("GET", "/api/v1/logs/main")[1]["incarnation"] != said
+            for _ in range(2):
+                refused(f"the server at {other.base} has another log than {server.data}", "backup", "--data", server.data, "--url", other.base, backup)
+                assert not backup.exists()
+                for at in range(5):
+                    other.append("t", f"other{at}")
+            fine("backup", "--data", copy, "--url", other.base, tmp_path / "backup of the copy")
+        # What a server says stays as it is with the file, and a change of settings is answered with it too.
+        status, told = server.json("PUT", "/api/v1/logs/main", {})
+        assert (status, told["incarnation"]) == (200, said)
+        assert server.json("GET", "/api/v1/logs")[1]["logs"][0]["incarnation"] == said
+        fine("backup", "--data", server.data, "--url", server.base, backup)
+    assert len(fine("export", "--data", backup).stdout.splitlines()) == 8
+
+
+def test_a_backup_is_made_while_files_end_and_begin(tmp_path):
+    """the file that takes appends is another one every few moments"""
+    with Server("--shards", "1", "--segment-bytes", str(1 << 20), data=str(tmp_path / "data")) as server:
+        stopped = threading.Event()
+
+        def append():
+            while not stopped.is_set():
+                server.append("t", os.urandom(300_000))
+
+        appending = threading.Thread(target=append)
+        appending.start()
+        try:
+            for _ in range(10):
+                fine("backup", "--data", server.data, "--url", server.base, tmp_path / "backup")
+        finally:
+            stopped.set()
+            appending.join()
+
+
 def test_a_restore_says_where_it_cannot_be_cut(tmp_path):
     """below what the log keeps it is refused, and one without events is named"""
     backup = tmp_path / "backup"
