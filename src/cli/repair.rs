@@ -11,6 +11,7 @@ use strandline_storage::{
     io::real::RealDisk,
     remains::Forgotten,
     repair::{self, Action, Step},
+    shell,
 };
 
 use super::directory::{self, DirectoryArguments, DirectoryError};
@@ -87,7 +88,7 @@ fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, Directory
         describe(step)?;
     }
     if !arguments.yes {
-        let dir = arguments.directory.path().display();
+        let dir = shell::word(arguments.directory.path());
         say(&format!("nothing was changed; to do this: strandline repair {dir} --yes"))?;
         return Ok(false);
     }

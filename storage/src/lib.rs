@@ -60,6 +60,7 @@ pub mod segment_set;
 pub mod selection;
 pub mod settings;
 mod settle;
+pub mod shell;
 pub mod snapshot;
 pub mod staging;
 pub mod state;

@@ -455,10 +455,14 @@ def test_a_lost_marker_is_named_and_can_be_written_anew(fresh):
     fresh.append("t", "one")
     fresh.terminate()
     marker = pathlib.Path(fresh.data) / "STRANDLINE"
-    marker.unlink()
-    for arguments in (["serve", "--listen", "127.0.0.1:0", "--data"], ["verify"], ["repair"], ["dump"], ["backup", "x", "--data"]):
-        done = run(*arguments, fresh.data)
-        assert done.returncode == 1 and f"echo 'strandline data 1' > {fresh.data}/STRANDLINE" in done.stderr, done
+    for damaged in (None, "", "strandline data 1"):
+        marker.unlink(missing_ok=True)
+        if damaged is not None:
+            marker.write_text(damaged)
+        for arguments in (["serve", "--listen", "127.0.0.1:0", "--data"], ["verify"], ["repair"], ["dump"], ["backup", "x", "--data"]):
+            done = run(*arguments, fresh.data)
+            assert done.returncode == 1 and f"(`echo 'strandline data 1' > {fresh.data}/STRANDLINE`; docs/OPERATIONS.md)" in done.stderr, done
+            assert "another directory" not in done.stderr, "his log is in this one"
     fine("verify", pathlib.Path(fresh.data) / "default" / "main")
     operations = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "OPERATIONS.md").read_text()
     assert "`echo 'strandline data 1' > DIR/STRANDLINE`" in operations
@@ -466,3 +470,23 @@ def test_a_lost_marker_is_named_and_can_be_written_anew(fresh):
     fine("verify", fresh.data)
     fresh.start()
     assert fresh.append("t", "two") == 1
+
+
+def test_what_a_message_proposes_can_be_pasted(tmp_path):
+    """a path is one word of a shell, whatever is in it"""
+    data = tmp_path / "my data's"
+    with Server("--shards", "1", data=str(data)) as server:
+        server.append("t", "one")
+        server.terminate()
+        server.start()  # seals it
+        server.terminate()
+    (data / "default" / "main" / f"{0:020}.1.idx").write_bytes(b"damaged")
+    done = run("repair", data)
+    proposed = done.stdout.strip().splitlines()[-1].partition("to do this: strandline ")[2]
+    assert done.returncode == 1 and proposed, done
+    assert subprocess.run(["sh", "-c", f"{binary()} {proposed}"], capture_output=True).returncode == 0, proposed
+    fine("verify", data)
+    (data / "STRANDLINE").unlink()
+    proposed = re.search("`(echo .*)`;", run("verify", data).stderr).group(1)
+    subprocess.run(["sh", "-c", proposed], check=True)
+    fine("verify", data)
