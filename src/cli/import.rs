@@ -155,10 +155,11 @@ fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
             let advice = go_on(number, "mend it and");
             Err(ClientError::Local(format!("record {number}: {what}; {advice}")))
         }
-        Err(ReadError::Input(what)) => Err(ClientError::Local(format!(
-            "{what}; the {} events before are imported",
-            batch.counts.events
-        ))),
+        Err(ReadError::Input(what)) => {
+            let number = records.max(arguments.skip) + 1;
+            let advice = go_on(number, "mend it and");
+            Err(ClientError::Local(format!("{what}, at record {number}; {advice}")))
+        }
     }
 }
 
