@@ -115,7 +115,8 @@ fn restore_all(
     for (tenant, log) in logs {
         let from = backup.log_dir(tenant, log);
         let to = into.create_log_dir(&RealDisk, tenant, log)?;
-        let _lock = lock_shared(&RealDisk, &from)?;
+        let _lock =
+            directory::when_free(|| lock_shared(&RealDisk, &from)).map_err(DirectoryError::from)?;
         verify(&from)?;
         if let Until::Offset(cut) = until {
             check_cut(cut, &from)?;

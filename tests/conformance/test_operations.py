@@ -490,3 +490,62 @@ def test_what_a_message_proposes_can_be_pasted(tmp_path):
     proposed = re.search("`(echo .*)`;", run("verify", data).stderr).group(1)
     subprocess.run(["sh", "-c", proposed], check=True)
     fine("verify", data)
+
+
+def test_who_has_a_directory_is_told_in_the_same_words(tmp_path):
+    """what to do where a server runs, by each command; with --json the report says so too"""
+    hint = "stop the server first, or look at a backup of it (`strandline backup`)"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        server.append("t", "one")
+        for arguments in (["verify"], ["verify", "--json"], ["dump"], ["repair"], ["restore", "--data", tmp_path / "new"], ["export", "--data"]):
+            done = run(*arguments, server.data)
+            assert done.returncode == 1 and "is in use by another process" in done.stderr and hint in done.stderr, done
+            if "--json" in arguments:
+                report = json.loads(done.stdout)
+                assert (report["sound"], report["logs"]) == (False, []) and hint in report["error"], report
+    assert "error" not in json.loads(fine("verify", "--json", tmp_path / "data").stdout)
+    report = json.loads(run("verify", "--json", tmp_path).stdout)
+    assert not report["sound"] and "neither a data directory" in report["error"]
+
+
+def test_a_backup_empties_nothing_that_is_not_its_own(tmp_path):
+    """what stands under the name of an unfinished one is what an interrupted run left, or stays as it is"""
+    data, backup, unfinished = tmp_path / "data", tmp_path / "backup", tmp_path / ".backup.unfinished"
+    with Server("--shards", "1", data=str(data)) as server:
+        server.append("t", "one")
+        server.terminate()
+    makes = (["backup", "--data", data, backup], ["restore", data, "--data", backup])
+    for arguments in makes:
+        unfinished.mkdir()
+        (unfinished / "letter").write_text("dear")
+        refused("is in the way", *arguments)
+        assert (unfinished / "letter").read_text() == "dear" and not backup.exists()
+        shutil.rmtree(unfinished)
+        unfinished.symlink_to(data)
+        refused("is in the way", *arguments)
+        fine("verify", data)
+        unfinished.unlink()
+    # What an interrupted run leaves: nothing yet, a marker that has no name yet, and more than that.
+    for left in ([], ["STRANDLINE.tmp"], ["STRANDLINE", "STRANDLINE.tmp", "default/main/x.log.tmp"]):
+        for arguments in makes:
+            unfinished.mkdir()
+            for name in left:
+                (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
+                (unfinished / name).write_text("strandline data 1\n")
+            fine(*arguments)
+            assert not unfinished.exists()
+            shutil.rmtree(backup)
+    # And while one is made, another says so.
+    unfinished.mkdir()
+    held = os.open(unfinished, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    for arguments in makes:
+        refused("another `backup` or `restore` to the same place runs", *arguments)
+    os.close(held)
+    # One that is renewed: its logs are locked until it is replaced.
+    unfinished.rmdir()
+    fine("backup", "--data", data, backup)
+    held = os.open(backup / "default" / "main", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    refused("such as a backup", "backup", "--data", data, backup)
+    os.close(held)
