@@ -1,5 +1,8 @@
 //! Strandline: a durable event log that pushes. This library is the server; the binary is a thin shell.
 
+// They panic where nobody takes what they print: `stderr::tell` does not.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod append;
 #[cfg(feature = "cli")]
 pub mod bench;
@@ -38,6 +41,8 @@ pub mod shard;
 pub mod shutdown;
 pub mod socket;
 pub mod sse;
+#[cfg(feature = "cli")]
+mod stderr;
 pub mod stream;
 pub mod timestamp;
 pub mod topics;

@@ -20,6 +20,7 @@ use strandline_storage::{
     log::{CompactionTotals, ScrubTotals, SnapshotTotals},
     offset::Offset,
     reader::{Hits, ReadQuery},
+    segment::Incarnation,
     settings::{LogSettings, TopicSettings},
     topics::TopicSummary,
 };
@@ -192,7 +193,7 @@ pub(crate) enum LogAnswer {
     Unsealed(Result<UnsealedPart, ReadError>),
     Topics(Vec<TopicSummary>),
     Topic(Option<TopicSummary>),
-    LogSettings(LogSettings),
+    LogSettings(LogSettings, Incarnation),
     TopicSettings(FoundSettings),
     Stats(Box<LogStats>),
     OffsetAtTime(Result<Offset, ReadError>),

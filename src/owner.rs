@@ -178,7 +178,10 @@ impl Owner {
                 LogAnswer::Topics(self.topics(&prefix, after.as_deref(), limit).await)
             }
             LogRequest::Topic { name } => LogAnswer::Topic(self.topic(&name).await),
-            LogRequest::LogSettings => LogAnswer::LogSettings(*self.log.borrow().rules().log()),
+            LogRequest::LogSettings => {
+                let log = self.log.borrow();
+                LogAnswer::LogSettings(*log.rules().log(), log.incarnation())
+            }
             LogRequest::TopicSettings { pattern } => {
                 let log = self.log.borrow();
                 let (rules, is_topic) = (log.rules(), !pattern.contains('*'));

@@ -18,6 +18,7 @@ use rustix::{
 };
 
 use super::number::as_f64;
+use crate::stderr::tell;
 
 /// A server that has not stopped after this is killed.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -183,7 +184,7 @@ fn pass_on(told: ChildStderr) -> String {
     let mut else_said = String::new();
     for line in BufReader::new(told).lines().map_while(Result::ok) {
         if line.contains(" WARN ") || line.contains(" ERROR ") {
-            eprintln!("{line}");
+            tell!("{line}");
         } else if else_said.len() < SAID_BYTES_MAX {
             else_said.push_str(&line);
             else_said.push('\n');

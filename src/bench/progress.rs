@@ -1,12 +1,13 @@
 //! A line that says how it goes: renewed in place on a terminal, one a tick elsewhere.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::number::as_f64;
 use super::outcome::{Tick, grouped, short};
 use super::record::Interval;
+use crate::stderr::tell;
 
 /// Where progress goes.
 #[derive(Debug)]
@@ -33,10 +34,7 @@ impl Progress {
     pub fn say(&self, text: &str) {
         match self {
             Progress::Silent => {}
-            Progress::Lines => {
-                // Whoever closed standard error wants no progress.
-                let _ = writeln!(io::stderr(), "{text}");
-            }
+            Progress::Lines => tell!("{text}"),
             Progress::Terminal(bar) => {
                 bar.set_message(text.to_owned());
                 bar.tick();

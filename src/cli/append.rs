@@ -24,6 +24,7 @@ use super::counted::counted;
 use super::pattern;
 use super::progress::bytes_bar;
 use super::source;
+use crate::stderr::tell;
 
 /// A request holds at most so many lines,
 const BATCH_LINES_MAX: usize = 10_000;
@@ -81,11 +82,11 @@ enum EventData<'a> {
 pub fn run(arguments: &AppendArguments) -> ExitCode {
     match append(arguments) {
         Ok(events) => {
-            eprintln!("appended {}", counted(events, "event"));
+            tell!("appended {}", counted(events, "event"));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -95,7 +96,7 @@ fn append(arguments: &AppendArguments) -> Result<u64, ClientError> {
     let client = Client::new(&arguments.server);
     let file = arguments.file.as_deref();
     if source::is_standard_input(file) && io::stdin().is_terminal() {
-        eprintln!("reading lines from the terminal: Ctrl-D ends them");
+        tell!("reading lines from the terminal: Ctrl-D ends them");
     }
     let (input, size_bytes) = source::open(file)?;
     let progress = bytes_bar(size_bytes);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     ops::Range,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -12,7 +13,7 @@ use std::{
 
 use clap::Args;
 use indicatif::HumanBytes;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use strandline_storage::{
     backup::{BackedUp, Beginning, Reach, back_up_again, beginning_of, end_of, last_segment},
     config::SyncMode,
@@ -30,7 +31,7 @@ use super::destination::{Destination, DestinationError, Existing, ExistingLog};
 use super::directory::{self, DirectoryError};
 use super::progress::Watched;
 use super::staged::Staged;
-use crate::runtime::run_when_idle;
+use crate::{runtime::run_when_idle, stderr::tell};
 
 /// What was acknowledged is waited for so long beyond the server's interval between syncs,
 const SYNC_WAIT: Duration = Duration::from_secs(5);
@@ -38,6 +39,9 @@ const SYNC_WAIT: Duration = Duration::from_secs(5);
 const SYNC_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often the server is asked meanwhile.
 const SYNC_ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// So often a server is asked which file takes appends, and the directory is looked at: one may begin in between.
+const SAME_FILE_TRIES: u32 = 5;
 
 /// Makes or renews a backup of a data directory, beside the running server or without one.
 #[derive(Debug, Args)]
@@ -105,7 +109,7 @@ pub fn run(arguments: &BackupArguments) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -134,14 +138,14 @@ fn back_up(arguments: &BackupArguments) -> Result<bool, BackupError> {
     staged.finish()?;
     let (to, seconds) = (to.display(), begun.elapsed().as_secs_f64());
     match made.findings {
-        0 => eprintln!("{to}: verified, in {seconds:.1} s"),
+        0 => tell!("{to}: verified, in {seconds:.1} s"),
         findings => {
             let findings = counted(findings, "finding");
-            eprintln!("{to}: kept with {findings}, as above; the rest is verified");
+            tell!("{to}: kept with {findings}, as above; the rest is verified");
         }
     }
     for (dir, missing) in &made.missing {
-        eprintln!(
+        tell!(
             "warning: events from {} to {} of {} are not in the backup: they had been acknowledged, and the \
              server has not synced them; it does once it is stopped in order, or runs with another --sync",
             missing.start,
@@ -209,7 +213,7 @@ fn back_up_into(
             for name in &damaged {
                 let is_sound = findings.iter().all(|finding| !is_in(finding, name));
                 let log_is = if is_sound { "sound" } else { "damaged as well" };
-                eprintln!(
+                tell!(
                     "note: {} of the backup before is damaged; that of the log is {log_is}, and was copied in its place",
                     place.join(name).display()
                 );
@@ -221,9 +225,9 @@ fn back_up_into(
                 true => in_dir(finding, &place),
                 false => in_log(finding, &from),
             };
-            eprintln!("{told}");
+            tell!("{told}");
         }
-        eprintln!(
+        tell!(
             "{}: up to offset {}; {} linked, {} copied ({})",
             from.display(),
             done.end,
@@ -267,10 +271,11 @@ fn check_beginning(
         }
         match beginning_of(&RealDisk, &before, &now)? {
             Beginning::Proven => {}
-            Beginning::TakenOut(taken) => eprintln!(
+            Beginning::TakenOut(taken) => tell!(
                 "note: the backup before held {tenant}/{log} up to offset {end}; of its events from {} to {} nothing \
                  is left in the log, so that it is the same log is known by its tag alone",
-                taken.start, taken.end
+                taken.start,
+                taken.end
             ),
             Beginning::Differs { what } => {
                 let new_end = end_of(&RealDisk, &now)?;
@@ -302,6 +307,13 @@ impl Ends {
     }
 }
 
+/// And which of the logs with that tag it has.
+#[derive(Deserialize)]
+struct Active {
+    /// Of the file that takes appends; a server from before this has none.
+    incarnation: Option<String>,
+}
+
 /// One log that is backed up.
 struct One<'a> {
     arguments: &'a BackupArguments,
@@ -316,7 +328,7 @@ impl One<'_> {
     /// Also gives the end of what had been acknowledged when it began. The files with the names in `distrusted` are
     /// taken from the log alone.
     fn back_up(&self, distrusted: &[String]) -> Result<(BackedUp, Offset), BackupError> {
-        let One { arguments, tenant, log, from, .. } = *self;
+        let from = self.from;
         let take =
             |reach| back_up_again(&RealDisk, from, self.previous, self.to, reach, distrusted);
         match lock_shared(&RealDisk, from) {
@@ -327,70 +339,91 @@ impl One<'_> {
                 Ok((done, end))
             }
             Err(OpenError::Locked { .. }) => {
-                let ends = ask(arguments, tenant, log)?;
+                let ends = self.ask()?;
+                self.check_server()?;
                 let acknowledged = Offset::new(ends.visible().unwrap_or(ends.durable));
-                let durable =
-                    wait_until_durable(arguments, tenant, log, from, &ends, acknowledged)?;
+                let durable = self.wait_until_durable(&ends, acknowledged)?;
                 let done = take(Reach::Synced(durable))?;
                 match done.tag {
-                    Some(tag) if tag.as_str() != ends.tag => Err(BackupError::Server(format!(
-                        "the server at {} has another log than {}: give the one that runs there with --url",
-                        arguments.server.url,
-                        from.display()
-                    ))),
+                    Some(tag) if tag.as_str() != ends.tag => Err(self.other_log()),
                     _ => Ok((done, acknowledged)),
                 }
             }
             Err(error) => Err(error.into()),
         }
     }
-}
 
-/// Waits until what had been acknowledged is synced, if that comes by itself, and gives what is then.
-fn wait_until_durable(
-    arguments: &BackupArguments,
-    tenant: &str,
-    log: &str,
-    from: &Path,
-    ends: &Ends,
-    acknowledged: Offset,
-) -> Result<Offset, BackupError> {
-    let interval = match last_segment(&RealDisk, from)?.sync {
-        Some(SyncMode::Never) => return Ok(Offset::new(ends.durable)),
-        Some(SyncMode::Interval { interval_ms }) => Duration::from_millis(interval_ms.into()),
-        Some(SyncMode::Commit) | None => Duration::ZERO,
-    };
-    let until = Instant::now() + (interval + SYNC_WAIT).min(SYNC_WAIT_MAX);
-    let mut durable = Offset::new(ends.durable);
-    while durable < acknowledged && Instant::now() < until {
-        thread::sleep(SYNC_ASK_EVERY);
-        let now = ask(arguments, tenant, log)?;
-        if now.tag != ends.tag {
-            break;
+    /// Waits until what had been acknowledged is synced, if that comes by itself, and gives what is then.
+    fn wait_until_durable(&self, ends: &Ends, acknowledged: Offset) -> Result<Offset, BackupError> {
+        let interval = match last_segment(&RealDisk, self.from)?.sync {
+            Some(SyncMode::Never) => return Ok(Offset::new(ends.durable)),
+            Some(SyncMode::Interval { interval_ms }) => Duration::from_millis(interval_ms.into()),
+            Some(SyncMode::Commit) | None => Duration::ZERO,
+        };
+        let until = Instant::now() + (interval + SYNC_WAIT).min(SYNC_WAIT_MAX);
+        let mut durable = Offset::new(ends.durable);
+        while durable < acknowledged && Instant::now() < until {
+            thread::sleep(SYNC_ASK_EVERY);
+            let now = self.ask()?;
+            if now.tag != ends.tag {
+                break;
+            }
+            durable = Offset::new(now.durable);
         }
-        durable = Offset::new(now.durable);
+        Ok(durable)
     }
-    Ok(durable)
-}
 
-fn ask(arguments: &BackupArguments, tenant: &str, log: &str) -> Result<Ends, BackupError> {
-    let failed = |what: String| {
+    fn ask(&self) -> Result<Ends, BackupError> {
+        let One { tenant, log, .. } = *self;
+        if tenant != DEFAULT_TENANT {
+            return Err(self.unsaid("it is not of the default tenant"));
+        }
+        let log = if log == DEFAULT_LOG { String::new() } else { format!("&log={log}") };
+        self.get(&format!("/api/v1/events/history?order=desc&limit=1{log}"))
+    }
+
+    /// Whether the server has this very directory. A copy of it has the same tag, and whatever is said of how far that
+    /// goes says nothing of this one; but every start begins a file of its own.
+    fn check_server(&self) -> Result<(), BackupError> {
+        for _ in 0..SAME_FILE_TRIES {
+            let said: Active = self.get(&format!("/api/v1/logs/{}", self.log))?;
+            let here = last_segment(&RealDisk, self.from)?.incarnation;
+            match (said.incarnation, here) {
+                (Some(said), Some(here)) if said != here.to_string() => {
+                    thread::sleep(SYNC_ASK_EVERY);
+                }
+                // What is damaged here is told when it is copied.
+                _ => return Ok(()),
+            }
+        }
+        Err(self.other_log())
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, BackupError> {
+        let text = Client::new(&self.arguments.server)
+            .get(path, &[])
+            .map_err(|error| self.unsaid(error))?
+            .into_body()
+            .read_to_string()
+            .map_err(|error| self.unsaid(error))?;
+        serde_json::from_str(&text)
+            .map_err(|error| self.unsaid(format_args!("an odd answer: {error}")))
+    }
+
+    fn unsaid(&self, what: impl fmt::Display) -> BackupError {
+        let One { tenant, log, .. } = self;
         BackupError::Server(format!(
             "a server has {tenant}/{log} open, and has to say how far it has synced: {what}"
         ))
-    };
-    if tenant != DEFAULT_TENANT {
-        return Err(failed("it is not of the default tenant".to_owned()));
     }
-    let client = Client::new(&arguments.server);
-    let log = if log == DEFAULT_LOG { String::new() } else { format!("&log={log}") };
-    let answer = client.get(&format!("/api/v1/events/history?order=desc&limit=1{log}"), &[]);
-    let text = answer
-        .map_err(|error| failed(error.to_string()))?
-        .into_body()
-        .read_to_string()
-        .map_err(|error| failed(error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| failed(format!("an odd answer: {error}")))
+
+    fn other_log(&self) -> BackupError {
+        BackupError::Server(format!(
+            "the server at {} has another log than {}: give the one that runs there with --url",
+            self.arguments.server.url,
+            self.from.display()
+        ))
+    }
 }
 
 /// What is wrong with a log of the backup.

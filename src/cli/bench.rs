@@ -17,6 +17,7 @@ use crate::bench::{
     storm::{self, Churn, Storm},
     strandline::{KnownBy, Strandline},
 };
+use crate::stderr::tell;
 
 /// Measures a server: appends, fan-out, replay, idle subscribers, storms of reconnections.
 ///
@@ -161,7 +162,7 @@ pub fn run(arguments: &BenchArguments) -> ExitCode {
     match told {
         Ok(outcome) if outcome.is_clean() => ExitCode::SUCCESS,
         Ok(outcome) => {
-            eprintln!(
+            tell!(
                 "error: {} deliveries were not as they should be, the first: {}",
                 outcome.violation_count,
                 outcome.violations.first().map_or("", String::as_str)
@@ -173,7 +174,7 @@ pub fn run(arguments: &BenchArguments) -> ExitCode {
                 Failure::Bench(_) => common.place(),
                 Failure::Usage(_) | Failure::Io(_) => String::new(),
             };
-            eprintln!("error: {place}{failure}");
+            tell!("error: {place}{failure}");
             if matches!(failure, Failure::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

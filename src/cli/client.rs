@@ -10,6 +10,8 @@ use std::{
 use serde::Deserialize;
 use ureq::{Agent, Body, http::Response};
 
+use crate::stderr::tell;
+
 /// A stream is silent for at most this long: three of its heartbeats.
 pub const SILENCE_MAX: Duration = Duration::from_secs(45);
 /// How long a connection may take to open.
@@ -171,7 +173,7 @@ impl Client {
                 {
                     let asked = refusal.retry_after.unwrap_or(NO_ROOM_PAUSE);
                     let pause = asked.min(NO_ROOM_PAUSE_MAX);
-                    eprintln!("note: {refusal}; trying again in {} s", pause.as_secs());
+                    tell!("note: {refusal}; trying again in {} s", pause.as_secs());
                     thread::sleep(pause);
                 }
                 answer => return answer,

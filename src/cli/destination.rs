@@ -43,10 +43,14 @@ pub enum DestinationError {
     /// What is there cannot be looked at.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// Nothing can be made there.
+    #[error(transparent)]
+    Open(#[from] OpenError),
 }
 
 impl DestinationError {
-    fn io(path: &Path) -> impl FnOnce(io::Error) -> DestinationError {
+    /// What the kernel said of a path.
+    pub fn io(path: &Path) -> impl FnOnce(io::Error) -> DestinationError {
         move |source| DestinationError::Io { path: path.to_owned(), source }
     }
 }
@@ -117,8 +121,8 @@ impl Destination {
             let lock = || lock(&RealDisk, &dir, LockMode::Exclusive);
             let lock = directory::when_free(lock).map_err(|error| match error {
                 OpenError::Locked { dir: path } => {
-                    let what =
-                        "it is in use by a server, or another command: name a directory of its own";
+                    let what = "it is in use by a server, or by another command, such as a backup that takes its \
+                                place: wait for that, or name a directory of its own";
                     DestinationError::Refused { path, what: what.to_owned() }
                 }
                 error => DirectoryError::from(error).into(),

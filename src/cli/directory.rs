@@ -64,7 +64,7 @@ pub enum DirectoryError {
         example: PathBuf,
     },
     /// The result could not be written.
-    #[error("writing the result: {0}")]
+    #[error(transparent)]
     Output(io::Error),
 }
 

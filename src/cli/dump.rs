@@ -20,7 +20,8 @@ use strandline_storage::{
 use super::directory::{self, DirectoryArguments, DirectoryError};
 use super::number::number;
 use super::pattern;
-use crate::{event_json::push_event, timestamp::TimeText};
+use super::progress;
+use crate::{event_json::push_event, stderr::tell, timestamp::TimeText};
 
 /// Writes the events of a stopped server to standard output, one JSON object a line, as `GET
 /// /api/v1/events/history` gives them and `import` takes them. Changes nothing, also after a crash.
@@ -56,7 +57,7 @@ pub fn run(arguments: &DumpArguments) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -97,20 +98,17 @@ fn dump(arguments: &DumpArguments) -> Result<bool, DirectoryError> {
             }
         })?;
     }
-    match output.and_then(|()| lines.out.flush()) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(is_whole),
-        Err(error) => Err(DirectoryError::Output(error)),
-        Ok(()) => Ok(is_whole),
-    }
+    progress::nobody_reads_is_fine(output.and_then(|()| lines.out.flush()))
+        .map_err(DirectoryError::Output)?;
+    Ok(is_whole)
 }
 
 fn warn(error: &ReadError) {
     match error {
         ReadError::Gap { from, to, corruption } if to <= from => {
-            eprintln!("warning: events from {from} on are lost: {corruption}");
+            tell!("warning: events from {from} on are lost: {corruption}");
         }
-        error => eprintln!("warning: {error}"),
+        error => tell!("warning: {error}"),
     }
 }
 

@@ -24,7 +24,7 @@ use super::pattern::pattern;
 use super::place::Place;
 use super::progress;
 use super::records::{self, Format, Origin};
-use crate::{event_json::push_event, stream::cursor::Cursor, timestamp::TimeText};
+use crate::{event_json::push_event, stderr::tell, stream::cursor::Cursor, timestamp::TimeText};
 
 /// Bytes written, and read from a server, at once.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -99,7 +99,7 @@ pub fn run(arguments: &ExportArguments) -> ExitCode {
     if let (Begin::At(from), Some(until)) = (arguments.from, arguments.until)
         && until.is_before(from)
     {
-        eprintln!("error: --until {until} is before --from {from}");
+        tell!("error: --until {until} is before --from {from}");
         return ExitCode::from(2);
     }
     let mut out = Output::new(arguments);
@@ -111,7 +111,7 @@ pub fn run(arguments: &ExportArguments) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -284,7 +284,7 @@ impl Output<'_> {
                             is_whole = false;
                             let missing = format!("events from {from} to {begin} are gone");
                             let why = "retention was faster";
-                            self.bar.suspend(|| eprintln!("warning: {missing}: {why}"));
+                            self.bar.suspend(|| tell!("warning: {missing}: {why}"));
                         }
                     }
                     from = Begin::At(Place::Offset(begin));
@@ -302,7 +302,7 @@ impl Output<'_> {
             }
             from = match (page.gap, page.next) {
                 (Some(Gap { from, to }), _) => {
-                    self.bar.suspend(|| eprintln!("warning: events from {from} to {to} are lost"));
+                    self.bar.suspend(|| tell!("warning: events from {from} to {to} are lost"));
                     is_whole = false;
                     Begin::At(Place::Offset(Offset::new(to)))
                 }
@@ -325,7 +325,7 @@ impl Output<'_> {
             return false;
         }
         let gone = format!("events from {from} to {to} are gone: the log begins at offset {begin}");
-        self.bar.suspend(|| eprintln!("warning: {gone}"));
+        self.bar.suspend(|| tell!("warning: {gone}"));
         true
     }
 
@@ -450,8 +450,8 @@ struct Gap {
 fn warn(error: &ReadError) {
     match error {
         ReadError::Gap { from, to, corruption } if to <= from => {
-            eprintln!("warning: events from {from} on are lost: {corruption}");
+            tell!("warning: events from {from} on are lost: {corruption}");
         }
-        error => eprintln!("warning: {error}"),
+        error => tell!("warning: {error}"),
     }
 }

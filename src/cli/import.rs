@@ -22,6 +22,7 @@ use super::pattern;
 use super::progress;
 use super::records::{self, Conversion, Format, ReadError};
 use super::source;
+use crate::stderr::tell;
 
 /// A request holds at most so many lines,
 const BATCH_LINES_MAX: u64 = 10_000;
@@ -72,15 +73,15 @@ pub struct ImportArguments {
 /// Runs the command.
 pub fn run(arguments: &ImportArguments) -> ExitCode {
     if arguments.subject_as_header && arguments.format != Format::Cloudevents {
-        eprintln!("error: --subject-as-header is for --format cloudevents");
+        tell!("error: --subject-as-header is for --format cloudevents");
         return ExitCode::from(2);
     }
     match import(arguments) {
         Ok(Counts { events, duplicates: 0 }) => {
-            eprintln!("imported {}", counted(events, "event"));
+            tell!("imported {}", counted(events, "event"));
         }
         Ok(Counts { events, duplicates }) => {
-            eprintln!(
+            tell!(
                 "imported {}, of which the log had {duplicates} already: appended {}\n\
                  warning: those {duplicates} were not appended again, since the log has seen their ids. If they are \
                  gone from it (DELETE, trim, retention) and are wanted back: --new-ids PREFIX appends them as new",
@@ -89,7 +90,7 @@ pub fn run(arguments: &ImportArguments) -> ExitCode {
             );
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             return ExitCode::FAILURE;
         }
     }
@@ -146,7 +147,7 @@ fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
         Ok(()) => {
             if records < arguments.skip {
                 let records = counted(records, "record");
-                eprintln!("note: --skip {} is more than there are: {records}", arguments.skip);
+                tell!("note: --skip {} is more than there are: {records}", arguments.skip);
             }
             Ok(batch.counts)
         }
@@ -154,10 +155,11 @@ fn import(arguments: &ImportArguments) -> Result<Counts, ClientError> {
             let advice = go_on(number, "mend it and");
             Err(ClientError::Local(format!("record {number}: {what}; {advice}")))
         }
-        Err(ReadError::Input(what)) => Err(ClientError::Local(format!(
-            "{what}; the {} events before are imported",
-            batch.counts.events
-        ))),
+        Err(ReadError::Input(what)) => {
+            let number = records.max(arguments.skip) + 1;
+            let advice = go_on(number, "mend it and");
+            Err(ClientError::Local(format!("{what}, at record {number}; {advice}")))
+        }
     }
 }
 

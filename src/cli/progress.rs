@@ -14,8 +14,6 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use strandline_storage::verify::Progress;
 
-use super::directory::DirectoryError;
-
 /// How often the bar is drawn anew.
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 
@@ -80,11 +78,11 @@ impl Drop for Watched {
 }
 
 /// What a write to standard output came to, if it is no failure that nobody reads it any more.
-pub fn nobody_reads_is_fine(written: io::Result<()>) -> Result<(), DirectoryError> {
+pub fn nobody_reads_is_fine(written: io::Result<()>) -> io::Result<()> {
+    let said =
+        |error: io::Error| io::Error::new(error.kind(), format!("writing the result: {error}"));
     match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(DirectoryError::Output(error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(said(error)),
         _ => Ok(()),
     }
 }

@@ -20,6 +20,7 @@
 //! they are.
 
 mod conversion;
+mod distinct;
 mod input;
 
 use std::{borrow::Cow, collections::BTreeMap};
@@ -27,11 +28,12 @@ use std::{borrow::Cow, collections::BTreeMap};
 use clap::ValueEnum;
 use serde_json::value::RawValue;
 
+use self::distinct::Distinct;
 pub use self::{
     conversion::{Conversion, is_line_of},
     input::{ReadError, for_each},
 };
-use crate::json::write;
+use crate::{input::quoted, json::write};
 
 /// How events are written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -144,7 +146,12 @@ fn source_suffix(source: &str) -> String {
 }
 
 fn members(object: &str) -> Result<Members<'_>, String> {
-    serde_json::from_str(object).map_err(|error| format!("not a JSON object: {error}"))
+    let Distinct { members, twice } =
+        serde_json::from_str(object).map_err(|error| format!("not a JSON object: {error}"))?;
+    match twice {
+        Some(name) => Err(format!("member {} is given twice", quoted(&name))),
+        None => Ok(members),
+    }
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use strandline_storage::{
     io::real::RealDisk,
     remains::Forgotten,
     repair::{self, Action, Step},
+    shell,
 };
 
 use super::directory::{self, DirectoryArguments, DirectoryError};
 use super::progress;
-use crate::clock;
+use crate::{clock, stderr::tell};
 
 /// Makes a damaged log of a stopped server one that opens again, without losing anything that can be
 /// read. Without --yes it only says what it would do.
@@ -55,7 +56,7 @@ pub fn run(arguments: &RepairArguments) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -90,7 +91,7 @@ fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, Directory
         describe(step)?;
     }
     if !arguments.yes {
-        let dir = arguments.directory.path().display();
+        let dir = shell::word(arguments.directory.path());
         say(&format!("nothing was changed; to do this: strandline repair {dir} --yes"))?;
         // What a rewrite has left that was cut short is no damage: a start removes it.
         return Ok(plan.steps.iter().all(|step| step.action == Action::Discard));
@@ -169,5 +170,5 @@ fn warn(are: &str, forgotten: &Forgotten) -> Result<(), DirectoryError> {
 
 /// One line on standard output; nobody reading it is no failure.
 fn say(line: &str) -> Result<(), DirectoryError> {
-    progress::nobody_reads_is_fine(writeln!(io::stdout(), "{line}"))
+    progress::nobody_reads_is_fine(writeln!(io::stdout(), "{line}")).map_err(DirectoryError::Output)
 }

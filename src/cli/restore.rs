@@ -23,7 +23,7 @@ use super::directory::{self, DirectoryError};
 use super::place::Place;
 use super::progress::Watched;
 use super::staged::Staged;
-use crate::clock;
+use crate::{clock, stderr::tell};
 
 /// Makes a data directory of a backup, up to an offset or a time if wanted.
 #[derive(Debug, Args)]
@@ -78,7 +78,7 @@ pub fn run(arguments: &RestoreArguments) -> ExitCode {
     match restore(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -115,7 +115,8 @@ fn restore_all(
     for (tenant, log) in logs {
         let from = backup.log_dir(tenant, log);
         let to = into.create_log_dir(&RealDisk, tenant, log)?;
-        let _lock = lock_shared(&RealDisk, &from)?;
+        let _lock =
+            directory::when_free(|| lock_shared(&RealDisk, &from)).map_err(DirectoryError::from)?;
         verify(&from)?;
         if let Until::Offset(cut) = until {
             check_cut(cut, &from)?;
@@ -126,22 +127,20 @@ fn restore_all(
             _ => None,
         };
         verify(&to)?;
-        eprintln!(
+        tell!(
             "{tenant}/{log}: restored up to offset {} in {}; its tag is {}",
             restored.end,
             counted(restored.segments, "segment"),
             restored.tag
         );
         if let Some(cut) = beyond {
-            eprintln!(
+            tell!(
                 "note: of what was between {cut} and {} nothing is kept: the log goes on there",
                 restored.end
             );
         }
         if let (Some(until), 0) = (arguments.until, restored.segments) {
-            eprintln!(
-                "note: {tenant}/{log} is empty: the backup holds no event of it before {until}"
-            );
+            tell!("note: {tenant}/{log} is empty: the backup holds no event of it before {until}");
         }
     }
     Ok(())
@@ -154,7 +153,7 @@ fn check_cut(cut: Offset, backup: &Path) -> Result<(), RestoreError> {
     }
     let end = end_of(&RealDisk, backup)?;
     if cut > end {
-        eprintln!("note: --until {cut} lies beyond the backup, which ends at offset {end}");
+        tell!("note: --until {cut} lies beyond the backup, which ends at offset {end}");
     }
     Ok(())
 }
@@ -163,7 +162,7 @@ fn verify(log: &Path) -> Result<(), RestoreError> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let watched = Watched::start();
     let verified = verify_with(&RealDisk, log, threads, watched.progress(), &mut |finding| {
-        watched.suspend(|| eprintln!("{finding}"));
+        watched.suspend(|| tell!("{finding}"));
     })?;
     match verified.findings {
         0 => Ok(()),

@@ -28,6 +28,7 @@ use crate::{
     http::origin::OriginRules,
     server::{Server, StartError},
     shutdown::Control,
+    stderr::tell,
 };
 
 /// A stop that takes longer than this is cut short: whoever stops us would do so with SIGKILL.
@@ -136,13 +137,13 @@ impl ServeArguments {
 /// Runs the command.
 pub fn run(arguments: ServeArguments) -> ExitCode {
     if let Err(what) = log_to_stderr() {
-        eprintln!("error: {what}");
+        tell!("error: {what}");
         return ExitCode::from(EXIT_USAGE);
     }
     match serve(arguments.into_config()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -192,18 +193,16 @@ fn tell_ready(server: &Server) -> io::Result<()> {
     )?;
     out.flush()?;
     let url = url_from_here(server.address());
-    let mut hints = io::stderr().lock();
     let (bold, plain) = if is_styled() { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-    write!(
-        hints,
+    tell!(
         "
 {bold}Watch{plain}   curl -N '{url}/api/v1/events/stream?from=earliest'
 {bold}Append{plain}  curl -d 'hello' '{url}/api/v1/topics/demo/events'
 {bold}Look{plain}    {url}/
 {bold}Stop{plain}    Ctrl-C
-
 "
-    )
+    );
+    Ok(())
 }
 
 /// Whether standard error is a terminal that wants colours and bold letters (<https://no-color.org>).
@@ -232,15 +231,14 @@ fn stop_on_signals(mut signals: Signals, control: Arc<Control>) -> io::Result<()
         control.stop();
         let watchdog = std::thread::Builder::new().name("watchdog".to_owned()).spawn(|| {
             std::thread::sleep(Duration::from_millis(STOP_MS_MAX));
-            eprintln!("error: the server did not stop in time; the next start recovers the log");
+            tell!("error: the server did not stop in time; the next start recovers the log");
             low_level::exit(1);
         });
         if let Err(error) = watchdog {
             tracing::warn!(%error, "nobody watches how long the stop takes");
         }
         while coming.next().is_some() && first.elapsed() < SAME_SIGNAL {}
-        let what = "error: a second signal ended the server; the next start recovers the log";
-        let _ = writeln!(io::stderr(), "{what}");
+        tell!("error: a second signal ended the server; the next start recovers the log");
         low_level::exit(1);
     })?;
     Ok(())
@@ -251,16 +249,32 @@ fn log_to_stderr() -> Result<(), String> {
     let filter = match (said("STRANDLINE_LOG"), said("RUST_LOG")) {
         (Some(ours), _) => our_filter(&ours)?,
         // Meant for other programs as well: what it says of them leaves us as we are.
-        (None, Some(all)) => EnvFilter::new(format!("info,{all}")),
+        (None, Some(all)) => filter_for_all(&all),
         (None, None) => EnvFilter::new("info"),
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        // It would tell of a line that cannot be written where that cannot be written either, and panic.
+        .log_internal_errors(false)
         .with_ansi(is_styled())
         .with_target(false)
         .init();
     Ok(())
+}
+
+/// What `RUST_LOG` says, but for what is wrong in it: that is told, as the filter itself would with a panic where nobody
+/// takes it.
+fn filter_for_all(said: &str) -> EnvFilter {
+    let is_good = |part: &&str| match part.parse::<Directive>() {
+        Ok(_) => true,
+        Err(error) => {
+            tell!("warning: RUST_LOG: ignoring `{part}`: {error}");
+            false
+        }
+    };
+    let parts = said.split(',').filter(|part| !part.is_empty()).filter(is_good);
+    EnvFilter::new(["info"].into_iter().chain(parts).collect::<Vec<_>>().join(","))
 }
 
 /// What `STRANDLINE_LOG` says: levels, and `target=level`. A lone word that is no level is a target to the filter, and

@@ -7,12 +7,13 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags};
 use strandline_storage::{
-    data_dir::{DataDir, lock},
+    data_dir::{DataDir, MARKER_FILE_NAME, MARKER_TEMPORARY_FILE_NAME, lock},
     error::OpenError,
     io::{Disk, LockMode, real::RealDisk},
 };
 
-use super::destination::Destination;
+use super::destination::{Destination, DestinationError};
+use crate::stderr::tell;
 
 /// How the name of one that is not whole yet ends; it begins with a dot.
 const ENDING: &str = ".unfinished";
@@ -39,20 +40,20 @@ struct Unfinished {
 impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.is_kept
-            && let Err(error) = fs::remove_dir_all(&self.path)
+            && let Err(error) = remove(&self.path)
         {
-            eprintln!("warning: removing {}: {error}", self.path.display());
+            tell!("warning: {error}");
         }
     }
 }
 
 impl Staged {
     /// Begins one, and removes what a run before left of it.
-    pub fn begin(destination: &Destination) -> Result<Staged, OpenError> {
+    pub fn begin(destination: &Destination) -> Result<Staged, DestinationError> {
         let to = destination.path();
         let name = to.file_name().ok_or_else(|| {
             let error = io::Error::other("give a directory by its name");
-            OpenError::io("making", to)(error)
+            DestinationError::io(to)(error)
         })?;
         let mut temporary = std::ffi::OsString::from(".");
         temporary.push(name);
@@ -62,11 +63,26 @@ impl Staged {
         let path = parent.join(temporary);
         match fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(OpenError::io("making the directory", &path)(error));
+                return Err(OpenError::io("making the directory", &path)(error).into());
             }
             _ => {}
         }
-        let lock = lock(&RealDisk, &path, LockMode::Exclusive)?;
+        let refused =
+            |what: &str| DestinationError::Refused { path: path.clone(), what: what.to_owned() };
+        let lock = match lock(&RealDisk, &path, LockMode::Exclusive) {
+            Err(OpenError::Locked { .. }) => {
+                return Err(refused(
+                    "in use: another `backup` or `restore` to the same place runs",
+                ));
+            }
+            locked => locked?,
+        };
+        if !is_left_over(&path)? {
+            return Err(refused(
+                "it is in the way, and holds something else than what an interrupted `backup` or `restore` left: move it \
+                 away, or remove it",
+            ));
+        }
         let unfinished = Unfinished { path, is_kept: false };
         empty(&unfinished.path)?;
         let data = DataDir::open(&RealDisk, &unfinished.path)?;
@@ -100,7 +116,7 @@ impl Staged {
         unfinished.is_kept = true;
         RealDisk.sync_dir(&parent_of(&to)).map_err(failed)?;
         if is_replaced {
-            fs::remove_dir_all(path).map_err(OpenError::io("removing", path))?;
+            remove(path)?;
         }
         drop(held);
         Ok(())
@@ -114,15 +130,38 @@ fn parent_of(path: &Path) -> PathBuf {
     }
 }
 
-/// Removes what a run before left. Its name says that it is ours, and so does its marker.
+/// Whether a directory of this name is what a run before left: its name says that it is ours, and so has its marker to,
+/// if there is anything.
+fn is_left_over(path: &Path) -> Result<bool, OpenError> {
+    let listing = OpenError::io("listing", path);
+    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
+        return Ok(false);
+    }
+    let names = RealDisk.list(path).map_err(listing)?;
+    let is_empty = names.iter().all(|name| name == MARKER_TEMPORARY_FILE_NAME);
+    Ok(is_empty || DataDir::open_existing(&RealDisk, path).is_ok())
+}
+
+/// Removes a directory that is ours.
+fn remove(path: &Path) -> Result<(), OpenError> {
+    empty(path)?;
+    fs::remove_dir(path).map_err(OpenError::io("removing", path))
+}
+
+/// Removes what is in a directory that is ours, its marker last: what is left if this is cut short is known still.
 fn empty(path: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::io("removing what was left in", path)(error);
+    let mut marker = None;
     for entry in fs::read_dir(path).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let is_dir = entry.file_type().map_err(failed)?.is_dir();
+        let is_marker = entry.file_name() == MARKER_FILE_NAME;
         let entry = entry.path();
-        let removed = if is_dir { fs::remove_dir_all(&entry) } else { fs::remove_file(&entry) };
-        removed.map_err(failed)?;
+        match (is_marker, is_dir) {
+            (true, _) => marker = Some(entry),
+            (false, true) => fs::remove_dir_all(&entry).map_err(failed)?,
+            (false, false) => fs::remove_file(&entry).map_err(failed)?,
+        }
     }
-    Ok(())
+    marker.map_or(Ok(()), fs::remove_file).map_err(failed)
 }

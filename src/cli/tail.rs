@@ -23,7 +23,7 @@ use super::client::{Client, ClientError, LastSaid, ServerAddress, WireEvent, nex
 use super::number::number;
 use super::pattern::pattern;
 use super::reconnect::Reconnect;
-use crate::stream::cursor::StartFrom;
+use crate::{stderr::tell, stream::cursor::StartFrom};
 
 /// Bytes read from the stream at once.
 const READ_BYTES: usize = 64 << 10;
@@ -108,7 +108,7 @@ pub fn run(arguments: &TailArguments) -> ExitCode {
     match tail(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -120,7 +120,7 @@ fn tail(arguments: &TailArguments) -> Result<(), ClientError> {
     let is_lost = cursor.as_deref() == Some("");
     if let (true, Some(path)) = (is_lost, &arguments.cursor) {
         let from = arguments.from.as_deref().unwrap_or("earliest");
-        eprintln!("note: {} is empty: begins at {from}", path.display());
+        tell!("note: {} is empty: begins at {from}", path.display());
     }
     let printing = Arc::default();
     end_without_reader(Arc::clone(&printing));
@@ -260,12 +260,12 @@ impl Tail<'_> {
                         ("", Some(wanted)) => (format!("begin at offset {wanted}"), "begins"),
                         (cursor, _) => (format!("go on after cursor {cursor}"), "goes on"),
                     };
-                    eprintln!("note: cannot {cannot}: {why} ({reason}); {goes} at offset {from}");
+                    tell!("note: cannot {cannot}: {why} ({reason}); {goes} at offset {from}");
                 }
             }
             "connection.reset" => {
                 let Notice { reason, from, .. } = Notice::of(&event.data);
-                eprintln!("note: events before offset {from} were passed over ({reason})");
+                tell!("note: events before offset {from} were passed over ({reason})");
             }
             "connection.closing" => {
                 let Notice { reason, code, .. } = Notice::of(&event.data);
@@ -291,7 +291,7 @@ impl Tail<'_> {
     /// Tells something that has not been told since the last stream that was taken.
     fn tell_once(&mut self, what: String) {
         if !self.told.contains(&what) {
-            eprintln!("{what}");
+            tell!("{what}");
             self.told.push(what);
         }
     }

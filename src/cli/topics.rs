@@ -10,6 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::client::{Client, ClientError, ServerAddress};
+use crate::stderr::tell;
 
 /// Lists topics: name, number of events, offset and time of the last.
 #[derive(Debug, Args)]
@@ -40,7 +41,7 @@ pub fn run(arguments: &TopicsArguments) -> ExitCode {
     match list(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }

@@ -19,6 +19,7 @@ use super::counted::counted;
 use super::directory::{self, DirectoryArguments, DirectoryError};
 use super::number::number;
 use super::progress::{self, Watched};
+use crate::stderr::tell;
 
 /// Checks every frame, checksum, chain and index of a stopped server's data. Changes nothing.
 #[derive(Debug, Args)]
@@ -35,7 +36,8 @@ Exit codes: 0 fine, 1 findings or failure (in use by a server, ...), 2 usage.")]
 pub struct VerifyArguments {
     #[command(flatten)]
     directory: DirectoryArguments,
-    /// Writes one JSON object to standard output, when all is done, instead of lines
+    /// Writes one JSON object to standard output, when all is done, instead of lines; its `error` says why
+    /// not all was checked
     #[arg(long)]
     json: bool,
     /// How many threads read [default: as many as there are cores]
@@ -46,9 +48,12 @@ pub struct VerifyArguments {
 /// What `--json` writes.
 #[derive(Serialize)]
 struct Report {
-    /// Whether there is no finding in any log.
+    /// Whether there is no finding in any log, and all of them were checked.
     sound: bool,
     logs: Vec<LogReport>,
+    /// Why not all were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -83,7 +88,7 @@ pub fn run(arguments: &VerifyArguments) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -93,7 +98,7 @@ pub fn run(arguments: &VerifyArguments) -> ExitCode {
 fn list_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
     let logs = directory::logs_in(arguments.directory.path())?;
     if logs.is_empty() {
-        eprintln!("{}: there is no log in it yet", arguments.directory.path().display());
+        tell!("{}: there is no log in it yet", arguments.directory.path().display());
     }
     let mut output: io::Result<()> = Ok(());
     let mut is_sound = true;
@@ -106,9 +111,9 @@ fn list_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
             });
         })?;
         for note in &verified.notes {
-            eprintln!("note: {note}");
+            tell!("note: {note}");
         }
-        eprintln!(
+        tell!(
             "{}: {}, {}, {} of {}, up to offset {}: {}",
             log.display(),
             counted(verified.segments, "segment"),
@@ -123,13 +128,27 @@ fn list_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
         );
         is_sound &= verified.findings == 0;
     }
-    progress::nobody_reads_is_fine(output)?;
+    progress::nobody_reads_is_fine(output).map_err(DirectoryError::Output)?;
     Ok(is_sound)
 }
 
-/// One JSON object for all; whether nothing was found.
+/// One JSON object for all, also where not all could be checked; whether nothing was found.
 fn report_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
-    let mut report = Report { sound: true, logs: Vec::new() };
+    let mut report = Report { sound: true, logs: Vec::new(), error: None };
+    let checked = check_all(arguments, &mut report);
+    if let Err(error) = &checked {
+        report.sound = false;
+        report.error = Some(error.to_string());
+    }
+    let text = serde_json::to_string_pretty(&report).expect("numbers and strings are JSON");
+    let written = progress::nobody_reads_is_fine(writeln!(io::stdout(), "{text}"));
+    checked?;
+    written.map_err(DirectoryError::Output)?;
+    Ok(report.sound)
+}
+
+/// Adds what is found in each log to a report.
+fn check_all(arguments: &VerifyArguments, report: &mut Report) -> Result<(), DirectoryError> {
     for log in directory::logs_in(arguments.directory.path())? {
         let mut findings = Vec::new();
         let verified = check(arguments, &log, &mut |_, finding| {
@@ -154,9 +173,7 @@ fn report_all(arguments: &VerifyArguments) -> Result<bool, DirectoryError> {
             notes: verified.notes,
         });
     }
-    let text = serde_json::to_string_pretty(&report).expect("numbers and strings are JSON");
-    progress::nobody_reads_is_fine(writeln!(io::stdout(), "{text}"))?;
-    Ok(report.sound)
+    Ok(())
 }
 
 /// Checks one log, with a bar where somebody may look at it.

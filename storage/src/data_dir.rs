@@ -26,7 +26,8 @@ pub const DEFAULT_LOG: &str = "main";
 
 const MARKER_PREFIX: &str = "strandline data ";
 const MARKER_BYTES_MAX: usize = 64;
-const MARKER_TEMPORARY_FILE_NAME: &str = "STRANDLINE.tmp";
+/// What it is called while it is written.
+pub const MARKER_TEMPORARY_FILE_NAME: &str = "STRANDLINE.tmp";
 /// So many directories are looked into for logs below one that has no marker, before it is refused.
 const LISTED_MAX: usize = 200;
 /// What a new file system has at its root.
@@ -62,7 +63,7 @@ impl DataDir {
             let is_strange =
                 |name: &&String| **name != MARKER_TEMPORARY_FILE_NAME && **name != LOST_AND_FOUND;
             if has_logs(disk, path, &names) {
-                return Err(OpenError::MarkerLost { dir: path.to_owned() });
+                return Err(OpenError::MarkerLost { dir: path.to_owned(), what: "is missing" });
             }
             if names.iter().any(|name| is_strange(&name)) {
                 let what = "it is not empty, and has no STRANDLINE file";
@@ -70,7 +71,7 @@ impl DataDir {
             }
             write_marker(disk, path)?;
         }
-        check_marker(disk, path)?;
+        check_marker(disk, path, &names)?;
         Ok(DataDir { path: path.to_owned() })
     }
 
@@ -79,12 +80,12 @@ impl DataDir {
         let names = disk.list(path).map_err(|error| listing_error(error, path))?;
         if !names.iter().any(|name| name == MARKER_FILE_NAME) {
             if has_logs(disk, path, &names) {
-                return Err(OpenError::MarkerLost { dir: path.to_owned() });
+                return Err(OpenError::MarkerLost { dir: path.to_owned(), what: "is missing" });
             }
             let what = "it has no STRANDLINE file";
             return Err(OpenError::NotOurs { dir: path.to_owned(), what });
         }
-        check_marker(disk, path)?;
+        check_marker(disk, path, &names)?;
         Ok(DataDir { path: path.to_owned() })
     }
 
@@ -194,7 +195,8 @@ fn write_marker<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
     write().map_err(OpenError::io("writing", &path))
 }
 
-fn check_marker<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
+/// Checks the marker of a directory that holds `names`. One that is damaged is no reason to leave a log behind.
+fn check_marker<D: Disk>(disk: &D, dir: &Path, names: &[String]) -> Result<(), OpenError> {
     let path = dir.join(MARKER_FILE_NAME);
     let read = || {
         let file = disk.open(&path, Access::Read)?;
@@ -212,6 +214,10 @@ fn check_marker<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> {
         Some(version) if version > DATA_VERSION => {
             Err(OpenError::NewerVersion { file: path, version, version_max: DATA_VERSION })
         }
+        _ if has_logs(disk, dir, names) => Err(OpenError::MarkerLost {
+            dir: dir.to_owned(),
+            what: "is empty, damaged or another's",
+        }),
         _ => Err(OpenError::NotOurs {
             dir: dir.to_owned(),
             what: "its STRANDLINE file says something else",
@@ -267,10 +273,19 @@ mod tests {
         let log = data.create_log_dir(&disk, DEFAULT_TENANT, DEFAULT_LOG).expect("made");
         write(&disk, &log.join("00000000000000000000.1.log"), "x");
         disk.remove(&dir.join(MARKER_FILE_NAME)).expect("a file");
-        let refused = [DataDir::open(&disk, dir), DataDir::open_existing(&disk, dir)];
+        let mut refused = vec![DataDir::open(&disk, dir), DataDir::open_existing(&disk, dir)];
+        for damaged in ["", "strandline data 1", "\0\0"] {
+            write(&disk, &dir.join(MARKER_FILE_NAME), damaged);
+            refused.extend([DataDir::open(&disk, dir), DataDir::open_existing(&disk, dir)]);
+            disk.remove(&dir.join(MARKER_FILE_NAME)).expect("a file");
+        }
+        write(&disk, &dir.join(MARKER_FILE_NAME), "strandline data 2\n");
+        let newer = DataDir::open(&disk, dir);
+        disk.remove(&dir.join(MARKER_FILE_NAME)).expect("a file");
         write(&disk, &dir.join(MARKER_FILE_NAME), "strandline data 1\n");
         let opened = DataDir::open(&disk, dir);
         std::fs::remove_dir_all(dir).expect("ours");
+        assert!(matches!(newer, Err(OpenError::NewerVersion { .. })), "{newer:?}");
         for refused in refused {
             let Err(error @ OpenError::MarkerLost { .. }) = refused else { panic!("{refused:?}") };
             assert!(error.to_string().contains("echo 'strandline data 1' > "), "{error}");

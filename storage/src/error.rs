@@ -6,8 +6,10 @@ use std::{
 };
 
 use crate::{
+    data_dir::MARKER_FILE_NAME,
     io::is_full,
     offset::{Offset, Position},
+    shell,
 };
 
 /// Limits that cannot be met together.
@@ -38,15 +40,18 @@ pub enum OpenError {
         /// What was found, or missed.
         what: &'static str,
     },
-    /// It holds logs and no marker: a person has to say that it is a data directory.
+    /// It holds logs and no marker, or none that says so: a person has to say that it is a data directory.
     #[error(
-        "{dir} holds logs, but its STRANDLINE file is missing: if it is a data directory, bring the file back \
-         (`echo 'strandline data 1' > {dir}/STRANDLINE`; docs/OPERATIONS.md)",
-        dir = dir.display()
+        "{} holds logs, but its STRANDLINE file {what}: if it is a data directory, bring the file back \
+         (`echo 'strandline data 1' > {}`; docs/OPERATIONS.md)",
+        dir.display(),
+        shell::word(&dir.join(MARKER_FILE_NAME))
     )]
     MarkerLost {
         /// The directory.
         dir: PathBuf,
+        /// What is with the file.
+        what: &'static str,
     },
     /// A newer version wrote it: use that one.
     #[error("{} was written by a newer version (format {version}, this one knows up to {version_max})", file.display())]

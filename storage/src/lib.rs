@@ -5,6 +5,9 @@
 //! **offset**; a byte's place in a file is its **position**. See `docs/ARCHITECTURE.md` for the map
 //! and `docs/ON_DISK_FORMAT.md` for the bytes.
 
+// They panic where nobody takes what they print.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
+
 pub mod active_file;
 pub mod append;
 pub mod backup;
@@ -57,6 +60,7 @@ pub mod segment_set;
 pub mod selection;
 pub mod settings;
 mod settle;
+pub mod shell;
 pub mod snapshot;
 pub mod staging;
 pub mod state;

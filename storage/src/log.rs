@@ -42,7 +42,7 @@ use crate::{
     reader::{TopicCount, count_frames},
     reserve::ReserveRule,
     rules::Rules,
-    segment::{FIRST_FRAME_POSITION, SegmentHeader, SegmentName, Tag},
+    segment::{FIRST_FRAME_POSITION, Incarnation, SegmentHeader, SegmentName, Tag},
     segment_set::{SealedSegment, SegmentSet},
     staging::Staging,
     state::LogState,
@@ -173,6 +173,7 @@ struct InFlight {
 /// The end of the active segment, where frames are written.
 struct Tail<D: Disk> {
     base: Offset,
+    incarnation: Incarnation,
     seed: Seed,
     file: NewFile<D>,
     /// Where the next frame goes.
@@ -324,6 +325,11 @@ impl<D: Disk> Log<D> {
         &self.tag
     }
 
+    /// Of the segment that takes appends. Every start begins one, in every copy of the log another.
+    pub fn incarnation(&self) -> Incarnation {
+        self.tail.incarnation
+    }
+
     /// Why it takes no more writes, if so.
     pub fn poisoned(&self) -> Option<&Poison> {
         self.poison.as_ref()
@@ -429,6 +435,7 @@ impl<D: Disk> Tail<D> {
         let seed = Seed::of(&header.incarnation);
         Tail {
             base: header.base_offset,
+            incarnation: header.incarnation,
             seed,
             file,
             end: FIRST_FRAME_POSITION,

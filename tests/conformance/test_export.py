@@ -202,3 +202,37 @@ def test_cloud_events_are_known_by_source_and_id():
             for exported in exports:
                 fine("import", "--url", target.base, "--format", "cloudevents", stdin=exported)
         assert target.json("GET", "/api/v1/topics/n")[1]["count"] == 2
+
+
+def test_an_import_refuses_a_member_that_is_given_twice(fresh):
+    """"A repeated member is 400": which of the two is meant nobody knows, an export that was mended by hand neither"""
+    cloud = '{"specversion":"1.0","source":"/x","type":"t","subject":"a",'
+    for options, before, line, name in (
+        ([], '{"topic":"a","data":1}', '{"topic":"a","data":1,"data":2}', "data"),
+        ([], '{"topic":"a","data":1}', '{"topic":"a","topic":"b","data":1}', "topic"),
+        ([], '{"topic":"a","data":1}', '{"offset":1,"offset":2,"topic":"a"}', "offset"),
+        (["--format", "cloudevents"], cloud + '"id":"0"}', cloud + '"id":"1","id":"2"}', "id"),
+        (["--format", "cloudevents"], cloud + '"id":"0"}', cloud + '"id":"1","extra":"1","extra":"1"}', "extra"),
+        (["--format", "cloudevents"], cloud + '"id":"0"}', cloud + '"id":null,"id":"2"}', "id"),
+        (["--format", "cloudevents"], cloud + '"id":"0"}', cloud + '"id":"1","eventheaders":"{\\"h\\":\\"1\\",\\"h\\":\\"2\\"}"}', "h"),
+    ):
+        text = f"[{before},{line}]" if options else f"{before}\n{line}\n"
+        done = run("import", "--url", fresh.base, *options, stdin=text)
+        assert done.returncode == 1 and f'"{name}"' in done.stderr and "twice" in done.stderr, done
+        assert "record 2: " in done.stderr and "--skip 1" in done.stderr, done
+    assert fresh.json("GET", "/api/v1/topics/b")[0] == 404
+    # What came before the bad record is sent: an id is taken once, and three had none.
+    assert fresh.json("GET", "/api/v1/topics/a")[1]["count"] == 4
+
+
+def test_an_import_says_how_to_go_on_where_its_input_is_cut_off(fresh):
+    """"failure (says which record, and how to go on)": also of an array that has no end"""
+    event = '{"specversion":"1.0","source":"/x","type":"t","subject":"a","id":"%d"}'
+    array = "[" + ",".join(event % at for at in range(5))
+    done = run("import", "--url", fresh.base, "--format", "cloudevents", stdin=array[:-10])
+    assert done.returncode == 1 and "record 5" in done.stderr and "go on with --skip 4" in done.stderr, done
+    done = run("import", "--url", fresh.base, "--format", "cloudevents", "--skip", 4, stdin=array)
+    assert done.returncode == 1 and "go on with --skip 5" in done.stderr, done
+    assert fresh.json("GET", "/api/v1/topics/a")[1]["count"] == 5
+    done = run("import", "--url", fresh.base, "--format", "cloudevents", stdin="nonsense")
+    assert done.returncode == 1 and "nothing is imported" in done.stderr, done

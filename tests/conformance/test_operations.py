@@ -329,6 +329,54 @@ def test_a_backup_is_not_replaced_by_a_log_that_went_another_way(tmp_path):
         fine("backup", *source, backup)
 
 
+def test_a_backup_is_not_made_with_the_word_of_a_server_of_a_copy(tmp_path):
+    """a copy of the directory has the same tag: what its server says of how far it goes is nothing for this one, be it less or more"""
+    backup, copy = tmp_path / "backup", tmp_path / "copy"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        for at in range(5):
+            server.append("t", f"old{at}")
+        server.terminate()
+        shutil.copytree(server.data, copy)
+        server.start()
+        said = server.json("GET", "/api/v1/logs/main")[1]["incarnation"]
+        assert re.fullmatch("[0-9a-f]{32}", said)
+        for at in range(3):
+            server.append("t", f"new{at}")
+        with Server("--shards", "1", data=str(copy)) as other:
+            assert other.json("GET", "/api/v1/logs/main")[1]["incarnation"] != said
+            for _ in range(2):
+                refused(f"the server at {other.base} has another log than {server.data}", "backup", "--data", server.data, "--url", other.base, backup)
+                assert not backup.exists()
+                for at in range(5):
+                    other.append("t", f"other{at}")
+            fine("backup", "--data", copy, "--url", other.base, tmp_path / "backup of the copy")
+        # What a server says stays as it is with the file, and a change of settings is answered with it too.
+        status, told = server.json("PUT", "/api/v1/logs/main", {})
+        assert (status, told["incarnation"]) == (200, said)
+        assert server.json("GET", "/api/v1/logs")[1]["logs"][0]["incarnation"] == said
+        fine("backup", "--data", server.data, "--url", server.base, backup)
+    assert len(fine("export", "--data", backup).stdout.splitlines()) == 8
+
+
+def test_a_backup_is_made_while_files_end_and_begin(tmp_path):
+    """the file that takes appends is another one every few moments"""
+    with Server("--shards", "1", "--segment-bytes", str(1 << 20), data=str(tmp_path / "data")) as server:
+        stopped = threading.Event()
+
+        def append():
+            while not stopped.is_set():
+                server.append("t", os.urandom(300_000))
+
+        appending = threading.Thread(target=append)
+        appending.start()
+        try:
+            for _ in range(10):
+                fine("backup", "--data", server.data, "--url", server.base, tmp_path / "backup")
+        finally:
+            stopped.set()
+            appending.join()
+
+
 def test_a_restore_says_where_it_cannot_be_cut(tmp_path):
     """below what the log keeps it is refused, and one without events is named"""
     backup = tmp_path / "backup"
@@ -407,10 +455,14 @@ def test_a_lost_marker_is_named_and_can_be_written_anew(fresh):
     fresh.append("t", "one")
     fresh.terminate()
     marker = pathlib.Path(fresh.data) / "STRANDLINE"
-    marker.unlink()
-    for arguments in (["serve", "--listen", "127.0.0.1:0", "--data"], ["verify"], ["repair"], ["dump"], ["backup", "x", "--data"]):
-        done = run(*arguments, fresh.data)
-        assert done.returncode == 1 and f"echo 'strandline data 1' > {fresh.data}/STRANDLINE" in done.stderr, done
+    for damaged in (None, "", "strandline data 1"):
+        marker.unlink(missing_ok=True)
+        if damaged is not None:
+            marker.write_text(damaged)
+        for arguments in (["serve", "--listen", "127.0.0.1:0", "--data"], ["verify"], ["repair"], ["dump"], ["backup", "x", "--data"]):
+            done = run(*arguments, fresh.data)
+            assert done.returncode == 1 and f"(`echo 'strandline data 1' > {fresh.data}/STRANDLINE`; docs/OPERATIONS.md)" in done.stderr, done
+            assert "another directory" not in done.stderr, "his log is in this one"
     fine("verify", pathlib.Path(fresh.data) / "default" / "main")
     operations = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "OPERATIONS.md").read_text()
     assert "`echo 'strandline data 1' > DIR/STRANDLINE`" in operations
@@ -418,3 +470,82 @@ def test_a_lost_marker_is_named_and_can_be_written_anew(fresh):
     fine("verify", fresh.data)
     fresh.start()
     assert fresh.append("t", "two") == 1
+
+
+def test_what_a_message_proposes_can_be_pasted(tmp_path):
+    """a path is one word of a shell, whatever is in it"""
+    data = tmp_path / "my data's"
+    with Server("--shards", "1", data=str(data)) as server:
+        server.append("t", "one")
+        server.terminate()
+        server.start()  # seals it
+        server.terminate()
+    (data / "default" / "main" / f"{0:020}.1.idx").write_bytes(b"damaged")
+    done = run("repair", data)
+    proposed = done.stdout.strip().splitlines()[-1].partition("to do this: strandline ")[2]
+    assert done.returncode == 1 and proposed, done
+    assert subprocess.run(["sh", "-c", f"{binary()} {proposed}"], capture_output=True).returncode == 0, proposed
+    fine("verify", data)
+    (data / "STRANDLINE").unlink()
+    proposed = re.search("`(echo .*)`;", run("verify", data).stderr).group(1)
+    subprocess.run(["sh", "-c", proposed], check=True)
+    fine("verify", data)
+
+
+def test_who_has_a_directory_is_told_in_the_same_words(tmp_path):
+    """what to do where a server runs, by each command; with --json the report says so too"""
+    hint = "stop the server first, or look at a backup of it (`strandline backup`)"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        server.append("t", "one")
+        for arguments in (["verify"], ["verify", "--json"], ["dump"], ["repair"], ["restore", "--data", tmp_path / "new"], ["export", "--data"]):
+            done = run(*arguments, server.data)
+            assert done.returncode == 1 and "is in use by another process" in done.stderr and hint in done.stderr, done
+            if "--json" in arguments:
+                report = json.loads(done.stdout)
+                assert (report["sound"], report["logs"]) == (False, []) and hint in report["error"], report
+    assert "error" not in json.loads(fine("verify", "--json", tmp_path / "data").stdout)
+    report = json.loads(run("verify", "--json", tmp_path).stdout)
+    assert not report["sound"] and "neither a data directory" in report["error"]
+
+
+def test_a_backup_empties_nothing_that_is_not_its_own(tmp_path):
+    """what stands under the name of an unfinished one is what an interrupted run left, or stays as it is"""
+    data, backup, unfinished = tmp_path / "data", tmp_path / "backup", tmp_path / ".backup.unfinished"
+    with Server("--shards", "1", data=str(data)) as server:
+        server.append("t", "one")
+        server.terminate()
+    makes = (["backup", "--data", data, backup], ["restore", data, "--data", backup])
+    for arguments in makes:
+        unfinished.mkdir()
+        (unfinished / "letter").write_text("dear")
+        refused("is in the way", *arguments)
+        assert (unfinished / "letter").read_text() == "dear" and not backup.exists()
+        shutil.rmtree(unfinished)
+        unfinished.symlink_to(data)
+        refused("is in the way", *arguments)
+        fine("verify", data)
+        unfinished.unlink()
+    # What an interrupted run leaves: nothing yet, a marker that has no name yet, and more than that.
+    for left in ([], ["STRANDLINE.tmp"], ["STRANDLINE", "STRANDLINE.tmp", "default/main/x.log.tmp"]):
+        for arguments in makes:
+            unfinished.mkdir()
+            for name in left:
+                (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
+                (unfinished / name).write_text("strandline data 1\n")
+            fine(*arguments)
+            assert not unfinished.exists()
+            shutil.rmtree(backup)
+    # And while one is made, another says so.
+    unfinished.mkdir()
+    held = os.open(unfinished, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    for arguments in makes:
+        refused("another `backup` or `restore` to the same place runs", *arguments)
+    os.close(held)
+    # One that is renewed: its logs are locked until it is replaced.
+    unfinished.rmdir()
+    fine("backup", "--data", data, backup)
+    held = os.open(backup / "default" / "main", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    refused("such as a backup", "backup", "--data", data, backup)
+    os.close(held)

@@ -4,6 +4,7 @@ mod bodies;
 mod client;
 mod deadlines;
 mod places;
+mod untold;
 
 use std::{
     fs,

@@ -247,21 +247,27 @@ fn a_stop_does_not_wait_for_who_is_being_refused() {
 }
 
 /// A server in a process of its own, whose memory and files can be counted.
-struct Apart {
-    process: Child,
-    address: String,
+pub struct Apart {
+    pub process: Child,
+    pub address: String,
     _dir: TestDir,
 }
 
 impl Apart {
     fn start(options: &[&str]) -> Self {
+        Self::start_with(options, &[], Stdio::null())
+    }
+
+    /// The same in an environment with these variables; it tells what it does to `stderr`.
+    pub fn start_with(options: &[&str], environment: &[(&str, &str)], stderr: Stdio) -> Self {
         let dir = TestDir::new();
         let mut process = Command::new(env!("CARGO_BIN_EXE_strandline"))
             .args(["serve", "--listen", "127.0.0.1:0", "--data"])
             .arg(&dir.0)
             .args(options)
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(stderr)
             .spawn()
             .expect("the server's binary");
         let mut line = String::new();

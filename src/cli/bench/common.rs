@@ -1,7 +1,8 @@
 //! What all benches take: the server, the load, the core, where the outcome goes.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     net::{SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
@@ -24,7 +25,7 @@ use crate::{
         process::{ServerOptions, ServerProcess, pin},
         strandline::{KnownBy, Strandline, Transport},
     },
-    cli::number::number,
+    cli::{number::number, progress::nobody_reads_is_fine},
     runtime::{allowed_cores, let_others_first, raise_file_limit},
 };
 
@@ -318,9 +319,9 @@ impl CommonArguments {
     pub fn tell(&self, outcome: &Outcome) -> Result<(), Failure> {
         if self.json {
             let json = serde_json::to_string_pretty(outcome).expect("numbers and strings are JSON");
-            println!("{json}");
+            nobody_reads_is_fine(writeln!(io::stdout(), "{json}"))?;
         } else {
-            print!("{}", outcome.table());
+            nobody_reads_is_fine(write!(io::stdout(), "{}", outcome.table()))?;
         }
         if let Some(path) = &self.report {
             let written = fs::write(path, page::render(outcome));

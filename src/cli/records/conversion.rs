@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 use strandline_storage::{event::EventId, topic::Topic};
 
-use super::{Members, OWN_SOURCE, SOURCE_HEADER, SUBJECT_HEADER, members, source_suffix};
+use super::{Distinct, Members, OWN_SOURCE, SOURCE_HEADER, SUBJECT_HEADER, members, source_suffix};
 use crate::event_json::{MediaClass, MediaType};
 use crate::input::quoted;
 use crate::json::write;
@@ -121,8 +121,12 @@ impl Conversion {
         if let Some(text) = members.get("eventheaders") {
             let object: String = serde_json::from_str(text.get())
                 .map_err(|_| "\"eventheaders\" is not a string".to_owned())?;
-            headers = serde_json::from_str(&object)
+            let Distinct { members, twice } = serde_json::from_str::<Distinct<'_, String>>(&object)
                 .map_err(|_| "\"eventheaders\" is not an object of strings".to_owned())?;
+            if let Some(name) = twice {
+                return Err(format!("\"eventheaders\" gives {} twice", quoted(&name)));
+            }
+            headers = members.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
         }
         for (name, value) in &members {
             let is_known = CLOUD_ONLY.contains(&name.as_ref())

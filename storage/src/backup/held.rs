@@ -11,7 +11,7 @@ use crate::{
     offset::Offset,
     rewrite,
     scan::{FrameScan, ScanEnd},
-    segment::Tag,
+    segment::{Incarnation, Tag},
     snapshot::read,
 };
 
@@ -22,6 +22,8 @@ pub struct LastSegment {
     pub tag: Option<Tag>,
     /// How appends to it count as done; `None` once it is sealed.
     pub sync: Option<SyncMode>,
+    /// Its incarnation; `None` once it is sealed.
+    pub incarnation: Option<Incarnation>,
 }
 
 /// Reads what the last segment of the log in `dir` says. Nothing is locked: a server may be writing there.
@@ -31,14 +33,18 @@ pub fn last_segment<D: Disk>(disk: &D, dir: &Path) -> Result<LastSegment, OpenEr
     if last.has_index
         && let Some(index) = listing::index_header(disk, dir, last.name)?
     {
-        return Ok(LastSegment { tag: Some(index.tag), sync: None });
+        return Ok(LastSegment { tag: Some(index.tag), ..LastSegment::default() });
     }
     let path = dir.join(last.name.log_file_name());
     let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
     let header = rewrite::read_header(&file).map_err(OpenError::io("reading", &path))?;
     Ok(header.map_or_else(
         |_| LastSegment::default(),
-        |header| LastSegment { tag: Some(header.tag), sync: Some(header.sync) },
+        |header| LastSegment {
+            tag: Some(header.tag),
+            sync: Some(header.sync),
+            incarnation: Some(header.incarnation),
+        },
     ))
 }
 
