@@ -20,7 +20,7 @@ use strandline_storage::{
     log::{CompactionTotals, ScrubTotals, SnapshotTotals},
     offset::Offset,
     reader::{Hits, ReadQuery},
-    segment::Incarnation,
+    segment::SegmentBegun,
     settings::{LogSettings, TopicSettings},
     topics::TopicSummary,
 };
@@ -193,7 +193,7 @@ pub(crate) enum LogAnswer {
     Unsealed(Result<UnsealedPart, ReadError>),
     Topics(Vec<TopicSummary>),
     Topic(Option<TopicSummary>),
-    LogSettings(LogSettings, Incarnation),
+    LogSettings(LogSettings, SegmentBegun),
     TopicSettings(FoundSettings),
     Stats(Box<LogStats>),
     OffsetAtTime(Result<Offset, ReadError>),

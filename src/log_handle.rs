@@ -29,7 +29,7 @@ use strandline_storage::{
     once::IdWindow,
     reader::{ReadQuery, offset_at_time},
     rules::Floors,
-    segment::{Incarnation, Tag},
+    segment::{SegmentBegun, Tag},
     segment_set::SegmentSet,
     settings::LogSettings,
     topics::TopicSummary,
@@ -290,10 +290,10 @@ impl LogHandle {
         self.shared.metrics()
     }
 
-    /// The settings of the log, and the incarnation of the segment that takes appends; `None` when the server ends.
-    pub async fn log_settings(&self) -> Option<(LogSettings, Incarnation)> {
+    /// The settings of the log, and the segment that takes appends; `None` when the server ends.
+    pub async fn log_settings(&self) -> Option<(LogSettings, SegmentBegun)> {
         match self.ask(LogRequest::LogSettings).await {
-            Some(LogAnswer::LogSettings(settings, incarnation)) => Some((settings, incarnation)),
+            Some(LogAnswer::LogSettings(settings, active)) => Some((settings, active)),
             _ => None,
         }
     }

@@ -180,7 +180,7 @@ impl Owner {
             LogRequest::Topic { name } => LogAnswer::Topic(self.topic(&name).await),
             LogRequest::LogSettings => {
                 let log = self.log.borrow();
-                LogAnswer::LogSettings(*log.rules().log(), log.incarnation())
+                LogAnswer::LogSettings(*log.rules().log(), log.active())
             }
             LogRequest::TopicSettings { pattern } => {
                 let log = self.log.borrow();

@@ -13,7 +13,7 @@ use strandline_storage::{
     append::Append,
     control::{Control, TopicRule, TopicTrimmed, TopicsDeleted},
     offset::Offset,
-    segment::Incarnation,
+    segment::SegmentBegun,
     settings::LogSettings,
     topic::{Topic, TopicPattern},
 };
@@ -150,8 +150,8 @@ async fn set_log(name: &LogName, body: &[u8], log: &LogHandle) -> Made {
         ));
     }
     append(&Control::Log(given.settings), log).await?;
-    let incarnation = log.log_settings().await.map(|(_, incarnation)| incarnation);
-    Ok(Some(log_object(&given.settings, incarnation, log)))
+    let active = log.log_settings().await.map(|(_, active)| active);
+    Ok(Some(log_object(&given.settings, active, log)))
 }
 
 async fn set_topics(pattern: &TopicPattern, body: &[u8], log: &LogHandle) -> Made {
@@ -234,9 +234,9 @@ async fn check_operation(change: &Change, log: &LogHandle) -> Result<(), Problem
 /// The whole answer that is the list of logs.
 pub async fn list_logs(live: Rc<LiveLog>, to: AnswerTo) -> Vec<u8> {
     answer(&to, async {
-        let (settings, incarnation) = live.log().log_settings().await.ok_or_else(is_ending)?;
+        let (settings, active) = live.log().log_settings().await.ok_or_else(is_ending)?;
         let mut body = Vec::from(&b"{\"logs\":["[..]);
-        body.extend_from_slice(&log_object(&settings, Some(incarnation), live.log()));
+        body.extend_from_slice(&log_object(&settings, Some(active), live.log()));
         body.extend_from_slice(b"]}");
         Ok(Some(body))
     })
@@ -247,8 +247,8 @@ pub async fn list_logs(live: Rc<LiveLog>, to: AnswerTo) -> Vec<u8> {
 pub async fn one_log(live: Rc<LiveLog>, name: LogName, to: AnswerTo) -> Vec<u8> {
     answer(&to, async {
         check_log(&name)?;
-        let (settings, incarnation) = live.log().log_settings().await.ok_or_else(is_ending)?;
-        Ok(Some(log_object(&settings, Some(incarnation), live.log())))
+        let (settings, active) = live.log().log_settings().await.ok_or_else(is_ending)?;
+        Ok(Some(log_object(&settings, Some(active), live.log())))
     })
     .await
 }
@@ -277,11 +277,7 @@ async fn answer(to: &AnswerTo, made: impl Future<Output = Made>) -> Vec<u8> {
     out
 }
 
-fn log_object(
-    settings: &LogSettings,
-    incarnation: Option<Incarnation>,
-    log: &LogHandle,
-) -> Vec<u8> {
+fn log_object(settings: &LogSettings, active: Option<SegmentBegun>, log: &LogHandle) -> Vec<u8> {
     let mut out = Vec::from(&b"{\"log\":"[..]);
     write::string(&mut out, LogName::default().as_str());
     settings_json::push_log(&mut out, settings, &log.sync().to_string());
@@ -292,9 +288,9 @@ fn log_object(
     write::name(&mut out, "tag");
     write::string(&mut out, log.tag().as_str());
     // A change was answered for even where the server ends before it can say this.
-    if let Some(incarnation) = incarnation {
-        write::name(&mut out, "incarnation");
-        write::string(&mut out, &incarnation.to_string());
+    if let Some(active) = active {
+        write::name(&mut out, "segment");
+        write::string(&mut out, &active.to_string());
     }
     out.push(b'}');
     out

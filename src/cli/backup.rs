@@ -311,7 +311,7 @@ impl Ends {
 #[derive(Deserialize)]
 struct Active {
     /// Of the file that takes appends; a server from before this has none.
-    incarnation: Option<String>,
+    segment: Option<String>,
 }
 
 /// One log that is backed up.
@@ -387,8 +387,8 @@ impl One<'_> {
     fn check_server(&self) -> Result<(), BackupError> {
         for _ in 0..SAME_FILE_TRIES {
             let said: Active = self.get(&format!("/api/v1/logs/{}", self.log))?;
-            let here = last_segment(&RealDisk, self.from)?.incarnation;
-            match (said.incarnation, here) {
+            let here = last_segment(&RealDisk, self.from)?.begun;
+            match (said.segment, here) {
                 (Some(said), Some(here)) if said != here.to_string() => {
                     thread::sleep(SYNC_ASK_EVERY);
                 }

@@ -42,7 +42,7 @@ use crate::{
     reader::{TopicCount, count_frames},
     reserve::ReserveRule,
     rules::Rules,
-    segment::{FIRST_FRAME_POSITION, Incarnation, SegmentHeader, SegmentName, Tag},
+    segment::{FIRST_FRAME_POSITION, SegmentBegun, SegmentHeader, SegmentName, Tag},
     segment_set::{SealedSegment, SegmentSet},
     staging::Staging,
     state::LogState,
@@ -173,7 +173,7 @@ struct InFlight {
 /// The end of the active segment, where frames are written.
 struct Tail<D: Disk> {
     base: Offset,
-    incarnation: Incarnation,
+    begun: SegmentBegun,
     seed: Seed,
     file: NewFile<D>,
     /// Where the next frame goes.
@@ -325,9 +325,9 @@ impl<D: Disk> Log<D> {
         &self.tag
     }
 
-    /// Of the segment that takes appends. Every start begins one, in every copy of the log another.
-    pub fn incarnation(&self) -> Incarnation {
-        self.tail.incarnation
+    /// The segment that takes appends.
+    pub fn active(&self) -> SegmentBegun {
+        self.tail.begun
     }
 
     /// Why it takes no more writes, if so.
@@ -435,7 +435,7 @@ impl<D: Disk> Tail<D> {
         let seed = Seed::of(&header.incarnation);
         Tail {
             base: header.base_offset,
-            incarnation: header.incarnation,
+            begun: header.begun(),
             seed,
             file,
             end: FIRST_FRAME_POSITION,

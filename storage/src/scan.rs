@@ -145,7 +145,7 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
     }
 
     /// Goes on behind what stopped it: behind a frame with a good header and a rotten body, else at
-    /// the frame that the segment goes on with ([`crate::misplaced`]). Returns the offsets that are passed over,
+    /// the frame that the segment goes on with (`misplaced`). Returns the offsets that are passed over,
     /// or `None` if no frame follows.
     ///
     /// That frame may stand where it was stopped: then the one before is lost, as where a write of the disk has put

@@ -181,6 +181,27 @@ pub struct SegmentHeader {
     pub sync: SyncMode,
 }
 
+impl SegmentHeader {
+    /// Tells the file from all others, to anybody.
+    pub fn begun(&self) -> SegmentBegun {
+        SegmentBegun { base_offset: self.base_offset, created_at_ms: self.created_at_ms }
+    }
+}
+
+/// Where and when a segment was begun. Every start begins one, so that it tells copies of a log from each other. Its
+/// incarnation would too, and is nobody's business: who knows that can append what looks like a frame of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentBegun {
+    base_offset: Offset,
+    created_at_ms: u64,
+}
+
+impl fmt::Display for SegmentBegun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.base_offset, self.created_at_ms)
+    }
+}
+
 /// Why bytes are no segment header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SegmentError {

@@ -338,12 +338,12 @@ def test_a_backup_is_not_made_with_the_word_of_a_server_of_a_copy(tmp_path):
         server.terminate()
         shutil.copytree(server.data, copy)
         server.start()
-        said = server.json("GET", "/api/v1/logs/main")[1]["incarnation"]
-        assert re.fullmatch("[0-9a-f]{32}", said)
+        said = server.json("GET", "/api/v1/logs/main")[1]["segment"]
+        assert re.fullmatch(r"5\.\d{13}", said)
         for at in range(3):
             server.append("t", f"new{at}")
         with Server("--shards", "1", data=str(copy)) as other:
-            assert other.json("GET", "/api/v1/logs/main")[1]["incarnation"] != said
+            assert other.json("GET", "/api/v1/logs/main")[1]["segment"] != said
             for _ in range(2):
                 refused(f"the server at {other.base} has another log than {server.data}", "backup", "--data", server.data, "--url", other.base, backup)
                 assert not backup.exists()
@@ -352,8 +352,8 @@ def test_a_backup_is_not_made_with_the_word_of_a_server_of_a_copy(tmp_path):
             fine("backup", "--data", copy, "--url", other.base, tmp_path / "backup of the copy")
         # What a server says stays as it is with the file, and a change of settings is answered with it too.
         status, told = server.json("PUT", "/api/v1/logs/main", {})
-        assert (status, told["incarnation"]) == (200, said)
-        assert server.json("GET", "/api/v1/logs")[1]["logs"][0]["incarnation"] == said
+        assert (status, told["segment"]) == (200, said)
+        assert server.json("GET", "/api/v1/logs")[1]["logs"][0]["segment"] == said
         fine("backup", "--data", server.data, "--url", server.base, backup)
     assert len(fine("export", "--data", backup).stdout.splitlines()) == 8
 

@@ -11,7 +11,7 @@ use crate::{
     offset::Offset,
     rewrite,
     scan::{FrameScan, ScanEnd},
-    segment::{Incarnation, Tag},
+    segment::{SegmentBegun, Tag},
     snapshot::read,
 };
 
@@ -22,8 +22,8 @@ pub struct LastSegment {
     pub tag: Option<Tag>,
     /// How appends to it count as done; `None` once it is sealed.
     pub sync: Option<SyncMode>,
-    /// Its incarnation; `None` once it is sealed.
-    pub incarnation: Option<Incarnation>,
+    /// Where and when it was begun; `None` once it is sealed.
+    pub begun: Option<SegmentBegun>,
 }
 
 /// Reads what the last segment of the log in `dir` says. Nothing is locked: a server may be writing there.
@@ -43,7 +43,7 @@ pub fn last_segment<D: Disk>(disk: &D, dir: &Path) -> Result<LastSegment, OpenEr
         |header| LastSegment {
             tag: Some(header.tag),
             sync: Some(header.sync),
-            incarnation: Some(header.incarnation),
+            begun: Some(header.begun()),
         },
     ))
 }
