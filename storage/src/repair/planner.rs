@@ -302,9 +302,19 @@ impl<'a, D: Disk> Planner<'a, D> {
             self.fill(base, why, self.any_tag())?;
         }
         if base < self.end {
-            let what = format!("the segment before it goes on to {}", self.end);
-            let (file, position) = (self.path_of(files), Position::default());
-            self.plan.beyond.push(Corruption { file, position, what });
+            let (file, what) = match files.has_log || files.has_index {
+                true => {
+                    (self.path_of(files), format!("the segment before it goes on to {}", self.end))
+                }
+                // The end mark alone knows of it.
+                false => {
+                    let log_name = files.name.log_file_name();
+                    let what =
+                        format!("it tells of {log_name}, and the log goes on to {}", self.end);
+                    (self.dir.join(end_mark::END_MARK_FILE_NAME), what)
+                }
+            };
+            self.plan.beyond.push(Corruption { file, position: Position::default(), what });
         }
         let checked = check_segment(self.disk, self.dir, files, successor, self.plan.synced);
         let Some(first) = checked.findings.first().cloned() else {

@@ -142,7 +142,7 @@ fn a_snapshot_with_the_name_of_another_offset_makes_no_gap() {
 #[test]
 fn an_end_mark_that_cannot_be_the_logs_makes_no_gap() {
     for (active, is_its) in
-        [(0, false), (32, false), (40, true), (56, true), (57, false), (80, false)]
+        [(0, false), (32, false), (40, true), (45, false), (56, true), (57, false), (80, false)]
     {
         let log = log();
         let (active, synced) = (Offset::new(active), Offset::new(90));
