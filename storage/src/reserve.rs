@@ -185,7 +185,7 @@ impl ReserveJob {
     }
 }
 
-/// How much of it is there, if that is whole: what a log without much in it has, or more. Another one is removed, and
+/// How much of it is there, if that is whole. One that is no use is removed, and
 /// so is one that has holes, as some copies make: it would give nothing back. (On a file system that compresses it is
 /// made anew at every start.)
 pub(crate) fn find<D: Disk>(disk: &D, dir: &Path, rule: &ReserveRule) -> Result<u64, OpenError> {
@@ -197,7 +197,7 @@ pub(crate) fn find<D: Disk>(disk: &D, dir: &Path, rule: &ReserveRule) -> Result<
             Err(error) => return Err(error),
         };
         let is_whole = allocated_bytes >= size && size.is_multiple_of(ALIGN_BYTES as u64);
-        if rule.bytes > 0 && size >= rule.bytes_min() && is_whole {
+        if rule.bytes > 0 && size > 0 && is_whole {
             return Ok(size);
         }
         remove(disk, dir)?;

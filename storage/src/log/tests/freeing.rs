@@ -213,8 +213,12 @@ fn what_a_start_has_left_of_its_reserve_frees_a_disk_that_others_fill() {
     drop(log);
     let disk = disk.kill();
     disk.limit_space(Some(disk.space_bytes() - (32 << 10)));
-    let (mut log, _) = open_with(&disk, config);
+    let (mut log, _) = open_with(&disk, config.clone());
     assert_eq!(log.take_notices(), [Notice::DiskFull]);
+    drop(log);
+    // Also where it was started once more.
+    let disk = disk.kill();
+    (log, _) = open_with(&disk, config);
     disk.limit_space(Some(disk.space_bytes()));
     log.run_ops(now(3));
     let deleted = TopicsDeleted::of(vec!["gone".into()]);
