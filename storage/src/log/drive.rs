@@ -165,10 +165,12 @@ impl<D: Disk> Log<D> {
                         self.cancel_compaction();
                     }
                     let raised = self.state.rules.apply(&control, event.offset());
-                    match control {
-                        Control::Trimmed(_) => self.topics.clear_below(&raised),
-                        // Events behind it may be in the same frame.
-                        _ => self.topics.clear_former_lives(&raised),
+                    // Where all that is left of a topic came in this frame, it has just begun.
+                    let is_left = |(_, floor): &(String, Offset)| *floor < frame.base_offset();
+                    let is_trim = matches!(control, Control::Trimmed(_));
+                    match is_trim && raised.iter().all(is_left) {
+                        true => self.topics.clear_below(&raised),
+                        false => self.topics.clear_former_lives(&raised),
                     }
                     self.last_control = event.offset();
                     if matches!(control, Control::Log(_)) {
