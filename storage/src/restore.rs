@@ -100,7 +100,7 @@ pub fn restore_log<D: Disk>(
         let file = from.join(END_MARK_FILE_NAME);
         return Err(OpenError::Corrupt(read::lost_behind(&file, mark.synced, restore.end)));
     }
-    for offset in snapshots.iter().filter(|offset| **offset <= restore.end) {
+    for offset in before.iter().filter(|offset| **offset <= restore.end) {
         restore.copy(&snapshot::file_name(*offset), None)?;
     }
     earliest::copy(disk, &earliest::records(disk, from)?, to, restore.end)?;
