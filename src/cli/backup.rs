@@ -15,7 +15,9 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde::{Deserialize, de::DeserializeOwned};
 use strandline_storage::{
-    backup::{BackedUp, Beginning, Reach, back_up_again, beginning_of, end_of, last_segment},
+    backup::{
+        BackedUp, Beginning, Reach, back_up_again, beginning_of, end_of, last_segment, unsealed,
+    },
     config::SyncMode,
     data_dir::{DEFAULT_LOG, DEFAULT_TENANT, DataDir},
     error::{Corruption, OpenError},
@@ -387,14 +389,13 @@ impl One<'_> {
     fn check_server(&self) -> Result<(), BackupError> {
         for _ in 0..SAME_FILE_TRIES {
             let said: Active = self.get(&format!("/api/v1/logs/{}", self.log))?;
-            let here = last_segment(&RealDisk, self.from)?.begun;
-            match (said.segment, here) {
-                (Some(said), Some(here)) if said != here.to_string() => {
-                    thread::sleep(SYNC_ASK_EVERY);
-                }
-                // What is damaged here is told when it is copied.
-                _ => return Ok(()),
+            let Some(said) = said.segment else { return Ok(()) };
+            let here = unsealed(&RealDisk, self.from)?;
+            // What is damaged here is told when it is copied.
+            if here.is_empty() || here.iter().any(|begun| begun.to_string() == said) {
+                return Ok(());
             }
+            thread::sleep(SYNC_ASK_EVERY);
         }
         Err(self.other_log())
     }

@@ -22,8 +22,6 @@ pub struct LastSegment {
     pub tag: Option<Tag>,
     /// How appends to it count as done; `None` once it is sealed.
     pub sync: Option<SyncMode>,
-    /// Where and when it was begun; `None` once it is sealed.
-    pub begun: Option<SegmentBegun>,
 }
 
 /// Reads what the last segment of the log in `dir` says. Nothing is locked: a server may be writing there.
@@ -33,19 +31,27 @@ pub fn last_segment<D: Disk>(disk: &D, dir: &Path) -> Result<LastSegment, OpenEr
     if last.has_index
         && let Some(index) = listing::index_header(disk, dir, last.name)?
     {
-        return Ok(LastSegment { tag: Some(index.tag), ..LastSegment::default() });
+        return Ok(LastSegment { tag: Some(index.tag), sync: None });
     }
     let path = dir.join(last.name.log_file_name());
     let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
     let header = rewrite::read_header(&file).map_err(OpenError::io("reading", &path))?;
     Ok(header.map_or_else(
         |_| LastSegment::default(),
-        |header| LastSegment {
-            tag: Some(header.tag),
-            sync: Some(header.sync),
-            begun: Some(header.begun()),
-        },
+        |header| LastSegment { tag: Some(header.tag), sync: Some(header.sync) },
     ))
+}
+
+/// Where and when the segments were begun that have no index, as far as they can be read: the one that takes appends is
+/// among them, and in a copy that was started since it has one.
+pub fn unsealed<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<SegmentBegun>, OpenError> {
+    let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
+    let unsealed = listing::segments(&names).into_iter().filter(|listed| !listed.has_index);
+    let begun = unsealed.filter_map(|listed| {
+        let file = disk.open(&dir.join(listed.name.log_file_name()), Access::Read).ok()?;
+        Some(rewrite::read_header(&file).ok()?.ok()?.begun())
+    });
+    Ok(begun.collect())
 }
 
 /// Where the log in `dir` ends, as far as it can be read; nobody writes to it meanwhile.
