@@ -144,14 +144,20 @@ impl<'a> Belonging<'a> {
 
     /// The segment that is there in the place of one that a snapshot has counted, and surely is not that.
     fn other_than(&self, live: &LiveSegment) -> Option<SegmentName> {
+        let name = SegmentName { base_offset: live.base, generation: live.generation };
+        let same = self.segments.get(&live.base).filter(|seen| seen.name == name);
+        if same.is_some_and(|seen| seen.incarnation == Some(live.incarnation)) {
+            // It may be shorter than it was, and gaps stand for the rest.
+            return None;
+        }
         let first = self.segments.range(..=live.base).next_back();
         let mut seen = first.into_iter().chain(self.segments.range(live.base..live.end));
         let is_inside = |offset| live.base < offset && offset < live.end;
         let is_other = |seen: &Seen| {
-            let is_same =
-                seen.name == SegmentName { base_offset: live.base, generation: live.generation };
-            let is_other_file = is_same
-                && seen.incarnation.is_some_and(|incarnation| incarnation != live.incarnation);
+            // What was restored has files of its own with the names and the bounds of those that it was made of.
+            let is_other_file = seen.name == name
+                && seen.incarnation.is_some_and(|incarnation| incarnation != live.incarnation)
+                && seen.end != live.end;
             is_other_file || is_inside(seen.name.base_offset) || is_inside(seen.end)
         };
         seen.find(|(_, seen)| is_other(seen)).map(|(_, seen)| seen.name)
@@ -231,7 +237,7 @@ pub(super) fn wrong_snapshot<D: Disk>(
     Ok(Some(Corruption { file, position, what }))
 }
 
-/// As far as its files tell.
+/// As far as its files tell; what was rewritten had been sealed.
 fn is_unsealed(last: &SegmentFiles) -> bool {
-    last.has_log && !last.has_index
+    last.name.generation == 1 && last.has_log && !last.has_index
 }
