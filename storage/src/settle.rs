@@ -28,15 +28,13 @@ pub(crate) fn settled<D: Disk>(
         if left.is_empty() || is_cancelled.load(Ordering::Relaxed) {
             return Vec::new();
         }
-        // Of an index that cannot be read the filter alone is known.
+        // An index that cannot be read may name any topic.
         match held(segment, &left) {
             Ok(held) => {
                 let mut held = held.into_iter();
                 left.retain(|_| !held.next().expect("one for each"));
             }
-            Err(Unreadable) => left.retain(|(topic, floor)| {
-                *floor <= segment.base() || !segment.index().may_contain(topic)
-            }),
+            Err(Unreadable) => left.retain(|(_, floor)| *floor <= segment.base()),
         }
     }
     left.into_iter().map(|(topic, floor)| (topic.to_owned(), floor)).collect()
