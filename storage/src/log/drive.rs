@@ -165,10 +165,15 @@ impl<D: Disk> Log<D> {
                         self.cancel_compaction();
                     }
                     let raised = self.state.rules.apply(&control, event.offset());
-                    // Where all that is left of a topic came in this frame, it has just begun.
-                    let is_left = |(_, floor): &(String, Offset)| *floor < frame.base_offset();
+                    // What stands behind it in the same frame may have begun the topic anew.
+                    let goes_on = |(topic, _): &(String, Offset)| {
+                        let behind = frame.events().rev();
+                        let mut behind =
+                            behind.take_while(|behind| behind.offset() > event.offset());
+                        behind.any(|behind| behind.topic() == topic)
+                    };
                     let is_trim = matches!(control, Control::Trimmed(_));
-                    match is_trim && raised.iter().all(is_left) {
+                    match is_trim && !raised.iter().any(goes_on) {
                         true => self.topics.clear_below(&raised),
                         false => self.topics.clear_former_lives(&raised),
                     }
