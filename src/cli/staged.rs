@@ -148,7 +148,8 @@ fn remove(path: &Path) -> Result<(), OpenError> {
     fs::remove_dir(path).map_err(OpenError::io("removing", path))
 }
 
-/// Removes what is in a directory that is ours, its marker last: what is left if this is cut short is known still.
+/// Removes what is in a directory that is ours, its marker last: what is left if this is cut short, by the power too, is
+/// known still.
 fn empty(path: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::io("removing what was left in", path)(error);
     let mut marker = None;
@@ -163,5 +164,7 @@ fn empty(path: &Path) -> Result<(), OpenError> {
             (false, false) => fs::remove_file(&entry).map_err(failed)?,
         }
     }
-    marker.map_or(Ok(()), fs::remove_file).map_err(failed)
+    let Some(marker) = marker else { return Ok(()) };
+    RealDisk.sync_dir(path).map_err(failed)?;
+    fs::remove_file(marker).map_err(failed)
 }
