@@ -10,7 +10,7 @@ use arc_swap::{ArcSwap, Guard};
 use strandline_storage::{
     config::SyncMode,
     io::real::RealDisk,
-    log::WriteMode,
+    log::{Log, WriteMode},
     mutation::{self, Mutation},
     offset::Offset,
     once::IdWindow,
@@ -71,6 +71,23 @@ pub struct LogFacts {
     pub segments: Arc<SegmentSet<RealDisk>>,
     /// Which events were deleted.
     pub floors: Arc<Floors>,
+}
+
+impl LogFacts {
+    /// What a log says of itself now.
+    pub fn of(log: &Log<RealDisk>) -> Self {
+        LogFacts {
+            tag: *log.tag(),
+            sync: log.config().sync,
+            write_mode: log.write_mode(),
+            id_window: log.config().id_window(),
+            visible: log.visible(),
+            synced: log.synced(),
+            earliest: log.start(),
+            segments: log.segments().clone(),
+            floors: log.rules().floors().clone(),
+        }
+    }
 }
 
 impl LogShared {

@@ -151,20 +151,7 @@ impl Server {
         }
         let (tag, write_mode) = (*log.tag(), log.write_mode());
         let segments = log.segments().len();
-        let shared = Arc::new(LogShared::new(
-            LogFacts {
-                tag,
-                sync: log.config().sync,
-                write_mode,
-                id_window: log.config().id_window(),
-                visible: log.visible(),
-                synced: log.synced(),
-                earliest: log.start(),
-                segments: log.segments().clone(),
-                floors: log.rules().floors().clone(),
-            },
-            shards,
-        ));
+        let shared = Arc::new(LogShared::new(LogFacts::of(&log), shards));
 
         let doorbells: Vec<_> = (0..shards).map(|_| Arc::new(Doorbell::new())).collect();
         let control = Arc::new(Control::new(doorbells.clone()));

@@ -82,18 +82,8 @@ fn open(dir: &Directory, driver: Driver) -> (OwnedLog, Rc<RefCell<Vec<String>>>)
         ..LogConfig::default()
     };
     let (log, _) = Log::open(RealDisk, &dir.0, config, clock::now()).expect("a log");
-    let facts = LogFacts {
-        tag: *log.tag(),
-        sync: log.config().sync,
-        write_mode: log.write_mode(),
-        id_window: log.config().id_window(),
-        visible: log.visible(),
-        synced: log.synced(),
-        earliest: log.start(),
-        segments: log.segments().clone(),
-        floors: log.rules().floors().clone(),
-    };
-    let (shared, files) = (Arc::new(LogShared::new(facts, 1)), Rc::new(UringFiles::new()));
+    let (shared, files) =
+        (Arc::new(LogShared::new(LogFacts::of(&log), 1)), Rc::new(UringFiles::new()));
     let owner = Owner::new(log, RealDisk, driver, files.clone(), shared.clone(), Vec::new());
     let owner = owner.expect("its threads");
     let seat = Seat::Owner(owner.clone());
