@@ -1,5 +1,5 @@
 //! Any bytes are a snapshot or an error, and what a snapshot says is read to its end without a panic. The same of the
-//! end mark, which says as much of a log in two numbers.
+//! end mark, which says as much of a log in two numbers, and of the steps behind it.
 //!
 //! The input is tried as it is, and as sections behind a header whose checksums are right.
 
@@ -7,7 +7,10 @@
 
 use libfuzzer_sys::fuzz_target;
 use strandline_storage::{
-    end_mark::{Latest, SLOT_BYTES},
+    end_mark::{
+        Latest, SLOT_BYTES,
+        steps::{self, LatestSteps},
+    },
     offset::Offset,
     once::IdWindow,
     snapshot::{Snapshot, SnapshotError, SnapshotHeader},
@@ -20,8 +23,12 @@ const SECTIONS: usize = 6;
 fuzz_target!(|data: &[u8]| {
     let _ = SnapshotHeader::decode(data);
     mark(data);
-    if let Some(bytes) = with_good_checksum(data) {
+    steps_of(data);
+    if let Some(bytes) = with_good_checksum(data, *b"STRLNEND") {
         mark(&bytes);
+    }
+    if let Some(bytes) = with_good_checksum(data, *b"STRLNSTP") {
+        steps_of(&bytes);
     }
     read(data);
     if let Some(bytes) = with_good_checksums(data) {
@@ -57,10 +64,17 @@ fn mark(bytes: &[u8]) {
     }
 }
 
-/// One slot of an end mark, whose fields come from the input.
-fn with_good_checksum(data: &[u8]) -> Option<Vec<u8>> {
+fn steps_of(bytes: &[u8]) {
+    if let Ok(LatestSteps { steps, .. }) = LatestSteps::decode(bytes) {
+        let again = LatestSteps::decode(&steps::encode(&steps, 1)).expect("what was written is read");
+        assert_eq!(again.steps, steps);
+    }
+}
+
+/// One slot of a file `end.mark`, whose fields come from the input.
+fn with_good_checksum(data: &[u8], magic: [u8; 8]) -> Option<Vec<u8>> {
     let mut bytes = vec![0; SLOT_BYTES];
-    bytes[..8].copy_from_slice(b"STRLNEND");
+    bytes[..8].copy_from_slice(&magic);
     bytes[8] = *data.first()? % 3;
     let fields = &data[1..data.len().min(64)];
     bytes[16..16 + fields.len()].copy_from_slice(fields);

@@ -85,6 +85,11 @@ impl Owner {
                     reason = damage.what,
                     "the end mark was damaged: whether the log had gone on further cannot be told; it is written anew"
                 ),
+                Notice::StepsDamaged(damage) => tracing::warn!(
+                    file = %damage.file.display(),
+                    reason = damage.what,
+                    "steps of the clock are not known any more: ids and producers of before may be forgotten early"
+                ),
                 Notice::MarkFailed { reason } => {
                     tracing::warn!(reason, "the end mark could not be written; tried again");
                 }

@@ -208,7 +208,9 @@ impl<D: Disk> Backup<'_, D> {
         self.disk.sync_dir(self.to).map_err(OpenError::io("syncing the directory", self.to))?;
         if let Some(active) = self.last {
             // Its end is its own, whatever the log goes on to.
-            end_mark::write_anew(self.disk, self.to, &EndMark { active, synced: end })?;
+            let steps = end_mark::read_steps(self.disk, self.from)?.unwrap_or_default();
+            let mark = EndMark { active, synced: end };
+            end_mark::write_anew(self.disk, self.to, &mark, &steps)?;
         }
         Ok(())
     }

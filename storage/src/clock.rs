@@ -25,13 +25,14 @@
 //!
 //! What is remembered for a while, so that nothing is appended twice, goes by time in which the log was in use: steps
 //! of times that the boot clock knows nothing of (`steps`) do not count, be it that a clock was set, or that the
-//! server was not running.
+//! server was not running. The next start is told of them (`end_mark/steps.rs`).
 
 mod steps;
 
 use crate::event::archive::TIME_MS_END;
 
 use steps::Steps;
+pub use steps::{PastStep, STEPS_MAX};
 
 /// The two clocks, read together by the caller; nothing in this crate reads a clock
 /// (but `pace`, for its rests).
@@ -79,8 +80,8 @@ pub struct EventClock {
 
 impl EventClock {
     /// A clock that believes the wall clock as it is `now`, and goes on behind the event that was
-    /// given `last_ms` (0 if there is none).
-    pub fn new(now: Now, last_ms: u64) -> Self {
+    /// given `last_ms` (0 if there is none). What is known of steps before is `past`.
+    pub fn new(now: Now, last_ms: u64, past: &[PastStep]) -> Self {
         let wall = WallClock { believed: now, doubted: None };
         let is_far_ahead = last_ms > 0 && now.wall_ms > last_ms.saturating_add(LEAP_MS_MAX);
         let limits = if is_far_ahead {
@@ -89,9 +90,11 @@ impl EventClock {
         } else {
             (now.wall_ms < last_ms).then(|| wall.clone())
         };
-        let mut steps = Steps::default();
+        let mut steps = Steps::of(past, now.boot_ms, last_ms);
         if last_ms > 0 {
             steps.note(now.boot_ms, last_ms);
+            // The first event will have that time: what it comes to is known before it is acknowledged.
+            steps.note(now.boot_ms, last_ms.max(now.wall_ms.min(TIME_MS_END - 1)));
         }
         EventClock { last_ms, wall, limits, steps }
     }
@@ -107,6 +110,16 @@ impl EventClock {
     /// So many milliseconds by the times of events did not pass for what is remembered for `span_ms`.
     pub fn ahead_ms(&self, span_ms: u64) -> u64 {
         self.steps.ahead_ms(span_ms)
+    }
+
+    /// How many steps are known, or were.
+    pub(crate) fn steps_noted(&self) -> u64 {
+        self.steps.noted()
+    }
+
+    /// What the next start has to know of them.
+    pub(crate) fn past_steps(&self) -> Vec<PastStep> {
+        self.steps.past()
     }
 
     fn next_time(&mut self, now: Now) -> (u64, Option<ClockNotice>) {
@@ -193,17 +206,17 @@ mod tests {
 
     #[test]
     fn times_never_go_back() {
-        let mut clock = EventClock::new(START, 0);
+        let mut clock = EventClock::new(START, 0, &[]);
         assert_eq!(clock.event_time(START), (START.wall_ms, None));
         assert_eq!(clock.event_time(later(10, -5_000)), (START.wall_ms, None));
         assert_eq!(clock.event_time(later(20, 0)), (START.wall_ms + 20, None));
-        let mut behind = EventClock::new(START, START.wall_ms + 99);
+        let mut behind = EventClock::new(START, START.wall_ms + 99, &[]);
         assert_eq!(behind.event_time(later(1, 0)), (START.wall_ms + 99, None));
     }
 
     #[test]
     fn a_leap_is_reported_once_and_followed_after_it_has_lasted() {
-        let mut clock = EventClock::new(START, 0);
+        let mut clock = EventClock::new(START, 0, &[]);
         let leap = LEAP_MS_MAX + 1;
         let ahead = i64::try_from(leap).expect("an hour fits");
         assert_eq!(
@@ -223,7 +236,7 @@ mod tests {
     /// The first was by hours, and nobody looked while it lasted; the second is by years.
     #[test]
     fn a_leap_that_leaps_again_has_to_last_anew() {
-        let mut clock = EventClock::new(START, 0);
+        let mut clock = EventClock::new(START, 0, &[]);
         let (hours, years) = (10 * 3_600_000, 15 * 365 * 24 * 3_600_000_i64);
         let (first, second) = (later(1_000, hours), 1_000 + 2 * LEAP_HOLD_MS);
         assert!(matches!(clock.event_time(first).1, Some(ClockNotice::Leapt { .. })));
@@ -240,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_leap_that_goes_away_leaves_no_trace() {
-        let mut clock = EventClock::new(START, 0);
+        let mut clock = EventClock::new(START, 0, &[]);
         let ahead = i64::try_from(LEAP_MS_MAX * 24).expect("a day fits");
         assert!(matches!(clock.event_time(later(1, ahead)).1, Some(ClockNotice::Leapt { .. })));
         assert_eq!(clock.event_time(later(2, 0)), (START.wall_ms + 2, Some(ClockNotice::CameBack)));
@@ -248,7 +261,7 @@ mod tests {
 
     /// The clock at a start, behind an event of `START`.
     fn started(now: Now) -> EventClock {
-        EventClock::new(now, START.wall_ms)
+        EventClock::new(now, START.wall_ms, &[])
     }
 
     #[test]
@@ -283,7 +296,7 @@ mod tests {
         assert_eq!(last_ms, later(1, years).wall_ms, "times of events never go back");
         assert_eq!(clock.limit_time(later(LEAP_HOLD_MS, 0)).0, later(LEAP_HOLD_MS, 0).wall_ms);
         // and at the next start.
-        let mut clock = EventClock::new(later(60_000, 0), last_ms);
+        let mut clock = EventClock::new(later(60_000, 0), last_ms, &[]);
         assert_eq!(clock.limit_time(later(60_001, 0)).0, later(60_001, 0).wall_ms);
     }
 
@@ -292,7 +305,7 @@ mod tests {
         let hour = i64::try_from(LEAP_MS_MAX).expect("an hour fits");
         for (now, last_ms) in [(START, 0), (START, START.wall_ms), (later(0, hour), START.wall_ms)]
         {
-            let mut clock = EventClock::new(now, last_ms);
+            let mut clock = EventClock::new(now, last_ms, &[]);
             assert_eq!(clock.limit_time(now), (now.wall_ms, None));
         }
     }
@@ -300,7 +313,7 @@ mod tests {
     #[test]
     fn looking_at_limits_gives_no_time_to_events() {
         let hour = i64::try_from(LEAP_MS_MAX).expect("an hour fits");
-        let mut clock = EventClock::new(START, 0);
+        let mut clock = EventClock::new(START, 0, &[]);
         assert_eq!(clock.event_time(START).0, START.wall_ms);
         assert_eq!(clock.limit_time(later(1, hour)).0, later(1, hour).wall_ms);
         assert_eq!(clock.event_time(later(2, 0)).0, later(2, 0).wall_ms);
@@ -308,7 +321,7 @@ mod tests {
 
     #[test]
     fn an_hour_ahead_is_no_leap_and_drift_adds_up() {
-        let mut clock = EventClock::new(START, 0);
+        let mut clock = EventClock::new(START, 0, &[]);
         let hour = i64::try_from(LEAP_MS_MAX).expect("an hour fits");
         assert_eq!(clock.event_time(later(1, hour)).1, None);
         assert_eq!(clock.event_time(later(2, 2 * hour)).1, None);
@@ -316,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_way_back_from_a_clock_set_far_back_is_no_leap() {
-        let mut clock = EventClock::new(START, 0);
+        let mut clock = EventClock::new(START, 0, &[]);
         let day = i64::try_from(LEAP_MS_MAX * 24).expect("a day fits");
         assert_eq!(clock.event_time(later(0, 0)), (START.wall_ms, None));
         assert_eq!(clock.event_time(later(1, -day)), (START.wall_ms, None));

@@ -1,7 +1,7 @@
 //! The end mark of a log: how far it had been synced, said in a place of its own, so that a last segment that is
 //! gone, or cut where a frame ends, is told from a log that never went further. Its file is `end.mark`.
 //!
-//! Two slots of 4096 bytes, written in turn, each in place; the one with the higher sequence counts. Little-endian.
+//! It begins with two slots of 4096 bytes, written in turn, each in place; the one with the higher sequence counts. Little-endian.
 //! ```text
 //! 0        8         12      16         24       32       40       4096
 //! +--------+---------+-------+----------+--------+--------+--------+
@@ -15,6 +15,8 @@
 //!    every event below the synced offset. So it may be old, and never wrong, whatever a crash leaves of it.
 //! 2. A write touches one slot, and never the one that counts: a torn one leaves that.
 //! 3. Every opening writes a new file, renamed over the old one: what a killed process still writes hits the old one.
+//!
+//! Behind them are two more, of another kind ([`steps`]); files of before have none.
 
 use crate::{
     fields::{CRC_AT, crc_without_field, u32_at, u64_at},
@@ -22,11 +24,12 @@ use crate::{
 };
 
 mod file;
+pub mod steps;
 #[cfg(test)]
 mod tests;
 
 pub use file::MarkJob;
-pub(crate) use file::{lost_with_last, missing, read, read_sound, write_anew};
+pub(crate) use file::{lost_with_last, missing, read, read_sound, read_steps, write_anew};
 
 /// The mark's file.
 pub const END_MARK_FILE_NAME: &str = "end.mark";

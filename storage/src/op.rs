@@ -184,6 +184,8 @@ pub enum JobOutcome<D: Disk> {
     Marked {
         /// What was to be written.
         mark: EndMark,
+        /// How many steps of the clock had been noted.
+        steps_noted: u64,
         /// Whether it is, durably.
         result: io::Result<()>,
     },
@@ -232,7 +234,10 @@ impl<D: Disk> Job<D> {
                 let header = job.header.clone();
                 JobOutcome::Rolled { next: job.run(disk), header }
             }
-            Job::Mark(job) => JobOutcome::Marked { mark: job.mark, result: job.run(disk) },
+            Job::Mark(job) => {
+                let (mark, steps_noted) = (job.mark, job.steps_noted);
+                JobOutcome::Marked { mark, steps_noted, result: job.run(disk) }
+            }
             Job::Seal(job) => JobOutcome::Sealed(job.run(disk)),
             Job::Clear { dir, left } => JobOutcome::Cleared(left.clear(disk, &dir)),
             Job::Close(job) => {

@@ -35,6 +35,7 @@ use std::{collections::HashSet, io, path::Path};
 
 use crate::{
     active_file::WriteMode,
+    clock::PastStep,
     config::SyncMode,
     data_dir,
     end_mark::{self, EndMark},
@@ -111,6 +112,10 @@ pub(crate) struct Recovered<D: Disk> {
     pub(crate) snapshot: SnapshotUsed,
     /// What is wrong with the end mark, if that says nothing.
     pub(crate) damaged_mark: Option<Corruption>,
+    /// And with its steps.
+    pub(crate) damaged_steps: Option<Corruption>,
+    /// When the times of events went ahead, as far as anything says so.
+    pub(crate) steps: Vec<PastStep>,
     pub(crate) report: OpenReport,
 }
 
@@ -191,6 +196,10 @@ pub(crate) fn recover<D: Disk>(
         Some(Err(damage)) => (None, Some(damage)),
         None => (None, None),
     };
+    let (steps, damaged_steps) = match end_mark::read_steps(disk, dir)? {
+        Ok(steps) => (steps, None),
+        Err(damage) => (Vec::new(), Some(damage)),
+    };
     if let Some(damage) = damaged
         && found.first().is_some_and(|first| first.name.base_offset > begin)
     {
@@ -221,6 +230,9 @@ pub(crate) fn recover<D: Disk>(
         damaged: Vec::new(),
         made,
     };
+    // Of which of them an id that comes is older is not known yet.
+    let ahead_ms = steps.iter().fold(0, |sum: u64, step| sum.saturating_add(step.ahead_ms));
+    recovery.state.ids.lag(ahead_ms);
     if let Some(snapshot) = &mut snapshot {
         recovery.load(snapshot)?;
     }
@@ -285,6 +297,8 @@ pub(crate) fn recover<D: Disk>(
         lessened: recovery.lessened,
         snapshot: recovery.behind,
         damaged_mark,
+        damaged_steps,
+        steps,
         end: recovery.end,
         last_time_ms: recovery.last_time_ms,
         report,

@@ -38,8 +38,8 @@ const INDEX_SHARE_MORE: u64 = 4;
 /// So much a stub has of a topic at most, beside its name.
 pub(crate) const STUB_TOPIC_BYTES: u64 = 19;
 
-/// The files `earliest` and `end.mark`, of two blocks each, are made anew beside what is there of them.
-const MARKS_BYTES: u64 = 4 * ALIGN_BYTES as u64;
+/// The files `earliest`, of two blocks, and `end.mark`, of four, are made anew beside what is there of them.
+const MARKS_BYTES: u64 = 6 * ALIGN_BYTES as u64;
 
 /// A segment is no longer than one of so many parts of the disk: a rewrite needs space of its own.
 const SEGMENT_SHARE: u64 = 16;
@@ -265,16 +265,16 @@ mod tests {
             (64 * MIB, 4 * MIB, MIB, 0, 2 * MIB),
             (4 * MIB, MIB, 0, 0, MIB),
             // It follows the longest file, or the longest index.
-            (1024 * GIB, 256 * MIB, 64 * MIB, 0, 80 * MIB + 16 * KIB),
-            (0, 256 * MIB, 64 * MIB, 0, 80 * MIB + 16 * KIB),
-            (1024 * GIB, 256 * MIB, 64 * MIB + 4 * KIB, 0, 80 * MIB + 8 * KIB + 16 * KIB),
-            (1024 * GIB, 256 * MIB, 16 * MIB, 37 * MIB, 37 * MIB + 16 * KIB),
-            (1024 * GIB, 256 * MIB, 16 * MIB, 37 * MIB + 1, 37 * MIB + 4 * KIB + 16 * KIB),
-            (1024 * GIB, 256 * MIB, 256 * MIB, 50 * MIB, 320 * MIB + 16 * KIB),
+            (1024 * GIB, 256 * MIB, 64 * MIB, 0, 80 * MIB + 24 * KIB),
+            (0, 256 * MIB, 64 * MIB, 0, 80 * MIB + 24 * KIB),
+            (1024 * GIB, 256 * MIB, 64 * MIB + 4 * KIB, 0, 80 * MIB + 8 * KIB + 24 * KIB),
+            (1024 * GIB, 256 * MIB, 16 * MIB, 37 * MIB, 37 * MIB + 24 * KIB),
+            (1024 * GIB, 256 * MIB, 16 * MIB, 37 * MIB + 1, 37 * MIB + 4 * KIB + 24 * KIB),
+            (1024 * GIB, 256 * MIB, 256 * MIB, 50 * MIB, 320 * MIB + 24 * KIB),
             // One frame may be longer than a segment of a small disk.
-            (64 * MIB, 4 * MIB, 16 * MIB, 20 * MIB, 5 * MIB + 16 * KIB),
-            (1024 * GIB, 256 * MIB, 264 * MIB, 500 * MIB, 320 * MIB + 16 * KIB),
-            (1024 * GIB, 256 * MIB, u64::MAX, u64::MAX, 320 * MIB + 16 * KIB),
+            (64 * MIB, 4 * MIB, 16 * MIB, 20 * MIB, 5 * MIB + 24 * KIB),
+            (1024 * GIB, 256 * MIB, 264 * MIB, 500 * MIB, 320 * MIB + 24 * KIB),
+            (1024 * GIB, 256 * MIB, u64::MAX, u64::MAX, 320 * MIB + 24 * KIB),
         ];
         for (disk_bytes, segment_bytes, log_bytes, index_bytes, wanted_bytes) in cases {
             let rule = ReserveRule { bytes: 16 * MIB, disk_bytes, segment_bytes };

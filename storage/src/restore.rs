@@ -71,6 +71,7 @@ pub fn restore_log<D: Disk>(
     let begin = read::begin(disk, from, &before)?;
     let mut segments = listing::segments_from(&names, begin);
     let mark = end_mark::read_sound(disk, from)?;
+    let steps = end_mark::read_steps(disk, from)?.unwrap_or_default();
     let last_base = segments.last().map(|listed| listed.name.base_offset);
     let missing = end_mark::missing(mark, last_base).map(|(name, _)| name);
     segments.extend(missing.map(|name| Listed { name, has_index: false }));
@@ -115,7 +116,8 @@ pub fn restore_log<D: Disk>(
         sync: SyncMode::Commit,
     };
     begin_successor(disk, to, header)?;
-    end_mark::write_anew(disk, to, &EndMark { active: restore.end, synced: restore.end })?;
+    let mark = EndMark { active: restore.end, synced: restore.end };
+    end_mark::write_anew(disk, to, &mark, &steps)?;
     Ok(Restored { end: restore.end, tag, segments: restore.segments })
 }
 

@@ -5,31 +5,57 @@ use std::collections::VecDeque;
 /// Clocks that run apart are no step before they are so far apart.
 const STEP_MS_MIN: u64 = 1_000;
 /// So many are known apart from each other, the newest.
-const STEPS_MAX: usize = 64;
+pub const STEPS_MAX: usize = 64;
 
 /// The newest steps, in the order in which they came.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Steps {
     /// When the last event was given its time, on the boot clock.
-    last_boot_ms: u64,
+    last_boot_ms: i64,
     /// How far times were from the boot clock when they were behind most since the last step. They stand still while a
     /// clock is set back, and go on from there.
     least_ms: Option<i64>,
     steps: VecDeque<Step>,
+    /// How many came in all.
+    noted: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Step {
-    /// When it was noticed, on the boot clock.
-    boot_ms: u64,
-    ahead_ms: u64,
+    /// When it was noticed, on the boot clock: of one before a start as if the log had been in use until then.
+    boot_ms: i64,
+    past: PastStep,
+}
+
+/// A step, for the next start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PastStep {
+    /// No event behind it has an earlier time: milliseconds since 1970.
+    pub time_ms: u64,
+    /// How far times went ahead, in milliseconds.
+    pub ahead_ms: u64,
 }
 
 impl Steps {
+    /// Those that came before an event of `last_ms`, the last, after which a log was not in use until now. Of others nothing
+    /// is left: no event was given a time behind them.
+    pub(super) fn of(past: &[PastStep], boot_ms: u64, last_ms: u64) -> Steps {
+        let boot_ms = boot_ms.cast_signed();
+        let mut behind_ms = 0;
+        let mut steps = VecDeque::new();
+        for past in past.iter().rev().filter(|past| past.time_ms <= last_ms).take(STEPS_MAX) {
+            let used_ms = (last_ms - past.time_ms).saturating_sub(behind_ms);
+            let boot_ms = boot_ms.saturating_sub_unsigned(used_ms);
+            steps.push_front(Step { boot_ms, past: *past });
+            behind_ms = behind_ms.saturating_add(past.ahead_ms);
+        }
+        Steps { last_boot_ms: boot_ms, least_ms: None, noted: steps.len() as u64, steps }
+    }
+
     /// An event is given its time.
     pub(super) fn note(&mut self, boot_ms: u64, time_ms: u64) {
-        self.last_boot_ms = boot_ms;
-        let apart_ms = time_ms.cast_signed() - boot_ms.cast_signed();
+        self.last_boot_ms = boot_ms.cast_signed();
+        let apart_ms = time_ms.cast_signed() - self.last_boot_ms;
         let least_ms = *self.least_ms.get_or_insert(apart_ms);
         let ahead_ms = u64::try_from(apart_ms - least_ms).unwrap_or(0);
         if ahead_ms >= STEP_MS_MIN {
@@ -38,9 +64,11 @@ impl Steps {
                 && let Some(next) = self.steps.front_mut()
             {
                 // It counts for longer than it has to rather than not at all.
-                next.ahead_ms += oldest.ahead_ms;
+                next.past.ahead_ms = next.past.ahead_ms.saturating_add(oldest.past.ahead_ms);
             }
-            self.steps.push_back(Step { boot_ms, ahead_ms });
+            let past = PastStep { time_ms, ahead_ms };
+            self.steps.push_back(Step { boot_ms: self.last_boot_ms, past });
+            self.noted += 1;
         }
         if ahead_ms >= STEP_MS_MIN || apart_ms < least_ms {
             self.least_ms = Some(apart_ms);
@@ -49,8 +77,20 @@ impl Steps {
 
     /// How far times went ahead in the `span_ms` before the last event.
     pub(super) fn ahead_ms(&self, span_ms: u64) -> u64 {
-        let is_inside = |step: &&Step| self.last_boot_ms < step.boot_ms.saturating_add(span_ms);
-        self.steps.iter().rev().take_while(is_inside).map(|step| step.ahead_ms).sum()
+        let is_inside =
+            |step: &&Step| self.last_boot_ms < step.boot_ms.saturating_add_unsigned(span_ms);
+        let inside = self.steps.iter().rev().take_while(is_inside);
+        inside.fold(0, |sum, step| sum.saturating_add(step.past.ahead_ms))
+    }
+
+    /// How many steps came in all: what is written down is right while there are no more.
+    pub(super) fn noted(&self) -> u64 {
+        self.noted
+    }
+
+    /// What the next start has to know.
+    pub(super) fn past(&self) -> Vec<PastStep> {
+        self.steps.iter().map(|step| step.past).collect()
     }
 }
 
@@ -99,5 +139,36 @@ mod tests {
         let many: Vec<_> = (0..100).map(|number| (number, number * 1_000)).collect();
         let steps = after(&many);
         assert_eq!((steps.ahead_ms(TEN_MINUTES), steps.steps.len()), (99_000, STEPS_MAX));
+    }
+
+    /// The log was started anew twice, after an hour and after half of one, and once more without an event in between.
+    #[test]
+    fn a_start_goes_on_with_the_steps_that_came_about() {
+        let (hour, half) = (3_600_000, 1_800_000);
+        let start = |past: &[PastStep], boot_ms, last_ms, wall_ms| {
+            let mut steps = Steps::of(past, boot_ms, last_ms);
+            steps.note(boot_ms, last_ms);
+            steps.note(boot_ms, wall_ms);
+            steps
+        };
+        let first = start(&[], 1_000, 5_000_000, 5_000_000 + hour);
+        assert_eq!(first.ahead_ms(TEN_MINUTES), hour);
+        let vain = start(&first.past(), 50, 5_000_000, 5_100_000 + hour);
+        assert_eq!(vain.ahead_ms(TEN_MINUTES), 100_000 + hour, "no event lay behind the first");
+        // An event had come a minute after the first start. The machine has started since.
+        let last_ms = 5_060_000 + hour;
+        let mut second = start(&first.past(), 7, last_ms, last_ms + half);
+        assert_eq!((second.noted(), second.ahead_ms(TEN_MINUTES)), (2, hour + half));
+        let mut at = |boot_ms| {
+            second.note(boot_ms, last_ms + half + boot_ms - 7);
+            second.ahead_ms(TEN_MINUTES)
+        };
+        assert_eq!((at(7 + 539_999), at(7 + 540_000)), (hour + half, half), "a minute is over");
+        assert_eq!((at(7 + 599_999), at(7 + 600_000)), (half, 0));
+        let third = Steps::of(&second.past(), 9, last_ms + half + 600_000);
+        assert_eq!(third.past(), second.past());
+        assert_eq!((third.ahead_ms(TEN_MINUTES), third.ahead_ms(u64::MAX)), (0, hour + half));
+        assert_eq!(third.ahead_ms(TEN_MINUTES + 1), half);
+        assert_eq!(third.ahead_ms(TEN_MINUTES + 60_001), hour + half);
     }
 }

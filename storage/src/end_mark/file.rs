@@ -7,12 +7,14 @@ use std::{
 
 use super::{
     END_MARK_FILE_NAME, END_MARK_VERSION, EndMark, EndMarkError, Latest, SLOT_BYTES, SLOTS,
+    steps::{self, LatestSteps, STEPS_VERSION},
 };
 use crate::{
     active_file::is_refusal,
     buffer::DiskBuffer,
+    clock::PastStep,
     error::{Corruption, OpenError},
-    io::{Access, Disk, DiskFile},
+    io::{Access, Disk, DiskFile, is_full},
     offset::{Offset, Position},
     seal::TEMPORARY_ENDING,
     segment::SegmentName,
@@ -22,40 +24,65 @@ use crate::{
 pub struct MarkJob {
     pub(crate) dir: PathBuf,
     pub(crate) mark: EndMark,
+    /// All that are known.
+    pub(crate) steps: Vec<PastStep>,
+    /// How many had been noted then.
+    pub(crate) steps_noted: u64,
+    /// The file does not say them yet.
+    pub(crate) has_new_steps: bool,
     /// The write before this one failed. The page cache may show of it what the device does not have, and so the
     /// wrong slot as the one that counts: a new file it is.
     pub(crate) is_anew: bool,
 }
 
 impl MarkJob {
-    /// Writes the mark, durably, into the slot that does not count. That needs no space; a file that is gone, or
-    /// is none any more, is made anew.
+    /// Writes the mark, durably, into the slot that does not count, and steps likewise. That needs no space; a file that is
+    /// gone, or is none any more, or has no place for steps, is made anew.
     pub(crate) fn run<D: Disk>(&self, disk: &D) -> io::Result<()> {
         if self.is_anew {
-            return anew(disk, &self.dir, &self.mark);
+            return anew(disk, &self.dir, &self.mark, &self.steps);
         }
         let path = self.dir.join(END_MARK_FILE_NAME);
-        let latest = match disk.open(&path, Access::Read) {
-            Ok(file) => Latest::decode(&read_slots(&file).bytes).ok(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        let slots = match disk.open(&path, Access::Read) {
+            Ok(file) => read_slots(&file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Slots::default(),
             Err(error) => return Err(error),
         };
-        let Some(latest) = latest else { return anew(disk, &self.dir, &self.mark) };
-        let (slot, sequence) = latest.next();
-        let mut bytes = DiskBuffer::default();
-        bytes.extend_from_slice(&self.mark.encode(sequence));
-        let position = Position::new((slot * SLOT_BYTES) as u64);
-        let direct = disk
-            .open(&path, Access::DirectSync)
-            .and_then(|file| write_whole(&file, bytes.as_slice(), position));
-        match direct {
-            Err(error) if is_refusal(&error) => {
-                let file = disk.open(&path, Access::Write)?;
-                write_whole(&file, bytes.as_slice(), position)?;
-                file.sync_data()
+        let Ok(latest) = slots.mark() else {
+            return anew(disk, &self.dir, &self.mark, &self.steps);
+        };
+        let steps = slots.steps();
+        if self.has_new_steps && steps.is_err() {
+            match anew(disk, &self.dir, &self.mark, &self.steps) {
+                // The mark has its place all the same.
+                Err(error) if is_full(&error) => {}
+                written => return written,
             }
-            written => written,
         }
+        let (slot, sequence) = latest.next();
+        write_slot(disk, &path, slot, &self.mark.encode(sequence))?;
+        if let (true, Ok(latest)) = (self.has_new_steps, steps) {
+            let (slot, sequence) = latest.next();
+            write_slot(disk, &path, SLOTS + slot, &steps::encode(&self.steps, sequence))?;
+        }
+        Ok(())
+    }
+}
+
+fn write_slot<D: Disk>(disk: &D, path: &Path, slot: usize, content: &[u8]) -> io::Result<()> {
+    let mut bytes = DiskBuffer::default();
+    bytes.extend_from_slice(content);
+    let position = Position::new((slot * SLOT_BYTES) as u64);
+    let direct = disk
+        .open(path, Access::DirectSync)
+        .and_then(|file| write_whole(&file, bytes.as_slice(), position));
+    match direct {
+        Err(error) if is_refusal(&error) => {
+            let file = disk.open(path, Access::Write)?;
+            write_whole(&file, bytes.as_slice(), position)?;
+            file.sync_data()
+        }
+        written => written,
     }
 }
 
@@ -66,17 +93,24 @@ fn write_whole<F: DiskFile>(file: &F, bytes: &[u8], position: Position) -> io::R
     }
 }
 
-/// Makes a new file of a mark, both slots of which say the same, and renames it over the old one, durably.
-pub(crate) fn write_anew<D: Disk>(disk: &D, dir: &Path, mark: &EndMark) -> Result<(), OpenError> {
-    anew(disk, dir, mark).map_err(OpenError::io("writing", &dir.join(END_MARK_FILE_NAME)))
+/// Makes a new file of a mark and of steps, both slots of which say the same, and renames it over the old one, durably.
+pub(crate) fn write_anew<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    mark: &EndMark,
+    steps: &[PastStep],
+) -> Result<(), OpenError> {
+    anew(disk, dir, mark, steps).map_err(OpenError::io("writing", &dir.join(END_MARK_FILE_NAME)))
 }
 
-fn anew<D: Disk>(disk: &D, dir: &Path, mark: &EndMark) -> io::Result<()> {
+fn anew<D: Disk>(disk: &D, dir: &Path, mark: &EndMark, steps: &[PastStep]) -> io::Result<()> {
     let temporary = dir.join(format!("{END_MARK_FILE_NAME}{TEMPORARY_ENDING}"));
     disk.remove_if_there(&temporary)?;
     let write = || {
         let file = disk.create(&temporary, Access::Write)?;
-        file.write_all_at(&[mark.encode(1), mark.encode(2)].concat(), Position::default())?;
+        let marks = [1, 2].map(|sequence| mark.encode(sequence));
+        let steps = [1, 2].map(|sequence| steps::encode(steps, sequence));
+        file.write_all_at(&[marks, steps].concat().concat(), Position::default())?;
         file.sync_data()?;
         disk.rename(&temporary, &dir.join(END_MARK_FILE_NAME))
     };
@@ -101,8 +135,8 @@ pub(crate) fn read<D: Disk>(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(OpenError::io("opening", &path)(error)),
     };
-    let Slots { bytes, unreadable } = read_slots(&file);
-    match (Latest::decode(&bytes), unreadable) {
+    let slots = read_slots(&file);
+    match (slots.mark(), slots.unreadable) {
         (Ok(latest), _) => Ok(Some(Ok(latest.mark))),
         (Err(EndMarkError::NewerVersion { version }), _) => {
             Err(OpenError::NewerVersion { file: path, version, version_max: END_MARK_VERSION })
@@ -136,19 +170,58 @@ pub(crate) fn lost_with_last(synced: Offset) -> String {
     format!("is missing: the log went on in it, and had been synced up to {synced} at least")
 }
 
+/// The steps of a log, as far as its file has any. The inner error says how they are damaged.
+///
+/// Fails if a newer version wrote them.
+pub(crate) fn read_steps<D: Disk>(
+    disk: &D,
+    dir: &Path,
+) -> Result<Result<Vec<PastStep>, Corruption>, OpenError> {
+    let path = dir.join(END_MARK_FILE_NAME);
+    let Ok(file) = disk.open(&path, Access::Read) else { return Ok(Ok(Vec::new())) };
+    let slots = read_slots(&file);
+    if slots.bytes.len() <= SLOTS * SLOT_BYTES {
+        return Ok(Ok(Vec::new()));
+    }
+    match slots.steps() {
+        Ok(latest) => Ok(Ok(latest.steps)),
+        Err(EndMarkError::NewerVersion { version }) => {
+            Err(OpenError::NewerVersion { file: path, version, version_max: STEPS_VERSION })
+        }
+        Err(EndMarkError::Damaged { what }) => {
+            let position = Position::new((SLOTS * SLOT_BYTES) as u64);
+            let what = format!("what it says of steps of the clock is damaged: {what}");
+            Ok(Err(Corruption { file: path, position, what }))
+        }
+    }
+}
+
 /// The bytes of a file, as far as there are any; a slot that cannot be read is zeroes.
+#[derive(Default)]
 struct Slots {
     bytes: Vec<u8>,
     unreadable: Option<io::Error>,
 }
 
+impl Slots {
+    fn mark(&self) -> Result<Latest, EndMarkError> {
+        Latest::decode(&self.bytes)
+    }
+
+    fn steps(&self) -> Result<LatestSteps, EndMarkError> {
+        LatestSteps::decode(self.bytes.get(SLOTS * SLOT_BYTES..).unwrap_or_default())
+    }
+}
+
 fn read_slots<F: DiskFile>(file: &F) -> Slots {
-    let mut slots = Slots { bytes: Vec::new(), unreadable: None };
-    for slot in 0..SLOTS {
+    let mut slots = Slots::default();
+    for slot in 0..2 * SLOTS {
         let mut bytes = vec![0; SLOT_BYTES];
         let position = Position::new((slot * SLOT_BYTES) as u64);
         let done = file.read_all_at(&mut bytes, position).unwrap_or_else(|error| {
-            slots.unreadable = Some(error);
+            if slot < SLOTS {
+                slots.unreadable = Some(error);
+            }
             bytes.fill(0);
             SLOT_BYTES
         });

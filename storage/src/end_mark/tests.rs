@@ -6,6 +6,7 @@ use std::{ops::ControlFlow, path::Path};
 use super::*;
 use crate::{
     backup::{Reach, back_up_log},
+    clock::{Now, PastStep},
     config::{LogConfig, SyncMode},
     error::{OpenError, ReadError},
     frame::FRAME_ALIGN_BYTES,
@@ -367,6 +368,42 @@ fn a_damaged_mark_is_told_and_made_anew() {
     assert_eq!(*log.tag(), tag);
     assert!(matches!(log.take_notices()[..], [Notice::EndMarkDamaged(_)]), "it is told");
     assert_eq!(mark_of(&disk), mark(10, 10));
+}
+
+/// A log can do without them.
+#[test]
+fn damaged_steps_are_told_and_made_anew() {
+    let (disk, tag) = two_lives();
+    let path = dir().join(END_MARK_FILE_NAME);
+    let flip = |slot: u64| disk.flip_bit(&path, Position::new(slot * 4096 + 30), 0);
+    flip(2);
+    let verified = || verify(&disk, dir(), &mut |finding| panic!("{finding}")).expect("not in use");
+    assert_eq!(verified().notes, [""; 0], "the other slot is sound");
+    flip(3);
+    assert!(verified().notes.len() == 1 && verified().notes[0].contains("steps of the clock"));
+    let mut log = open(&disk);
+    assert_eq!((*log.tag(), mark_of(&disk)), (tag, mark(10, 10)));
+    assert!(matches!(log.take_notices()[..], [Notice::StepsDamaged(_)]), "it is told");
+    assert_eq!(read_steps(&disk, dir()).expect("readable"), Ok(Vec::new()));
+}
+
+/// Written by a version that knew no steps.
+#[test]
+fn a_mark_without_steps_gets_some_when_there_are() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    append(&mut log, "1");
+    let path = dir().join(END_MARK_FILE_NAME);
+    let file = disk.open(&path, Access::Write).expect("a mark");
+    file.set_size(2 * 4096).expect("shorter");
+    file.sync_data().expect("works");
+    let set = now(2_000).wall_ms + 20_000;
+    log.append(vec![event("a", "later")], Now { wall_ms: set, boot_ms: 2_000 }).expect("open");
+    log.run_ops(now(2_000));
+    let disk = disk.power_cut();
+    let steps = read_steps(&disk, dir()).expect("readable").expect("sound");
+    assert_eq!(steps, [PastStep { time_ms: set, ahead_ms: 20_000 }], "at once");
+    assert_eq!(mark_of(&disk), mark(0, 2));
 }
 
 #[test]

@@ -59,8 +59,7 @@ impl<D: Disk> Log<D> {
         let (time_ms, notice) = self.clock.event_time(now);
         self.notices.extend(notice.map(Notice::Clock));
         let time_s = delta::seconds(time_ms);
-        self.state.ids.lag(self.clock.ahead_ms(self.state.ids.window().time_ms));
-        let silence_s = delta::seconds(time_ms - self.clock.ahead_ms(FORGOTTEN_MS));
+        self.state.ids.lag(self.ids_ahead_ms());
 
         for event in events.iter_mut().filter(|event| !event.kind.is_data()) {
             if event.kind == EventKind::LogSettings {
@@ -71,6 +70,7 @@ impl<D: Disk> Log<D> {
         let mut claimed = None;
         if let (Some(claim), Some(first)) = (&producer, events.first_mut()) {
             let hash = producer_hash(claim, &first.topic);
+            let silence_s = delta::seconds(time_ms.saturating_sub(self.producers_ahead_ms()));
             if let Judged::Duplicate(known) = self.state.producers.judge(&hash, claim, silence_s)? {
                 let last = known.first.plus(u64::from(known.events) - 1);
                 return Ok(Appended {
@@ -126,6 +126,16 @@ impl<D: Disk> Log<D> {
             claimed.map(|(_, epoch, seq, _)| crate::append::ProducerPlace { epoch, seq });
         self.last_append_boot_ms = now.boot_ms;
         Ok(appended)
+    }
+
+    /// So many milliseconds by the times of events do not count in the window of ids.
+    pub(super) fn ids_ahead_ms(&self) -> u64 {
+        self.clock.ahead_ms(self.config.id_window().time_ms)
+    }
+
+    /// The same for the silence of producers.
+    pub(super) fn producers_ahead_ms(&self) -> u64 {
+        self.clock.ahead_ms(FORGOTTEN_MS)
     }
 
     /// Stages a control event.

@@ -412,11 +412,10 @@ impl<D: Disk> Log<D> {
     /// What of the state nobody asks for any more, by the time of the last event.
     pub(super) fn stub_limits(&self) -> StubLimits {
         let (now_ms, window_ms) = (self.clock.last_ms(), self.config.id_window().time_ms);
-        let since =
-            |span_ms| now_ms.saturating_sub(self.clock.ahead_ms(span_ms)).saturating_sub(span_ms);
+        let since = |ahead_ms, span_ms| now_ms.saturating_sub(ahead_ms).saturating_sub(span_ms);
         StubLimits {
-            ids_since_ms: since(window_ms),
-            producers_since_s: delta::seconds(since(FORGOTTEN_MS)),
+            ids_since_ms: since(self.ids_ahead_ms(), window_ms),
+            producers_since_s: delta::seconds(since(self.producers_ahead_ms(), FORGOTTEN_MS)),
         }
     }
 

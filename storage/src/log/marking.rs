@@ -1,13 +1,14 @@
 //! When it is written down how far the log has been synced, outside of its segments (`end_mark.rs`).
 //!
-//! At once when a segment has become the active one, and at the end of a clean stop; some seconds behind while the
-//! log goes on, so that of a server that was killed not much more is unprotected than what its last frames state
-//! themselves.
+//! At once when a segment has become the active one, when times have gone ahead, and at the end of a clean stop; some seconds
+//! behind while the log goes on, so that of a server that was killed not much more is unprotected than what its last frames
+//! state themselves.
 
 use std::{io, path::Path};
 
 use super::{Close, JobState, Log, Notice, Now};
 use crate::{
+    clock::EventClock,
     end_mark::{self, EndMark, MarkJob},
     error::OpenError,
     io::{Disk, is_full},
@@ -26,26 +27,31 @@ const RETRY_MS: u64 = 60_000;
 pub(super) struct Marked {
     /// What was written last; `None` if nobody knows.
     mark: Option<EndMark>,
+    /// How many steps of times had been noted when they were written down last.
+    steps_noted: u64,
     /// The last write failed: what the page cache shows of the file may not be on the device.
     is_doubtful: bool,
     boot_ms: u64,
 }
 
 impl Marked {
-    /// Writes the mark of a log that begins its active segment at `end`. A full disk may go on with the old one.
+    /// Writes the mark of a log that begins its active segment at `end`, and the steps that its clock knows. A full disk may
+    /// go on with the old one.
     pub(super) fn at_start<D: Disk>(
         disk: &D,
         dir: &Path,
         end: Offset,
+        clock: &EventClock,
         now: Now,
     ) -> Result<Marked, OpenError> {
         let mark = EndMark { active: end, synced: end };
-        let mark = match end_mark::write_anew(disk, dir, &mark) {
-            Ok(()) => Some(mark),
-            Err(OpenError::Io { source, .. }) if is_full(&source) => None,
+        let (mark, steps_noted) = match end_mark::write_anew(disk, dir, &mark, &clock.past_steps())
+        {
+            Ok(()) => (Some(mark), clock.steps_noted()),
+            Err(OpenError::Io { source, .. }) if is_full(&source) => (None, 0),
             Err(error) => return Err(error),
         };
-        Ok(Marked { mark, is_doubtful: false, boot_ms: now.boot_ms })
+        Ok(Marked { mark, steps_noted, is_doubtful: false, boot_ms: now.boot_ms })
     }
 }
 
@@ -59,20 +65,25 @@ impl<D: Disk> Log<D> {
         EndMark { active: self.tail.base, synced: synced.max(self.tail.base) }
     }
 
+    fn has_new_steps(&self) -> bool {
+        self.marked.steps_noted != self.clock.steps_noted()
+    }
+
     /// Whether the mark says all, or cannot be written.
     pub(super) fn is_end_marked(&self) -> bool {
-        self.marked.mark == Some(self.end_mark())
+        self.marked.mark == Some(self.end_mark()) && !self.has_new_steps()
             || matches!(self.jobs.mark, JobState::Waiting { .. })
     }
 
     /// When the mark is to be written, if it does not say all.
     pub(super) fn mark_due_boot_ms(&self) -> Option<u64> {
         let wanted = self.end_mark();
-        if self.marked.mark == Some(wanted) || self.jobs.mark != JobState::Idle {
+        let is_marked = self.marked.mark == Some(wanted) && !self.has_new_steps();
+        if is_marked || self.jobs.mark != JobState::Idle {
             return None;
         }
         let is_new = self.marked.mark.is_none_or(|mark| mark.active != wanted.active);
-        if is_new || (self.close != Close::Open && self.is_at_end()) {
+        if is_new || self.has_new_steps() || (self.close != Close::Open && self.is_at_end()) {
             return Some(0);
         }
         Some(self.marked.boot_ms.saturating_add(MARK_INTERVAL_MS))
@@ -81,15 +92,28 @@ impl<D: Disk> Log<D> {
     pub(super) fn next_mark(&mut self, now: Now) -> Option<Job<D>> {
         self.mark_due_boot_ms().filter(|due_ms| *due_ms <= now.boot_ms)?;
         self.jobs.mark = JobState::Running;
-        let is_anew = self.marked.is_doubtful;
-        Some(Job::Mark(MarkJob { dir: self.dir.clone(), mark: self.end_mark(), is_anew }))
+        Some(Job::Mark(MarkJob {
+            dir: self.dir.clone(),
+            mark: self.end_mark(),
+            steps: self.clock.past_steps(),
+            steps_noted: self.clock.steps_noted(),
+            has_new_steps: self.has_new_steps(),
+            is_anew: self.marked.is_doubtful,
+        }))
     }
 
-    pub(super) fn mark_written(&mut self, mark: EndMark, result: io::Result<()>, now: Now) {
+    pub(super) fn mark_written(
+        &mut self,
+        mark: EndMark,
+        steps_noted: u64,
+        result: io::Result<()>,
+        now: Now,
+    ) {
         match result {
             Ok(()) => {
                 self.jobs.mark = JobState::Idle;
-                self.marked = Marked { mark: Some(mark), is_doubtful: false, boot_ms: now.boot_ms };
+                let (mark, boot_ms) = (Some(mark), now.boot_ms);
+                self.marked = Marked { mark, steps_noted, is_doubtful: false, boot_ms };
             }
             Err(error) => {
                 self.jobs.mark = JobState::after(now, RETRY_MS, false);

@@ -84,6 +84,8 @@ pub enum Notice {
     /// The mark of how far the log had been synced was damaged: what it would have shown to be missing at the end
     /// of the log nobody knows. It was written anew.
     EndMarkDamaged(Corruption),
+    /// What it says of steps of the clock was damaged: ids and producers may be forgotten early. It was written anew.
+    StepsDamaged(Corruption),
     /// How far the log has been synced could not be written down; it is tried again.
     MarkFailed {
         /// What failed.

@@ -71,7 +71,8 @@ impl<D: Disk> Log<D> {
             begin().or_else(|error| give_back(error).and_then(|()| begin()))?;
         let name = SegmentName::first_generation(end);
         // Now that the segment has its name for good.
-        let marked = Marked::at_start(&disk, dir, end, now)?;
+        let clock = EventClock::new(now, recovered.last_time_ms, &recovered.steps);
+        let marked = Marked::at_start(&disk, dir, end, &clock, now)?;
 
         let durability = match (config.sync, file.mode) {
             (SyncMode::Commit, WriteMode::Direct) => Durability::EachWrite,
@@ -82,6 +83,7 @@ impl<D: Disk> Log<D> {
             (SyncMode::Never, _) => Durability::Deferred { interval_ms: None },
         };
         let damaged_mark = recovered.damaged_mark.map(Notice::EndMarkDamaged);
+        let damaged_steps = recovered.damaged_steps.map(Notice::StepsDamaged);
         // Appends are refused from the first on, so nothing later would say it.
         let full = owes_reserve.then_some(Notice::DiskFull);
         let report = OpenReport { write_mode: file.mode, ..recovered.report };
@@ -102,7 +104,7 @@ impl<D: Disk> Log<D> {
             last_control: Offset::ZERO,
             last_log_setting: Offset::ZERO,
             next: end,
-            clock: EventClock::new(now, recovered.last_time_ms),
+            clock,
             topics: recovered.topics,
             state: recovered.state,
             fingerprints: Fingerprints::default(),
@@ -120,7 +122,7 @@ impl<D: Disk> Log<D> {
             filling,
             recent: RecentFrames::new(config.recent_frames_bytes_max),
             published: Vec::new(),
-            notices: damaged_mark.into_iter().chain(full).collect(),
+            notices: damaged_mark.into_iter().chain(damaged_steps).chain(full).collect(),
             jobs: Jobs::new(&config, now, reserve_bytes, owes_reserve),
             compaction: Compaction::new(recovered.lessened),
             gone: Vec::new(),

@@ -90,6 +90,8 @@ impl<D: Disk> Log<D> {
             dir: self.dir.clone(),
             segments: Arc::clone(&self.segments),
             window: self.config.id_window(),
+            ids_ahead_ms: self.ids_ahead_ms(),
+            producers_ahead_ms: self.producers_ahead_ms(),
             stubs_min: self.config.snapshot_segments,
             pace: Pace::beside(&self.frames_begun, false),
             is_cancelled: Arc::clone(&self.snapshots.is_cancelled),
@@ -112,8 +114,9 @@ impl<D: Disk> Log<D> {
         let segments: Vec<_> = self.segments.iter().map(|segment| live(segment)).collect();
         let incarnation = segments.last()?.incarnation;
         let (end, time_ms) = (self.segments.end(), self.clock.last_ms());
+        let ahead_ms = self.producers_ahead_ms();
         let fold = Fold::of_live(&self.topics, &self.state, end, time_ms, incarnation);
-        Some(fold.finish(&segments).to_vec())
+        Some(fold.finish(&segments, ahead_ms).to_vec())
     }
 
     pub(super) fn snapshot_made(

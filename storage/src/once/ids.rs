@@ -81,6 +81,12 @@ impl Ids {
         self.ahead_ms = ahead_ms;
     }
 
+    /// See [`Ids::lag`].
+    #[cfg(mutations)]
+    pub(crate) fn ahead_ms(&self) -> u64 {
+        self.ahead_ms
+    }
+
     /// How many are remembered.
     pub fn len(&self) -> usize {
         self.entries.len().min(self.window.events)
@@ -111,7 +117,8 @@ impl Ids {
         self.entries.range(indexes).for_each(|entry| self.prefetch(&entry.hash));
     }
 
-    fn is_inside(&self, entry: &IdEntry, time_ms: u64) -> bool {
+    /// Whether an append at `time_ms` comes before an entry has left the window by its age.
+    pub(crate) fn is_inside(&self, entry: &IdEntry, time_ms: u64) -> bool {
         let passed_ms = time_ms.saturating_sub(self.ahead_ms);
         passed_ms < entry.time_ms.saturating_add(self.window.time_ms)
     }

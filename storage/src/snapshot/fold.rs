@@ -42,20 +42,22 @@ struct Folded {
 }
 
 impl Fold {
-    /// Of a log from its beginning on.
-    pub(crate) fn new(window: IdWindow) -> Fold {
+    /// Of a log from its beginning on. Of ids so many milliseconds by the times of events do not count in their `window`.
+    pub(crate) fn new(window: IdWindow, ids_ahead_ms: u64) -> Fold {
+        let mut state = LogState::new(window);
+        state.ids.lag(ids_ahead_ms);
         Fold {
             offset: Offset::ZERO,
             last_time_ms: 0,
             incarnation: None,
             topics: BTreeMap::new(),
-            state: LogState::new(window),
+            state,
         }
     }
 
     /// From a snapshot on.
-    pub(crate) fn of(snapshot: &mut Snapshot, window: IdWindow) -> Fold {
-        let mut fold = Fold::new(window);
+    pub(crate) fn of(snapshot: &mut Snapshot, window: IdWindow, ids_ahead_ms: u64) -> Fold {
+        let mut fold = Fold::new(window, ids_ahead_ms);
         snapshot.give_to(&mut fold.state);
         let header = snapshot.header();
         fold.offset = header.offset;
@@ -87,7 +89,7 @@ impl Fold {
         last_time_ms: u64,
         incarnation: Incarnation,
     ) -> Fold {
-        let mut fold = Fold::new(state.ids.window());
+        let mut fold = Fold::new(state.ids.window(), state.ids.ahead_ms());
         state.ids.iter().filter(|id| id.offset < offset).for_each(|id| fold.state.ids.push(*id));
         let is_below = |first: Offset, events: u32| first.plus(events.into()) <= offset;
         for entry in state.producers.iter().filter(|entry| is_below(entry.first, entry.events)) {
@@ -176,22 +178,25 @@ impl Fold {
         Ok(topic)
     }
 
-    /// The parts of the snapshot's file. `segments` are those below its offset that hold events.
+    /// The parts of the snapshot's file. `segments` are those below its offset that hold events. Of the silence of producers
+    /// `producers_ahead_ms` by the times of events do not count.
     ///
     /// # Panics
     ///
     /// If nothing was taken in.
-    pub(crate) fn finish(mut self, segments: &[LiveSegment]) -> Parts<'static> {
+    pub(crate) fn finish(
+        mut self,
+        segments: &[LiveSegment],
+        producers_ahead_ms: u64,
+    ) -> Parts<'static> {
         let kept_from = segments.first().map_or(self.offset, |segment| segment.base);
         let (encoded, topic_count) = self.encode_topics(kept_from);
         let LogState { ids, producers, rules } = &mut self.state;
         rules.forget_below(kept_from);
         // An append comes later than all of these: it asks for none that is too old by now.
-        let window_ms = ids.window().time_ms;
-        let is_young = |time_ms: u64| self.last_time_ms < time_ms.saturating_add(window_ms);
-        let young = ids.iter().filter(|entry| is_young(entry.time_ms));
+        let young = ids.iter().filter(|entry| ids.is_inside(entry, self.last_time_ms));
         let encoded_ids = delta::encode_ids(young, Offset::ZERO);
-        let now_s = delta::seconds(self.last_time_ms);
+        let now_s = delta::seconds(self.last_time_ms.saturating_sub(producers_ahead_ms));
         let (controls, floors) = StoredRules::of(rules, kept_from).encode();
         let producers = std::mem::take(producers).into_sorted(now_s);
         let sections = [

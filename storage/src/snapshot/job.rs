@@ -48,6 +48,10 @@ pub struct SnapshotJob<D: Disk> {
     pub(crate) segments: Arc<SegmentSet<D>>,
     /// Ids that are older are not kept.
     pub(crate) window: IdWindow,
+    /// But for so many milliseconds by the times of events.
+    pub(crate) ids_ahead_ms: u64,
+    /// The same for producers.
+    pub(crate) producers_ahead_ms: u64,
     /// So many stubs before the first event that is kept are merged.
     pub(crate) stubs_min: usize,
     pub(crate) pace: Pace,
@@ -161,8 +165,8 @@ impl<D: Disk> SnapshotJob<D> {
         }
         let mut base = files.newest(target)?;
         let mut fold = match &mut base {
-            Some(base) => Fold::of(base, self.window),
-            None => Fold::new(self.window),
+            Some(base) => Fold::of(base, self.window, self.ids_ahead_ms),
+            None => Fold::new(self.window, self.ids_ahead_ms),
         };
         while fold.offset() < target {
             if self.is_cancelled.load(Ordering::Relaxed) {
@@ -199,7 +203,7 @@ impl<D: Disk> SnapshotJob<D> {
                 });
             }
         }
-        Ok(Some(fold.finish(live)))
+        Ok(Some(fold.finish(live, self.producers_ahead_ms)))
     }
 
     fn index(

@@ -10,8 +10,12 @@ use crate::common::{frame_of, seed, segment_header, staged};
 use bytes::Bytes;
 use strandline_storage::{
     buffer::DiskBuffer,
+    clock::PastStep,
     config::SyncMode,
-    end_mark::{EndMark, Latest},
+    end_mark::{
+        EndMark, Latest,
+        steps::{self, LatestSteps},
+    },
     event::{DataForm, EventId, EventKey, EventType, StagedEvent},
     frame::{self, Frame, FrameFlags, FrameMeta, Trust},
     index::{self, IndexBuilder, SegmentEnd, TopicList},
@@ -118,6 +122,14 @@ fn an_end_mark() {
     let mark = EndMark { active, synced };
     let golden = check("end_mark.bin", &mark.encode(7));
     assert_eq!(Latest::decode(&golden).map(|latest| latest.mark), Ok(mark));
+}
+
+#[test]
+fn steps_of_the_clock() {
+    let at = |time_ms, ahead_ms| PastStep { time_ms, ahead_ms };
+    let steps = vec![at(1_763_700_000_007, 1_209_600_000), at(1_763_700_600_000, 1_000)];
+    let golden = check("end_mark_steps.bin", &steps::encode(&steps, 7));
+    assert_eq!(LatestSteps::decode(&golden).map(|latest| latest.steps), Ok(steps));
 }
 
 #[test]

@@ -5,6 +5,8 @@ use strandline_storage::clock::Now;
 
 /// Clocks may run apart by so much.
 const TOLERANCE_MS: u64 = 1_000;
+/// A shorter while is not noticed.
+const STEP_MS_MIN: u64 = 1_000;
 
 /// When something was appended.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,15 +24,32 @@ pub struct InUse {
     opened_boot_ms: u64,
     /// The time of the last event then.
     opened_last_ms: u64,
+    /// Those that came a while behind the last event, have written that down, and had events themselves but for the last.
+    late_starts: Vec<LateStart>,
     now: Now,
     /// So far the wall clock has fallen behind the boot clock in all: times stood still meanwhile, and may have caught up.
     behind_ms: u64,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct LateStart {
+    life: u64,
+    /// No event of it has an earlier time.
+    time_ms: u64,
+    /// The log was not in use for so long, by the times of its events.
+    ahead_ms: u64,
+}
+
 impl InUse {
-    /// A log whose last event has this time was opened.
-    pub fn begins(&mut self, now: Now, last_ms: u64) {
+    /// A log whose last event has this time was opened; `is_marked`: it has written that down.
+    pub fn begins(&mut self, now: Now, last_ms: u64, is_marked: bool) {
         self.passes(now);
+        self.late_starts.retain(|start| start.time_ms <= last_ms);
+        let ahead_ms = now.wall_ms.saturating_sub(last_ms);
+        if last_ms > 0 && is_marked && ahead_ms >= STEP_MS_MIN {
+            let (life, time_ms) = (self.life + 1, now.wall_ms);
+            self.late_starts.push(LateStart { life, time_ms, ahead_ms });
+        }
         self.behind_ms += last_ms.saturating_sub(now.wall_ms);
         self.life += 1;
         (self.opened_boot_ms, self.opened_last_ms) = (now.boot_ms, last_ms);
@@ -56,7 +75,12 @@ impl InUse {
     pub fn is_remembered(&self, then: Moment, span_ms: u64, latest_ms: u64) -> bool {
         let before_ms = match self.is_of_this_life(then) {
             true => 0,
-            false => self.opened_last_ms.saturating_sub(then.time_ms),
+            false => {
+                let since = self.late_starts.iter().filter(|start| start.life > then.life);
+                let before = since.filter(|start| start.life < self.life);
+                let unused_ms: u64 = before.map(|start| start.ahead_ms).sum();
+                self.opened_last_ms.saturating_sub(then.time_ms).saturating_sub(unused_ms)
+            }
         };
         latest_ms < then.time_ms.saturating_add(span_ms)
             || before_ms + self.used_ms(then) + TOLERANCE_MS < span_ms

@@ -148,10 +148,10 @@ impl Model {
         }
     }
 
-    /// A log was opened, and shows what it has.
-    pub fn begins(&mut self, now: Now) {
+    /// A log was opened, and shows what it has; `is_marked`: its end mark was written.
+    pub fn begins(&mut self, now: Now, is_marked: bool) {
         let last_ms = self.events.last().map_or(0, |kept| kept.time_ms);
-        self.in_use.begins(now, last_ms);
+        self.in_use.begins(now, last_ms, is_marked);
         self.latest.opened(now);
         self.latest_limit.opened_for_limits(now, last_ms);
         self.earliest_limit.opened(now, last_ms);

@@ -16,6 +16,7 @@ use strandline_storage::{
     compact::CompactOutcome,
     config::{LogConfig, SyncMode},
     control::Control,
+    end_mark::{self, END_MARK_FILE_NAME},
     error::{AppendError, OpenError},
     event::NewEvent,
     io::{
@@ -80,6 +81,12 @@ pub struct Process {
     pub damaged: HashSet<SegmentName>,
 }
 
+/// Whether a start that found this end has written its end mark: a full disk may go on with the old one.
+fn is_marked(disk: &SimDisk, end: Offset) -> bool {
+    let bytes = disk.bytes(&Path::new(DIR).join(END_MARK_FILE_NAME)).unwrap_or_default();
+    end_mark::Latest::decode(&bytes).is_ok_and(|latest| latest.mark.active == end)
+}
+
 impl Process {
     /// Opens the log and compares what it shows with what may have survived.
     pub fn open(
@@ -98,7 +105,7 @@ impl Process {
         model.tag_may_change = tag_may_change;
         model.recovered(visible, log.tag().as_str());
         read_deletions(&log, model);
-        model.begins(now);
+        model.begins(now, is_marked(disk, log.visible()));
         let start = to_usize(log.start());
         model.check_start(start);
         assert!(

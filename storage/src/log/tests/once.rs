@@ -1,7 +1,12 @@
 //! Ids, producers and expected offsets.
 
 use super::*;
-use crate::once::producers::FORGOTTEN_MS;
+use crate::{
+    backup::{Reach, back_up_log},
+    control::TopicsDeleted,
+    once::producers::FORGOTTEN_MS,
+    restore::{Until, restore_log},
+};
 
 fn with_id(id: &str, data: &str) -> NewEvent {
     NewEvent { id: Some(EventId::parse(id).expect("an id")), ..event("a", data) }
@@ -90,6 +95,68 @@ fn time_in_which_a_log_was_not_in_use_does_not_count() {
     assert_eq!((claimed.duplicates, claimed.time_ms), (1, later(2_000).wall_ms));
     assert_eq!(retry(&mut log, later(600_004)), 1);
     assert_eq!(retry(&mut log, later(600_005)), 0, "ten minutes since the start");
+}
+
+#[test]
+fn a_log_that_is_started_again_soon_has_not_forgotten_what_was_before_it_was_down() {
+    [1, 1_000].into_iter().for_each(started_again_soon);
+}
+
+/// Down for a fortnight, and started three times within ten minutes of use, with stubs, and snapshots or not, in between;
+/// and its backup, restored.
+fn started_again_soon(snapshot_segments: usize) {
+    let fortnight = 2 * FORGOTTEN_MS;
+    let config = LogConfig { id_window_s: 600, snapshot_segments, ..tiny() };
+    let disk = SimDisk::new(1);
+    let (mut log, _) = open_with(&disk, config.clone());
+    let first = event("old", "first");
+    let x = NewEvent { id: Some(EventId::parse("x").expect("an id")), ..first };
+    log.append(vec![x.clone()], now(1_000)).expect("new");
+    log.append(claimed(0, 0, "0"), now(1_000)).expect("new");
+    log.run_ops(now(1_000));
+    append_each(&mut log, 40);
+    drop(log);
+    let check = |log: &mut Log<SimDisk>, at: Now, expected: u64| {
+        let claimed = log.append(claimed(0, 0, "0"), at).expect("a duplicate");
+        assert_eq!(claimed.duplicates, 1, "the producer");
+        let retried = log.append(vec![x.clone()], at).expect("new or a duplicate");
+        assert_eq!(retried.duplicates, expected, "the id, {at:?}");
+    };
+    let mut disk = disk;
+    for start in 1..4 {
+        let later = |boot_ms| {
+            let wall_ms = now(boot_ms).wall_ms + start * fortnight;
+            Now { wall_ms, boot_ms }
+        };
+        disk = disk.power_cut();
+        let opened = Log::open(disk.clone(), Path::new(DIR), config.clone(), later(5));
+        let (mut log, _) = opened.expect("the log opens");
+        check(&mut log, later(6), 1);
+        // What had it is a stub then.
+        let deleted = Control::Deleted(TopicsDeleted::of(vec!["old".into(), "a".into()]));
+        log.append_control(&deleted, later(7)).expect("room");
+        for _ in 0..40 {
+            log.append(vec![event("a", "more")], later(8)).expect("room");
+            log.run_ops(later(8));
+        }
+        log.run_ops(later(60_000));
+        let is_gone = log.segments().iter().all(|segment| segment.base() > Offset::ZERO);
+        assert_eq!((is_gone, log.snapshot_totals().made > 0), (true, snapshot_segments == 1));
+        let last = log.append(vec![event("a", "in use for three minutes")], later(180_000));
+        last.expect("room");
+        log.run_ops(later(180_000));
+        check(&mut log, later(180_001), 1);
+    }
+    let at = Now { wall_ms: now(0).wall_ms + 4 * fortnight, boot_ms: 5 };
+    let (disk, to) = (disk.power_cut(), [Path::new("/backup"), Path::new("/restored")]);
+    to.iter().for_each(|dir| disk.create_dir(dir).expect("space"));
+    back_up_log(&disk, Path::new(DIR), None, to[0], Reach::Stopped).expect("sound");
+    restore_log(&disk, to[0], to[1], Until::End, at).expect("sound");
+    let (mut log, _) = Log::open(disk, to[1], config, at).expect("the log opens");
+    let later = |boot_ms| Now { wall_ms: at.wall_ms + boot_ms, boot_ms };
+    // Nine minutes of use, but for some milliseconds.
+    check(&mut log, later(59_000), 1);
+    check(&mut log, later(61_000), 0);
 }
 
 #[test]

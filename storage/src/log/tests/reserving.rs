@@ -207,7 +207,7 @@ fn a_reserve_that_is_enough_again_is_not_waited_for() {
     drop(log);
     let path = Path::new(DIR).join("reserve.tmp");
     let reserve = disk.open(&path, Access::Write).expect("a reserve");
-    reserve.set_size(160 << 10).expect("shorter");
+    reserve.set_size(168 << 10).expect("shorter");
     let disk = disk.kill();
     // Room for stubs, and not for a reserve that is as long as a segment.
     disk.limit_space(Some(disk.space_bytes() + (100 << 10)));
@@ -219,7 +219,7 @@ fn a_reserve_that_is_enough_again_is_not_waited_for() {
         log.run_ops(now(3_000 * step));
     }
     assert!(log.segments().is_empty(), "all is gone");
-    assert_eq!(reserve_len(&disk), 160 << 10, "it is long enough");
+    assert_eq!(reserve_len(&disk), 168 << 10, "it is long enough");
     assert!(!log.is_disk_full());
     append(&mut log, "more");
 }

@@ -147,7 +147,7 @@ fn an_end_mark_that_cannot_be_the_logs_makes_no_gap() {
         let log = log();
         let (active, synced) = (Offset::new(active), Offset::new(90));
         let mark = EndMark { active, synced };
-        end_mark::write_anew(&log.disk, Path::new(DIR), &mark).expect("space");
+        end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
         assert!(open(&log.disk.fork(1)).is_err());
         if is_its {
             check_repair(&log.disk, 90, &[(56, 90)]);
@@ -167,7 +167,7 @@ fn an_end_mark_that_cannot_be_the_logs_makes_no_gap() {
 fn an_index_and_the_end_that_are_damaged_at_once_are_one_repair() {
     let log = log();
     let mark = EndMark { active: Offset::new(40), synced: Offset::new(56) };
-    end_mark::write_anew(&log.disk, Path::new(DIR), &mark).expect("space");
+    end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
     log.disk.flip_bit(&path(&log, 2, SegmentFile::Index), Position::new(600), 0);
     let last = log.disk.open(&path(&log, 3, SegmentFile::Log), Access::Write).expect("a file");
     last.set_size(0).expect("shorter");

@@ -83,7 +83,7 @@ fn a_gap_at_the_end_is_written_over_no_file() {
         log.disk.remove(&log.path(first, SegmentFile::Log)).expect("a file");
         log.write(&log.path(name, SegmentFile::Log), &before);
         let mark = EndMark { active: Offset::new(56), synced: Offset::new(60) };
-        end_mark::write_anew(&log.disk, Path::new(DIR), &mark).expect("space");
+        end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
         let repaired = check_repair(&log.disk, 60, &[(56, 60)]);
         assert!(repaired.new_tag.is_some());
         let kept = repaired.aside.join(name.log_file_name());
