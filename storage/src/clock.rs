@@ -94,7 +94,7 @@ impl EventClock {
         if last_ms > 0 {
             steps.note(now.boot_ms, last_ms);
             // The first event will have that time: what it comes to is known before it is acknowledged.
-            steps.note(now.boot_ms, last_ms.max(now.wall_ms.min(TIME_MS_END - 1)));
+            steps.expect(now.boot_ms, last_ms.max(now.wall_ms.min(TIME_MS_END - 1)));
         }
         EventClock { last_ms, wall, limits, steps }
     }
@@ -112,7 +112,7 @@ impl EventClock {
         self.steps.ahead_ms(span_ms)
     }
 
-    /// How many steps are known, or were.
+    /// How often the steps have changed that are known.
     pub(crate) fn steps_noted(&self) -> u64 {
         self.steps.noted()
     }

@@ -28,7 +28,7 @@ pub mod steps;
 #[cfg(test)]
 mod tests;
 
-pub use file::MarkJob;
+pub use file::{MarkJob, MarkWritten};
 pub(crate) use file::{lost_with_last, missing, read, read_sound, read_steps, write_anew};
 
 /// The mark's file.

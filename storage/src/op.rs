@@ -15,7 +15,7 @@ use crate::{
     buffer::DiskBuffer,
     compact::{CompactJob, CompactOutcome},
     earliest::KeepJob,
-    end_mark::{EndMark, MarkJob},
+    end_mark::{MarkJob, MarkWritten},
     error::OpenError,
     group_commit::OpId,
     io::{Disk, DiskFile},
@@ -183,11 +183,9 @@ pub enum JobOutcome<D: Disk> {
     /// Of [`Job::Mark`].
     Marked {
         /// What was to be written.
-        mark: EndMark,
-        /// How many steps of the clock had been noted.
-        steps_noted: u64,
-        /// Whether it is, durably.
-        result: io::Result<()>,
+        job: MarkJob,
+        /// Whether it is, durably, and what of it.
+        result: io::Result<MarkWritten>,
     },
     /// Of [`Job::Seal`].
     Sealed(Result<SealOutcome<D>, OpenError>),
@@ -234,10 +232,7 @@ impl<D: Disk> Job<D> {
                 let header = job.header.clone();
                 JobOutcome::Rolled { next: job.run(disk), header }
             }
-            Job::Mark(job) => {
-                let (mark, steps_noted) = (job.mark, job.steps_noted);
-                JobOutcome::Marked { mark, steps_noted, result: job.run(disk) }
-            }
+            Job::Mark(job) => JobOutcome::Marked { result: job.run(disk), job },
             Job::Seal(job) => JobOutcome::Sealed(job.run(disk)),
             Job::Clear { dir, left } => JobOutcome::Cleared(left.clear(disk, &dir)),
             Job::Close(job) => {

@@ -26,7 +26,7 @@ pub struct MarkJob {
     pub(crate) mark: EndMark,
     /// All that are known.
     pub(crate) steps: Vec<PastStep>,
-    /// How many had been noted then.
+    /// How often they had changed by then.
     pub(crate) steps_noted: u64,
     /// The file does not say them yet.
     pub(crate) has_new_steps: bool,
@@ -35,12 +35,22 @@ pub struct MarkJob {
     pub(crate) is_anew: bool,
 }
 
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarkWritten {
+    /// All of it.
+    All,
+    /// But for the steps: they have no place in the file, and the disk has none for another.
+    WithoutSteps,
+}
+
 impl MarkJob {
     /// Writes the mark, durably, into the slot that does not count, and steps likewise. That needs no space; a file that is
     /// gone, or is none any more, or has no place for steps, is made anew.
-    pub(crate) fn run<D: Disk>(&self, disk: &D) -> io::Result<()> {
+    pub(crate) fn run<D: Disk>(&self, disk: &D) -> io::Result<MarkWritten> {
+        let anew = || anew(disk, &self.dir, &self.mark, &self.steps).map(|()| MarkWritten::All);
         if self.is_anew {
-            return anew(disk, &self.dir, &self.mark, &self.steps);
+            return anew();
         }
         let path = self.dir.join(END_MARK_FILE_NAME);
         let slots = match disk.open(&path, Access::Read) {
@@ -48,12 +58,10 @@ impl MarkJob {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Slots::default(),
             Err(error) => return Err(error),
         };
-        let Ok(latest) = slots.mark() else {
-            return anew(disk, &self.dir, &self.mark, &self.steps);
-        };
+        let Ok(latest) = slots.mark() else { return anew() };
         let steps = slots.steps();
         if self.has_new_steps && steps.is_err() {
-            match anew(disk, &self.dir, &self.mark, &self.steps) {
+            match anew() {
                 // The mark has its place all the same.
                 Err(error) if is_full(&error) => {}
                 written => return written,
@@ -61,11 +69,13 @@ impl MarkJob {
         }
         let (slot, sequence) = latest.next();
         write_slot(disk, &path, slot, &self.mark.encode(sequence))?;
-        if let (true, Ok(latest)) = (self.has_new_steps, steps) {
-            let (slot, sequence) = latest.next();
-            write_slot(disk, &path, SLOTS + slot, &steps::encode(&self.steps, sequence))?;
+        if !self.has_new_steps {
+            return Ok(MarkWritten::All);
         }
-        Ok(())
+        let Ok(latest) = steps else { return Ok(MarkWritten::WithoutSteps) };
+        let (slot, sequence) = latest.next();
+        write_slot(disk, &path, SLOTS + slot, &steps::encode(&self.steps, sequence))?;
+        Ok(MarkWritten::All)
     }
 }
 
@@ -172,13 +182,17 @@ pub(crate) fn lost_with_last(synced: Offset) -> String {
 
 /// The steps of a log, as far as its file has any. The inner error says how they are damaged.
 ///
-/// Fails if a newer version wrote them.
+/// Fails if a newer version wrote them, or if the file cannot be opened.
 pub(crate) fn read_steps<D: Disk>(
     disk: &D,
     dir: &Path,
 ) -> Result<Result<Vec<PastStep>, Corruption>, OpenError> {
     let path = dir.join(END_MARK_FILE_NAME);
-    let Ok(file) = disk.open(&path, Access::Read) else { return Ok(Ok(Vec::new())) };
+    let file = match disk.open(&path, Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(Vec::new())),
+        Err(error) => return Err(OpenError::io("opening", &path)(error)),
+    };
     let slots = read_slots(&file);
     if slots.bytes.len() <= SLOTS * SLOT_BYTES {
         return Ok(Ok(Vec::new()));

@@ -65,6 +65,7 @@ impl LatestSteps {
 /// A slot of at most [`STEPS_MAX`] steps.
 pub fn encode(steps: &[PastStep], sequence: u64) -> [u8; SLOT_BYTES] {
     assert!(steps.len() <= STEPS_MAX, "{} steps", steps.len());
+    debug_assert!(steps.is_sorted_by_key(|step| step.time_ms), "{steps:?}");
     let mut bytes = [0; SLOT_BYTES];
     let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
     put(0, &MAGIC);

@@ -387,23 +387,34 @@ fn damaged_steps_are_told_and_made_anew() {
     assert_eq!(read_steps(&disk, dir()).expect("readable"), Ok(Vec::new()));
 }
 
-/// Written by a version that knew no steps.
+/// Written by a version that knew no steps. A full disk has no place for them.
 #[test]
 fn a_mark_without_steps_gets_some_when_there_are() {
-    let disk = SimDisk::new(1);
-    let mut log = open(&disk);
-    append(&mut log, "1");
-    let path = dir().join(END_MARK_FILE_NAME);
-    let file = disk.open(&path, Access::Write).expect("a mark");
-    file.set_size(2 * 4096).expect("shorter");
-    file.sync_data().expect("works");
-    let set = now(2_000).wall_ms + 20_000;
-    log.append(vec![event("a", "later")], Now { wall_ms: set, boot_ms: 2_000 }).expect("open");
-    log.run_ops(now(2_000));
-    let disk = disk.power_cut();
-    let steps = read_steps(&disk, dir()).expect("readable").expect("sound");
-    assert_eq!(steps, [PastStep { time_ms: set, ahead_ms: 20_000 }], "at once");
-    assert_eq!(mark_of(&disk), mark(0, 2));
+    for is_full in [false, true] {
+        let disk = SimDisk::new(1);
+        let mut log = open(&disk);
+        append(&mut log, "1");
+        let path = dir().join(END_MARK_FILE_NAME);
+        let file = disk.open(&path, Access::Write).expect("a mark");
+        file.set_size(2 * 4096).expect("shorter");
+        file.sync_data().expect("works");
+        let at = |boot_ms| Now { wall_ms: now(boot_ms).wall_ms + 20_000, boot_ms };
+        disk.limit_space(is_full.then(|| disk.space_bytes()));
+        log.append(vec![event("a", "later")], at(2_000)).expect("open");
+        log.run_ops(at(2_000));
+        let written = |disk: &SimDisk| {
+            let disk = disk.fork(2).power_cut();
+            let steps = read_steps(&disk, dir()).expect("readable").expect("sound");
+            (mark_of(&disk), steps)
+        };
+        let steps = vec![PastStep { time_ms: at(2_000).wall_ms, ahead_ms: 20_000 }];
+        if is_full {
+            assert_eq!(written(&disk), (mark(0, 2), vec![]), "what has its place is written");
+            disk.limit_space(None);
+            log.run_ops(at(62_000));
+        }
+        assert_eq!(written(&disk), (mark(0, 2), steps));
+    }
 }
 
 #[test]

@@ -295,9 +295,7 @@ impl<D: Disk> Log<D> {
                 }
                 Err(error) => self.poison(format!("beginning a segment: {error}")),
             },
-            JobOutcome::Marked { mark, steps_noted, result } => {
-                self.mark_written(mark, steps_noted, result, now);
-            }
+            JobOutcome::Marked { job, result } => self.mark_written(&job, result, now),
             JobOutcome::Sealed(result) => self.sealed(result, now),
             JobOutcome::Closed => self.closed(),
             JobOutcome::Scrubbed(outcome) => self.scrubbed(*outcome, now),

@@ -9,7 +9,7 @@ use std::{io, path::Path};
 use super::{Close, JobState, Log, Notice, Now};
 use crate::{
     clock::EventClock,
-    end_mark::{self, EndMark, MarkJob},
+    end_mark::{self, EndMark, MarkJob, MarkWritten},
     error::OpenError,
     io::{Disk, is_full},
     mutation::{self, Mutation},
@@ -104,16 +104,21 @@ impl<D: Disk> Log<D> {
 
     pub(super) fn mark_written(
         &mut self,
-        mark: EndMark,
-        steps_noted: u64,
-        result: io::Result<()>,
+        job: &MarkJob,
+        result: io::Result<MarkWritten>,
         now: Now,
     ) {
         match result {
-            Ok(()) => {
-                self.jobs.mark = JobState::Idle;
-                let (mark, boot_ms) = (Some(mark), now.boot_ms);
-                self.marked = Marked { mark, steps_noted, is_doubtful: false, boot_ms };
+            Ok(written) => {
+                self.marked.mark = Some(job.mark);
+                (self.marked.is_doubtful, self.marked.boot_ms) = (false, now.boot_ms);
+                self.jobs.mark = match written {
+                    MarkWritten::All => {
+                        self.marked.steps_noted = job.steps_noted;
+                        JobState::Idle
+                    }
+                    MarkWritten::WithoutSteps => JobState::after(now, RETRY_MS, true),
+                };
             }
             Err(error) => {
                 self.jobs.mark = JobState::after(now, RETRY_MS, false);

@@ -5,7 +5,7 @@ use strandline_storage::clock::Now;
 
 /// Clocks may run apart by so much.
 const TOLERANCE_MS: u64 = 1_000;
-/// A shorter while is not noticed.
+/// The least that is noticed of a while in which a log was not in use.
 const STEP_MS_MIN: u64 = 1_000;
 
 /// When something was appended.
@@ -24,7 +24,7 @@ pub struct InUse {
     opened_boot_ms: u64,
     /// The time of the last event then.
     opened_last_ms: u64,
-    /// Those that came a while behind the last event, have written that down, and had events themselves but for the last.
+    /// Those that came a while behind the last event, and have written that down.
     late_starts: Vec<LateStart>,
     now: Now,
     /// So far the wall clock has fallen behind the boot clock in all: times stood still meanwhile, and may have caught up.
@@ -40,11 +40,24 @@ struct LateStart {
     ahead_ms: u64,
 }
 
+impl LateStart {
+    /// It was no later than an event of this time.
+    fn leads_to(&mut self, time_ms: u64) {
+        let less_ms = self.time_ms.saturating_sub(time_ms);
+        self.time_ms -= less_ms;
+        self.ahead_ms = self.ahead_ms.saturating_sub(less_ms);
+        // A shorter while is not noticed.
+        if self.ahead_ms < STEP_MS_MIN {
+            self.ahead_ms = 0;
+        }
+    }
+}
+
 impl InUse {
     /// A log whose last event has this time was opened; `is_marked`: it has written that down.
     pub fn begins(&mut self, now: Now, last_ms: u64, is_marked: bool) {
         self.passes(now);
-        self.late_starts.retain(|start| start.time_ms <= last_ms);
+        self.late_starts.iter_mut().for_each(|start| start.leads_to(last_ms));
         let ahead_ms = now.wall_ms.saturating_sub(last_ms);
         if last_ms > 0 && is_marked && ahead_ms >= STEP_MS_MIN {
             let (life, time_ms) = (self.life + 1, now.wall_ms);
@@ -67,7 +80,8 @@ impl InUse {
     }
 
     /// Something is appended now that is given this time.
-    pub fn moment(&self, time_ms: u64) -> Moment {
+    pub fn moment(&mut self, time_ms: u64) -> Moment {
+        self.late_starts.iter_mut().for_each(|start| start.leads_to(time_ms));
         Moment { time_ms, boot_ms: self.now.boot_ms, life: self.life }
     }
 
