@@ -84,7 +84,7 @@ impl Staged {
             ));
         }
         let unfinished = Unfinished { path, is_kept: false };
-        empty(&unfinished.path)?;
+        empty(&unfinished.path, |path| RealDisk.sync_dir(path))?;
         let data = DataDir::open(&RealDisk, &unfinished.path)?;
         let is_replaced = !destination.is_empty();
         Ok(Staged { to: to.to_owned(), is_replaced, data, unfinished, lock })
@@ -144,13 +144,13 @@ fn is_left_over(path: &Path) -> Result<bool, OpenError> {
 
 /// Removes a directory that is ours.
 fn remove(path: &Path) -> Result<(), OpenError> {
-    empty(path)?;
+    empty(path, |path| RealDisk.sync_dir(path))?;
     fs::remove_dir(path).map_err(OpenError::io("removing", path))
 }
 
 /// Removes what is in a directory that is ours, its marker last: what is left if this is cut short, by the power too, is
 /// known still.
-fn empty(path: &Path) -> Result<(), OpenError> {
+fn empty(path: &Path, sync: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), OpenError> {
     let failed = |error| OpenError::io("removing what was left in", path)(error);
     let mut marker = None;
     for entry in fs::read_dir(path).map_err(failed)? {
@@ -165,6 +165,34 @@ fn empty(path: &Path) -> Result<(), OpenError> {
         }
     }
     let Some(marker) = marker else { return Ok(()) };
-    RealDisk.sync_dir(path).map_err(failed)?;
+    sync(path).map_err(failed)?;
     fs::remove_file(marker).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A power cut kept what the directory held and took the marker: the next run took it for somebody else's.
+    #[test]
+    fn the_marker_goes_once_it_is_on_the_disk_that_all_else_is_gone() {
+        let name = format!("strandline-staged-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a free name");
+        let data = DataDir::open(&RealDisk, &path).expect("a new one");
+        fs::create_dir_all(path.join("default/main")).expect("space");
+        fs::write(path.join("default/main/earliest"), "1").expect("space");
+        drop(data);
+        let names = || RealDisk.list(&path).expect("a directory");
+        let mut synced = false;
+        let refused = empty(&path, |synced_path| {
+            assert_eq!((synced_path, names()), (path.as_path(), vec![MARKER_FILE_NAME.to_owned()]));
+            synced = true;
+            Err(io::Error::other("it cannot be synced"))
+        });
+        assert!(synced && refused.is_err(), "{refused:?}");
+        assert_eq!(names(), [MARKER_FILE_NAME], "it may be all that tells whose it is");
+        remove(&path).expect("it is ours");
+        assert!(!path.exists());
+    }
 }

@@ -313,7 +313,7 @@ impl<D: Disk> CompactJob<D> {
         let kept_from = segment.index().kept_from().unwrap_or_default();
         writer.keep_from(kept_from.max(self.limits.keep_from));
         let controls_from = self.controls_kept_from(segment);
-        let (mut dropped, mut is_left) = (0, false);
+        let (mut dropped, mut is_left) = (0, self.says_alone(segment));
         let mut lessened = HashSet::new();
         for frame in frames_of(segment, file) {
             if self.is_cancelled() {

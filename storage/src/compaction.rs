@@ -151,6 +151,8 @@ pub struct Prospect {
     pub events: u64,
     /// How many of them are dead for certain.
     pub dead: u64,
+    /// Whether something of it stays, be all of them dead.
+    pub stays: bool,
 }
 
 impl Prospect {
@@ -164,7 +166,7 @@ impl Prospect {
     /// When it has its turn if so many events are dead that it pays to rewrite it, with so much space for that.
     pub fn turn(self, available_bytes: u64) -> Turn {
         let bytes = self.bytes_after();
-        if self.dead == self.events {
+        if self.dead == self.events && !self.stays {
             Turn::Retire
         } else if bytes <= available_bytes {
             Turn::Fits { gained: Reverse(self.bytes - bytes) }
@@ -344,7 +346,7 @@ mod tests {
     #[test]
     fn on_a_full_disk_comes_first_what_needs_least_and_gives_most() {
         let turn = |dead, available| {
-            let prospect = Prospect { bytes: 1_000, events: 10, dead };
+            let prospect = Prospect { bytes: 1_000, events: 10, dead, stays: false };
             (prospect.turn(available), prospect.bytes_after())
         };
         let fits = |gained| Turn::Fits { gained: Reverse(gained) };
@@ -367,7 +369,7 @@ mod tests {
         let (fit, other) = ([fits(2), fits(1)], [large(1), large(2)]);
         assert_eq!(turns[..5], [&[Turn::Retire][..], &fit, &other].concat());
         assert_eq!(turns[5..], [Turn::Look, compress(2), compress(1)]);
-        let whole = Prospect { bytes: u64::MAX, events: u64::MAX, dead: 0 };
+        let whole = Prospect { bytes: u64::MAX, events: u64::MAX, dead: 0, stays: false };
         assert_eq!(whole.bytes_after(), u64::MAX);
     }
 

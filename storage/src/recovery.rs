@@ -122,7 +122,12 @@ pub(crate) struct Recovered<D: Disk> {
 impl<D: Disk> Recovered<D> {
     /// Nothing before it is kept, as far as anything says so: segments that are gone, settings, rewritten segments.
     pub(crate) fn kept_from(&self) -> Offset {
-        self.start.max(self.state.rules.keep_from()).max(self.segments.kept_from())
+        self.kept_for_good().max(self.segments.kept_from())
+    }
+
+    /// The same as far as it is said whatever becomes of the segments that are there.
+    pub(crate) fn kept_for_good(&self) -> Offset {
+        self.start.max(self.state.rules.keep_from())
     }
 }
 

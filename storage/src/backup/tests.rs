@@ -4,8 +4,9 @@ use super::*;
 use crate::{
     clock::Now,
     event::{EventView, NewEvent},
-    io::sim::{SimDisk, rng::SimRng},
+    io::sim::{Fault, SimDisk, rng::SimRng},
     log::Log,
+    op::{Job, Op},
     reader::ReadQuery,
     segment::SegmentFile,
     testing::{TestLog, append_numbers, everything, now, read_all, small_segments},
@@ -111,6 +112,63 @@ fn a_directory_says_which_log_it_holds_and_how_far() {
     let said = last_segment(&sealed.disk, &sealed.dir).expect("a log");
     assert!(said.tag.is_some() && said.sync.is_none(), "{said:?}");
     assert_eq!(end_of(&sealed.disk, &sealed.dir).expect("a log"), Offset::new(3));
+}
+
+/// The server's file was taken for that of a copy where another had its name already, as while one begins, and where that has
+/// failed.
+#[test]
+fn what_takes_appends_is_among_what_has_no_index_at_any_moment() {
+    let dir = Path::new(DIR);
+    let is_there = |log: &Log<SimDisk>, disk: &SimDisk| {
+        let begun = unsealed(disk, dir).expect("listed");
+        (begun.contains(&log.active()), begun.len())
+    };
+    let mut rolls = 0;
+    for fails in [false, true] {
+        let disk = SimDisk::new(6);
+        let (mut log, _) =
+            Log::open(disk.clone(), dir, small_segments(), now()).expect("a new log");
+        let mut most = 0;
+        for _ in 0..120 {
+            if log.poisoned().is_some() {
+                break;
+            }
+            log.append(vec![crate::testing::event("a", &[1; 900])], now()).expect("staged");
+            while let Some(op) = log.next_op(now()) {
+                let is_roll = matches!(&op, Op::Job { job: Job::Roll(_), .. });
+                if is_roll && fails {
+                    disk.arm(Fault::SyncDirFails, 0);
+                }
+                let outcome = op.run(&disk);
+                // The new one has its name, and the log does not know of it yet.
+                let (is_among, count) = is_there(&log, &disk);
+                assert!(is_among, "{count} have no index");
+                log.complete(outcome, now());
+                assert!(is_there(&log, &disk).0);
+                most = most.max(count);
+                rolls += usize::from(is_roll);
+            }
+        }
+        assert!(most > 1, "{most}");
+    }
+    assert!(rolls > 2, "{rolls}");
+}
+
+/// A copy has its tag, and what takes appends there is another file.
+#[test]
+fn what_a_copy_appends_to_is_not_among_what_has_no_index() {
+    let disk = SimDisk::new(7);
+    let dir = Path::new(DIR);
+    let (mut log, _) = Log::open(disk.clone(), dir, small_segments(), now()).expect("new");
+    append_numbers(&mut log, 20);
+    drop(log);
+    let copy = disk.fork(8);
+    let later = Now { wall_ms: now().wall_ms + 1, ..now() };
+    let (log, _) = Log::open(disk.clone(), dir, small_segments(), now()).expect("it opens");
+    let (other, _) = Log::open(copy.clone(), dir, small_segments(), later).expect("it opens");
+    assert_eq!(unsealed(&disk, dir).expect("listed"), [log.active()]);
+    assert_eq!(unsealed(&copy, dir).expect("listed"), [other.active()]);
+    assert_ne!(log.active(), other.active());
 }
 
 /// On another file system sealed segments come from the backup before, of which nobody has read what rotted since: one bad

@@ -62,6 +62,13 @@ impl<D: Disk> CompactJob<D> {
         }
     }
 
+    /// Whether nothing but a segment itself tells the next start how far limits have reached: that stays where a segment
+    /// before it does, as what is damaged, or what readers were told is gone from there would be back.
+    pub(super) fn says_alone(&self, segment: &SealedSegment<D>) -> bool {
+        let said = segment.index().kept_from().unwrap_or_default();
+        segment.base() != self.segments.start() && said.min(self.limits.keep_from) > self.recorded
+    }
+
     /// How many events each topic with a limit by count has in the segments behind one.
     pub(super) fn newer_events(
         &self,
@@ -119,7 +126,12 @@ impl<D: Disk> CompactJob<D> {
         };
         let is_dead = dead + passed_controls == header.event_count;
         let dead = if is_dead { header.event_count } else { dead };
-        let prospect = Prospect { bytes: segment.file_bytes(), events: header.event_count, dead };
+        let stays = is_dead && self.says_alone(segment);
+        if stays && events == 0 {
+            return None;
+        }
+        let prospect =
+            Prospect { bytes: segment.file_bytes(), events: header.event_count, dead, stays };
         let turn = if is_dead || compaction::pays(dead, events) {
             prospect.turn(available_bytes)
         } else if is_worth_a_look {

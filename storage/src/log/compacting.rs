@@ -199,7 +199,7 @@ impl<D: Disk> Log<D> {
             dir: self.dir.clone(),
             segments: Arc::clone(&self.segments),
             limits,
-            recorded: self.kept.recorded,
+            recorded: self.kept.durable,
             // On a full disk a segment that gets shorter is worth more than one that is read fast.
             compress_after_ms: match self.jobs.disk_full {
                 true => 0,

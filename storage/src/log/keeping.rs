@@ -45,10 +45,8 @@ const ENDED_BYTES_MIN: u64 = 1 << 20;
 pub(super) struct Kept {
     /// They keep nothing before it.
     wanted: Offset,
-    /// What the next start will know of, at least.
-    durable: Offset,
-    /// How much of that is written down in `earliest`, so that it knows of it whatever becomes of the segments.
-    pub(super) recorded: Offset,
+    /// What the next start will know of, at least, whatever becomes of the segments.
+    pub(super) durable: Offset,
     /// So much was synced when the last try to write it down began, which failed.
     failed_at: Option<Offset>,
     /// Where the next is written; `None`: into a new file.
@@ -56,10 +54,9 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Of a log that was opened, and of which so much was written down.
-    pub(super) fn new(keep_from: Offset, recorded: Offset) -> Kept {
-        let durable = keep_from;
-        Kept { wanted: keep_from, durable, recorded, failed_at: None, slot: None }
+    /// Of a log that was opened; as far as only rewritten segments say it, that is to be written down.
+    pub(super) fn new(keep_from: Offset, durable: Offset) -> Kept {
+        Kept { wanted: keep_from, durable, failed_at: None, slot: None }
     }
 }
 
@@ -191,7 +188,6 @@ impl<D: Disk> Log<D> {
                 self.jobs.keep = JobState::Idle;
                 self.keep_from = self.keep_from.max(job.keep_from);
                 self.kept.durable = self.kept.durable.max(job.record.kept_from);
-                self.kept.recorded = self.kept.recorded.max(job.record.kept_from);
                 self.kept.slot = Some(job.next_slot());
             }
             Err(error) => {

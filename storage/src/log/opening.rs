@@ -62,6 +62,8 @@ impl<D: Disk> Log<D> {
         let known = recovered.kept_from().min(end);
         let take = || earliest::take(&disk, dir, end, known);
         let taken = take().or_else(|error| give_back(error).and_then(|()| take()))?;
+        // What rewritten segments alone say goes with them.
+        let durable = recovered.kept_for_good().min(end).max(taken);
         let keep_from = match mutation::is_planted(Mutation::KeptForgotten) {
             true => recovered.start,
             false => known.max(taken),
@@ -96,7 +98,7 @@ impl<D: Disk> Log<D> {
             lock: Some(lock),
             tag,
             keep_from,
-            kept: Kept::new(keep_from, taken),
+            kept: Kept::new(keep_from, durable),
             retention_boot_ms: 0,
             expiry_boot_ms: 0,
             expiry_from: 0,

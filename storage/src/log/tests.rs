@@ -16,6 +16,7 @@ mod once;
 mod opening;
 mod reserving;
 mod resting;
+mod said_alone;
 mod scrubbing;
 mod settings_alone;
 

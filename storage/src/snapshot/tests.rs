@@ -10,7 +10,7 @@ use crate::{
     control::{Control, TopicRule, TopicTrimmed, TopicsDeleted},
     end_mark::END_MARK_FILE_NAME,
     error::{OpenError, ReadError},
-    event::EventId,
+    event::{EventId, NewEvent},
     io::{
         Access, Disk, DiskFile,
         sim::{SimDisk, rng::SimRng},

@@ -276,6 +276,35 @@ fn a_topic_that_is_trimmed_is_as_old_as_before() {
     assert!(log.topics().get("a").is_none(), "a minute after its first event");
 }
 
+/// It was as old as what the trim had taken, and ended with that. What stands before the trim in its frame makes it no younger.
+#[test]
+fn a_topic_that_begins_anew_in_the_frame_of_a_trim_is_as_young_as_that() {
+    for begins_anew in [true, false] {
+        let disk = SimDisk::new(9);
+        let mut log = open(&disk);
+        set_expiry(&mut log, "a", Some(60), None);
+        let first = log.append(vec![event("a", "1")], now(1_000)).expect("staged").first;
+        log.run_ops(now(1_000));
+        let trim = |log: &mut Log<SimDisk>| {
+            let trimmed = TopicTrimmed { topic: "a".into(), before: first.get() + 1 };
+            log.append_control(&Control::Trimmed(trimmed), now(40_000)).expect("staged");
+        };
+        if begins_anew {
+            trim(&mut log);
+        }
+        log.append(vec![event("a", "2")], now(40_000)).expect("staged");
+        if !begins_anew {
+            trim(&mut log);
+        }
+        log.run_ops(now(40_000));
+        assert_eq!(log.keeps_from("a"), first.plus(1));
+        log.run_ops(now(61_001));
+        assert_eq!(log.topics().get("a").is_some(), begins_anew, "a minute after its first event");
+        log.run_ops(now(100_001));
+        assert!(log.topics().get("a").is_none(), "a minute after the one behind the trim");
+    }
+}
+
 /// How far the limit before had reached was told a moment after the looser one was answered. Told before it is written
 /// down, it would come back after a power cut.
 #[test]

@@ -8,7 +8,9 @@ use super::{
 use crate::{
     end_mark::{self, EndMark},
     index::stub::{StubLimits, make_stub},
+    listing,
     log::tests::{now as log_now, tiny},
+    restore::{Until, restore_log},
 };
 
 /// Segments of 20, 12, 8, 16 and 16 events as in [`log`], of other topics; all but the last are sealed.
@@ -118,6 +120,53 @@ fn a_snapshot_of_a_longer_log_makes_no_gap() {
         let plan = planned(&disk);
         assert_eq!((plan.steps, plan.beyond), (vec![], vec![]));
     }
+}
+
+/// The log was called another's, and nothing was repaired: the snapshot has counted that very file, which was longer then.
+#[test]
+fn a_last_file_that_is_shorter_than_its_snapshot_has_counted_it_is_repaired() {
+    let disk = snapshotted("a", 60);
+    let newest = snapshot::read::offsets(&disk.list(Path::new(DIR)).expect("listed"))[0];
+    let segments = listing::segments(&disk.list(Path::new(DIR)).expect("listed"));
+    let (below, behind) =
+        segments.split_at(segments.partition_point(|listed| listed.name.base_offset < newest));
+    for listed in behind {
+        disk.remove(&Path::new(DIR).join(listed.name.log_file_name())).expect("a file");
+    }
+    disk.remove(&Path::new(DIR).join(end_mark::END_MARK_FILE_NAME)).expect("a file");
+    let last = below.last().expect("it is of one at least").name;
+    disk.remove(&Path::new(DIR).join(last.index_file_name())).expect("a file");
+    let path = Path::new(DIR).join(last.log_file_name());
+    let file = disk.open(&path, Access::Write).expect("a file");
+    // Behind a frame.
+    file.set_size(file.size().expect("a file") / 8192 * 4096).expect("shorter");
+    file.sync_data().expect("a disk that works");
+    let repaired = repaired(&disk);
+    assert!(repaired.plan.beyond.is_empty() && repaired.left.is_empty(), "{repaired:?}");
+    assert_eq!(findings(&disk), Vec::<String>::new());
+    let log = Log::open(disk, Path::new(DIR), tiny(), log_now(3)).expect("it is repaired").0;
+    let (events, gaps) = read(&log, &[]);
+    let kept = events.len() as u64;
+    assert!((last.base_offset.get() + 1..newest.get()).contains(&kept), "{kept} of {newest}");
+    assert_eq!((events, merged(gaps)), ((0..kept).collect(), vec![(kept, newest.get())]));
+}
+
+/// What a restore has written anew has another incarnation, and the snapshot beside it has counted the file of before.
+#[test]
+fn a_restored_log_is_not_called_anothers_by_its_snapshots() {
+    let (disk, to) = (snapshotted("a", 60), Path::new("/restored"));
+    let first = SegmentName::first_generation(Offset::ZERO);
+    // So it is not copied as it is.
+    disk.remove(&Path::new(DIR).join(first.index_file_name())).expect("a file");
+    disk.create_dir(to).expect("a free name");
+    let restored = restore_log(&disk, Path::new(DIR), to, Until::End, now());
+    restored.expect("its frames are all there");
+    assert!(!snapshot::read::offsets(&disk.list(to).expect("listed")).is_empty());
+    let second = listing::segments(&disk.list(to).expect("listed"))[1].name;
+    disk.flip_bit(&to.join(second.log_file_name()), Position::new(4096 + 70), 1);
+    let repaired = repair(&disk, to, now()).expect("a disk that works").expect("damage");
+    assert!(repaired.plan.beyond.is_empty(), "{repaired:?}");
+    verify(&disk, to, &mut |finding| panic!("{finding}")).expect("not in use");
 }
 
 /// The name was believed.

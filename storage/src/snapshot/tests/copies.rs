@@ -96,3 +96,44 @@ fn a_backup_is_restored_to_any_offset_that_is_kept() {
     let refused = restore_log(&disk, from, to, before, now(1)).expect_err("nothing is kept there");
     assert!(refused.to_string().contains("cut later"), "{refused}");
 }
+
+/// Where the last event before a snapshot was gone, and behind the cut in time, the log ended where the snapshot is all the same:
+/// that was copied, and what it knew of that event with it.
+#[test]
+fn no_snapshot_from_behind_a_cut_in_time_is_copied() {
+    let disk = SimDisk::new(5);
+    let compacting = LogConfig { snapshot_segments: 1, ..config() };
+    let opened = Log::open(disk.clone(), Path::new(DIR), compacting, now(1));
+    let (mut log, _) = opened.expect("a new log");
+    for at_ms in (0..1_200).step_by(10) {
+        let topic = if at_ms % 30 == 0 { "kept" } else { "gone" };
+        let id = Some(EventId::parse(&format!("id-{at_ms}")).expect("an id"));
+        log.append(vec![NewEvent { id, ..event(topic, "1") }], now(at_ms)).expect("staged");
+        log.run_ops(now(at_ms));
+    }
+    let deleted = Control::Deleted(TopicsDeleted::of(vec!["gone".into()]));
+    log.append_control(&deleted, now(1_200)).expect("staged");
+    log.run_ops(now(1_200));
+    log.run_ops(now(60_000));
+    assert!(log.compaction_totals().segments > 3, "{:?}", log.compaction_totals());
+    drop(log);
+    let disk = disk.kill();
+    let (to, mut ends_there) = (Path::new("/restored"), 0);
+    for offset in read::offsets(&names(&disk)) {
+        let header = read::read_header(&disk, Path::new(DIR), offset).expect("readable");
+        let cut_ms = header.expect("sound").last_time_ms;
+        let disk = disk.fork(1);
+        disk.create_dir(to).expect("a free name");
+        let until = Until::TimeMs(cut_ms);
+        let restored = restore_log(&disk, Path::new(DIR), to, until, now(1)).expect("restored");
+        ends_there += usize::from(restored.end == offset);
+        let copied = read::offsets(&disk.list(to).expect("listed"));
+        assert!(!copied.contains(&offset), "{offset}: {copied:?}");
+        let (log, _) = Log::open(disk, to, config(), now(1)).expect("it opens");
+        let is_known = |at: Offset| log.ids().iter().any(|id| id.offset == at);
+        let last = Offset::new(offset.get() - 1);
+        assert!(!is_known(last), "{last} lies behind the cut");
+        assert!(is_known(Offset::new(last.get() - 1)), "and the one before it does not");
+    }
+    assert!(ends_there > 0, "no snapshot was in the way");
+}
