@@ -3,10 +3,11 @@ mod gaps;
 mod generations;
 mod misdirected;
 mod rewritten;
+mod snapshots;
 mod strays;
 mod stubs;
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeSet, ops::ControlFlow};
 
 use super::*;
 use crate::{
