@@ -44,7 +44,7 @@ fn rewritten_log() -> TestLog {
 /// had the name of one of them, and of which no copy was kept. It never opened again.
 #[test]
 fn an_index_with_the_name_of_another_segment_costs_no_sound_one() {
-    for (of, at) in [(0, 999), (1, 999), (2, 999), (0, 25), (2, 25)] {
+    for (of, at) in [(0, 999), (1, 999), (2, 999), (0, 25), (2, 25), (0, 56), (2, 56)] {
         let log = rewritten_log();
         let stray = log.path(SegmentName::first_generation(Offset::new(at)), SegmentFile::Index);
         log.write(&stray, &log.disk.bytes(&path(&log, of, SegmentFile::Index)).expect("sealed"));
