@@ -10,7 +10,7 @@ use clap::Args;
 use strandline_storage::{
     io::real::RealDisk,
     remains::Forgotten,
-    repair::{self, Action, Step},
+    repair::{self, Action, RepairPlan, Step},
     shell,
 };
 
@@ -73,102 +73,145 @@ fn repair_all(arguments: &RepairArguments) -> Result<bool, DirectoryError> {
 
 fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, DirectoryError> {
     let plan = directory::when_free(|| repair::plan(&RealDisk, log))?;
-    for damage in &plan.beyond {
-        say(&format!(
-            "beyond repair: {damage}: take the file out if it does not belong there, restore a backup, or \
-             `strandline export` the rest"
-        ))?;
+    if plan.steps.is_empty() || !plan.beyond.is_empty() {
+        return nothing_is_done(log, &plan);
     }
-    if !plan.beyond.is_empty() {
-        say(&format!("{}: nothing is changed: it would not open after it either", log.display()))?;
-        return Ok(false);
-    }
-    if plan.steps.is_empty() {
-        say(&format!("{}: nothing to repair", log.display()))?;
-        return Ok(true);
-    }
-    for step in &plan.steps {
-        describe(step)?;
-    }
+    let described: Vec<_> = plan.steps.iter().map(description).collect();
+    described.iter().flatten().try_for_each(|line| say(line))?;
     if !arguments.yes {
         let dir = shell::word(arguments.directory.path());
         say(&format!("nothing was changed; to do this: strandline repair {dir} --yes"))?;
         // What a rewrite has left that was cut short is no damage: a start removes it.
         return Ok(plan.steps.iter().all(|step| step.action == Action::Discard));
     }
-    let repaired = directory::when_free(|| repair::repair(&RealDisk, log, clock::now()))?;
-    let mut is_whole = true;
-    if let Some(repaired) = repaired {
-        is_whole = repaired.left.is_empty();
-        for damage in &repaired.left {
-            say(&format!("beyond repair: {damage}"))?;
-        }
-        let how = if is_whole { "repaired" } else { "not repaired: it would not open" };
-        let mut kept = repaired.aside.display().to_string();
-        for aside in &repaired.aside_later {
-            kept = format!("{kept} and {}", aside.display());
-        }
-        say(&format!("{}: {how}; what was taken out is kept in {kept}", log.display()))?;
-        if let Some(tag) = repaired.new_tag {
-            say(&format!(
-                "how far the log and its readers had come is not known any more: the log's tag is {tag} now"
-            ))?;
-        }
+    mend(log, &described)
+}
+
+/// By a plan that has no steps, or with which something is in the way. Whether there is no damage.
+fn nothing_is_done(log: &Path, plan: &RepairPlan) -> Result<bool, DirectoryError> {
+    for damage in &plan.beyond {
+        say(&format!(
+            "beyond repair: {damage}: take the file out if it does not belong there, restore a backup, or \
+             `strandline export` the rest"
+        ))?;
+    }
+    let is_sound = plan.beyond.is_empty();
+    let why = match is_sound {
+        true => "nothing to repair",
+        false => "nothing is changed: it would not open after it either",
+    };
+    say(&format!("{}: {why}", log.display()))?;
+    Ok(is_sound)
+}
+
+/// Does what was described. Whether there is no damage left.
+fn mend(log: &Path, described: &[Vec<String>]) -> Result<bool, DirectoryError> {
+    let repaired = match directory::when_free(|| repair::repair(&RealDisk, log, clock::now()))? {
+        Ok(repaired) => repaired,
+        // Files are others than a moment ago.
+        Err(plan) => return nothing_is_done(log, &plan),
+    };
+    let done = repaired.plan.steps.iter().map(description);
+    // Other damage has hidden that, or files are others than a moment ago.
+    let more: Vec<_> = done.filter(|lines| !described.contains(lines)).collect();
+    more.iter().flatten().try_for_each(|line| say(line))?;
+    let is_whole = repaired.left.is_empty();
+    for damage in &repaired.left {
+        say(&format!("beyond repair: {damage}"))?;
+    }
+    let how = if is_whole { "repaired" } else { "not repaired: it would not open" };
+    let mut kept = repaired.aside.display().to_string();
+    for aside in &repaired.aside_later {
+        kept = format!("{kept} and {}", aside.display());
+    }
+    say(&format!("{}: {how}; what was taken out is kept in {kept}", log.display()))?;
+    if let Some(tag) = repaired.new_tag {
+        say(&format!(
+            "how far the log and its readers had come is not known any more: the log's tag is {tag} now"
+        ))?;
     }
     Ok(is_whole)
 }
 
-fn describe(step: &Step) -> Result<(), DirectoryError> {
+/// What is wrong, and what is done about it.
+fn description(step: &Step) -> Vec<String> {
     let is_left = step.action == Action::Discard;
-    say(&format!("{}: {}", if is_left { "left over" } else { "damaged" }, step.damage))?;
+    let what = format!("{}: {}", if is_left { "left over" } else { "damaged" }, step.damage);
+    let mut lines = vec![what];
+    let mut add = |line: &str| lines.push(format!("  {line}"));
     match &step.action {
         Action::Reindex { forgotten } if forgotten.is_nothing() => {
-            say("  its index is made anew; nothing is lost")
+            add("its index is made anew; nothing is lost");
         }
-        Action::Reindex { forgotten } => {
-            say("  its index is made anew from the events of its segment; none of those is lost")?;
-            warn(GONE, forgotten)
+        Action::Reindex { .. } => {
+            add("its index is made anew from the events of its segment; none of those is lost");
         }
-        Action::Restub { forgotten } => {
-            say(
-                "  it stands for events that are gone by a limit or a deletion, and is made anew; none is lost",
-            )?;
-            warn(GONE, forgotten)
+        Action::Restub { .. } => add(
+            "it stands for events that are gone by a limit or a deletion, and is made anew; none is lost",
+        ),
+        Action::Rewrite { kept_events, lost, .. } => {
+            add(&format!("it is written anew with the {kept_events} events that can be read"));
+            lost.iter().for_each(|lost| add(&lost.to_string()));
         }
-        Action::Rewrite { kept_events, lost, forgotten } => {
-            say(&format!("  it is written anew with the {kept_events} events that can be read"))?;
-            lost.iter().try_for_each(|lost| say(&format!("  {lost}")))?;
-            let are = if lost.is_empty() { GONE.to_owned() } else { format!("lost, or {GONE}") };
-            warn(&are, forgotten)
-        }
-        Action::Fill { lost, forgotten, .. } => {
-            say(&format!("  a gap takes its place: {lost}"))?;
-            warn("lost", forgotten)
-        }
-        Action::Abandon => say(
-            "  it is taken out whole: nothing in it can be read, and nothing says how much there was. The log \
+        Action::Fill { lost, .. } => add(&format!("a gap takes its place: {lost}")),
+        Action::Abandon => add(
+            "it is taken out whole: nothing in it can be read, and nothing says how much there was. The log \
              ends before it, and gets a new tag",
         ),
-        Action::Discard => say("  it is taken out, and kept"),
-        Action::SetAside => say("  it is taken out; nothing is lost"),
+        Action::Discard => add("it is taken out, and kept"),
+        Action::SetAside => add("it is taken out; nothing is lost"),
     }
+    match &step.action {
+        Action::Reindex { forgotten } | Action::Restub { forgotten } => {
+            warn(&mut lines, GONE, forgotten);
+        }
+        Action::Rewrite { lost, forgotten, .. } if lost.is_empty() => {
+            warn(&mut lines, GONE, forgotten);
+        }
+        Action::Rewrite { forgotten, .. } => {
+            warn(&mut lines, &format!("lost, or {GONE}"), forgotten);
+        }
+        Action::Fill { forgotten, .. } => warn(&mut lines, "lost", forgotten),
+        Action::Abandon | Action::Discard | Action::SetAside => {}
+    }
+    lines
 }
 
 /// What of events that `are` not there any more is forgotten with their index.
-fn warn(are: &str, forgotten: &Forgotten) -> Result<(), DirectoryError> {
+fn warn(lines: &mut Vec<String>, are: &str, forgotten: &Forgotten) {
     if forgotten.is_nothing() {
-        return Ok(());
+        return;
     }
-    say(&format!("  of events that are {are}, this is forgotten: {forgotten}"))?;
+    lines.push(format!("  of events that are {are}, this is forgotten: {forgotten}"));
     if forgotten.ids || forgotten.producers {
-        say(
-            "  who sends such an event again, as after an answer that was lost, may append it a second time",
-        )?;
+        let who = "  who sends such an event again, as after an answer that was lost, may append it a second time";
+        lines.push(who.to_owned());
     }
-    Ok(())
 }
 
 /// One line on standard output; nobody reading it is no failure.
 fn say(line: &str) -> Result<(), DirectoryError> {
     progress::nobody_reads_is_fine(writeln!(io::stdout(), "{line}")).map_err(DirectoryError::Output)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// What was described was not done, as the files were others by then, nothing was said, and the exit code was 0.
+    #[test]
+    fn what_is_true_when_it_is_done_counts_and_not_what_was_before() {
+        let name = format!("strandline-repair-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir(&dir).expect("a new directory");
+        assert!(mend(&dir, &[]).expect("not in use"), "another has repaired it");
+        fs::write(dir.join("00000000000000000025.1.log"), []).expect("space");
+        assert!(!mend(&dir, &[]).expect("not in use"), "there is a stray file now");
+        let names: Vec<_> = fs::read_dir(&dir).expect("it").map(|one| one.expect("it")).collect();
+        assert_eq!(names.len(), 1, "nothing is changed");
+        fs::remove_dir_all(&dir).expect("ours");
+    }
 }

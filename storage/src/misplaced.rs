@@ -6,9 +6,12 @@
 //! ```text
 //! A B C D E F G H     as they were written
 //! A F G D E F G H     landed too early: behind them stands what is of lower offsets. It goes on with D
-//! A     D E B C H     and too late: what B and C have fits between A and D. It goes on with D, too
+//! A F G D E     H     and is not where it belongs: there is room for it. It goes on with D all the same
+//! A     D E B C H     landed too late: what B and C have fits between A and D. It goes on with D, too
+//! A x   D E F C H     and B is damaged as well: between C and H is no room for D E F. It goes on with D
 //! ```
-//! A row that is longer than any write is where it belongs.
+//! A row that is longer than any write is where it belongs. Frames without events count for no room before a row and behind
+//! it: who looks at a part of a segment may see them on the other side of its edge.
 
 use crate::{
     frame::{FRAME_BYTES_MAX, FrameHeader},
@@ -34,12 +37,15 @@ struct Row {
     last: FrameHeader,
     start: Position,
     end: Position,
+    /// From the first of them that stands for events to the end of the last.
+    events: Option<(Position, Position)>,
 }
 
 impl Row {
     fn new(header: FrameHeader, position: Position) -> Self {
         let end = position.plus(header.frame_bytes() as u64);
-        Row { first: header, last: header, start: position, end }
+        let events = (header.base_offset < header.end_offset).then_some((position, end));
+        Row { first: header, last: header, start: position, end, events }
     }
 
     /// Adds a frame, if it is the next.
@@ -48,13 +54,18 @@ impl Row {
             && header.base_offset == self.last.end_offset
             && header.previous_checksum == self.last.checksum;
         if is_next {
-            (self.last, self.end) = (*header, position.plus(header.frame_bytes() as u64));
+            let one = Row::new(*header, position);
+            (self.last, self.end) = (one.last, one.end);
+            if let Some((start, end)) = one.events {
+                self.events = Some((self.events.map_or(start, |(first, _)| first), end));
+            }
         }
         is_next
     }
 
+    /// How much room it needs.
     fn bytes(&self) -> u64 {
-        self.end.get() - self.start.get()
+        self.events.map_or(0, |(start, end)| end.get() - start.get())
     }
 }
 
@@ -66,36 +77,53 @@ impl BehindDamage {
 
     /// Takes the next sound header of frames that begin at the missed offset, or farther on. Whether no more are needed.
     pub fn take(&mut self, header: FrameHeader, position: Position) -> bool {
-        let (missed, from) = self.from;
-        let Some(next) = &mut self.next else {
-            self.next = Some(Row::new(header, position));
-            return false;
-        };
-        if let Some(late) = &mut self.late {
-            if !late.goes_on_with(&header, position) {
-                return true;
+        if !self.late.as_mut().is_some_and(|late| late.goes_on_with(&header, position)) {
+            self.end_late(position, header.base_offset);
+            let Some(next) = &mut self.next else {
+                self.next = Some(Row::new(header, position));
+                return false;
+            };
+            if !next.goes_on_with(&header, position) {
+                // A copy of the frame that follows is less sure to be whole than that.
+                let is_copy_here =
+                    next.start == self.from.1 && header.base_offset < next.first.end_offset;
+                if !is_copy_here && header.base_offset >= next.first.base_offset {
+                    return true;
+                }
+                self.late = Some(Row::new(header, position));
             }
-        } else if !next.goes_on_with(&header, position) {
-            // A copy of the frame that follows is less sure to be whole than that.
-            let is_copy_here = next.start == from && header.base_offset < next.first.end_offset;
-            if !is_copy_here && header.base_offset >= next.first.base_offset {
-                return true;
-            }
-            self.late = Some(Row::new(header, position));
         }
-        let fits = |late: &Row| {
-            late.first.base_offset == missed
-                && late.last.end_offset <= next.first.base_offset
-                && late.bytes() <= next.start.get() - from.get()
-        };
-        if let Some(home) = self.late.take_if(|late| !fits(late)) {
-            *next = home;
+        let next = self.next.as_ref().expect("there is one by now");
+        let Some(late) = &self.late else { return next.bytes() > WRITE_BYTES_MAX };
+        if late.last.end_offset >= next.last.end_offset && !self.is_of_before(late, next) {
+            self.next = self.late.take();
         }
-        self.late.is_none() && next.bytes() > WRITE_BYTES_MAX
+        false
     }
 
-    /// The frame that it goes on with, and where that stands.
-    pub fn next(&self) -> Option<(FrameHeader, Position)> {
-        self.next.as_ref().map(|next| (next.first, next.start))
+    /// Decides about what stands behind `next`, and ends where something of these offsets begins, or the segment ends.
+    fn end_late(&mut self, at: Position, offset: Offset) {
+        let (Some(late), Some(next)) = (self.late.take(), &self.next) else { return };
+        let room_bytes = at.get().checked_sub(late.end.get());
+        let has_no_room = late.last.end_offset <= next.first.base_offset
+            && next.last.end_offset <= offset
+            && room_bytes.is_some_and(|room_bytes| room_bytes < next.bytes());
+        if !has_no_room && !self.is_of_before(&late, next) {
+            self.next = Some(late);
+        }
+    }
+
+    /// Whether what stands behind `next` is all that is missed before it, or the first of that, and may have stood there.
+    fn is_of_before(&self, late: &Row, next: &Row) -> bool {
+        let (missed, from) = self.from;
+        late.first.base_offset == missed
+            && late.last.end_offset <= next.first.base_offset
+            && late.bytes() <= next.start.get() - from.get()
+    }
+
+    /// The frame that it goes on with, and where that stands, if no more are found up to an end.
+    pub fn next(mut self, end: Position) -> Option<(FrameHeader, Position)> {
+        self.end_late(end, Offset::MAX);
+        self.next.map(|next| (next.first, next.start))
     }
 }

@@ -187,14 +187,18 @@ pub fn plan<D: Disk>(disk: &D, dir: &Path) -> Result<RepairPlan, OpenError> {
 /// How often it looks for damage that other damage has hidden.
 const ROUNDS_MAX: usize = 3;
 
-/// Does what [`plan`] says, and then looks at all of it again. `None` if there was nothing to do, or something is beyond
-/// repair: the log would not open after it either, and what is there now tells a person more than what a repair makes of
-/// it.
-pub fn repair<D: Disk>(disk: &D, dir: &Path, now: Now) -> Result<Option<Repaired>, OpenError> {
+/// Plans anew, as files may be others since, does what that says, and then looks at all of it again. The inner error is
+/// that plan, if there is nothing to do by it, or something is beyond repair: the log would not open after it either, and
+/// what is there now tells a person more than what a repair makes of it.
+pub fn repair<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    now: Now,
+) -> Result<Result<Repaired, RepairPlan>, OpenError> {
     let _lock = lock(disk, dir, LockMode::Exclusive)?;
     let plan = Planner::run(disk, dir)?;
     if plan.steps.is_empty() || !plan.beyond.is_empty() {
-        return Ok(None);
+        return Ok(Err(plan));
     }
     let (aside, new_tag) = Mender::run(disk, dir, now, &plan)?;
     let mut repaired = Repaired { plan, aside, aside_later: Vec::new(), new_tag, left: Vec::new() };
@@ -202,7 +206,7 @@ pub fn repair<D: Disk>(disk: &D, dir: &Path, now: Now) -> Result<Option<Repaired
         let rest = Planner::run(disk, dir)?;
         if rest.steps.is_empty() || !rest.beyond.is_empty() {
             repaired.left = rest.beyond;
-            return Ok(Some(repaired));
+            return Ok(Ok(repaired));
         }
         let (aside, tag) = Mender::run(disk, dir, now, &rest)?;
         repaired.new_tag = tag.or(repaired.new_tag);
@@ -212,5 +216,5 @@ pub fn repair<D: Disk>(disk: &D, dir: &Path, now: Now) -> Result<Option<Repaired
     let rest = Planner::run(disk, dir)?;
     let undone = rest.steps.into_iter().map(|step| step.damage);
     repaired.left = rest.beyond.into_iter().chain(undone).collect();
-    Ok(Some(repaired))
+    Ok(Ok(repaired))
 }

@@ -185,7 +185,7 @@ impl<'a, F: DiskFile> FrameScan<'a, F> {
             }
             position = position.plus(FRAME_ALIGN_BYTES as u64);
         }
-        Ok(behind.next())
+        Ok(behind.next(position))
     }
 
     /// The header of this segment that stands there, if one does.

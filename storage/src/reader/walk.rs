@@ -130,7 +130,8 @@ fn behind_damage(bytes: &[u8], at: Edge, end: Edge, seed: Seed) -> Edge {
             break;
         }
     }
-    behind.next().map_or(end, |(header, position)| Edge { position, offset: header.base_offset })
+    let next = behind.next(end.position);
+    next.map_or(end, |(header, position)| Edge { position, offset: header.base_offset })
 }
 
 /// Whether what cannot be found of some blocks may stand beside them: it is missed where one of them begins or ends.

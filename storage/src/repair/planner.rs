@@ -24,6 +24,7 @@ use crate::{
     verify::{SegmentFiles, check_segment},
 };
 
+mod bounds;
 mod missing;
 
 /// Why there is nothing before the first file of a log whose snapshots are all damaged.
@@ -100,6 +101,7 @@ impl<'a, D: Disk> Planner<'a, D> {
                 Some(next) if planner.says_where_another_ends(next)? => Some(next.name.base_offset),
                 _ => None,
             };
+            let successor = planner.clipped(files, successor)?;
             planner.segment(files, successor)?;
         }
         planner.check_end()?;
@@ -125,14 +127,6 @@ impl<'a, D: Disk> Planner<'a, D> {
         let (action, name) = (Action::SetAside, SegmentName::first_generation(Offset::ZERO));
         self.plan.steps.push(Step { damage, action, name, successor: None });
         Ok(None)
-    }
-
-    /// Up to where a segment from `base` on may go of which nothing is known: no segment goes over a snapshot, and
-    /// behind the last one alone a snapshot or the end mark knows that the log went on.
-    fn bound(&self, base: Offset, successor: Option<Offset>) -> Option<Offset> {
-        let snapshot = self.snapshots.iter().rev().find(|offset| **offset > base).copied();
-        let known = successor.into_iter().chain(snapshot).min();
-        known.or(Some(self.plan.synced).filter(|synced| *synced > base))
     }
 
     /// What comes next lies behind what was looked at, whatever the file says that is looked at now: else a gap would be

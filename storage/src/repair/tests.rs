@@ -3,10 +3,11 @@ mod gaps;
 mod generations;
 mod misdirected;
 mod rewritten;
+mod snapshots;
 mod strays;
 mod stubs;
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeSet, ops::ControlFlow};
 
 use super::*;
 use crate::{
@@ -191,7 +192,8 @@ fn a_sound_log_needs_no_repair() {
     assert_eq!(planned(&disk), RepairPlan::default());
     let (tag, disk) = killed_log(1, 10);
     assert_eq!(planned(&disk), RepairPlan::default());
-    assert_eq!(repair(&disk, Path::new(DIR), now()).expect("not in use"), None);
+    let done = repair(&disk, Path::new(DIR), now()).expect("not in use");
+    assert_eq!(done, Err(RepairPlan::default()));
     assert_eq!(*open(&disk).expect("sound").tag(), tag);
     assert_eq!(planned(&log().disk), RepairPlan::default());
 }
@@ -419,7 +421,7 @@ fn nothing_is_touched_where_something_is_beyond_repair() {
         names.iter().map(|name| (name.clone(), bytes(name))).collect::<Vec<_>>()
     };
     let before = state();
-    assert_eq!(repair(&log.disk, Path::new(DIR), now()).expect("a disk that works"), None);
+    assert_eq!(repair(&log.disk, Path::new(DIR), now()).expect("a disk that works"), Err(plan));
     assert_eq!(state(), before);
     assert!(open(&log.disk).is_err());
     log.disk.remove(&log.path(stray, SegmentFile::Log)).expect("a file");
@@ -549,7 +551,8 @@ fn a_stray_file_behind_the_end_is_beyond_repair() {
             names
         };
         let before = names();
-        assert_eq!(repair(&log.disk, Path::new(DIR), now()).expect("not in use"), None, "{kind}");
+        let done = repair(&log.disk, Path::new(DIR), now()).expect("not in use");
+        assert_eq!(done, Err(planned), "{kind}");
         assert_eq!(names(), before, "nothing is changed");
     }
 }

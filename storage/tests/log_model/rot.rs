@@ -183,9 +183,7 @@ pub fn check_repair(disk: &SimDisk, model: &mut Model, now: Now, lost: &[Range<O
         return;
     }
     let repaired = repair::repair(disk, Path::new(DIR), now).expect("a disk that works");
-    let repaired = repaired.unwrap_or_else(|| {
-        panic!("{found:?} is not repaired: {:?}", repair::plan(disk, Path::new(DIR)));
-    });
+    let repaired = repaired.unwrap_or_else(|plan| panic!("{found:?} is not repaired: {plan:?}"));
     assert_eq!(repaired.new_tag, None, "the end of the log is whole");
     assert_eq!(findings(disk, DIR.as_ref()), [], "what is repaired is sound");
     model.rotten.clear();

@@ -5,6 +5,7 @@ use crate::{
     error::{Corruption, OpenError},
     index::IndexHeader,
     io::Disk,
+    listing,
     offset::Offset,
     repair::{Action, Lost, Step},
     verify::SegmentFiles,
@@ -35,6 +36,11 @@ impl<D: Disk> Planner<'_, D> {
         }
         let end = index.as_ref().map(|index| index.end_offset);
         let end = end.or_else(|| self.bound(files.name.base_offset, successor));
+        if end.is_none() && self.is_index_of_another(files) {
+            // As with one behind the end: that file is all that speaks of a segment there.
+            self.plan.beyond.push(damage);
+            return Ok(());
+        }
         let tag = match index {
             Some(index) => index.tag,
             None => self.tag_before(successor),
@@ -51,6 +57,14 @@ impl<D: Disk> Planner<'_, D> {
         self.goes_on_to(end.unwrap_or(from));
         self.plan.steps.push(Step { damage, action, name, successor });
         Ok(())
+    }
+
+    /// Whether the index is there, and says that it is of a segment that begins elsewhere.
+    fn is_index_of_another(&self, files: &SegmentFiles) -> bool {
+        let header =
+            files.has_index.then(|| listing::index_header(self.disk, self.dir, files.name));
+        let header = header.and_then(Result::ok).flatten();
+        header.is_some_and(|header| header.base_offset != files.name.base_offset)
     }
 
     /// Where a segment ends of which a damaged index is there, and no log file, if its events are known to be gone on

@@ -87,7 +87,7 @@ fn topics_whose_events_are_gone_are_compared_as_well() {
 }
 
 /// A log of so many events, each of 500 bytes, with snapshots, that was closed.
-fn snapshotted(topic: &str, events: usize) -> SimDisk {
+pub(super) fn snapshotted(topic: &str, events: usize) -> SimDisk {
     let disk = SimDisk::new(6);
     let config = LogConfig { snapshot_segments: 1, ..tiny() };
     let opened = Log::open(disk.clone(), Path::new(DIR), config, log_now(0));

@@ -103,6 +103,31 @@ fn a_write_that_landed_elsewhere_costs_no_more_than_it_has_fallen_on() {
     }
 }
 
+/// Two faults in a row: of a frame and of the one behind it, which was put over another far behind. That one was taken for
+/// what follows, and all that is sound in between was lost.
+#[test]
+fn what_was_put_behind_sound_frames_costs_none_of_them() {
+    for (last, to) in [(3, 9), (4, 9), (3, 5), (3, 11)] {
+        let mut log = TestLog::new(1);
+        log.add_sealed(&vec![vec![("a", vec![7; 100])]; 12]);
+        log.add_unsealed(&[vec![("a", vec![7; 100])]]);
+        let places = log.segments[0].1.clone();
+        let len = places[last].position + 4096 - places[3].position;
+        let len = len.min(places[11].position + 4096 - places[to].position);
+        misdirect(&log, places[3].position, places[to].position, len);
+        let blank = vec![0; usize::try_from(len).expect("short")];
+        let path = path(&log, 0, SegmentFile::Log);
+        log.disk.misdirect(&path, Position::new(places[3].position), &blank);
+        flip(&log, 0, 2, 10);
+        let (last, to) = (last as u64, to as u64);
+        let lost = merged(vec![(2, last + 1), (to, to + len / 4096)]);
+        let opened = open(&log.disk.fork(1)).expect("its index is whole");
+        assert_eq!(merged(read(&opened, &[]).1), lost, "{last} at {to}");
+        assert_eq!(merged(exported_gaps(&log.disk)), lost, "{last} at {to}");
+        check_repair(&log.disk, log.end().get(), &lost);
+    }
+}
+
 /// Frames of one to five blocks, one behind the other: some blocks of the index.
 fn long_log(rng: &mut SimRng) -> TestLog {
     let frames: Vec<_> = (0..60)
@@ -119,11 +144,12 @@ fn long_log(rng: &mut SimRng) -> TestLog {
 
 /// A write of one frame or some, which has landed elsewhere: it has cost what it has fallen on, and what it was to
 /// write if that is not there. Readers had lost a frame that lay on the other side of an edge of their blocks, and a repair
-/// all that lies between a row of frames and its copy.
+/// all that lies between a row of frames and its copy. (Seed 2580 was found among 4,000: a row that begins with a frame without
+/// events has landed beyond an edge.)
 #[test]
 fn readers_and_a_repair_find_the_same_of_writes_that_landed_elsewhere() {
     let mut found_elsewhere = 0;
-    for seed in 0..400 {
+    for seed in (0..400).chain([2580]) {
         let rng = &mut SimRng::new(seed);
         let log = long_log(rng);
         let places = log.segments[0].1.clone();
