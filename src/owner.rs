@@ -107,6 +107,8 @@ pub struct Owner {
     /// What was last found of the disk's space, and whether it is being looked up.
     space: Cell<Option<Space>>,
     is_looking_up_space: Cell<bool>,
+    /// The disk was asked, and failed to say.
+    is_space_unknown: Cell<bool>,
     follower: OnceCell<Weak<dyn Follower>>,
 }
 
@@ -121,12 +123,11 @@ impl Owner {
     ) -> io::Result<Rc<Self>> {
         let reads = UringReads::new(files.clone());
         let hands = Hands::new(driver, disk, files)?;
-        // Known from the start on: whoever asks later while it is looked up gets what was known.
-        let space = hands.disk.space(log.dir()).ok();
+        let space = hands.disk.space(log.dir());
         if driver == Driver::IoUring {
             log.count_on_idle();
         }
-        Ok(Rc::new(Owner {
+        let owner = Owner {
             told_visible: Cell::new(log.visible()),
             told_synced: Cell::new(log.synced()),
             write_took: Cell::new(Duration::ZERO),
@@ -138,10 +139,14 @@ impl Owner {
             waiting: RefCell::default(),
             work: Signal::new(),
             looked_boot_ms: Cell::new(0),
-            space: Cell::new(space),
+            space: Cell::new(None),
             is_looking_up_space: Cell::new(false),
+            is_space_unknown: Cell::new(false),
             follower: OnceCell::new(),
-        }))
+        };
+        // Known from the start on: whoever asks later while it is looked up gets what was known.
+        owner.note_space(space);
+        Ok(Rc::new(owner))
     }
 
     /// Takes the requests of other shards; called when the doorbell was rung. A mailbox bounds how

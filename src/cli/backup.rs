@@ -268,7 +268,7 @@ fn check_beginning(
     for old in &previous.logs {
         let ExistingLog { tenant, log, end, .. } = old;
         let (before, now) = (previous.data.log_dir(tenant, log), into.log_dir(tenant, log));
-        if !now.is_dir() {
+        if !directory::is_dir(&now).map_err(OpenError::io("looking at", &now))? {
             continue; // Nothing was in it, or it would have been refused by now.
         }
         match beginning_of(&RealDisk, &before, &now)? {

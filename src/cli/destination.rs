@@ -68,19 +68,28 @@ impl Destination {
         let path = resolve(named).map_err(DestinationError::io(named))?;
         let refused = |what: String| DestinationError::Refused { path: named.to_owned(), what };
         let source_id = id(source).map_err(DestinationError::io(source))?;
-        if id(&path).is_ok_and(|id| id == source_id) {
+        let is_source = |path: &Path| match id(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            id => Ok(id? == source_id),
+        };
+        if is_source(&path).map_err(DestinationError::io(named))? {
             return Err(refused(format!("it is {} itself", source.display())));
         }
         for above in path.ancestors().skip(1) {
-            if id(above).is_ok_and(|id| id == source_id) || above.join(MARKER_FILE_NAME).exists() {
+            let is_data = || Ok(is_source(above)? || above.join(MARKER_FILE_NAME).try_exists()?);
+            if is_data().map_err(DestinationError::io(above))? {
                 let above = above.display();
                 return Err(refused(format!(
                     "it lies in the data directory {above}: name one outside"
                 )));
             }
         }
-        let Ok(metadata) = fs::metadata(&path) else {
-            return Ok(Destination { path, is_empty: true });
+        let metadata = match fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Destination { path, is_empty: true });
+            }
+            Err(error) => return Err(DestinationError::io(named)(error)),
         };
         if !metadata.is_dir() {
             return Err(refused("it is not a directory".to_owned()));

@@ -1,7 +1,7 @@
 //! The directory that `verify`, `dump` and `repair` are given: a data directory, or a log's in one.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -89,9 +89,9 @@ pub fn logs_in(dir: &Path) -> Result<Vec<PathBuf>, DirectoryError> {
     if names.iter().any(|name| name == MARKER_FILE_NAME) {
         DataDir::open_existing(&RealDisk, dir)?;
         let mut logs = Vec::new();
-        for tenant in directories(dir, names) {
+        for tenant in directories(dir, names)? {
             let names = list(&tenant)?;
-            logs.extend(directories(&tenant, names));
+            logs.extend(directories(&tenant, names)?);
         }
         return Ok(logs);
     }
@@ -141,9 +141,24 @@ pub fn when_free<T>(mut open: impl FnMut() -> Result<T, OpenError>) -> Result<T,
 }
 
 /// What of `names` in `dir` are directories that can be a tenant's or a log's, in order. A data directory is neither.
-fn directories(dir: &Path, mut names: Vec<String>) -> Vec<PathBuf> {
+fn directories(dir: &Path, mut names: Vec<String>) -> Result<Vec<PathBuf>, DirectoryError> {
     names.sort_unstable();
     names.retain(|name| name != "lost+found");
-    let is_ours = |path: &PathBuf| path.is_dir() && !path.join(MARKER_FILE_NAME).exists();
-    names.into_iter().map(|name| dir.join(name)).filter(is_ours).collect()
+    let is_ours = |path: &Path| Ok(is_dir(path)? && !path.join(MARKER_FILE_NAME).try_exists()?);
+    let mut ours = Vec::new();
+    for path in names.into_iter().map(|name| dir.join(name)) {
+        if is_ours(&path).map_err(OpenError::io("looking at", &path))? {
+            ours.push(path);
+        }
+    }
+    Ok(ours)
+}
+
+/// Whether there is a directory of that name. Not to be able to look is another thing: it may be a log's.
+pub fn is_dir(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }

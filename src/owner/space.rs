@@ -1,6 +1,7 @@
 //! How much space the log's disk has: for who asks, and for the server's log before it is full.
 
 use std::{
+    io,
     rc::{Rc, Weak},
     time::Duration,
 };
@@ -25,13 +26,31 @@ impl Owner {
             // A task of its own, which ends also where who asked does not wait.
             monoio::spawn(async move {
                 let (dir, disk) = (owner.log.borrow().dir().to_owned(), owner.hands.disk);
-                let found = owner.hands.jobs.call(move || disk.space(&dir).ok()).await;
-                owner.space.set(found);
+                let found = owner.hands.jobs.call(move || disk.space(&dir)).await;
+                owner.note_space(found);
                 owner.is_looking_up_space.set(false);
             })
             .await;
         }
         self.space.get()
+    }
+
+    /// Takes what was found, and says once if nothing was, and once if something is again.
+    pub(super) fn note_space(&self, found: io::Result<Space>) {
+        let was_unknown = self.is_space_unknown.replace(found.is_err());
+        match &found {
+            Err(error) if !was_unknown => {
+                let dir = self.log.borrow().dir().display().to_string();
+                tracing::warn!(
+                    %error,
+                    dir,
+                    "the disk does not say how much space it has: nothing is told before it is full"
+                );
+            }
+            Ok(_) if was_unknown => tracing::info!("the disk says again how much space it has"),
+            _ => {}
+        }
+        self.space.set(found.ok());
     }
 
     /// A segment that is gone was closed: each shard closes what its ring still has of it.

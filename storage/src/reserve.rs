@@ -141,10 +141,10 @@ impl ReserveJob {
         if known.is_none() {
             remove(disk, dir)?;
         }
-        let Space { total_bytes, free_bytes } = disk.space(dir)?;
-        // Some file systems do not say.
-        let is_known = total_bytes > 0;
-        if is_known && free_bytes < self.free_bytes_min.max(self.to_bytes - from_bytes) {
+        // Some file systems do not say, and one that fails to is met again by what asks for blocks.
+        let known_bytes = disk.space(dir).ok().filter(|space| space.total_bytes > 0);
+        let wanted_bytes = self.free_bytes_min.max(self.to_bytes - from_bytes);
+        if known_bytes.is_some_and(|Space { free_bytes, .. }| free_bytes < wanted_bytes) {
             // Trying would take from others what there is, for a moment.
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -216,7 +216,7 @@ pub(crate) fn give_back<D: Disk>(disk: &D, dir: &Path) -> Result<(), OpenError> 
 pub(crate) fn take_rest<D: Disk>(disk: &D, dir: &Path, bytes_max: u64) -> u64 {
     // A file may take more than its blocks.
     for eighths in (4..=8).rev() {
-        let free_bytes = disk.space(dir).map_or(0, |space| space.free_bytes);
+        let free_bytes = disk.space(dir).map_or(bytes_max, |space| space.free_bytes);
         let to_bytes = bytes_max.min(free_bytes / 8 * eighths) & !(ALIGN_BYTES as u64 - 1);
         let path = dir.join(RESERVE_FILE_NAME);
         let job = ReserveJob { path, from_bytes: 0, to_bytes, free_bytes_min: 0 };

@@ -10,7 +10,9 @@ use std::{
 use strandline::server::Server;
 
 use crate::TestDir;
-use crate::client::{append, ask, connect, get, member, read_answer};
+use crate::client::{
+    Stopping, append, ask, connect, get, member, read_answer, start_without_deadline,
+};
 
 /// "`100 Continue` only once the head is accepted."
 #[test]
@@ -88,7 +90,7 @@ fn lines_come_when_there_is_something_to_tell() {
     let dir = TestDir::new();
     let mut config = dir.config(1);
     config.limits.body_stall_ms = 200;
-    let server = Server::start(config).expect("a server");
+    let server = start_without_deadline(config);
     let silence = Duration::from_millis(900);
     let sized = LINES.replace("Transfer-Encoding: chunked", "Content-Length: 4");
     for (head, parts, last) in [
@@ -103,8 +105,10 @@ fn lines_come_when_there_is_something_to_tell() {
         for part in parts {
             stream.write_all(part.as_bytes()).expect("sent");
             std::thread::sleep(silence);
-            if *part == parts[0] {
-                assert!(is_probed(&stream), "{parts:?}");
+            let give_up = Instant::now() + Duration::from_secs(20);
+            while *part == parts[0] && !is_probed(&stream) {
+                assert!(Instant::now() < give_up, "{parts:?}");
+                std::thread::sleep(Duration::from_millis(10));
             }
         }
         let (status, body) = read_answer(&mut stream, &mut answer);
@@ -119,13 +123,11 @@ fn lines_come_when_there_is_something_to_tell() {
     let mut silent = connect(&server);
     silent.write_all((LINES.to_owned() + "2\r\n1\n\r\n").as_bytes()).expect("sent");
     std::thread::sleep(silence);
-    let began = Instant::now();
-    let stopping = std::thread::spawn(move || server.stop());
+    let stopping = Stopping::begin(server);
     let (status, body) = read_answer(&mut silent, &mut Vec::new());
     assert_eq!((status, member(&body, "appended")), (503, 1), "{body}");
     drop(silent);
-    stopping.join().expect("no panic").expect("in order");
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    stopping.end();
 }
 
 /// "with `line`, `appended`, `duplicates`, `last`": also where it is no line that fails but how the body is framed, and

@@ -3,10 +3,39 @@
 use std::{
     io::{self, Read, Write},
     net::TcpStream,
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
-use strandline::server::Server;
+use strandline::{config::ServerConfig, server::Server};
+
+/// Nothing takes longer than this unless something hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What is only over after so long is waited for by nobody.
+pub const NEVER_MS: u64 = 600_000;
+
+/// A server that a stop does not end before all connections have ended by themselves, or by what was told to them.
+pub fn start_without_deadline(mut config: ServerConfig) -> Server {
+    config.limits.drain_ms = NEVER_MS;
+    Server::start(config).expect("a server")
+}
+
+/// A stop that has begun.
+pub struct Stopping(mpsc::Receiver<io::Result<()>>);
+
+impl Stopping {
+    pub fn begin(server: Server) -> Stopping {
+        let (ended, end) = mpsc::channel();
+        thread::spawn(move || ended.send(server.stop()));
+        Stopping(end)
+    }
+
+    /// Waits for its end.
+    pub fn end(self) {
+        self.0.recv_timeout(PATIENCE).expect("nothing holds it").expect("in order");
+    }
+}
 
 pub fn connect(server: &Server) -> TcpStream {
     let stream = TcpStream::connect(server.address()).expect("it listens");

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use client::{Frame, Sse, WebSocket, append_lines, get_json};
+use client::{Frame, PATIENCE, Sse, WebSocket, append_lines, get_json};
 use running::Running;
 use serde_json::json;
 
@@ -167,17 +167,21 @@ fn heartbeats_tell_how_far_a_silent_stream_has_come() {
 /// A hang-up is noticed without anything being sent: subscribers that are gone are no weight.
 #[test]
 fn a_hang_up_is_noticed() {
-    let mut running = Running::start("hang", 1);
+    let running = Running::start("hang", 1);
     let address = running.address();
-    let streams: Vec<Sse> = (0..20).map(|_| Sse::open(address, "heartbeat=300", "")).collect();
-    let sockets: Vec<WebSocket> =
-        (0..20).map(|_| WebSocket::open(address, "heartbeat=300")).collect();
+    // Longer than anybody waits here.
+    let query = "heartbeat=300";
+    let streams: Vec<Sse> = (0..20).map(|_| Sse::open(address, query, "")).collect();
+    let sockets: Vec<WebSocket> = (0..20).map(|_| WebSocket::open(address, query)).collect();
+    let open = || get_json(address, "/readyz")["connections"]["open"].as_u64();
+    assert!(open() > Some(40));
     drop((streams, sockets));
-    thread::sleep(Duration::from_secs(1));
-    // A server without connections ends at once.
-    let began = Instant::now();
-    running.server.take().expect("it runs").stop().expect("in order");
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let give_up = Instant::now() + PATIENCE;
+    // Who asks has one.
+    while open() != Some(1) {
+        assert!(Instant::now() < give_up, "{:?} are open", open());
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// An event as large as they come: larger than a chunk, than a view's ring, than a socket's buffer.

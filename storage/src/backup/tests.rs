@@ -89,6 +89,62 @@ fn a_backup_of_a_stopped_log_is_what_the_next_start_keeps() {
     assert!(matches!(refused, Err(OpenError::Corrupt(_))), "{refused:?}");
 }
 
+/// A file system may refuse any link: that file is copied. What else fails is told, and tried again it goes on; nothing
+/// is ever left out in silence.
+#[test]
+fn what_cannot_be_linked_is_copied_and_what_cannot_be_asked_is_told() {
+    let disk = SimDisk::new(3);
+    let (mut log, _) =
+        Log::open(disk.clone(), Path::new(DIR), small_segments(), now()).expect("new");
+    append_numbers(&mut log, 240);
+    let reach = Reach::Synced(log.visible());
+    let whole = back_up(&disk, TO, None, reach);
+    append_numbers(&mut log, 240);
+    let reach = Reach::Synced(log.visible());
+    let expected: Vec<String> = (0..480).map(|at| at.to_string()).collect();
+    assert!(whole.linked > 5, "{whole:?}");
+    let faults = [
+        Fault::LinkFails,
+        Fault::ListFails,
+        Fault::StatFails,
+        Fault::OpenFails,
+        Fault::ReadFails,
+        Fault::CreateFails,
+        Fault::RenameFails,
+        Fault::SyncDirFails,
+    ];
+    for fault in faults {
+        let (mut after, mut refused) = (0, 0);
+        loop {
+            let disk = disk.fork(after).kill();
+            let to = Path::new("/next");
+            disk.create_dir(to).expect("a free name");
+            let make = || back_up_log(&disk, Path::new(DIR), Some(Path::new(TO)), to, reach);
+            disk.arm(fault, after);
+            let mut made = make();
+            let has_struck = disk.disarm() == 0;
+            if let Err(error) = &made {
+                assert!(has_struck && matches!(error, OpenError::Io { .. }), "{fault:?} {error}");
+                refused += 1;
+                made = make();
+            }
+            let made = made.expect("nothing fails any more");
+            assert_eq!(made.end, log.visible(), "{fault:?} after {after}");
+            assert_eq!(opened(&disk, "/next").1, expected, "{fault:?} after {after}");
+            if !has_struck {
+                break;
+            }
+            after += 1;
+        }
+        assert!(after > 0, "{fault:?}");
+        assert_eq!(refused == 0, fault == Fault::LinkFails, "{fault:?}: {refused} of {after}");
+    }
+    (0..1_000).for_each(|_| disk.arm(Fault::LinkFails, 0));
+    let done = back_up(&disk, "/copied", Some(TO), reach);
+    disk.disarm();
+    assert_eq!((done.linked, opened(&disk, "/copied").1), (0, expected));
+}
+
 /// What is asked before a backup takes the place of another directory.
 #[test]
 fn a_directory_says_which_log_it_holds_and_how_far() {

@@ -93,7 +93,7 @@ impl Disk for RealDisk {
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
         match rustix::fs::mkdir(dir, DIR_MODE) {
-            Err(rustix::io::Errno::EXIST) if dir.is_dir() => {}
+            Err(rustix::io::Errno::EXIST) if fs::metadata(dir)?.is_dir() => {}
             made => made?,
         }
         // Also when it was there: whoever made it may have crashed before this.
@@ -123,7 +123,7 @@ impl Disk for RealDisk {
             Access::DirectSync => OFlags::RDWR | OFlags::DIRECT | OFlags::DSYNC,
         };
         let file = open(path, flags)?;
-        if flags.contains(OFlags::DIRECT) && !takes_direct(&file)? {
+        if flags.contains(OFlags::DIRECT) && !takes_direct(&file) {
             return Err(rustix::io::Errno::INVAL.into());
         }
         Ok(RealFile { file, access })
@@ -252,19 +252,22 @@ fn parent(path: &Path) -> PathBuf {
 }
 
 /// Whether a file that was opened with `O_DIRECT` really goes past the page cache with our alignment.
-fn takes_direct(file: &File) -> io::Result<bool> {
-    let file_system = rustix::fs::fstatfs(file)?;
-    if IN_MEMORY_MAGIC.iter().any(|magic| i64::try_from(*magic) == Ok(file_system.f_type)) {
-        return Ok(false);
+fn takes_direct(file: &File) -> bool {
+    // One that lives in memory always says so; whoever fails to is on a disk, of which nobody needs to know more here.
+    let is_in_memory = rustix::fs::fstatfs(file).is_ok_and(|file_system| {
+        IN_MEMORY_MAGIC.iter().any(|magic| i64::try_from(*magic) == Ok(file_system.f_type))
+    });
+    if is_in_memory {
+        return false;
     }
     match rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
         Ok(facts) if facts.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
             let (memory, position) = (facts.stx_dio_mem_align, facts.stx_dio_offset_align);
             let fits = |align: u32| align != 0 && align as usize <= ALIGN_BYTES;
-            Ok(fits(memory) && fits(position))
+            fits(memory) && fits(position)
         }
         // Before Linux 6.1 nobody tells: opening with the flag worked, so it is believed.
-        _ => Ok(true),
+        _ => true,
     }
 }
 

@@ -77,11 +77,11 @@ pub enum Fault {
     SyncDirFails,
     /// A read fails.
     ReadFails,
-    /// A file cannot be created: its directory has no space for the name.
+    /// A file or a directory cannot be created: there is no space for the name.
     CreateFails,
     /// A file cannot be removed.
     RemoveFails,
-    /// A file cannot be opened.
+    /// A file cannot be opened, nor a directory to be locked.
     OpenFails,
     /// A file cannot be renamed.
     RenameFails,
@@ -91,6 +91,12 @@ pub enum Fault {
     ListFails,
     /// The length of a file cannot be set.
     SetSizeFails,
+    /// Nobody says how long a file is, nor how much of the disk it takes.
+    StatFails,
+    /// Nobody says how much space the disk has.
+    SpaceFails,
+    /// A file cannot be given a second name.
+    LinkFails,
     /// A durable write lands whole, in blocks of the same file that it was not meant for, and says
     /// that all is well.
     WriteIsMisdirected,
@@ -98,7 +104,7 @@ pub enum Fault {
 
 /// All kinds of [`Fault`] that a disk tells of. What it does not tell of is damage, which a log finds
 /// when it reads.
-pub const FAULTS: [Fault; 14] = [
+pub const FAULTS: [Fault; 17] = [
     Fault::WriteFails,
     Fault::WriteIsShort,
     Fault::WriteFindsNoSpace,
@@ -113,6 +119,9 @@ pub const FAULTS: [Fault; 14] = [
     Fault::RenameFindsNoSpace,
     Fault::ListFails,
     Fault::SetSizeFails,
+    Fault::StatFails,
+    Fault::SpaceFails,
+    Fault::LinkFails,
 ];
 
 /// A simulated disk, as one process has it. Clones share the disk and the process.

@@ -401,7 +401,7 @@ impl Life {
             _ => {}
         }
         if let Some(poison) = process.log.poisoned().filter(|_| !self.may_poison) {
-            panic!("want of space ends no log, but: {}", poison.reason);
+            panic!("neither want of space nor what is asked ends a log, but: {}", poison.reason);
         }
         if matches!(kind, StepKind::Append | StepKind::Complete | StepKind::Settle) {
             self.tell(&format!("{kind:?}, {} under way", process.pending.len()));
@@ -476,10 +476,19 @@ impl Life {
         self.tell(&format!("{fault:?} after {after}"));
         self.disk.arm(fault, after);
         self.trouble = true;
-        let is_for_space =
-            [Fault::CreateFails, Fault::AllocateFindsNoSpace, Fault::RenameFindsNoSpace];
-        self.may_poison |= !is_for_space.contains(&fault);
-        self.model.may_misread |= matches!(fault, Fault::ReadFails | Fault::OpenFails);
+        // Want of space, and what is only asked for, end no log.
+        let ends_nothing = [
+            Fault::CreateFails,
+            Fault::AllocateFindsNoSpace,
+            Fault::RenameFindsNoSpace,
+            Fault::ListFails,
+            Fault::StatFails,
+            Fault::SpaceFails,
+            Fault::LinkFails,
+        ];
+        self.may_poison |= !ends_nothing.contains(&fault);
+        self.model.may_misread |=
+            matches!(fault, Fault::ReadFails | Fault::OpenFails | Fault::StatFails);
     }
 
     fn end_trouble(&mut self) {

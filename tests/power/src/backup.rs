@@ -3,7 +3,7 @@
 //! cut may come at any operation of the next.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -28,6 +28,20 @@ impl Backups {
         let (program, data) = (program.to_owned(), data.to_owned());
         let to = data.with_file_name("backup");
         Backups { program, data, to, holds: None, made: 0, verified: 0 }
+    }
+
+    /// Whether there is one.
+    pub fn is_there(&self) -> bool {
+        self.holds.is_some()
+    }
+
+    /// Takes away what is there.
+    pub fn remove(&mut self) -> io::Result<()> {
+        self.holds = None;
+        match fs::remove_dir_all(&self.to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Makes one beside the running server, or renews it: of all that was `promised` until now. Says what went wrong,

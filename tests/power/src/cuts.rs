@@ -224,6 +224,9 @@ fn start(
             Fault::RenameFails,
             Fault::RenameFindsNoSpace,
             Fault::SetSizeFails,
+            Fault::StatFails,
+            Fault::SpaceFails,
+            Fault::LinkFails,
         ]);
         let after = rng.below(10);
         story.tell(format!("a start with {fault:?} after {after}"));
@@ -312,6 +315,9 @@ fn live(
             Fault::OpenFails,
             Fault::ListFails,
             Fault::SetSizeFails,
+            Fault::StatFails,
+            Fault::SpaceFails,
+            Fault::LinkFails,
         ]);
         let after = rng.below(20);
         story.tell(format!("{fault:?} after {after}"));

@@ -106,6 +106,13 @@ impl PowerDisk {
         self.lock().faults.clear();
     }
 
+    /// No operation fails any more, and none has.
+    pub fn restore_faults(&self) {
+        let mut state = self.lock();
+        state.faults.clear();
+        state.struck.clear();
+    }
+
     /// The faults that have struck since the power came back.
     pub fn struck(&self) -> Vec<Fault> {
         self.lock().struck.clone()
@@ -130,13 +137,6 @@ impl PowerDisk {
     /// How many operations there were.
     pub fn operations(&self) -> u64 {
         self.lock().operations
-    }
-
-    /// Space: all that there is, and what is free, in bytes.
-    pub fn space(&self) -> (usize, usize) {
-        let state = self.lock();
-        let total = state.space_bytes_max.unwrap_or(16 << 30);
-        (total, total.saturating_sub(state.space_bytes()))
     }
 
     fn lock(&self) -> Locked<'_> {
@@ -277,5 +277,23 @@ mod tests {
             disk.sync(handle).is_ok() && disk.sync(handle).is_err() && disk.sync(handle).is_ok()
         );
         assert_eq!(disk.struck(), [Fault::WriteIsShort, Fault::SyncFails]);
+    }
+
+    #[test]
+    fn what_is_asked_and_a_link_fail_once_as_well() {
+        let disk = PowerDisk::new(1);
+        let (inode, _) = file(&disk);
+        (0..2).for_each(|_| disk.arm(Fault::StatFails, 0));
+        assert!(disk.lookup(ROOT, "a").is_err() && disk.kind(inode).is_err());
+        assert!(disk.lookup(ROOT, "a").is_ok() && disk.kind(inode).is_ok());
+        disk.arm(Fault::SpaceFails, 0);
+        assert!(disk.space().is_err() && disk.space().is_ok());
+        disk.arm(Fault::OpenFails, 0);
+        assert!(disk.open_dir().is_err() && disk.open_dir().is_ok());
+        disk.arm(Fault::ListFails, 1);
+        assert!(disk.list(ROOT).is_ok() && disk.list_on().is_err() && disk.list_on().is_ok());
+        disk.arm(Fault::LinkFails, 0);
+        assert!(disk.link(inode, ROOT, "b").is_err() && disk.lookup(ROOT, "b").is_err());
+        disk.link(inode, ROOT, "b").expect("linked");
     }
 }

@@ -26,6 +26,7 @@ mod poisoned;
 mod publisher;
 mod room;
 mod server;
+mod untold;
 
 use std::{
     env, io,

@@ -355,6 +355,9 @@ impl Filesystem for Served {
     }
 
     fn opendir(&self, _request: &Request, _inode: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if let Err(error) = self.0.open_dir() {
+            return reply.error(error);
+        }
         let mut listings = self.listings();
         listings.opened += 1;
         reply.opened(FileHandle(listings.opened), FopenFlags::empty());
@@ -385,6 +388,8 @@ impl Filesystem for Served {
                 Ok(listed) => _ = self.listings().open.insert(handle.0, listed),
                 Err(error) => return reply.error(error),
             }
+        } else if let Err(error) = self.0.list_on() {
+            return reply.error(error);
         }
         let listings = self.listings();
         let listed = listings.open.get(&handle.0).map_or(&[][..], Vec::as_slice);
@@ -409,7 +414,10 @@ impl Filesystem for Served {
     }
 
     fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
-        let (total, free) = self.0.space();
+        let (total, free) = match self.0.space() {
+            Ok(space) => space,
+            Err(error) => return reply.error(error),
+        };
         let (total, free) = (total as u64 / 4096, free as u64 / 4096);
         reply.statfs(total, free, free, 1 << 20, 1 << 20, 4096, 255, 4096);
     }

@@ -13,6 +13,7 @@ use crate::{
     ledger::{EventName, Ledger},
     mount::{Mounted, pass_over_power_disk},
     server::Server,
+    untold,
 };
 
 /// Who appends; its events stay.
@@ -43,13 +44,13 @@ pub fn run(program: &Path, work: &Path, seed: u64) -> io::Result<()> {
     let server = Server::new(program, &mounted.dir().join("data"), &work.join("server.log"))?;
     fail_reads(&server, &disk)?;
     println!("ReadFails: a gap is told, and all is there once reads work again");
-    Ok(())
+    untold::run(program, work, seed)
 }
 
 /// Lets one read fail, which is tried again, and then all of them: what is missing is told, and appends go on.
 fn fail_reads(server: &Server, disk: &PowerDisk) -> io::Result<()> {
     let ledger = Ledger::default();
-    let mut appends = Appends { server, ledger: &ledger, sent: 0 };
+    let mut appends = Appends::new(server, &ledger);
     let running = server.start()?;
     for _ in 0..20 {
         appends.expect(201)?;
@@ -79,14 +80,15 @@ fn fail_reads(server: &Server, disk: &PowerDisk) -> io::Result<()> {
     Ok(())
 }
 
-fn ready(server: &Server) -> io::Result<Value> {
+/// What `/readyz` says.
+pub fn ready(server: &Server) -> io::Result<Value> {
     Ok(serde_json::from_slice(&client::get(server.address, "/readyz", "application/json")?)?)
 }
 
 /// Starts the server, lets the fault strike, looks at what it says, and starts it again. Returns the reason.
 fn poison(server: &Server, disk: &PowerDisk, fault: Fault, work: &Path) -> io::Result<String> {
     let ledger = Ledger::default();
-    let mut appends = Appends { server, ledger: &ledger, sent: 0 };
+    let mut appends = Appends::new(server, &ledger);
     let mut running = server.start()?;
     for _ in 0..20 {
         appends.expect(201)?;
@@ -142,13 +144,18 @@ fn poison(server: &Server, disk: &PowerDisk, fault: Fault, work: &Path) -> io::R
     Ok(reason)
 }
 
-struct Appends<'a> {
+/// Appends events one by one.
+pub struct Appends<'a> {
     server: &'a Server,
     ledger: &'a Ledger,
     sent: u32,
 }
 
-impl Appends<'_> {
+impl<'a> Appends<'a> {
+    pub fn new(server: &'a Server, ledger: &'a Ledger) -> Appends<'a> {
+        Appends { server, ledger, sent: 0 }
+    }
+
     /// Appends one event: the status, and the body.
     fn next(&mut self) -> io::Result<(u16, Value)> {
         let name = EventName { publisher: PUBLISHER, batch: self.sent, at: 0, of: 1 };
@@ -164,7 +171,8 @@ impl Appends<'_> {
         Ok((status, answer))
     }
 
-    fn expect(&mut self, status: u16) -> io::Result<Value> {
+    /// Appends one, and that is the status: the body.
+    pub fn expect(&mut self, status: u16) -> io::Result<Value> {
         match self.next()? {
             (answered, answer) if answered == status => Ok(answer),
             (answered, answer) => {

@@ -87,6 +87,11 @@ impl Server {
         }
     }
 
+    /// Whether it has logged that.
+    pub fn has_said(&self, what: &str) -> bool {
+        fs::read_to_string(&self.log).is_ok_and(|text| text.contains(what))
+    }
+
     /// The end of what it logged.
     pub fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();

@@ -142,6 +142,9 @@ impl DiskFile for SimFile {
         if crashes {
             return Err(crash());
         }
+        if state.strikes(Fault::StatFails) {
+            return Err(io::Error::other("simulated error of a status"));
+        }
         Ok(state.file(self.inode).size_bytes() as u64)
     }
 
@@ -149,6 +152,9 @@ impl DiskFile for SimFile {
         let (mut state, crashes) = self.disk.begin()?;
         if crashes {
             return Err(crash());
+        }
+        if state.strikes(Fault::StatFails) {
+            return Err(io::Error::other("simulated error of a status"));
         }
         Ok(state.file(self.inode).space_bytes() as u64)
     }

@@ -27,6 +27,9 @@ impl Disk for SimDisk {
         if crashes {
             return Err(crash());
         }
+        if state.strikes(Fault::OpenFails) {
+            return Err(io::Error::other("simulated error of an opening"));
+        }
         let free_for = |held: &HeldLock| {
             held.dir != dir || (mode == LockMode::Shared && held.mode == LockMode::Shared)
         };
@@ -60,6 +63,9 @@ impl Disk for SimDisk {
         let parent = dir.parent().ok_or(io::ErrorKind::InvalidInput)?;
         if !state.dirs.contains_key(parent) {
             return Err(io::ErrorKind::NotFound.into());
+        }
+        if !state.dirs.contains_key(dir) && state.strikes(Fault::CreateFails) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         if !crashes || state.rng.chance(50) {
             state.dirs.entry(dir.to_owned()).or_default();
@@ -137,6 +143,9 @@ impl Disk for SimDisk {
         if state.names(&dir)?.get(&name).is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        if state.strikes(Fault::LinkFails) {
+            return Err(io::Error::other("simulated error of a link"));
+        }
         if !crashes || state.rng.chance(50) {
             state.names(&dir)?.link(&name, inode);
         }
@@ -157,8 +166,11 @@ impl Disk for SimDisk {
     }
 
     fn space(&self, _: &Path) -> io::Result<Space> {
+        let mut state = self.lock();
+        if state.strikes(Fault::SpaceFails) {
+            return Err(io::Error::other("simulated error of a disk's space"));
+        }
         // A large disk on which others have left little.
-        let state = self.lock();
         let total_bytes = 1 << 40;
         let free_bytes = match state.space_bytes_max {
             Some(bytes_max) => bytes_max.saturating_sub(state.space_bytes()) as u64,

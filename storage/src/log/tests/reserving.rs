@@ -19,7 +19,20 @@ fn reserve_len_min(disk: &SimDisk, config: &LogConfig) -> usize {
 /// what is the reserve's stays so.
 #[test]
 fn restarts_on_a_full_disk_cost_nothing_that_lasts() {
+    restart_on_a_full_disk(0);
+}
+
+/// What a disk cannot say of its space it says where there is none.
+#[test]
+fn a_disk_that_never_says_how_much_space_it_has_is_freed_as_any_other() {
+    restart_on_a_full_disk(10_000);
+}
+
+/// Each life of the disk fails so often to say how much space it has.
+fn restart_on_a_full_disk(silences: usize) {
     let mut disk = SimDisk::new(7);
+    let silence = |disk: &SimDisk| (0..silences).for_each(|_| disk.arm(Fault::SpaceFails, 0));
+    silence(&disk);
     disk.limit_space(Some(800 << 10));
     let config = LogConfig { reserve_bytes: 96 << 10, ..tiny() };
     let mut number = 0;
@@ -44,6 +57,7 @@ fn restarts_on_a_full_disk_cost_nothing_that_lasts() {
         assert!(log.is_disk_full());
         drop(log);
         disk = disk.kill();
+        silence(&disk);
         log = open_with(&disk, config.clone()).0;
     }
     assert!(log.visible().get() > 100, "{}", log.visible());
@@ -55,6 +69,7 @@ fn restarts_on_a_full_disk_cost_nothing_that_lasts() {
     }
     assert!(!log.is_disk_full(), "space is there again within 30 s");
     log.append(batch(), now(60_000)).expect("there is space");
+    assert!(silences == 0 || (1..silences).contains(&disk.disarm()), "it was asked");
 }
 
 /// After a power cut on some file systems, or in a copy, the reserve may be as long as it was and hold nothing.

@@ -9,6 +9,9 @@ use strandline_storage::io::sim::{
 
 use super::{Kind, Locked, PowerDisk, state::State};
 
+/// How large a disk is whose space is not limited.
+const DISK_BYTES: usize = 16 << 30;
+
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(SECTOR_BYTES));
 
 impl PowerDisk {
@@ -22,15 +25,39 @@ impl PowerDisk {
 
     /// The inode of that name.
     pub fn lookup(&self, dir: Inode, name: &str) -> Result<(Inode, Kind), Errno> {
-        let (state, _) = self.begin_quietly()?;
+        let (mut state, _) = self.begin_quietly()?;
+        state.fail_if(Fault::StatFails)?;
         let inode = state.dir(dir)?.get(name).ok_or(Errno::ENOENT)?;
         Ok((inode, state.kind(inode)?))
     }
 
     /// What an inode is.
     pub fn kind(&self, inode: Inode) -> Result<Kind, Errno> {
-        let (state, _) = self.begin_quietly()?;
+        let (mut state, _) = self.begin_quietly()?;
+        state.fail_if(Fault::StatFails)?;
         state.kind(inode)
+    }
+
+    /// Space: all that there is, and what is free, in bytes.
+    pub fn space(&self) -> Result<(usize, usize), Errno> {
+        let (mut state, _) = self.begin_quietly()?;
+        state.fail_if(Fault::SpaceFails)?;
+        let total = state.space_bytes_max.unwrap_or(DISK_BYTES);
+        Ok((total, total.saturating_sub(state.space_bytes())))
+    }
+
+    /// Opens a directory, to list, lock or sync it.
+    pub fn open_dir(&self) -> Result<(), Errno> {
+        let (mut state, crashes) = self.begin()?;
+        state.end(crashes)?;
+        state.fail_if(Fault::OpenFails)
+    }
+
+    /// Goes on with a list that somebody has begun to read.
+    pub fn list_on(&self) -> Result<(), Errno> {
+        let (mut state, crashes) = self.begin()?;
+        state.end(crashes)?;
+        state.fail_if(Fault::ListFails)
     }
 
     /// The names in a directory.
@@ -74,6 +101,7 @@ impl PowerDisk {
         if state.dir(dir)?.get(name).is_some() {
             return Err(Errno::EEXIST);
         }
+        state.fail_if(Fault::LinkFails)?;
         state.dir_mut(dir)?.link(name, inode);
         state.end(crashes)?;
         state.kind(inode)
