@@ -117,6 +117,14 @@ fn choose<D: Disk>(disk: &D, dir: &Path, generations: &[Found]) -> Result<Found,
         }
         return Ok(*found);
     }
+    // The log file of a generation that another stands for goes before its index: what is left is as good as alone.
+    let with_log: Vec<&Found> = generations.iter().filter(|found| found.has_log).collect();
+    if let [only] = with_log[..]
+        && only.has_index
+        && generations.last().is_some_and(|newest| newest.name == only.name)
+    {
+        return Ok(*only);
+    }
     let path = dir.join(generations[0].name.log_file_name());
     let what = format!("none of its {} generations has a sound index", generations.len());
     Err(corrupt(&path, Position::default(), what))
