@@ -185,7 +185,7 @@ pub(crate) fn recover<D: Disk>(
     made: &mut Made,
 ) -> Result<Recovered<D>, OpenError> {
     let (found, snapshots) = files::list_files(disk, dir)?;
-    let (mut snapshot, damaged) = files::newest_snapshot(disk, dir, &snapshots)?;
+    let (mut snapshot, lost) = files::newest_snapshot(disk, dir, &snapshots)?;
     let known = snapshot.as_ref().map_or(Offset::ZERO, Snapshot::offset);
     let begin = match &snapshot {
         Some(snapshot) => {
@@ -205,11 +205,11 @@ pub(crate) fn recover<D: Disk>(
         Ok(steps) => (steps, None),
         Err(damage) => (Vec::new(), Some(damage)),
     };
-    if let Some(damage) = damaged
+    if let Some(lost) = lost
         && found.first().is_some_and(|first| first.name.base_offset > begin)
     {
         // It alone may say why nothing is there before.
-        return Err(OpenError::Corrupt(damage));
+        return Err(lost);
     }
     let last_base = found.last().map(|found| found.name.base_offset);
     if let Some((name, synced)) = end_mark::missing(mark, last_base) {

@@ -260,11 +260,28 @@ impl<D: Disk> SegmentSet<D> {
         self.segments.get(behind.checked_sub(1)?)
     }
 
-    /// The first segment that holds an event appended at `time_ms` or later.
+    /// The first segment that holds an event appended at `time_ms` or later, or held one that is lost. Lost events of
+    /// which nobody knows the time are as old as what comes behind them.
     pub(crate) fn first_at_time(&self, time_ms: u64) -> Option<&Arc<SealedSegment<D>>> {
-        self.segments.iter().find(|segment| {
+        let mut place = self.segments.iter().position(|segment| {
             let header = segment.index().header();
-            header.event_count > 0 && header.last_time_ms >= time_ms
-        })
+            (header.event_count > 0 || is_gap(segment)) && header.last_time_ms >= time_ms
+        })?;
+        let found = self.segments.get(place)?;
+        let is_its_first = is_gap(found) || found.index().header().first_time_ms >= time_ms;
+        while is_its_first
+            && let Some(before) = place.checked_sub(1)
+            && self.segments.get(before).is_some_and(|segment| {
+                is_gap(segment) && segment.index().header().last_time_ms == 0
+            })
+        {
+            place = before;
+        }
+        self.segments.get(place)
     }
+}
+
+/// Whether all events of a segment are lost.
+fn is_gap<D: Disk>(segment: &SealedSegment<D>) -> bool {
+    segment.index().header().event_count == 0 && segment.index().gaps().len() > 0
 }

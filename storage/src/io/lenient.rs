@@ -1,17 +1,26 @@
 //! Reading of a damaged file what can be read.
 
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use crate::{buffer::ALIGN_BYTES, io::DiskFile, offset::Position};
 
 /// A file of which what cannot be read is zeroes, in pieces of a block: no frame is made of those.
 pub(crate) struct Lenient<F> {
     file: F,
+    has_failed: AtomicBool,
 }
 
 impl<F> Lenient<F> {
     pub(crate) fn new(file: F) -> Self {
-        Lenient { file }
+        Lenient { file, has_failed: AtomicBool::new(false) }
+    }
+
+    /// Whether anything of what was read so far could not be.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
     }
 }
 
@@ -25,6 +34,7 @@ impl<F: DiskFile> DiskFile for Lenient<F> {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {}
             read => return read,
         }
+        self.has_failed.store(true, Ordering::Relaxed);
         // Up to the next block, so that the pieces behind are whole blocks of the file.
         let align_bytes = ALIGN_BYTES as u64;
         let to_block = usize::try_from(align_bytes - position.get() % align_bytes);

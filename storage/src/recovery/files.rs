@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use super::corrupt;
 use crate::{
-    error::{Corruption, OpenError},
-    io::Disk,
+    error::OpenError,
+    io::{Disk, is_unreadable},
     offset::{Offset, Position},
     reserve::RESERVE_FILE_NAME,
     seal,
@@ -53,23 +53,29 @@ pub(super) fn list_files<D: Disk>(
     Ok((segments.into_values().collect(), snapshots))
 }
 
-/// The newest good one of the snapshots, which come newest first; and what is wrong with the newest that is not.
-/// One that cannot be read is passed over as well, unless no other can.
+/// The newest good one of the snapshots, which come newest first; and what is wrong with the newest that is not: it is
+/// damaged, or the disk does not give it back. One that may be readable later keeps the log from being opened if no other
+/// is good.
 pub(super) fn newest_snapshot<D: Disk>(
     disk: &D,
     dir: &Path,
     offsets: &[Offset],
-) -> Result<(Option<Snapshot>, Option<Corruption>), OpenError> {
-    let (mut damaged, mut unreadable) = (None, None);
+) -> Result<(Option<Snapshot>, Option<OpenError>), OpenError> {
+    let (mut lost, mut hidden) = (None, None);
     for offset in offsets {
         match read::read(disk, dir, *offset) {
-            Ok(Ok(snapshot)) => return Ok((Some(snapshot), damaged)),
-            Ok(Err(damage)) => damaged = damaged.or(Some(damage)),
-            Err(error @ OpenError::Io { .. }) => unreadable = unreadable.or(Some(error)),
-            Err(error) => return Err(error),
+            Ok(Ok(snapshot)) => return Ok((Some(snapshot), lost)),
+            Ok(Err(damage)) => lost = lost.or(Some(OpenError::Corrupt(damage))),
+            Err(error) => match &error {
+                OpenError::Io { source, .. } if is_unreadable(source) => {
+                    lost = lost.or(Some(error))
+                }
+                OpenError::Io { .. } => hidden = hidden.or(Some(error)),
+                _ => return Err(error),
+            },
         }
     }
-    unreadable.map_or(Ok((None, damaged)), Err)
+    hidden.map_or(Ok((None, lost)), Err)
 }
 
 /// Of each segment, the newest generation that is whole; the others are removed. A rewrite counts once
@@ -110,6 +116,14 @@ fn choose<D: Disk>(disk: &D, dir: &Path, generations: &[Found]) -> Result<Found,
             }
         }
         return Ok(*found);
+    }
+    // The log file of a generation that another stands for goes before its index: what is left is as good as alone.
+    let with_log: Vec<&Found> = generations.iter().filter(|found| found.has_log).collect();
+    if let [only] = with_log[..]
+        && only.has_index
+        && generations.last().is_some_and(|newest| newest.name == only.name)
+    {
+        return Ok(*only);
     }
     let path = dir.join(generations[0].name.log_file_name());
     let what = format!("none of its {} generations has a sound index", generations.len());

@@ -16,6 +16,7 @@ use crate::{
     seal,
     segment::SegmentHeader,
     segment_set::SealedSegment,
+    stored_index::StoredIndex,
 };
 
 impl<D: Disk> Recovery<'_, D> {
@@ -177,8 +178,9 @@ impl<D: Disk> Recovery<'_, D> {
                 write(scan.index.finish_carrying(&scan.end, carried).into())?;
                 // It says more than the frames do.
                 if !self.take_from_index(found, header)? {
-                    let what = "it cannot be read, and was just written".to_owned();
                     let index_path = self.dir.join(found.name.index_file_name());
+                    StoredIndex::read(self.disk, &index_path)?;
+                    let what = "it cannot be read, and was just written".to_owned();
                     return Err(corrupt(&index_path, Position::default(), what));
                 }
             }

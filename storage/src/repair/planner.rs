@@ -207,7 +207,7 @@ impl<'a, D: Disk> Planner<'a, D> {
     }
 
     /// The segments in offset order, one generation of each: the newest that has a sound index, else the
-    /// oldest. All others go.
+    /// oldest that has a log file, as that goes before its index where another generation stands for it. All others go.
     fn list(&mut self, names: &[String]) -> Result<Vec<SegmentFiles>, OpenError> {
         let mut all: BTreeMap<SegmentName, SegmentFiles> = BTreeMap::new();
         for file_name in names {
@@ -225,8 +225,8 @@ impl<'a, D: Disk> Planner<'a, D> {
         let all: Vec<SegmentFiles> = all.into_values().collect();
         let mut chosen = Vec::new();
         for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
-            let mut best = &same[0];
-            for files in &same[1..] {
+            let mut best = same.iter().find(|files| files.has_log).unwrap_or(&same[0]);
+            for files in same.iter().filter(|files| files.name > same[0].name) {
                 if files.has_index && self.has_sound_index(files)? {
                     best = files;
                 }
@@ -339,8 +339,8 @@ impl<'a, D: Disk> Planner<'a, D> {
             Action::Rewrite { kept_events: survey.events(), lost: survey.lost, forgotten }
         } else if checked.findings.iter().all(|finding| finding.file == index_path) {
             Action::Reindex { forgotten }
-        } else if survey.is_damaged {
-            // Only frames without events, which recorded the synced offset.
+        } else if survey.is_damaged || damaged.has_unreadable() {
+            // Only frames without events, which recorded the synced offset, or what lies behind all events.
             Action::Rewrite { kept_events: survey.events(), lost: Vec::new(), forgotten }
         } else if successor.is_none() && self.end < self.plan.synced {
             // All that is there is sound: what is missing behind it is filled at the end.

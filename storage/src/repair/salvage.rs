@@ -121,6 +121,11 @@ impl<F: DiskFile> Damaged<F> {
         self.index.as_ref().map(|index| index.end_offset).or(self.successor)
     }
 
+    /// Whether the disk does not give back some of what was read, be it without events.
+    pub(super) fn has_unreadable(&self) -> bool {
+        self.file.has_failed()
+    }
+
     /// Does not believe what its index says of its end.
     pub(super) fn forget_index(&mut self) {
         self.index = None;

@@ -235,6 +235,24 @@ fn a_last_frame_without_events_is_left_out() {
     assert!(lost.is_empty());
 }
 
+/// Without its index nobody looks behind the events of a segment; but reads of what is before failed with it, so that a start
+/// refused the log, and a repair had nothing to do.
+#[test]
+fn what_cannot_be_read_behind_all_events_is_left_out() {
+    let mut log = TestLog::new(1);
+    log.add_sealed(&[vec![("a", vec![7; 100])], vec![]]);
+    log.add_unsealed(&[vec![("a", vec![7; 100])]]);
+    let empty = log.segments[0].1[1].position;
+    log.disk.make_unreadable(&path(&log, 0, SegmentFile::Log), empty..empty + 512);
+    log.disk.flip_bit(&path(&log, 0, SegmentFile::Index), Position::new(100), 1);
+    let plan = check_repair(&log.disk, 2, &[]).plan;
+    let [Step { action: Action::Rewrite { kept_events: 1, lost, .. }, .. }] = &plan.steps[..]
+    else {
+        panic!("{plan:?}");
+    };
+    assert!(lost.is_empty());
+}
+
 /// No checksum covers what lies behind a body, and no reader looks at it: what `verify` finds there costs no event.
 #[test]
 fn a_frame_whose_padding_alone_is_damaged_keeps_its_events() {

@@ -24,8 +24,11 @@ use strandline_storage::{
 
 mod backups;
 mod full;
+mod losses;
+mod mending;
 mod readers;
 mod rot;
+mod rot_beside;
 #[path = "../simulation/mod.rs"]
 mod simulation;
 mod steps;
@@ -73,6 +76,9 @@ fn a_log_keeps_what_it_promised() {
     let Tally { backups, backups_renewed, cuts, overtaken, .. } = tally;
     let is_met = is_met && backups > 1_100 && backups_renewed > 800 && cuts > 500;
     let is_met = is_met && overtaken > 650;
+    let Tally { rotten_files, remade, refused, repairs, forgotten_by_repairs, .. } = tally;
+    let is_met = is_met && rotten_files > 650 && remade > 130 && refused > 50;
+    let is_met = is_met && repairs > 210 && forgotten_by_repairs > 40;
     assert!(is_met || !is_whole, "lives are not what they are meant to be any more: {tally:?}");
 }
 
@@ -171,13 +177,22 @@ impl Life {
             self.rng = SimRng::new(step.seed);
             self.disk.reseed(step.seed);
             self.step(step.kind);
+            if self.model.has_lost_settings() {
+                return self.end_without_settings();
+            }
         }
         // At the end all trouble is over: the log opens, and goes on opening after a last power cut.
         self.process = None;
         self.end_trouble();
+        self.mend_if_refused();
+        if self.model.has_lost_settings() {
+            return self.end_without_settings();
+        }
         for _ in 0..2 {
             self.disk = self.disk.power_cut();
             self.tell("a last power cut");
+            self.model.look_at_files(&self.disk);
+            self.model.forget_start(&self.disk);
             let opened = Process::open(&self.disk, self.config.clone(), self.now, &mut self.model);
             let mut process = opened.expect("there is no more trouble");
             process.check_reads(&mut self.rng, &self.model);
@@ -186,29 +201,16 @@ impl Life {
             process.check_reads(&mut self.rng, &self.model);
             assert_eq!(process.log.visible(), process.log.next(), "an append goes through");
         }
-        if !self.model.rotten.is_empty() {
+        self.model.look_at_files(&self.disk);
+        if !self.model.rotten.is_empty() || !self.model.rotten_files.is_empty() {
             self.find_rot();
         }
         self.check_backup();
-        Tally { into_blocks: self.disk.writes_into_blocks(), ..self.model.tally }
+        self.tally()
     }
 
-    /// What is rotten at the end is found, by whoever looks for it, and mended without losing more.
-    fn find_rot(&mut self) {
-        let Life { rng, disk, model, config, now, .. } = self;
-        let mut process =
-            Process::open(disk, config.clone(), *now, model).expect("there is no more trouble");
-        process.check_scrub(rng, model, now);
-        process.check_reads(rng, model);
-        let lost = process.lost(model);
-        assert!(process.close(rng, model, *now), "nothing is in the way");
-        rot::check_repair(disk, model, *now, &lost);
-        let mut process =
-            Process::open(disk, config.clone(), *now, model).expect("it was repaired");
-        process.check_reads(rng, model);
-        process.append_new(rng, model, *now);
-        process.settle(rng, model, *now);
-        process.check_reads(rng, model);
+    fn tally(self) -> Tally {
+        Tally { into_blocks: self.disk.writes_into_blocks(), ..self.model.tally }
     }
 
     fn step(&mut self, kind: StepKind) {
@@ -223,6 +225,17 @@ impl Life {
                 self.tell("the disk is full");
             }
             StepKind::BackUp => self.back_up(),
+            StepKind::RotBeside => {
+                if self.process.as_ref().is_none_or(|process| !process.disk.is_crashed())
+                    && let Some(rotten) =
+                        rot_beside::rot_beside(&self.disk, &mut self.rng, &mut self.model)
+                {
+                    self.model.tally.rotten_files += 1;
+                    self.tell(&rotten);
+                }
+            }
+            StepKind::Repair if self.process.is_none() => self.repair(),
+            StepKind::Repair => {}
             StepKind::Kill | StepKind::PowerCut => self.crash(kind == StepKind::PowerCut),
             _ => {
                 let Some(process) = self.process.take() else { return };
@@ -246,6 +259,8 @@ impl Life {
         }
         let has_reserve =
             self.config.reserve_bytes > 0 && full::has_reserve(&self.disk, &self.config);
+        self.model.look_at_files(&self.disk);
+        self.model.forget_start(&self.disk);
         match Process::open(&self.disk, self.config.clone(), self.now, &mut self.model) {
             Ok(process) => {
                 self.tell(&format!("opened at {}", process.log.visible()));
@@ -255,8 +270,12 @@ impl Life {
                 self.tell(&format!("not opened: {error}"));
                 // What it needs is what the reserve is for.
                 let is_full = self.space_bytes.is_some() && !has_reserve;
-                assert!(self.trouble || is_full, "nothing was wrong, but: {error}");
-                self.check_refusal(&error);
+                if rot_beside::may_refuse(&self.disk, &self.model, &error) {
+                    self.model.tally.refused += 1;
+                } else {
+                    assert!(self.trouble || is_full, "nothing was wrong, but: {error}");
+                    self.check_refusal(&error);
+                }
                 // Trying again without a restart must be as good.
                 if self.disk.is_crashed() || self.rng.chance(50) {
                     let is_power_cut = self.rng.chance(50);
@@ -276,7 +295,9 @@ impl Life {
             OpenError::Corrupt(damage) if self.model.may_misread => {
                 let name =
                     damage.file.file_name().and_then(|name| SegmentName::parse(name.to_str()?));
-                name.is_some_and(|(name, _)| self.model.is_rotten(name))
+                name.is_some_and(|(name, _)| {
+                    self.model.is_rotten(name) || self.model.rotten_index(name).is_some()
+                })
             }
             _ => false,
         };

@@ -5,21 +5,25 @@
 use std::{
     ops::Range,
     path::{Path, PathBuf},
+    slice,
 };
 
 use strandline_storage::{
+    end_mark::END_MARK_FILE_NAME,
     error::Corruption,
-    frame::FrameHeader,
+    frame::{FRAME_HEADER_BYTES, FrameHeader},
     io::sim::{SimDisk, rng::SimRng},
     log::{Log, Now},
     offset::{Offset, Position},
-    repair,
-    segment::{FIRST_FRAME_POSITION, SegmentFile},
+    remains::Forgotten,
+    repair::{self, Action},
+    segment::{FIRST_FRAME_POSITION, SegmentFile, SegmentName},
     segment_set::SealedSegment,
     selection::Order,
     verify::verify,
 };
 
+use super::losses::{EARLIEST_FILE_NAME, names};
 use super::simulation::{
     DIR, Process,
     model::{Model, Rotten},
@@ -39,6 +43,8 @@ struct FramePlace {
     position: u64,
     bytes: u64,
     offsets: Range<usize>,
+    /// How much of it says something.
+    used_bytes: u64,
 }
 
 impl FramePlace {
@@ -71,7 +77,7 @@ pub fn rot(
     }
     let frames = frames(segment, &bytes);
     let frame = frames.get(rng.index(frames.len().max(1)))?;
-    let at = frame.position + rng.below(frame.bytes);
+    let at = frame.position + rng.below(frame.used_bytes);
     let (what, touched) = match rng.below(4) {
         0 => {
             disk.flip_bit(&path, Position::new(at), 3);
@@ -123,9 +129,15 @@ fn frames(segment: &SealedSegment<SimDisk>, bytes: &[u8]) -> Vec<FramePlace> {
         let header = FrameHeader::decode(&bytes[to_index(position.get())..], segment.seed());
         let header = header.expect("a frame follows the one before");
         let offsets = to_usize(header.base_offset)..to_usize(header.end_offset);
-        let bytes = header.frame_bytes() as u64;
-        frames.push(FramePlace { position: position.get(), bytes, offsets });
-        position = position.plus(bytes);
+        let frame_bytes = header.frame_bytes() as u64;
+        let body = &bytes[to_index(position.get()) + FRAME_HEADER_BYTES..];
+        // What is behind the reason of a gap nobody looks at.
+        let used_bytes = (FRAME_HEADER_BYTES + header.body_bytes as usize) as u64;
+        let is_gap = body.starts_with(b"STRLNGAP");
+        let used_bytes = if is_gap { used_bytes } else { frame_bytes };
+        let position_now = position.get();
+        frames.push(FramePlace { position: position_now, bytes: frame_bytes, offsets, used_bytes });
+        position = position.plus(frame_bytes);
     }
     frames
 }
@@ -134,11 +146,19 @@ fn to_index(position: u64) -> usize {
     usize::try_from(position).expect("a simulated file is short")
 }
 
+/// What readers have lost of all from an offset on.
+pub struct Lost {
+    start: usize,
+    ranges: Vec<Range<Offset>>,
+}
+
 impl Process {
     /// What is lost of all that is there.
-    pub fn lost(&self, model: &Model) -> Vec<Range<Offset>> {
-        let range = to_usize(self.log.start())..to_usize(self.log.visible());
-        read_offsets(&self.log, Vec::new(), range, Order::Ascending, model).1
+    pub fn lost(&self, model: &Model) -> Lost {
+        let start = to_usize(self.log.start());
+        let range = start..to_usize(self.log.visible());
+        let (_, ranges) = read_offsets(&self.log, Vec::new(), range, Order::Ascending, model);
+        Lost { start, ranges }
     }
 
     /// Time passes until all that is sealed has been read again: what is rotten is known then.
@@ -158,36 +178,116 @@ impl Process {
         }
         for segment in self.log.segments().iter() {
             let name = segment.name();
-            assert_eq!(self.damaged.contains(&name), model.is_rotten(name), "damage of {name:?}");
+            let is_rotten = model.is_rotten(name) || model.rotten_index(name).is_some();
+            assert_eq!(self.damaged.contains(&name), is_rotten, "damage of {name:?}");
+        }
+        model.look_at_files(&self.disk);
+        // Without a segment to read none are read.
+        let snapshots = model.rotten_files.iter().filter(|_| !self.log.segments().is_empty());
+        for file in snapshots.filter(|file| file.snapshot_of().is_some()) {
+            let is_told = self.damaged_snapshots.contains(&file.path);
+            assert!(is_told, "nobody says that {} is damaged", file.path.display());
         }
     }
 }
 
-/// The log is closed. What of it is rotten `verify` finds, and nothing else; a repair makes of it one that has none of
-/// that, where no more is lost than readers had `lost` before.
-pub fn check_repair(disk: &SimDisk, model: &mut Model, now: Now, lost: &[Range<Offset>]) {
+/// The log is stopped. What of it is rotten `verify` finds, and nothing else; a repair makes of it one that has none of
+/// that, where no more is lost than readers had `lost` before, if the log could be read. Tells what it did.
+pub fn check_repair(disk: &SimDisk, model: &mut Model, now: Now, lost: Option<&Lost>) -> String {
+    model.look_at_files(disk);
     let found = findings(disk, DIR.as_ref());
-    let paths = model
-        .rotten
-        .iter()
-        .map(|rotten| Path::new(DIR).join(rotten.name.file_name(SegmentFile::Log)));
-    let rotten: Vec<PathBuf> = paths.filter(|path| disk.bytes(path).is_some()).collect();
+    let (rotten, must_be_found) = rotten_files(disk, model);
     for damage in &found {
         assert!(rotten.contains(&damage.file), "nothing is wrong there: {damage}");
     }
-    for path in &rotten {
+    for path in &must_be_found {
         let is_found = found.iter().any(|damage| damage.file == *path);
         assert!(is_found, "{} is rotten, and only this is found: {found:?}", path.display());
     }
     if found.is_empty() {
-        return;
+        return "nothing is to be repaired".to_owned();
+    }
+    let plan = repair::plan(disk, Path::new(DIR)).expect("a disk that works");
+    let mut may_be_lost = model.may_be_lost(names_of_segments(disk).into_iter());
+    let unknown = model.taken_for_lost(disk);
+    may_be_lost.extend(unknown.iter().cloned());
+    let mut given_up = Vec::new();
+    for step in &plan.steps {
+        let (said, forgotten) = match &step.action {
+            Action::Rewrite { lost, forgotten, .. } => (&lost[..], *forgotten),
+            Action::Fill { lost, forgotten, .. } => (slice::from_ref(lost), *forgotten),
+            Action::Reindex { forgotten } | Action::Restub { forgotten } => (&[][..], *forgotten),
+            Action::Abandon | Action::Discard | Action::SetAside => (&[][..], Forgotten::default()),
+        };
+        let said: Vec<_> = said.iter().map(|lost| lost.from..lost.to).collect();
+        model.check_lost(&said, &may_be_lost);
+        given_up.extend(said.iter().map(|lost| to_usize(lost.start)..to_usize(lost.end)));
+        model.check_forgotten(disk, &step.damage, &forgotten);
+    }
+    if model.is_mark_rotten(disk) {
+        // It goes with all that it says.
+        model.in_use.forget_starts();
     }
     let repaired = repair::repair(disk, Path::new(DIR), now).expect("a disk that works");
     let repaired = repaired.unwrap_or_else(|plan| panic!("{found:?} is not repaired: {plan:?}"));
     assert_eq!(repaired.new_tag, None, "the end of the log is whole");
+    assert_eq!(repaired.left, [], "of {found:?}");
     assert_eq!(findings(disk, DIR.as_ref()), [], "what is repaired is sound");
+    // What was gone is a gap now.
+    let first = unknown.iter().map(|stub| stub.start).min();
+    first.into_iter().for_each(|first| model.start_goes_back(first));
     model.rotten.clear();
-    model.given_up = lost.iter().map(|lost| to_usize(lost.start)..to_usize(lost.end)).collect();
+    model.look_at_files(disk);
+    if let Some(Lost { start, ranges }) = lost {
+        let is_lost = |at: usize| {
+            ranges.iter().any(|lost| (to_usize(lost.start)..to_usize(lost.end)).contains(&at))
+        };
+        let more = given_up.iter().cloned().flatten().find(|at| at >= start && !is_lost(*at));
+        assert_eq!(more, None, "a repair loses what could be read: {:?}", repaired.plan.steps);
+    }
+    model.tally.repairs += 1;
+    model.given_up.extend(given_up);
+    format!("repaired: {:?}", repaired.plan.steps)
+}
+
+/// The files that are rotten; and those of them that the log is made of.
+fn rotten_files(disk: &SimDisk, model: &Model) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let logs = model.rotten.iter().map(|rotten| rotten.name.file_name(SegmentFile::Log));
+    let logs = logs.map(|name| Path::new(DIR).join(name));
+    let mut rotten: Vec<PathBuf> = logs.filter(|path| disk.bytes(path).is_some()).collect();
+    let begin = model.begin(disk);
+    // What lies before all that is kept, or another generation stands for, the next start removes.
+    let counts = |name: SegmentName| name.base_offset >= begin && !model.is_superseded(disk, name);
+    // Where its index does not say how far a segment goes, nothing is looked for behind its events.
+    let is_behind =
+        |rotten: &Rotten| rotten.offsets.is_empty() && model.rotten_index(rotten.name).is_some();
+    let mut must_be_found = Vec::new();
+    for rotten in &model.rotten {
+        let path = Path::new(DIR).join(rotten.name.file_name(SegmentFile::Log));
+        if counts(rotten.name) && !is_behind(rotten) && disk.bytes(&path).is_some() {
+            must_be_found.push(path);
+        }
+    }
+    for file in &model.rotten_files {
+        let path = &file.path;
+        if path.ends_with(EARLIEST_FILE_NAME) || path.ends_with(END_MARK_FILE_NAME) {
+            continue;
+        }
+        rotten.push(path.clone());
+        if file.index_of().is_none_or(counts) {
+            must_be_found.push(path.clone());
+        }
+    }
+    if model.is_mark_rotten(disk) {
+        let path = Path::new(DIR).join(END_MARK_FILE_NAME);
+        rotten.push(path.clone());
+        must_be_found.push(path);
+    }
+    (rotten, must_be_found)
+}
+
+fn names_of_segments(disk: &SimDisk) -> Vec<SegmentName> {
+    names(disk).iter().filter_map(|name| SegmentName::parse(name)).map(|(name, _)| name).collect()
 }
 
 /// What `verify` finds in a directory.

@@ -46,6 +46,10 @@ pub enum StepKind {
     DiskSettles,
     /// Sealed bytes are not any more what was written.
     Rot,
+    /// Nor is a file beside the frames.
+    RotBeside,
+    /// What is damaged of a stopped log is repaired.
+    Repair,
     /// Others leave the disk hardly any space from now on.
     FillDisk,
     /// On a full disk somebody deletes what is there.
@@ -101,7 +105,32 @@ pub fn life(seed: u64) -> Vec<Step> {
         kinds.push(*rng.pick(&[StepKind::Kill, StepKind::PowerCut]));
         steps.extend(kinds.into_iter().map(|kind| Step { kind, seed: rng.next_u64() }));
     }
-    if rots || fills { steps } else { with_guests(seed, steps) }
+    match (rots, fills) {
+        (true, false) => with_damage(seed, steps),
+        (_, true) => steps,
+        (false, false) => with_guests(seed, steps),
+    }
+}
+
+/// Of lives with rot most also have some in the files beside the frames, of a log that runs or is stopped, and some are
+/// repaired and go on.
+fn with_damage(seed: u64, steps: Vec<Step>) -> Vec<Step> {
+    let mut rng = SimRng::new(seed.rotate_left(16));
+    let (rots_beside, is_repaired) = (rng.chance(70), rng.chance(60));
+    let mut with_damage = Vec::new();
+    for step in steps {
+        with_damage.push(step);
+        let is_stopped = matches!(step.kind, StepKind::Kill | StepKind::PowerCut);
+        let mut more = Vec::new();
+        if rots_beside && rng.chance(if is_stopped { 40 } else { 2 }) {
+            more.push(StepKind::RotBeside);
+        }
+        if is_repaired && is_stopped && rng.chance(50) {
+            more.push(StepKind::Repair);
+        }
+        with_damage.extend(more.into_iter().map(|kind| Step { kind, seed: rng.next_u64() }));
+    }
+    with_damage
 }
 
 /// In some lives there are backups, in some readers that are under way while the log goes on. They come of a seed of

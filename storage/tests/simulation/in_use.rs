@@ -68,6 +68,11 @@ impl InUse {
         (self.opened_boot_ms, self.opened_last_ms) = (now.boot_ms, last_ms);
     }
 
+    /// What it has written down of its starts is lost.
+    pub fn forget_starts(&mut self) {
+        self.late_starts.clear();
+    }
+
     pub fn passes(&mut self, now: Now) {
         let passed_ms = now.boot_ms.saturating_sub(self.now.boot_ms);
         self.behind_ms += (self.now.wall_ms + passed_ms).saturating_sub(now.wall_ms);

@@ -5,7 +5,7 @@ use std::{
     collections::HashSet,
     future::Future,
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
     pin::pin,
     task::{Context, Poll, Waker},
 };
@@ -17,7 +17,7 @@ use strandline_storage::{
     config::{LogConfig, SyncMode},
     control::Control,
     end_mark::{self, END_MARK_FILE_NAME},
-    error::{AppendError, OpenError},
+    error::{AppendError, Corruption, OpenError},
     event::NewEvent,
     io::{
         BlockingReads,
@@ -32,6 +32,7 @@ use strandline_storage::{
     topic::TopicPattern,
 };
 
+pub mod beside;
 mod expiry;
 mod in_use;
 pub mod limits;
@@ -79,6 +80,8 @@ pub struct Process {
     has_keep_failed: bool,
     /// The segments that were said to be damaged.
     pub damaged: HashSet<SegmentName>,
+    /// The snapshots of which that was said.
+    pub damaged_snapshots: HashSet<PathBuf>,
 }
 
 /// Whether a start that found this end has written its end mark: a full disk may go on with the old one.
@@ -99,12 +102,20 @@ impl Process {
         // An open that fails half-way may have sealed the last segment, or begun one in this mode.
         let tag_may_change = model.tag_may_change;
         model.tag_may_change |= shows_early || model.showed_early;
+        // A start makes that anew.
+        let is_mark_rotten = model.is_mark_rotten(disk);
+        let are_steps_rotten = model.are_steps_rotten(disk);
         let (log, report) = Log::open(disk.clone(), Path::new(DIR), config, now)?;
         assert_eq!(log.tag(), &report.tag);
+        model.check_report(&report, disk.is_crashed());
+        model.note_mended(disk);
         let visible = to_usize(log.visible());
         model.tag_may_change = tag_may_change;
         model.recovered(visible, log.tag().as_str());
         read_deletions(&log, model);
+        if are_steps_rotten {
+            model.in_use.forget_starts();
+        }
         model.begins(now, is_marked(disk, log.visible()));
         let start = to_usize(log.start());
         model.check_start(start);
@@ -115,7 +126,7 @@ impl Process {
         );
         model.start = start;
         (model.tag_may_change, model.showed_early) = (shows_early, shows_early);
-        let process = Process {
+        let mut process = Process {
             disk: disk.clone(),
             log,
             pending: Vec::new(),
@@ -125,7 +136,9 @@ impl Process {
             shows_early,
             has_keep_failed: false,
             damaged: HashSet::new(),
+            damaged_snapshots: HashSet::new(),
         };
+        process.hear_damaged_mark(is_mark_rotten, are_steps_rotten);
         assert_eq!(process.log.next(), process.log.visible(), "nothing is staged");
         assert_eq!(process.log.synced(), process.log.visible(), "all that is read is synced");
         Ok(process)
@@ -177,14 +190,22 @@ impl Process {
             true => (OffsetScope::Topic, model.next_of(topic.as_str())),
             false => (OffsetScope::Log, model.events.len() as u64),
         };
+        let is_forgotten = scope == OffsetScope::Topic
+            && next.checked_sub(1).is_some_and(|last| {
+                model.has_forgotten(to_usize(Offset::new(last)), |forgotten| forgotten.last_offsets)
+            });
         let offset = *rng.pick(&[next, next, next.saturating_sub(1), next + 1, 0]);
         let expected = Some(ExpectedOffset { offset, scope });
         let append = Append { events: events.clone(), expected, producer: None };
         match self.log.append(append, now) {
             Ok(appended) => {
-                assert_eq!(offset, next, "another offset than {scope:?} had was expected");
+                let is_right = offset == next || is_forgotten;
+                assert!(is_right, "{offset} was expected, and {scope:?} had {next}");
                 assert_eq!(to_usize(appended.first), model.events.len());
                 model.append(events, appended.time_ms);
+            }
+            Err(AppendError::Unexpected { expected_offset, .. }) if is_forgotten => {
+                assert!(expected_offset <= next, "it has gone on to {expected_offset}");
             }
             Err(AppendError::Unexpected { expected_offset, given_offset }) => {
                 assert_eq!((expected_offset, given_offset), (next, offset), "{scope:?}");
@@ -280,17 +301,34 @@ impl Process {
         for notice in self.log.take_notices() {
             match notice {
                 Notice::Damaged { name, reason } => {
-                    let is_true = model.is_rotten(name) || model.may_misread || is_crashed;
+                    let is_rotten = model.is_rotten(name) || model.rotten_index(name).is_some();
+                    let is_true = is_rotten || model.may_misread || is_crashed;
                     assert!(is_true, "nothing is wrong with {name:?}, but: {reason}");
                     assert!(self.damaged.insert(name), "{name:?} is said to be damaged twice");
                 }
                 Notice::SoundAgain { name } => {
                     assert!(self.damaged.remove(&name), "nobody said that {name:?} was damaged");
-                    assert!(!model.is_rotten(name), "{name:?} is still rotten");
+                    let is_rotten = model.is_rotten(name) || model.rotten_index(name).is_some();
+                    assert!(!is_rotten, "{name:?} is still rotten");
                 }
+                Notice::SnapshotDamaged(Corruption { file, what, .. }) => {
+                    let is_true = model.is_rotten_file(&file) || model.may_misread || is_crashed;
+                    assert!(is_true, "nothing is wrong with {}, but: {what}", file.display());
+                    self.damaged_snapshots.insert(file);
+                }
+                Notice::EndMarkDamaged(damage) => panic!("a start made it anew, but: {damage}"),
                 _ => {}
             }
         }
+    }
+
+    /// A start tells of an end mark that says nothing, and of no other.
+    fn hear_damaged_mark(&mut self, is_rotten: bool, are_steps_rotten: bool) {
+        let is_mark = |notice: &Notice| matches!(notice, Notice::EndMarkDamaged(_));
+        let is_steps = |notice: &Notice| matches!(notice, Notice::StepsDamaged(_));
+        let notices = self.log.take_notices();
+        assert_eq!(notices.iter().any(is_mark), is_rotten, "{notices:?}");
+        assert_eq!(notices.iter().any(is_steps), are_steps_rotten, "{notices:?}");
     }
 
     /// Starts and completes operations until none is left.
@@ -475,7 +513,9 @@ impl Process {
             let is_given_up = |at: &u64| {
                 model.given_up.iter().any(|lost| lost.contains(&to_usize(Offset::new(*at))))
             };
-            if all.iter().any(is_given_up) {
+            let is_forgotten =
+                model.has_forgotten(to_usize(Offset::new(last)), |lost| lost.last_offsets);
+            if all.iter().any(is_given_up) || is_forgotten {
                 listed.remove(&name);
                 continue;
             }

@@ -12,6 +12,7 @@ use strandline_storage::{
     event::{DataForm, EventId, EventKey, EventKind, EventType, EventView, NewEvent},
     io::sim::rng::SimRng,
     offset::Offset,
+    remains::Forgotten,
     segment::SegmentName,
     settings::TopicRetention,
     topic::{Topic, TopicPattern},
@@ -19,6 +20,7 @@ use strandline_storage::{
 
 use super::{
     Tally,
+    beside::RottenFile,
     in_use::{InUse, Moment},
     limits::{EarliestTime, LatestTime},
     once::Taken,
@@ -93,6 +95,12 @@ pub struct Model {
     pub read_at: RefCell<HashMap<usize, usize>>,
     /// Where the disk does not hold any more what was written to it, and never said so.
     pub rotten: Vec<Rotten>,
+    /// The same of files beside the frames.
+    pub rotten_files: Vec<RottenFile>,
+    /// Those that somebody has removed or replaced: a power cut may bring them back.
+    pub rotten_before: Vec<RottenFile>,
+    /// What a repair has said that nobody knows any more, of the events of a segment.
+    pub forgotten: Vec<(Range<usize>, Forgotten)>,
     /// What a repair has taken out.
     pub given_up: Vec<Range<usize>>,
     /// A read may fail that is of nothing rotten.
@@ -123,10 +131,14 @@ impl Model {
             topic = format!("late/{}", self.topics_made);
         }
         let len = *rng.pick(&[0, 1, 20, 100, 100, 100, 1000, bytes_max / 2, bytes_max]);
-        let mut event = NewEvent::json(
-            Topic::parse(&topic).expect("a topic"),
-            Bytes::from(rng.bytes(len.min(bytes_max))),
-        );
+        let mut data = rng.bytes(len.min(bytes_max));
+        // Half of the longer ones become much shorter where they are compressed.
+        if data.first().is_some_and(|byte| byte.is_multiple_of(2)) {
+            for at in 16..data.len() {
+                data[at] = data[at - 16];
+            }
+        }
+        let mut event = NewEvent::json(Topic::parse(&topic).expect("a topic"), Bytes::from(data));
         if rng.chance(20) {
             event.event_type = EventType::parse("edited").expect("a type");
             event.id = Some(EventId::parse(&rng.next_u64().to_string()).expect("an id"));

@@ -35,16 +35,23 @@ impl Process {
         let visible = to_usize(self.log.visible());
         let next = self.log.next();
         let window = self.log.config().id_window();
-        let newer =
-            model.events[offset + 1..].iter().filter(|kept| kept.event.id.is_some()).count();
-        let is_among_newest = newer < window.events;
+        let newer = || {
+            let newer = model.events.iter().enumerate().skip(offset + 1);
+            newer.filter(|(_, kept)| kept.event.id.is_some())
+        };
+        let has_forgotten = |at: usize| model.has_forgotten(at, |forgotten| forgotten.ids);
+        let is_among_newest = newer().count() < window.events;
+        // Those that are forgotten push no others out.
+        let may_be_among_newest =
+            newer().filter(|(at, _)| !has_forgotten(*at)).count() < window.events;
         // No time is later than that, and none is before that of an event.
         let (latest_ms, last_ms) = (model.latest.ms(), model.last_ms());
         let then = model.events[offset].appended;
-        let is_known =
-            is_among_newest && model.in_use.is_remembered(then, window.time_ms, latest_ms);
+        let is_known = is_among_newest
+            && !has_forgotten(offset)
+            && model.in_use.is_remembered(then, window.time_ms, latest_ms);
         let may_be_known = |time_ms| {
-            is_among_newest && model.in_use.may_be_remembered(then, window.time_ms, time_ms)
+            may_be_among_newest && model.in_use.may_be_remembered(then, window.time_ms, time_ms)
         };
         match self.log.append(vec![event.clone()], now) {
             Ok(appended) if appended.duplicates == 0 => {
@@ -97,7 +104,19 @@ impl Process {
             .as_ref()
             .is_none_or(|last| !in_use.is_remembered(last.appended, span_ms, latest_ms));
         let known = |told: &str| may_be_known.unwrap_or_else(|| panic!("{told}, of nobody known"));
+        let is_forgotten = last
+            .as_ref()
+            .is_some_and(|last| model.has_forgotten(last.first, |forgotten| forgotten.producers));
         match self.log.append(append, now) {
+            // What it did before that may be known, or nothing.
+            Ok(appended) if is_forgotten && appended.duplicates == 0 => {
+                assert_eq!(to_usize(appended.first), model.events.len());
+                let first = model.events.len();
+                model.append(events, appended.time_ms);
+                let appended = model.events[first].appended;
+                model.taken.push(Taken { producer: id, topic, epoch, seq, first, appended });
+            }
+            _ if is_forgotten => {}
             Ok(appended) if appended.duplicates > 0 => {
                 let last = known("a duplicate");
                 assert!(

@@ -48,6 +48,14 @@ pub struct Tally {
     pub cuts: u64,
     /// Readers beneath whom segments were rewritten or removed.
     pub overtaken: u64,
+    /// Files beside the frames of which the disk has lost something; indexes that starts have made anew, and starts that
+    /// have refused a log.
+    pub rotten_files: u64,
+    pub remade: u64,
+    pub refused: u64,
+    /// Repairs, and how often one had to say that something is forgotten.
+    pub repairs: u64,
+    pub forgotten_by_repairs: u64,
 }
 
 impl Tally {
@@ -86,6 +94,11 @@ impl AddAssign for Tally {
             backups_renewed,
             cuts,
             overtaken,
+            rotten_files,
+            remade,
+            refused,
+            repairs,
+            forgotten_by_repairs,
         } = other;
         self.rows += rows;
         self.rows_cut += rows_cut;
@@ -105,5 +118,10 @@ impl AddAssign for Tally {
         self.backups_renewed += backups_renewed;
         self.cuts += cuts;
         self.overtaken += overtaken;
+        self.rotten_files += rotten_files;
+        self.remade += remade;
+        self.refused += refused;
+        self.repairs += repairs;
+        self.forgotten_by_repairs += forgotten_by_repairs;
     }
 }

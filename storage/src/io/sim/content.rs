@@ -101,6 +101,9 @@ impl Content {
             return;
         }
         self.blocks.write(position, bytes.len());
+        // A drive has other sectors for those that it could not read any more, once they are written.
+        let end = position + bytes.len();
+        self.unreadable.retain(|bad| bad.start < position || end < bad.end);
         let is_longer = position + bytes.len() > self.cache.len();
         overwrite(Arc::make_mut(&mut self.cache), position, bytes);
         if durable {

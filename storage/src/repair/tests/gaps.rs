@@ -1,6 +1,7 @@
 //! Gaps that a repair has left: they are told for as long as the log would have kept what was there.
 
 use super::*;
+use crate::{io::BlockingReads, reader::offset_at_time};
 
 /// Past the time at which a segment is rewritten.
 fn much_later() -> Now {
@@ -50,6 +51,35 @@ fn a_gap_is_named_whatever_compaction_does() {
             assert!(lost.into_iter().all(named), "{notes:?}");
             assert_eq!(read(&open(&disk).expect("sound"), &[]).1, lost, "{control:?}");
         }
+    }
+}
+
+/// A segment of gaps has no event that is young: a limit by age, of however many years, passed it as soon as it was looked at,
+/// and who read from a time on was led over it.
+#[test]
+fn a_gap_is_as_old_as_what_was_there() {
+    for has_index in [true, false] {
+        let log = log();
+        log.disk.remove(&path(&log, 0, SegmentFile::Log)).expect("a file");
+        if !has_index {
+            log.disk.remove(&path(&log, 0, SegmentFile::Index)).expect("a file");
+        }
+        check_repair(&log.disk, 56, &[(0, 20)]);
+        let mut opened = open(&log.disk).expect("it was repaired");
+        let found = |log: &Log<SimDisk>, time_ms| {
+            let found = offset_at_time(log.segments(), &BlockingReads, time_ms);
+            BlockingReads::run(found).expect("readable").map(Offset::get)
+        };
+        let time_ms = |offset: usize| log.events[offset].time_ms;
+        assert_eq!(found(&opened, time_ms(10)), Some(0), "has an index: {has_index}");
+        assert_eq!(found(&opened, time_ms(24)), Some(24), "has an index: {has_index}");
+        let years = LogRetention { age_s: Some(1_000_000_000), ..LogRetention::default() };
+        let control = Control::Log(LogSettings { retain: years });
+        opened.append_control(&control, now()).expect("staged");
+        opened.run_ops(now());
+        opened.run_ops(Now { boot_ms: now().boot_ms + 5_000, ..now() });
+        assert_eq!(opened.start(), Offset::ZERO, "has an index: {has_index}");
+        assert_eq!(read(&opened, &[]).1, [(0, 20)], "has an index: {has_index}");
     }
 }
 

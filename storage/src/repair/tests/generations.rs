@@ -48,3 +48,15 @@ fn a_generation_whose_log_file_is_gone_does_not_count() {
     assert_eq!(repaired.plan.steps.len(), 1);
     assert!(log.disk.bytes(&log.path(name, SegmentFile::Log)).is_some());
 }
+
+/// The log file of the older one goes first. Where its index was still there, and that of the newer one was damaged, a start
+/// refused the log, and a repair took the older one for the segment: a gap came in the place of events that were all there.
+#[test]
+fn an_older_index_alone_stands_for_nothing() {
+    let (log, name, next) = with_two();
+    log.disk.remove(&log.path(name, SegmentFile::Log)).expect("a file");
+    log.disk.flip_bit(&log.path(next, SegmentFile::Index), Position::new(100), 1);
+    let opened = open(&log.disk.fork(1)).expect("its frames say all");
+    assert_eq!(read(&opened, &[]), ((0..56).collect(), vec![]));
+    check_repair(&log.disk, 56, &[]);
+}

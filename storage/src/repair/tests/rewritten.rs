@@ -545,3 +545,23 @@ fn what_is_forgotten_is_named() {
         ]
     );
 }
+
+/// A read that fails is no damage, also one of what was written a moment before.
+#[test]
+fn a_start_that_ends_while_it_makes_an_index_anew_names_no_damage() {
+    let disk = compacted(NEVER);
+    let path = Path::new(DIR).join(format!("{REWRITTEN}.idx"));
+    disk.flip_bit(&path, header(&disk).section(SectionKind::TOPICS).position, 1);
+    for operations in 1.. {
+        let disk = disk.fork(operations);
+        disk.crash_after(Some(operations));
+        match Log::open(disk, Path::new(DIR), tiny(), now(0)) {
+            Ok(_) => {
+                assert!(operations > 50, "it is over after {operations}");
+                break;
+            }
+            Err(OpenError::Io { .. }) => {}
+            Err(error) => panic!("after {operations} operations: {error}"),
+        }
+    }
+}

@@ -61,6 +61,28 @@ fn an_unreadable_snapshot_is_passed_over() {
     }
 }
 
+/// A log of which nothing is gone needs none: it was refused for one that the disk did not give back, and opened without it
+/// where it was damaged.
+#[test]
+fn snapshots_that_cannot_be_read_keep_no_log_from_opening_that_is_whole_without_them() {
+    let disk = filled(1, 200);
+    let (log, _) = open(&disk.fork(1));
+    let expected = state_from(&log, Offset::ZERO);
+    assert_eq!(log.start(), Offset::ZERO);
+    drop(log);
+    let unreadable = |disk: &SimDisk| {
+        snapshots(disk).iter().for_each(|path| disk.make_unreadable(path, 0..u64::MAX));
+    };
+    unreadable(&disk);
+    same(&state_from(&open(&disk).0, Offset::ZERO), &expected, "without any");
+    // Where they alone may say why nothing is there before, they are named.
+    let disk = retained(0);
+    unreadable(&disk);
+    let newest = snapshots(&disk).swap_remove(0);
+    let OpenError::Io { file, .. } = refused(&disk) else { panic!("it is no damage") };
+    assert_eq!(file, newest);
+}
+
 /// What had been synced cannot be missing: neither whole files, nor frames, nor an index that says less.
 #[test]
 fn a_log_that_ends_before_its_snapshot_is_not_opened_but_repaired() {
