@@ -105,7 +105,10 @@ impl BehindDamage {
     fn end_late(&mut self, at: Position, offset: Offset) {
         let (Some(late), Some(next)) = (self.late.take(), &self.next) else { return };
         let room_bytes = at.get().checked_sub(late.end.get());
-        let has_no_room = late.last.end_offset <= next.first.base_offset
+        // What stands where damage begins has landed there, or belongs there: no room is missing before it.
+        let has_no_room = next.start != self.from.1
+            && late.bytes() <= WRITE_BYTES_MAX
+            && late.last.end_offset <= next.first.base_offset
             && next.last.end_offset <= offset
             && room_bytes.is_some_and(|room_bytes| room_bytes < next.bytes());
         if !has_no_room && !self.is_of_before(&late, next) {

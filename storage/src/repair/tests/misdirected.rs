@@ -128,6 +128,26 @@ fn what_was_put_behind_sound_frames_costs_none_of_them() {
     }
 }
 
+/// Two writes have landed too early, one behind the other: the second says nothing of what stands before it.
+#[test]
+fn two_writes_that_landed_too_early_cost_no_more_than_they_have_fallen_on() {
+    for (first, second) in [((15, 2), (17, 6)), ((12, 2), (13, 5)), ((12, 2), (18, 4))] {
+        let mut log = TestLog::new(1);
+        log.add_sealed(&vec![vec![("a", vec![7; 100])]; 20]);
+        log.add_unsealed(&[vec![("a", vec![7; 100])]]);
+        let places = log.segments[0].1.clone();
+        for (from, to) in [first, second] {
+            misdirect(&log, places[from].position, places[to].position, 4096);
+        }
+        let [one, other] = [first.1 as u64, second.1 as u64];
+        let lost = merged(vec![(one, one + 1), (other, other + 1)]);
+        let opened = open(&log.disk.fork(1)).expect("its index is whole");
+        assert_eq!(merged(read(&opened, &[]).1), lost, "{first:?}, {second:?}");
+        assert_eq!(merged(exported_gaps(&log.disk)), lost, "{first:?}, {second:?}");
+        check_repair(&log.disk, log.end().get(), &lost);
+    }
+}
+
 /// Frames of one to five blocks, one behind the other: some blocks of the index.
 fn long_log(rng: &mut SimRng) -> TestLog {
     let frames: Vec<_> = (0..60)
