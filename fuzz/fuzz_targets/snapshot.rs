@@ -66,7 +66,8 @@ fn mark(bytes: &[u8]) {
 
 fn steps_of(bytes: &[u8]) {
     if let Ok(LatestSteps { steps, .. }) = LatestSteps::decode(bytes) {
-        let again = LatestSteps::decode(&steps::encode(&steps, 1)).expect("what was written is read");
+        let again =
+            LatestSteps::decode(&steps::encode(&steps, 1)).expect("what was written is read");
         assert_eq!(again.steps, steps);
     }
 }
