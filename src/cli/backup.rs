@@ -128,10 +128,9 @@ fn back_up(arguments: &BackupArguments) -> Result<bool, BackupError> {
     if let Some(previous) = &previous {
         check_previous(arguments, previous, |tenant, log| {
             let dir = data.log_dir(tenant, log);
-            match dir.is_dir() {
-                // A file that went between listing and opening says nothing; the end of all this looks again.
-                true => last_segment(&RealDisk, &dir).ok().map(|last| (last.tag, None)),
-                false => None,
+            match directory::is_dir(&dir).map_err(OpenError::io("looking at", &dir))? {
+                true => Ok(Some((last_segment(&RealDisk, &dir)?.tag, None))),
+                false => Ok(None),
             }
         })?;
     }
@@ -171,9 +170,9 @@ struct Made {
 fn check_previous(
     arguments: &BackupArguments,
     previous: &Existing,
-    now: impl FnMut(&str, &str) -> Option<(Option<Tag>, Option<Offset>)>,
+    now: impl FnMut(&str, &str) -> Result<Option<(Option<Tag>, Option<Offset>)>, OpenError>,
 ) -> Result<(), BackupError> {
-    match previous.objection(now) {
+    match previous.objection(now)? {
         Some(what) if !arguments.replace => {
             Err(BackupError::NoBackupOfIt { dir: arguments.to.clone(), what })
         }
@@ -201,8 +200,13 @@ fn back_up_into(
     for (tenant, log) in logs {
         let from = data.log_dir(&tenant, &log);
         let to = into.create_log_dir(&RealDisk, &tenant, &log)?;
-        let previous = previous.map(|previous| previous.data.log_dir(&tenant, &log));
-        let previous = previous.as_deref().filter(|dir| dir.is_dir());
+        let previous = match previous.map(|previous| previous.data.log_dir(&tenant, &log)) {
+            Some(dir) if directory::is_dir(&dir).map_err(OpenError::io("looking at", &dir))? => {
+                Some(dir)
+            }
+            _ => None,
+        };
+        let previous = previous.as_deref();
         let one = One { arguments, tenant: &tenant, log: &log, from: &from, previous, to: &to };
         let (mut done, mut acknowledged) = one.back_up(&[])?;
         let place = arguments.to.join(&tenant).join(&log);
@@ -249,7 +253,7 @@ fn back_up_into(
     if let Some(previous) = previous {
         check_previous(arguments, previous, |tenant, log| {
             let mut same = all_done.iter().filter(|done| done.0 == tenant && done.1 == log);
-            same.next().map(|(.., done)| (done.tag, Some(done.end)))
+            Ok(same.next().map(|(.., done)| (done.tag, Some(done.end))))
         })?;
         if !arguments.replace {
             check_beginning(arguments, previous, into)?;

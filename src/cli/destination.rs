@@ -96,11 +96,17 @@ impl Destination {
         }
         let its_id = (metadata.dev(), metadata.ino());
         let real_source = fs::canonicalize(source).map_err(DestinationError::io(source))?;
-        if real_source.ancestors().any(|above| id(above).is_ok_and(|id| id == its_id)) {
-            let source = source.display();
-            return Err(refused(format!("{source} lies in it: name a directory beside")));
+        for above in real_source.ancestors() {
+            if id(above).map_err(DestinationError::io(above))? == its_id {
+                let source = source.display();
+                return Err(refused(format!("{source} lies in it: name a directory beside")));
+            }
         }
-        if path.parent().is_none_or(|parent| id(parent).is_ok_and(|id| id.0 != its_id.0)) {
+        let is_mount_point = match path.parent() {
+            Some(parent) => id(parent).map_err(DestinationError::io(parent))?.0 != its_id.0,
+            None => true,
+        };
+        if is_mount_point {
             return Err(refused("it is a mount point: name a directory in it".to_owned()));
         }
         let mut entries = fs::read_dir(&path).map_err(DestinationError::io(named))?;
@@ -167,16 +173,16 @@ pub struct ExistingLog {
 
 impl Existing {
     /// Why these directories are not to be replaced by what is, or will be, the log of the same name there: `now`
-    /// gives its tag, and its end as far as it is known.
+    /// gives its tag, and its end as far as it is known, or fails to look.
     pub fn objection(
         &self,
-        mut now: impl FnMut(&str, &str) -> Option<(Option<Tag>, Option<Offset>)>,
-    ) -> Option<String> {
-        self.logs.iter().find_map(|old| {
+        mut now: impl FnMut(&str, &str) -> Result<Option<(Option<Tag>, Option<Offset>)>, OpenError>,
+    ) -> Result<Option<String>, OpenError> {
+        for old in &self.logs {
             let ExistingLog { tenant, log, end, .. } = old;
-            let what = match (now(tenant, log), old.tag) {
+            let what = match (now(tenant, log)?, old.tag) {
                 // Nothing that could be lost, or told from anything else.
-                (_, None) if *end == Offset::ZERO => return None,
+                (_, None) if *end == Offset::ZERO => continue,
                 (None, _) => "there is no such log in --data".to_owned(),
                 (_, None) => "its tag cannot be read".to_owned(),
                 (Some((tag, _)), Some(old_tag)) if tag != Some(old_tag) => format!(
@@ -187,10 +193,11 @@ impl Existing {
                 (Some((_, Some(new_end))), _) if new_end < *end => {
                     format!("the log in --data ends before, at offset {new_end}")
                 }
-                _ => return None,
+                _ => continue,
             };
-            Some(format!("it holds {tenant}/{log} up to offset {end}, and {what}"))
-        })
+            return Ok(Some(format!("it holds {tenant}/{log} up to offset {end}, and {what}")));
+        }
+        Ok(None)
     }
 }
 
@@ -206,7 +213,11 @@ fn resolve(named: &Path) -> io::Result<PathBuf> {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let name = at.file_name().map(ToOwned::to_owned);
-                let (Some(name), Err(_)) = (name, fs::symlink_metadata(&at)) else {
+                let is_there = match fs::symlink_metadata(&at) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                    looked => looked.map(|_| true)?,
+                };
+                let (Some(name), false) = (name, is_there) else {
                     let what = "a symlink, or `..`, leads nowhere";
                     return Err(io::Error::new(io::ErrorKind::NotFound, what));
                 };
