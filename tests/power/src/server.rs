@@ -53,9 +53,10 @@ impl Server {
         })
     }
 
-    /// Starts it and waits until it listens. An error if it ends before.
+    /// Starts it and waits until it listens. An error if it ends before, with what this start has said.
     pub fn start(&self) -> io::Result<Running> {
         let log = File::options().create(true).append(true).open(&self.log)?;
+        let said_before = log.metadata()?.len();
         let mut child = Command::new(&self.program)
             .arg("serve")
             .args(["--listen", &self.address.to_string(), "--segment-bytes", "1048576"])
@@ -79,7 +80,8 @@ impl Server {
             Ok(()) => Ok(running),
             Err(mpsc::RecvTimeoutError::Disconnected) => {
                 let status = running.0.wait()?;
-                Err(io::Error::other(format!("the server ended: {status}, {}", self.last_words())))
+                let words = self.last_words_from(said_before);
+                Err(io::Error::other(format!("the server ended: {status}, {words}")))
             }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 Err(io::Error::other(format!("it does not start within {START_MAX:?}")))
@@ -94,7 +96,14 @@ impl Server {
 
     /// The end of what it logged.
     pub fn last_words(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        self.last_words_from(0)
+    }
+
+    /// The same of what it logged behind so many bytes.
+    fn last_words_from(&self, said_before: u64) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let from = usize::try_from(said_before).map_or(log.len(), |from| from.min(log.len()));
+        let text = String::from_utf8_lossy(&log[from..]);
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(5)..].join(" | ")
     }
