@@ -13,6 +13,7 @@ use strandline_storage::{
 };
 
 use super::destination::{Destination, DestinationError};
+use super::directory::is_dir;
 use crate::stderr::tell;
 
 /// How the name of one that is not whole yet ends; it begins with a dot.
@@ -59,7 +60,9 @@ impl Staged {
         temporary.push(name);
         temporary.push(ENDING);
         let parent = parent_of(to);
-        fs::create_dir_all(&parent).map_err(OpenError::io("making the directory", &parent))?;
+        if !is_dir(&parent).map_err(OpenError::io("looking at", &parent))? {
+            fs::create_dir_all(&parent).map_err(OpenError::io("making the directory", &parent))?;
+        }
         let path = parent.join(temporary);
         match fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -133,13 +136,16 @@ fn parent_of(path: &Path) -> PathBuf {
 /// Whether a directory of this name is what a run before left: its name says that it is ours, and so has its marker to,
 /// if there is anything.
 fn is_left_over(path: &Path) -> Result<bool, OpenError> {
-    let listing = OpenError::io("listing", path);
-    if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink()) {
+    let metadata = fs::symlink_metadata(path).map_err(OpenError::io("looking at", path))?;
+    if metadata.is_symlink() {
         return Ok(false);
     }
-    let names = RealDisk.list(path).map_err(listing)?;
+    let names = RealDisk.list(path).map_err(OpenError::io("listing", path))?;
     let is_empty = names.iter().all(|name| name == MARKER_TEMPORARY_FILE_NAME);
-    Ok(is_empty || DataDir::open_existing(&RealDisk, path).is_ok())
+    match DataDir::open_existing(&RealDisk, path) {
+        Err(error @ OpenError::Io { .. }) if !is_empty => Err(error),
+        opened => Ok(is_empty || opened.is_ok()),
+    }
 }
 
 /// Removes a directory that is ours.
