@@ -18,7 +18,7 @@ impl<F> Lenient<F> {
         Lenient { file, has_failed: AtomicBool::new(false) }
     }
 
-    /// Whether anything of what was read so far could not be.
+    /// Whether anything of what was read so far could not be, also by itself.
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Relaxed)
     }
@@ -34,13 +34,13 @@ impl<F: DiskFile> DiskFile for Lenient<F> {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {}
             read => return read,
         }
-        self.has_failed.store(true, Ordering::Relaxed);
         // Up to the next block, so that the pieces behind are whole blocks of the file.
         let align_bytes = ALIGN_BYTES as u64;
         let to_block = usize::try_from(align_bytes - position.get() % align_bytes);
         let piece = to_block.expect("at most a block").min(bytes.len());
         match self.file.read_at(&mut bytes[..piece], position) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                self.has_failed.store(true, Ordering::Relaxed);
                 bytes[..piece].fill(0);
                 let left = self.file.size()?.saturating_sub(position.get());
                 Ok(usize::try_from(left).map_or(piece, |left| left.min(piece)))
@@ -59,5 +59,34 @@ impl<F: DiskFile> DiskFile for Lenient<F> {
 
     fn set_size(&self, _size_bytes: u64) -> io::Result<()> {
         Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::io::{
+        Access, Disk,
+        sim::{Fault, SimDisk},
+    };
+
+    /// What a second read gives back is not what the disk has lost.
+    #[test]
+    fn an_error_that_passes_is_none() {
+        let disk = SimDisk::new(1);
+        let path = Path::new("/file");
+        let file = disk.create(path, Access::Write).expect("an empty disk");
+        file.write_all_at(&[7; 3 * ALIGN_BYTES], Position::default()).expect("space");
+        let lenient = Lenient::new(disk.open(path, Access::Read).expect("a file"));
+        let mut bytes = vec![0; 3 * ALIGN_BYTES];
+        disk.arm(Fault::ReadFails, 0);
+        lenient.read_exact_at(&mut bytes, Position::default()).expect("all of it");
+        assert_eq!((disk.disarm(), lenient.has_failed()), (0, false));
+        assert_eq!(bytes, [7; 3 * ALIGN_BYTES]);
+        disk.make_unreadable(path, ALIGN_BYTES as u64..ALIGN_BYTES as u64 + 1);
+        lenient.read_exact_at(&mut bytes, Position::default()).expect("zeroes");
+        assert!(lenient.has_failed());
     }
 }

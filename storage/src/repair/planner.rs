@@ -339,7 +339,7 @@ impl<'a, D: Disk> Planner<'a, D> {
             Action::Rewrite { kept_events: survey.events(), lost: survey.lost, forgotten }
         } else if checked.findings.iter().all(|finding| finding.file == index_path) {
             Action::Reindex { forgotten }
-        } else if survey.is_damaged || damaged.has_unreadable() {
+        } else if survey.is_damaged || damaged.has_unreadable_behind() {
             // Only frames without events, which recorded the synced offset, or what lies behind all events.
             Action::Rewrite { kept_events: survey.events(), lost: Vec::new(), forgotten }
         } else if successor.is_none() && self.end < self.plan.synced {

@@ -121,9 +121,10 @@ impl<F: DiskFile> Damaged<F> {
         self.index.as_ref().map(|index| index.end_offset).or(self.successor)
     }
 
-    /// Whether the disk does not give back some of what was read, be it without events.
-    pub(super) fn has_unreadable(&self) -> bool {
-        self.file.has_failed()
+    /// Whether the disk does not give back some of what was read, if nothing is lost, which is known to be behind all events
+    /// then. Of a last segment nobody knows it: an acknowledged event may be there which nothing yet says was synced.
+    pub(super) fn has_unreadable_behind(&self) -> bool {
+        self.file.has_failed() && !self.is_last()
     }
 
     /// Does not believe what its index says of its end.

@@ -253,6 +253,23 @@ fn what_cannot_be_read_behind_all_events_is_left_out() {
     assert!(lost.is_empty());
 }
 
+/// Nothing yet says that the last events were synced, and they were acknowledged: where the disk does not give them back a repair
+/// left them out in silence, with all behind, and their offsets were given out a second time under the same tag.
+#[test]
+fn what_cannot_be_read_of_a_last_segment_is_not_left_out() {
+    for unreadable in [512, u64::MAX / 2] {
+        let (_, disk) = killed_log(1, 10);
+        let mut names = disk.list(Path::new(DIR)).expect("the directory");
+        names.retain(|name| name.ends_with(".log"));
+        let path = Path::new(DIR).join(names.iter().max().expect("a segment"));
+        let last = 10 * 4096;
+        disk.make_unreadable(&path, last..last + unreadable);
+        assert!(matches!(open(&disk.fork(1)), Err(OpenError::Io { .. })));
+        let plan = planned(&disk);
+        assert!(plan.steps.is_empty() && !plan.beyond.is_empty(), "{plan:?}");
+    }
+}
+
 /// No checksum covers what lies behind a body, and no reader looks at it: what `verify` finds there costs no event.
 #[test]
 fn a_frame_whose_padding_alone_is_damaged_keeps_its_events() {
