@@ -412,7 +412,8 @@ async fn resolve(live: &LiveLog, request: &HistoryRequest) -> Result<Asked, Prob
             start.max(log.offset_at_time(since_ms).await.map_err(|error| Problem::from(&error))?);
     }
     if let Some(until_ms) = request.until_ms {
-        end = end.min(log.offset_at_time(until_ms).await.map_err(|error| Problem::from(&error))?);
+        let until = log.offset_at_time(until_ms).await.map_err(|error| Problem::from(&error))?;
+        end = end.min(log.segments().behind_timeless_gaps(until));
     }
     let order = match request.order {
         query::Order::Ascending => Order::Ascending,

@@ -253,11 +253,13 @@ impl Owner {
 
     /// The offset of the first unsealed event that is not older than `time_ms`, the visible offset if
     /// there is none, where damage begins if that hides it: a search that halves what is left by looking at a frame in the middle.
+    /// Where no unsealed event is older, lost ones before them whose time nobody knows are not either.
     pub(super) async fn unsealed_offset_at_time(&self, time_ms: u64) -> Result<Offset, ReadError> {
         let (mut low, mut high) = {
             let log = self.log.borrow();
             (log.unsealed_start(), log.visible())
         };
+        let mut has_older = false;
         while low < high {
             let middle = low.plus(high.since(low) / 2);
             let Probe { place, frame, damaged_from } = self.probe(middle, high).await?;
@@ -272,6 +274,7 @@ impl Owner {
             };
             let index = frame.index_at_time(time_ms);
             if index == frame.len() {
+                has_older = true;
                 low = frame.end_offset();
             } else if index > 0 {
                 return Ok(frame.event(index).offset());
@@ -279,7 +282,8 @@ impl Owner {
                 high = damaged_from.unwrap_or(frame.base_offset()).max(low);
             }
         }
-        Ok(low)
+        let gaps = self.log.borrow().segments().timeless_gaps_at_end();
+        Ok(gaps.filter(|_| !has_older).unwrap_or(low))
     }
 
     /// Looks at the frame of an unsealed offset, or else at the first behind it that is not damaged, below `end`.

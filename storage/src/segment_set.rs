@@ -261,7 +261,8 @@ impl<D: Disk> SegmentSet<D> {
     }
 
     /// The first segment that holds an event appended at `time_ms` or later, or held one that is lost. Lost events of
-    /// which nobody knows the time are as old as what comes behind them.
+    /// which nobody knows the time are as old as what comes behind them: [`SegmentSet::timeless_gaps_at_end`], if nothing
+    /// sealed does.
     pub(crate) fn first_at_time(&self, time_ms: u64) -> Option<&Arc<SealedSegment<D>>> {
         let mut place = self.segments.iter().position(|segment| {
             let header = segment.index().header();
@@ -269,19 +270,42 @@ impl<D: Disk> SegmentSet<D> {
         })?;
         let found = self.segments.get(place)?;
         let is_its_first = is_gap(found) || found.index().header().first_time_ms >= time_ms;
-        while is_its_first
-            && let Some(before) = place.checked_sub(1)
-            && self.segments.get(before).is_some_and(|segment| {
-                is_gap(segment) && segment.index().header().last_time_ms == 0
-            })
-        {
-            place = before;
+        if is_its_first {
+            place = self.timeless_gaps_before(place);
         }
         self.segments.get(place)
+    }
+
+    /// Where the lost events begin with which the sealed part ends, if nobody knows their time: they are as old as the first
+    /// event that is not sealed.
+    pub fn timeless_gaps_at_end(&self) -> Option<Offset> {
+        let place = self.timeless_gaps_before(self.segments.len());
+        self.segments.get(place).map(|segment| segment.base())
+    }
+
+    /// Behind lost events whose time nobody knows, if they begin at an offset: who reads up to a time is told of them.
+    pub fn behind_timeless_gaps(&self, offset: Offset) -> Offset {
+        let first = self.segments.partition_point(|segment| segment.base() < offset);
+        self.segments[first..].iter().fold(offset, |end, segment| {
+            let goes_on = segment.base() == end && is_timeless_gap(segment);
+            if goes_on { segment.end() } else { end }
+        })
+    }
+
+    /// The first of the segments right before a place whose events are all lost, and nobody knows their time; the place if
+    /// there is none.
+    fn timeless_gaps_before(&self, place: usize) -> usize {
+        let before = self.segments[..place].iter().rev();
+        place - before.take_while(|segment| is_timeless_gap(segment)).count()
     }
 }
 
 /// Whether all events of a segment are lost.
 fn is_gap<D: Disk>(segment: &SealedSegment<D>) -> bool {
     segment.index().header().event_count == 0 && segment.index().gaps().len() > 0
+}
+
+/// Whether nobody knows when they were appended either.
+fn is_timeless_gap<D: Disk>(segment: &SealedSegment<D>) -> bool {
+    is_gap(segment) && segment.index().header().last_time_ms == 0
 }

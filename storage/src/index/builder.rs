@@ -444,6 +444,11 @@ impl IndexBuilder {
         self.event_count
     }
 
+    /// The first event's time; 0 if there is none.
+    pub fn first_time_ms(&self) -> u64 {
+        self.first_time_ms
+    }
+
     /// The last event's time; 0 if there is none.
     pub fn last_time_ms(&self) -> u64 {
         self.last_time_ms

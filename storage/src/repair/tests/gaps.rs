@@ -1,7 +1,11 @@
 //! Gaps that a repair has left: they are told for as long as the log would have kept what was there.
 
 use super::*;
-use crate::{io::BlockingReads, reader::offset_at_time};
+use crate::{
+    end_mark::{self, EndMark},
+    io::BlockingReads,
+    reader::offset_at_time,
+};
 
 /// Past the time at which a segment is rewritten.
 fn much_later() -> Now {
@@ -81,6 +85,35 @@ fn a_gap_is_as_old_as_what_was_there() {
         assert_eq!(opened.start(), Offset::ZERO, "has an index: {has_index}");
         assert_eq!(read(&opened, &[]).1, [(0, 20)], "has an index: {has_index}");
     }
+}
+
+/// Nothing sealed comes behind them by which one could say how old they are, and limits by age passed them at once.
+#[test]
+fn gaps_at_the_end_are_as_old_as_the_first_event_that_is_not_sealed() {
+    let log = log();
+    let mark = EndMark { active: Offset::new(40), synced: Offset::new(60) };
+    end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
+    log.disk.remove(&path(&log, 3, SegmentFile::Log)).expect("a file");
+    check_repair(&log.disk, 60, &[(40, 60)]);
+    let mut opened = open(&log.disk).expect("it was repaired");
+    // Everything that is there, and has a time, is older; the clock has to last before it is believed.
+    let later = |after_ms: u64| Now {
+        wall_ms: now().wall_ms + after_ms,
+        boot_ms: now().boot_ms + after_ms,
+    };
+    let day = LogRetention { age_s: Some(86_400), ..LogRetention::default() };
+    let control = Control::Log(LogSettings { retain: day });
+    assert_eq!(opened.segments().timeless_gaps_at_end(), Some(Offset::new(40)));
+    let behind = |offset| opened.segments().behind_timeless_gaps(Offset::new(offset)).get();
+    assert_eq!([behind(20), behind(30), behind(40), behind(60)], [20, 30, 60, 60]);
+    opened.append_control(&control, later(0)).expect("staged");
+    opened.run_ops(later(0));
+    opened.run_ops(later(20_000_000));
+    opened.run_ops(later(20_010_000));
+    assert_eq!(opened.start(), Offset::new(40), "as old as the setting");
+    opened.run_ops(later(200_000_000));
+    opened.run_ops(later(200_010_000));
+    assert!(opened.start() >= Offset::new(60), "which is too old as well");
 }
 
 /// A write of the disk has put a copy of it over another frame: whoever reads the segment whole took that one for lost before
