@@ -207,7 +207,8 @@ impl<'a, D: Disk> Planner<'a, D> {
     }
 
     /// The segments in offset order, one generation of each: the newest that has a sound index, else the
-    /// oldest that has a log file, as that goes before its index where another generation stands for it. All others go.
+    /// oldest that has a log file, as that goes before its index where another generation stands for it, or is a stub, which has
+    /// none. All others go.
     fn list(&mut self, names: &[String]) -> Result<Vec<SegmentFiles>, OpenError> {
         let mut all: BTreeMap<SegmentName, SegmentFiles> = BTreeMap::new();
         for file_name in names {
@@ -225,7 +226,13 @@ impl<'a, D: Disk> Planner<'a, D> {
         let all: Vec<SegmentFiles> = all.into_values().collect();
         let mut chosen = Vec::new();
         for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
-            let mut best = same.iter().find(|files| files.has_log).unwrap_or(&same[0]);
+            let mut best = &same[0];
+            for files in same {
+                if files.has_log || self.is_stub(files)? {
+                    best = files;
+                    break;
+                }
+            }
             for files in same.iter().filter(|files| files.name > same[0].name) {
                 if files.has_index && self.has_sound_index(files)? {
                     best = files;
@@ -238,6 +245,15 @@ impl<'a, D: Disk> Planner<'a, D> {
             chosen.push(*best);
         }
         Ok(chosen)
+    }
+
+    /// Whether its events are gone on purpose, be the rest of its index damaged.
+    fn is_stub(&self, files: &SegmentFiles) -> Result<bool, OpenError> {
+        if !files.has_index {
+            return Ok(false);
+        }
+        let header = salvage::read_index_header(self.disk, self.dir, files.name)?;
+        Ok(header.is_some_and(|header| header.is_stub()))
     }
 
     fn has_sound_index(&self, files: &SegmentFiles) -> Result<bool, OpenError> {

@@ -88,6 +88,26 @@ enum Damage {
     Unreadable,
 }
 
+/// Events that are gone came back by a repair, as the stub has no log file.
+#[test]
+fn a_stub_counts_beside_what_a_rewrite_has_left_that_was_cut_short() {
+    for damaged in [None, Some(SectionKind::IDS)] {
+        let (disk, name, frames) = emptied_with(1, 1);
+        let expected = read(&open_with(&disk.fork(1), NEVER), &[]);
+        let next = name.next_generation().expect("the next");
+        let path = Path::new(DIR).join(next.log_file_name());
+        let file = disk.create(&path, Access::Write).expect("a free name");
+        file.write_all_at(&frames, Position::default()).expect("space");
+        file.sync_data().expect("a disk that works");
+        if let Some(kind) = damaged {
+            disk.flip_bit(&path_of(name), header(&disk, name).section(kind).position, 3);
+        }
+        assert_eq!(repaired(&disk).plan.steps[0].action, Action::Discard, "{damaged:?}");
+        assert!(header(&disk, name).is_stub(), "{damaged:?}");
+        assert_eq!(read(&open_with(&disk, NEVER), &[]), expected, "{damaged:?}");
+    }
+}
+
 /// The plan was a gap: events were named lost that nobody had lost, and nothing was remembered of them.
 #[test]
 fn a_damaged_stub_is_made_anew_where_a_snapshot_or_its_rest_knows_what_it_said() {
