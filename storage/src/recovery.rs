@@ -195,7 +195,8 @@ pub(crate) fn recover<D: Disk>(
         None => Offset::ZERO,
     };
     let found = found.into_iter().filter(|found| found.name.base_offset >= begin).collect();
-    let found = files::newest_generations(disk, dir, found)?;
+    let mut outlived = Vec::new();
+    let found = files::newest_generations(disk, dir, found, &mut outlived)?;
     let (mark, damaged_mark) = match end_mark::read(disk, dir)? {
         Some(Ok(mark)) => (Some(mark), None),
         Some(Err(damage)) => (None, Some(damage)),
@@ -267,6 +268,11 @@ pub(crate) fn recover<D: Disk>(
     }
     for ScannedSegment { name, bytes, .. } in &recovery.made.scanned {
         // The last block of what was prepared for more: why the frames end there need not be seen again.
+    for name in outlived {
+        // Should the newer index be damaged once more, when its events are gone, this one would stand for them.
+        let path = dir.join(name.index_file_name());
+        disk.remove(&path).map_err(OpenError::io("removing", &path))?;
+    }
         if let Ok(file) = disk.open(&dir.join(name.log_file_name()), Access::Write) {
             let _ = file.set_size(*bytes);
         }

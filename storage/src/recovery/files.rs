@@ -79,17 +79,19 @@ pub(super) fn newest_snapshot<D: Disk>(
 }
 
 /// Of each segment, the newest generation that is whole; the others are removed. A rewrite counts once
-/// its index is whole: what is left of one that was cut short goes, and so does what it replaced.
+/// its index is whole: what is left of one that was cut short goes, and so does what it replaced. Indexes of older
+/// generations that are to go once that of the newer one is made anew are added to `outlived`.
 pub(super) fn newest_generations<D: Disk>(
     disk: &D,
     dir: &Path,
     found: Vec<Found>,
+    outlived: &mut Vec<SegmentName>,
 ) -> Result<Vec<Found>, OpenError> {
     let mut newest: Vec<Found> = Vec::with_capacity(found.len());
     let same_base = |left: &Found, right: &Found| left.name.base_offset == right.name.base_offset;
     for generations in found.chunk_by(same_base) {
         let [only] = generations else {
-            newest.push(choose(disk, dir, generations)?);
+            newest.push(choose(disk, dir, generations, outlived)?);
             continue;
         };
         newest.push(*only);
@@ -97,10 +99,24 @@ pub(super) fn newest_generations<D: Disk>(
     Ok(newest)
 }
 
-fn choose<D: Disk>(disk: &D, dir: &Path, generations: &[Found]) -> Result<Found, OpenError> {
+fn choose<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    generations: &[Found],
+    outlived: &mut Vec<SegmentName>,
+) -> Result<Found, OpenError> {
+    // The log file of a generation that another stands for goes before its index: what is left is as good as alone.
+    let alone = generations.last().filter(|newest| {
+        let with_log = generations.iter().filter(|found| found.has_log).count();
+        newest.has_log && newest.has_index && with_log == 1
+    });
     for found in generations.iter().rev() {
-        if !is_whole(disk, dir, found)? {
-            continue;
+        let is_older = alone.is_some_and(|newest| newest.name != found.name);
+        match is_whole(disk, dir, found) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(OpenError::Io { source, .. }) if is_older && is_unreadable(&source) => continue,
+            Err(error) => return Err(error),
         }
         // After a kill these names are perhaps what the kernel alone knows: a power cut could take them
         // back, and keep the removals.
@@ -117,13 +133,10 @@ fn choose<D: Disk>(disk: &D, dir: &Path, generations: &[Found]) -> Result<Found,
         }
         return Ok(*found);
     }
-    // The log file of a generation that another stands for goes before its index: what is left is as good as alone.
-    let with_log: Vec<&Found> = generations.iter().filter(|found| found.has_log).collect();
-    if let [only] = with_log[..]
-        && only.has_index
-        && generations.last().is_some_and(|newest| newest.name == only.name)
-    {
-        return Ok(*only);
+    if let Some(newest) = alone {
+        let older = generations.iter().map(|found| found.name).filter(|name| *name != newest.name);
+        outlived.extend(older);
+        return Ok(*newest);
     }
     let path = dir.join(generations[0].name.log_file_name());
     let what = format!("none of its {} generations has a sound index", generations.len());

@@ -60,3 +60,29 @@ fn an_older_index_alone_stands_for_nothing() {
     assert_eq!(read(&opened, &[]), ((0..56).collect(), vec![]));
     check_repair(&log.disk, 56, &[]);
 }
+
+/// The log with the older index alone beside the newer generation, whose index is damaged; and the path of the older.
+fn with_older_index() -> (TestLog, PathBuf) {
+    let (log, name, next) = with_two();
+    log.disk.remove(&log.path(name, SegmentFile::Log)).expect("a file");
+    log.disk.flip_bit(&log.path(next, SegmentFile::Index), Position::new(100), 1);
+    let older = log.path(name, SegmentFile::Index);
+    (log, older)
+}
+
+/// It lay there for as long as the server ran, and stood for the segment once the newer one was a stub that was damaged.
+#[test]
+fn an_older_index_alone_goes_when_the_newer_one_is_made_anew() {
+    let (log, older) = with_older_index();
+    open(&log.disk).expect("the frames of the newer one say all");
+    assert_eq!(log.disk.bytes(&older), None);
+}
+
+/// A read of it that fails kept the log from being opened.
+#[test]
+fn an_older_index_alone_need_not_be_readable() {
+    let (log, older) = with_older_index();
+    log.disk.make_unreadable(&older, 0..4096);
+    let opened = open(&log.disk).expect("the frames of the newer one say all");
+    assert_eq!(read(&opened, &[]), ((0..56).collect(), vec![]));
+}
