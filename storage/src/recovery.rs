@@ -206,12 +206,13 @@ pub(crate) fn recover<D: Disk>(
         Ok(steps) => (steps, None),
         Err(damage) => (Vec::new(), Some(damage)),
     };
-    if let Some(lost) = lost
-        && found.first().is_some_and(|first| first.name.base_offset > begin)
-    {
+    let lost = match lost {
         // It alone may say why nothing is there before.
-        return Err(lost);
-    }
+        Some(lost) if found.first().is_some_and(|first| first.name.base_offset > begin) => {
+            return Err(lost);
+        }
+        lost => lost,
+    };
     let last_base = found.last().map(|found| found.name.base_offset);
     if let Some((name, synced)) = end_mark::missing(mark, last_base) {
         let path = dir.join(name.log_file_name());
@@ -231,6 +232,7 @@ pub(crate) fn recover<D: Disk>(
         last_time_ms: 0,
         snapshots: &snapshots,
         mark,
+        lost,
         known_by: None,
         behind: SnapshotUsed::default(),
         damaged: Vec::new(),
@@ -266,13 +268,13 @@ pub(crate) fn recover<D: Disk>(
     if !recovery.made.scanned.is_empty() {
         disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
     }
-    for ScannedSegment { name, bytes, .. } in &recovery.made.scanned {
-        // The last block of what was prepared for more: why the frames end there need not be seen again.
     for name in outlived {
         // Should the newer index be damaged once more, when its events are gone, this one would stand for them.
         let path = dir.join(name.index_file_name());
         disk.remove(&path).map_err(OpenError::io("removing", &path))?;
     }
+    for ScannedSegment { name, bytes, .. } in &recovery.made.scanned {
+        // The last block of what was prepared for more: why the frames end there need not be seen again.
         if let Ok(file) = disk.open(&dir.join(name.log_file_name()), Access::Write) {
             let _ = file.set_size(*bytes);
         }
@@ -336,6 +338,8 @@ struct Recovery<'a, D: Disk> {
     snapshots: &'a [Offset],
     /// and everything below the synced offset of the end mark.
     mark: Option<EndMark>,
+    /// What is wrong with the newest snapshot that is not sound.
+    lost: Option<OpenError>,
     /// The snapshot, if the segment that is taken in lies below it: it has taken in what that says.
     known_by: Option<&'a Snapshot>,
     behind: SnapshotUsed,

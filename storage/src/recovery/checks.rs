@@ -48,9 +48,13 @@ impl<D: Disk> Recovery<'_, D> {
     }
 
     /// A segment begins where the one before it ended.
-    pub(super) fn check_contiguity(&self, found: &Found) -> Result<(), OpenError> {
+    pub(super) fn check_contiguity(&mut self, found: &Found) -> Result<(), OpenError> {
         let base = found.name.base_offset;
         if base > self.end {
+            if let Some(lost) = self.lost.take() {
+                // It alone may say that nothing before is there on purpose, but for what a power cut has brought back.
+                return Err(lost);
+            }
             let dir = self.dir.to_owned();
             return Err(OpenError::MissingSegment { dir, from: self.end, to: base });
         }

@@ -92,6 +92,26 @@ fn either_of_the_newest_two_snapshots_is_enough_if_one_is_a_ground() {
     }
 }
 
+/// What a power cut has brought back of them is no beginning: the log was called damaged, or a file missing, where snapshots alone
+/// say why nothing is there, and the disk may give them back another time.
+#[test]
+fn snapshots_that_cannot_be_read_are_named_also_where_something_below_the_ground_is_back() {
+    let before = filled(5, 100);
+    let disk = retained(5);
+    let first = names(&before).into_iter().filter_map(|name| SegmentName::parse(&name));
+    let first = first.map(|(segment, _)| segment).min().expect("a segment");
+    assert_eq!(first.base_offset, Offset::ZERO);
+    for name in [first.log_file_name(), first.index_file_name()] {
+        let path = Path::new(DIR).join(name);
+        assert!(disk.bytes(&path).is_none());
+        write(&disk, &path, &before.bytes(&path).expect("a file"));
+    }
+    let snapshots = snapshots(&disk);
+    snapshots.iter().for_each(|path| disk.make_unreadable(path, 0..u64::MAX));
+    let OpenError::Io { file, .. } = refused(&disk) else { panic!("it is no damage") };
+    assert_eq!(file, snapshots[0]);
+}
+
 /// A power cut may keep some removals and not others.
 #[test]
 fn what_is_left_below_the_merged_stubs_counts_for_nothing() {
