@@ -18,6 +18,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use rustix::io::Errno;
+
 use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
     offset::Position,
@@ -111,7 +113,9 @@ pub(crate) fn is_unreadable(error: &io::Error) -> bool {
         Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock,
     };
     let may_pass = [Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock];
-    !may_pass.contains(&error.kind())
+    let is_short_of_handles =
+        matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
+    !may_pass.contains(&error.kind()) && !is_short_of_handles
 }
 
 /// An open file, shared by whoever reads it.
@@ -245,6 +249,14 @@ mod tests {
 
     use super::*;
     use crate::io::sim::{SimDisk, SimFile, rng::SimRng};
+
+    #[test]
+    fn what_may_pass_is_not_lost() {
+        assert!(is_unreadable(&Errno::IO.into()));
+        for error in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR] {
+            assert!(!is_unreadable(&error.into()), "{error}");
+        }
+    }
 
     /// A file that gives so many sectors at a time, and now and then is interrupted.
     struct Short {
