@@ -176,10 +176,12 @@ impl<D: Disk> Recovery<'_, D> {
         match carried {
             Some(carried) => {
                 write(scan.index.finish_carrying(&scan.end, carried).into())?;
-                // It says more than the frames do.
-                if !self.take_from_index(found, header)? {
-                    let index_path = self.dir.join(found.name.index_file_name());
-                    StoredIndex::read(self.disk, &index_path)?;
+                // It says more than the frames do. A read that failed is told where it fails again.
+                let index_path = self.dir.join(found.name.index_file_name());
+                if !self.take_from_index(found, header)?
+                    && (StoredIndex::read(self.disk, &index_path)?.is_none()
+                        || !self.take_from_index(found, header)?)
+                {
                     let what = "it cannot be read, and was just written".to_owned();
                     return Err(corrupt(&index_path, Position::default(), what));
                 }

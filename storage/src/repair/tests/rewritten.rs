@@ -13,6 +13,7 @@ use crate::{
         cut::Cut,
         stub::{StubLimits, cut_stub, make_stub},
     },
+    io::sim::Fault,
     log::tests::{event, now, tiny},
     recovery::OpenReport,
     restore::{Until, restore_log},
@@ -562,6 +563,26 @@ fn a_start_that_ends_while_it_makes_an_index_anew_names_no_damage() {
             }
             Err(OpenError::Io { .. }) => {}
             Err(error) => panic!("after {operations} operations: {error}"),
+        }
+    }
+}
+
+/// Nor is one that fails once: what was written is read again, and is sound.
+#[test]
+fn a_read_that_fails_once_while_an_index_is_made_anew_names_no_damage() {
+    let disk = compacted(NEVER);
+    let path = Path::new(DIR).join(format!("{REWRITTEN}.idx"));
+    disk.flip_bit(&path, header(&disk).section(SectionKind::TOPICS).position, 1);
+    for after in 0.. {
+        let disk = disk.fork(after);
+        disk.arm(Fault::ReadFails, after);
+        let opened = Log::open(disk.clone(), Path::new(DIR), tiny(), now(0));
+        if let Err(error) = opened {
+            assert!(matches!(error, OpenError::Io { .. }), "the read after {after}: {error}");
+        }
+        if disk.disarm() > 0 {
+            assert!(after > 10, "it is over after {after}");
+            break;
         }
     }
 }
