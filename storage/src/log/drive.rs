@@ -350,6 +350,7 @@ impl<D: Disk> Log<D> {
             && end <= self.tail.file.prepared;
         if is_possible {
             self.jobs.rolling = false;
+            self.jobs.is_roll_taken_back = true;
         }
         is_possible
     }

@@ -83,6 +83,8 @@ pub(super) struct Jobs<D: Disk> {
     pub(super) next_file: Option<NewFile<D>>,
     /// A frame waits for a new segment.
     pub(super) rolling: bool,
+    /// None does any more, as the disk was full: without that file nothing would find that there is space again.
+    pub(super) is_roll_taken_back: bool,
     /// A frame waits for space on the disk.
     pub(super) disk_full: bool,
 }
@@ -242,8 +244,8 @@ impl<D: Disk> Log<D> {
     fn next_preparation(&mut self) -> Option<Job<D>> {
         let segment_bytes = self.segment_bytes();
         let jobs = &self.jobs;
-        let is_wanted =
-            jobs.rolling || (self.tail.end.get() > segment_bytes / 2 && self.close == Close::Open);
+        let is_near = self.tail.end.get() > segment_bytes / 2 || jobs.is_roll_taken_back;
+        let is_wanted = jobs.rolling || (is_near && self.close == Close::Open);
         let is_there = jobs.next_file.is_some() || jobs.roll == JobState::Running;
         if !is_wanted || is_there || jobs.prepare != JobState::Idle {
             return None;
@@ -435,6 +437,7 @@ impl<D: Disk> Log<D> {
     pub(super) fn space_is_back(&mut self) {
         if self.jobs.disk_full && !self.is_space_owed() {
             self.jobs.disk_full = false;
+            self.jobs.is_roll_taken_back = false;
             self.notices.push(Notice::DiskSpaceBack);
         }
     }
@@ -475,6 +478,7 @@ impl<D: Disk> Jobs<D> {
             needed: Position::default(),
             next_file: None,
             rolling: false,
+            is_roll_taken_back: false,
             disk_full: owes_reserve,
         }
     }

@@ -90,6 +90,32 @@ fn a_new_segment_ends_the_shortage_of_the_old_one() {
     assert_eq!((appended.first, log.visible()), (visible, appended.wait));
 }
 
+/// What waits for the next segment is refused, and a deletion goes behind the end of this one: nothing waits any more.
+#[test]
+fn a_log_whose_roll_was_taken_back_finds_the_space_that_there_is_again() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig { reserve_bytes: 0, preallocate_bytes_min: 64 << 10, ..tiny() };
+    let (mut log, _) = open_with(&disk, LogConfig { preallocate_bytes_max: 64 << 10, ..config });
+    append_each(&mut log, 1);
+    disk.limit_space(Some(disk.space_bytes()));
+    log.append(vec![event("a", &noise(1, 59 << 10))], now(2)).expect("staged");
+    log.run_ops(now(2));
+    assert!(log.is_disk_full(), "it has no room in this segment");
+    log.refuse_staged();
+    let deleted = Control::Deleted(TopicsDeleted::of(vec!["b".into()]));
+    let deletion = log.append_control(&deleted, now(3)).expect("there is room");
+    log.run_ops(now(3));
+    assert_eq!((log.visible(), log_files(&disk).len()), (deletion.wait, 1), "it is in this one");
+    assert!(log.is_disk_full());
+    disk.limit_space(None);
+    for _ in 0..3 {
+        let retry_ms = log.deadline().expect("it is tried again");
+        log.run_ops(now(retry_ms));
+    }
+    assert!(!log.is_disk_full(), "though nothing waits");
+    append_each(&mut log, 3);
+}
+
 #[test]
 fn a_full_disk_refuses_what_has_no_room_and_the_log_still_ends() {
     let disk = SimDisk::new(2);
