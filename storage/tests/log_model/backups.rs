@@ -193,6 +193,8 @@ impl Backup {
             // How far limits had reached when the log ended there nobody has noted.
             model.start = 0;
             model.events.iter_mut().take(self.start).for_each(|kept| kept.may_be_gone = true);
+            let behind = self.model.events[cut..].iter();
+            model.cut_topics = behind.map(|kept| kept.event.topic.as_str().to_owned()).collect();
         }
         assert_ne!(Some(restored.tag), self.tag, "it is another log");
         model.tag = Some(restored.tag.as_str().to_owned());

@@ -55,12 +55,16 @@ impl Model {
             self.tally.over += 1;
             let limit = self.expiry_of(topic, offset);
             let life = self.life_of(topic, offset);
+            let mut known = life.iter().rev();
+            let last = match self.cut_topics.contains(topic) {
+                true => known.find(|(_, kept)| !kept.may_be_gone).or(life.first()),
+                false => known.next(),
+            };
             let has_passed = |kept: Option<&(usize, &Kept)>, limit_s: Option<u64>| {
                 let since_ms = kept.map(|(_, kept)| kept.time_ms);
                 since_ms.zip(limit_s).is_some_and(|(ms, limit_s)| late_ms >= ms + limit_s * 1_000)
             };
-            let is_over =
-                has_passed(life.first(), limit.age_s) || has_passed(life.last(), limit.idle_s);
+            let is_over = has_passed(life.first(), limit.age_s) || has_passed(last, limit.idle_s);
             assert!(is_over, "{topic} is deleted at {late_ms}, and is not over by {limit:?}");
         }
         let kept = &mut self.events[offset];

@@ -101,6 +101,9 @@ pub struct Model {
     pub rotten_before: Vec<RottenFile>,
     /// What a repair has said that nobody knows any more, of the events of a segment.
     pub forgotten: Vec<(Range<usize>, Forgotten)>,
+    /// Topics of which the log that this one was cut from had events behind the cut. Nobody knows of any before that which
+    /// are gone: an index says of a topic no more than its last event.
+    pub cut_topics: HashSet<String>,
     /// What a repair has taken out.
     pub given_up: Vec<Range<usize>>,
     /// A read may fail that is of nothing rotten.
