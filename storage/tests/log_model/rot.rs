@@ -12,6 +12,7 @@ use strandline_storage::{
     end_mark::END_MARK_FILE_NAME,
     error::Corruption,
     frame::{FRAME_HEADER_BYTES, FrameHeader},
+    index::IndexHeader,
     io::sim::{SimDisk, rng::SimRng},
     log::{Log, Now},
     offset::{Offset, Position},
@@ -261,10 +262,17 @@ fn rotten_files(disk: &SimDisk, model: &Model) -> (Vec<PathBuf>, Vec<PathBuf>) {
     // Where its index does not say how far a segment goes, nothing is looked for behind its events.
     let is_behind =
         |rotten: &Rotten| rotten.offsets.is_empty() && model.rotten_index(rotten.name).is_some();
+    // A power cut may bring the frames of a stub back.
+    let is_gone = |rotten: &Rotten| {
+        let path = Path::new(DIR).join(rotten.name.file_name(SegmentFile::Index));
+        let header = disk.bytes(&path).map(|bytes| IndexHeader::decode(&bytes));
+        header.is_some_and(|header| header.is_ok_and(|header| header.is_stub()))
+    };
     let mut must_be_found = Vec::new();
     for rotten in &model.rotten {
         let path = Path::new(DIR).join(rotten.name.file_name(SegmentFile::Log));
-        if counts(rotten.name) && !is_behind(rotten) && disk.bytes(&path).is_some() {
+        let is_there = disk.bytes(&path).is_some() && !is_gone(rotten);
+        if counts(rotten.name) && !is_behind(rotten) && is_there {
             must_be_found.push(path);
         }
     }
