@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use crate::{buffer::ALIGN_BYTES, io::DiskFile, offset::Position};
@@ -10,17 +10,23 @@ use crate::{buffer::ALIGN_BYTES, io::DiskFile, offset::Position};
 /// A file of which what cannot be read is zeroes, in pieces of a block: no frame is made of those.
 pub(crate) struct Lenient<F> {
     file: F,
-    has_failed: AtomicBool,
+    /// Behind the last byte at which a read has failed; 0 if none has.
+    failed_end: AtomicU64,
 }
 
 impl<F> Lenient<F> {
     pub(crate) fn new(file: F) -> Self {
-        Lenient { file, has_failed: AtomicBool::new(false) }
+        Lenient { file, failed_end: AtomicU64::new(0) }
     }
 
     /// Whether anything of what was read so far could not be, also by itself.
     pub(crate) fn has_failed(&self) -> bool {
-        self.has_failed.load(Ordering::Relaxed)
+        self.has_failed_behind(Position::default())
+    }
+
+    /// The same of what lies at a position or behind it.
+    pub(crate) fn has_failed_behind(&self, position: Position) -> bool {
+        self.failed_end.load(Ordering::Relaxed) > position.get()
     }
 }
 
@@ -40,7 +46,7 @@ impl<F: DiskFile> DiskFile for Lenient<F> {
         let piece = to_block.expect("at most a block").min(bytes.len());
         match self.file.read_at(&mut bytes[..piece], position) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                self.has_failed.store(true, Ordering::Relaxed);
+                self.failed_end.fetch_max(position.get() + piece as u64, Ordering::Relaxed);
                 bytes[..piece].fill(0);
                 let left = self.file.size()?.saturating_sub(position.get());
                 Ok(usize::try_from(left).map_or(piece, |left| left.min(piece)))
@@ -88,5 +94,7 @@ mod tests {
         disk.make_unreadable(path, ALIGN_BYTES as u64..ALIGN_BYTES as u64 + 1);
         lenient.read_exact_at(&mut bytes, Position::default()).expect("zeroes");
         assert!(lenient.has_failed());
+        let blocks = [1, 2].map(|block| Position::new(block * ALIGN_BYTES as u64));
+        assert_eq!(blocks.map(|position| lenient.has_failed_behind(position)), [true, false]);
     }
 }

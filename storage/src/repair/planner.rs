@@ -349,6 +349,11 @@ impl<'a, D: Disk> Planner<'a, D> {
         };
         let mut survey = Survey::new(header);
         self.goes_on_to(damaged.read(&mut survey)?);
+        if damaged.has_unreadable_end() {
+            // An acknowledged event may be there which nothing yet says was synced.
+            self.plan.beyond.extend(checked.findings);
+            return Ok(());
+        }
         let index_path = self.dir.join(files.name.index_file_name());
         let forgotten = self.forgotten(files.name, &damaged, &survey)?;
         let action = if !survey.lost.is_empty() || !damaged.has_good_header {

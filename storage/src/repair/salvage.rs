@@ -1,6 +1,6 @@
 //! Everything of a damaged segment that can be read, and what lies between.
 
-use std::{io, path::Path};
+use std::{cell::Cell, io, path::Path};
 
 use crate::{
     buffer::DiskBuffer,
@@ -35,6 +35,8 @@ pub(super) struct Damaged<F> {
     successor: Option<Offset>,
     /// If it is the last, it had been synced so far at least.
     synced: Offset,
+    /// Where a start would cut it, once that was found.
+    torn_at: Cell<Option<Position>>,
 }
 
 /// Who takes what is read.
@@ -113,6 +115,7 @@ impl<F: DiskFile> Damaged<F> {
             carried,
             successor,
             synced,
+            torn_at: Cell::default(),
         })
     }
 
@@ -125,6 +128,11 @@ impl<F: DiskFile> Damaged<F> {
     /// then. Of a last segment nobody knows it: an acknowledged event may be there which nothing yet says was synced.
     pub(super) fn has_unreadable_behind(&self) -> bool {
         self.file.has_failed() && !self.is_last()
+    }
+
+    /// Whether a start would cut the last segment where the disk does not give back what lies behind.
+    pub(super) fn has_unreadable_end(&self) -> bool {
+        self.torn_at.get().is_some_and(|position| self.file.has_failed_behind(position))
     }
 
     /// Does not believe what its index says of its end.
@@ -174,6 +182,7 @@ impl<F: DiskFile> Damaged<F> {
                     Err(why) => why.to_string(),
                 };
                 if self.is_torn_at(end, seed)? {
+                    self.torn_at.set(Some(end.end_position));
                     return Ok(Ok(()));
                 }
                 let Some(lost) = frames.step_over()? else {

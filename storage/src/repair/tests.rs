@@ -257,13 +257,17 @@ fn what_cannot_be_read_behind_all_events_is_left_out() {
 /// left them out in silence, with all behind, and their offsets were given out a second time under the same tag.
 #[test]
 fn what_cannot_be_read_of_a_last_segment_is_not_left_out() {
-    for unreadable in [512, u64::MAX / 2] {
+    for (unreadable, before) in [(512, false), (u64::MAX / 2, false), (512, true)] {
         let (_, disk) = killed_log(1, 10);
         let mut names = disk.list(Path::new(DIR)).expect("the directory");
         names.retain(|name| name.ends_with(".log"));
         let path = Path::new(DIR).join(names.iter().max().expect("a segment"));
         let last = 10 * 4096;
         disk.make_unreadable(&path, last..last + unreadable);
+        if before {
+            // What can be named as lost says nothing of the end.
+            disk.make_unreadable(&path, last - 2 * 4096..last - 2 * 4096 + 512);
+        }
         assert!(matches!(open(&disk.fork(1)), Err(OpenError::Io { .. })));
         let plan = planned(&disk);
         assert!(plan.steps.is_empty() && !plan.beyond.is_empty(), "{plan:?}");
