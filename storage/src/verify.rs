@@ -219,9 +219,12 @@ impl<D: Disk> Checker<'_, D> {
 
     /// What the end mark says, if it is sound.
     fn read_mark(&mut self) -> Result<Option<EndMark>, OpenError> {
-        if let Err(damage) = end_mark::read_steps(self.disk, self.dir)? {
+        match end_mark::read_steps(self.disk, self.dir) {
             // Ids and producers may be forgotten early, and nothing is lost.
-            self.note(END_MARK_FILE_NAME, &damage.what);
+            Ok(Err(damage)) => self.note(END_MARK_FILE_NAME, &damage.what),
+            Err(error @ OpenError::NewerVersion { .. }) => return Err(error),
+            // A file that cannot be opened is told below.
+            Ok(Ok(_)) | Err(_) => {}
         }
         match end_mark::read(self.disk, self.dir) {
             Ok(Some(Ok(mark))) => return Ok(Some(mark)),
