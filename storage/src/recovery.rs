@@ -211,7 +211,8 @@ pub(crate) fn recover<D: Disk>(
         Some(lost) if found.first().is_some_and(|first| first.name.base_offset > begin) => {
             return Err(lost);
         }
-        lost => lost,
+        // Another explains what it would have.
+        lost => lost.filter(|_| snapshot.is_none()),
     };
     let last_base = found.last().map(|found| found.name.base_offset);
     if let Some((name, synced)) = end_mark::missing(mark, last_base) {
