@@ -172,11 +172,12 @@ fn check_previous(
     previous: &Existing,
     now: impl FnMut(&str, &str) -> Result<Option<(Option<Tag>, Option<Offset>)>, OpenError>,
 ) -> Result<(), BackupError> {
+    if arguments.replace {
+        return Ok(());
+    }
     match previous.objection(now)? {
-        Some(what) if !arguments.replace => {
-            Err(BackupError::NoBackupOfIt { dir: arguments.to.clone(), what })
-        }
-        _ => Ok(()),
+        Some(what) => Err(BackupError::NoBackupOfIt { dir: arguments.to.clone(), what }),
+        None => Ok(()),
     }
 }
 
