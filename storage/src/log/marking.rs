@@ -29,6 +29,8 @@ pub(super) struct Marked {
     mark: Option<EndMark>,
     /// How many steps of times had been noted when they were written down last.
     steps_noted: u64,
+    /// Before that they are not written, as the file has no place for them.
+    steps_wait_boot_ms: u64,
     /// The last write failed: what the page cache shows of the file may not be on the device.
     is_doubtful: bool,
     boot_ms: u64,
@@ -51,7 +53,8 @@ impl Marked {
             Err(OpenError::Io { source, .. }) if is_full(&source) => (None, 0),
             Err(error) => return Err(error),
         };
-        Ok(Marked { mark, steps_noted, is_doubtful: false, boot_ms: now.boot_ms })
+        let (is_doubtful, steps_wait_boot_ms) = (false, 0);
+        Ok(Marked { mark, steps_noted, steps_wait_boot_ms, is_doubtful, boot_ms: now.boot_ms })
     }
 }
 
@@ -69,24 +72,34 @@ impl<D: Disk> Log<D> {
         self.marked.steps_noted != self.clock.steps_noted()
     }
 
+    /// When steps are to be written, if there are new ones.
+    fn steps_due_boot_ms(&self) -> Option<u64> {
+        self.has_new_steps().then_some(self.marked.steps_wait_boot_ms)
+    }
+
     /// Whether the mark says all, or cannot be written.
     pub(super) fn is_end_marked(&self) -> bool {
-        self.marked.mark == Some(self.end_mark()) && !self.has_new_steps()
+        self.marked.mark == Some(self.end_mark())
+            && self.steps_due_boot_ms().is_none_or(|due| due > 0)
             || matches!(self.jobs.mark, JobState::Waiting { .. })
     }
 
     /// When the mark is to be written, if it does not say all.
     pub(super) fn mark_due_boot_ms(&self) -> Option<u64> {
         let wanted = self.end_mark();
-        let is_marked = self.marked.mark == Some(wanted) && !self.has_new_steps();
-        if is_marked || self.jobs.mark != JobState::Idle {
+        if self.jobs.mark != JobState::Idle {
             return None;
         }
+        let steps_due_ms = self.steps_due_boot_ms();
+        if self.marked.mark == Some(wanted) {
+            return steps_due_ms;
+        }
         let is_new = self.marked.mark.is_none_or(|mark| mark.active != wanted.active);
-        if is_new || self.has_new_steps() || (self.close != Close::Open && self.is_at_end()) {
+        if is_new || (self.close != Close::Open && self.is_at_end()) {
             return Some(0);
         }
-        Some(self.marked.boot_ms.saturating_add(MARK_INTERVAL_MS))
+        let due_ms = self.marked.boot_ms.saturating_add(MARK_INTERVAL_MS);
+        Some(steps_due_ms.map_or(due_ms, |steps_ms| steps_ms.min(due_ms)))
     }
 
     pub(super) fn next_mark(&mut self, now: Now) -> Option<Job<D>> {
@@ -112,13 +125,16 @@ impl<D: Disk> Log<D> {
             Ok(written) => {
                 self.marked.mark = Some(job.mark);
                 (self.marked.is_doubtful, self.marked.boot_ms) = (false, now.boot_ms);
-                self.jobs.mark = match written {
+                self.jobs.mark = JobState::Idle;
+                match written {
                     MarkWritten::All => {
-                        self.marked.steps_noted = job.steps_noted;
-                        JobState::Idle
+                        (self.marked.steps_noted, self.marked.steps_wait_boot_ms) =
+                            (job.steps_noted, 0);
                     }
-                    MarkWritten::WithoutSteps => JobState::after(now, RETRY_MS, true),
-                };
+                    MarkWritten::WithoutSteps => {
+                        self.marked.steps_wait_boot_ms = now.boot_ms.saturating_add(RETRY_MS);
+                    }
+                }
             }
             Err(error) => {
                 self.jobs.mark = JobState::after(now, RETRY_MS, false);
