@@ -24,6 +24,8 @@ pub struct InUse {
     opened_boot_ms: u64,
     /// The time of the last event then.
     opened_last_ms: u64,
+    /// Of each former life: from when to when it was in use, on the boot clock.
+    former: Vec<(u64, u64)>,
     /// Those that came a while behind the last event, and have written that down.
     late_starts: Vec<LateStart>,
     now: Now,
@@ -56,6 +58,9 @@ impl LateStart {
 impl InUse {
     /// A log whose last event has this time was opened; `is_marked`: it has written that down.
     pub fn begins(&mut self, now: Now, last_ms: u64, is_marked: bool) {
+        if self.life > 0 {
+            self.former.push((self.opened_boot_ms, self.now.boot_ms));
+        }
         self.passes(now);
         self.late_starts.iter_mut().for_each(|start| start.leads_to(last_ms));
         let ahead_ms = now.wall_ms.saturating_sub(last_ms);
@@ -98,7 +103,9 @@ impl InUse {
                 let since = self.late_starts.iter().filter(|start| start.life > then.life);
                 let before = since.filter(|start| start.life < self.life);
                 let unused_ms: u64 = before.map(|start| start.ahead_ms).sum();
-                self.opened_last_ms.saturating_sub(then.time_ms).saturating_sub(unused_ms)
+                let by_times_ms = self.opened_last_ms.saturating_sub(then.time_ms);
+                // Times may have stood still meanwhile.
+                by_times_ms.saturating_sub(unused_ms).max(self.used_before_ms(then))
             }
         };
         latest_ms < then.time_ms.saturating_add(span_ms)
@@ -110,6 +117,17 @@ impl InUse {
         let span_ms = span_ms.saturating_add(TOLERANCE_MS);
         time_ms < then.time_ms.saturating_add(span_ms)
             || self.used_ms(then) < span_ms.saturating_add(self.behind_ms)
+    }
+
+    /// How long since then, in former lives.
+    fn used_before_ms(&self, then: Moment) -> u64 {
+        let lives = (1..).zip(&self.former).filter(|(life, _)| *life >= then.life);
+        lives
+            .map(|(life, (from_ms, to_ms))| {
+                let from_ms = if life == then.life { then.boot_ms } else { *from_ms };
+                to_ms.saturating_sub(from_ms)
+            })
+            .sum()
     }
 
     /// How long since then, in this life.
