@@ -9,7 +9,7 @@ const STEP_MS_MIN: u64 = 1_000;
 /// So many are known apart from each other.
 pub const STEPS_MAX: usize = 64;
 
-/// The newest steps, in the order in which they came.
+/// The steps that count, in the order in which they came.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Steps {
     /// When the last event was given its time, on the boot clock.
@@ -63,12 +63,7 @@ impl Steps {
         Steps { last_boot_ms: boot_ms, least_ms: None, noted: steps.len() as u64, steps }
     }
 
-    /// A log that is started gives the next event this time, unless its clock is set back before.
-    pub(super) fn expect(&mut self, boot_ms: u64, time_ms: u64) {
-        self.note(boot_ms, time_ms);
-    }
-
-    /// An event is given its time.
+    /// An event is given its time, or will be: what was foreseen is less if the clock is set back before.
     pub(super) fn note(&mut self, boot_ms: u64, time_ms: u64) {
         self.last_boot_ms = boot_ms.cast_signed();
         if let Some(expected) = self.steps.pop_back_if(|step| time_ms < step.past.time_ms) {
@@ -204,7 +199,7 @@ mod tests {
         let mut steps = Steps::default();
         let last_ms = 5_000_000;
         steps.note(0, last_ms);
-        steps.expect(0, last_ms + 2 * hour);
+        steps.note(0, last_ms + 2 * hour);
         // Nothing more was written before it was killed.
         let killed = Steps::of(&steps.past(), 7, last_ms + 3 * minute);
         assert_eq!(killed.ahead_ms(TEN_MINUTES), 3 * minute, "no later than the last event");
@@ -216,7 +211,7 @@ mod tests {
         assert!(past.is_sorted_by_key(|step| step.time_ms), "{past:?}");
         assert_eq!(steps.noted(), 3, "each is written down");
         // One that came to nothing is none.
-        steps.expect(3 * minute, last_ms + 60 * minute);
+        steps.note(3 * minute, last_ms + 60 * minute);
         steps.note(3 * minute, last_ms + 53 * minute);
         assert_eq!((steps.ahead_ms(TEN_MINUTES), steps.noted()), (51 * minute, 5));
     }
