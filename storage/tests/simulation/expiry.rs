@@ -15,7 +15,9 @@ use strandline_storage::{
 use super::{
     Process,
     model::{Fate, Fates, Kept, Model},
-    now_or_panic, read, to_usize,
+    read,
+    reading::now_or_panic,
+    to_usize,
 };
 
 impl Process {
