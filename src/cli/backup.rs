@@ -16,7 +16,7 @@ use indicatif::HumanBytes;
 use serde::{Deserialize, de::DeserializeOwned};
 use strandline_storage::{
     backup::{
-        BackedUp, Beginning, Reach, back_up_again, beginning_of, end_of, last_segment, unsealed,
+        BackedUp, Beginning, Reach, SegmentsSeen, back_up_again, beginning_of, end_of, last_segment,
     },
     config::SyncMode,
     data_dir::{DEFAULT_LOG, DEFAULT_TENANT, DataDir},
@@ -42,7 +42,7 @@ const SYNC_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often the server is asked meanwhile.
 const SYNC_ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// So often a server is asked which file takes appends, and the directory is looked at: one may begin in between.
+/// So often a server is asked which file takes appends, and the directory is looked at: it may have been removed already.
 const SAME_FILE_TRIES: u32 = 5;
 
 /// Makes or renews a backup of a data directory, beside the running server or without one.
@@ -393,11 +393,14 @@ impl One<'_> {
     /// goes says nothing of this one; but every start begins a file of its own.
     fn check_server(&self) -> Result<(), BackupError> {
         for _ in 0..SAME_FILE_TRIES {
+            let before = SegmentsSeen::now(&RealDisk, self.from)?;
             let said: Active = self.get(&format!("/api/v1/logs/{}", self.log))?;
             let Some(said) = said.segment else { return Ok(()) };
-            let here = unsealed(&RealDisk, self.from)?;
+            // The server may have gone on by many segments: whoever makes way for all others waits for its turn.
+            let after = before.since(&RealDisk, self.from)?;
+            let mut here = before.begun().iter().chain(after.begun());
             // What is damaged here is told when it is copied.
-            if here.is_empty() || here.iter().any(|begun| begun.to_string() == said) {
+            if after.begun().is_empty() || here.any(|begun| begun.to_string() == said) {
                 return Ok(());
             }
             thread::sleep(SYNC_ASK_EVERY);

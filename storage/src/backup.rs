@@ -42,7 +42,7 @@ mod held;
 mod unsealed;
 
 pub use beginning::{Beginning, beginning_of};
-pub use held::{LastSegment, end_of, last_segment, unsealed};
+pub use held::{LastSegment, SegmentsSeen, end_of, last_segment};
 
 /// So often a list of files is found to be out of date before that is told as a failure. On a machine with more to do than it
 /// can, where segments are rewritten all the time, that may well be some dozens.

@@ -1,13 +1,13 @@
 //! Which log a directory holds and how far that goes: what has to be known before a backup takes its place.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use crate::{
     config::SyncMode,
     error::OpenError,
     frame::FrameError,
     io::{Access, Disk},
-    listing,
+    listing::{self, Listed},
     offset::Offset,
     rewrite,
     scan::{FrameScan, ScanEnd},
@@ -42,16 +42,51 @@ pub fn last_segment<D: Disk>(disk: &D, dir: &Path) -> Result<LastSegment, OpenEr
     ))
 }
 
-/// Where and when the segments were begun that have no index, as far as they can be read: the one that takes appends is
-/// among them, and in a copy that was started since it has one.
-pub fn unsealed<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<SegmentBegun>, OpenError> {
-    let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
-    let unsealed = listing::segments(&names).into_iter().filter(|listed| !listed.has_index);
-    let begun = unsealed.filter_map(|listed| {
-        let file = disk.open(&dir.join(listed.name.log_file_name()), Access::Read).ok()?;
-        Some(rewrite::read_header(&file).ok()?.ok()?.begun())
-    });
-    Ok(begun.collect())
+/// Which segments a log has at a moment, and which of them take appends, or did not long ago: so that a server can be
+/// asked which one it writes, in between two looks, though it begins and seals any number of them meanwhile.
+#[derive(Debug)]
+pub struct SegmentsSeen {
+    bases: BTreeSet<Offset>,
+    begun: Vec<SegmentBegun>,
+}
+
+impl SegmentsSeen {
+    /// Takes down where and when the segments were begun that have no index, as far as they can be read: the one that
+    /// takes appends is among them, and in a copy that was started since it has one.
+    pub fn now<D: Disk>(disk: &D, dir: &Path) -> Result<SegmentsSeen, OpenError> {
+        SegmentsSeen::take(disk, dir, |listed| !listed.has_index)
+    }
+
+    /// The same a while later, and with it of those that were not there before: what took appends in between is among
+    /// one or the other, if it was not removed already.
+    pub fn since<D: Disk>(&self, disk: &D, dir: &Path) -> Result<SegmentsSeen, OpenError> {
+        SegmentsSeen::take(disk, dir, |listed| {
+            !listed.has_index || !self.bases.contains(&listed.name.base_offset)
+        })
+    }
+
+    fn take<D: Disk>(
+        disk: &D,
+        dir: &Path,
+        is_wanted: impl Fn(&Listed) -> bool,
+    ) -> Result<SegmentsSeen, OpenError> {
+        let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
+        let listed = listing::segments(&names);
+        let begun = listed.iter().filter(|listed| is_wanted(listed)).filter_map(|listed| {
+            let file = disk.open(&dir.join(listed.name.log_file_name()), Access::Read).ok()?;
+            Some(rewrite::read_header(&file).ok()?.ok()?.begun())
+        });
+        let begun = begun.collect();
+        Ok(SegmentsSeen {
+            bases: listed.iter().map(|listed| listed.name.base_offset).collect(),
+            begun,
+        })
+    }
+
+    /// Where and when they were begun.
+    pub fn begun(&self) -> &[SegmentBegun] {
+        &self.begun
+    }
 }
 
 /// Where the log in `dir` ends, as far as it can be read; nobody writes to it meanwhile.

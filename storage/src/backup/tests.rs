@@ -176,8 +176,8 @@ fn a_directory_says_which_log_it_holds_and_how_far() {
 fn what_takes_appends_is_among_what_has_no_index_at_any_moment() {
     let dir = Path::new(DIR);
     let is_there = |log: &Log<SimDisk>, disk: &SimDisk| {
-        let begun = unsealed(disk, dir).expect("listed");
-        (begun.contains(&log.active()), begun.len())
+        let seen = SegmentsSeen::now(disk, dir).expect("listed");
+        (seen.begun().contains(&log.active()), seen.begun().len())
     };
     let mut rolls = 0;
     for fails in [false, true] {
@@ -222,9 +222,34 @@ fn what_a_copy_appends_to_is_not_among_what_has_no_index() {
     let later = Now { wall_ms: now().wall_ms + 1, ..now() };
     let (log, _) = Log::open(disk.clone(), dir, small_segments(), now()).expect("it opens");
     let (other, _) = Log::open(copy.clone(), dir, small_segments(), later).expect("it opens");
-    assert_eq!(unsealed(&disk, dir).expect("listed"), [log.active()]);
-    assert_eq!(unsealed(&copy, dir).expect("listed"), [other.active()]);
+    let seen = |disk: &SimDisk| SegmentsSeen::now(disk, dir).expect("listed");
+    assert_eq!(seen(&disk).begun(), [log.active()]);
+    assert_eq!(seen(&copy).begun(), [other.active()]);
     assert_ne!(log.active(), other.active());
+    let again = seen(&copy).since(&copy, dir).expect("listed");
+    assert_eq!(again.begun(), [other.active()], "what it has of the log that it is a copy of");
+}
+
+/// A backup beside a busy server, on a processor with no time for it, was told of a segment that had an index by the time
+/// when it looked: it took the server for that of another log.
+#[test]
+fn what_takes_appends_between_two_looks_is_seen_though_many_were_begun_and_sealed() {
+    let (disk, dir) = (SimDisk::new(9), Path::new(DIR));
+    let (mut log, _) = Log::open(disk.clone(), dir, small_segments(), now()).expect("a new log");
+    append_numbers(&mut log, 50);
+    for count in [1, 10, 100] {
+        let before = SegmentsSeen::now(&disk, dir).expect("listed");
+        let mut said = vec![log.active()];
+        for _ in 0..count {
+            append_numbers(&mut log, 1);
+            said.push(log.active());
+        }
+        let after = before.since(&disk, dir).expect("listed");
+        let is_in = |seen: &SegmentsSeen, said| seen.begun().contains(said);
+        assert!(said.iter().all(|said| is_in(&before, said) || is_in(&after, said)), "{said:?}");
+        let one_look = SegmentsSeen::now(&disk, dir).expect("listed");
+        assert!(count < 100 || said.iter().any(|said| !is_in(&one_look, said)), "none was sealed");
+    }
 }
 
 /// On another file system sealed segments come from the backup before, of which nobody has read what rotted since: one bad
