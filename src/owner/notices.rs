@@ -58,6 +58,10 @@ impl Owner {
                     reason = damage.what,
                     "a snapshot is damaged: the log opens without it, and the next takes its place"
                 ),
+                Notice::SnapshotsUnread { reason } => tracing::error!(
+                    reason,
+                    "snapshots could not be read again: whether they are sound is not known (said once)"
+                ),
                 Notice::Scrubbed { bytes, damaged: 0 } => {
                     tracing::info!(bytes, "all sealed segments were read again: they are sound");
                 }

@@ -44,8 +44,8 @@ pub struct ScrubOutcome<D: Disk> {
     pub bytes: u64,
     /// What is damaged.
     pub damage: Option<String>,
-    /// What is damaged in snapshots, if they were read.
-    pub snapshots: Option<Vec<Corruption>>,
+    /// What is damaged in snapshots, if they were to be read; the error says why nobody knows which there are.
+    pub snapshots: Option<Result<Vec<Corruption>, String>>,
 }
 
 impl<D: Disk> ScrubJob<D> {
@@ -62,9 +62,9 @@ impl<D: Disk> ScrubJob<D> {
             snapshots: None,
         };
         if let Some(dir) = snapshots {
-            let (damaged, bytes) = check_snapshots(disk, &dir);
-            outcome.bytes += bytes;
-            outcome.snapshots = Some(damaged);
+            let checked = check_snapshots(disk, &dir);
+            outcome.bytes += checked.as_ref().map_or(0, |(_, bytes)| *bytes);
+            outcome.snapshots = Some(checked.map(|(damaged, _)| damaged));
         }
         if from.is_none()
             && let Err(what) = check_index(&segment)
@@ -85,9 +85,10 @@ impl<D: Disk> ScrubJob<D> {
 }
 
 /// What is damaged in the snapshots of a log, and how many bytes those have that are not.
-fn check_snapshots<D: Disk>(disk: &D, dir: &Path) -> (Vec<Corruption>, u64) {
+fn check_snapshots<D: Disk>(disk: &D, dir: &Path) -> Result<(Vec<Corruption>, u64), String> {
+    let names = disk.list(dir).map_err(|error| OpenError::io("listing", dir)(error).to_string())?;
     let (mut damaged, mut bytes) = (Vec::new(), 0);
-    for offset in read::offsets(&disk.list(dir).unwrap_or_default()) {
+    for offset in read::offsets(&names) {
         match read::read(disk, dir, offset) {
             Ok(Ok(snapshot)) => bytes += snapshot.header().file_bytes,
             Ok(Err(damage)) => damaged.push(damage),
@@ -100,7 +101,7 @@ fn check_snapshots<D: Disk>(disk: &D, dir: &Path) -> (Vec<Corruption>, u64) {
             }
         }
     }
-    (damaged, bytes)
+    Ok((damaged, bytes))
 }
 
 fn check_index<D: Disk>(segment: &SealedSegment<D>) -> Result<(), String> {

@@ -76,6 +76,12 @@ pub enum Notice {
     },
     /// A snapshot is damaged: the one before it is enough, and the next takes its place.
     SnapshotDamaged(Corruption),
+    /// A pass over the sealed segments could not read the snapshots, as nobody could say which there are. The next one tries
+    /// it again.
+    SnapshotsUnread {
+        /// What failed.
+        reason: String,
+    },
     /// The state could not be written down; it is tried again.
     SnapshotFailed {
         /// What failed.

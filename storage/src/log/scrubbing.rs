@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{Close, JobState, Log, Notice, Now};
 use crate::{
+    error::Corruption,
     index::SegmentEnd,
     io::Disk,
     offset::Offset,
@@ -35,6 +36,8 @@ pub(super) struct Scrubbing<D: Disk> {
     damages_at_begin: u64,
     /// The snapshots that were found to be damaged when they were read last.
     damaged_snapshots: Vec<PathBuf>,
+    /// Which snapshots there are could not be asked when they were to be read last.
+    are_snapshots_unread: bool,
     totals: ScrubTotals,
 }
 
@@ -51,6 +54,7 @@ impl<D: Disk> Scrubbing<D> {
             bytes: 0,
             damages_at_begin: 0,
             damaged_snapshots: Vec::new(),
+            are_snapshots_unread: false,
             totals: ScrubTotals::default(),
         }
     }
@@ -145,11 +149,8 @@ impl<D: Disk> Log<D> {
             }
             _ => {}
         }
-        if let Some(damaged) = snapshots {
-            let now_damaged = damaged.iter().map(|damage| damage.file.clone()).collect();
-            let known = std::mem::replace(&mut self.scrubbing.damaged_snapshots, now_damaged);
-            let news = damaged.into_iter().filter(|damage| !known.contains(&damage.file));
-            self.notices.extend(news.map(Notice::SnapshotDamaged));
+        if let Some(checked) = snapshots {
+            self.note_snapshots(checked);
         }
         match next {
             Some(end) if is_current => self.scrubbing.place = Some((segment, end)),
@@ -170,6 +171,23 @@ impl<D: Disk> Log<D> {
         self.notices.push(Notice::Scrubbed { bytes, damaged });
         let interval_ms = self.config.scrub_interval_s.saturating_mul(1_000).max(1);
         self.jobs.scrub = JobState::after(now, interval_ms, false);
+    }
+
+    /// Tells what is damaged in snapshots, or that they were not read, once as long as it stays so.
+    fn note_snapshots(&mut self, checked: Result<Vec<Corruption>, String>) {
+        let was_unread = self.scrubbing.are_snapshots_unread;
+        self.scrubbing.are_snapshots_unread = checked.is_err();
+        match checked {
+            Ok(damaged) => {
+                let now_damaged = damaged.iter().map(|damage| damage.file.clone()).collect();
+                let known = std::mem::replace(&mut self.scrubbing.damaged_snapshots, now_damaged);
+                let news = damaged.into_iter().filter(|damage| !known.contains(&damage.file));
+                self.notices.extend(news.map(Notice::SnapshotDamaged));
+            }
+            // What is known of them stays known.
+            Err(_) if was_unread => {}
+            Err(reason) => self.notices.push(Notice::SnapshotsUnread { reason }),
+        }
     }
 }
 

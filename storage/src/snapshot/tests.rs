@@ -13,7 +13,7 @@ use crate::{
     event::{EventId, NewEvent},
     io::{
         Access, Disk, DiskFile,
-        sim::{SimDisk, rng::SimRng},
+        sim::{Fault, SimDisk, rng::SimRng},
     },
     log::{
         Log, Notice,

@@ -186,27 +186,53 @@ fn a_scrub_finds_a_damaged_snapshot_and_reports_it_once() {
     let disk = filled(1, 100);
     let scrubbed = LogConfig { scrub_interval_s: 100, scrub_bytes_per_s: 1 << 20, ..config() };
     let (mut log, _) = Log::open(disk.clone(), Path::new(DIR), scrubbed, now(1)).expect("it opens");
-    let pass = |log: &mut Log<SimDisk>, from_ms: u64| {
-        let mut now_ms = from_ms;
-        while now_ms < from_ms + 90_000 {
-            log.run_ops(now(now_ms));
-            now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
-        }
-        let mut found = Vec::new();
-        for notice in log.take_notices() {
-            match notice {
-                Notice::SnapshotDamaged(damage) => found.push(damage.file),
-                Notice::Scrubbed { damaged, .. } => assert_eq!(damaged, 0),
-                _ => {}
-            }
-        }
-        found
-    };
     let passes = log.scrub_totals().passes;
-    assert!(pass(&mut log, 4_000_000).is_empty());
+    assert!(scrub_snapshots(&mut log, 4_000_000).is_empty());
     let path = &snapshots(&disk)[1];
     disk.flip_bit(path, Position::new(300), 3);
-    assert_eq!(pass(&mut log, 4_110_000).as_slice(), std::slice::from_ref(path));
-    assert!(pass(&mut log, 4_220_000).is_empty(), "said once");
+    let damaged = path.display().to_string();
+    assert_eq!(scrub_snapshots(&mut log, 4_110_000), [damaged]);
+    assert!(scrub_snapshots(&mut log, 4_220_000).is_empty(), "said once");
     assert!(log.scrub_totals().passes >= passes + 3);
+}
+
+/// What a scrub that begins at this time says of snapshots: those that are damaged, and why none was read.
+fn scrub_snapshots(log: &mut Log<SimDisk>, from_ms: u64) -> Vec<String> {
+    let mut now_ms = from_ms;
+    while now_ms < from_ms + 90_000 {
+        log.run_ops(now(now_ms));
+        now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
+    }
+    let said = log.take_notices().into_iter().filter_map(|notice| match notice {
+        Notice::SnapshotDamaged(damage) => Some(damage.file.display().to_string()),
+        Notice::SnapshotsUnread { reason } => Some(reason),
+        Notice::Scrubbed { damaged, .. } => {
+            assert_eq!(damaged, 0);
+            None
+        }
+        _ => None,
+    });
+    said.collect()
+}
+
+/// A pass whose list of them failed passed over them all, and said that everything was sound.
+#[test]
+fn a_scrub_that_cannot_list_the_snapshots_says_so_once() {
+    let disk = filled(1, 100);
+    let scrubbed = LogConfig { scrub_interval_s: 100, scrub_bytes_per_s: 1 << 20, ..config() };
+    let (mut log, _) = Log::open(disk.clone(), Path::new(DIR), scrubbed, now(1)).expect("it opens");
+    assert!(scrub_snapshots(&mut log, 4_000_000).is_empty());
+    let damaged = snapshots(&disk)[1].clone();
+    disk.flip_bit(&damaged, Position::new(300), 3);
+    let damaged = damaged.display().to_string();
+    assert_eq!(scrub_snapshots(&mut log, 4_110_000), [damaged]);
+    let unread = format!("listing {DIR}: simulated error of a directory");
+    disk.arm(Fault::ListFails, 0);
+    assert_eq!(scrub_snapshots(&mut log, 4_220_000).concat(), unread);
+    disk.arm(Fault::ListFails, 0);
+    assert!(scrub_snapshots(&mut log, 4_330_000).is_empty(), "said once");
+    assert_eq!(disk.disarm(), 0);
+    assert!(scrub_snapshots(&mut log, 4_440_000).is_empty(), "what was known stays so");
+    disk.arm(Fault::ListFails, 0);
+    assert_eq!(scrub_snapshots(&mut log, 4_550_000).concat(), unread, "anew, once it had passed");
 }
