@@ -37,18 +37,17 @@ use crate::{
     snapshot::{self, read},
 };
 
+mod attempts;
 mod beginning;
 mod held;
 mod unsealed;
 
+use attempts::{Attempts, is_gone};
 pub use beginning::{Beginning, beginning_of};
 pub use held::{LastSegment, SegmentsSeen, end_of, last_segment};
 
-/// So often a list of files is found to be out of date before that is told as a failure. On a machine with more to do than it
-/// can, where segments are rewritten all the time, that may well be some dozens.
-const ATTEMPTS_MAX: u32 = 200;
-/// And so often in a row of the same file, which then does not come back.
-const ALIKE_MAX: u32 = 10;
+/// So often what looks like damage is looked at beside a server.
+const DAMAGED_ATTEMPTS_MAX: u32 = 3;
 /// How much is copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
@@ -104,7 +103,7 @@ pub fn back_up_again<D: Disk>(
     // A server whose limits move writes it each second, and then it says more than the backup has.
     let kept = earliest::records(disk, from)?;
     let mut second_hand = BTreeSet::new();
-    let (mut attempt, mut last, mut alike) = (1, String::new(), 1);
+    let mut attempts = Attempts::default();
     loop {
         let mut backup = Backup {
             disk,
@@ -118,25 +117,23 @@ pub fn back_up_again<D: Disk>(
             done: BackedUp::default(),
             last: None,
         };
-        let outcome = backup.run();
-        let told = outcome.as_ref().err().map(OpenError::to_string).unwrap_or_default();
-        alike = if told == last { alike + 1 } else { 1 };
-        last = told;
-        let may_pass = attempt < ATTEMPTS_MAX && alike < ALIKE_MAX;
-        match outcome {
-            Err(OpenError::Io { source, .. })
-                if source.kind() == io::ErrorKind::NotFound && may_pass => {}
+        let Err(error) = backup.run() else {
+            let done = mem::take(&mut backup.done);
+            return Ok(BackedUp { second_hand, ..done });
+        };
+        let may_pass = attempts.may_pass(&error);
+        let is_tried_again = match error {
             // Or several are gone, and a listing has seen some of them and not what came in their place.
-            Err(OpenError::MissingSegment { .. }) if reach != Reach::Stopped && may_pass => {}
+            OpenError::MissingSegment { .. } => may_pass && reach != Reach::Stopped,
             // A read beside a write may have seen the state before it.
-            Err(OpenError::Corrupt(_)) if reach != Reach::Stopped && attempt < 3 => {}
-            Ok(()) => {
-                let done = mem::take(&mut backup.done);
-                return Ok(BackedUp { second_hand, ..done });
+            OpenError::Corrupt(_) => {
+                reach != Reach::Stopped && attempts.failed() < DAMAGED_ATTEMPTS_MAX
             }
-            Err(error) => return Err(error),
+            _ => may_pass && is_gone(&error),
+        };
+        if !is_tried_again {
+            return Err(error);
         }
-        attempt += 1;
     }
 }
 

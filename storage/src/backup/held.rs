@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use super::attempts::{Attempts, is_gone};
 use crate::{
     config::SyncMode,
     error::OpenError,
     frame::FrameError,
-    io::{Access, Disk},
+    io::{Access, Disk, DiskFile},
     listing::{self, Listed},
     offset::Offset,
     rewrite,
@@ -24,10 +25,21 @@ pub struct LastSegment {
     pub sync: Option<SyncMode>,
 }
 
-/// Reads what the last segment of the log in `dir` says. Nothing is locked: a server may be writing there.
+/// Reads what the last segment of the log in `dir` says. Nothing is locked: a server may be writing there, and what was
+/// listed be gone.
 pub fn last_segment<D: Disk>(disk: &D, dir: &Path) -> Result<LastSegment, OpenError> {
-    let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
-    let Some(last) = listing::segments(&names).pop() else { return Ok(LastSegment::default()) };
+    let mut attempts = Attempts::default();
+    loop {
+        let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
+        match last_of(disk, dir, &names) {
+            Err(error) if is_gone(&error) && attempts.may_pass(&error) => {}
+            said => return said,
+        }
+    }
+}
+
+fn last_of<D: Disk>(disk: &D, dir: &Path, names: &[String]) -> Result<LastSegment, OpenError> {
+    let Some(last) = listing::segments(names).pop() else { return Ok(LastSegment::default()) };
     if last.has_index
         && let Some(index) = listing::index_header(disk, dir, last.name)?
     {
@@ -35,6 +47,8 @@ pub fn last_segment<D: Disk>(disk: &D, dir: &Path) -> Result<LastSegment, OpenEr
     }
     let path = dir.join(last.name.log_file_name());
     let file = disk.open(&path, Access::Read).map_err(OpenError::io("opening", &path))?;
+    // What is given back meanwhile has no header any more, and is not damaged.
+    file.hold().map_err(OpenError::io("opening", &path))?;
     let header = rewrite::read_header(&file).map_err(OpenError::io("reading", &path))?;
     Ok(header.map_or_else(
         |_| LastSegment::default(),

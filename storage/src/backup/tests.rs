@@ -338,6 +338,39 @@ fn what_was_gone_when_a_backup_began_is_gone_in_it() {
     );
 }
 
+/// A server whose limits move takes files away that were listed a moment ago: a backup beside it was refused where that was
+/// the last one, before it had begun.
+#[test]
+fn what_is_gone_since_it_was_listed_is_listed_anew() {
+    use crate::{
+        control::Control,
+        settings::{LogRetention, LogSettings},
+    };
+    let (disk, dir) = (SimDisk::new(8), Path::new(DIR));
+    let (mut log, _) = Log::open(disk.clone(), dir, small_segments(), now()).expect("new");
+    let retain = LogRetention { count: Some(3), ..LogRetention::default() };
+    log.append_control(&Control::Log(LogSettings { retain }), now()).expect("staged");
+    let mut boot_ms = now().boot_ms;
+    let mut take_away_what_is_listed = |log: &mut Log<SimDisk>| {
+        let active = SegmentName { base_offset: log.segments().end(), generation: 1 };
+        let active = dir.join(active.log_file_name());
+        assert!(disk.bytes(&active).is_some(), "{}", active.display());
+        disk.list_as_of_now(dir);
+        append_numbers(log, 60);
+        for _ in 0..3 {
+            boot_ms += 10_000;
+            log.run_ops(Now { boot_ms, ..now() });
+        }
+        assert!(disk.bytes(&active).is_none(), "{}", active.display());
+    };
+    take_away_what_is_listed(&mut log);
+    let said = last_segment(&disk, dir).expect("a log");
+    assert_eq!((said.tag, said.sync), (Some(*log.tag()), Some(small_segments().sync)));
+    take_away_what_is_listed(&mut log);
+    let done = back_up(&disk, TO, None, Reach::Synced(log.visible()));
+    assert_eq!((done.tag, done.end), (Some(*log.tag()), log.visible()));
+}
+
 /// A part of the log that was taken when it was not sealed yet is taken whole by the next attempt, and
 /// what is gone from the log goes.
 #[test]

@@ -152,6 +152,7 @@ impl SimDisk {
             allocation_refused: false,
             apart: None,
             flag: None,
+            listed_before: None,
             space_bytes_max: None,
             writes_into_blocks: 0,
         };
@@ -189,6 +190,14 @@ impl SimDisk {
     /// Raises `flag` as soon as a file has this name: what happens elsewhere at that very moment.
     pub fn raise_when_named(&self, path: &Path, flag: Arc<AtomicBool>) {
         self.lock().flag = Some((path.to_owned(), flag));
+    }
+
+    /// The next listing of this directory gives what is in it now, whatever becomes of that until then: files come and go
+    /// while it is read.
+    pub fn list_as_of_now(&self, dir: &Path) {
+        let mut state = self.lock();
+        let names = state.names(dir).expect("a directory").list();
+        state.listed_before = Some((dir.to_owned(), names));
     }
 
     /// Limits the space that all files together take up.

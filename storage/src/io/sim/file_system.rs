@@ -49,7 +49,9 @@ impl Disk for SimDisk {
         if state.strikes(Fault::ListFails) {
             return Err(io::Error::other("simulated error of a directory"));
         }
-        let mut names = state.names(dir)?.list();
+        let before = state.listed_before.take_if(|(listed, _)| listed == dir);
+        let now = state.names(dir)?.list();
+        let mut names = before.map_or(now, |(_, names)| names);
         // A directory lists its names in no order.
         for index in (1..names.len()).rev() {
             let other = state.rng.index(index + 1);

@@ -62,6 +62,8 @@ pub(super) struct State {
     pub(super) apart: Option<PathBuf>,
     /// What is raised once a file has this name.
     pub(super) flag: Option<(PathBuf, Arc<AtomicBool>)>,
+    /// What the next listing of a directory gives.
+    pub(super) listed_before: Option<(PathBuf, Vec<String>)>,
     pub(super) space_bytes_max: Option<usize>,
     pub(super) writes_into_blocks: u64,
 }
