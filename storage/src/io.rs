@@ -87,6 +87,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
             _ => Ok(()),
         }
     }
+    /// Removes a directory in which nothing is. Not durable.
+    fn remove_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names of a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// How much space the disk of a directory has.

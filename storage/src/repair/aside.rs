@@ -45,6 +45,11 @@ impl<'a, D: Disk> Aside<'a, D> {
         self.path
     }
 
+    /// Removes it if nothing was taken out: else each try on a full disk would leave one.
+    pub(super) fn forget_if_empty(&self) {
+        let _ = self.disk.remove_dir(&self.path);
+    }
+
     /// Whether the log has any file of a segment.
     pub(super) fn has(&self, name: SegmentName) -> Result<bool, OpenError> {
         let names = self.disk.list(self.dir).map_err(OpenError::io("listing", self.dir))?;

@@ -55,7 +55,10 @@ impl<D: Disk> Mender<'_, D> {
         let (discarded, others): (Vec<_>, Vec<_>) =
             plan.steps.iter().partition(|step| step.action == Action::Discard);
         for step in discarded.into_iter().chain(others) {
-            mender.step(step)?;
+            if let Err(error) = mender.step(step) {
+                mender.aside.forget_if_empty();
+                return Err(error);
+            }
         }
         Ok((mender.aside.into_path(), mender.new_tag))
     }

@@ -76,6 +76,21 @@ impl Disk for SimDisk {
         if crashes { Err(crash()) } else { Ok(()) }
     }
 
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        let (mut state, crashes) = self.begin()?;
+        if !state.names(dir)?.list().is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        if state.strikes(Fault::RemoveFails) {
+            return Err(io::Error::other("simulated error of a removal"));
+        }
+        if !crashes || state.rng.chance(50) {
+            state.dirs.remove(dir);
+            state.dirs_durable.remove(dir);
+        }
+        if crashes { Err(crash()) } else { Ok(()) }
+    }
+
     fn create(&self, path: &Path, access: Access) -> io::Result<SimFile> {
         let (mut state, crashes) = self.begin()?;
         if state.direct_refused && matches!(access, Access::Direct | Access::DirectSync) {
