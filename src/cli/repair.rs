@@ -10,7 +10,7 @@ use clap::Args;
 use strandline_storage::{
     io::real::RealDisk,
     remains::Forgotten,
-    repair::{self, Action, RepairPlan, Step},
+    repair::{self, Action, Repair, RepairPlan, Step},
     shell,
 };
 
@@ -35,7 +35,7 @@ come, does the log get a new tag: readers that come back with an old cursor are 
 If there is a backup, look there first: it may hold what is damaged here.
 
 A file that is not what its name says, or is of another log, is named, and nothing is changed: take it out, and ask again. \
-What was done is looked at again before it is called repaired.
+What was done is looked at again before it is called repaired: damage that it had hidden is named, and mended, too.
 
 Exit codes: 0 nothing to do, or done; 1 there is damage that was not repaired, or failure (in use by a \
 server, ...); 2 usage.")]
@@ -72,19 +72,27 @@ fn repair_all(arguments: &RepairArguments) -> Result<bool, DirectoryError> {
 }
 
 fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, DirectoryError> {
+    match arguments.yes {
+        true => mend(log),
+        false => propose(log, arguments.directory.path()),
+    }
+}
+
+/// Says what would be done. Whether there is no damage.
+fn propose(log: &Path, named: &Path) -> Result<bool, DirectoryError> {
     let plan = directory::when_free(|| repair::plan(&RealDisk, log))?;
     if plan.steps.is_empty() || !plan.beyond.is_empty() {
         return nothing_is_done(log, &plan);
     }
-    let described: Vec<_> = plan.steps.iter().map(description).collect();
-    described.iter().flatten().try_for_each(|line| say(line))?;
-    if !arguments.yes {
-        let dir = shell::word(arguments.directory.path());
-        say(&format!("nothing was changed; to do this: strandline repair {dir} --yes"))?;
-        // What a rewrite has left that was cut short is no damage: a start removes it.
-        return Ok(plan.steps.iter().all(|step| step.action == Action::Discard));
+    plan.steps.iter().try_for_each(describe)?;
+    // What a rewrite has left that was cut short is no damage: a start removes it.
+    let is_sound = plan.steps.iter().all(|step| step.action == Action::Discard);
+    if !is_sound {
+        say("then it is looked at again: what this has hidden is named, and mended, too")?;
     }
-    mend(log, &described)
+    let dir = shell::word(named);
+    say(&format!("nothing was changed; to do this: strandline repair {dir} --yes"))?;
+    Ok(is_sound)
 }
 
 /// By a plan that has no steps, or with which something is in the way. Whether there is no damage.
@@ -104,17 +112,17 @@ fn nothing_is_done(log: &Path, plan: &RepairPlan) -> Result<bool, DirectoryError
     Ok(is_sound)
 }
 
-/// Does what was described. Whether there is no damage left.
-fn mend(log: &Path, described: &[Vec<String>]) -> Result<bool, DirectoryError> {
-    let repaired = match directory::when_free(|| repair::repair(&RealDisk, log, clock::now()))? {
+/// Says what is to be done, and does it, until nothing shows any more. Whether there is no damage left.
+fn mend(log: &Path) -> Result<bool, DirectoryError> {
+    let mut repair = directory::when_free(|| Repair::begin(&RealDisk, log))?;
+    while !repair.steps().is_empty() {
+        repair.steps().iter().try_for_each(describe)?;
+        repair.mend(clock::now())?;
+    }
+    let repaired = match repair.end() {
         Ok(repaired) => repaired,
-        // Files are others than a moment ago.
         Err(plan) => return nothing_is_done(log, &plan),
     };
-    let done = repaired.plan.steps.iter().map(description);
-    // Other damage has hidden that, or files are others than a moment ago.
-    let more: Vec<_> = done.filter(|lines| !described.contains(lines)).collect();
-    more.iter().flatten().try_for_each(|line| say(line))?;
     let is_whole = repaired.left.is_empty();
     for damage in &repaired.left {
         say(&format!("beyond repair: {damage}"))?;
@@ -133,7 +141,11 @@ fn mend(log: &Path, described: &[Vec<String>]) -> Result<bool, DirectoryError> {
     Ok(is_whole)
 }
 
-/// What is wrong, and what is done about it.
+/// Says what is wrong, and what is done about it.
+fn describe(step: &Step) -> Result<(), DirectoryError> {
+    description(step).iter().try_for_each(|line| say(line))
+}
+
 fn description(step: &Step) -> Vec<String> {
     let is_left = step.action == Action::Discard;
     let what = format!("{}: {}", if is_left { "left over" } else { "damaged" }, step.damage);
@@ -202,14 +214,14 @@ mod tests {
 
     /// What was described was not done, as the files were others by then, nothing was said, and the exit code was 0.
     #[test]
-    fn what_is_true_when_it_is_done_counts_and_not_what_was_before() {
+    fn what_is_true_when_it_is_done_counts() {
         let name = format!("strandline-repair-{}", std::process::id());
         let dir = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir(&dir).expect("a new directory");
-        assert!(mend(&dir, &[]).expect("not in use"), "another has repaired it");
+        assert!(mend(&dir).expect("not in use"), "another has repaired it");
         fs::write(dir.join("00000000000000000025.1.log"), []).expect("space");
-        assert!(!mend(&dir, &[]).expect("not in use"), "there is a stray file now");
+        assert!(!mend(&dir).expect("not in use"), "there is a stray file now");
         let names: Vec<_> = fs::read_dir(&dir).expect("it").map(|one| one.expect("it")).collect();
         assert_eq!(names.len(), 1, "nothing is changed");
         fs::remove_dir_all(&dir).expect("ours");

@@ -37,7 +37,7 @@
 //! and a second repair goes on.
 
 use std::{
-    fmt,
+    fmt, mem,
     path::{Path, PathBuf},
 };
 
@@ -184,37 +184,77 @@ pub fn plan<D: Disk>(disk: &D, dir: &Path) -> Result<RepairPlan, OpenError> {
     Planner::run(disk, dir)
 }
 
-/// How often it looks for damage that other damage has hidden.
-const ROUNDS_MAX: usize = 3;
+/// So often it mends what shows: damage hides other damage.
+const ROUNDS_MAX: usize = 4;
 
-/// Plans anew, as files may be others since, does what that says, and then looks at all of it again. The inner error is
-/// that plan, if there is nothing to do by it, or something is beyond repair: the log would not open after it either, and
-/// what is there now tells a person more than what a repair makes of it.
+/// Does what is to be done, round by round, and then looks at all of it again. The inner error is the first plan, if there
+/// is nothing to do by it, or something is beyond repair: the log would not open after it either, and what is there now
+/// tells a person more than what a repair makes of it.
 pub fn repair<D: Disk>(
     disk: &D,
     dir: &Path,
     now: Now,
 ) -> Result<Result<Repaired, RepairPlan>, OpenError> {
-    let _lock = lock(disk, dir, LockMode::Exclusive)?;
-    let plan = Planner::run(disk, dir)?;
-    if plan.steps.is_empty() || !plan.beyond.is_empty() {
-        return Ok(Err(plan));
+    let mut repair = Repair::begin(disk, dir)?;
+    while !repair.steps().is_empty() {
+        repair.mend(now)?;
     }
-    let (aside, new_tag) = Mender::run(disk, dir, now, &plan)?;
-    let mut repaired = Repaired { plan, aside, aside_later: Vec::new(), new_tag, left: Vec::new() };
-    for _ in 0..ROUNDS_MAX {
-        let rest = Planner::run(disk, dir)?;
-        if rest.steps.is_empty() || !rest.beyond.is_empty() {
-            repaired.left = rest.beyond;
-            return Ok(Ok(repaired));
+    Ok(repair.end())
+}
+
+/// A repair under way, of a log that nobody else has meanwhile: what is shown before a round is what that does.
+pub struct Repair<'a, D: Disk> {
+    disk: &'a D,
+    dir: &'a Path,
+    next: RepairPlan,
+    rounds: usize,
+    done: Option<Repaired>,
+    _lock: D::Lock,
+}
+
+impl<'a, D: Disk> Repair<'a, D> {
+    /// Looks at the log in `dir`, and changes nothing yet.
+    pub fn begin(disk: &'a D, dir: &'a Path) -> Result<Repair<'a, D>, OpenError> {
+        let lock = lock(disk, dir, LockMode::Exclusive)?;
+        let next = Planner::run(disk, dir)?;
+        Ok(Repair { disk, dir, next, rounds: 0, done: None, _lock: lock })
+    }
+
+    /// What the next round does. None if there is nothing to do, if something is beyond repair, or after too many of them.
+    pub fn steps(&self) -> &[Step] {
+        match self.next.beyond.is_empty() && self.rounds < ROUNDS_MAX {
+            true => &self.next.steps,
+            false => &[],
         }
-        let (aside, tag) = Mender::run(disk, dir, now, &rest)?;
-        repaired.new_tag = tag.or(repaired.new_tag);
-        repaired.aside_later.push(aside);
-        repaired.plan.steps.extend(rest.steps);
     }
-    let rest = Planner::run(disk, dir)?;
-    let undone = rest.steps.into_iter().map(|step| step.damage);
-    repaired.left = rest.beyond.into_iter().chain(undone).collect();
-    Ok(Ok(repaired))
+
+    /// Does that, and looks for what shows behind it.
+    pub fn mend(&mut self, now: Now) -> Result<(), OpenError> {
+        assert!(!self.steps().is_empty(), "there is something to do");
+        let (aside, new_tag) = Mender::run(self.disk, self.dir, now, &self.next)?;
+        self.rounds += 1;
+        let plan = mem::replace(&mut self.next, Planner::run(self.disk, self.dir)?);
+        match &mut self.done {
+            Some(done) => {
+                done.plan.steps.extend(plan.steps);
+                done.aside_later.push(aside);
+                done.new_tag = new_tag.or(done.new_tag);
+            }
+            None => {
+                let (aside_later, left) = (Vec::new(), Vec::new());
+                self.done = Some(Repaired { plan, aside, aside_later, new_tag, left });
+            }
+        }
+        Ok(())
+    }
+
+    /// What was done, and what is wrong all the same. The error: nothing was, by that plan.
+    pub fn end(self) -> Result<Repaired, RepairPlan> {
+        let Some(done) = self.done else { return Err(self.next) };
+        let mut left = self.next.beyond;
+        if left.is_empty() {
+            left.extend(self.next.steps.into_iter().map(|step| step.damage));
+        }
+        Ok(Repaired { left, ..done })
+    }
 }

@@ -356,6 +356,7 @@ impl<'a, D: Disk> Planner<'a, D> {
         }
         let index_path = self.dir.join(files.name.index_file_name());
         let forgotten = self.forgotten(files.name, &damaged, &survey)?;
+        let mut successor = successor;
         let action = if !survey.lost.is_empty() || !damaged.has_good_header {
             Action::Rewrite { kept_events: survey.events(), lost: survey.lost, forgotten }
         } else if checked.findings.iter().all(|finding| finding.file == index_path) {
@@ -364,11 +365,16 @@ impl<'a, D: Disk> Planner<'a, D> {
             // Only frames without events, which recorded the synced offset, or what lies behind all events.
             Action::Rewrite { kept_events: survey.events(), lost: Vec::new(), forgotten }
         } else if successor.is_none() && self.end < self.plan.synced {
-            // All that is there is sound: what is missing behind it is filled at the end.
-            if first.file != index_path {
+            // All that is there is sound: what is missing behind it is filled at the end. Then it is not the last one
+            // any more, and nothing may lie behind its events that cannot be read.
+            if damaged.has_unreadable() && self.end > base {
+                successor = Some(self.end);
+                Action::Rewrite { kept_events: survey.events(), lost: Vec::new(), forgotten }
+            } else if first.file == index_path {
+                Action::Reindex { forgotten }
+            } else {
                 return Ok(());
             }
-            Action::Reindex { forgotten }
         } else {
             self.plan.beyond.extend(checked.findings);
             return Ok(());

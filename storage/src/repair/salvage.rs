@@ -127,7 +127,12 @@ impl<F: DiskFile> Damaged<F> {
     /// Whether the disk does not give back some of what was read, if nothing is lost, which is known to be behind all events
     /// then. Of a last segment nobody knows it: an acknowledged event may be there which nothing yet says was synced.
     pub(super) fn has_unreadable_behind(&self) -> bool {
-        self.file.has_failed() && !self.is_last()
+        self.has_unreadable() && !self.is_last()
+    }
+
+    /// Whether the disk does not give back some of what was read.
+    pub(super) fn has_unreadable(&self) -> bool {
+        self.file.has_failed()
     }
 
     /// Whether a start would cut the last segment where the disk does not give back what lies behind.

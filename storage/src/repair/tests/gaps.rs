@@ -87,6 +87,30 @@ fn a_gap_is_as_old_as_what_was_there() {
     }
 }
 
+/// The mark says that there was more, and behind the last event that is there the disk gives nothing back: that file is written
+/// anew, too, which was not said before the gap behind it was made.
+#[test]
+fn what_cannot_be_read_before_a_gap_at_the_end_is_left_out_at_once() {
+    for (unreadable, is_index_damaged) in [(512, false), (u64::MAX / 2, false), (512, true)] {
+        let log = log();
+        let mark = EndMark { active: Offset::new(40), synced: Offset::new(60) };
+        end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
+        let last = log.segments[3].1[3].position;
+        let path_of = |file| path(&log, 3, file);
+        log.disk.make_unreadable(&path_of(SegmentFile::Log), last..last + unreadable);
+        if is_index_damaged {
+            log.write(&path_of(SegmentFile::Index), b"damaged");
+        }
+        let plan = check_repair(&log.disk, 60, &[(52, 60)]).plan;
+        let [Step { action: Action::Rewrite { kept_events, lost, .. }, .. }, gap] = &plan.steps[..]
+        else {
+            panic!("{plan:?}");
+        };
+        assert_eq!((*kept_events, lost.len()), (12, 0));
+        assert!(matches!(gap.action, Action::Fill { .. }), "{gap:?}");
+    }
+}
+
 /// Nothing sealed comes behind them by which one could say how old they are, and limits by age passed them at once.
 #[test]
 fn gaps_at_the_end_are_as_old_as_the_first_event_that_is_not_sealed() {
