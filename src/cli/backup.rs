@@ -121,7 +121,7 @@ pub fn run(arguments: &BackupArguments) -> ExitCode {
 fn back_up(arguments: &BackupArguments) -> Result<bool, BackupError> {
     let begun = Instant::now();
     let to = &arguments.to;
-    let data = DataDir::open_existing(&RealDisk, &arguments.data).map_err(DirectoryError::from)?;
+    let data = directory::data_dir(&arguments.data)?;
     let destination = Destination::examine(to, data.path())?;
     // Its locks are held until it is replaced.
     let previous = destination.existing()?;

@@ -63,6 +63,12 @@ pub enum DirectoryError {
         /// One of them.
         example: PathBuf,
     },
+    /// A data directory is wanted.
+    #[error("{} is the directory of one log: give the data directory that it lies in", dir.display())]
+    OneLog {
+        /// What was given.
+        dir: PathBuf,
+    },
     /// The result could not be written.
     #[error(transparent)]
     Output(io::Error),
@@ -95,13 +101,27 @@ pub fn logs_in(dir: &Path) -> Result<Vec<PathBuf>, DirectoryError> {
         }
         return Ok(logs);
     }
-    if names.iter().any(|name| SegmentName::parse(name).is_some()) {
+    if names.iter().any(|name| is_of_segment(name)) {
         return Ok(vec![dir.to_owned()]);
     }
     match DataDir::open_existing(&RealDisk, dir) {
         Err(error @ OpenError::MarkerLost { .. }) => Err(error.into()),
         _ => Err(DirectoryError::NotOurs { dir: dir.to_owned() }),
     }
+}
+
+/// The data directory `dir`, where the directory of one log will not do.
+pub fn data_dir(dir: &Path) -> Result<DataDir, DirectoryError> {
+    DataDir::open_existing(&RealDisk, dir).map_err(|error| {
+        let has_segments =
+            || list(dir).is_ok_and(|names| names.iter().any(|name| is_of_segment(name)));
+        match error {
+            OpenError::NotOurs { .. } if has_segments() => {
+                DirectoryError::OneLog { dir: dir.to_owned() }
+            }
+            error => error.into(),
+        }
+    })
 }
 
 /// The tenants and logs in a data directory, by their names.
@@ -120,6 +140,10 @@ pub fn log_in(dir: &Path) -> Result<Option<PathBuf>, DirectoryError> {
         0 | 1 => Ok(logs.pop()),
         _ => Err(DirectoryError::SeveralLogs { dir: dir.to_owned(), example: logs.swap_remove(0) }),
     }
+}
+
+fn is_of_segment(file_name: &str) -> bool {
+    SegmentName::parse(file_name).is_some()
 }
 
 fn list(dir: &Path) -> Result<Vec<String>, DirectoryError> {

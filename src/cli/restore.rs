@@ -1,6 +1,7 @@
 //! `strandline restore`: a data directory of its own, made of a backup.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
@@ -57,6 +58,8 @@ enum RestoreError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Destination(#[from] DestinationError),
+    #[error("{}: {source}: give what `strandline backup` has made", dir.display())]
+    NoBackup { dir: PathBuf, source: io::Error },
     #[error("{} holds several logs, whose offsets have nothing to do with each other: give --until a time", .0.display())]
     SeveralLogs(PathBuf),
     #[error(
@@ -85,8 +88,14 @@ pub fn run(arguments: &RestoreArguments) -> ExitCode {
 }
 
 fn restore(arguments: &RestoreArguments) -> Result<(), RestoreError> {
-    let backup =
-        DataDir::open_existing(&RealDisk, &arguments.backup).map_err(DirectoryError::from)?;
+    let backup = directory::data_dir(&arguments.backup).map_err(|error| match error {
+        DirectoryError::Open(OpenError::Io { source, .. })
+            if source.kind() == io::ErrorKind::NotFound =>
+        {
+            RestoreError::NoBackup { dir: arguments.backup.clone(), source }
+        }
+        error => error.into(),
+    })?;
     let destination = Destination::examine(&arguments.data, &arguments.backup)?;
     if !destination.is_empty() {
         let what = "it is not empty: name a new directory with --data".to_owned();
