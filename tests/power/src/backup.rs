@@ -63,7 +63,23 @@ impl Backups {
 
     /// Verifies what is there, which is the last that was made unless the power went while that was renewed.
     pub fn check(&mut self) -> io::Result<()> {
-        let Some(holds) = self.holds else { return Ok(()) };
+        match self.holds {
+            Some(holds) => self.verify(holds),
+            None => Ok(()),
+        }
+    }
+
+    /// What is there after one of all that was `promised` was refused, which may be that very one: the last step has failed. Else
+    /// there is nothing where nothing was.
+    pub fn check_refused(&mut self, promised: u64) -> io::Result<()> {
+        match self.is_there() {
+            true => self.check(),
+            false if self.to.try_exists()? => self.verify(promised),
+            false => Ok(()),
+        }
+    }
+
+    fn verify(&mut self, holds: u64) -> io::Result<()> {
         let output =
             Command::new(&self.program).args(["verify", "--json"]).arg(&self.to).output()?;
         let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();

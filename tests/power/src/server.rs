@@ -53,6 +53,11 @@ impl Server {
         })
     }
 
+    /// Its data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Starts it and waits until it listens. An error if it ends before, with what this start has said.
     pub fn start(&self) -> io::Result<Running> {
         let log = File::options().create(true).append(true).open(&self.log)?;

@@ -118,9 +118,7 @@ fn start(
         disk.disarm();
         match started {
             Ok(running) => check_and_end(server, ledger, running)?,
-            Err(error) if has_struck && error.to_string().contains("Input/output error") => {
-                refused += 1;
-            }
+            Err(error) if has_struck && says_why(&error.to_string(), server.data()) => refused += 1,
             Err(error) => {
                 let what = format!("{fault:?} after {after}, not why it was refused: {error}");
                 return Err(io::Error::other(what));
@@ -131,6 +129,16 @@ fn start(
         }
     }
     unreachable!("a start asks so often and not oftener")
+}
+
+/// Whether the last line that was said refuses, and names a file in this directory and what it met there. A backup may name that
+/// in a finding above.
+fn says_why(told: &str, dir: &Path) -> bool {
+    let mut lines = told.rsplit(['|', '\n']);
+    let last = lines.next().unwrap_or_default();
+    let dir = dir.display().to_string();
+    let names = |line: &str| line.contains(&dir) && line.contains("Input/output error");
+    last.contains("error: ") && (names(last) || last.contains("as above") && lines.any(names))
 }
 
 fn check_and_end(server: &Server, ledger: &Ledger, mut running: Running) -> io::Result<()> {
@@ -153,6 +161,7 @@ impl BackingUp<'_> {
     /// Makes a backup with a fault at each place where it can strike, over one that is there if it `is_renewed`: how many
     /// there are, and how often it was refused.
     fn meet(&mut self, fault: Fault, is_renewed: bool) -> io::Result<(u64, u64)> {
+        let mounted = self.server.data().parent().expect("it lies in what is mounted");
         let promised = self.ledger.promised().map_err(io::Error::other)?;
         let failed = |what| io::Error::other(format!("{fault:?}, renewed: {is_renewed}: {what}"));
         let mut refused = 0;
@@ -168,11 +177,16 @@ impl BackingUp<'_> {
             let has_struck = !self.disk.struck().is_empty();
             self.disk.disarm();
             match made {
-                Err(error) if !has_struck => return Err(failed(error)),
-                Err(_) => refused += 1,
-                Ok(()) => {}
+                Err(error) if has_struck && says_why(&error, mounted) => {
+                    refused += 1;
+                    self.backups.check_refused(promised)
+                }
+                Err(error) => {
+                    return Err(failed(format!("after {after}, not why it was refused: {error}")));
+                }
+                Ok(()) => self.backups.check(),
             }
-            self.backups.check().map_err(|error| failed(format!("after {after}: {error}")))?;
+            .map_err(|error| failed(format!("after {after}: {error}")))?;
             if !has_struck {
                 return Ok((after, refused));
             }
