@@ -3,6 +3,7 @@ mod gaps;
 mod generations;
 mod misdirected;
 mod rewritten;
+mod rounds;
 mod snapshots;
 mod strays;
 mod stubs;

@@ -1,0 +1,57 @@
+//! All that a repair does is in its first plan: damage that hides other damage is not looked at alone.
+
+use super::*;
+use crate::end_mark::{self, END_MARK_FILE_NAME, EndMark};
+
+/// Damages a file in one of the ways in which disks do.
+fn damage(disk: &SimDisk, path: &Path, rng: &mut SimRng) {
+    let Some(len) = disk.bytes(path).map(|bytes| bytes.len() as u64).filter(|len| *len > 0) else {
+        return;
+    };
+    match rng.below(10) {
+        0 => disk.remove(path).expect("a file"),
+        1 => {
+            let file = disk.open(path, Access::Write).expect("a file");
+            file.set_size(rng.below(len)).expect("space");
+        }
+        2..=5 => {
+            let at = rng.below(len);
+            disk.make_unreadable(path, at..at + if rng.chance(70) { 512 } else { 16_384 });
+        }
+        _ => disk.flip_bit(path, Position::new(rng.below(len)), 3),
+    }
+}
+
+#[test]
+fn what_is_said_is_all_that_is_done() {
+    let (mut mended, mut with_mark) = (0, 0);
+    for seed in 0..400 {
+        let rng = &mut SimRng::new(seed);
+        let log = log();
+        let has_mark = rng.chance(70);
+        if has_mark {
+            let synced = Offset::new(rng.between(40, 60));
+            let mark = EndMark { active: Offset::new(40), synced };
+            end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
+        }
+        for _ in 0..rng.between(1, 4) {
+            // The last one most of all: where it ends nothing in it says.
+            let segment = if rng.chance(40) { 3 } else { rng.index(4) };
+            let kind = if rng.chance(60) { SegmentFile::Log } else { SegmentFile::Index };
+            damage(&log.disk, &path(&log, segment, kind), rng);
+        }
+        if rng.chance(10) {
+            damage(&log.disk, &Path::new(DIR).join(END_MARK_FILE_NAME), rng);
+        }
+        let plan = planned(&log.disk);
+        if plan.steps.is_empty() || !plan.beyond.is_empty() {
+            continue;
+        }
+        let done = repaired(&log.disk);
+        assert_eq!(without_tags(&done.plan), without_tags(&plan), "seed {seed}");
+        assert_eq!((&done.left[..], &done.aside_later[..]), (&[][..], &[][..]), "seed {seed}");
+        mended += 1;
+        with_mark += u64::from(has_mark);
+    }
+    assert!(mended > 200 && with_mark > 100, "{mended} and {with_mark}");
+}
