@@ -13,6 +13,7 @@ use crate::{
     io::{Access, Disk, DiskFile, LockMode},
     offset::Position,
     segment::SegmentName,
+    verify::ASIDE_PREFIX,
 };
 
 /// The marker's name.
@@ -121,7 +122,8 @@ fn has_logs<D: Disk>(disk: &D, path: &Path, names: &[String]) -> bool {
 }
 
 /// The same, with what lists a directory. It looks where the usual log is first, and gives up after
-/// [`LISTED_MAX`] directories: it may be anybody's disk, with other machines' below it.
+/// [`LISTED_MAX`] directories: it may be anybody's disk, with other machines' below it. What a repair keeps below a log is
+/// none: else the directory of its tenant would be taken for a data directory.
 fn look_for_logs(
     path: &Path,
     names: &[String],
@@ -135,7 +137,8 @@ fn look_for_logs(
     };
     for tenant in usual_first(names, DEFAULT_TENANT).map(|name| path.join(name)) {
         let Some(logs) = list(&tenant) else { return false };
-        for log in usual_first(&logs, DEFAULT_LOG).map(|name| tenant.join(name)) {
+        let logs = usual_first(&logs, DEFAULT_LOG).filter(|name| !name.starts_with(ASIDE_PREFIX));
+        for log in logs.map(|name| tenant.join(name)) {
             let Some(files) = list(&log) else { return false };
             if files.iter().any(|name| SegmentName::parse(name).is_some()) {
                 return true;
@@ -313,6 +316,25 @@ mod tests {
         let with_default = [&many[..], &["default".to_owned()]].concat();
         assert!(looked(&with_default, true), "the usual log is found among many");
         assert_eq!(listed.get(), 2);
+    }
+
+    /// Who gave the directory of a tenant, with a repaired log in it, was told to make it a data directory.
+    #[test]
+    fn what_a_repair_has_kept_makes_no_data_directory_of_a_tenants() {
+        let list = |dir: &Path| -> Vec<String> {
+            let names: &[&str] = match dir.to_str() {
+                Some("/data") => &["default"],
+                Some("/data/default") => &["main"],
+                Some("/data/default/main") => &["damaged-1763700000000", "end.mark"],
+                Some("/data/default/main/damaged-1763700000000") => &["00000000000000000000.1.log"],
+                _ => &[],
+            };
+            names.iter().map(|name| (*name).to_owned()).collect()
+        };
+        let looked = |path: &str| look_for_logs(Path::new(path), &list(Path::new(path)), list);
+        assert!(!looked("/data/default"));
+        assert!(!looked("/data"), "there is no segment but those");
+        assert!(!looked("/data/default/main"));
     }
 
     #[test]
