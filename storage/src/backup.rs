@@ -329,7 +329,7 @@ impl<D: Disk> Backup<'_, D> {
             .disk
             .create(&temporary, Access::Write)
             .map_err(OpenError::io("creating", &temporary))?;
-        copy_file(&file, &copy, end).map_err(OpenError::io("copying", &from))?;
+        copy_file((&file, &from), (&copy, &temporary), end)?;
         self.done.copied += 1;
         self.done.copied_bytes += end.get();
         self.name(&temporary, &to)
@@ -390,16 +390,21 @@ fn read_bytes<F: DiskFile>(file: &F, position: Position, bytes: usize) -> io::Re
     Ok(buffer)
 }
 
-/// Copies a file up to `end`, and syncs the copy.
-pub(crate) fn copy_file<F: DiskFile>(file: &F, copy: &F, end: Position) -> io::Result<()> {
+/// Copies a file up to `end`, and syncs the copy. Which of the two failed is told: the other may be on another disk.
+pub(crate) fn copy_file<F: DiskFile>(
+    (file, from): (&F, &Path),
+    (copy, to): (&F, &Path),
+    end: Position,
+) -> Result<(), OpenError> {
     let mut at = Position::default();
     while at < end {
         let left = usize::try_from(end.get() - at.get()).unwrap_or(usize::MAX);
-        let piece = read_bytes(file, at, left.min(COPY_BYTES))?;
-        copy.write_all_at(piece.as_slice(), at)?;
+        let piece = read_bytes(file, at, left.min(COPY_BYTES));
+        let piece = piece.map_err(OpenError::io("reading", from))?;
+        copy.write_all_at(piece.as_slice(), at).map_err(OpenError::io("writing", to))?;
         at = at.plus(piece.len() as u64);
     }
-    copy.sync_data()
+    copy.sync_data().map_err(OpenError::io("syncing", to))
 }
 
 #[cfg(test)]

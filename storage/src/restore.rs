@@ -247,7 +247,7 @@ impl<D: Disk> Restore<'_, D> {
         let size = file.size().map_err(OpenError::io("reading", &from))?;
         let end = Position::new(end.map_or(size, |end| end.get().min(size)));
         let copy = self.disk.create(&to, Access::Write).map_err(OpenError::io("creating", &to))?;
-        copy_file(&file, &copy, end).map_err(OpenError::io("copying", &from))
+        copy_file((&file, &from), (&copy, &to), end)
     }
 
     fn corrupt(&self, name: SegmentName, position: Position, what: String) -> OpenError {

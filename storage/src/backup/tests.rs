@@ -145,6 +145,30 @@ fn what_cannot_be_linked_is_copied_and_what_cannot_be_asked_is_told() {
     assert_eq!((done.linked, opened(&disk, "/copied").1), (0, expected));
 }
 
+/// The log's file was named, where the disk of the copy had no space: they may be two.
+#[test]
+fn what_finds_no_space_is_named_and_not_what_is_copied() {
+    use crate::restore::{Until, restore_log};
+    let disk = SimDisk::new(3);
+    let (mut log, _) =
+        Log::open(disk.clone(), Path::new(DIR), small_segments(), now()).expect("new");
+    append_numbers(&mut log, 240);
+    drop(log);
+    let (dir, to) = (Path::new(DIR), Path::new(TO));
+    disk.keep_apart(dir);
+    disk.create_dir(to).expect("a free name");
+    disk.limit_space(Some(disk.space_bytes() + 4096));
+    let backed_up = back_up_log(&disk, dir, None, to, Reach::Stopped).expect_err("it is full");
+    for name in disk.list(to).expect("a directory") {
+        disk.remove(&to.join(name)).expect("a file");
+    }
+    let restored = restore_log(&disk, dir, to, Until::End, now()).expect_err("it is full");
+    for error in [backed_up, restored] {
+        let OpenError::Io { file, source, .. } = &error else { panic!("{error}") };
+        assert!(file.starts_with(to) && source.kind() == io::ErrorKind::StorageFull, "{error}");
+    }
+}
+
 /// What is asked before a backup takes the place of another directory.
 #[test]
 fn a_directory_says_which_log_it_holds_and_how_far() {

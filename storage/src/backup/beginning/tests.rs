@@ -34,10 +34,11 @@ fn back_up(disk: &SimDisk, from: &str, to: &str, reach: Reach) {
 fn copy_dir(disk: &SimDisk, from: &str, to: &str) {
     disk.create_dir(Path::new(to)).expect("a free name");
     for name in disk.list(Path::new(from)).expect("the directory") {
-        let file = disk.open(&Path::new(from).join(&name), Access::Read).expect("a file");
-        let copy = disk.create(&Path::new(to).join(&name), Access::Write).expect("a free name");
+        let (from, to) = (Path::new(from).join(&name), Path::new(to).join(&name));
+        let file = disk.open(&from, Access::Read).expect("a file");
+        let copy = disk.create(&to, Access::Write).expect("a free name");
         let end = Position::new(file.size().expect("a size"));
-        copy_file(&file, &copy, end).expect("space");
+        copy_file((&file, &from), (&copy, &to), end).expect("space");
     }
 }
 
