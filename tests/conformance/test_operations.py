@@ -494,6 +494,30 @@ def test_what_a_message_proposes_can_be_pasted(tmp_path):
     fine("verify", data)
 
 
+def test_what_is_wanted_is_said_where_another_directory_was_given(tmp_path):
+    """a data directory, and not that of a log or a tenant in it, be there a repaired log; a backup, and not what a server has"""
+    new = tmp_path / "new"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        server.append("t", "one")
+        server.terminate()
+        server.start()  # seals it
+        server.terminate()
+    log = tmp_path / "data" / "default" / "main"
+    for arguments in (["restore", log, "--data", new], ["backup", "--data", log, new]):
+        done = run(*arguments)
+        assert done.returncode == 1 and "is the directory of one log: give the data directory" in done.stderr, done
+    done = run("restore", tmp_path / "nowhere", "--data", new)
+    assert done.returncode == 1 and "give what `strandline backup` has made" in done.stderr, done
+    (log / f"{0:020}.1.idx").write_bytes(b"damaged")
+    fine("repair", "--yes", tmp_path / "data")
+    assert list(log.glob("damaged-*/*.idx")), os.listdir(log)
+    (log / f"{0:020}.1.log").rename(next(log.glob("damaged-*")) / f"{0:020}.1.log")
+    for arguments in (["restore", log.parent, "--data", new], ["verify", log.parent]):
+        done = run(*arguments)
+        assert done.returncode == 1 and "echo" not in done.stderr, done
+    assert not new.exists()
+
+
 def test_who_has_a_directory_is_told_in_the_same_words(tmp_path):
     """what to do where a server runs, by each command; with --json the report says so too"""
     hint = "stop the server first, or look at a backup of it (`strandline backup`)"
