@@ -1,4 +1,4 @@
-//! The directory that `verify`, `dump` and `repair` are given: a data directory, or a log's in one.
+//! The directory that a command is given: a data directory, or, to `verify`, `dump` and `repair`, a log's in one.
 
 use std::{
     fs, io,
