@@ -5,11 +5,11 @@ use std::{ops::Range, path::Path};
 use strandline_storage::{
     error::Corruption,
     index::{INDEX_HEADER_BYTES, IndexHeader, SectionKind},
-    io::{Disk, sim::SimDisk},
+    io::{Access, Disk, DiskFile, sim::SimDisk},
     offset::{Offset, Position},
     remains::Forgotten,
     segment::{SegmentFile, SegmentName},
-    snapshot::{self, Snapshot, SnapshotHeader},
+    snapshot::{self, SNAPSHOT_HEADER_BYTES, Snapshot, SnapshotHeader},
 };
 
 use crate::simulation::{
@@ -89,10 +89,23 @@ impl Model {
         headers.collect()
     }
 
-    /// Files of segments before it count for nothing, as snapshots say.
+    /// Files of segments before it count for nothing, as the newest snapshot that is sound says, and the headers of those
+    /// before it, be the rest of them rotten.
     pub fn begin(&self, disk: &SimDisk) -> Offset {
-        let snapshots = self.sound_snapshots(disk);
-        snapshots.iter().map(|header| header.kept_from).max().unwrap_or_default()
+        let Some(newest) =
+            self.sound_snapshots(disk).into_iter().max_by_key(|header| header.offset)
+        else {
+            return Offset::ZERO;
+        };
+        let names = names(disk);
+        let headers = names.iter().filter(|name| snapshot::offset_of(name).is_some()).map(|name| {
+            let mut bytes = vec![0; SNAPSHOT_HEADER_BYTES];
+            let file = looked_at(disk).open(&Path::new(DIR).join(name), Access::Read).ok()?;
+            file.read_exact_at(&mut bytes, Position::default()).ok()?;
+            SnapshotHeader::decode(&bytes).ok()
+        });
+        let older = headers.flatten().filter(|header| header.offset < newest.offset);
+        older.fold(newest.kept_from, |begin, header| begin.max(header.kept_from))
     }
 
     /// Of rotten stubs that nobody knows any more to be some, the events seem to be lost: the newest snapshot was made
