@@ -1,13 +1,17 @@
 //! A log of which a part is rotten: that is named, and all else is served.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
+use strandline::clock;
+use strandline_storage::io::real::RealDisk;
+use strandline_storage::repair::repair;
 
-use crate::client::{Sse, WebSocket, append_lines, ask, get_pages};
+use crate::client::{Sse, WebSocket, append_lines, ask, get_json, get_pages};
 use crate::fill;
 use crate::running::Running;
 
@@ -123,4 +127,74 @@ fn a_rotten_part_of_the_live_segment_hides_nothing_else() {
     assert_eq!(sse.next().expect("what stands before").offset(), 0);
     assert_eq!(sse.next().expect("the gap").event.as_deref(), Some("connection.reset"));
     assert_eq!(sse.next().expect("what stands behind").offset(), 2);
+}
+
+/// Appends an event that has another time than the one before it; returns its offset and its time.
+fn append_later(address: SocketAddr, before: &str) -> (u64, String) {
+    loop {
+        let offset = append_lines(address, "a", "1\n");
+        let time = time_of(address, offset);
+        if time != before {
+            return (offset, time);
+        }
+    }
+}
+
+fn time_of(address: SocketAddr, offset: u64) -> String {
+    let page = get_json(address, &format!("/api/v1/events/history?from={offset}&limit=1"));
+    assert_eq!(page["events"][0]["offset"], offset);
+    page["events"][0]["time"].as_str().expect("a time").to_owned()
+}
+
+/// A repair has left gaps, and nobody knows when it was that what is lost was appended: it is as old as what comes behind it,
+/// for who reads from then on and for who reads up to then; and no younger than what is not sealed yet.
+#[test]
+fn who_reads_from_a_time_on_or_up_to_one_is_told_of_what_was_lost_at_any() {
+    let running = Running::start("timeless", 1);
+    let count = fill(running.address(), 12_000);
+    let running = running.restart("timeless-copy", |dir| {
+        let log = dir.join("default/main");
+        let mut files: Vec<PathBuf> = std::fs::read_dir(&log)
+            .expect("a log")
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+            .collect();
+        files.sort();
+        assert!(files.len() > 4, "{files:?}");
+        for file in [&files[1], &files[2], files.last().expect("there are some")] {
+            std::fs::remove_file(file).expect("a segment");
+            let _ = std::fs::remove_file(file.with_extension("idx"));
+        }
+        let repaired = repair(&RealDisk, &log, clock::now()).expect("not in use");
+        assert_eq!(repaired.expect("it is repaired").plan.beyond, []);
+    });
+    let address = running.address();
+    let history = |what: &str| {
+        offsets_and_gaps(address, &format!("/api/v1/events/history?limit=10000{what}"))
+    };
+    let (all, gaps) = history("");
+    let [middle, end] = &gaps[..] else { panic!("{gaps:?}") };
+    let [from, to] = ["from", "to"].map(|side| middle[side].as_u64().expect("an offset"));
+    let end_from = end["from"].as_u64().expect("an offset");
+    assert_eq!(end["to"], count);
+    let kept = |range: Range<u64>| {
+        all.iter().copied().filter(|offset| range.contains(offset)).collect::<Vec<_>>()
+    };
+
+    let behind = time_of(address, to);
+    let since_behind = (kept(to..count), gaps.clone());
+    assert_eq!(history(&format!("&since={behind}")), since_behind);
+    assert_eq!(history(&format!("&until={behind}")), (kept(0..from), vec![middle.clone()]));
+
+    // Nothing that is sealed comes behind the last of them.
+    let before = time_of(address, *kept(0..end_from).last().expect("there are some"));
+    let (first, first_time) = append_later(address, &before);
+    assert_eq!(first, count);
+    let (second, second_time) = append_later(address, &first_time);
+    let (offsets, told) = history(&format!("&since={first_time}"));
+    assert_eq!((offsets[0], told), (first, vec![end.clone()]));
+    assert_eq!(history(&format!("&until={first_time}")), (kept(0..end_from), gaps.clone()));
+    assert_eq!(history(&format!("&since={second_time}")), (vec![second], vec![]));
+    let (offsets, told) = history(&format!("&until={second_time}"));
+    assert_eq!((offsets.last().copied(), told), (Some(second - 1), gaps));
 }
