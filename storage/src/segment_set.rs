@@ -283,20 +283,22 @@ impl<D: Disk> SegmentSet<D> {
         self.segments.get(place).map(|segment| segment.base())
     }
 
-    /// Behind lost events whose time nobody knows, if they begin at an offset: who reads up to a time is told of them.
+    /// Behind lost events whose time nobody knows, if no others stand between an offset and them: who reads up to a time is
+    /// told of them.
     pub fn behind_timeless_gaps(&self, offset: Offset) -> Offset {
-        let first = self.segments.partition_point(|segment| segment.base() < offset);
-        self.segments[first..].iter().fold(offset, |end, segment| {
-            let goes_on = segment.base() == end && is_timeless_gap(segment);
-            if goes_on { segment.end() } else { end }
-        })
+        let first = self.segments.partition_point(|segment| segment.end() <= offset);
+        let behind = self.segments[first..].iter();
+        let gaps =
+            behind.take_while(|segment| has_no_time(segment)).filter(|segment| is_gap(segment));
+        gaps.last().map_or(offset, |gap| gap.end())
     }
 
-    /// The first of the segments right before a place whose events are all lost, and nobody knows their time; the place if
-    /// there is none.
+    /// The first of the lost events before a place whose time nobody knows, if no others stand between them and that; the
+    /// place if there is none.
     fn timeless_gaps_before(&self, place: usize) -> usize {
-        let before = self.segments[..place].iter().rev();
-        place - before.take_while(|segment| is_timeless_gap(segment)).count()
+        let before = self.segments[..place].iter().enumerate().rev();
+        let timeless = before.take_while(|(_, segment)| has_no_time(segment));
+        timeless.filter(|(_, segment)| is_gap(segment)).last().map_or(place, |(gap, _)| gap)
     }
 }
 
@@ -305,7 +307,9 @@ fn is_gap<D: Disk>(segment: &SealedSegment<D>) -> bool {
     segment.index().header().event_count == 0 && segment.index().gaps().len() > 0
 }
 
-/// Whether nobody knows when they were appended either.
-fn is_timeless_gap<D: Disk>(segment: &SealedSegment<D>) -> bool {
-    is_gap(segment) && segment.index().header().last_time_ms == 0
+/// Whether it holds no event, and had none of which anybody knows the time: all are lost, or gone, and only how far
+/// limits had reached is left.
+fn has_no_time<D: Disk>(segment: &SealedSegment<D>) -> bool {
+    let header = segment.index().header();
+    header.event_count == 0 && (!is_gap(segment) || header.last_time_ms == 0)
 }

@@ -3,8 +3,12 @@
 use super::*;
 use crate::{
     end_mark::{self, EndMark},
+    frame::{Frame, Seed, Trust, kept},
+    index::{IndexBuilder, SegmentEnd},
     io::BlockingReads,
     reader::offset_at_time,
+    segment::{FIRST_FRAME_POSITION, SEGMENT_HEADER_BYTES, SegmentHeader},
+    segment_set::{SealedSegment, SegmentSet},
 };
 
 /// Past the time at which a segment is rewritten.
@@ -138,6 +142,75 @@ fn gaps_at_the_end_are_as_old_as_the_first_event_that_is_not_sealed() {
     opened.run_ops(later(200_000_000));
     opened.run_ops(later(200_010_000));
     assert!(opened.start() >= Offset::new(60), "which is too old as well");
+}
+
+/// Makes a segment one of which nothing is left but how far limits had reached when it was rewritten.
+fn leave_the_word_alone(log: &TestLog, segment: usize) {
+    let bytes = log.disk.bytes(&path(log, segment, SegmentFile::Log)).expect("a file");
+    let header = SegmentHeader::decode(&bytes).expect("a segment");
+    let seed = Seed::of(&header.incarnation);
+    let end = Offset::new(log.segments[segment].1.last().expect("a frame").end);
+    let (_, word) = kept::encode(header.base_offset, end, 5, seed, seed.chain_start());
+    let frame = Frame::parse(word.clone(), seed, Trust::Checksum).expect("a frame of ours");
+    let mut index = IndexBuilder::new(&header);
+    index.add(&frame, FIRST_FRAME_POSITION).expect("a frame of ours");
+    let end = SegmentEnd {
+        end_offset: end,
+        end_position: FIRST_FRAME_POSITION.plus(word.as_slice().len() as u64),
+        end_checksum: frame.header().checksum,
+    };
+    let bytes = [&bytes[..SEGMENT_HEADER_BYTES], word.as_slice()].concat();
+    log.write(&path(log, segment, SegmentFile::Log), &bytes);
+    log.write_index(log.segments[segment].0, &index.finish(&end));
+}
+
+/// Whoever read up to a time was led over the second of them: a segment between whose events are gone for good, all but its
+/// word or that as well, seemed to end them.
+#[test]
+fn gaps_of_any_time_go_on_behind_what_is_gone_on_purpose() {
+    for is_word_left in [false, true] {
+        let mut log = TestLog::new(1);
+        for _ in 0..6 {
+            log.add_sealed(&vec![vec![("a", vec![7; 100]); 4]; 2]);
+        }
+        log.add_unsealed(&[vec![("a", vec![7; 100])]]);
+        if is_word_left {
+            leave_the_word_alone(&log, 2);
+        }
+        for segment in [1, 3, 4] {
+            log.disk.remove(&path(&log, segment, SegmentFile::Log)).expect("a file");
+            log.disk.remove(&path(&log, segment, SegmentFile::Index)).expect("a file");
+        }
+        repaired(&log.disk);
+        let names = log.disk.list(Path::new(DIR)).expect("a directory");
+        let mut names: Vec<_> = names
+            .iter()
+            .filter_map(|name| SegmentName::parse(name))
+            .map(|(name, _)| name)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        let sealed = names.into_iter().filter(|name| name.base_offset < Offset::new(48));
+        let open = |name| SealedSegment::open(&log.disk, Path::new(DIR), name).expect("sealed");
+        let all: Vec<_> = sealed.map(open).collect();
+        let middle = SegmentName::first_generation(Offset::new(16));
+        let set = SegmentSet::new(all);
+        let set = if is_word_left { set } else { set.without(middle) };
+        let found = |set: &SegmentSet<SimDisk>, time_ms| {
+            let found = offset_at_time(set, &BlockingReads, time_ms);
+            BlockingReads::run(found).expect("readable").map(Offset::get)
+        };
+        let behind = |offset| set.behind_timeless_gaps(Offset::new(offset)).get();
+        let time_ms = |offset: usize| log.events[offset].time_ms;
+        // From then on, and up to then.
+        assert_eq!(found(&set, time_ms(20)), Some(8), "{is_word_left}");
+        assert_eq!(behind(8), 40, "{is_word_left}");
+        assert_eq!(found(&set, time_ms(43)), Some(43), "{is_word_left}");
+        assert_eq!([behind(5), behind(43), behind(48)], [5, 43, 48], "{is_word_left}");
+        // Nor does anything sealed come behind them, or only a word.
+        let without_last = set.without(SegmentName::first_generation(Offset::new(40)));
+        assert_eq!(without_last.timeless_gaps_at_end(), Some(Offset::new(8)), "{is_word_left}");
+    }
 }
 
 /// A write of the disk has put a copy of it over another frame: whoever reads the segment whole took that one for lost before
