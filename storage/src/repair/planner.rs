@@ -206,9 +206,9 @@ impl<'a, D: Disk> Planner<'a, D> {
         Ok(Action::Fill { lost, tag, forgotten: remains.lacking(true) })
     }
 
-    /// The segments in offset order, one generation of each: the newest that has a sound index, else the
-    /// oldest that has a log file, as that goes before its index where another generation stands for it, or is a stub, which has
-    /// none. All others go.
+    /// The segments in offset order, one generation of each: the newest that has a sound index, else the newest if it
+    /// alone has a log file, and an index, as that of another goes before its index where this stands for it, else the
+    /// oldest that has a log file, or is a stub, which has none. All others go. A start chooses the same, if it chooses.
     fn list(&mut self, names: &[String]) -> Result<Vec<SegmentFiles>, OpenError> {
         let mut all: BTreeMap<SegmentName, SegmentFiles> = BTreeMap::new();
         for file_name in names {
@@ -227,14 +227,18 @@ impl<'a, D: Disk> Planner<'a, D> {
         let mut chosen = Vec::new();
         for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
             let mut best = &same[0];
-            for files in same {
-                if files.has_log || self.is_stub(files)? {
-                    best = files;
-                    break;
+            if let Some(newest) = alone(same) {
+                best = newest;
+            } else {
+                for files in same {
+                    if files.has_log || self.is_stub(files)? {
+                        best = files;
+                        break;
+                    }
                 }
             }
-            for files in same.iter().filter(|files| files.name > same[0].name) {
-                if files.has_index && self.has_sound_index(files)? {
+            for files in same.iter().filter(|files| files.has_index && same.len() > 1) {
+                if self.has_sound_index(files)? {
                     best = files;
                 }
             }
@@ -494,4 +498,11 @@ impl<'a, D: Disk> Planner<'a, D> {
     fn any_tag(&self) -> Tag {
         self.tag.unwrap_or_else(Tag::random)
     }
+}
+
+/// The newest of some generations of a segment, if it has both files and no other has frames.
+fn alone(same: &[SegmentFiles]) -> Option<&SegmentFiles> {
+    let newest = same.last().filter(|newest| newest.has_log && newest.has_index)?;
+    let with_log = same.iter().filter(|files| files.has_log).count();
+    (with_log == 1).then_some(newest)
 }

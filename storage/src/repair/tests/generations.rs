@@ -1,6 +1,10 @@
 //! Two generations of a segment, as a rewrite leaves them that was cut short.
 
 use super::*;
+use crate::index::{
+    IndexHeader, SectionKind,
+    stub::{StubLimits, make_stub},
+};
 
 /// The log with a second generation of its second segment beside the first, and the names of both.
 fn with_two() -> (TestLog, SegmentName, SegmentName) {
@@ -85,4 +89,28 @@ fn an_older_index_alone_need_not_be_readable() {
     log.disk.make_unreadable(&older, 0..4096);
     let opened = open(&log.disk).expect("the frames of the newer one say all");
     assert_eq!(read(&opened, &[]), ((0..56).collect(), vec![]));
+}
+
+/// A start took the newer one, and a repair the stub: events that were there were gone behind that.
+#[test]
+fn a_damaged_stub_is_no_better_than_a_newer_generation_whose_index_is_damaged() {
+    for is_stub_damaged in [true, false] {
+        let (log, older) = with_older_index();
+        let index = log.disk.bytes(&older).expect("a file");
+        let stub = make_stub(&index, &StubLimits::default()).expect("an index of ours");
+        let gone = IndexHeader::decode(&stub).expect("a stub").section(SectionKind::GONE);
+        assert!(gone.bytes > 0, "it had topics");
+        log.write(&older, &stub);
+        if is_stub_damaged {
+            log.disk.flip_bit(&older, gone.position, 3);
+        }
+        let kept = match is_stub_damaged {
+            true => (0..56).collect::<Vec<u64>>(),
+            false => (0..20).chain(32..56).collect(),
+        };
+        let started = log.disk.fork(1);
+        assert_eq!(read(&open(&started).expect("one of them"), &[]), (kept.clone(), vec![]));
+        repaired(&log.disk);
+        assert_eq!(read(&open(&log.disk).expect("the same"), &[]), (kept, vec![]));
+    }
 }
