@@ -232,7 +232,9 @@ fn read_slots<F: DiskFile>(file: &F) -> Slots {
     for slot in 0..2 * SLOTS {
         let mut bytes = vec![0; SLOT_BYTES];
         let position = Position::new((slot * SLOT_BYTES) as u64);
-        let done = file.read_all_at(&mut bytes, position).unwrap_or_else(|error| {
+        let mut read = || file.read_all_at(&mut bytes, position);
+        // A fault of the disk may pass, and a start makes the file anew of what it could read.
+        let done = read().or_else(|_| read()).unwrap_or_else(|error| {
             if slot < SLOTS {
                 slots.unreadable = Some(error);
             }

@@ -387,6 +387,27 @@ fn damaged_steps_are_told_and_made_anew() {
     assert_eq!(read_steps(&disk, dir()).expect("readable"), Ok(Vec::new()));
 }
 
+/// The other half of them was damaged, and a start forgot for good what could be read a moment later.
+#[test]
+fn a_read_that_fails_once_costs_nothing_that_the_file_says() {
+    let (disk, _) = two_lives();
+    let path = dir().join(END_MARK_FILE_NAME);
+    let said = |disk: &SimDisk, fails: Option<u64>| {
+        let arm = || fails.into_iter().for_each(|after| disk.arm(Fault::ReadFails, after));
+        arm();
+        let steps = read_steps(disk, dir()).expect("readable").expect("one half is sound");
+        arm();
+        let mark = mark_of(disk);
+        assert_eq!(disk.disarm(), 0, "all have failed");
+        (mark, steps)
+    };
+    for (rotten, fails) in [(0, 1), (1, 0), (2, 3), (3, 2)] {
+        let disk = disk.fork(1);
+        disk.flip_bit(&path, Position::new(rotten * 4096 + 30), 0);
+        assert_eq!(said(&disk, Some(fails)), said(&disk, None), "{rotten}");
+    }
+}
+
 /// Written by a version that knew no steps. A full disk has no place for them.
 #[test]
 fn a_mark_without_steps_gets_some_when_there_are() {
