@@ -73,7 +73,9 @@ impl<D: Disk> Recovery<'_, D> {
             &scan,
             successor.is_none(),
         )?;
-        give_back_room(file, &scan);
+        if successor.is_none() || !found.has_index {
+            give_back_room(file, &scan);
+        }
         if scan.end.end_offset == header.base_offset {
             // Only the last can be without events; the new active segment takes its name.
             return Ok(last(scan.is_clean));
@@ -212,6 +214,9 @@ impl<D: Disk> Recovery<'_, D> {
 /// other space for the index. What stands in that block is why the frames end: a start that is cut off here leaves the
 /// next one what it found itself. (Nothing was synced behind them: [`Recovery::check_cut`] has looked. Where the frames
 /// were copied to another file, nothing names this one any more, and closing it gives back all of it.)
+///
+/// Not of a segment behind which another begins and that has an index, which perhaps can be read the next time: that goes
+/// on to frames without events behind where the other begins, and it had given all back.
 fn give_back_room<F: DiskFile>(file: F, scan: &TailScan) {
     let end = scan.end.end_position.plus(FRAME_ALIGN_BYTES as u64).get();
     if file.size().is_ok_and(|size| size > end) {

@@ -300,3 +300,37 @@ fn a_start_that_is_cut_off_before_its_index_leaves_the_next_what_it_found() {
         assert!(shortened > 0, "some are cut off between the two");
     }
 }
+
+/// It took the index for damaged, gave back the frames without events behind the last one that has some, and found no space for
+/// another index: the one that was there said of frames from then on that were gone.
+#[test]
+fn a_start_that_cannot_make_an_index_anew_leaves_the_segment_as_it_is() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    append_each(&mut log, 3);
+    // One frame without events says that they are synced, another that the log was closed.
+    log.run_ops(now(1_000));
+    close(&mut log);
+    drop(log);
+    drop(open(&disk));
+    let disk = disk.kill();
+    let bytes = disk.bytes(&log_files(&disk)[0]).expect("the segment").len();
+    assert_eq!(bytes, (1 + 3 + 2) * 4096);
+    for fault in [Fault::ReadFails, Fault::StatFails] {
+        for after in 0.. {
+            let disk = disk.fork(after);
+            // What is given back is not enough.
+            disk.limit_space(Some(disk.space_bytes() / 2));
+            disk.arm(fault, after);
+            drop(Log::open(disk.clone(), Path::new(DIR), tiny(), now(0)));
+            if disk.disarm() > 0 {
+                break;
+            }
+            disk.limit_space(None);
+            let disk = disk.kill();
+            let log = open(&disk);
+            assert_eq!(log.visible(), Offset::new(3), "{fault:?} after {after}");
+            assert_eq!(stored(&disk, log.visible()), numbers(3), "{fault:?} after {after}");
+        }
+    }
+}
