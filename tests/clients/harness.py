@@ -43,6 +43,47 @@ def free_port() -> int:
     raise RuntimeError("no port is free")
 
 
+# What nothing takes, however busy the machine is.
+HANGS_S = 900
+
+
+def free_s() -> float:
+    """For how many seconds a processor has had nothing to do since the machine was started, on average; those in which it waited for a disk not counted."""
+    return float(pathlib.Path("/proc/uptime").read_text().split()[1]) / os.cpu_count()
+
+
+class Patience:
+    """How long something is waited for: so many seconds in which a processor was free. Rewrites, backups and others that make way for
+    everything else may get none for minutes where other programs take all of it."""
+
+    def __init__(self, seconds: float):
+        self.free_until_s, self.until_s = free_s() + seconds, time.monotonic() + HANGS_S
+
+    def is_over(self) -> bool:
+        """Whether it has had its time."""
+        return free_s() > self.free_until_s or time.monotonic() > self.until_s
+
+
+def wait_for(condition, seconds: float = 10, every_s: float = 0.02, told=lambda: None):
+    """Waits until something is true, and returns it."""
+    patience = Patience(seconds)
+    while not (value := condition()):
+        assert not patience.is_over(), told()
+        time.sleep(every_s)
+    return value
+
+
+def wait_for_end(process: subprocess.Popen, seconds: float) -> int:
+    """Waits until a process has ended; returns its exit code."""
+    patience = Patience(seconds)
+    while True:
+        try:
+            return process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            if patience.is_over():
+                raise
+
+
 class Server:
     """A server process on a data directory of its own; a context manager."""
 
@@ -65,8 +106,8 @@ class Server:
             [binary(), "serve", "--listen", f"127.0.0.1:{self.port}", "--data", self.data, *self.arguments],
             stdout=subprocess.PIPE, stderr=self.log, text=True)
         os.set_blocking(self.process.stdout.fileno(), False)
-        line, deadline = "", time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
+        line, patience = "", Patience(timeout_s)
+        while not patience.is_over():
             # A text stream cannot be read without blocking: what it decodes may be nothing.
             with contextlib.suppress(BlockingIOError):
                 line += os.read(self.process.stdout.fileno(), 4096).decode()
@@ -89,7 +130,7 @@ class Server:
     def terminate(self, timeout_s: float = 12) -> int:
         """SIGTERM; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout_s)
+        code = wait_for_end(self.process, timeout_s)
         self.process.stdout.close()
         self.process = None
         return code
@@ -127,8 +168,8 @@ class Server:
         assert status == 201, (status, answer)
         return json.loads(answer)["offset"]
 
-    def exchange(self, raw: bytes, wait_s: float = 5, end_write: bool = False) -> bytes:
-        """Sends raw bytes and returns all that comes until the server closes or is silent."""
+    def exchange(self, raw: bytes, wait_s: float = 5, end_write: bool = False, last: bytes | None = None) -> bytes:
+        """Sends raw bytes and returns all that comes until the server closes or is silent, or up to what is to come last."""
         with socket.create_connection(("127.0.0.1", self.port)) as stream:
             stream.settimeout(wait_s)
             try:
@@ -139,7 +180,7 @@ class Server:
                 pass
             got = b""
             try:
-                while part := stream.recv(65536):
+                while (last is None or last not in got) and (part := stream.recv(65536)):
                     got += part
             except (TimeoutError, ConnectionResetError):
                 pass

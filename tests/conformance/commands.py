@@ -3,12 +3,23 @@
 import json
 import subprocess
 
-from harness import binary
+from harness import Patience, binary
 
 
 def run(*arguments, stdin=None, timeout_s=60):
     """Runs a command to its end."""
-    return subprocess.run([binary(), *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=timeout_s)
+    command, patience = [binary(), *map(str, arguments)], Patience(timeout_s)
+    source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+    with subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while True:
+            try:
+                out, told = process.communicate(stdin, timeout=1)
+                return subprocess.CompletedProcess(command, process.returncode, out, told)
+            except subprocess.TimeoutExpired:
+                stdin = None  # It has begun to take it, and goes on.
+                if patience.is_over():
+                    process.kill()
+                    raise
 
 
 def fine(*arguments, **more):

@@ -2,7 +2,7 @@
 
 import time
 
-from harness import Server
+from harness import Server, wait_for
 from wire import Sse, Ws
 
 
@@ -144,10 +144,7 @@ def test_what_is_still_in_memory_does_not_come_back_once_the_segments_have_let_i
         fill(server, "going/1", 3)
         delete(server, "going/1")
         more(), more()
-        started = time.monotonic()
-        while b"strandline_compacted_segments_total 1" not in server.request("GET", "/metrics")[2]:
-            assert time.monotonic() < started + 40
-            time.sleep(0.2)
+        wait_for(lambda: b"strandline_compacted_segments_total 1" in server.request("GET", "/metrics")[2], 40, every_s=0.2)
         # The next look finds that nothing is left, and the deletion is forgotten.
         for _ in range(24):
             for order in ("asc", "desc"):
@@ -171,10 +168,9 @@ def test_what_a_rewrite_has_dropped_is_seen_by_no_reader():
             assert server.request("POST", "/api/v1/events", lines, {"Content-Type": "application/x-ndjson"})[0] == 201
             assert server.request("PUT", "/api/v1/topics/few", b'{"retain":{"count":10}}')[0] == 200
             assert server.request("POST", "/api/v1/events", filler, {"Content-Type": "application/x-ndjson"})[0] == 201
-            deadline = time.monotonic() + 40
-            while (topic := server.json("GET", "/api/v1/topics/few")[1])["count"] != 10:
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
+            few = lambda: server.json("GET", "/api/v1/topics/few")[1]
+            wait_for(lambda: few()["count"] == 10, 40, every_s=0.2)
+            topic = few()
             # The next look of each shard finds it.
             server.append("few", '"last"')
             for order in ("asc", "desc"):

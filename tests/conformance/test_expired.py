@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from harness import Server, binary
+from harness import Patience, Server, binary, wait_for
 from wire import Sse, Ws, problem
 
 HISTORY = "/api/v1/events/history"
@@ -37,14 +37,6 @@ def log(server):
 def put(server, target, settings):
     """Sets something."""
     assert server.request("PUT", target, json.dumps(settings), JSON)[0] == 200
-
-
-def wait_for(condition, seconds=10):
-    """Waits until something is true."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 @pytest.fixture(params=["1", "2"], ids=["one-shard", "two-shards"])
@@ -292,10 +284,10 @@ def test_expiry_goes_on_while_the_disk_is_full(disk_of):
         assert b"\nstrandline_disk_full 1\n" in server.request("GET", "/metrics")[2]
         put(server, "/api/v1/topics/fill", {"expire": {"age_s": 1}})
         # Who goes on appending keeps it full: one that nobody asks for room counts as full for 5 s only, and then topics expire anyway.
-        until = time.monotonic() + 30
+        patience = Patience(30)
         while server.json("GET", "/api/v1/topics/fill")[1]["count"] > 0:
             server.request("POST", "/api/v1/topics/more/events", os.urandom(1_000_000))
-            assert time.monotonic() < until
+            assert not patience.is_over()
         # Appends go on by themselves, and an id that was refused is nobody's.
         wait_for(lambda: server.json("POST", "/api/v1/events", array)[0] == 201, 30)
         assert server.json("POST", "/api/v1/events", array)[1]["duplicates"] == 5

@@ -5,7 +5,7 @@ import os
 import time
 
 from commands import fill, fine, run
-from harness import Server
+from harness import Server, wait_for
 
 
 def events(text):
@@ -87,11 +87,7 @@ def test_an_export_of_what_is_gone(tmp_path):
         server.start()  # seals them
         server.request("PUT", "/api/v1/logs/main", b'{"retain":{"count":6}}', {"Content-Type": "application/json"})
         dir = tmp_path / "data" / "default" / "main"
-        until = time.monotonic() + 20
-        while any(dir.glob(f"{0:020}.*.log")) and time.monotonic() < until:
-            server.append("t", "more")
-            time.sleep(0.2)
-        assert not any(dir.glob(f"{0:020}.*.log"))
+        wait_for(lambda: server.append("t", "more") and not any(dir.glob(f"{0:020}.*.log")), 20, every_s=0.2)
         server.request("PUT", "/api/v1/logs/main", b"{}", {"Content-Type": "application/json"})
 
         def gone(begin, *source):

@@ -2,9 +2,8 @@
 
 import json
 import re
-import time
 
-from harness import Server
+from harness import Server, wait_for
 from wire import Sse
 
 SAMPLE = re.compile(r'([a-z_][a-z0-9_]*)(\{[a-z_]+="[^"\\\n]*"(?:,[a-z_]+="[^"\\\n]*")*\})? (\d+(?:\.\d+)?)')
@@ -87,10 +86,8 @@ def test_snapshots_are_counted():
         lines = f'{{"topic":"filler","data":"{"x" * 1000}"}}\n' * 1000
         for _ in range(9):
             assert server.request("POST", "/api/v1/events", lines, {"Content-Type": "application/x-ndjson"})[0] == 201
-        deadline = time.monotonic() + 30
-        while (after := metrics(server))["strandline_snapshots_total"] == 0:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: metrics(server)["strandline_snapshots_total"] > 0, 30, every_s=0.1)
+        after = metrics(server)
         assert after["strandline_snapshot_bytes"] > 0 and after["strandline_snapshot_segments_behind"] < 8
 
 
@@ -102,13 +99,13 @@ def test_what_is_done_in_the_background_is_counted():
         lines = f'{{"topic":"filler","data":"{"x" * 1000}"}}\n' * 1000
         for _ in range(5):
             assert server.request("POST", "/api/v1/events", lines, {"Content-Type": "application/x-ndjson"})[0] == 201
-        deadline = time.monotonic() + 60
 
-        def wait_for(is_so):
-            while not is_so(now := metrics(server)):
-                assert time.monotonic() < deadline, {name: now[name] for name in names}
-                time.sleep(0.1)
+        def wait_until(is_so):
+            def told():
+                return {name: value for name, value in metrics(server).items() if name in names}
 
-        wait_for(lambda now: now[names[0]] >= 3 and now[names[2]] > 0 and now[names[3]] > 0)
+            wait_for(lambda: is_so(metrics(server)), 60, every_s=0.1, told=told)
+
+        wait_until(lambda now: now[names[0]] >= 3 and now[names[2]] > 0 and now[names[3]] > 0)
         assert server.json("PUT", "/api/v1/logs/main", {"retain": {"count": 1}})[0] == 200
-        wait_for(lambda now: now[names[1]] >= 3 and now["strandline_log_earliest_offset"] >= 4999)
+        wait_until(lambda now: now[names[1]] >= 3 and now["strandline_log_earliest_offset"] >= 4999)

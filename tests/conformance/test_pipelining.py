@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import Server
+from harness import Server, wait_for
 
 ROUNDS = 60
 APPENDS = re.compile(rb"^strandline_appends_total (\d+)$", re.M)
@@ -276,10 +276,7 @@ def test_a_page_is_waited_for_until_it_is_made(large, topic):
     """not until it is taken: who reads slowly does not hold up what was appended behind"""
     with Pipe(large, receive_bytes=4096) as pipe:
         pipe.send(request("GET", "/api/v1/events/history?topic=large"), append(topic))
-        until = time.monotonic() + 10
-        while not has(large, topic):
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        wait_for(lambda: has(large, topic))
         status, _, body = pipe.answer()
         assert status == 200 and len(body) > 7 << 20 and pipe.answer()[0] == 201
 
