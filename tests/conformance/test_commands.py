@@ -9,7 +9,7 @@ import time
 import pytest
 
 from commands import run
-from harness import binary
+from harness import binary, wait_for
 
 
 @pytest.mark.parametrize("command", ["serve", "append", "tail", "topics", "verify", "dump", "repair", "backup", "restore", "export", "import", "bench"])
@@ -253,9 +253,7 @@ def test_tail_says_where_it_cannot_begin(fresh):
     for _ in range(20):
         fresh.append("a", "x")
     assert fresh.request("PUT", "/api/v1/logs/main", b'{"retain":{"count":3}}', {"Content-Type": "application/json"})[0] == 200
-    until = time.monotonic() + 20
-    while fresh.json("GET", "/api/v1/logs/main")[1]["earliest"] < 10 and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for(lambda: fresh.json("GET", "/api/v1/logs/main")[1]["earliest"] >= 10, 20)
     earliest = fresh.json("GET", "/api/v1/logs/main")[1]["earliest"]
     done = run("tail", "--url", fresh.base, "--from", 2, "--limit", 1)
     assert done.returncode == 0 and "note: cannot begin at offset 2: " in done.stderr and f"begins at offset {earliest}" in done.stderr, done
@@ -327,8 +325,10 @@ def test_what_is_printed_can_be_pasted(tmp_path):
         assert "//0.0.0.0" not in commands["Append"]
         done = subprocess.run(["bash", "-O", "failglob", "-c", commands["Append"]], capture_output=True, text=True)
         assert done.returncode == 0 and '"offset":' in done.stdout, (commands, done)
-        done = subprocess.run(["bash", "-c", "timeout 1 " + commands["Watch"]], capture_output=True, text=True)
-        assert "data: hello" in done.stdout, (commands, done)
+        with subprocess.Popen(["bash", "-c", "exec timeout 60 " + commands["Watch"]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watch:
+            lines = iter(watch.stdout.readline, "")
+            assert "data: hello\n" in lines, (commands, watch.communicate())
+            watch.terminate()
         assert ("no authentication" in said) == (listen == "0.0.0.0:0")
         server.kill()
         server.communicate()

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from commands import run
-from harness import Server
+from harness import Patience, Server
 from wire import Sse, Ws, raw_upgrade, status_of
 
 SEED = int(os.environ.get("STRANDLINE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 31)
@@ -33,19 +33,22 @@ def serve_fails(data, *arguments):
 def test_a_slow_head_is_closed_by_its_deadline(server):
     """a slow head (one byte a second: closed by deadline); 10 s for a head"""
     with socket.create_connection(("127.0.0.1", server.port), timeout=1) as stream:
-        started, answer = time.monotonic(), b""
+        started, answer, is_closed = time.monotonic(), b"", False
         head = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100
         for byte in head:
             try:
                 stream.send(bytes([byte]))
                 answer += stream.recv(1000)
-                break
+                is_closed = True
             except TimeoutError:
                 pass
             except (BrokenPipeError, ConnectionResetError):
+                is_closed = True
+            if is_closed:
                 break
         took = time.monotonic() - started
-        assert 8 <= took <= 14 and (not answer or status_of(answer) == 408), (took, answer)
+        # Not before its time, and though bytes still come.
+        assert is_closed and took >= 8 and (not answer or status_of(answer) == 408), (took, answer)
 
 
 @pytest.mark.parametrize("raw, status", [(b"GET / HTTP/1.1\r\nno field\r\n\r\n", 400), (b"GET / HTTP/9.9\r\n\r\n", 505), (b"\x16\x03\x01\x00\xa5\x01\r\n\r\n", 400)])
@@ -519,8 +522,8 @@ def test_a_full_small_disk(disk_of):
                 time.sleep(0.05)
         assert server.json("GET", "/api/v1/topics/a")[1]["count"] == kept
         # What frees the disk may have the reserve just now; then it is made anew as soon as there is space.
-        reserve, deadline = directory / "data" / "default" / "main" / "reserve.tmp", time.monotonic() + 10
-        while not reserve.exists() and time.monotonic() < deadline:
+        reserve, patience = directory / "data" / "default" / "main" / "reserve.tmp", Patience(10)
+        while not reserve.exists() and not patience.is_over():
             time.sleep(0.05)
         server.kill()
         has_reserve = reserve.exists()

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import Server
+from harness import Server, wait_for
 from wire import PATH, Sse, problem
 
 
@@ -379,7 +379,7 @@ def test_sse_alias_ignores_upgrade(server, topic):
 def test_http_1_0_is_close_delimited(server, topic):
     """chunked, or close-delimited for HTTP/1.0"""
     fill(server, topic, 1)
-    raw = server.exchange(f"GET {PATH}?topic={topic}&from=earliest HTTP/1.0\r\nHost: localhost\r\n\r\n".encode(), wait_s=1)
+    raw = server.exchange(f"GET {PATH}?topic={topic}&from=earliest HTTP/1.0\r\nHost: localhost\r\n\r\n".encode(), wait_s=20, last=b"data: 0\n\n")
     head, _, body = raw.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower() and body.startswith(b"retry: ") and b"data: 0\n\n" in body
 
@@ -387,7 +387,7 @@ def test_http_1_0_is_close_delimited(server, topic):
 def test_head_of_http_1_0_keeps_the_connection_that_it_says_stays(server):
     """HEAD gives the head alone; close-delimited for HTTP/1.0: without a body there is nothing that the end would tell"""
     ask = f"HEAD {PATH} HTTP/1.0\r\nHost: localhost\r\n"
-    raw = server.exchange(f"{ask}Connection: keep-alive\r\n\r\n{ask}\r\n".encode(), wait_s=2)
+    raw = server.exchange(f"{ask}Connection: keep-alive\r\n\r\n{ask}\r\n".encode())
     first, second, rest = raw.decode().lower().split("\r\n\r\n")
     assert "200 ok" in first and "\r\nconnection: keep-alive" in first and "connection: close" not in first
     assert "200 ok" in second and "\r\nconnection: close" in second and rest == ""
@@ -453,10 +453,7 @@ def test_hang_up_is_noticed(fresh):
     fds = len(os.listdir(f"/proc/{fresh.process.pid}/fd"))
     for stream in streams:
         stream.close()
-    deadline = time.monotonic() + 2
-    while len(os.listdir(f"/proc/{fresh.process.pid}/fd")) > fds - 50 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(os.listdir(f"/proc/{fresh.process.pid}/fd")) <= fds - 50
+    wait_for(lambda: len(os.listdir(f"/proc/{fresh.process.pid}/fd")) <= fds - 50, 2)
 
 
 def test_kill_and_resume():
@@ -498,7 +495,6 @@ def test_drain():
         streams = [Sse(server) for _ in range(20)]
         for stream in streams:
             stream.established()
-        started = time.monotonic()
         codes = []
         closer = threading.Thread(target=lambda: codes.append(server.terminate()))
         closer.start()
@@ -509,7 +505,7 @@ def test_drain():
             retries.add(event.get("retry"))
             assert stream.next() is None
         closer.join()
-        assert codes == [0] and time.monotonic() - started < 10
+        assert codes == [0], "1 where it took too long"
         assert len(retries) > 3  # spread out
         server.start()
         assert server.request("GET", "/livez")[0] == 200
