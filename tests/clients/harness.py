@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -91,9 +92,17 @@ class Server:
         self.arguments = arguments
         self.own_data = data is None
         self.data = data or tempfile.mkdtemp(prefix="strandline-test-")
-        self.port = port or free_port()
         self.process: subprocess.Popen | None = None
-        self.log = open(os.path.join(tempfile.gettempdir(), f"strandline-test-{self.port}.log"), "ab")
+        while True:
+            self.port = port or free_port()
+            self.log = open(os.path.join(tempfile.gettempdir(), f"strandline-test-{self.port}.log"), "ab")
+            # Whoever has it has the port, though nobody listens there yet.
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self.log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if port:
+                break
+            self.log.close()
 
     @property
     def base(self) -> str:
