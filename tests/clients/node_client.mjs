@@ -36,7 +36,8 @@ function read({ kind, base, topic, start, accept, count, cutEvery, seed, EventSo
   const again = () => { if (!ended) setTimeout(open, 50); };
   const streamUrl = () => {
     const url = new URL(`${base}/api/v1/events/stream`);
-    url.search = new URLSearchParams({ topic, from: start, ...(cursor && { lastEventId: cursor }) });
+    // No heartbeat pushes out what a decoder may hold back.
+    url.search = new URLSearchParams({ topic, from: start, ...(accept && { heartbeat: 300 }), ...(cursor && { lastEventId: cursor }) });
     return url.href;
   };
   // Node's fetch takes a field that a page may not set: there the browser is told.

@@ -46,7 +46,9 @@ class Reader:
         return self.seen + self.random.randint(1, 2 * every) if every else float("inf")
 
     def query(self) -> str:
-        return urllib.parse.urlencode({"topic": self.options.topic, "from": self.options.start})
+        # No heartbeat pushes out what a decoder may hold back.
+        silent = {"heartbeat": 300} if self.options.accept else {}
+        return urllib.parse.urlencode({"topic": self.options.topic, "from": self.options.start} | silent)
 
     def headers(self) -> dict[str, str]:
         accept = {"Accept-Encoding": self.options.accept} if self.options.accept else {}

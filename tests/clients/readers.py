@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+from harness import wait_for_end
+
 HERE = pathlib.Path(__file__).resolve().parent
 PYTHON_CLIENTS = ("curl", "httpx-sse", "websockets")
 NODE_CLIENTS = ("eventsource", "ws", "chromium-sse", "chromium-ws")
@@ -36,7 +38,7 @@ class ReaderProcess:
     def wait(self, timeout_s: float) -> list[tuple[int, str]]:
         """Waits for its end; returns the (offset, data) pairs in the order in which they came."""
         try:
-            code = self.process.wait(timeout_s)
+            code = wait_for_end(self.process, timeout_s)
         except subprocess.TimeoutExpired:
             self.stop()
             seen = len(self.pairs())

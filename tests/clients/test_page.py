@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import Server
+from harness import Patience, Server
 from readers import HERE
 
 ROWS = 'return [...document.querySelectorAll("#events li")].map((row) => Number(row.dataset.offset)).reverse()'
@@ -40,9 +40,9 @@ class Page:
 
     def until(self, body: str, wanted, timeout_s: float = 30):
         """Waits until the body returns what is wanted; returns it."""
-        deadline = time.monotonic() + timeout_s
+        patience = Patience(timeout_s)
         while not wanted(got := self.run(body)):
-            assert time.monotonic() < deadline, got
+            assert not patience.is_over(), got
             time.sleep(0.1)
         return got
 

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 
-from harness import Server
+from harness import Patience, Server
 from readers import CLIENTS, ReaderProcess
 
 CRASHES = int(os.environ.get("STRANDLINE_CRASHES", "20"))
@@ -71,8 +71,8 @@ def test_every_client_resumes(tmp_path):
                 time.sleep(chance.uniform(0, 0.2))
                 server.start()
             # Kills alone may not make enough cuts: go on until the readers' own make up the rest.
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline and min(len(reader.pairs()) for reader in readers) < 40 * CUTS_MIN / 2:
+            patience = Patience(60)
+            while not patience.is_over() and min(len(reader.pairs()) for reader in readers) < 40 * CUTS_MIN / 2:
                 time.sleep(0.5)
             stop.set()
             for writer in writers:
