@@ -405,22 +405,22 @@ mod tests {
         }
     }
 
-    /// How late a 5 ms timer is beside a job of 200 ms that yields every 1 ms in the given way.
-    fn lateness_beside_a_job(driver: Driver, by_slices: bool) -> Duration {
+    /// How many slices of a job go by until a 5 ms timer rings: of 200, each of 1 ms, that end in the given way.
+    fn slices_until_a_timer(driver: Driver, by_slices: bool) -> usize {
         std::thread::spawn(move || {
             block_on(driver, true, async move {
-                let began = Instant::now();
-                let rang = Rc::new(Cell::new(None));
+                let (slices, rang) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
                 let timer = monoio::spawn({
-                    let rang = rang.clone();
+                    let (slices, rang) = (slices.clone(), rang.clone());
                     async move {
                         monoio::time::sleep(Duration::from_millis(5)).await;
-                        rang.set(Some(began.elapsed()));
+                        rang.set(Some(slices.get()));
                     }
                 });
                 let job = monoio::spawn(async move {
                     for _ in 0..200 {
                         spin(Duration::from_millis(1));
+                        slices.set(slices.get() + 1);
                         if by_slices { end_slice().await } else { SelfWake(false).await }
                     }
                 });
@@ -437,13 +437,13 @@ mod tests {
     #[test]
     fn a_slice_lets_timers_run_where_a_self_wake_starves_them() {
         let (driver, _) = Driver::detect();
-        let by_slices = lateness_beside_a_job(driver, true);
-        assert!(by_slices < Duration::from_millis(100), "{by_slices:?} for a timer of 5 ms");
+        let by_slices = slices_until_a_timer(driver, true);
+        assert!(by_slices < 100, "{by_slices} slices of a ms for a timer of 5 ms");
         if driver == Driver::IoUring {
-            let by_self_wake = lateness_beside_a_job(driver, false);
+            let by_self_wake = slices_until_a_timer(driver, false);
             assert!(
-                by_self_wake > Duration::from_millis(150),
-                "monoio has mended its yield ({by_self_wake:?}): then `end_slice` can go"
+                by_self_wake > 150,
+                "monoio has mended its yield ({by_self_wake} slices): then `end_slice` can go"
             );
         }
     }
@@ -526,7 +526,7 @@ mod tests {
 
     #[test]
     fn a_slice_ends_on_the_epoll_driver_too() {
-        let late = lateness_beside_a_job(Driver::Epoll, true);
-        assert!(late < Duration::from_millis(100), "{late:?} for a timer of 5 ms");
+        let late = slices_until_a_timer(Driver::Epoll, true);
+        assert!(late < 100, "{late} slices of a ms for a timer of 5 ms");
     }
 }
