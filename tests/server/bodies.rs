@@ -1,17 +1,17 @@
 //! Bodies: what is asked for, refused, cut, and appended while it comes.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::TcpStream,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use strandline::server::Server;
 
 use crate::TestDir;
 use crate::client::{
-    Stopping, append, ask, connect, get, member, read_answer, start_without_deadline,
+    Stopping, append, ask, connect, get, member, read_answer, server_end, start_without_deadline,
+    wait_until,
 };
 
 /// "`100 Continue` only once the head is accepted."
@@ -105,10 +105,8 @@ fn lines_come_when_there_is_something_to_tell() {
         for part in parts {
             stream.write_all(part.as_bytes()).expect("sent");
             std::thread::sleep(silence);
-            let give_up = Instant::now() + Duration::from_secs(20);
-            while *part == parts[0] && !is_probed(&stream) {
-                assert!(Instant::now() < give_up, "{parts:?}");
-                std::thread::sleep(Duration::from_millis(10));
+            if *part == parts[0] {
+                wait_until("it is asked whether it is there", || is_probed(&stream));
             }
         }
         let (status, body) = read_answer(&mut stream, &mut answer);
@@ -151,14 +149,7 @@ fn lines_before_a_chunk_that_is_none_are_appended() {
 
 /// Whether the kernel has a timer for the server's end of this connection (proc(5): a 2 in `tr`).
 fn is_probed(stream: &TcpStream) -> bool {
-    let (ours, theirs) = (stream.local_addr().expect("bound"), stream.peer_addr().expect("bound"));
-    let sockets = fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
-    let ends = [theirs, ours].map(|address| format!(":{:04X}", address.port()));
-    sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).any(|columns| {
-        columns[1].ends_with(&ends[0])
-            && columns[2].ends_with(&ends[1])
-            && columns[5].starts_with("02:")
-    })
+    server_end(stream).is_some_and(|columns| columns[5].starts_with("02:"))
 }
 
 /// Lines are appended while others still come; a line that is none ends the stream, and what was
@@ -170,11 +161,9 @@ fn lines_are_appended_while_the_body_comes() {
     let mut stream = connect(&server);
     stream.write_all(LINES.as_bytes()).expect("sent");
     stream.write_all(b"4\r\n1\n2\n\r\n").expect("sent");
-    let until = Instant::now() + Duration::from_secs(10);
-    while get(&server, "/api/v1/topics/a").0 != 200 {
-        assert!(Instant::now() < until, "the first lines are appended before the last has come");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("the first lines are appended before the last has come", || {
+        get(&server, "/api/v1/topics/a").0 == 200
+    });
     stream.write_all(b"7\r\n\r\n3\nno\n\r\n").expect("sent");
     let (status, body) = read_answer(&mut stream, &mut Vec::new());
     assert_eq!(status, 400, "{body}");

@@ -1,11 +1,12 @@
 //! Clients as plain as can be: requests as text, answers as status and body.
 
 use std::{
+    fs,
     io::{self, Read, Write},
     net::TcpStream,
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use strandline::{config::ServerConfig, server::Server};
@@ -48,6 +49,32 @@ pub fn append_request(topic: &str, data: &str) -> String {
         "POST /api/v1/topics/{topic}/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{data}",
         data.len()
     )
+}
+
+/// Waits until something is so.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < give_up, "{what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What the kernel has of the server's end of a connection (proc(5), `/proc/net/tcp`), by columns.
+pub fn server_end(stream: &TcpStream) -> Option<Vec<String>> {
+    let (ours, theirs) = (stream.local_addr().expect("bound"), stream.peer_addr().expect("bound"));
+    let sockets = fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    let ends = [theirs, ours].map(|address| format!(":{:04X}", address.port()));
+    let mut lines =
+        sockets.lines().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    lines.find(|columns| columns[1].ends_with(&ends[0]) && columns[2].ends_with(&ends[1]))
+}
+
+/// Waits until the server has taken all that was sent.
+pub fn wait_until_taken(stream: &TcpStream) {
+    wait_until("it reads", || {
+        server_end(stream).is_some_and(|columns| columns[4].ends_with(":00000000"))
+    });
 }
 
 /// Reads once, and goes on when the rings of this process signal its threads.

@@ -12,12 +12,11 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
 };
 
 use client::{
     Stopping, append, append_request, connect, get, member, read, read_answer,
-    start_without_deadline,
+    start_without_deadline, wait_until,
 };
 use strandline::{
     config::{ListenAddress, ServerConfig},
@@ -147,7 +146,11 @@ fn an_append_behind_what_is_not_taken_ends_with_its_connection() {
         let lines = "GET /api/v1/events/history?topic=large HTTP/1.1\r\nHost: localhost\r\n\
                      Accept: application/x-ndjson\r\n\r\n";
         stream.write_all((lines.to_owned() + &append_request("a", "1")).as_bytes()).expect("sent");
-        std::thread::sleep(Duration::from_millis(1500));
+        wait_until("it is cut", || {
+            let ready: serde_json::Value =
+                serde_json::from_str(&get(&server, "/readyz").1).expect("JSON");
+            ready["connections"]["open"] == 1
+        });
         // What the kernel has of the answer is still there to be read, and then the end.
         let (mut bytes, mut came) = ([0; 64 * 1024], 0);
         while let Ok(count @ 1..) = read(&mut stream, &mut bytes) {

@@ -16,6 +16,7 @@ use strandline::{
 use crate::TestDir;
 use crate::client::{
     NEVER_MS, Stopping, append_request, connect, member, read, read_answer, start_without_deadline,
+    wait_until,
 };
 
 const STREAM: &str = "GET /api/v1/events/stream?topic=a HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -69,17 +70,16 @@ fn is_stream_refusal(answer: &str) -> bool {
 
 /// Waits until a request is served in the usual way.
 fn wait_for_a_place(server: &Server) -> TcpStream {
-    let give_up = Instant::now() + Duration::from_secs(10);
-    loop {
+    let mut found = None;
+    wait_until("the place is given back", || {
         let mut stream = connect(server);
         stream.write_all(STREAM.as_bytes()).expect("sent");
         let mut bytes = [0; 4096];
         let count = read(&mut stream, &mut bytes).expect("an answer");
-        if !is_stream_refusal(&String::from_utf8_lossy(&bytes[..count])) {
-            return stream;
-        }
-        assert!(Instant::now() < give_up, "the place was not given back");
-    }
+        found = (!is_stream_refusal(&String::from_utf8_lossy(&bytes[..count]))).then_some(stream);
+        found.is_some()
+    });
+    found.expect("it has waited for it")
 }
 
 /// API §4: "**Not now** is not an error to an `EventSource`, which gives up for ever at 503 or 429
@@ -287,18 +287,10 @@ impl Apart {
         Apart { process, address, _dir: dir }
     }
 
-    /// The files that it has open when nothing happens: a client may read the end of an answer just
-    /// before the server closes the socket.
+    /// The files that it has open.
     fn files(&self) -> usize {
         let path = format!("/proc/{}/fd", self.process.id());
-        let count = || fs::read_dir(&path).expect("it runs").count();
-        loop {
-            let before = count();
-            std::thread::sleep(Duration::from_millis(100));
-            if count() == before {
-                return before;
-            }
-        }
+        fs::read_dir(&path).expect("it runs").count()
     }
 
     fn resident_kib(&self) -> u64 {
@@ -345,10 +337,14 @@ fn refusals_leave_neither_files_nor_memory_behind() {
     let mut subscriber = TcpStream::connect(&server.address).expect("it listens");
     subscriber.write_all(STREAM.as_bytes()).expect("sent");
     assert!(subscriber.read(&mut [0; 512]).expect("a head") > 0);
+    let files = server.files();
+    // A client may read the end of an answer before the server closes the socket.
+    let closes_all = || wait_until("all are closed", || server.files() <= files);
     server.refuse(2_000);
-    let (files, kib) = (server.files(), server.resident_kib());
+    closes_all();
+    let kib = server.resident_kib();
     server.refuse(20_000);
-    assert_eq!(server.files(), files);
+    closes_all();
     let grown = server.resident_kib().saturating_sub(kib);
     assert!(grown < 512, "{grown} KiB after 20,000 refusals");
 }
