@@ -2,10 +2,40 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Nothing takes longer than this unless something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long something is waited for that makes way for everything else, as rewrites do: until a processor was free for so
+/// long. Beside programs that take all there is that may be minutes.
+pub struct Patience {
+    free_until_s: f64,
+    began: Instant,
+}
+
+/// What nothing takes, however busy the machine is.
+const HANGS: Duration = Duration::from_secs(900);
+
+impl Patience {
+    pub fn new(free: Duration) -> Patience {
+        Patience { free_until_s: free_s() + free.as_secs_f64(), began: Instant::now() }
+    }
+
+    pub fn is_over(&self) -> bool {
+        free_s() > self.free_until_s || self.began.elapsed() > HANGS
+    }
+}
+
+/// For how long a processor has had nothing to do since the machine was started, on average.
+fn free_s() -> f64 {
+    let uptime = std::fs::read_to_string("/proc/uptime").expect("the kernel says it");
+    let of_all: f64 =
+        uptime.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("seconds");
+    let stat = std::fs::read_to_string("/proc/stat").expect("the kernel says it");
+    let is_one = |line: &&str| line.starts_with("cpu") && !line.starts_with("cpu ");
+    of_all / f64::from(u32::try_from(stat.lines().filter(is_one).count().max(1)).expect("few"))
+}
 
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("the server accepts");

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use strandline::clock;
 use strandline_storage::io::real::RealDisk;
 use strandline_storage::repair::repair;
 
-use crate::client::{Sse, WebSocket, append_lines, ask, get_json, get_pages};
+use crate::client::{self, Sse, WebSocket, append_lines, ask, get_json, get_pages};
 use crate::fill;
 use crate::running::Running;
 
@@ -104,13 +104,20 @@ fn a_rotten_part_of_the_live_segment_hides_nothing_else() {
     let running =
         Running::start_with("gap-live", 1, |config| config.log.recent_frames_bytes_max = 1);
     let address = running.address();
-    for _ in 0..3 {
-        append_lines(address, "a", "\"yyyy\"\n");
-        // An empty frame records that it is synced, and so the frames are read one by one.
-        thread::sleep(Duration::from_millis(300));
-    }
     let path = running.dir.join("default/main/00000000000000000000.1.log");
-    let bytes = std::fs::read(&path).expect("the segment");
+    let read = || std::fs::read(&path).expect("the segment");
+    for appends in 1..=3 {
+        append_lines(address, "a", "\"yyyy\"\n");
+        // An empty frame records that it is synced, and so the frames are read one by one: behind the header two blocks
+        // of each append.
+        let give_up = Instant::now() + client::PATIENCE;
+        let is_written = |block: &&[u8]| block.iter().any(|byte| *byte != 0);
+        while read().chunks(4096).filter(is_written).count() < 1 + 2 * appends {
+            assert!(Instant::now() < give_up, "{appends} appends");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let bytes = read();
     let data: Vec<usize> =
         (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"yyyy")).collect();
     assert_eq!(data.len(), 3);

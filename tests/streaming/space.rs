@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use strandline::config::ServerConfig;
 
-use crate::client::{self, Sse, append_lines, ask, request};
+use crate::client::{self, Patience, Sse, append_lines, ask, request};
 use crate::running::Running;
 
 /// Segments of a MiB: more than the sockets' buffers hold.
@@ -40,13 +40,13 @@ fn files(running: &Running) -> (usize, Vec<String>) {
 
 /// Waits until no more than so many log files are there, and nothing is open that is not.
 fn wait_for_space(running: &Running, logs_max: usize) {
-    let give_up = Instant::now() + client::PATIENCE;
+    let patience = Patience::new(client::PATIENCE);
     loop {
         let (logs, gone) = files(running);
         if logs <= logs_max && gone.is_empty() {
             return;
         }
-        assert!(Instant::now() < give_up, "{logs} log files, and open without a name: {gone:?}");
+        assert!(!patience.is_over(), "{logs} log files, and open without a name: {gone:?}");
         thread::sleep(Duration::from_millis(50));
     }
 }
@@ -167,13 +167,13 @@ fn who_reads_no_more_goes_on_in_what_was_rewritten() {
             })
             .count()
     };
-    // It is done where the processor would be idle: beside other programs that may take minutes, but it goes on.
-    let (mut done, mut give_up) = (0, Instant::now() + 2 * client::PATIENCE);
+    let patience_of_one = || Patience::new(2 * client::PATIENCE);
+    let (mut done, mut patience) = (0, patience_of_one());
     while (done as u64) < SEGMENTS - 2 {
-        assert!(Instant::now() < give_up, "{done} are rewritten");
+        assert!(!patience.is_over(), "{done} are rewritten");
         thread::sleep(Duration::from_millis(100));
         if rewritten() > done {
-            (done, give_up) = (rewritten(), Instant::now() + 2 * client::PATIENCE);
+            (done, patience) = (rewritten(), patience_of_one());
         }
     }
     wait_for_space(&running, usize::MAX);
