@@ -150,6 +150,12 @@ def memory_mib(server):
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024
 
 
+def longest_page():
+    """Bytes of a page beside those of others who take none: what the kernel has taken of these, up to its longest send buffer each, is
+    not held, so it ends about as long as that."""
+    return int(pathlib.Path("/proc/sys/net/ipv4/tcp_wmem").read_text().split()[2]) + (512 << 10)
+
+
 def begins(client):
     """Takes the beginning of an answer"""
     assert client.recv(12) == b"HTTP/1.1 200"
@@ -186,7 +192,7 @@ def test_pages_that_nobody_takes_are_not_all_kept():
 
         first = f"{HISTORY}?topic=a&limit=10000"
         before = memory_mib(server)
-        assert page(first)[1] > 7_000_000
+        wait_for(lambda: page(first)[1] > 7_000_000)  # On a busy machine it may end early.
         asked = f"GET {first} HTTP/1.1\r\nHost: localhost\r\n\r\n"
         stalled = stalled_clients(server, asked)
         assert memory_mib(server) - before < 250
@@ -194,13 +200,11 @@ def test_pages_that_nobody_takes_are_not_all_kept():
         # much may be held. Who asks behind that has as much held of his page as it is longer than what the kernel takes.
         stalled += stalled_clients(server, asked, one_by_one=True)
         assert memory_mib(server) - before < 250
-        # Whoever reads gets everything all the same, in more pages: what the kernel has taken of the others', up to its longest
-        # send buffer each, is not held, so they end about as long as that.
-        longest = int(open("/proc/sys/net/ipv4/tcp_wmem").read().split()[2]) + (512 << 10)
+        # Whoever reads gets everything all the same, in more pages.
         events, pages, path = [], 0, first
         while path:
             value, bytes_in_page = page(path)
-            assert value["events"] and bytes_in_page < min(longest, 7_000_000)
+            assert value["events"] and bytes_in_page < min(longest_page(), 7_000_000)
             events, pages, path = events + value["events"], pages + 1, value.get("next")
         assert [event["offset"] for event in events] == list(range(12_000)) and pages > 2
         # and long ones again once the others have gone.
@@ -320,13 +324,15 @@ def test_pages_of_topics_that_nobody_takes_are_not_all_kept():
         # See above.
         stalled += stalled_clients(server, asked, one_by_one=True)
         assert memory_mib(server) - before < 200
-        # Whoever reads gets all of them all the same, in more pages,
+        # Whoever reads gets all of them all the same, in more pages, each about as long as what the kernel has taken of the others' at the most:
+        # see above.
         seen, pages, path = [], 0, first
         while path:
-            page = server.json("GET", path)[1]
-            assert page["topics"]
+            body = server.request("GET", path)[2]
+            page = json.loads(body)
+            assert page["topics"] and len(body) < longest_page()
             seen, pages, path = seen + [entry["topic"] for entry in page["topics"]], pages + 1, page.get("next")
-        assert seen == names and pages > 3
+        assert seen == names and pages > 1
         # and in one again once the others have gone.
         for client in stalled:
             client.close()

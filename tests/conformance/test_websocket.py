@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from harness import Server
-from wire import Ws, raw_upgrade, status_of
+from wire import Ws, events_of, raw_upgrade, status_of
 
 
 def frame(opcode, payload=b"", fin=True, masked=True, rsv=0):
@@ -183,8 +183,8 @@ def test_publishes_keep_their_order(server, topic):
         sender.join()
     assert [ack["id"] for ack in acks] == list(range(3000))
     assert [ack["offset"] for ack in acks] == sorted(ack["offset"] for ack in acks)
-    page = server.json("GET", f"/api/v1/events/history?topic={topic}&limit=10000")[1]["events"]
-    assert [event["data"] for event in page] == list(range(3000))
+    events = events_of(server, f"/api/v1/events/history?topic={topic}&limit=10000")
+    assert [event["data"] for event in events] == list(range(3000))
 
 
 @pytest.mark.parametrize("message,status", [

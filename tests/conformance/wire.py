@@ -156,6 +156,15 @@ def post(server, target, body=b"x", **headers):
     return server.request("POST", target, body, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
+def events_of(server, target):
+    """The events of a page and of those that it leads to: on a busy machine it may end early, as it may after a second's search."""
+    events = []
+    while target:
+        page = server.json("GET", target)[1]
+        events, target = events + page["events"], page.get("next")
+    return events
+
+
 def problem(answer, slug, status=None):
     """Checks that an exchange's (status, headers, body) is the problem, and returns it."""
     got_status, headers, body = answer
