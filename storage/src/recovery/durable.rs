@@ -18,10 +18,11 @@ use std::{
 use crate::{
     buffer::DiskBuffer,
     error::OpenError,
+    frame::FrameError,
     io::{Access, Disk, DiskFile},
     mutation::{self, Mutation},
     offset::Position,
-    scan::{FrameScan, SCAN_BYTES},
+    scan::{FrameScan, SCAN_BYTES, ScanEnd},
     seal::TEMPORARY_ENDING,
     segment::SegmentHeader,
 };
@@ -118,7 +119,14 @@ fn check_copy<D: Disk>(
 ) -> io::Result<()> {
     let copy = disk.open(path, Access::Read)?;
     let mut frames = FrameScan::new(&copy, header);
-    while let Ok(_frame) = frames.next_frame()? {}
+    while frames.end().end_position < scan.end.end_position {
+        match frames.next_frame()? {
+            Ok(_frame) => {}
+            Err(ScanEnd::Invalid(FrameError::Lost { .. }))
+                if frames.step_over_lost()?.is_some() => {}
+            Err(_) => break,
+        }
+    }
     if frames.end() != scan.end {
         return Err(io::Error::other("frames that were read before cannot be read any more"));
     }

@@ -5,7 +5,7 @@ use crate::{
     end_mark::{self, EndMark},
     frame::{Frame, Seed, Trust, kept},
     index::{IndexBuilder, SegmentEnd},
-    io::BlockingReads,
+    io::{BlockingReads, sim::Fault},
     reader::offset_at_time,
     segment::{FIRST_FRAME_POSITION, SEGMENT_HEADER_BYTES, SegmentHeader},
     segment_set::{SealedSegment, SegmentSet},
@@ -112,6 +112,35 @@ fn what_cannot_be_read_before_a_gap_at_the_end_is_left_out_at_once() {
         };
         assert_eq!((*kept_events, lost.len()), (12, 0));
         assert!(matches!(gap.action, Action::Fill { .. }), "{gap:?}");
+    }
+}
+
+/// The copy was taken to end before the gap, and the log was not opened.
+#[test]
+fn a_gap_is_in_the_copy_that_a_start_makes_after_a_failed_sync() {
+    for (segment, lost) in [(0, (8, 12)), (3, (48, 52))] {
+        let log = log();
+        flip(&log, segment, 2, 70);
+        check_repair(&log.disk, 56, &[lost]);
+        let name = log.segments[segment].0.next_generation().expect("the second");
+        let index = log.path(name, SegmentFile::Index);
+        let bytes = log.disk.bytes(&index).expect("an index").len() as u64;
+        let (mut copied, dir) = (0, Path::new(DIR));
+        for at in (0..bytes).step_by(61) {
+            log.disk.flip_bit(&index, Position::new(at), 1);
+            let (sound, failing) = (log.disk.fork(at), log.disk.fork(at));
+            log.disk.flip_bit(&index, Position::new(at), 1);
+            // Of some damage a start says what the index alone knew; other damage it does not see.
+            let is_scanned = Log::open(sound, dir, small_segments(), now())
+                .is_ok_and(|(_, report)| !report.scanned.is_empty());
+            if is_scanned {
+                failing.arm(Fault::SyncFails, 0);
+                let opened = open(&failing).expect("as where the sync does not fail");
+                assert_eq!((failing.disarm(), read(&opened, &[]).1), (0, vec![lost]), "at {at}");
+                copied += 1;
+            }
+        }
+        assert!(copied > 0, "in segment {segment}");
     }
 }
 
