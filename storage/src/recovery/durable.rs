@@ -30,7 +30,8 @@ use crate::{
 use super::tail::TailScan;
 
 /// Makes what `scan` found durable, in the file at `path`. Only the end of the last segment can hold
-/// frames that were never synced: a segment is begun once the one before it is.
+/// frames that were never synced: a segment is begun once the one before it is. Where an index that could not be read may go
+/// on to frames without events behind those that were scanned, `keeps_rest` says so: a copy has them too.
 pub(super) fn make_durable<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -38,12 +39,13 @@ pub(super) fn make_durable<D: Disk>(
     file: &D::File,
     header: &SegmentHeader,
     scan: &TailScan,
-    is_last: bool,
+    keeps_rest: bool,
 ) -> Result<(), OpenError> {
     if mutation::is_planted(Mutation::RecoveryDoesNotSync) {
         return Ok(());
     }
     let is_synced = file.sync_data().is_ok();
+    let is_last = scan.why != ScanEnd::Successor;
     let in_doubt = is_last && scan.in_doubt_from < scan.end.end_position;
     if is_synced && (!in_doubt || device_agrees(disk, path, file, scan)?) {
         return Ok(());
@@ -51,8 +53,11 @@ pub(super) fn make_durable<D: Disk>(
     let mut copy_path = path.as_os_str().to_owned();
     copy_path.push(TEMPORARY_ENDING);
     let copy_path = PathBuf::from(copy_path);
-    copy(disk, file, &copy_path, scan.end.end_position)
-        .map_err(OpenError::io("writing", &copy_path))?;
+    let end = match keeps_rest {
+        true => Position::new(file.size().map_err(OpenError::io("reading", path))?),
+        false => scan.end.end_position,
+    };
+    copy(disk, file, &copy_path, end).map_err(OpenError::io("writing", &copy_path))?;
     check_copy(disk, &copy_path, header, scan).map_err(OpenError::io("reading", &copy_path))?;
     disk.rename(&copy_path, path).map_err(OpenError::io("replacing", path))?;
     disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))

@@ -64,16 +64,10 @@ impl<D: Disk> Recovery<'_, D> {
             )?;
             self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing", self.dir))?;
         }
-        durable::make_durable(
-            self.disk,
-            self.dir,
-            &path,
-            &file,
-            header,
-            &scan,
-            successor.is_none(),
-        )?;
-        if successor.is_none() || !found.has_index {
+        // Its index can be read the next time, perhaps, and goes on to frames without events behind where the other begins.
+        let keeps_rest = successor.is_some() && found.has_index;
+        durable::make_durable(self.disk, self.dir, &path, &file, header, &scan, keeps_rest)?;
+        if !keeps_rest {
             give_back_room(file, &scan);
         }
         if scan.end.end_offset == header.base_offset {
@@ -215,8 +209,7 @@ impl<D: Disk> Recovery<'_, D> {
 /// next one what it found itself. (Nothing was synced behind them: [`Recovery::check_cut`] has looked. Where the frames
 /// were copied to another file, nothing names this one any more, and closing it gives back all of it.)
 ///
-/// Not of a segment behind which another begins and that has an index, which perhaps can be read the next time: that goes
-/// on to frames without events behind where the other begins, and it had given all back.
+/// Not of a segment behind which another begins and that has an index: it had given all back.
 fn give_back_room<F: DiskFile>(file: F, scan: &TailScan) {
     let end = scan.end.end_position.plus(FRAME_ALIGN_BYTES as u64).get();
     if file.size().is_ok_and(|size| size > end) {

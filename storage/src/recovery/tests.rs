@@ -316,21 +316,34 @@ fn a_start_that_cannot_make_an_index_anew_leaves_the_segment_as_it_is() {
     let disk = disk.kill();
     let bytes = disk.bytes(&log_files(&disk)[0]).expect("the segment").len();
     assert_eq!(bytes, (1 + 3 + 2) * 4096);
+    let check = |disk: &SimDisk, what: &str| {
+        let disk = disk.kill();
+        let log = open(&disk);
+        assert_eq!(log.visible(), Offset::new(3), "{what}");
+        assert_eq!(stored(&disk, log.visible()), numbers(3), "{what}");
+    };
+    let mut copied = 0;
     for fault in [Fault::ReadFails, Fault::StatFails] {
         for after in 0.. {
-            let disk = disk.fork(after);
+            let full = disk.fork(after);
             // What is given back is not enough.
-            disk.limit_space(Some(disk.space_bytes() / 2));
-            disk.arm(fault, after);
-            drop(Log::open(disk.clone(), Path::new(DIR), tiny(), now(0)));
-            if disk.disarm() > 0 {
+            full.limit_space(Some(full.space_bytes() / 2));
+            full.arm(fault, after);
+            drop(Log::open(full.clone(), Path::new(DIR), tiny(), now(0)));
+            if full.disarm() > 0 {
                 break;
             }
-            disk.limit_space(None);
-            let disk = disk.kill();
-            let log = open(&disk);
-            assert_eq!(log.visible(), Offset::new(3), "{fault:?} after {after}");
-            assert_eq!(stored(&disk, log.visible()), numbers(3), "{fault:?} after {after}");
+            full.limit_space(None);
+            check(&full, &format!("{fault:?} after {after}"));
+            // Where the segment is copied, its index is the second file that is made.
+            let failing = disk.fork(after);
+            for (fault, after) in [(fault, after), (Fault::SyncFails, 0), (Fault::CreateFails, 1)] {
+                failing.arm(fault, after);
+            }
+            drop(Log::open(failing.clone(), Path::new(DIR), tiny(), now(0)));
+            copied += usize::from(failing.disarm() == 0);
+            check(&failing, &format!("{fault:?} after {after}, and a sync"));
         }
     }
+    assert!(copied > 0, "and it ended before there was another index");
 }
