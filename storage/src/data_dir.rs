@@ -13,7 +13,6 @@ use crate::{
     io::{Access, Disk, DiskFile, LockMode},
     offset::Position,
     segment::SegmentName,
-    verify::ASIDE_PREFIX,
 };
 
 /// The marker's name.
@@ -24,6 +23,9 @@ pub const DATA_VERSION: u32 = 1;
 pub const DEFAULT_TENANT: &str = "default";
 /// The log of requests that name none.
 pub const DEFAULT_LOG: &str = "main";
+
+/// What the directory begins with, inside a log's, into which a repair puts what it takes out; a number follows.
+pub(crate) const ASIDE_PREFIX: &str = "damaged-";
 
 const MARKER_PREFIX: &str = "strandline data ";
 const MARKER_BYTES_MAX: usize = 64;
@@ -40,6 +42,12 @@ pub fn lock<D: Disk>(disk: &D, dir: &Path, mode: LockMode) -> Result<D::Lock, Op
         io::ErrorKind::WouldBlock => OpenError::Locked { dir: dir.to_owned() },
         _ => OpenError::io("locking", dir)(error),
     })
+}
+
+/// Whether a repair names a directory so in which it keeps what it takes out.
+pub(crate) fn is_aside(name: &str) -> bool {
+    let number = name.strip_prefix(ASIDE_PREFIX).unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// A directory that is ours.
@@ -137,7 +145,7 @@ fn look_for_logs(
     };
     for tenant in usual_first(names, DEFAULT_TENANT).map(|name| path.join(name)) {
         let Some(logs) = list(&tenant) else { return false };
-        let logs = usual_first(&logs, DEFAULT_LOG).filter(|name| !name.starts_with(ASIDE_PREFIX));
+        let logs = usual_first(&logs, DEFAULT_LOG).filter(|name| !is_aside(name));
         for log in logs.map(|name| tenant.join(name)) {
             let Some(files) = list(&log) else { return false };
             if files.iter().any(|name| SegmentName::parse(name).is_some()) {
@@ -335,6 +343,21 @@ mod tests {
         assert!(!looked("/data/default"));
         assert!(!looked("/data"), "there is no segment but those");
         assert!(!looked("/data/default/main"));
+    }
+
+    /// Only what a repair makes is passed over: not each name that begins so.
+    #[test]
+    fn a_log_whose_name_only_begins_as_what_a_repair_keeps_is_one() {
+        let looked = |log: &str| {
+            look_for_logs(Path::new("/data"), &["default".to_owned()], |dir| match dir.to_str() {
+                Some("/data/default") => vec![log.to_owned()],
+                _ => vec!["00000000000000000000.1.log".to_owned()],
+            })
+        };
+        for log in ["damaged-goods", "damaged-", "damaged-17x", "main"] {
+            assert!(looked(log), "{log}");
+        }
+        assert!(!looked("damaged-1763700000000"));
     }
 
     #[test]

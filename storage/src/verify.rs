@@ -24,7 +24,7 @@ use std::{
 };
 
 use crate::{
-    data_dir::lock,
+    data_dir::{is_aside, lock},
     earliest::EARLIEST_FILE_NAME,
     end_mark::{self, END_MARK_FILE_NAME, EndMark},
     error::{Corruption, OpenError},
@@ -48,9 +48,6 @@ mod tests;
 pub(crate) use names::TopicNames;
 use segment::SegmentCheck;
 pub(crate) use segment::{CheckedSegment, gone_of};
-
-/// What the directory begins with into which a repair puts what it takes out.
-pub(crate) const ASIDE_PREFIX: &str = "damaged-";
 
 /// What `verify` looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -399,7 +396,7 @@ impl<D: Disk> Checker<'_, D> {
 
 /// Whether a file holds what a repair cut off a segment.
 pub(crate) fn is_kept_aside(file_name: &str) -> bool {
-    file_name.starts_with(ASIDE_PREFIX)
+    is_aside(file_name)
         || file_name
             .split_once(".cut-")
             .is_some_and(|(segment, _)| SegmentName::parse(segment).is_some())

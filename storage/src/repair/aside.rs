@@ -8,11 +8,11 @@ use std::{
 use crate::{
     buffer::DiskBuffer,
     clock::Now,
+    data_dir::ASIDE_PREFIX,
     error::OpenError,
     io::{Access, Disk, DiskFile, lenient::Lenient},
     offset::Position,
     segment::SegmentName,
-    verify::ASIDE_PREFIX,
 };
 
 /// How much is copied at once.

@@ -15,6 +15,7 @@ use crate::{
     append::{Append, OffsetScope, ProducerClaim, ProducerId},
     config::LogConfig,
     control::{Control, TopicRule, TopicsDeleted},
+    data_dir::ASIDE_PREFIX,
     error::ReadError,
     event::{EventId, NewEvent},
     io::{
@@ -33,7 +34,7 @@ use crate::{
     stopped::StoppedLog,
     testing::{TestLog, append_numbers, everything, now, read_all, small_segments},
     topic::TopicPattern,
-    verify::{ASIDE_PREFIX, verify},
+    verify::verify,
 };
 
 const DIR: &str = "/log";
