@@ -374,9 +374,10 @@ impl<'a, D: Disk> Planner<'a, D> {
             if damaged.has_unreadable() && self.end > base {
                 successor = Some(self.end);
                 Action::Rewrite { kept_events: survey.events(), lost: Vec::new(), forgotten }
-            } else if first.file == index_path {
+            } else if first.file == index_path && self.end > base {
                 Action::Reindex { forgotten }
             } else {
+                // Of one that holds nothing the gap takes the place, and its index goes with it.
                 return Ok(());
             }
         } else {

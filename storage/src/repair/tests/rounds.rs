@@ -1,7 +1,10 @@
 //! All that a repair does is in its first plan: damage that hides other damage is not looked at alone.
 
 use super::*;
-use crate::end_mark::{self, END_MARK_FILE_NAME, EndMark};
+use crate::{
+    end_mark::{self, END_MARK_FILE_NAME, EndMark},
+    segment::FIRST_FRAME_POSITION,
+};
 
 /// Damages a file in one of the ways in which disks do.
 fn damage(disk: &SimDisk, path: &Path, rng: &mut SimRng) {
@@ -54,4 +57,24 @@ fn what_is_said_is_all_that_is_done() {
         with_mark += u64::from(has_mark);
     }
     assert!(mended > 200 && with_mark > 100, "{mended} and {with_mark}");
+}
+
+/// Its index was made anew, of nothing, and what the gap took out then went over the copy of the damaged one.
+#[test]
+fn a_last_segment_that_holds_nothing_is_a_gap_alone() {
+    let log = log();
+    let mark = EndMark { active: Offset::new(40), synced: Offset::new(56) };
+    end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
+    let file = log.open(log.segments[3].0, SegmentFile::Log);
+    file.set_size(FIRST_FRAME_POSITION.get()).expect("a file");
+    file.sync_data().expect("a disk that works");
+    let index = path(&log, 3, SegmentFile::Index);
+    let damaged = vec![7; 5000];
+    log.write(&index, &damaged);
+    let repaired = check_repair(&log.disk, 56, &[(40, 56)]);
+    let [Step { action: Action::Fill { .. }, .. }] = &repaired.plan.steps[..] else {
+        panic!("{repaired:?}");
+    };
+    let kept = repaired.aside.join(index.file_name().expect("a name"));
+    assert_eq!(log.disk.bytes(&kept), Some(damaged));
 }
