@@ -111,8 +111,8 @@ impl<'a, D: Disk> Aside<'a, D> {
         let (from, to) = (self.dir.join(file_name), self.path.join(file_name));
         let file = self.disk.open(&from, Access::Read).map_err(OpenError::io("opening", &from))?;
         let file = Lenient::new(file);
+        let copy = self.disk.create(&to, Access::Write).map_err(OpenError::io("writing", &to))?;
         let write = || {
-            let copy = self.disk.create(&to, Access::Write)?;
             let size = file.size()?;
             let mut at = Position::default();
             while at.get() < size {
@@ -127,7 +127,18 @@ impl<'a, D: Disk> Aside<'a, D> {
             }
             copy.sync_data()
         };
-        write().map_err(OpenError::io("writing", &to))?;
-        self.disk.sync_dir(&self.path).map_err(OpenError::io("syncing the directory", &self.path))
+        let sync_dir = || self.disk.sync_dir(&self.path);
+        let copied = write()
+            .map_err(OpenError::io("writing", &to))
+            .and_then(|()| sync_dir().map_err(OpenError::io("syncing the directory", &self.path)));
+        if copied.is_err() {
+            self.forget_copy(file_name);
+        }
+        copied
+    }
+
+    /// Removes the copy of a file that is still in its place: it takes the space that was missing.
+    pub(super) fn forget_copy(&self, file_name: &str) {
+        let _ = self.disk.remove(&self.path.join(file_name));
     }
 }

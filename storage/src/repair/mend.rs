@@ -16,7 +16,7 @@ use crate::{
     clock::Now,
     config::SyncMode,
     error::OpenError,
-    io::Disk,
+    io::{Disk, is_full},
     log::NEXT_FILE_NAME,
     offset::Offset,
     pace::Pace,
@@ -171,8 +171,12 @@ impl<D: Disk> Mender<'_, D> {
 
     /// The damaged index is kept, and another takes its name.
     fn replace_index(&self, name: SegmentName, made: Parts<'_>) -> Result<(), OpenError> {
-        self.aside.copy_if_there(&name.index_file_name())?;
-        seal::write_index(self.disk, self.dir, name, made, Pace::alone())?;
+        let file_name = name.index_file_name();
+        self.aside.copy_if_there(&file_name)?;
+        if let Err(error) = seal::write_index(self.disk, self.dir, name, made, Pace::alone()) {
+            self.aside.forget_copy(&file_name);
+            return Err(error);
+        }
         self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing the directory", self.dir))
     }
 
@@ -180,10 +184,18 @@ impl<D: Disk> Mender<'_, D> {
     /// without the other.
     fn abandon(&mut self, name: SegmentName) -> Result<(), OpenError> {
         let tag = Tag::random();
+        let file_name = name.log_file_name();
         if self.aside.has(name)? {
-            self.aside.copy_if_there(&name.log_file_name())?;
+            self.aside.copy_if_there(&file_name)?;
         }
-        begin_successor(self.disk, self.dir, self.header(name.base_offset, tag))?;
+        let begun = begin_successor(self.disk, self.dir, self.header(name.base_offset, tag));
+        if let Err(OpenError::Io { source, .. }) = &begun
+            && is_full(source)
+        {
+            // Nothing has the name. After other errors that is not certain, and the copy may be all that is left.
+            self.aside.forget_copy(&file_name);
+        }
+        begun?;
         self.new_tag = Some(tag);
         self.aside.take_index(name)
     }
@@ -212,7 +224,11 @@ pub(crate) fn begin_successor<D: Disk>(
         to: FIRST_FRAME_POSITION,
         fill: Fill::Zeroes,
     };
-    let next = prepare.run(disk).map_err(OpenError::io("preparing", &temporary))?;
+    let next = prepare.run(disk).map_err(|error| {
+        // What is there of it takes the space that was missing.
+        let _ = disk.remove(&temporary);
+        OpenError::io("preparing", &temporary)(error)
+    })?;
     let roll = RollJob { next, header, dir: dir.to_owned(), from: temporary, to: path.clone() };
     roll.run(disk).map_err(OpenError::io("creating", &path)).map(|_| ())
 }

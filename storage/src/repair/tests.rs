@@ -1,4 +1,5 @@
 mod foreign;
+mod full_disk;
 mod gaps;
 mod generations;
 mod misdirected;
@@ -15,7 +16,6 @@ use crate::{
     append::{Append, OffsetScope, ProducerClaim, ProducerId},
     config::LogConfig,
     control::{Control, TopicRule, TopicsDeleted},
-    data_dir::ASIDE_PREFIX,
     error::ReadError,
     event::{EventId, NewEvent},
     io::{
@@ -314,23 +314,6 @@ fn frames_of_sealed_segments_are_lost_alone() {
         assert_eq!((gaps[0].0, gaps[gaps.len() - 1]), (4, (28, 32)));
         assert_eq!(read(&log, &["nobody"]).1, gaps);
     }
-}
-
-/// Each try on a full disk left an empty directory, of which `verify` said that a repair had kept something there.
-#[test]
-fn a_repair_that_finds_no_space_leaves_nothing() {
-    let log = log();
-    flip(&log, 0, 1, 70);
-    let names = || log.disk.list(Path::new(DIR)).expect("a directory");
-    let before: BTreeSet<String> = names().into_iter().collect();
-    log.disk.limit_space(Some(log.disk.space_bytes()));
-    let refused = repair(&log.disk, Path::new(DIR), now());
-    assert!(matches!(refused, Err(OpenError::Io { .. })), "{refused:?}");
-    assert_eq!(names().into_iter().collect::<BTreeSet<_>>(), before);
-    let aside = Path::new(DIR).join(format!("{ASIDE_PREFIX}{}", now().wall_ms));
-    log.disk.list(&aside).expect_err("it is empty");
-    log.disk.limit_space(None);
-    assert_eq!(check_repair(&log.disk, 56, &[(4, 8)]).aside, aside);
 }
 
 #[test]
