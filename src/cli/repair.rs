@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -128,17 +128,22 @@ fn mend(log: &Path) -> Result<bool, DirectoryError> {
         say(&format!("beyond repair: {damage}"))?;
     }
     let how = if is_whole { "repaired" } else { "not repaired: it would not open" };
-    let mut kept = repaired.aside.display().to_string();
-    for aside in &repaired.aside_later {
-        kept = format!("{kept} and {}", aside.display());
-    }
-    say(&format!("{}: {how}; what was taken out is kept in {kept}", log.display()))?;
+    say(&format!("{}: {how}{}", log.display(), kept_in(&repaired.asides)))?;
     if let Some(tag) = repaired.new_tag {
         say(&format!(
             "how far the log and its readers had come is not known any more: the log's tag is {tag} now"
         ))?;
     }
     Ok(is_whole)
+}
+
+/// Where what was taken out is, as a line goes on; nothing may have been.
+fn kept_in(asides: &[PathBuf]) -> String {
+    let asides: Vec<String> = asides.iter().map(|aside| aside.display().to_string()).collect();
+    match asides.is_empty() {
+        true => String::new(),
+        false => format!("; what was taken out is kept in {}", asides.join(" and ")),
+    }
 }
 
 /// Says what is wrong, and what is done about it.

@@ -168,10 +168,8 @@ impl fmt::Display for Lost {
 pub struct Repaired {
     /// What it did.
     pub plan: RepairPlan,
-    /// Where the files are that it took out.
-    pub aside: PathBuf,
-    /// The same of what showed only when the first damage was mended.
-    pub aside_later: Vec<PathBuf>,
+    /// Where the files are that it took out: one directory for each round that took out any.
+    pub asides: Vec<PathBuf>,
     /// The log's tag from now on, if it is another.
     pub new_tag: Option<Tag>,
     /// What is wrong all the same: the log does not open, or not as it should.
@@ -237,12 +235,12 @@ impl<'a, D: Disk> Repair<'a, D> {
         match &mut self.done {
             Some(done) => {
                 done.plan.steps.extend(plan.steps);
-                done.aside_later.push(aside);
+                done.asides.extend(aside);
                 done.new_tag = new_tag.or(done.new_tag);
             }
             None => {
-                let (aside_later, left) = (Vec::new(), Vec::new());
-                self.done = Some(Repaired { plan, aside, aside_later, new_tag, left });
+                let (asides, left) = (aside.into_iter().collect(), Vec::new());
+                self.done = Some(Repaired { plan, asides, new_tag, left });
             }
         }
         Ok(())

@@ -41,13 +41,10 @@ impl<'a, D: Disk> Aside<'a, D> {
         Ok(Aside { disk, dir, path })
     }
 
-    pub(super) fn into_path(self) -> PathBuf {
-        self.path
-    }
-
-    /// Removes it if nothing was taken out: else each try on a full disk would leave one.
-    pub(super) fn forget_if_empty(&self) {
-        let _ = self.disk.remove_dir(&self.path);
+    /// Where what was taken out is. If nothing was, the directory goes: else each try on a full disk would leave one.
+    pub(super) fn end(self) -> Option<PathBuf> {
+        let is_kept = self.disk.remove_dir(&self.path).is_err();
+        is_kept.then_some(self.path)
     }
 
     /// Whether the log has any file of a segment.

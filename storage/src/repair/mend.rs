@@ -41,13 +41,13 @@ pub(super) struct Mender<'a, D: Disk> {
 }
 
 impl<D: Disk> Mender<'_, D> {
-    /// Takes all steps; returns where the files are that it took out, and the log's tag if it is another.
+    /// Takes all steps; returns where the files are that it took out, if any, and the log's tag if it is another.
     pub fn run(
         disk: &D,
         dir: &Path,
         now: Now,
         plan: &RepairPlan,
-    ) -> Result<(PathBuf, Option<Tag>), OpenError> {
+    ) -> Result<(Option<PathBuf>, Option<Tag>), OpenError> {
         let aside = Aside::create(disk, dir, now)?;
         let (new_tag, synced, knowing) = (plan.new_tag, plan.synced, Knowing::default());
         let mut mender = Mender { disk, dir, now, aside, new_tag, synced, knowing };
@@ -56,11 +56,11 @@ impl<D: Disk> Mender<'_, D> {
             plan.steps.iter().partition(|step| step.action == Action::Discard);
         for step in discarded.into_iter().chain(others) {
             if let Err(error) = mender.step(step) {
-                mender.aside.forget_if_empty();
+                mender.aside.end();
                 return Err(error);
             }
         }
-        Ok((mender.aside.into_path(), mender.new_tag))
+        Ok((mender.aside.end(), mender.new_tag))
     }
 
     fn step(&mut self, step: &Step) -> Result<(), OpenError> {

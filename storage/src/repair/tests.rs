@@ -174,7 +174,7 @@ fn check_repair(disk: &SimDisk, events: u64, lost: &[(u64, u64)]) -> Repaired {
     assert!(plan.beyond.is_empty(), "{plan:?}");
     let repaired = repaired(disk);
     assert_eq!(without_tags(&repaired.plan), without_tags(&plan), "what is done is what was said");
-    assert_eq!((&repaired.left[..], &repaired.aside_later[..]), (&[][..], &[][..]));
+    assert_eq!(repaired.left, []);
     let found = verify(disk, Path::new(DIR), &mut |finding| panic!("{finding}"));
     assert_eq!(found.expect("not in use").end, Offset::new(events));
     let again = planned(disk);
@@ -216,7 +216,7 @@ fn nothing_behind_the_damage_of_a_last_segment_is_lost() {
         let before = disk.bytes(&path).expect("a file");
         let repaired = check_repair(&disk, 10, &[(frame, frame + 1)]);
         assert_eq!(repaired.new_tag, None);
-        let kept = repaired.aside.join(path.file_name().expect("a name"));
+        let kept = repaired.asides[0].join(path.file_name().expect("a name"));
         assert_eq!(disk.bytes(&kept), Some(before), "seed {seed}");
         assert_eq!(*open(&disk).expect("it was repaired").tag(), tag);
     }
@@ -421,7 +421,7 @@ fn a_last_segment_of_which_nothing_is_known_goes_whole_and_the_tag_with_it() {
     let repaired = check_repair(&log.disk, 40, &[]);
     let opened = open(&log.disk).expect("it was repaired");
     assert_eq!(Some(*opened.tag()), repaired.new_tag);
-    let kept = log.disk.bytes(&repaired.aside.join(last.file_name().expect("a name")));
+    let kept = log.disk.bytes(&repaired.asides[0].join(last.file_name().expect("a name")));
     let kept = kept.expect("the file");
     assert_eq!(kept[..3 * 4096], before[..3 * 4096]);
     assert!(kept[3 * 4096..4 * 4096].iter().all(|byte| *byte == 0), "what cannot be read");

@@ -30,7 +30,7 @@ fn tries_until_there_is_space(log: &TestLog, events: u64, lost: &[(u64, u64)]) -
         assert_eq!(held(&disk), before, "{blocks} blocks");
         disk.list(&aside()).expect_err("it is empty");
         disk.limit_space(None);
-        assert_eq!(check_repair(&disk, events, lost).aside, aside());
+        assert_eq!(check_repair(&disk, events, lost).asides, [aside()]);
     }
     unreachable!("it takes no more than there is")
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    data_dir::ASIDE_PREFIX,
     end_mark::{self, EndMark},
     frame::{Frame, Seed, Trust, kept},
     index::{IndexBuilder, SegmentEnd},
@@ -304,4 +305,16 @@ fn the_limits_of_a_log_pass_its_gaps() {
         opened.run_ops(much_later());
         assert!(opened.start() >= start, "{retain:?}");
     }
+}
+
+/// Where a file is missing nothing is taken out: an empty directory stayed, and it was said that files are kept in it.
+#[test]
+fn a_repair_that_takes_nothing_out_keeps_nothing() {
+    let log = log();
+    for file in [SegmentFile::Log, SegmentFile::Index] {
+        log.disk.remove(&path(&log, 1, file)).expect("a file");
+    }
+    assert_eq!(check_repair(&log.disk, 56, &[(20, 32)]).asides, [] as [PathBuf; 0]);
+    let aside = Path::new(DIR).join(format!("{ASIDE_PREFIX}{}", now().wall_ms));
+    log.disk.list(&aside).expect_err("it is empty");
 }

@@ -32,7 +32,7 @@ fn an_older_generation_that_may_hold_what_is_lost_is_kept_and_named() {
         let step = repaired.plan.steps.iter().find(|step| step.action == Action::Discard);
         let told = step.expect("the older").damage.to_string();
         assert_eq!(told.contains("may hold them still"), is_damaged, "{told}");
-        let kept = repaired.aside.join(name.log_file_name());
+        let kept = repaired.asides[0].join(name.log_file_name());
         assert_eq!(log.disk.bytes(&kept), Some(before));
     }
 }

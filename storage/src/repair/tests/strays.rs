@@ -69,7 +69,7 @@ fn an_index_of_another_segment_says_nothing_of_a_lost_one() {
             assert!(found.iter().any(|found| found.contains(&said)), "{found:?}");
             let repaired = check_repair(&log.disk, 56, &[lost]);
             let index = log.segments[segment].0.index_file_name();
-            assert_eq!(log.disk.bytes(&repaired.aside.join(index)), Some(bytes));
+            assert_eq!(log.disk.bytes(&repaired.asides[0].join(index)), Some(bytes));
         }
     }
 }
@@ -88,7 +88,7 @@ fn a_gap_at_the_end_is_written_over_no_file() {
         end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
         let repaired = check_repair(&log.disk, 60, &[(56, 60)]);
         assert!(repaired.new_tag.is_some());
-        let kept = repaired.aside.join(name.log_file_name());
+        let kept = repaired.asides[0].join(name.log_file_name());
         assert_eq!(log.disk.bytes(&kept), Some(before), "{generation}");
     }
 }

@@ -326,7 +326,7 @@ fn a_stub_that_has_become_another_index_is_made_anew_or_a_gap() {
             assert_eq!(plan.beyond, [], "{context}");
             let repaired = repaired(&disk);
             assert_eq!(repaired.plan, plan, "{context}");
-            let kept = repaired.aside.join(name.index_file_name());
+            let kept = repaired.asides[0].join(name.index_file_name());
             assert_eq!(disk.bytes(&kept), Some(bytes), "{context}");
             let log = open_with(&disk, NEVER);
             let gap = (stub.base_offset.get(), stub.end_offset.get());
