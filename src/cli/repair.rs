@@ -10,7 +10,7 @@ use clap::Args;
 use strandline_storage::{
     io::real::RealDisk,
     remains::Forgotten,
-    repair::{self, Action, Repair, RepairPlan, Step},
+    repair::{self, Action, Repair, RepairPlan, Repaired, Step},
     shell,
 };
 
@@ -115,9 +115,11 @@ fn nothing_is_done(log: &Path, plan: &RepairPlan) -> Result<bool, DirectoryError
 /// Says what is to be done, and does it, until nothing shows any more. Whether there is no damage left.
 fn mend(log: &Path) -> Result<bool, DirectoryError> {
     let mut repair = directory::when_free(|| Repair::begin(&RealDisk, log))?;
-    while !repair.steps().is_empty() {
-        repair.steps().iter().try_for_each(describe)?;
-        repair.mend(clock::now())?;
+    if let Err(error) = mend_all(&mut repair) {
+        for line in repair.done().map_or_else(Vec::new, |done| told(log, "not all is done", done)) {
+            say(&line)?;
+        }
+        return Err(error);
     }
     let repaired = match repair.end() {
         Ok(repaired) => repaired,
@@ -128,13 +130,28 @@ fn mend(log: &Path) -> Result<bool, DirectoryError> {
         say(&format!("beyond repair: {damage}"))?;
     }
     let how = if is_whole { "repaired" } else { "not repaired: it would not open" };
-    say(&format!("{}: {how}{}", log.display(), kept_in(&repaired.asides)))?;
-    if let Some(tag) = repaired.new_tag {
-        say(&format!(
-            "how far the log and its readers had come is not known any more: the log's tag is {tag} now"
-        ))?;
-    }
+    told(log, how, &repaired).iter().try_for_each(|line| say(line))?;
     Ok(is_whole)
+}
+
+/// Round by round.
+fn mend_all(repair: &mut Repair<'_, RealDisk>) -> Result<(), DirectoryError> {
+    while !repair.steps().is_empty() {
+        repair.steps().iter().try_for_each(describe)?;
+        repair.mend(clock::now())?;
+    }
+    Ok(())
+}
+
+/// How a repair ended, and what has come of what was taken out, and of cursors.
+fn told(log: &Path, how: &str, done: &Repaired) -> Vec<String> {
+    let mut lines = vec![format!("{}: {how}{}", log.display(), kept_in(&done.asides))];
+    lines.extend(done.new_tag.map(|tag| {
+        format!(
+            "how far the log and its readers had come is not known any more: the log's tag is {tag} now"
+        )
+    }));
+    lines
 }
 
 /// Where what was taken out is, as a line goes on; nothing may have been.
@@ -215,6 +232,8 @@ fn say(line: &str) -> Result<(), DirectoryError> {
 mod tests {
     use std::fs;
 
+    use strandline_storage::segment::Tag;
+
     use super::*;
 
     /// What was described was not done, as the files were others by then, nothing was said, and the exit code was 0.
@@ -230,5 +249,24 @@ mod tests {
         let names: Vec<_> = fs::read_dir(&dir).expect("it").map(|one| one.expect("it")).collect();
         assert_eq!(names.len(), 1, "nothing is changed");
         fs::remove_dir_all(&dir).expect("ours");
+    }
+
+    /// Where a later round failed nothing said where the files were that an earlier one had taken out.
+    #[test]
+    fn what_was_done_is_told_with_its_directories_and_the_tag() {
+        let mut done = Repaired {
+            plan: RepairPlan::default(),
+            asides: Vec::new(),
+            new_tag: None,
+            left: Vec::new(),
+        };
+        let told = |done: &Repaired| told(Path::new("/log"), "not all is done", done);
+        assert_eq!(told(&done), ["/log: not all is done"]);
+        done.asides = vec!["/log/damaged-17".into(), "/log/damaged-18".into()];
+        let kept = "/log: not all is done; what was taken out is kept in /log/damaged-17 and /log/damaged-18";
+        assert_eq!(told(&done), [kept]);
+        done.new_tag = Some(Tag::parse("test1").expect("a tag"));
+        let lines = told(&done);
+        assert!(lines[0] == kept && lines[1].ends_with("the log's tag is test1 now"), "{lines:?}");
     }
 }

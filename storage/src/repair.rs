@@ -37,7 +37,7 @@
 //! and a second repair goes on.
 
 use std::{
-    fmt, mem,
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -61,7 +61,7 @@ pub(crate) mod salvage;
 #[cfg(test)]
 mod tests;
 
-use mend::Mender;
+use mend::{Mended, Mender};
 use planner::Planner;
 
 /// What a repair would do, segment by segment.
@@ -166,7 +166,7 @@ impl fmt::Display for Lost {
 /// What a repair did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repaired {
-    /// What it did.
+    /// What it did; of a round that failed, what that had to do.
     pub plan: RepairPlan,
     /// Where the files are that it took out: one directory for each round that took out any.
     pub asides: Vec<PathBuf>,
@@ -226,24 +226,33 @@ impl<'a, D: Disk> Repair<'a, D> {
         }
     }
 
-    /// Does that, and looks for what shows behind it.
+    /// Does that, and looks for what shows behind it. Where it fails [`Repair::done`] says what was done all the same.
     pub fn mend(&mut self, now: Now) -> Result<(), OpenError> {
         assert!(!self.steps().is_empty(), "there is something to do");
-        let (aside, new_tag) = Mender::run(self.disk, self.dir, now, &self.next)?;
+        let (mended, outcome) = Mender::run(self.disk, self.dir, now, &self.next);
         self.rounds += 1;
-        let plan = mem::replace(&mut self.next, Planner::run(self.disk, self.dir)?);
-        match &mut self.done {
-            Some(done) => {
-                done.plan.steps.extend(plan.steps);
-                done.asides.extend(aside);
-                done.new_tag = new_tag.or(done.new_tag);
-            }
-            None => {
-                let (asides, left) = (aside.into_iter().collect(), Vec::new());
-                self.done = Some(Repaired { plan, asides, new_tag, left });
-            }
+        if !mended.is_nothing() {
+            self.note(mended);
         }
+        outcome?;
+        self.next = Planner::run(self.disk, self.dir)?;
         Ok(())
+    }
+
+    /// What the last round has done, or a part of it.
+    fn note(&mut self, mended: Mended) {
+        let done = self.done.get_or_insert_with(|| {
+            let plan = RepairPlan { steps: Vec::new(), ..self.next.clone() };
+            Repaired { plan, asides: Vec::new(), new_tag: None, left: Vec::new() }
+        });
+        done.plan.steps.extend(self.next.steps.iter().cloned());
+        done.asides.extend(mended.aside);
+        done.new_tag = mended.new_tag.or(done.new_tag);
+    }
+
+    /// What was done so far, if anything was.
+    pub fn done(&self) -> Option<&Repaired> {
+        self.done.as_ref()
     }
 
     /// What was done, and what is wrong all the same. The error: nothing was, by that plan.

@@ -29,38 +29,62 @@ use crate::{
     },
 };
 
+/// What was done, be it that not all was.
+#[derive(Default)]
+pub(super) struct Mended {
+    /// Where the files are that were taken out, if any.
+    pub(super) aside: Option<PathBuf>,
+    /// The log's tag, if it is another.
+    pub(super) new_tag: Option<Tag>,
+    /// How many steps were taken.
+    steps: usize,
+}
+
+impl Mended {
+    /// Whether the log is as it was.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.aside.is_none() && self.new_tag.is_none() && self.steps == 0
+    }
+}
+
 /// Does what was decided.
 pub(super) struct Mender<'a, D: Disk> {
     disk: &'a D,
     dir: &'a Path,
     now: Now,
     aside: Aside<'a, D>,
+    /// The tag of a log whose end is lost.
+    end_tag: Option<Tag>,
     new_tag: Option<Tag>,
     synced: Offset,
     knowing: Knowing,
 }
 
 impl<D: Disk> Mender<'_, D> {
-    /// Takes all steps; returns where the files are that it took out, if any, and the log's tag if it is another.
+    /// Takes all steps, or those before one that fails.
     pub fn run(
         disk: &D,
         dir: &Path,
         now: Now,
         plan: &RepairPlan,
-    ) -> Result<(Option<PathBuf>, Option<Tag>), OpenError> {
-        let aside = Aside::create(disk, dir, now)?;
-        let (new_tag, synced, knowing) = (plan.new_tag, plan.synced, Knowing::default());
-        let mut mender = Mender { disk, dir, now, aside, new_tag, synced, knowing };
+    ) -> (Mended, Result<(), OpenError>) {
+        let aside = match Aside::create(disk, dir, now) {
+            Ok(aside) => aside,
+            Err(error) => return (Mended::default(), Err(error)),
+        };
+        let (end_tag, new_tag) = (plan.new_tag, None);
+        let (synced, knowing) = (plan.synced, Knowing::default());
+        let mut mender = Mender { disk, dir, now, aside, end_tag, new_tag, synced, knowing };
         // What an interrupted one left goes first: its name may be needed.
         let (discarded, others): (Vec<_>, Vec<_>) =
             plan.steps.iter().partition(|step| step.action == Action::Discard);
-        for step in discarded.into_iter().chain(others) {
-            if let Err(error) = mender.step(step) {
-                mender.aside.end();
-                return Err(error);
-            }
-        }
-        Ok((mender.aside.end(), mender.new_tag))
+        let mut steps = 0;
+        let outcome = discarded.into_iter().chain(others).try_for_each(|step| {
+            mender.step(step)?;
+            steps += 1;
+            Ok(())
+        });
+        (Mended { aside: mender.aside.end(), new_tag: mender.new_tag, steps }, outcome)
     }
 
     fn step(&mut self, step: &Step) -> Result<(), OpenError> {
@@ -103,6 +127,9 @@ impl<D: Disk> Mender<'_, D> {
                 let remains = self.knowing.remains_of_lost(disk, dir, name, lost.to)?;
                 let carried = remains.carried(writer.index(), lost.to);
                 writer.finish(Some(&carried))?;
+                if self.end_tag == Some(*tag) {
+                    self.new_tag = self.end_tag;
+                }
                 if is_there { self.aside.take(name) } else { Ok(()) }
             }
             Action::Restub { .. } => {

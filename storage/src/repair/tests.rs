@@ -2,6 +2,7 @@ mod foreign;
 mod full_disk;
 mod gaps;
 mod generations;
+mod later_rounds;
 mod misdirected;
 mod rewritten;
 mod rounds;

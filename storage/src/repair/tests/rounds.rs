@@ -53,6 +53,8 @@ fn what_is_said_is_all_that_is_done() {
         let done = repaired(&log.disk);
         assert_eq!(without_tags(&done.plan), without_tags(&plan), "seed {seed}");
         assert_eq!(done.left, [], "seed {seed}");
+        let tag = done.new_tag.unwrap_or(Tag::parse("test1").expect("a tag"));
+        assert_eq!(*open(&log.disk).expect("it was repaired").tag(), tag, "seed {seed}");
         mended += 1;
         with_mark += u64::from(has_mark);
     }
