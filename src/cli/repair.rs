@@ -8,6 +8,7 @@ use std::{
 
 use clap::Args;
 use strandline_storage::{
+    error::OpenError,
     io::real::RealDisk,
     remains::Forgotten,
     repair::{self, Action, Repair, RepairPlan, Repaired, Step},
@@ -81,7 +82,7 @@ fn repair_log(log: &Path, arguments: &RepairArguments) -> Result<bool, Directory
 /// Says what would be done. Whether there is no damage.
 fn propose(log: &Path, named: &Path) -> Result<bool, DirectoryError> {
     let plan = directory::when_free(|| repair::plan(&RealDisk, log))?;
-    if plan.steps.is_empty() || !plan.beyond.is_empty() {
+    if does_nothing(&plan) {
         return nothing_is_done(log, &plan);
     }
     plan.steps.iter().try_for_each(describe)?;
@@ -93,6 +94,11 @@ fn propose(log: &Path, named: &Path) -> Result<bool, DirectoryError> {
     let dir = shell::word(named);
     say(&format!("nothing was changed; to do this: strandline repair {dir} --yes"))?;
     Ok(is_sound)
+}
+
+/// Nothing is wrong, or something is in the way.
+fn does_nothing(plan: &RepairPlan) -> bool {
+    plan.steps.is_empty() || !plan.beyond.is_empty()
 }
 
 /// By a plan that has no steps, or with which something is in the way. Whether there is no damage.
@@ -114,7 +120,11 @@ fn nothing_is_done(log: &Path, plan: &RepairPlan) -> Result<bool, DirectoryError
 
 /// Says what is to be done, and does it, until nothing shows any more. Whether there is no damage left.
 fn mend(log: &Path) -> Result<bool, DirectoryError> {
-    let mut repair = directory::when_free(|| Repair::begin(&RealDisk, log))?;
+    let mut repair = match directory::when_free(|| Repair::begin(&RealDisk, log)) {
+        Ok(repair) => repair,
+        Err(error @ OpenError::Locked { .. }) => return unless_it_mends(log, error),
+        Err(error) => return Err(error.into()),
+    };
     if let Err(error) = mend_all(&mut repair) {
         for line in repair.done().map_or_else(Vec::new, |done| told(log, "not all is done", done)) {
             say(&line)?;
@@ -132,6 +142,12 @@ fn mend(log: &Path) -> Result<bool, DirectoryError> {
     let how = if is_whole { "repaired" } else { "not repaired: it would not open" };
     told(log, how, &repaired).iter().try_for_each(|line| say(line))?;
     Ok(is_whole)
+}
+
+/// Who else only looks at a log, as `verify` does, is in the way of a repair that has something to do. One that has not is not refused.
+fn unless_it_mends(log: &Path, error: OpenError) -> Result<bool, DirectoryError> {
+    let plan = repair::plan(&RealDisk, log)?;
+    if does_nothing(&plan) { nothing_is_done(log, &plan) } else { Err(error.into()) }
 }
 
 /// Round by round.
@@ -232,7 +248,10 @@ fn say(line: &str) -> Result<(), DirectoryError> {
 mod tests {
     use std::fs;
 
-    use strandline_storage::segment::Tag;
+    use strandline_storage::{
+        data_dir::lock, end_mark::END_MARK_FILE_NAME, io::LockMode, segment::Tag,
+        verify::lock_shared,
+    };
 
     use super::*;
 
@@ -248,6 +267,33 @@ mod tests {
         assert!(!mend(&dir).expect("not in use"), "there is a stray file now");
         let names: Vec<_> = fs::read_dir(&dir).expect("it").map(|one| one.expect("it")).collect();
         assert_eq!(names.len(), 1, "nothing is changed");
+        fs::remove_dir_all(&dir).expect("ours");
+    }
+
+    /// It was refused beside a `verify`, with nothing to do.
+    #[test]
+    fn who_looks_at_a_log_stops_only_what_changes_it() {
+        let name = format!("strandline-repair-beside-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir(&dir).expect("a new directory");
+        let looks = lock_shared(&RealDisk, &dir).expect("nobody has it");
+        assert!(mend(&dir).expect("not refused"), "it is sound");
+        let stray = dir.join("00000000000000000025.1.log");
+        fs::write(&stray, []).expect("space");
+        assert!(!mend(&dir).expect("not refused"), "something is in the way");
+        fs::remove_file(stray).expect("ours");
+        let mark = dir.join(END_MARK_FILE_NAME);
+        fs::write(&mark, "no mark").expect("space");
+        let refused = mend(&dir);
+        let is_locked = matches!(refused, Err(DirectoryError::Open(OpenError::Locked { .. })));
+        assert!(is_locked && mark.exists(), "{refused:?}");
+        drop(looks);
+        assert!(mend(&dir).expect("free"), "it is mended");
+        assert!(!mark.exists());
+        let serves = lock(&RealDisk, &dir, LockMode::Exclusive).expect("nobody has it");
+        assert!(mend(&dir).is_err(), "it is in use");
+        drop(serves);
         fs::remove_dir_all(&dir).expect("ours");
     }
 
