@@ -57,12 +57,19 @@ class Patience:
     """How long something is waited for: so many seconds in which a processor was free. Rewrites, backups and others that make way for
     everything else may get none for minutes where other programs take all of it."""
 
+    # Whether something hung, and kept all processors busy: what is waited for behind it has its seconds by the clock.
+    has_hung = False
+
     def __init__(self, seconds: float):
-        self.free_until_s, self.until_s = free_s() + seconds, time.monotonic() + HANGS_S
+        self.free_until_s = free_s() + seconds
+        self.until_s = time.monotonic() + (seconds if Patience.has_hung else HANGS_S)
 
     def is_over(self) -> bool:
         """Whether it has had its time."""
-        return free_s() > self.free_until_s or time.monotonic() > self.until_s
+        if time.monotonic() > self.until_s:
+            Patience.has_hung = True
+            return True
+        return free_s() > self.free_until_s
 
 
 def wait_for(condition, seconds: float = 10, every_s: float = 0.02, told=lambda: None):

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import pathlib
 import pty
 import re
 import signal
@@ -12,7 +13,7 @@ import time
 import pytest
 
 from commands import run
-from harness import Server, binary, wait_for_end
+from harness import Server, binary, wait_for, wait_for_end
 from wire import Sse, Ws, problem, status_of
 
 APPEND = "/api/v1/topics/around/events"
@@ -353,7 +354,7 @@ ATTEMPTS = 10
 
 def half_a_body(server):
     """An append of which a byte is still to come: a stop waits 2 s for it."""
-    stream = socket.create_connection(("127.0.0.1", server.port))
+    stream = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     stream.sendall(f"POST /api/v1/topics/a/events HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n".encode())
     assert stream.recv(1 << 16) == b"HTTP/1.1 100 Continue\r\n\r\n"
     stream.sendall(b"1")
@@ -364,11 +365,7 @@ def signal_to_stop(server):
     """Signals, and waits until the server says that it stops: the kernel would make one of this and the next one."""
     said = os.path.getsize(server.log.name)
     server.process.send_signal(signal.SIGTERM)
-    with open(server.log.name) as log:
-        log.seek(said)
-        told = ""
-        while "stopping; a second signal ends at once" not in told:
-            told += log.read()
+    wait_for(lambda: b"stopping; a second signal ends at once" in pathlib.Path(server.log.name).read_bytes()[said:], every_s=0.005)
 
 
 def test_a_second_signal_ends_at_once():

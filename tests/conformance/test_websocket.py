@@ -11,7 +11,7 @@ import time
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from harness import Server
+from harness import Patience, Server
 from wire import Ws, events_of, raw_upgrade, status_of
 
 
@@ -33,13 +33,16 @@ def frame(opcode, payload=b"", fin=True, masked=True, rsv=0):
 
 
 def read_frames(stream, rest=b"", last=lambda opcode, payload: False):
-    """Server frames until the end, up to one that is to come last, or until nothing has come for 20 s: (opcode, payload)."""
-    stream.settimeout(20)
-    got, frames = rest, whole_frames(rest)
-    with contextlib.suppress(TimeoutError, ConnectionResetError):
-        while not any(last(*frame) for frame in frames) and (part := stream.recv(65536)):
-            got += part
-            frames = whole_frames(got)
+    """Server frames until the end, up to one that is to come last, or until neither has come for 20 s, whatever else does: (opcode, payload)."""
+    stream.settimeout(1)
+    got, frames, patience = rest, whole_frames(rest), Patience(20)
+    with contextlib.suppress(ConnectionResetError):
+        while not any(last(*frame) for frame in frames) and not patience.is_over():
+            with contextlib.suppress(TimeoutError):
+                if not (part := stream.recv(65536)):
+                    break
+                got += part
+                frames = whole_frames(got)
     return frames
 
 

@@ -161,6 +161,7 @@ def events_of(server, target):
     events = []
     while target:
         page = server.json("GET", target)[1]
+        assert page.get("next") != target, "it does not go on"
         events, target = events + page["events"], page.get("next")
     return events
 

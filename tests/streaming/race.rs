@@ -10,7 +10,7 @@ use strandline::runtime::Driver;
 
 use crate::TOPICS;
 use crate::chance::Chance;
-use crate::client::{Sse, WebSocket, append_lines, get_json};
+use crate::client::{PATIENCE, Patience, Sse, WebSocket, append_lines, get_json};
 use crate::running::Running;
 
 /// So many events are there before it ends, however long a busy machine takes for them: each topic's are enough for a few
@@ -184,6 +184,8 @@ fn race(running: Running) {
     let mut seed = || Chance(chance.below(u64::MAX) | 1);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Where anything fails it stops first, and with it those that would read on for ever.
+        let _running = running;
         let stop = &stop;
         let writers: Vec<_> = (0..TOPICS.len())
             .map(|topic| {
@@ -191,7 +193,7 @@ fn race(running: Running) {
                 scope.spawn(move || append_until(address, stop, topic, chance))
             })
             .collect();
-        let began = Instant::now();
+        let (began, patience) = (Instant::now(), Patience::new(PATIENCE));
         let mut readers = Vec::new();
         let resubscribers: Vec<_> = (0..4)
             .map(|_| {
@@ -211,7 +213,10 @@ fn race(running: Running) {
             let durable = get_json(address, "/api/v1/events/history?limit=1")["durable"]
                 .as_u64()
                 .expect("a number");
-            if began.elapsed() > Duration::from_secs(3) && durable >= EVENTS_MIN {
+            let is_enough = began.elapsed() > Duration::from_secs(3) && durable >= EVENTS_MIN;
+            // A writer that has ended has failed.
+            let is_failing = writers.iter().any(|writer| writer.is_finished());
+            if is_enough || is_failing || patience.is_over() {
                 break;
             }
             thread::sleep(Duration::from_millis(40));
