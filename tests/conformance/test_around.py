@@ -370,15 +370,19 @@ def signal_to_stop(server):
 
 def test_a_second_signal_ends_at_once():
     """a second one, half a second later or more, ends it at once"""
+    in_time = 0
     for _ in range(ATTEMPTS):
         with Server() as server, half_a_body(server):
+            began = time.monotonic()
             signal_to_stop(server)
             time.sleep(0.7)
             is_asked_again = server.process.poll() is None
             if is_asked_again:
                 server.process.send_signal(signal.SIGTERM)
+            # The server itself may be late as well, but not again and again where this is not.
+            in_time += time.monotonic() - began < 1.5
             code = wait_for_end(server.process, 12)
-            assert code == 0 or is_asked_again and code == 1
+            assert code == 0 and in_time <= 2 or is_asked_again and code == 1, (code, in_time)
             if code == 1:
                 server.start()
                 assert server.request("GET", "/livez")[0] == 200
