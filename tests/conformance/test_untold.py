@@ -34,8 +34,12 @@ class Untold(Server):
 
     def __init__(self, log, **more):
         super().__init__("--shards", "1", "--cors-origin", "*", **more)
-        self.log.close()
-        self.log = log
+        # Its own log keeps the port for it.
+        self.port_lock, self.log = self.log, log
+
+    def __exit__(self, *exc):
+        super().__exit__(*exc)
+        self.port_lock.close()
 
 
 @both

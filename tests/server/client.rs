@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -62,16 +62,27 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// What the kernel has of the server's end of a connection (proc(5), `/proc/net/tcp`), by columns.
 pub fn server_end(stream: &TcpStream) -> Option<Vec<String>> {
-    let (ours, theirs) = (stream.local_addr().expect("bound"), stream.peer_addr().expect("bound"));
+    end_of([stream.peer_addr().expect("bound"), stream.local_addr().expect("bound")])
+}
+
+/// The same of our own end.
+fn own_end(stream: &TcpStream) -> Option<Vec<String>> {
+    end_of([stream.local_addr().expect("bound"), stream.peer_addr().expect("bound")])
+}
+
+fn end_of(addresses: [SocketAddr; 2]) -> Option<Vec<String>> {
     let sockets = fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
-    let ends = [theirs, ours].map(|address| format!(":{:04X}", address.port()));
+    let ends = addresses.map(|address| format!(":{:04X}", address.port()));
     let mut lines =
         sockets.lines().map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
     lines.find(|columns| columns[1].ends_with(&ends[0]) && columns[2].ends_with(&ends[1]))
 }
 
-/// Waits until the server has taken all that was sent.
+/// Waits until the server has taken all that was sent: first nothing is on its way any more, then nothing is left there.
 pub fn wait_until_taken(stream: &TcpStream) {
+    wait_until("it leaves", || {
+        own_end(stream).is_some_and(|columns| columns[4].starts_with("00000000:"))
+    });
     wait_until("it reads", || {
         server_end(stream).is_some_and(|columns| columns[4].ends_with(":00000000"))
     });
