@@ -260,25 +260,42 @@ impl<D: Disk> SegmentSet<D> {
         self.segments.get(behind.checked_sub(1)?)
     }
 
-    /// The first segment that holds an event appended at `time_ms` or later, or held one that is lost. Lost events of
-    /// which nobody knows the time are as old as what comes behind them: [`SegmentSet::timeless_gaps_at_end`], if nothing
-    /// sealed does.
+    /// The first segment that holds an event appended at `time_ms` or later, or held one that is lost. Segments of lost
+    /// events of which nobody knows the time are as old as what comes behind them: [`SegmentSet::timeless_segments_at_end`],
+    /// if nothing sealed does.
     pub(crate) fn first_at_time(&self, time_ms: u64) -> Option<&Arc<SealedSegment<D>>> {
-        let mut place = self.segments.iter().position(|segment| {
+        let (place, _) = self.place_at_time(time_ms)?;
+        self.segments.get(place)
+    }
+
+    /// Where the lost events begin with which the segment before [`SegmentSet::first_at_time`] ends, if nothing of that one
+    /// is older: who reads from that time on is told of them. For limits by age they are as old as the events before them.
+    pub(crate) fn lost_before_time(&self, time_ms: u64) -> Option<Offset> {
+        let (place, _) = self.place_at_time(time_ms).filter(|(_, is_its_first)| *is_its_first)?;
+        self.lost_at_end_before(place)
+    }
+
+    /// The place of that segment, and whether nothing of it is older.
+    fn place_at_time(&self, time_ms: u64) -> Option<(usize, bool)> {
+        let place = self.segments.iter().position(|segment| {
             let header = segment.index().header();
             (header.event_count > 0 || is_gap(segment)) && header.last_time_ms >= time_ms
         })?;
         let found = self.segments.get(place)?;
         let is_its_first = is_gap(found) || found.index().header().first_time_ms >= time_ms;
-        if is_its_first {
-            place = self.timeless_gaps_before(place);
-        }
-        self.segments.get(place)
+        let place = if is_its_first { self.timeless_gaps_before(place) } else { place };
+        Some((place, is_its_first))
     }
 
     /// Where the lost events begin with which the sealed part ends, if nobody knows their time: they are as old as the first
     /// event that is not sealed.
     pub fn timeless_gaps_at_end(&self) -> Option<Offset> {
+        let place = self.timeless_gaps_before(self.segments.len());
+        self.lost_at_end_before(place).or_else(|| self.timeless_segments_at_end())
+    }
+
+    /// The same of segments that hold nothing else: for limits by age the others are as old as the events before them.
+    pub(crate) fn timeless_segments_at_end(&self) -> Option<Offset> {
         let place = self.timeless_gaps_before(self.segments.len());
         self.segments.get(place).map(|segment| segment.base())
     }
@@ -287,18 +304,40 @@ impl<D: Disk> SegmentSet<D> {
     /// told of them.
     pub fn behind_timeless_gaps(&self, offset: Offset) -> Offset {
         let first = self.segments.partition_point(|segment| segment.end() <= offset);
-        let behind = self.segments[first..].iter();
-        let gaps =
-            behind.take_while(|segment| has_no_time(segment)).filter(|segment| is_gap(segment));
-        gaps.last().map_or(offset, |gap| gap.end())
+        let mut behind = offset;
+        for segment in &self.segments[first..] {
+            if has_no_time(segment) {
+                if is_gap(segment) {
+                    behind = segment.end();
+                }
+                continue;
+            }
+            let from = offset.max(segment.base());
+            let end = if is_gap(segment) { from } else { segment.behind_lost(from) };
+            if end > from {
+                behind = end;
+            }
+            if end < segment.end() {
+                break;
+            }
+        }
+        behind
     }
 
-    /// The first of the lost events before a place whose time nobody knows, if no others stand between them and that; the
-    /// place if there is none.
+    /// The first of the segments of lost events before a place whose time nobody knows, if no others stand between them and
+    /// that; the place if there is none.
     fn timeless_gaps_before(&self, place: usize) -> usize {
         let before = self.segments[..place].iter().enumerate().rev();
         let timeless = before.take_while(|(_, segment)| has_no_time(segment));
         timeless.filter(|(_, segment)| is_gap(segment)).last().map_or(place, |(gap, _)| gap)
+    }
+
+    /// Where the lost events begin with which the last segment before a place ends that holds events; whether their time is
+    /// known is not.
+    fn lost_at_end_before(&self, place: usize) -> Option<Offset> {
+        let segment = self.segments[..place].iter().rev().find(|segment| !has_no_time(segment))?;
+        let from = segment.lost_before(segment.end());
+        (segment.index().header().event_count > 0 && from < segment.end()).then_some(from)
     }
 }
 

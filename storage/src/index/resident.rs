@@ -172,7 +172,7 @@ impl ResidentIndex {
     }
 
     /// What a repair found to be lost, in offset order.
-    pub fn gaps(&self) -> impl ExactSizeIterator<Item = Range<Offset>> {
+    pub fn gaps(&self) -> impl DoubleEndedIterator<Item = Range<Offset>> + ExactSizeIterator {
         self.bytes[self.gaps.range()]
             .chunks_exact(GAP_BYTES)
             .map(|gap| Offset::new(u64_at(gap, 0))..Offset::new(u64_at(gap, 8)))

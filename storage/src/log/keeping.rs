@@ -342,11 +342,11 @@ impl<D: Disk> Log<D> {
     }
 
     /// The frame of the unsealed part in which, or behind which, the first event of `oldest_ms` or
-    /// later stands; or lost events right before it that are as old as that.
+    /// later stands; or segments of lost events right before it that are as old as that.
     fn unsealed_kept_at_time(&self, oldest_ms: u64) -> Offset {
         let first = self.unsealed.iter().find(|segment| segment.index.event_count() > 0);
         if first.is_none_or(|segment| segment.index.first_time_ms() >= oldest_ms)
-            && let Some(gaps) = self.segments.timeless_gaps_at_end()
+            && let Some(gaps) = self.segments.timeless_segments_at_end()
         {
             return gaps;
         }

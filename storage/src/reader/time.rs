@@ -20,6 +20,9 @@ pub async fn offset_at_time<D: Disk, I: ReadIo<D>>(
     time_ms: u64,
 ) -> Result<Option<Offset>, ReadError> {
     let Some(segment) = set.first_at_time(time_ms) else { return Ok(None) };
+    if let Some(lost) = set.lost_before_time(time_ms) {
+        return Ok(Some(lost));
+    }
     let blocks = segment.blocks();
     let block = blocks.at_time(time_ms);
     let edges = [blocks.edge(block), blocks.edge(block + 1)];

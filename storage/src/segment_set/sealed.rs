@@ -139,6 +139,19 @@ impl<D: Disk> SealedSegment<D> {
         Blocks { frames: self.index.frames(), end }
     }
 
+    /// Behind the lost events that begin at an offset, and those that touch them; the offset if none do.
+    pub(crate) fn behind_lost(&self, from: Offset) -> Offset {
+        self.index.gaps().fold(from, |end, gap| if gap.start == end { gap.end } else { end })
+    }
+
+    /// Where the lost events begin that end at an offset, and those that touch them; the offset if none do.
+    pub(crate) fn lost_before(&self, to: Offset) -> Offset {
+        self.index
+            .gaps()
+            .rev()
+            .fold(to, |start, gap| if gap.end == start { gap.start } else { start })
+    }
+
     /// The mean length of its frames; one block if it has none.
     pub(crate) fn mean_frame_bytes(&self) -> u64 {
         let header = self.index.header();

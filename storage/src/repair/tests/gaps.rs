@@ -174,6 +174,23 @@ fn gaps_at_the_end_are_as_old_as_the_first_event_that_is_not_sealed() {
     assert!(opened.start() >= Offset::new(60), "which is too old as well");
 }
 
+/// The sealed segments of a repaired log that begin before an offset.
+fn sealed_before(log: &TestLog, end: u64) -> SegmentSet<SimDisk> {
+    let names = log.disk.list(Path::new(DIR)).expect("a directory");
+    let mut names: Vec<_> =
+        names.iter().filter_map(|name| SegmentName::parse(name)).map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let sealed = names.into_iter().filter(|name| name.base_offset < Offset::new(end));
+    let open = |name| SealedSegment::open(&log.disk, Path::new(DIR), name).expect("sealed");
+    SegmentSet::new(sealed.map(open))
+}
+
+fn at_time(set: &SegmentSet<SimDisk>, time_ms: u64) -> Option<u64> {
+    let found = offset_at_time(set, &BlockingReads, time_ms);
+    BlockingReads::run(found).expect("readable").map(Offset::get)
+}
+
 /// Makes a segment one of which nothing is left but how far limits had reached when it was rewritten.
 fn leave_the_word_alone(log: &TestLog, segment: usize) {
     let bytes = log.disk.bytes(&path(log, segment, SegmentFile::Log)).expect("a file");
@@ -212,35 +229,83 @@ fn gaps_of_any_time_go_on_behind_what_is_gone_on_purpose() {
             log.disk.remove(&path(&log, segment, SegmentFile::Index)).expect("a file");
         }
         repaired(&log.disk);
-        let names = log.disk.list(Path::new(DIR)).expect("a directory");
-        let mut names: Vec<_> = names
-            .iter()
-            .filter_map(|name| SegmentName::parse(name))
-            .map(|(name, _)| name)
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        let sealed = names.into_iter().filter(|name| name.base_offset < Offset::new(48));
-        let open = |name| SealedSegment::open(&log.disk, Path::new(DIR), name).expect("sealed");
-        let all: Vec<_> = sealed.map(open).collect();
         let middle = SegmentName::first_generation(Offset::new(16));
-        let set = SegmentSet::new(all);
+        let set = sealed_before(&log, 48);
         let set = if is_word_left { set } else { set.without(middle) };
-        let found = |set: &SegmentSet<SimDisk>, time_ms| {
-            let found = offset_at_time(set, &BlockingReads, time_ms);
-            BlockingReads::run(found).expect("readable").map(Offset::get)
-        };
         let behind = |offset| set.behind_timeless_gaps(Offset::new(offset)).get();
         let time_ms = |offset: usize| log.events[offset].time_ms;
         // From then on, and up to then.
-        assert_eq!(found(&set, time_ms(20)), Some(8), "{is_word_left}");
+        assert_eq!(at_time(&set, time_ms(20)), Some(8), "{is_word_left}");
         assert_eq!(behind(8), 40, "{is_word_left}");
-        assert_eq!(found(&set, time_ms(43)), Some(43), "{is_word_left}");
+        assert_eq!(at_time(&set, time_ms(43)), Some(43), "{is_word_left}");
         assert_eq!([behind(5), behind(43), behind(48)], [5, 43, 48], "{is_word_left}");
         // Nor does anything sealed come behind them, or only a word.
         let without_last = set.without(SegmentName::first_generation(Offset::new(40)));
         assert_eq!(without_last.timeless_gaps_at_end(), Some(Offset::new(8)), "{is_word_left}");
     }
+}
+
+/// Whoever read from a time on was led over what is lost at the end of a segment with events, and whoever read up to one
+/// over what is lost at its begin, or between two of its events.
+#[test]
+fn a_gap_beside_events_of_its_segment_is_told_to_who_reads_by_time() {
+    let (a_end, b_start) = ((0, 2), (1, 0));
+    let cases = [
+        (vec![a_end], false, (8, 12)),
+        (vec![b_start], false, (12, 16)),
+        (vec![a_end, b_start], false, (8, 16)),
+        (vec![a_end, (2, 0)], true, (8, 28)),
+        (vec![(1, 1)], false, (16, 20)),
+    ];
+    for (frames, is_one_gone, lost) in cases {
+        let mut log = TestLog::new(1);
+        for _ in 0..3 {
+            log.add_sealed(&vec![vec![("a", vec![7; 100]); 4]; 3]);
+        }
+        log.add_unsealed(&[vec![("a", vec![7; 100])]]);
+        for (segment, frame) in frames {
+            flip(&log, segment, frame, 70);
+            log.disk.remove(&path(&log, segment, SegmentFile::Index)).expect("a file");
+        }
+        if is_one_gone {
+            log.disk.remove(&path(&log, 1, SegmentFile::Log)).expect("a file");
+            log.disk.remove(&path(&log, 1, SegmentFile::Index)).expect("a file");
+        }
+        check_repair(&log.disk, 37, &[lost]);
+        let set = sealed_before(&log, 36);
+        let behind = |offset| set.behind_timeless_gaps(Offset::new(offset)).get();
+        let time_ms = |offset: u64| log.events[usize::try_from(offset).expect("few")].time_ms;
+        let (from, to) = lost;
+        assert_eq!(at_time(&set, time_ms(from - 1)), Some(from - 1), "{lost:?}");
+        for offset in from..=to {
+            assert_eq!(at_time(&set, time_ms(offset)), Some(from), "{lost:?}, {offset}");
+        }
+        assert_eq!(at_time(&set, time_ms(to + 1)), Some(to + 1), "{lost:?}");
+        assert_eq!(
+            [from - 1, from, to, to + 1].map(behind),
+            [from - 1, to, to, to + 1],
+            "{lost:?}"
+        );
+    }
+}
+
+/// Nor is anything sealed behind it. Limits by age take it for as old as the events before it.
+#[test]
+fn a_gap_behind_the_last_sealed_event_is_told_to_who_reads_from_a_later_time_on() {
+    let mut log = TestLog::new(1);
+    for _ in 0..2 {
+        log.add_sealed(&vec![vec![("a", vec![7; 100]); 4]; 3]);
+    }
+    log.add_unsealed(&[vec![("a", vec![7; 100])]]);
+    flip(&log, 0, 2, 70);
+    log.disk.remove(&path(&log, 0, SegmentFile::Index)).expect("a file");
+    check_repair(&log.disk, 25, &[(8, 12)]);
+    let set = sealed_before(&log, 12);
+    assert_eq!(at_time(&set, log.events[12].time_ms), None);
+    assert_eq!(set.timeless_gaps_at_end(), Some(Offset::new(8)));
+    assert_eq!(set.timeless_segments_at_end(), None);
+    let kept = sealed_before(&log, 24).kept_at_time(log.events[12].time_ms);
+    assert_eq!(kept, Some(Offset::new(12)));
 }
 
 /// A write of the disk has put a copy of it over another frame: whoever reads the segment whole took that one for lost before
