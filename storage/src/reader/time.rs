@@ -6,7 +6,7 @@ use crate::{
     io::{Disk, ReadIo},
     offset::Offset,
     reader::{run::Run, walk::Found},
-    segment_set::SegmentSet,
+    segment_set::{SealedSegment, SegmentSet},
     selection::Order,
 };
 
@@ -44,11 +44,18 @@ pub async fn offset_at_time<D: Disk, I: ReadIo<D>>(
                     hidden = None;
                 }
                 if index < frame.len() {
-                    return Ok(hidden.or(Some(frame.event(index).offset())));
+                    let first = frame.event(index).offset();
+                    return Ok(Some(hidden.map_or(first, |from| first_lost(segment, from))));
                 }
             }
             Err(gap) => hidden = hidden.or(Some(gap.offsets.start)),
         }
     }
-    Ok(hidden.or(Some(edges[1].offset)))
+    Ok(Some(hidden.map_or(edges[1].offset, |from| first_lost(segment, from))))
+}
+
+/// Where the damage begins that hides an event. A gap of a repair has the time of the last event before it, and so have those
+/// that it touches: they may stand in blocks before.
+fn first_lost<D: Disk>(segment: &SealedSegment<D>, from: Offset) -> Offset {
+    if segment.behind_lost(from) > from { segment.lost_before(from) } else { from }
 }

@@ -289,6 +289,36 @@ fn a_gap_beside_events_of_its_segment_is_told_to_who_reads_by_time() {
     }
 }
 
+/// A repair makes a gap beside one that another has made, and in the index a new block begins between the two: whoever read from
+/// a time on was told of the second alone.
+#[test]
+fn gaps_that_touch_over_the_edge_of_a_block_are_told_together() {
+    let mut log = TestLog::new(1);
+    log.add_sealed(&vec![vec![("a", vec![7; 100]); 4]; 20]);
+    log.add_unsealed(&[vec![("a", vec![7; 100])]]);
+    log.disk.remove(&path(&log, 0, SegmentFile::Index)).expect("a file");
+    flip(&log, 0, 14, 70);
+    check_repair(&log.disk, 81, &[(56, 60)]);
+    // The frames lie where they did.
+    let second = log.segments[0].0.next_generation().expect("the second");
+    let position = Position::new(log.segments[0].1[15].position);
+    assert_eq!(position, Position::new(64 << 10));
+    log.disk.flip_bit(&log.path(second, SegmentFile::Log), position.plus(70), 1);
+    log.disk.remove(&log.path(second, SegmentFile::Index)).expect("a file");
+    check_repair(&log.disk, 81, &[(56, 64)]);
+    let set = sealed_before(&log, 80);
+    let gaps: Vec<_> = set.iter().flat_map(|segment| segment.index().gaps()).collect();
+    assert_eq!(gaps.len(), 2, "{gaps:?}");
+    for offset in 56..65 {
+        assert_eq!(at_time(&set, log.events[offset].time_ms), Some(56), "{offset}");
+    }
+    assert_eq!(
+        [55, 65].map(|offset| at_time(&set, log.events[offset].time_ms)),
+        [Some(55), Some(65)]
+    );
+    assert_eq!(set.behind_timeless_gaps(Offset::new(56)), Offset::new(64));
+}
+
 /// Nor is anything sealed behind it. Limits by age take it for as old as the events before it.
 #[test]
 fn a_gap_behind_the_last_sealed_event_is_told_to_who_reads_from_a_later_time_on() {
