@@ -8,6 +8,8 @@ use crate::{
     io::{Access, Disk, DiskFile},
     offset::{Offset, Position},
     segment::{SegmentFile, SegmentName},
+    segment_set::SealedSegment,
+    stored_index::StoredIndex,
 };
 
 /// A segment by its name.
@@ -68,6 +70,31 @@ pub(crate) fn is_stub<D: Disk>(disk: &D, dir: &Path, name: SegmentName) -> Resul
     match index_header(disk, dir, name) {
         Ok(header) => Ok(header.is_some_and(|header| header.is_stub())),
         Err(OpenError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a generation, of which these files are there, has its log file, and an index that is sound and belongs to it; or is a
+/// stub.
+pub(crate) fn is_whole<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: SegmentName,
+    has_log: bool,
+    has_index: bool,
+) -> Result<bool, OpenError> {
+    if !has_index {
+        return Ok(false);
+    }
+    let Some(index) = StoredIndex::read(disk, &dir.join(name.index_file_name()))? else {
+        return Ok(false);
+    };
+    if index.header().is_stub() || !has_log {
+        return Ok(index.header().is_stub());
+    }
+    match SealedSegment::open(disk, dir, name) {
+        Ok(_) => Ok(true),
+        Err(OpenError::Corrupt(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -279,13 +279,7 @@ impl<D: Disk> Checker<'_, D> {
         let all: Vec<SegmentFiles> = segments.into_values().collect();
         let mut chosen = Vec::new();
         for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
-            // A rewrite counts once it has its index, unless its log file has gone since.
-            let mut newest = 0;
-            for (index, files) in same.iter().enumerate().filter(|(_, files)| files.has_index) {
-                if files.has_log || listing::is_stub(self.disk, self.dir, files.name)? {
-                    newest = index;
-                }
-            }
+            let newest = self.choose(same)?;
             for (index, files) in same.iter().enumerate() {
                 match index == newest {
                     true => chosen.push(*files),
@@ -300,6 +294,30 @@ impl<D: Disk> Checker<'_, D> {
             }
         }
         Ok((chosen, snapshots))
+    }
+
+    /// The place of the generation of a segment that counts: the newest that is whole, as for a start. If none is, the newest
+    /// that has its index, unless its log file has gone since.
+    fn choose(&self, same: &[SegmentFiles]) -> Result<usize, OpenError> {
+        if same.len() == 1 {
+            return Ok(0);
+        }
+        for (index, files) in same.iter().enumerate().rev() {
+            let SegmentFiles { name, has_log, has_index, .. } = *files;
+            match listing::is_whole(self.disk, self.dir, name, has_log, has_index) {
+                Ok(true) => return Ok(index),
+                // What cannot be read is told by who checks it.
+                Ok(false) | Err(OpenError::Io { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut newest = 0;
+        for (index, files) in same.iter().enumerate().filter(|(_, files)| files.has_index) {
+            if files.has_log || listing::is_stub(self.disk, self.dir, files.name)? {
+                newest = index;
+            }
+        }
+        Ok(newest)
     }
 
     /// Checks every snapshot against itself, against the end of the log, and against the numbers of topics.

@@ -6,13 +6,12 @@ use super::corrupt;
 use crate::{
     error::OpenError,
     io::{Disk, is_unreadable},
+    listing,
     offset::{Offset, Position},
     reserve::RESERVE_FILE_NAME,
     seal,
     segment::{SegmentFile, SegmentName},
-    segment_set::SealedSegment,
     snapshot::{self, Snapshot, read},
-    stored_index::StoredIndex,
 };
 
 /// A segment by its files.
@@ -112,7 +111,7 @@ fn choose<D: Disk>(
     });
     for found in generations.iter().rev() {
         let is_older = alone.is_some_and(|newest| newest.name != found.name);
-        match is_whole(disk, dir, found) {
+        match listing::is_whole(disk, dir, found.name, found.has_log, found.has_index) {
             Ok(true) => {}
             Ok(false) => continue,
             Err(OpenError::Io { source, .. }) if is_older && is_unreadable(&source) => continue,
@@ -141,22 +140,4 @@ fn choose<D: Disk>(
     let path = dir.join(generations[0].name.log_file_name());
     let what = format!("none of its {} generations has a sound index", generations.len());
     Err(corrupt(&path, Position::default(), what))
-}
-
-/// Whether a generation has its log file, and an index that is sound and belongs to it.
-fn is_whole<D: Disk>(disk: &D, dir: &Path, found: &Found) -> Result<bool, OpenError> {
-    if !found.has_index {
-        return Ok(false);
-    }
-    let Some(index) = StoredIndex::read(disk, &dir.join(found.name.index_file_name()))? else {
-        return Ok(false);
-    };
-    if index.header().is_stub() || !found.has_log {
-        return Ok(index.header().is_stub());
-    }
-    match SealedSegment::open(disk, dir, found.name) {
-        Ok(_) => Ok(true),
-        Err(OpenError::Corrupt(_)) => Ok(false),
-        Err(error) => Err(error),
-    }
 }

@@ -114,3 +114,26 @@ fn a_damaged_stub_is_no_better_than_a_newer_generation_whose_index_is_damaged() 
         assert_eq!(read(&open(&log.disk).expect("the same"), &[]), (kept, vec![]));
     }
 }
+
+/// A start took the older one, and removed the newer, of which `verify` said that it is the segment and its index damaged.
+#[test]
+fn an_older_generation_that_is_whole_counts_for_verify_too() {
+    for is_stub in [true, false] {
+        let (log, older, next) = with_two();
+        log.disk.flip_bit(&log.path(next, SegmentFile::Index), Position::new(100), 1);
+        if is_stub {
+            let index = log.path(older, SegmentFile::Index);
+            let stub = make_stub(&log.disk.bytes(&index).expect("a file"), &StubLimits::default());
+            log.write(&index, &stub.expect("an index of ours"));
+            log.disk.remove(&log.path(older, SegmentFile::Log)).expect("a file");
+        }
+        let found = verify(&log.disk, Path::new(DIR), &mut |finding| panic!("{finding}"));
+        let notes = found.expect("not in use").notes;
+        let left: Vec<_> = notes.iter().filter(|note| note.contains("cut short")).collect();
+        assert!(matches!(left[..], [one] if one.contains(&next.log_file_name())), "{notes:?}");
+        drop(open(&log.disk).expect("one of them"));
+        for file in [SegmentFile::Log, SegmentFile::Index] {
+            assert_eq!(log.disk.bytes(&log.path(next, file)), None, "{is_stub}");
+        }
+    }
+}
