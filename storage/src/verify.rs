@@ -29,7 +29,7 @@ use crate::{
     end_mark::{self, END_MARK_FILE_NAME, EndMark},
     error::{Corruption, OpenError},
     index::gone::GoneTopic,
-    io::{Access, Disk, DiskFile, LockMode},
+    io::{Access, Disk, DiskFile, LockMode, is_unreadable},
     listing,
     offset::{Offset, Position},
     reserve::RESERVE_FILE_NAME,
@@ -302,12 +302,18 @@ impl<D: Disk> Checker<'_, D> {
         if same.len() == 1 {
             return Ok(0);
         }
+        let is_log_alone = same.iter().filter(|files| files.has_log).count() == 1;
+        let is_newest_alone =
+            is_log_alone && same.last().is_some_and(|newest| newest.has_log && newest.has_index);
         for (index, files) in same.iter().enumerate().rev() {
             let SegmentFiles { name, has_log, has_index, .. } = *files;
+            let is_older = is_newest_alone && index + 1 < same.len();
             match listing::is_whole(self.disk, self.dir, name, has_log, has_index) {
                 Ok(true) => return Ok(index),
-                // What cannot be read is told by who checks it.
-                Ok(false) | Err(OpenError::Io { .. }) => {}
+                Ok(false) => {}
+                Err(OpenError::Io { source, .. }) if is_older && is_unreadable(&source) => {}
+                // A start fails by it: whoever checks this one tells what cannot be read.
+                Err(OpenError::Io { .. }) => return Ok(index),
                 Err(error) => return Err(error),
             }
         }

@@ -137,3 +137,16 @@ fn an_older_generation_that_is_whole_counts_for_verify_too() {
         }
     }
 }
+
+/// Nobody knows which of them counts: a start names what it cannot read, and `verify` found nothing wrong.
+#[test]
+fn a_newer_generation_that_cannot_be_read_is_told() {
+    let (log, _, next) = with_two();
+    log.disk.make_unreadable(&log.path(next, SegmentFile::Index), 0..4096);
+    let error = open(&log.disk).err().expect("either may count").to_string();
+    assert!(error.contains(&next.index_file_name()), "{error}");
+    let mut found = Vec::new();
+    verify(&log.disk, Path::new(DIR), &mut |finding| found.push(finding.file.clone()))
+        .expect("not in use");
+    assert_eq!(found, [log.path(next, SegmentFile::Index)]);
+}
