@@ -300,8 +300,8 @@ impl<D: Disk> SegmentSet<D> {
         self.segments.get(place).map(|segment| segment.base())
     }
 
-    /// Behind lost events whose time nobody knows, if no others stand between an offset and them: who reads up to a time is
-    /// told of them.
+    /// Behind lost events of which nobody knows whether all are younger than what stands before an offset, if no others stand
+    /// between that and them: who reads up to a time is told of them.
     pub fn behind_timeless_gaps(&self, offset: Offset) -> Offset {
         let first = self.segments.partition_point(|segment| segment.end() <= offset);
         let mut behind = offset;
@@ -312,8 +312,13 @@ impl<D: Disk> SegmentSet<D> {
                 }
                 continue;
             }
+            if is_gap(segment) {
+                // The last of them is not older than the time, or what is behind it would be asked for: others may be.
+                behind = segment.end();
+                break;
+            }
             let from = offset.max(segment.base());
-            let end = if is_gap(segment) { from } else { segment.behind_lost(from) };
+            let end = segment.behind_lost(from);
             if end > from {
                 behind = end;
             }

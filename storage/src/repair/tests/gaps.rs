@@ -82,6 +82,9 @@ fn a_gap_is_as_old_as_what_was_there() {
         let time_ms = |offset: usize| log.events[offset].time_ms;
         assert_eq!(found(&opened, time_ms(10)), Some(0), "has an index: {has_index}");
         assert_eq!(found(&opened, time_ms(24)), Some(24), "has an index: {has_index}");
+        // Up to the time of one of them it is not led over the others.
+        let behind = |offset| opened.segments().behind_timeless_gaps(Offset::new(offset)).get();
+        assert_eq!([behind(0), behind(24)], [20, 24], "has an index: {has_index}");
         let years = LogRetention { age_s: Some(1_000_000_000), ..LogRetention::default() };
         let control = Control::Log(LogSettings { retain: years });
         opened.append_control(&control, now()).expect("staged");
