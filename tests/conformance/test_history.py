@@ -10,7 +10,7 @@ import urllib.parse
 
 import pytest
 
-from harness import Server, wait_for
+from harness import Patience, Server, wait_for
 from wire import Sse, events_of, problem
 
 HISTORY = "/api/v1/events/history"
@@ -20,7 +20,9 @@ def get(server, **asks):
     """A page; on a busy machine it may end after a second's search with none of its events, which the next one has."""
     asks = {name.rstrip("_"): value for name, value in asks.items()}
     status, page = server.json("GET", HISTORY + "?" + urllib.parse.urlencode(asks, doseq=True))
+    patience = Patience(60)
     while status == 200 and not page["events"] and "next" in page:
+        assert not patience.is_over(), page
         status, page = server.json("GET", page["next"])
     assert status == 200, page
     return page
