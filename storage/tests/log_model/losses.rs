@@ -196,14 +196,20 @@ impl Model {
         if !self.rotten_files.iter().any(|file| file.path == path) {
             return;
         }
-        let said = readable_bytes(disk, &path).unwrap_or_default();
-        let said = said.chunks_exact(SLOT_BYTES).filter_map(kept_from).max();
+        let said = said_of_start(&readable_bytes(disk, &path).unwrap_or_default());
         let parsed = |name: &String| SegmentName::parse(name);
         let logs = names(disk).iter().filter_map(parsed).collect::<Vec<_>>();
         let logs = logs.into_iter().filter(|(_, file)| *file == SegmentFile::Log);
         let first = logs.map(|(name, _)| to_usize(name.base_offset)).min();
         let known = said.unwrap_or(0).max(first.unwrap_or(0)).min(self.start);
         self.start_goes_back(known);
+    }
+
+    /// What `earliest` says before it rots is known to nobody else perhaps: the model holds it for gone once all is synced
+    /// by which that is so, and files may have gone by then.
+    pub fn note_let_go(&mut self, earliest: &[u8]) {
+        let said = said_of_start(earliest).unwrap_or(0);
+        self.events.iter_mut().take(said).skip(self.start).for_each(|kept| kept.may_be_gone = true);
     }
 
     /// Nobody knows any more that limits had reached further: what they let go may be there or not.
@@ -224,7 +230,12 @@ impl Model {
     }
 }
 
-/// What a half of `earliest` says that nothing is kept before, if it is sound.
+/// What `earliest` says that nothing is kept before, as far as it is sound.
+fn said_of_start(bytes: &[u8]) -> Option<usize> {
+    bytes.chunks_exact(SLOT_BYTES).filter_map(kept_from).max()
+}
+
+/// What a half of it says.
 fn kept_from(slot: &[u8]) -> Option<usize> {
     let number = |at: usize| u64::from_le_bytes(slot[at..at + 8].try_into().expect("8 bytes"));
     let mut hasher = crc32fast::Hasher::new();

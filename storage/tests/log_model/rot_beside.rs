@@ -57,6 +57,9 @@ pub fn rot_beside(disk: &SimDisk, rng: &mut SimRng, model: &mut Model) -> Option
     if is_beyond_what_is_promised(disk, &path, &touched, &bytes) {
         return None;
     }
+    if path.ends_with(EARLIEST_FILE_NAME) {
+        model.note_let_go(&bytes);
+    }
     match what {
         "a bit flips" => disk.flip_bit(&path, position, 3),
         "a sector is garbled" => disk.garble_sector(&path, position),

@@ -117,8 +117,8 @@ impl Process {
             let fate = |offset: &u64| fates.of(to_usize(Offset::new(*offset)));
             let is_gone = all.iter().all(|offset| fate(offset) == Fate::Goes);
             let Some(topic) = listed.remove(&name) else {
-                let may_go = all.iter().all(|offset| fate(offset) != Fate::Stays);
-                assert!(last < start || may_go, "{name} is not listed");
+                let may_go = all.iter().all(|at| *at < start || fate(at) != Fate::Stays);
+                assert!(may_go, "{name} is not listed");
                 continue;
             };
             assert!(!is_gone, "{name} is listed, and deleted");
