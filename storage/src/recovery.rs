@@ -15,8 +15,8 @@
 //!   without, not the last        scanned; ends at its successor's base, which it must reach
 //!   without, the last            scanned; the first invalid frame ends it, unless a header behind
 //!                                says that more had been synced: then nothing is cut
-//!   scanned ones                 made durable, what was prepared behind their frames given back, and their .idx
-//!                                written and synced; if compaction has taken events, with what these had added to
+//!   scanned ones                 made durable, what was prepared behind their frames given back (unless there is an
+//!                                .idx, and they are not the last), and their .idx written and synced; if compaction has taken events, with what these had added to
 //!                                the state: from what is left of the .idx, or from the snapshot
 //! ```
 //! A last segment without events gets no `.idx`: the new active segment, which every start begins,

@@ -209,7 +209,8 @@ impl<D: Disk> Recovery<'_, D> {
 /// next one what it found itself. (Nothing was synced behind them: [`Recovery::check_cut`] has looked. Where the frames
 /// were copied to another file, nothing names this one any more, and closing it gives back all of it.)
 ///
-/// Not of a segment behind which another begins and that has an index: it had given all back.
+/// Not of a segment behind which another begins and that has an index, which perhaps can be read the next time: what a start
+/// sealed had given all back, and what lies behind the frames of others was prepared while the log ran.
 fn give_back_room<F: DiskFile>(file: F, scan: &TailScan) {
     let end = scan.end.end_position.plus(FRAME_ALIGN_BYTES as u64).get();
     if file.size().is_ok_and(|size| size > end) {
