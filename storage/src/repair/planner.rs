@@ -360,6 +360,12 @@ impl<'a, D: Disk> Planner<'a, D> {
         }
         let index_path = self.dir.join(files.name.index_file_name());
         let forgotten = self.forgotten(files.name, &damaged, &survey)?;
+        let ends_too_early = successor.is_none() && self.end < self.plan.synced;
+        let has_nothing = survey.lost.is_empty() && damaged.has_good_header && self.end == base;
+        if ends_too_early && has_nothing {
+            // The gap behind it takes its place, and all that is damaged in it, and its index, goes with it.
+            return Ok(());
+        }
         let mut successor = successor;
         let action = if !survey.lost.is_empty() || !damaged.has_good_header {
             Action::Rewrite { kept_events: survey.events(), lost: survey.lost, forgotten }
@@ -368,16 +374,15 @@ impl<'a, D: Disk> Planner<'a, D> {
         } else if survey.is_damaged || damaged.has_unreadable_behind() {
             // Only frames without events, which recorded the synced offset, or what lies behind all events.
             Action::Rewrite { kept_events: survey.events(), lost: Vec::new(), forgotten }
-        } else if successor.is_none() && self.end < self.plan.synced {
+        } else if ends_too_early {
             // All that is there is sound: what is missing behind it is filled at the end. Then it is not the last one
             // any more, and nothing may lie behind its events that cannot be read.
-            if damaged.has_unreadable() && self.end > base {
+            if damaged.has_unreadable() {
                 successor = Some(self.end);
                 Action::Rewrite { kept_events: survey.events(), lost: Vec::new(), forgotten }
-            } else if first.file == index_path && self.end > base {
+            } else if first.file == index_path {
                 Action::Reindex { forgotten }
             } else {
-                // Of one that holds nothing the gap takes the place, and its index goes with it.
                 return Ok(());
             }
         } else {

@@ -80,3 +80,20 @@ fn a_last_segment_that_holds_nothing_is_a_gap_alone() {
     let kept = repaired.asides[0].join(index.file_name().expect("a name"));
     assert_eq!(log.disk.bytes(&kept), Some(damaged));
 }
+
+/// A frame without events that had rotted was left out of it, and then the gap found its name taken: not all was done.
+#[test]
+fn a_last_segment_whose_frames_hold_nothing_is_a_gap_alone() {
+    let mut log = log();
+    log.disk.remove(&path(&log, 3, SegmentFile::Log)).expect("a file");
+    log.segments.truncate(3);
+    log.events.truncate(40);
+    log.add_unsealed(&[vec![]]);
+    let mark = EndMark { active: Offset::new(40), synced: Offset::new(56) };
+    end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
+    flip(&log, 3, 0, 70);
+    let repaired = check_repair(&log.disk, 56, &[(40, 56)]);
+    let [Step { action: Action::Fill { .. }, .. }] = &repaired.plan.steps[..] else {
+        panic!("{repaired:?}");
+    };
+}
