@@ -38,7 +38,7 @@ pub(super) struct Planner<'a, D: Disk> {
     plan: RepairPlan,
     /// Where the log ends so far: it never goes back ([`Planner::goes_on_to`]).
     end: Offset,
-    /// The newest generation of each segment of which there is a file.
+    /// The generation that counts of each segment of which there is a file.
     names: BTreeMap<Offset, SegmentName>,
     /// Of the first segment of which it could be read.
     tag: Option<Tag>,
@@ -222,7 +222,6 @@ impl<'a, D: Disk> Planner<'a, D> {
                 }
             }
         }
-        self.names.extend(all.keys().map(|name| (name.base_offset, *name)));
         let all: Vec<SegmentFiles> = all.into_values().collect();
         let mut chosen = Vec::new();
         for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
@@ -246,6 +245,8 @@ impl<'a, D: Disk> Planner<'a, D> {
                 let what = format!("{} stands for the same events", best.name.log_file_name());
                 self.step(files, what, Action::Discard);
             }
+            // What takes its place takes it out: the others are gone by then.
+            self.names.insert(best.name.base_offset, best.name);
             chosen.push(*best);
         }
         Ok(chosen)

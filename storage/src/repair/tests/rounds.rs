@@ -97,3 +97,23 @@ fn a_last_segment_whose_frames_hold_nothing_is_a_gap_alone() {
         panic!("{repaired:?}");
     };
 }
+
+/// A crash between the two renames of the gap had left its frames alone. The next gap then took the place of those, and the
+/// segment was left beside it for another round.
+#[test]
+fn a_gap_takes_the_place_of_the_generation_that_counts() {
+    let log = log();
+    let mark = EndMark { active: Offset::new(40), synced: Offset::new(56) };
+    end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
+    let file = log.open(log.segments[3].0, SegmentFile::Log);
+    file.set_size(FIRST_FRAME_POSITION.get()).expect("a file");
+    file.sync_data().expect("a disk that works");
+    log.write(&path(&log, 3, SegmentFile::Index), &[7; 5000]);
+    let next = log.segments[3].0.next_generation().expect("the second");
+    let frames = log.disk.bytes(&path(&log, 3, SegmentFile::Log)).expect("a file");
+    log.write(&log.path(next, SegmentFile::Log), &frames);
+    let repaired = check_repair(&log.disk, 56, &[(40, 56)]);
+    let actions: Vec<&Action> = repaired.plan.steps.iter().map(|step| &step.action).collect();
+    assert!(matches!(actions[..], [Action::Discard, Action::Fill { .. }]), "{actions:?}");
+    assert_eq!(repaired.asides.len(), 1);
+}
