@@ -200,11 +200,25 @@ impl<D: Disk> Mender<'_, D> {
     fn replace_index(&self, name: SegmentName, made: Parts<'_>) -> Result<(), OpenError> {
         let file_name = name.index_file_name();
         self.aside.copy_if_there(&file_name)?;
-        if let Err(error) = seal::write_index(self.disk, self.dir, name, made, Pace::alone()) {
+        let written = seal::write_index_aside(self.disk, self.dir, name, made, Pace::alone());
+        if written.is_err() {
             self.aside.forget_copy(&file_name);
-            return Err(error);
         }
+        written?;
+        let named = seal::name_index(self.disk, self.dir, name);
+        self.forget_copy_if_full(&file_name, &named);
+        named?;
         self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing the directory", self.dir))
+    }
+
+    /// Where the disk was full nothing has taken the name. After other errors that is not certain, and the copy may be all
+    /// that is left.
+    fn forget_copy_if_full(&self, file_name: &str, named: &Result<(), OpenError>) {
+        if let Err(OpenError::Io { source, .. }) = named
+            && is_full(source)
+        {
+            self.aside.forget_copy(file_name);
+        }
     }
 
     /// One rename takes the file out and gives the log its new tag: after a crash there is never one
@@ -216,12 +230,7 @@ impl<D: Disk> Mender<'_, D> {
             self.aside.copy_if_there(&file_name)?;
         }
         let begun = begin_successor(self.disk, self.dir, self.header(name.base_offset, tag));
-        if let Err(OpenError::Io { source, .. }) = &begun
-            && is_full(source)
-        {
-            // Nothing has the name. After other errors that is not certain, and the copy may be all that is left.
-            self.aside.forget_copy(&file_name);
-        }
+        self.forget_copy_if_full(&file_name, &begun);
         begun?;
         self.new_tag = Some(tag);
         self.aside.take_index(name)

@@ -150,3 +150,27 @@ fn what_was_done_is_told_wherever_a_round_fails() {
     }
     assert!(with_aside > 20 && with_tag > 5, "{with_aside} and {with_tag}");
 }
+
+/// It was removed, and a rename of which an error is told may have been done.
+#[test]
+fn the_copy_of_an_index_stays_where_nobody_knows_whether_another_has_its_name() {
+    for (fault, is_kept) in [
+        (Fault::WriteFails, false),
+        (Fault::SyncFails, false),
+        (Fault::RenameFails, true),
+        (Fault::RenameFindsNoSpace, false),
+    ] {
+        let log = log();
+        let index = path(&log, 1, SegmentFile::Index);
+        log.disk.flip_bit(&index, Position::new(600), 0);
+        let damaged = log.disk.bytes(&index).expect("a file");
+        let mut repair = begun(&log.disk);
+        // The copy is written, and synced, before the index is.
+        let after = u64::from(matches!(fault, Fault::WriteFails | Fault::SyncFails));
+        log.disk.arm(fault, after);
+        repair.mend(now()).expect_err("it is told");
+        assert_eq!(log.disk.disarm(), 0, "{fault:?} has struck");
+        let copy = aside(0).join(index.file_name().expect("a name"));
+        assert_eq!(log.disk.bytes(&copy), is_kept.then_some(damaged), "{fault:?}");
+    }
+}
