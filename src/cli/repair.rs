@@ -162,6 +162,12 @@ fn mend_all(repair: &mut Repair<'_, RealDisk>) -> Result<(), DirectoryError> {
 /// How a repair ended, and what has come of what was taken out, and of cursors.
 fn told(log: &Path, how: &str, done: &Repaired) -> Vec<String> {
     let mut lines = vec![format!("{}: {how}{}", log.display(), kept_in(&done.asides))];
+    lines.extend(done.in_place.iter().map(|file| {
+        format!(
+            "{} is replaced, and still in its place: do not start before another repair, as a start removes it",
+            file.display()
+        )
+    }));
     lines.extend(done.new_tag.map(|tag| {
         format!(
             "how far the log and its readers had come is not known any more: the log's tag is {tag} now"
@@ -303,6 +309,7 @@ mod tests {
         let mut done = Repaired {
             plan: RepairPlan::default(),
             asides: Vec::new(),
+            in_place: None,
             new_tag: None,
             left: Vec::new(),
         };
@@ -314,5 +321,8 @@ mod tests {
         done.new_tag = Some(Tag::parse("test1").expect("a tag"));
         let lines = told(&done);
         assert!(lines[0] == kept && lines[1].ends_with("the log's tag is test1 now"), "{lines:?}");
+        done.in_place = Some("/log/00000000000000000020.1.log".into());
+        let lines = told(&done);
+        assert!(lines[1].starts_with("/log/00000000000000000020.1.log is replaced"), "{lines:?}");
     }
 }

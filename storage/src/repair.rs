@@ -33,8 +33,8 @@
 //! where the header of its last segment is, which alone says whether readers may have seen more.
 //!
 //! What goes is moved into a directory `damaged-<ms since 1970>` inside the log's, *after* what replaces it
-//! has its name and is synced. After a crash in between both generations are there: the log is not opened,
-//! and a second repair goes on.
+//! has its name and is synced. After a crash or an error in between both generations are there. A second repair takes
+//! out the older one, and keeps it; a start before that takes the newer one, and removes the older.
 
 use std::{
     fmt,
@@ -170,6 +170,9 @@ pub struct Repaired {
     pub plan: RepairPlan,
     /// Where the files are that it took out: one directory for each round that took out any.
     pub asides: Vec<PathBuf>,
+    /// Where it failed: a file that a newer one has replaced, and that it could not take out. A start removes it, and
+    /// another repair keeps it.
+    pub in_place: Option<PathBuf>,
     /// The log's tag from now on, if it is another.
     pub new_tag: Option<Tag>,
     /// What is wrong all the same: the log does not open, or not as it should.
@@ -243,10 +246,12 @@ impl<'a, D: Disk> Repair<'a, D> {
     fn note(&mut self, mended: Mended) {
         let done = self.done.get_or_insert_with(|| {
             let plan = RepairPlan { steps: Vec::new(), ..self.next.clone() };
-            Repaired { plan, asides: Vec::new(), new_tag: None, left: Vec::new() }
+            let (asides, left) = (Vec::new(), Vec::new());
+            Repaired { plan, asides, in_place: None, new_tag: None, left }
         });
         done.plan.steps.extend(self.next.steps.iter().cloned());
         done.asides.extend(mended.aside);
+        done.in_place = mended.in_place;
         done.new_tag = mended.new_tag.or(done.new_tag);
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Mended {
     pub(super) aside: Option<PathBuf>,
     /// The log's tag, if it is another.
     pub(super) new_tag: Option<Tag>,
+    /// A file that a newer one has replaced, and that could not be taken out.
+    pub(super) in_place: Option<PathBuf>,
     /// How many steps were taken.
     steps: usize,
 }
@@ -43,7 +45,8 @@ pub(super) struct Mended {
 impl Mended {
     /// Whether the log is as it was.
     pub(super) fn is_nothing(&self) -> bool {
-        self.aside.is_none() && self.new_tag.is_none() && self.steps == 0
+        let has_taken_none = self.aside.is_none() && self.in_place.is_none() && self.steps == 0;
+        has_taken_none && self.new_tag.is_none()
     }
 }
 
@@ -56,6 +59,8 @@ pub(super) struct Mender<'a, D: Disk> {
     /// The tag of a log whose end is lost.
     end_tag: Option<Tag>,
     new_tag: Option<Tag>,
+    /// What was replaced, and is not taken out yet.
+    replaced: Option<SegmentName>,
     synced: Offset,
     knowing: Knowing,
 }
@@ -74,7 +79,9 @@ impl<D: Disk> Mender<'_, D> {
         };
         let (end_tag, new_tag) = (plan.new_tag, None);
         let (synced, knowing) = (plan.synced, Knowing::default());
-        let mut mender = Mender { disk, dir, now, aside, end_tag, new_tag, synced, knowing };
+        let replaced = None;
+        let mut mender =
+            Mender { disk, dir, now, aside, end_tag, new_tag, replaced, synced, knowing };
         // What an interrupted one left goes first: its name may be needed.
         let (discarded, others): (Vec<_>, Vec<_>) =
             plan.steps.iter().partition(|step| step.action == Action::Discard);
@@ -84,7 +91,8 @@ impl<D: Disk> Mender<'_, D> {
             steps += 1;
             Ok(())
         });
-        (Mended { aside: mender.aside.end(), new_tag: mender.new_tag, steps }, outcome)
+        let (in_place, new_tag) = (mender.in_place(), mender.new_tag);
+        (Mended { aside: mender.aside.end(), new_tag, in_place, steps }, outcome)
     }
 
     fn step(&mut self, step: &Step) -> Result<(), OpenError> {
@@ -114,7 +122,7 @@ impl<D: Disk> Mender<'_, D> {
                 if damaged.is_guessed && step.successor.is_none() {
                     self.new_tag = Some(header.tag);
                 }
-                self.aside.take(name)
+                self.take_replaced(name)
             }
             Action::Fill { lost, tag, forgotten } => {
                 let is_there = self.aside.has(name)?;
@@ -130,7 +138,7 @@ impl<D: Disk> Mender<'_, D> {
                 if self.end_tag == Some(*tag) {
                     self.new_tag = self.end_tag;
                 }
-                if is_there { self.aside.take(name) } else { Ok(()) }
+                if is_there { self.take_replaced(name) } else { Ok(()) }
             }
             Action::Restub { .. } => {
                 let end = step.successor.expect("the plan says where it ends");
@@ -139,6 +147,25 @@ impl<D: Disk> Mender<'_, D> {
             }
             Action::Abandon => self.abandon(name),
         }
+    }
+
+    /// A newer generation has its name. A start would remove what is left of this one.
+    fn take_replaced(&mut self, name: SegmentName) -> Result<(), OpenError> {
+        self.replaced = Some(name);
+        self.aside.take(name)?;
+        self.replaced = None;
+        Ok(())
+    }
+
+    /// Which file was to be taken out, and was not; where the directory cannot be listed, the first that was to be.
+    fn in_place(&self) -> Option<PathBuf> {
+        let name = self.replaced?;
+        let files = [name.log_file_name(), name.index_file_name()];
+        let left = match self.disk.list(self.dir) {
+            Ok(names) => files.into_iter().find(|file| names.contains(file)),
+            Err(_) => files.into_iter().next(),
+        };
+        left.map(|file| self.dir.join(file))
     }
 
     fn open(

@@ -174,3 +174,38 @@ fn the_copy_of_an_index_stays_where_nobody_knows_whether_another_has_its_name() 
         assert_eq!(log.disk.bytes(&copy), is_kept.then_some(damaged), "{fault:?}");
     }
 }
+
+/// Nothing was told: a start removed the damaged file, and nobody had kept it.
+#[test]
+fn a_file_that_is_replaced_and_not_taken_out_is_told() {
+    for is_missing in [false, true] {
+        let log = log();
+        let (file, index) = (path(&log, 1, SegmentFile::Log), path(&log, 1, SegmentFile::Index));
+        if is_missing {
+            log.disk.remove(&file).expect("a file");
+        } else {
+            flip(&log, 1, 1, 70);
+        }
+        let left = if is_missing { &index } else { &file };
+        let before = log.disk.bytes(left).expect("a file");
+        for fault in [Fault::RenameFails, Fault::RenameFindsNoSpace] {
+            let disk = log.disk.fork(1);
+            let mut repair = begun(&disk);
+            // Both files of the newer one are named before it.
+            disk.arm(fault, 2);
+            repair.mend(now()).expect_err("it is told");
+            assert_eq!(disk.disarm(), 0, "it has struck");
+            let done = repair.done().expect("the newer one").clone();
+            assert_eq!(done.in_place.as_ref(), Some(left), "{fault:?}");
+            assert_eq!(disk.bytes(left), Some(before.clone()), "{fault:?}");
+            drop(repair);
+            let opened = disk.fork(2);
+            open(&opened).expect("by the newer one");
+            assert_eq!(opened.bytes(left), None, "a start removes it: {fault:?}");
+            let again = repaired(&disk);
+            assert_eq!(again.in_place, None, "{fault:?}");
+            let kept = again.asides[0].join(left.file_name().expect("a name"));
+            assert_eq!(disk.bytes(&kept), Some(before.clone()), "a repair keeps it: {fault:?}");
+        }
+    }
+}
