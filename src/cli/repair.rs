@@ -126,7 +126,11 @@ fn mend(log: &Path) -> Result<bool, DirectoryError> {
         Err(error) => return Err(error.into()),
     };
     if let Err(error) = mend_all(&mut repair) {
-        for line in repair.done().map_or_else(Vec::new, |done| told(log, "not all is done", done)) {
+        let how = match repair.is_unseen() {
+            true => "it ended before it was looked at again",
+            false => "not all is done",
+        };
+        for line in repair.done().map_or_else(Vec::new, |done| told(log, how, done)) {
             say(&line)?;
         }
         return Err(error);

@@ -210,6 +210,7 @@ pub struct Repair<'a, D: Disk> {
     next: RepairPlan,
     rounds: usize,
     done: Option<Repaired>,
+    is_unseen: bool,
     _lock: D::Lock,
 }
 
@@ -218,7 +219,7 @@ impl<'a, D: Disk> Repair<'a, D> {
     pub fn begin(disk: &'a D, dir: &'a Path) -> Result<Repair<'a, D>, OpenError> {
         let lock = lock(disk, dir, LockMode::Exclusive)?;
         let next = Planner::run(disk, dir)?;
-        Ok(Repair { disk, dir, next, rounds: 0, done: None, _lock: lock })
+        Ok(Repair { disk, dir, next, rounds: 0, done: None, is_unseen: false, _lock: lock })
     }
 
     /// What the next round does. None if there is nothing to do, if something is beyond repair, or after too many of them.
@@ -238,7 +239,9 @@ impl<'a, D: Disk> Repair<'a, D> {
             self.note(mended);
         }
         outcome?;
+        self.is_unseen = true;
         self.next = Planner::run(self.disk, self.dir)?;
+        self.is_unseen = false;
         Ok(())
     }
 
@@ -258,6 +261,11 @@ impl<'a, D: Disk> Repair<'a, D> {
     /// What was done so far, if anything was.
     pub fn done(&self) -> Option<&Repaired> {
         self.done.as_ref()
+    }
+
+    /// Whether all of the last round was done, and it was the look behind it that failed.
+    pub fn is_unseen(&self) -> bool {
+        self.is_unseen
     }
 
     /// What was done, and what is wrong all the same. The error: nothing was, by that plan.

@@ -209,3 +209,29 @@ fn a_file_that_is_replaced_and_not_taken_out_is_told() {
         }
     }
 }
+
+/// It was said that not all is done.
+#[test]
+fn a_round_that_was_done_is_told_from_one_that_was_not() {
+    let log = log();
+    flip(&log, 0, 1, 70);
+    let (mut failed, mut unseen) = (0, 0);
+    for after in 0.. {
+        let disk = log.disk.fork(after);
+        let mut repair = begun(&disk);
+        disk.arm(Fault::ListFails, after);
+        let outcome = repair.mend(now());
+        if disk.disarm() > 0 {
+            outcome.expect("no operation has failed");
+            assert!(!repair.is_unseen());
+            break;
+        }
+        outcome.expect_err("it is told");
+        let is_unseen = repair.is_unseen();
+        drop(repair);
+        assert_eq!(is_unseen, planned(&disk).steps.is_empty(), "after {after}");
+        failed += 1;
+        unseen += u64::from(is_unseen);
+    }
+    assert!(unseen > 0 && failed > unseen, "{unseen} of {failed}");
+}
