@@ -16,8 +16,9 @@
 //!   without, the last            scanned; the first invalid frame ends it, unless a header behind
 //!                                says that more had been synced: then nothing is cut
 //!   scanned ones                 made durable, what was prepared behind their frames given back (unless there is an
-//!                                .idx, and they are not the last), and their .idx written and synced; if compaction has taken events, with what these had added to
-//!                                the state: from what is left of the .idx, or from the snapshot
+//!                                .idx, and they are not the last), and their .idx written and synced; if
+//!                                compaction has taken events, with what these had added to the state: from what
+//!                                is left of the .idx, or from the snapshot
 //! ```
 //! A last segment without events gets no `.idx`: the new active segment, which every start begins,
 //! has the same base and is renamed over it.
