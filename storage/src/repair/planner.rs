@@ -19,12 +19,13 @@ use crate::{
     listing,
     offset::{Offset, Position},
     remains::Forgotten,
-    segment::{SegmentFile, SegmentName, Tag},
+    segment::{SegmentName, Tag},
     snapshot::{self, read},
     verify::{SegmentFiles, check_segment},
 };
 
 mod bounds;
+mod generations;
 mod missing;
 
 /// Why there is nothing before the first file of a log whose snapshots are all damaged.
@@ -204,73 +205,6 @@ impl<'a, D: Disk> Planner<'a, D> {
         let remains = self.knowing.remains_of_lost(self.disk, self.dir, name, lost.to)?;
         self.belonging.gone(name, remains.gone());
         Ok(Action::Fill { lost, tag, forgotten: remains.lacking(true) })
-    }
-
-    /// The segments in offset order, one generation of each: the newest that has a sound index, else the newest if it
-    /// alone has a log file, and an index, as that of another goes before its index where this stands for it, else the
-    /// oldest that has a log file, or is a stub, which has none. All others go. A start chooses the same, if it chooses.
-    fn list(&mut self, names: &[String]) -> Result<Vec<SegmentFiles>, OpenError> {
-        let mut all: BTreeMap<SegmentName, SegmentFiles> = BTreeMap::new();
-        for file_name in names {
-            if let Some((name, file)) = SegmentName::parse(file_name)
-                && name.base_offset >= self.end
-            {
-                let files = all.entry(name).or_insert_with(|| SegmentFiles::none(name));
-                match file {
-                    SegmentFile::Log => files.has_log = true,
-                    SegmentFile::Index => files.has_index = true,
-                }
-            }
-        }
-        let all: Vec<SegmentFiles> = all.into_values().collect();
-        let mut chosen = Vec::new();
-        for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
-            let mut best = &same[0];
-            if let Some(newest) = alone(same) {
-                best = newest;
-            } else {
-                for files in same {
-                    if files.has_log || self.is_stub(files)? {
-                        best = files;
-                        break;
-                    }
-                }
-            }
-            for files in same.iter().filter(|files| files.has_index && same.len() > 1) {
-                if self.has_sound_index(files)? {
-                    best = files;
-                }
-            }
-            for files in same.iter().filter(|files| files.name != best.name) {
-                let what = format!("{} stands for the same events", best.name.log_file_name());
-                self.step(files, what, Action::Discard);
-            }
-            // What takes its place takes it out: the others are gone by then.
-            self.names.insert(best.name.base_offset, best.name);
-            chosen.push(*best);
-        }
-        Ok(chosen)
-    }
-
-    /// Whether its events are gone on purpose, be the rest of its index damaged.
-    fn is_stub(&self, files: &SegmentFiles) -> Result<bool, OpenError> {
-        if !files.has_index {
-            return Ok(false);
-        }
-        let header = salvage::read_index_header(self.disk, self.dir, files.name)?;
-        Ok(header.is_some_and(|header| header.is_stub()))
-    }
-
-    fn has_sound_index(&self, files: &SegmentFiles) -> Result<bool, OpenError> {
-        let Some((index, _)) = salvage::read_index(self.disk, self.dir, files.name)? else {
-            return Ok(false);
-        };
-        if index.is_stub() || !files.has_log {
-            return Ok(index.is_stub());
-        }
-        let damaged = Damaged::open(self.disk, self.dir, files.name, true, None, self.plan.synced)?;
-        let header = damaged.header.as_ref().filter(|_| damaged.has_good_header);
-        Ok(header.is_some_and(|header| index.belongs_to(header)))
     }
 
     /// One of its files.
@@ -505,11 +439,4 @@ impl<'a, D: Disk> Planner<'a, D> {
     fn any_tag(&self) -> Tag {
         self.tag.unwrap_or_else(Tag::random)
     }
-}
-
-/// The newest of some generations of a segment, if it has both files and no other has frames.
-fn alone(same: &[SegmentFiles]) -> Option<&SegmentFiles> {
-    let newest = same.last().filter(|newest| newest.has_log && newest.has_index)?;
-    let with_log = same.iter().filter(|files| files.has_log).count();
-    (with_log == 1).then_some(newest)
 }

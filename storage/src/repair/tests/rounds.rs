@@ -61,15 +61,26 @@ fn what_is_said_is_all_that_is_done() {
     assert!(mended > 200 && with_mark > 100, "{mended} and {with_mark}");
 }
 
-/// Its index was made anew, of nothing, and what the gap took out then went over the copy of the damaged one.
-#[test]
-fn a_last_segment_that_holds_nothing_is_a_gap_alone() {
-    let log = log();
+/// Says that all 56 events had been synced, the last 16 of them in the last segment.
+fn say_all_was_synced(log: &TestLog) {
     let mark = EndMark { active: Offset::new(40), synced: Offset::new(56) };
     end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
+}
+
+/// The log, of whose last segment nothing but the header is left, though more had been synced.
+fn with_last_emptied() -> TestLog {
+    let log = log();
+    say_all_was_synced(&log);
     let file = log.open(log.segments[3].0, SegmentFile::Log);
     file.set_size(FIRST_FRAME_POSITION.get()).expect("a file");
     file.sync_data().expect("a disk that works");
+    log
+}
+
+/// Its index was made anew, of nothing, and what the gap took out then went over the copy of the damaged one.
+#[test]
+fn a_last_segment_that_holds_nothing_is_a_gap_alone() {
+    let log = with_last_emptied();
     let index = path(&log, 3, SegmentFile::Index);
     let damaged = vec![7; 5000];
     log.write(&index, &damaged);
@@ -89,8 +100,7 @@ fn a_last_segment_whose_frames_hold_nothing_is_a_gap_alone() {
     log.segments.truncate(3);
     log.events.truncate(40);
     log.add_unsealed(&[vec![]]);
-    let mark = EndMark { active: Offset::new(40), synced: Offset::new(56) };
-    end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
+    say_all_was_synced(&log);
     flip(&log, 3, 0, 70);
     let repaired = check_repair(&log.disk, 56, &[(40, 56)]);
     let [Step { action: Action::Fill { .. }, .. }] = &repaired.plan.steps[..] else {
@@ -102,12 +112,7 @@ fn a_last_segment_whose_frames_hold_nothing_is_a_gap_alone() {
 /// segment was left beside it for another round.
 #[test]
 fn a_gap_takes_the_place_of_the_generation_that_counts() {
-    let log = log();
-    let mark = EndMark { active: Offset::new(40), synced: Offset::new(56) };
-    end_mark::write_anew(&log.disk, Path::new(DIR), &mark, &[]).expect("space");
-    let file = log.open(log.segments[3].0, SegmentFile::Log);
-    file.set_size(FIRST_FRAME_POSITION.get()).expect("a file");
-    file.sync_data().expect("a disk that works");
+    let log = with_last_emptied();
     log.write(&path(&log, 3, SegmentFile::Index), &[7; 5000]);
     let next = log.segments[3].0.next_generation().expect("the second");
     let frames = log.disk.bytes(&path(&log, 3, SegmentFile::Log)).expect("a file");
