@@ -218,7 +218,7 @@ fn description(step: &Step) -> Vec<String> {
             "it is taken out whole: nothing in it can be read, and nothing says how much there was. The log \
              ends before it, and gets a new tag",
         ),
-        Action::Discard => add("it is taken out, and kept"),
+        Action::Discard | Action::Unread => add("it is taken out, and kept"),
         Action::SetAside => add("it is taken out; nothing is lost"),
     }
     match &step.action {
@@ -232,7 +232,7 @@ fn description(step: &Step) -> Vec<String> {
             warn(&mut lines, &format!("lost, or {GONE}"), forgotten);
         }
         Action::Fill { forgotten, .. } => warn(&mut lines, "lost", forgotten),
-        Action::Abandon | Action::Discard | Action::SetAside => {}
+        Action::Abandon | Action::Discard | Action::Unread | Action::SetAside => {}
     }
     lines
 }
@@ -313,7 +313,7 @@ mod tests {
         let mut done = Repaired {
             plan: RepairPlan::default(),
             asides: Vec::new(),
-            in_place: None,
+            in_place: Vec::new(),
             new_tag: None,
             left: Vec::new(),
         };
@@ -325,7 +325,7 @@ mod tests {
         done.new_tag = Some(Tag::parse("test1").expect("a tag"));
         let lines = told(&done);
         assert!(lines[0] == kept && lines[1].ends_with("the log's tag is test1 now"), "{lines:?}");
-        done.in_place = Some("/log/00000000000000000020.1.log".into());
+        done.in_place.push("/log/00000000000000000020.1.log".into());
         let lines = told(&done);
         assert!(lines[1].starts_with("/log/00000000000000000020.1.log is replaced"), "{lines:?}");
     }

@@ -142,6 +142,8 @@ pub enum Action {
     Abandon,
     /// It goes: the next generation holds all of it.
     Discard,
+    /// It goes: its index cannot be read, and the generation before it is whole. A start does not choose between the two.
+    Unread,
     /// A snapshot goes: the log is opened from another, or from its indexes. Or the end mark does.
     SetAside,
 }
@@ -170,9 +172,9 @@ pub struct Repaired {
     pub plan: RepairPlan,
     /// Where the files are that it took out: one directory for each round that took out any.
     pub asides: Vec<PathBuf>,
-    /// Where it failed: a file that a newer one has replaced, and that it could not take out. A start removes it, and
-    /// another repair keeps it.
-    pub in_place: Option<PathBuf>,
+    /// Where it failed: the files that newer ones have replaced, and that it could not take out. A start removes them, and
+    /// another repair keeps them.
+    pub in_place: Vec<PathBuf>,
     /// The log's tag from now on, if it is another.
     pub new_tag: Option<Tag>,
     /// What is wrong all the same: the log does not open, or not as it should.
@@ -249,8 +251,8 @@ impl<'a, D: Disk> Repair<'a, D> {
     fn note(&mut self, mended: Mended) {
         let done = self.done.get_or_insert_with(|| {
             let plan = RepairPlan { steps: Vec::new(), ..self.next.clone() };
-            let (asides, left) = (Vec::new(), Vec::new());
-            Repaired { plan, asides, in_place: None, new_tag: None, left }
+            let (asides, in_place, left) = (Vec::new(), Vec::new(), Vec::new());
+            Repaired { plan, asides, in_place, new_tag: None, left }
         });
         done.plan.steps.extend(self.next.steps.iter().cloned());
         done.asides.extend(mended.aside);

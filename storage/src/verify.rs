@@ -279,17 +279,18 @@ impl<D: Disk> Checker<'_, D> {
         let all: Vec<SegmentFiles> = segments.into_values().collect();
         let mut chosen = Vec::new();
         for same in all.chunk_by(|left, right| left.name.base_offset == right.name.base_offset) {
-            let newest = self.choose(same)?;
+            let (newest, is_certain) = self.choose(same)?;
+            let why = match is_certain {
+                true => "left by a rewrite that was cut short; the next start removes it",
+                false => {
+                    "another generation of a segment of which one cannot be read: which counts nobody knows"
+                }
+            };
             for (index, files) in same.iter().enumerate() {
+                let file = if files.has_log { SegmentFile::Log } else { SegmentFile::Index };
                 match index == newest {
                     true => chosen.push(*files),
-                    false => self.note(
-                        &files.name.file_name(match files.has_log {
-                            true => SegmentFile::Log,
-                            false => SegmentFile::Index,
-                        }),
-                        "left by a rewrite that was cut short; the next start removes it",
-                    ),
+                    false => self.note(&files.name.file_name(file), why),
                 }
             }
         }
@@ -297,10 +298,11 @@ impl<D: Disk> Checker<'_, D> {
     }
 
     /// The place of the generation of a segment that counts: the newest that is whole, as for a start. If none is, the newest
-    /// that has its index, unless its log file has gone since.
-    fn choose(&self, same: &[SegmentFiles]) -> Result<usize, OpenError> {
+    /// that has its index, unless its log file has gone since. And whether that is certain: a start fails by what it cannot
+    /// read.
+    fn choose(&self, same: &[SegmentFiles]) -> Result<(usize, bool), OpenError> {
         if same.len() == 1 {
-            return Ok(0);
+            return Ok((0, true));
         }
         let is_log_alone = same.iter().filter(|files| files.has_log).count() == 1;
         let is_newest_alone =
@@ -309,11 +311,11 @@ impl<D: Disk> Checker<'_, D> {
             let SegmentFiles { name, has_log, has_index, .. } = *files;
             let is_older = is_newest_alone && index + 1 < same.len();
             match listing::is_whole(self.disk, self.dir, name, has_log, has_index) {
-                Ok(true) => return Ok(index),
+                Ok(true) => return Ok((index, true)),
                 Ok(false) => {}
                 Err(OpenError::Io { source, .. }) if is_older && is_unreadable(&source) => {}
-                // A start fails by it: whoever checks this one tells what cannot be read.
-                Err(OpenError::Io { .. }) => return Ok(index),
+                // Whoever checks this one tells what cannot be read.
+                Err(OpenError::Io { .. }) => return Ok((index, false)),
                 Err(error) => return Err(error),
             }
         }
@@ -323,7 +325,7 @@ impl<D: Disk> Checker<'_, D> {
                 newest = index;
             }
         }
-        Ok(newest)
+        Ok((newest, true))
     }
 
     /// Checks every snapshot against itself, against the end of the log, and against the numbers of topics.

@@ -36,8 +36,8 @@ pub(super) struct Mended {
     pub(super) aside: Option<PathBuf>,
     /// The log's tag, if it is another.
     pub(super) new_tag: Option<Tag>,
-    /// A file that a newer one has replaced, and that could not be taken out.
-    pub(super) in_place: Option<PathBuf>,
+    /// Files that newer ones have replaced, and that could not be taken out.
+    pub(super) in_place: Vec<PathBuf>,
     /// How many steps were taken.
     steps: usize,
 }
@@ -45,7 +45,7 @@ pub(super) struct Mended {
 impl Mended {
     /// Whether the log is as it was.
     pub(super) fn is_nothing(&self) -> bool {
-        let has_taken_none = self.aside.is_none() && self.in_place.is_none() && self.steps == 0;
+        let has_taken_none = self.aside.is_none() && self.in_place.is_empty() && self.steps == 0;
         has_taken_none && self.new_tag.is_none()
     }
 }
@@ -59,8 +59,8 @@ pub(super) struct Mender<'a, D: Disk> {
     /// The tag of a log whose end is lost.
     end_tag: Option<Tag>,
     new_tag: Option<Tag>,
-    /// What was replaced, and is not taken out yet.
-    replaced: Option<SegmentName>,
+    /// What is being replaced, by the generation of that name, and is not taken out yet.
+    replaced: Option<(SegmentName, SegmentName)>,
     synced: Offset,
     knowing: Knowing,
 }
@@ -83,8 +83,10 @@ impl<D: Disk> Mender<'_, D> {
         let mut mender =
             Mender { disk, dir, now, aside, end_tag, new_tag, replaced, synced, knowing };
         // What an interrupted one left goes first: its name may be needed.
-        let (discarded, others): (Vec<_>, Vec<_>) =
-            plan.steps.iter().partition(|step| step.action == Action::Discard);
+        let (discarded, others): (Vec<_>, Vec<_>) = plan
+            .steps
+            .iter()
+            .partition(|step| matches!(step.action, Action::Discard | Action::Unread));
         let mut steps = 0;
         let outcome = discarded.into_iter().chain(others).try_for_each(|step| {
             mender.step(step)?;
@@ -98,7 +100,7 @@ impl<D: Disk> Mender<'_, D> {
     fn step(&mut self, step: &Step) -> Result<(), OpenError> {
         let name = step.name;
         match &step.action {
-            Action::Discard => self.aside.take(name),
+            Action::Discard | Action::Unread => self.aside.take(name),
             Action::SetAside => self.aside.take_path(&step.damage.file),
             Action::Reindex { .. } => self.reindex(name, step.successor),
             Action::Rewrite { lost, .. } => {
@@ -118,6 +120,7 @@ impl<D: Disk> Mender<'_, D> {
                         remains.carried(writer.index(), end)
                     }
                 };
+                self.replaced = Some((name, new));
                 writer.finish(Some(&carried))?;
                 if damaged.is_guessed && step.successor.is_none() {
                     self.new_tag = Some(header.tag);
@@ -134,6 +137,7 @@ impl<D: Disk> Mender<'_, D> {
                 let (disk, dir) = (self.disk, self.dir);
                 let remains = self.knowing.remains_of_lost(disk, dir, name, lost.to)?;
                 let carried = remains.carried(writer.index(), lost.to);
+                self.replaced = is_there.then_some((name, new));
                 writer.finish(Some(&carried))?;
                 if self.end_tag == Some(*tag) {
                     self.new_tag = self.end_tag;
@@ -151,21 +155,24 @@ impl<D: Disk> Mender<'_, D> {
 
     /// A newer generation has its name. A start would remove what is left of this one.
     fn take_replaced(&mut self, name: SegmentName) -> Result<(), OpenError> {
-        self.replaced = Some(name);
         self.aside.take(name)?;
         self.replaced = None;
         Ok(())
     }
 
-    /// Which file was to be taken out, and was not; where the directory cannot be listed, the first that was to be.
-    fn in_place(&self) -> Option<PathBuf> {
-        let name = self.replaced?;
-        let files = [name.log_file_name(), name.index_file_name()];
-        let left = match self.disk.list(self.dir) {
-            Ok(names) => files.into_iter().find(|file| names.contains(file)),
-            Err(_) => files.into_iter().next(),
+    /// Which files were to be taken out, and were not, though the newer ones have their names; where the directory cannot
+    /// be listed, all that there may be.
+    fn in_place(&self) -> Vec<PathBuf> {
+        let Some((replaced, new)) = self.replaced else { return Vec::new() };
+        let files = |name: SegmentName| [name.log_file_name(), name.index_file_name()];
+        let is_left = |names: &[String], file: &String| {
+            files(new).iter().all(|new| names.contains(new)) && names.contains(file)
         };
-        left.map(|file| self.dir.join(file))
+        let names = self.disk.list(self.dir);
+        let left = files(replaced).into_iter();
+        left.filter(|file| names.as_ref().map_or(true, |names| is_left(names, file)))
+            .map(|file| self.dir.join(file))
+            .collect()
     }
 
     fn open(

@@ -218,7 +218,9 @@ pub fn check_repair(disk: &SimDisk, model: &mut Model, now: Now, lost: Option<&L
             Action::Rewrite { lost, forgotten, .. } => (&lost[..], *forgotten),
             Action::Fill { lost, forgotten, .. } => (slice::from_ref(lost), *forgotten),
             Action::Reindex { forgotten } | Action::Restub { forgotten } => (&[][..], *forgotten),
-            Action::Abandon | Action::Discard | Action::SetAside => (&[][..], Forgotten::default()),
+            Action::Abandon | Action::Discard | Action::Unread | Action::SetAside => {
+                (&[][..], Forgotten::default())
+            }
         };
         let said: Vec<_> = said.iter().map(|lost| lost.from..lost.to).collect();
         model.check_lost(&said, &may_be_lost);

@@ -6,6 +6,7 @@ use super::Planner;
 use crate::{
     error::OpenError,
     io::Disk,
+    listing,
     repair::{
         Action,
         salvage::{self, Damaged},
@@ -51,8 +52,16 @@ impl<D: Disk> Planner<'_, D> {
                 }
             }
             for files in same.iter().filter(|files| files.name != best.name) {
-                let what = format!("{} stands for the same events", best.name.log_file_name());
-                self.step(files, what, Action::Discard);
+                let best_file = best.name.log_file_name();
+                let stands = format!("{best_file} stands for the same events");
+                match files.name > best.name && self.is_unread(files) {
+                    true => self.step(
+                        files,
+                        format!("its index cannot be read, and {stands}"),
+                        Action::Unread,
+                    ),
+                    false => self.step(files, stands, Action::Discard),
+                }
             }
             // What takes its place takes it out: the others are gone by then.
             self.names.insert(best.name.base_offset, best.name);
@@ -68,6 +77,13 @@ impl<D: Disk> Planner<'_, D> {
         }
         let header = salvage::read_index_header(self.disk, self.dir, files.name)?;
         Ok(header.is_some_and(|header| header.is_stub()))
+    }
+
+    /// Whether the disk does not give back its index: a start does not pass it over, as it may be the one that counts.
+    fn is_unread(&self, files: &SegmentFiles) -> bool {
+        let is_whole =
+            listing::is_whole(self.disk, self.dir, files.name, files.has_log, files.has_index);
+        matches!(is_whole, Err(OpenError::Io { .. }))
     }
 
     fn has_sound_index(&self, files: &SegmentFiles) -> Result<bool, OpenError> {

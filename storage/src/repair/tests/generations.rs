@@ -146,7 +146,14 @@ fn a_newer_generation_that_cannot_be_read_is_told() {
     let error = open(&log.disk).err().expect("either may count").to_string();
     assert!(error.contains(&next.index_file_name()), "{error}");
     let mut found = Vec::new();
-    verify(&log.disk, Path::new(DIR), &mut |finding| found.push(finding.file.clone()))
-        .expect("not in use");
+    let verified =
+        verify(&log.disk, Path::new(DIR), &mut |finding| found.push(finding.file.clone()));
     assert_eq!(found, [log.path(next, SegmentFile::Index)]);
+    let notes = verified.expect("not in use").notes;
+    assert!(!notes.iter().any(|note| note.contains("the next start removes it")), "{notes:?}");
+    // The command's exit code goes by that: a start removes what is to be discarded.
+    let repaired = repaired(&log.disk);
+    let [step] = &repaired.plan.steps[..] else { panic!("{repaired:?}") };
+    assert_eq!((step.name, &step.action), (next, &Action::Unread));
+    assert_eq!(read(&open(&log.disk).expect("by the older one"), &[]).1, []);
 }

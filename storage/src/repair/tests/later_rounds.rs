@@ -187,23 +187,26 @@ fn a_file_that_is_replaced_and_not_taken_out_is_told() {
             flip(&log, 1, 1, 70);
         }
         let left = if is_missing { &index } else { &file };
+        let all = if is_missing { vec![index.clone()] } else { vec![file.clone(), index.clone()] };
         let before = log.disk.bytes(left).expect("a file");
-        for fault in [Fault::RenameFails, Fault::RenameFindsNoSpace] {
+        // Both files of the newer one are named, and that is synced, before it.
+        for (fault, after) in
+            [(Fault::RenameFails, 2), (Fault::RenameFindsNoSpace, 2), (Fault::SyncDirFails, 0)]
+        {
             let disk = log.disk.fork(1);
             let mut repair = begun(&disk);
-            // Both files of the newer one are named before it.
-            disk.arm(fault, 2);
+            disk.arm(fault, after);
             repair.mend(now()).expect_err("it is told");
             assert_eq!(disk.disarm(), 0, "it has struck");
             let done = repair.done().expect("the newer one").clone();
-            assert_eq!(done.in_place.as_ref(), Some(left), "{fault:?}");
+            assert_eq!(done.in_place, all, "{fault:?}");
             assert_eq!(disk.bytes(left), Some(before.clone()), "{fault:?}");
             drop(repair);
             let opened = disk.fork(2);
             open(&opened).expect("by the newer one");
             assert_eq!(opened.bytes(left), None, "a start removes it: {fault:?}");
             let again = repaired(&disk);
-            assert_eq!(again.in_place, None, "{fault:?}");
+            assert_eq!(again.in_place, Vec::<PathBuf>::new(), "{fault:?}");
             let kept = again.asides[0].join(left.file_name().expect("a name"));
             assert_eq!(disk.bytes(&kept), Some(before.clone()), "a repair keeps it: {fault:?}");
         }
