@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// Nothing takes longer than this unless something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// No heartbeat comes between events, however long a busy machine takes, nor wakes anybody: what goes on does so by itself.
+pub const SILENT: &str = "heartbeat=300";
+
 /// How long something is waited for that makes way for everything else, as rewrites do: until a processor was free for so
 /// long. Beside programs that take all there is that may be minutes.
 pub struct Patience {

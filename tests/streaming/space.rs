@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use strandline::config::ServerConfig;
 
-use crate::client::{self, Patience, Sse, append_lines, ask, request};
+use crate::client::{self, Patience, SILENT, Sse, append_lines, ask, request};
 use crate::running::Running;
 
 /// Segments of a MiB: more than the sockets' buffers hold.
@@ -83,7 +83,8 @@ fn who_reads_no_more_keeps_no_file_that_is_gone() {
     let mut stalled: Vec<Sse> = (0..6)
         .map(|number| {
             let topics = ["**", "big", "*"][number % 3];
-            let mut stream = Sse::open(address, &format!("topic={topics}&from=earliest"), "");
+            let mut stream =
+                Sse::open(address, &format!("topic={topics}&from=earliest&{SILENT}"), "");
             stream.established();
             stream
         })
@@ -128,9 +129,9 @@ fn who_has_left_keeps_no_file_that_is_gone() {
     let running = Running::start("space-left", 1);
     let address = running.address();
     fill_segments(address);
-    let mut live = Sse::open(address, "topic=**", "");
+    let mut live = Sse::open(address, &format!("topic=**&{SILENT}"), "");
     live.established();
-    let mut reader = Sse::open(address, "topic=**&from=earliest", "");
+    let mut reader = Sse::open(address, &format!("topic=**&from=earliest&{SILENT}"), "");
     reader.established();
     assert_eq!(reader.next().expect("an event").offset(), 0);
     drop(reader);
@@ -151,7 +152,8 @@ fn who_reads_no_more_goes_on_in_what_was_rewritten() {
     let mut stalled: Vec<Sse> = (0..4)
         .map(|number| {
             let topic = ["**", "big"][number % 2];
-            let mut stream = Sse::open(address, &format!("topic={topic}&from=earliest"), "");
+            let mut stream =
+                Sse::open(address, &format!("topic={topic}&from=earliest&{SILENT}"), "");
             stream.established();
             stream
         })

@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpStream};
 
 use crate::chance::Chance;
-use crate::client::{Sse, SseEvent, WebSocket, append_lines, request};
+use crate::client::{SILENT, Sse, SseEvent, WebSocket, append_lines, request};
 use crate::running::Running;
 use crate::space::wait_until_full;
 
@@ -17,9 +17,6 @@ const EVENTS: u64 = 80;
 /// Of the topic that is kept, whose events come first: two small ones and a large one make a chunk, and some begin
 /// at the second.
 const GROUP: u64 = 3;
-
-/// No heartbeat wakes anybody: what goes on does so by itself.
-const SILENT: &str = "heartbeat=300";
 
 /// So many are read of each stream: those of the chunk that it stands in, and what comes behind it.
 const READ: usize = 4;
