@@ -1,17 +1,13 @@
 //! Bodies: what is asked for, refused, cut, and appended while it comes.
 
-use std::{
-    io::{Read, Write},
-    net::TcpStream,
-    time::Duration,
-};
+use std::{io::Write, net::TcpStream, time::Duration};
 
 use strandline::server::Server;
 
 use crate::TestDir;
 use crate::client::{
-    Stopping, append, ask, connect, get, member, read_answer, server_end, start_without_deadline,
-    wait_until,
+    NEVER_MS, Stopping, append, ask, connect, get, member, read_answer, read_to_end, server_end,
+    start_without_deadline, wait_until,
 };
 
 /// "`100 Continue` only once the head is accepted."
@@ -35,7 +31,10 @@ fn a_body_that_waits_is_asked_for_only_if_it_is_wanted() {
 #[test]
 fn a_refusal_can_be_read_by_who_is_still_sending() {
     let dir = TestDir::new();
-    let server = dir.start(1);
+    let mut config = dir.config(1);
+    // However long this takes to send it on a busy machine.
+    config.limits.linger_ms = NEVER_MS;
+    let server = Server::start(config).expect("a server");
     let mut stream = connect(&server);
     let bytes = 3 << 20;
     write!(
@@ -46,7 +45,7 @@ fn a_refusal_can_be_read_by_who_is_still_sending() {
     stream.write_all(&vec![b'x'; bytes]).expect("everything is taken");
     let (status, body) = read_answer(&mut stream, &mut Vec::new());
     assert_eq!(status, 413, "{body}");
-    assert_eq!(stream.read_to_end(&mut Vec::new()).expect("a proper end"), 0);
+    assert_eq!(read_to_end(&mut stream).expect("a proper end"), "");
 }
 
 /// "A body cut short appends nothing", and whoever can still read is told so.
@@ -60,7 +59,7 @@ fn a_body_that_is_cut_appends_nothing() {
         stream.shutdown(std::net::Shutdown::Write).expect("cut");
         let (status, body) = read_answer(&mut stream, &mut Vec::new());
         assert!(status == 400 && body.contains("\"/problems/invalid-body\""), "{body}");
-        assert_eq!(stream.read_to_end(&mut Vec::new()).expect("a proper end"), 0);
+        assert_eq!(read_to_end(&mut stream).expect("a proper end"), "");
         body
     };
     for request in [
@@ -119,7 +118,10 @@ fn lines_come_when_there_is_something_to_tell() {
         assert_eq!((status, member(&body, "line")), (408, line), "{parts:?}: {body}");
     }
     let mut silent = connect(&server);
+    let appended = || member(&get(&server, "/api/v1/topics/a").1, "count");
+    let before = appended();
     silent.write_all((LINES.to_owned() + "2\r\n1\n\r\n").as_bytes()).expect("sent");
+    wait_until("its line is appended", || appended() > before);
     std::thread::sleep(silence);
     let stopping = Stopping::begin(server);
     let (status, body) = read_answer(&mut silent, &mut Vec::new());
@@ -188,6 +190,7 @@ fn what_a_refused_body_left_is_what_stands_before_the_named_line() {
         config.log.staged_bytes_max = 256 << 10;
         config.limits.line_batch_bytes = 16 << 10;
         config.limits.lines_in_flight_bytes_max = 4 << 20;
+        config.limits.linger_ms = NEVER_MS;
         let server = Server::start(config).expect("a server");
         let mut refused = 0;
         // Which shard takes a connection is the kernel's choice: several bodies meet both.

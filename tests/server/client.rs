@@ -6,13 +6,17 @@ use std::{
     net::{SocketAddr, TcpStream},
     sync::mpsc,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use strandline::{config::ServerConfig, server::Server};
 
+use crate::patience::{self, LOOK, Patience};
+
 /// Nothing takes longer than this unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// No answer does.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 /// What is only over after so long is waited for by nobody.
 pub const NEVER_MS: u64 = 600_000;
 
@@ -34,13 +38,20 @@ impl Stopping {
 
     /// Waits for its end.
     pub fn end(self) {
-        self.0.recv_timeout(PATIENCE).expect("nothing holds it").expect("in order");
+        let patience = Patience::new(PATIENCE);
+        let ended = loop {
+            match self.0.recv_timeout(LOOK) {
+                Err(mpsc::RecvTimeoutError::Timeout) if !patience.is_over() => {}
+                ended => break ended,
+            }
+        };
+        ended.expect("nothing holds it").expect("in order");
     }
 }
 
 pub fn connect(server: &Server) -> TcpStream {
     let stream = TcpStream::connect(server.address()).expect("it listens");
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    stream.set_read_timeout(Some(LOOK)).expect("a timeout");
     stream
 }
 
@@ -53,9 +64,9 @@ pub fn append_request(topic: &str, data: &str) -> String {
 
 /// Waits until something is so.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let give_up = Instant::now() + PATIENCE;
+    let patience = Patience::new(PATIENCE);
     while !is_so() {
-        assert!(Instant::now() < give_up, "{what}");
+        assert!(!patience.is_over(), "{what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -88,12 +99,30 @@ pub fn wait_until_taken(stream: &TcpStream) {
     });
 }
 
-/// Reads once, and goes on when the rings of this process signal its threads.
+/// Reads once.
 pub fn read(stream: &mut TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
+    patience::read(stream, bytes, ANSWER_PATIENCE)
+}
+
+/// Whether anything comes before the server closes; it is still there to be read.
+pub fn is_answered(stream: &TcpStream) -> bool {
+    struct Peek<'a>(&'a TcpStream);
+    impl Read for Peek<'_> {
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            self.0.peek(bytes)
+        }
+    }
+    patience::read(&mut Peek(stream), &mut [0], ANSWER_PATIENCE).is_ok_and(|count| count > 0)
+}
+
+/// All that comes until the server closes.
+pub fn read_to_end(stream: &mut TcpStream) -> io::Result<String> {
+    let mut came = Vec::new();
+    let mut bytes = [0; 4096];
     loop {
-        match stream.read(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome,
+        match read(stream, &mut bytes)? {
+            0 => return Ok(String::from_utf8(came).expect("text")),
+            count => came.extend_from_slice(&bytes[..count]),
         }
     }
 }

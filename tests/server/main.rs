@@ -3,19 +3,21 @@
 mod bodies;
 mod client;
 mod deadlines;
+#[path = "../common/patience.rs"]
+mod patience;
 mod places;
 mod untold;
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::Write,
     num::NonZeroUsize,
     path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
 use client::{
-    Stopping, append, append_request, connect, get, member, read, read_answer,
+    Stopping, append, append_request, connect, get, member, read, read_answer, read_to_end,
     start_without_deadline, wait_until,
 };
 use strandline::{
@@ -201,7 +203,7 @@ fn a_stop_ends_everything_and_a_start_goes_on() {
     }
     let address = server.address();
     Stopping::begin(server).end();
-    watching.read_to_string(&mut seen).expect("a proper end");
+    seen.push_str(&read_to_end(&mut watching).expect("a proper end"));
     assert!(seen.contains("connection.closing"), "{seen}");
     drop(idle);
 

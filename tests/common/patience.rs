@@ -1,0 +1,56 @@
+//! How long a test waits on a machine that others keep busy.
+
+use std::{
+    fs, io,
+    time::{Duration, Instant},
+};
+
+/// How long something is waited for that others may keep from the processors: until one was free for so long. Beside
+/// programs that take all there is that may be minutes.
+pub struct Patience {
+    free_until_s: f64,
+    began: Instant,
+}
+
+/// What nothing takes, however busy the machine is.
+const HANGS: Duration = Duration::from_secs(900);
+
+/// Whoever waits for something to come looks as often whether it waits in vain.
+pub const LOOK: Duration = Duration::from_secs(1);
+
+impl Patience {
+    pub fn new(free: Duration) -> Patience {
+        Patience { free_until_s: free_s() + free.as_secs_f64(), began: Instant::now() }
+    }
+
+    pub fn is_over(&self) -> bool {
+        free_s() > self.free_until_s || self.began.elapsed() > HANGS
+    }
+}
+
+/// For how long a processor has had nothing to do since the machine was started, on average.
+fn free_s() -> f64 {
+    let uptime = fs::read_to_string("/proc/uptime").expect("the kernel says it");
+    let of_all: f64 =
+        uptime.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("seconds");
+    let stat = fs::read_to_string("/proc/stat").expect("the kernel says it");
+    let is_one = |line: &&str| line.starts_with("cpu") && !line.starts_with("cpu ");
+    of_all / f64::from(u32::try_from(stat.lines().filter(is_one).count().max(1)).expect("few"))
+}
+
+/// Reads once from a socket that gives up each [`LOOK`], until `free` has passed. Goes on when the rings of this process
+/// signal its threads.
+pub fn read(stream: &mut impl io::Read, bytes: &mut [u8], free: Duration) -> io::Result<usize> {
+    let mut patience = None;
+    loop {
+        match stream.read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if patience.get_or_insert_with(|| Patience::new(free)).is_over() {
+                    return Err(error);
+                }
+            }
+            outcome => return outcome,
+        }
+    }
+}
