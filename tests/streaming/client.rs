@@ -1,8 +1,10 @@
 //! Clients as plain as can be: sockets and strings.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::patience::{self, LOOK};
 
 /// Nothing takes longer than this unless something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -10,39 +12,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// No heartbeat comes between events, however long a busy machine takes, nor wakes anybody: what goes on does so by itself.
 pub const SILENT: &str = "heartbeat=300";
 
-/// How long something is waited for that makes way for everything else, as rewrites do: until a processor was free for so
-/// long. Beside programs that take all there is that may be minutes.
-pub struct Patience {
-    free_until_s: f64,
-    began: Instant,
-}
-
-/// What nothing takes, however busy the machine is.
-const HANGS: Duration = Duration::from_secs(900);
-
-impl Patience {
-    pub fn new(free: Duration) -> Patience {
-        Patience { free_until_s: free_s() + free.as_secs_f64(), began: Instant::now() }
-    }
-
-    pub fn is_over(&self) -> bool {
-        free_s() > self.free_until_s || self.began.elapsed() > HANGS
-    }
-}
-
-/// For how long a processor has had nothing to do since the machine was started, on average.
-fn free_s() -> f64 {
-    let uptime = std::fs::read_to_string("/proc/uptime").expect("the kernel says it");
-    let of_all: f64 =
-        uptime.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("seconds");
-    let stat = std::fs::read_to_string("/proc/stat").expect("the kernel says it");
-    let is_one = |line: &&str| line.starts_with("cpu") && !line.starts_with("cpu ");
-    of_all / f64::from(u32::try_from(stat.lines().filter(is_one).count().max(1)).expect("few"))
-}
-
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("the server accepts");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
+    stream.set_read_timeout(Some(LOOK)).expect("a socket takes a timeout");
     stream.set_nodelay(true).expect("a socket takes nodelay");
     stream
 }
@@ -55,8 +27,7 @@ pub fn request(address: SocketAddr, head: &str, body: &[u8]) -> (u16, String, Ve
     let text = format!("{head}\r\nHost: localhost\r\nConnection: close\r\n{length}\r\n");
     stream.write_all(text.as_bytes()).expect("the request leaves");
     stream.write_all(body).expect("the body leaves");
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("the answer comes");
+    let mut answer = read_to_end(&mut stream).expect("the answer comes");
     let end = find(&answer, b"\r\n\r\n").expect("the answer has a head");
     let head = String::from_utf8(answer[..end].to_vec()).expect("a head is ASCII");
     let mut body = answer.split_off(end + 4);
@@ -346,12 +317,18 @@ fn decompress(zstd: &mut zstd_safe::DCtx<'_>, packed: &[u8], text: &mut Vec<u8>)
     }
 }
 
-/// Reads once, and goes on when the rings of this process signal its threads.
+/// Reads once.
 fn read(stream: &mut TcpStream, part: &mut [u8]) -> io::Result<usize> {
+    patience::read(stream, part, PATIENCE)
+}
+
+/// Reads all that comes until the connection ends.
+pub fn read_to_end(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let (mut all, mut part) = (Vec::new(), vec![0; 64 * 1024]);
     loop {
-        match stream.read(part) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome,
+        match read(stream, &mut part)? {
+            0 => return Ok(all),
+            count => all.extend_from_slice(&part[..count]),
         }
     }
 }

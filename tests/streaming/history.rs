@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::client::{Sse, get_pages, request};
+use crate::client::{SILENT, Sse, get_pages, request};
 use crate::fill;
 use crate::running::Running;
 
@@ -39,12 +39,14 @@ fn history_by_pages_by_lines_and_by_stream_is_the_same() {
             }
             assert_eq!(&lines, wanted, "{pattern} {order}");
         }
-        let mut sse = Sse::open(address, &format!("{pattern}&from=earliest&format=event"), "");
+        let mut sse =
+            Sse::open(address, &format!("{pattern}&from=earliest&format=event&{SILENT}"), "");
         sse.established();
         for event in &ascending {
             assert_eq!(&sse.next().expect("it goes on").json(), event);
         }
-        let mut last = Sse::open(address, &format!("{pattern}&from=-1234&format=event"), "");
+        let mut last =
+            Sse::open(address, &format!("{pattern}&from=-1234&format=event&{SILENT}"), "");
         last.established();
         for event in &ascending[ascending.len().saturating_sub(1234)..] {
             assert_eq!(&last.next().expect("it goes on").json(), event);

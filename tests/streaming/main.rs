@@ -3,6 +3,8 @@
 mod chance;
 mod client;
 mod history;
+#[path = "../common/patience.rs"]
+mod patience;
 mod race;
 mod rotten;
 mod running;
@@ -12,11 +14,13 @@ mod turns;
 
 use std::net::SocketAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use client::{Frame, PATIENCE, Sse, WebSocket, append_lines, get_json};
+use client::{Frame, PATIENCE, SILENT, Sse, WebSocket, append_lines, get_json};
+use patience::Patience;
 use running::Running;
 use serde_json::json;
+use strandline::config::ServerConfig;
 
 const TOPICS: [&str; 4] = ["race/a", "race/b", "race/c/d", "other"];
 
@@ -44,9 +48,10 @@ fn fill(address: SocketAddr, count: u64) -> u64 {
 fn a_stalled_reader_delays_nobody_and_gets_everything_later() {
     let running = Running::start("stalled", 1);
     let address = running.address();
-    let mut stalled = Sse::open(address, "topic=**&from=earliest", "");
+    let query = format!("topic=**&from=earliest&{SILENT}");
+    let mut stalled = Sse::open(address, &query, "");
     stalled.established();
-    let mut quick = Sse::open(address, "topic=**&from=earliest", "");
+    let mut quick = Sse::open(address, &query, "");
     quick.established();
     // More than any socket's buffers hold.
     let count = thread::scope(|scope| {
@@ -78,7 +83,7 @@ fn one_websocket_carries_many_subscriptions() {
     let running = Running::start("socket", 2);
     let address = running.address();
     fill(address, 400);
-    let mut socket = WebSocket::open(address, "");
+    let mut socket = WebSocket::open(address, SILENT);
     for (number, topic) in TOPICS.iter().enumerate() {
         socket.send(
             &json!({"type": "subscribe", "id": number, "topics": [topic], "from": "earliest"}),
@@ -123,7 +128,8 @@ fn one_websocket_carries_many_subscriptions() {
 /// API §4 and §5, at the end of the server: `connection.closing`, and close code 4000.
 #[test]
 fn a_drain_tells_every_subscriber() {
-    let mut running = Running::start("drain", 2);
+    let no_deadline = |config: &mut ServerConfig| config.limits.drain_ms = 600_000;
+    let mut running = Running::start_with("drain", 2, no_deadline);
     let address = running.address();
     let mut streams: Vec<Sse> = (0..8).map(|_| Sse::open(address, "", "")).collect();
     let mut sockets: Vec<WebSocket> = (0..8).map(|_| WebSocket::open(address, "topic=a")).collect();
@@ -170,16 +176,15 @@ fn a_hang_up_is_noticed() {
     let running = Running::start("hang", 1);
     let address = running.address();
     // Longer than anybody waits here.
-    let query = "heartbeat=300";
-    let streams: Vec<Sse> = (0..20).map(|_| Sse::open(address, query, "")).collect();
-    let sockets: Vec<WebSocket> = (0..20).map(|_| WebSocket::open(address, query)).collect();
+    let streams: Vec<Sse> = (0..20).map(|_| Sse::open(address, SILENT, "")).collect();
+    let sockets: Vec<WebSocket> = (0..20).map(|_| WebSocket::open(address, SILENT)).collect();
     let open = || get_json(address, "/readyz")["connections"]["open"].as_u64();
     assert!(open() > Some(40));
     drop((streams, sockets));
-    let give_up = Instant::now() + PATIENCE;
+    let patience = Patience::new(PATIENCE);
     // Who asks has one.
     while open() != Some(1) {
-        assert!(Instant::now() < give_up, "{:?} are open", open());
+        assert!(!patience.is_over(), "{:?} are open", open());
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -230,9 +235,9 @@ fn a_topic_that_was_quiet_for_segments_is_caught_up_and_goes_on() {
     let running = running.restart("quiet-again", |_| ());
     let address = running.address();
     let encodings = ["", "Accept-Encoding: zstd\r\n"];
-    let mut readers: Vec<Sse> = (0..40)
-        .map(|at| Sse::open(address, "topic=quiet&from=earliest", encodings[at % 2]))
-        .collect();
+    let quiet = format!("topic=quiet&from=earliest&{SILENT}");
+    let mut readers: Vec<Sse> =
+        (0..40).map(|at| Sse::open(address, &quiet, encodings[at % 2])).collect();
     for reader in &mut readers {
         reader.established();
         for at in 0..10 {

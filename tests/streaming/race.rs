@@ -1,7 +1,7 @@
 //! Subscribers that come while others append: each gets all, once and in order.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,18 +10,26 @@ use strandline::runtime::Driver;
 
 use crate::TOPICS;
 use crate::chance::Chance;
-use crate::client::{PATIENCE, Patience, Sse, WebSocket, append_lines, get_json};
+use crate::client::{PATIENCE, SILENT, Sse, WebSocket, append_lines, get_json};
+use crate::patience::Patience;
 use crate::running::Running;
 
-/// So many events are there before it ends, however long a busy machine takes for them: each topic's are enough for a few
-/// subscriptions, one after the other.
+/// So many events are there before it ends, however long a busy machine takes for them,
 const EVENTS_MIN: u64 = 5000;
+/// and so many of each topic: enough for a few subscriptions, one after the other.
+const EVENTS_OF_EACH_MIN: u64 = 800;
 /// So many readers come at the most.
 const READERS_MAX: usize = 75;
 
 /// Appends numbered events to each topic by a thread of its own until told to stop; each event is
-/// `{"topic":i,"n":n}`. Returns how many each topic got.
-fn append_until(address: SocketAddr, stop: &AtomicBool, topic: usize, mut chance: Chance) -> u64 {
+/// `{"topic":i,"n":n}`. Tells how many there are.
+fn append_until(
+    address: SocketAddr,
+    stop: &AtomicBool,
+    topic: usize,
+    count: &AtomicU64,
+    mut chance: Chance,
+) {
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
         let mut lines = String::new();
@@ -31,11 +39,11 @@ fn append_until(address: SocketAddr, stop: &AtomicBool, topic: usize, mut chance
             n += 1;
         }
         append_lines(address, TOPICS[topic], &lines);
+        count.store(n, Ordering::Relaxed);
         if chance.below(8) == 0 {
             thread::sleep(Duration::from_millis(chance.below(15)));
         }
     }
-    n
 }
 
 /// What a reader got: the offset, topic and number of each event.
@@ -182,15 +190,15 @@ fn race(running: Running) {
     let address = running.address();
     let mut chance = Chance::new();
     let mut seed = || Chance(chance.below(u64::MAX) | 1);
-    let stop = AtomicBool::new(false);
+    let (stop, counts) = (AtomicBool::new(false), TOPICS.map(|_| AtomicU64::new(0)));
     thread::scope(|scope| {
         // Where anything fails it stops first, and with it those that would read on for ever.
         let _running = running;
-        let stop = &stop;
+        let (stop, counts) = (&stop, &counts);
         let writers: Vec<_> = (0..TOPICS.len())
             .map(|topic| {
                 let chance = seed();
-                scope.spawn(move || append_until(address, stop, topic, chance))
+                scope.spawn(move || append_until(address, stop, topic, &counts[topic], chance))
             })
             .collect();
         let (began, patience) = (Instant::now(), Patience::new(PATIENCE));
@@ -213,7 +221,10 @@ fn race(running: Running) {
             let durable = get_json(address, "/api/v1/events/history?limit=1")["durable"]
                 .as_u64()
                 .expect("a number");
-            let is_enough = began.elapsed() > Duration::from_secs(3) && durable >= EVENTS_MIN;
+            let has_each = |count: &AtomicU64| count.load(Ordering::Relaxed) >= EVENTS_OF_EACH_MIN;
+            let is_enough = began.elapsed() > Duration::from_secs(3)
+                && durable >= EVENTS_MIN
+                && counts.iter().all(has_each);
             // A writer that has ended has failed.
             let is_failing = writers.iter().any(|writer| writer.is_finished());
             if is_enough || is_failing || patience.is_over() {
@@ -230,7 +241,7 @@ fn race(running: Running) {
                 _ => chance.below(durable + 1),
             };
             let pattern = queries[usize::try_from(chance.below(5)).expect("small")];
-            let query = format!("{pattern}&from={from}");
+            let query = format!("{pattern}&from={from}&{SILENT}");
             let is_slow = chance.below(3) == 0;
             let coding = match chance.below(6) {
                 0 => Some(""),
@@ -256,7 +267,7 @@ fn race(running: Running) {
         }
         append_lines(address, "the/end", "\"the end\"\n");
         let how = Reading { coding: "", is_slow: false, is_leaving: false };
-        let all = read_sse(address, "topic=**&from=earliest", seed(), how);
+        let all = read_sse(address, &format!("topic=**&from=earliest&{SILENT}"), seed(), how);
         assert!(all.len() as u64 >= EVENTS_MIN, "only {} events", all.len());
         check_order(&all);
         for reader in readers {

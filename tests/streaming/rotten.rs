@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{Advice, fadvise};
 use serde_json::json;
@@ -13,8 +13,9 @@ use strandline::clock;
 use strandline_storage::io::real::RealDisk;
 use strandline_storage::repair::repair;
 
-use crate::client::{self, Sse, WebSocket, append_lines, ask, get_json, get_pages};
+use crate::client::{self, Sse, WebSocket, append_lines, ask, get_json, get_pages, read_to_end};
 use crate::fill;
+use crate::patience::Patience;
 use crate::running::Running;
 
 /// The offsets that a history's pages have, from the first to the last, and the gaps that they name.
@@ -89,8 +90,7 @@ fn a_rotten_part_is_named_and_passed_over_and_never_served() {
     }
 
     let mut stream = ask(address, "/api/v1/events/history", "application/x-ndjson");
-    let mut answer = Vec::new();
-    std::io::Read::read_to_end(&mut stream, &mut answer).expect("it ends");
+    let answer = read_to_end(&mut stream).expect("it ends");
     assert!(!answer.ends_with(b"0\r\n\r\n"), "cut without a proper end");
     let answer = String::from_utf8(answer).expect("text");
     let offsets = answer.lines().filter_map(|line| line.strip_prefix("{\"offset\":"));
@@ -119,10 +119,10 @@ fn a_rotten_part_of_the_live_segment_hides_nothing_else() {
         append_lines(address, "a", "\"yyyy\"\n");
         // An empty frame records that it is synced, and so the frames are read one by one: behind the header two blocks
         // of each append.
-        let give_up = Instant::now() + client::PATIENCE;
+        let patience = Patience::new(client::PATIENCE);
         let is_written = |block: &&[u8]| block.iter().any(|byte| *byte != 0);
         while read().chunks(4096).filter(is_written).count() < 1 + 2 * appends {
-            assert!(Instant::now() < give_up, "{appends} appends");
+            assert!(!patience.is_over(), "{appends} appends");
             thread::sleep(Duration::from_millis(10));
         }
     }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use strandline::config::ServerConfig;
 
-use crate::client::{self, Patience, SILENT, Sse, append_lines, ask, request};
+use crate::client::{self, SILENT, Sse, append_lines, ask, request};
+use crate::patience::Patience;
 use crate::running::Running;
 
 /// Segments of a MiB: more than the sockets' buffers hold.
@@ -55,7 +56,7 @@ fn wait_for_space(running: &Running, logs_max: usize) {
 pub fn wait_until_full<'a>(sockets: impl Iterator<Item = &'a TcpStream> + Clone) {
     let held =
         || sockets.clone().map(|socket| rustix::io::ioctl_fionread(socket).expect("a socket"));
-    let give_up = Instant::now() + client::PATIENCE;
+    let patience = Patience::new(client::PATIENCE);
     let (mut known, mut since) = (Vec::new(), Instant::now());
     // Nothing has come for so long that nothing is on its way.
     while since.elapsed() < Duration::from_millis(250) || known.contains(&0) {
@@ -63,7 +64,7 @@ pub fn wait_until_full<'a>(sockets: impl Iterator<Item = &'a TcpStream> + Clone)
         if now != known {
             (known, since) = (now, Instant::now());
         }
-        assert!(Instant::now() < give_up, "they hold {known:?}");
+        assert!(!patience.is_over(), "they hold {known:?}");
         thread::sleep(Duration::from_millis(10));
     }
 }

@@ -162,7 +162,7 @@ fn who_stalls_within_a_large_event_goes_on_at_the_very_byte_or_comes_back() {
         cut += u64::from(is_cut);
         let Some(id) = id.filter(|_| is_cut) else { continue };
         let again = format!("Last-Event-ID: {id}\r\n");
-        let mut sse = Sse::open(address, of_gone, &again);
+        let mut sse = Sse::open(address, &format!("{of_gone}&{SILENT}"), &again);
         sse.established();
         loop {
             let event = sse.next().expect("it goes on");
