@@ -164,6 +164,11 @@ fn lock(address: SocketAddr) -> Result<UnixListener, ClaimError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
     use super::*;
 
     fn any_port() -> SocketAddr {
@@ -207,11 +212,20 @@ mod tests {
         let claim = Claim::new(any_port(), 1).unwrap();
         let address = claim.address();
         let running = claim.listen().unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let ended = is_over.clone();
         let ending = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(300));
             drop(running);
+            ended.store(true, Ordering::Release);
         });
-        Claim::new(address, 1).unwrap();
+        loop {
+            let (was_over, began) = (is_over.load(Ordering::Acquire), Instant::now());
+            let Err(error) = Claim::new(address, 1) else { break };
+            // That thread has had to wait for its turn for longer.
+            let has_waited = began.elapsed() >= Duration::from_millis(CLAIM_MS);
+            assert!(has_waited && !was_over, "{error}");
+        }
         ending.join().unwrap();
     }
 }
