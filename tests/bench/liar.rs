@@ -100,7 +100,7 @@ struct Taken {
 }
 
 /// What those who come later get, by their number and the events so far.
-type Shown = fn(usize, &[Vec<u8>]) -> Vec<u8>;
+pub type Shown = fn(usize, &[Vec<u8>]) -> Vec<u8>;
 
 impl Late {
     pub fn start(answer_takes: Duration, shown: Shown) -> Late {
