@@ -92,6 +92,52 @@ def wait_for_end(process: subprocess.Popen, seconds: float) -> int:
                 raise
 
 
+class PatientSocket(socket.socket):
+    """A connection to the server, which has so many seconds (see `Patience`) for whatever is waited for next: more of its answer, or that it
+    takes more."""
+
+    def __init__(self, port: int, seconds: float, receive_bytes: int | None = None):
+        super().__init__()
+        self.seconds = seconds
+        if receive_bytes:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self.settimeout(HANGS_S)
+        self.connect(("127.0.0.1", port))
+        self.settimeout(0.5)
+
+    def patiently(self, once, *arguments):
+        """What `once` returns, as soon as it need not wait."""
+        patience = Patience(self.seconds)
+        while True:
+            try:
+                return once(*arguments)
+            except TimeoutError:
+                if patience.is_over():
+                    raise
+
+    def recv(self, *arguments):
+        return self.patiently(super().recv, *arguments)
+
+    def recv_into(self, *arguments):
+        return self.patiently(super().recv_into, *arguments)
+
+    def sendall(self, data):
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.patiently(self.send, rest):]
+
+
+class Connection(http.client.HTTPConnection):
+    """Requests one after the other, on a connection that is patient."""
+
+    def __init__(self, port: int, seconds: float):
+        super().__init__("127.0.0.1", port)
+        self.seconds = seconds
+
+    def connect(self):
+        self.sock = PatientSocket(self.port, self.seconds)
+
+
 class Server:
     """A server process on a data directory of its own; a context manager."""
 
@@ -162,7 +208,7 @@ class Server:
 
     def request(self, method: str, path: str, body=None, headers: dict | None = None, timeout_s: float = 30):
         """One request on a connection of its own; returns (status, headers, body bytes)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        connection = Connection(self.port, timeout_s)
         try:
             connection.request(method, path, body=body, headers=headers or {})
             answer = connection.getresponse()
@@ -186,8 +232,7 @@ class Server:
 
     def exchange(self, raw: bytes, wait_s: float = 5, end_write: bool = False, last: bytes | None = None) -> bytes:
         """Sends raw bytes and returns all that comes until the server closes or is silent, or up to what is to come last."""
-        with socket.create_connection(("127.0.0.1", self.port)) as stream:
-            stream.settimeout(wait_s)
+        with PatientSocket(self.port, wait_s) as stream:
             try:
                 stream.sendall(raw)
                 if end_write:

@@ -5,13 +5,15 @@ import contextlib
 import json
 import select
 import signal
-import socket
 import time
 
 import pytest
 
-from harness import Server
-from wire import Sse, Ws, post, problem, status_of
+from harness import Patience, PatientSocket, Server, wait_for, wait_for_end
+from wire import Sse, Ws, events_of, post, problem, status_of
+
+# On a busy machine what has to be done within two seconds is not always.
+ATTEMPTS = 10
 
 
 def path(topic):
@@ -327,18 +329,25 @@ def test_who_got_the_answer_finds_the_event_everywhere(server, topic):
 
 def test_early_refusal(server, topic):
     """Early refusal answers at once, `Connection: close`, and drains the body so that the client can read it."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as stream:
-        stream.sendall(f"POST {path('$no')} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n".encode())
-        first = stream.recv(65536)
-        assert status_of(first) == 400 and b"connection: close" in first.lower()
-        for _ in range(30):
-            stream.sendall(b"x" * 100_000)  # no broken pipe
+    for _ in range(ATTEMPTS):
+        with PatientSocket(server.port, 10) as stream:
+            began = time.monotonic()
+            stream.sendall(f"POST {path('$no')} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n".encode())
+            first = stream.recv(65536)
+            assert status_of(first) == 400 and b"connection: close" in first.lower()
+            try:
+                for _ in range(30):
+                    stream.sendall(b"x" * 100_000)  # no broken pipe
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                assert time.monotonic() - began >= 2, "it drains for so long"
+    pytest.fail("this side was late, each time")
 
 
 def test_expect_continue(server, topic):
     """`100 Continue` only once the head is accepted; another expectation is 417."""
     head = f"POST {path(topic)} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as stream:
+    with PatientSocket(server.port, 10) as stream:
         stream.sendall(head.encode())
         assert stream.recv(1000).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
         stream.sendall(b"hello")
@@ -408,7 +417,7 @@ def test_cloudevents_are_reserved(server, topic):
 
 def begun(server, head, body):
     """A connection on which a request was sent whose body has not ended."""
-    stream = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    stream = PatientSocket(server.port, 10)
     stream.sendall(head.replace("\n", "\r\n").format(port=server.port).encode() + b"\r\n" + body)
     return stream
 
@@ -428,6 +437,12 @@ CHUNKED = "POST {path} HTTP/1.1\nHost: 127.0.0.1:{{port}}\nTransfer-Encoding: ch
 @pytest.mark.parametrize("shards", ["1", "2"])
 def test_a_drain_answers_bodies_that_are_still_coming(shards):
     """Half-way failure: the status and problem, with `line`, `appended`, `duplicates`, `last`; what was appended stays"""
+    if not any(is_drained_in_time(shards) for _ in range(ATTEMPTS)):
+        pytest.fail("this side was late, each time")
+
+
+def is_drained_in_time(shards):
+    """Whether this side had sent in time what ends in time, and the rest could be looked at."""
     chunk = lambda text: f"{len(text):x}\r\n{text}\r\n".encode()
     with Server("--shards", shards) as server:
         lines = CHUNKED.format(path="/api/v1/topics/lines/events", kind="application/x-ndjson")
@@ -436,21 +451,21 @@ def test_a_drain_answers_bodies_that_are_still_coming(shards):
         sized = begun(server, "PUT /api/v1/topics/raw HTTP/1.1\nHost: 127.0.0.1:{port}\nContent-Length: 2\n", b"{")
         in_time = begun(server, CHUNKED.format(path="/api/v1/topics/late/events", kind="text/plain"), chunk("half"))
         busy = begun(server, lines.replace("lines/", "busy/"), chunk("0\n"))
-        deadline = time.monotonic() + 5
-        while server.json("GET", "/api/v1/events/history?topic=lines&topic=busy")[1]["events"][2:] == []:
-            assert time.monotonic() < deadline
-        started, sent = time.monotonic(), 1
+        wait_for(lambda: events_of(server, "/api/v1/events/history?topic=lines&topic=busy")[2:], 5)
+        started, patience, sent = time.monotonic(), Patience(6), 1
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
-        in_time.sendall(chunk(" and half") + b"0\r\n\r\n")
+        for stream, rest in ((in_time, chunk(" and half") + b"0\r\n\r\n"), (busy, chunk(f"{sent}\n"))):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                stream.sendall(rest)
+        if time.monotonic() - started > 1:
+            return False
+        sent += 1
         assert answer_of(in_time)[0] == 201, "what ends in time is appended"
-        busy.setblocking(False)
         while not select.select([busy], [], [], 0.01)[0]:
-            with contextlib.suppress(BlockingIOError):
-                busy.sendall(chunk(f"{sent}\n"))
-                sent += 1
-            assert time.monotonic() - started < 6, "who never stalls is answered too"
-        busy.setblocking(True)
+            busy.sendall(chunk(f"{sent}\n"))
+            sent += 1
+            assert not patience.is_over(), "who never stalls is answered too"
         status, told = answer_of(busy)
         assert status == 503 and told["type"] == "/problems/draining" and 1 < told["appended"] <= sent
         assert told["line"] == told["appended"] + 1
@@ -460,12 +475,13 @@ def test_a_drain_answers_bodies_that_are_still_coming(shards):
         for stream in (raw, sized):
             status, problem = answer_of(stream)
             assert status == 503 and problem["type"] == "/problems/draining"
-        assert time.monotonic() - started < 6
+        assert not patience.is_over()
         for stream in (waiting, raw, sized, in_time, busy):
             stream.close()
-        assert server.process.wait(10) == 0
+        assert wait_for_end(server.process, 10) == 0
         server.start()
         page = server.json("GET", "/api/v1/events/history?topic=lines")[1]["events"]
         assert [event["data"] for event in page] == [1, 2] and page[-1]["offset"] == value["last"]
         assert server.json("GET", "/api/v1/topics/busy")[1]["count"] == told["appended"]
         assert server.request("GET", "/api/v1/topics/raw")[0] == 404
+        return True

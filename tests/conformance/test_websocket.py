@@ -11,7 +11,7 @@ import time
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from harness import Patience, Server
+from harness import Patience, Server, wait_for_end
 from wire import Ws, events_of, raw_upgrade, status_of
 
 
@@ -71,7 +71,7 @@ def close_code(frames):
 
 def test_established(server):
     """connection.established with connectionId and tag; a bare `/ws` opens no subscription"""
-    with Ws(server) as ws:
+    with Ws(server, None) as ws:
         assert ws.hello["type"] == "connection.established" and ws.hello["connectionId"] and ws.hello["tag"]
         assert ws.silent()
 
@@ -117,7 +117,7 @@ def test_who_waits_beyond_the_end_has_no_cursor_yet(fresh):
             fresh.append("a", str(at))
         assert ws.next()["cursor"] == f"7.{subscribed['tag']}"
         fresh.append("a", "8")
-        assert ws.next()["data"] == 8
+        assert ws.next_of("event")["data"] == 8
 
 
 def test_what_opens_subscription_1(server):
@@ -396,7 +396,7 @@ def test_drain_acknowledges_what_was_taken():
                 while True:
                     acks.append(ws.next())
             assert [ack["id"] for ack in acks] == list(range(len(acks))) and ws.socket.close_code in (1001, 4000)
-            assert server.process.wait(12) == 0
+            assert wait_for_end(server.process, 12) == 0
             acknowledged += len(acks)
             server.start()
             assert server.json("GET", "/api/v1/topics/a")[1].get("count", 0) == acknowledged

@@ -1,13 +1,22 @@
 """Small readers of the wire: Server-Sent Events and WebSocket messages, one at a time."""
 
-import http.client
+import itertools
 import json
-import socket
 import urllib.parse
 
+from harness import HANGS_S, Connection, Patience, PatientSocket
 from websockets.sync.client import connect
 
 PATH = "/api/v1/events/stream"
+
+
+def target(path, query):
+    """What to ask a stream of: it gets no heartbeat, however long a busy machine takes, unless the query asks for them or is None."""
+    if query is None:
+        return path
+    if not isinstance(query, str):
+        query = urllib.parse.urlencode(query, doseq=True)
+    return f"{path}?{query}" + ("" if "heartbeat=" in query else "&heartbeat=300" if query else "heartbeat=300")
 
 
 class Event(dict):
@@ -23,10 +32,8 @@ class Sse:
     """A stream, read line by line. `comments` counts heartbeat lines; `raw` holds all that came."""
 
     def __init__(self, server, query="", headers=None, path=PATH, timeout_s=10, method="GET"):
-        if not isinstance(query, str):
-            query = urllib.parse.urlencode(query, doseq=True)
-        self.connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout_s)
-        self.connection.request(method, path + ("?" + query if query else ""), headers=headers or {})
+        self.connection = Connection(server.port, timeout_s)
+        self.connection.request(method, target(path, query), headers=headers or {})
         self.answer = self.connection.getresponse()
         self.status, self.headers = self.answer.status, self.answer.headers
         self.comments, self.raw = 0, b""
@@ -89,6 +96,10 @@ class Sse:
         """The next `count` events."""
         return [self.next() for _ in range(count)]
 
+    def take_but_pings(self, count):
+        """The next `count` events, the heartbeats passed over that a busy machine lets come between them."""
+        return list(itertools.islice((event for event in iter(self.next, None) if event.get("event") != "ping"), count))
+
     def established(self):
         """The event that every stream begins with, as JSON; its `id` and `retry` beside it."""
         event = self.next()
@@ -98,6 +109,7 @@ class Sse:
     def silent(self, seconds=0.3):
         """Whether nothing comes for a while."""
         self.connection.sock.settimeout(seconds)
+        self.connection.sock.seconds = -1
         try:
             return self.line() is None
         except (TimeoutError, OSError):
@@ -108,10 +120,9 @@ class Ws:
     """A WebSocket, its messages as JSON."""
 
     def __init__(self, server, query="", path="/api/v1/events/ws", headers=None, **options):
-        if not isinstance(query, str):
-            query = urllib.parse.urlencode(query, doseq=True)
-        url = f"ws://127.0.0.1:{server.port}{path}" + ("?" + query if query else "")
-        options.setdefault("compression", None)
+        url = f"ws://127.0.0.1:{server.port}{target(path, query)}"
+        # Nor does this side end what a busy machine takes long for.
+        options = {"compression": None, "open_timeout": HANGS_S, "ping_interval": None} | options
         self.manager = connect(url, additional_headers=headers or {}, max_size=None, **options)
         self.socket = self.manager.__enter__()
         self.hello = self.next()
@@ -128,7 +139,13 @@ class Ws:
 
     def next(self, timeout_s=10):
         """The next message."""
-        return json.loads(self.socket.recv(timeout=timeout_s))
+        patience = Patience(timeout_s)
+        while True:
+            try:
+                return json.loads(self.socket.recv(timeout=0.5))
+            except TimeoutError:
+                if patience.is_over():
+                    raise
 
     def next_of(self, kind, timeout_s=10):
         """The next message of a type, the others passed over."""
@@ -185,7 +202,7 @@ def status_of(raw):
 
 def raw_upgrade(server, target="/api/v1/events/ws", extra=""):
     """A raw socket after a WebSocket handshake; returns (socket, first bytes after the head)."""
-    stream = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    stream = PatientSocket(server.port, 10)
     stream.sendall((f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nUpgrade: websocket\r\n"
                     "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                     f"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extra}\r\n").encode())
