@@ -6,11 +6,12 @@ import subprocess
 from harness import Patience, binary
 
 
-def run(*arguments, stdin=None, timeout_s=60):
+def run(*arguments, stdin=None, timeout_s=60, **options):
     """Runs a command to its end."""
     command, patience = [binary(), *map(str, arguments)], Patience(timeout_s)
     source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
-    with subprocess.Popen(command, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    options = {"stdin": source, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+    with subprocess.Popen(command, **options) as process:
         while True:
             try:
                 out, told = process.communicate(stdin, timeout=1)

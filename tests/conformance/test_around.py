@@ -14,7 +14,7 @@ import time
 import pytest
 
 from commands import run
-from harness import Server, binary, wait_for, wait_for_end
+from harness import HANGS_S, PatientSocket, Server, binary, wait_for, wait_for_end
 from wire import Sse, Ws, problem, status_of
 
 APPEND = "/api/v1/topics/around/events"
@@ -248,12 +248,12 @@ def test_hosts_of_other_listeners(tmp_path, listen, address, hosts):
     try:
         port = int(re.search(r"http://\S+:(\d+) ", process.stdout.readline())[1])
         for host, status in hosts.items():
-            with socket.create_connection((address, port), timeout=10) as stream:
+            with socket.create_connection((address, port), timeout=HANGS_S) as stream:
                 stream.sendall(f"GET /livez HTTP/1.1\r\nHost: {host}:1\r\nConnection: close\r\n\r\n".encode())
                 assert status_of(stream.recv(1000)) == status, host
     finally:
         process.terminate()
-        assert process.wait(12) == 0
+        assert wait_for_end(process, 12) == 0
         process.stdout.close()
 
 
@@ -332,7 +332,7 @@ def test_listening_line(tmp_path):
         connection.close()
     finally:
         process.terminate()
-        assert process.wait(12) == 0
+        assert wait_for_end(process, 12) == 0
         process.stdout.close()
 
 
@@ -355,7 +355,7 @@ ATTEMPTS = 10
 
 def half_a_body(server):
     """An append of which a byte is still to come: a stop waits 2 s for it."""
-    stream = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    stream = PatientSocket(server.port, 60)
     stream.sendall(f"POST /api/v1/topics/a/events HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n".encode())
     assert stream.recv(1 << 16) == b"HTTP/1.1 100 Continue\r\n\r\n"
     stream.sendall(b"1")
@@ -432,13 +432,14 @@ def test_a_terminal_may_want_no_colours(tmp_path, said, is_styled):
 def test_a_log_level_that_is_none(tmp_path):
     """a typing error must not silence what is logged"""
     command = [binary(), "serve", "--listen", "127.0.0.1:0", "--data", str(tmp_path)]
-    done = subprocess.run(command, env=os.environ | {"STRANDLINE_LOG": "warning"}, capture_output=True, text=True, timeout=10)
+    done = run(*command[1:], env=os.environ | {"STRANDLINE_LOG": "warning"})
     assert done.returncode == 2 and "STRANDLINE_LOG=warning" in done.stderr and "error, warn, info or debug" in done.stderr, done
     environment = {name: value for name, value in os.environ.items() if name != "STRANDLINE_LOG"} | {"RUST_LOG": "another=debug"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().startswith("strandline listening")
         process.terminate()
-        assert "the log is open" in process.communicate(timeout=12)[1]
+        wait_for_end(process, 12)
+        assert "the log is open" in process.stderr.read()
 
 
 def test_small_segments_roll():

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from harness import Patience, Server, binary, wait_for
+from harness import Connection, Patience, Server, binary, wait_for
 from wire import Sse, Ws, problem
 
 HISTORY = "/api/v1/events/history"
@@ -63,7 +63,7 @@ class Slow(Ws):
     """A WebSocket with subscriptions that have begun, and whose events nobody takes until `up_to`."""
 
     def __init__(self, server, *topics):
-        super().__init__(server, max_queue=1, ping_interval=None)
+        super().__init__(server, max_queue=1)
         self.seen, self.resets = {}, []
         for topic in topics:
             self.send(type="subscribe", topics=[topic], **{"from": "earliest"})
@@ -91,7 +91,7 @@ class Slow(Ws):
 def test_a_limit_of_the_log_passes_readers_in_mid_stream(filled):
     """In mid-stream `event: connection.reset` (with `id:`, `reason` `expired`, `from`) says that something was passed over; "readers get nothing older" than `earliest`"""
     tag, next_page = log(filled)["tag"], filled.json("GET", f"{HISTORY}?topic=t/*&limit=3")[1]["next"]
-    lines = http.client.HTTPConnection("127.0.0.1", filled.port, timeout=10)
+    lines = Connection(filled.port, 10)
     lines.request("GET", f"{HISTORY}?topic=t/*", headers={"Accept": "application/x-ndjson"})
     lines = lines.getresponse()
     with Sse(filled, {"topic": "t/*", "from": "earliest"}) as every, Sse(filled, {"topic": "t/1", "from": 0, "format": "event"}) as one, \

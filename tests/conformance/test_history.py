@@ -4,13 +4,12 @@ import datetime
 import json
 import pathlib
 import re
-import socket
 import time
 import urllib.parse
 
 import pytest
 
-from harness import Patience, Server, wait_for
+from harness import Patience, PatientSocket, Server, wait_for
 from wire import Sse, events_of, problem
 
 HISTORY = "/api/v1/events/history"
@@ -177,10 +176,7 @@ def stalled_clients(server, requests, one_by_one=False):
     answer before the next asks"""
     clients = []
     for _ in range(100):
-        client = socket.socket()
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(30)
-        client.connect(("127.0.0.1", server.port))
+        client = PatientSocket(server.port, 30, receive_bytes=4096)
         client.sendall(requests.encode())
         clients.append(client)
         if one_by_one:

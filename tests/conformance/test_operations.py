@@ -98,8 +98,7 @@ def test_backups_beside_a_busy_server(tmp_path):
                 assert restored.append("t", "goes on") == page["durable"]
             shutil.rmtree(target)
     # Of a stopped one, on to another file system if there is one.
-    shm = "/dev/shm/strandline-backup-test"
-    shutil.rmtree(shm, ignore_errors=True)
+    shm = f"/dev/shm/strandline-backup-test-{os.getpid()}"
     for target in [tmp_path / "stopped"] + ([shm] if os.path.isdir("/dev/shm") else []):
         target = pathlib.Path(target)
         for number in range(2):
@@ -206,10 +205,9 @@ def test_a_damaged_log_replaces_no_backup(tmp_path):
 
 def test_a_backup_takes_nothing_rotten_from_the_one_before(tmp_path):
     """on another file system sealed segments come from the backup before: what rotted there is copied from the log, and told"""
-    backup = pathlib.Path("/dev/shm/strandline-rotten-backup-test")
+    backup = pathlib.Path(f"/dev/shm/strandline-rotten-backup-test-{os.getpid()}")
     if not backup.parent.is_dir():
         return
-    shutil.rmtree(backup, ignore_errors=True)
     try:
         with Server("--shards", "1", data=str(tmp_path / "data")) as server:
             for at in range(5):
@@ -427,7 +425,7 @@ def test_nothing_unfinished_is_left_where_nothing_can_be_written(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
     for arguments in (["backup", "--data", server.data, place / "new"], ["restore", backup, "--data", place / "new"]):
-        done = subprocess.run([binary(), *arguments], capture_output=True, text=True, preexec_fn=no_byte, restore_signals=False, timeout=60)
+        done = run(*arguments, preexec_fn=no_byte, restore_signals=False)
         assert done.returncode == 1 and "File too large" in done.stderr, done
         assert list(place.iterdir()) == [], done
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import Server, wait_for
+from harness import PatientSocket, Server, wait_for
 
 ROUNDS = 60
 APPENDS = re.compile(rb"^strandline_appends_total (\d+)$", re.M)
@@ -48,11 +48,7 @@ class Pipe:
     """A connection on which answers are read one by one."""
 
     def __init__(self, server, receive_bytes=None):
-        self.socket = socket.socket()
-        if receive_bytes:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        self.socket.settimeout(20)
-        self.socket.connect(("127.0.0.1", server.port))
+        self.socket = PatientSocket(server.port, 20, receive_bytes)
         self.file = self.socket.makefile("rb")
 
     def __enter__(self):
@@ -295,14 +291,13 @@ def test_what_waits_is_not_read(large, topic, kind):
     with Pipe(large, receive_bytes=4096) as pipe:
         body_bytes = 64 << 20 if "json" in kind else 1 << 20
         pipe.send(UNREAD, request("POST", path(topic) + "/events", None, f"Content-Type: {kind}", f"Content-Length: {body_bytes}"))
-        pipe.socket.settimeout(1)
+        pipe.socket.settimeout(1)  # For what is sent once, whoever else is busy.
         body = (b"1" * 1023 + b"\n") * (body_bytes // 1024)
         with contextlib.suppress(TimeoutError):
             while sent < body_bytes:
                 sent += pipe.socket.send(body[sent:sent + 65536])
         assert sent < 48 << 20 and not has(large, topic)
         # Once the answer before is taken it goes on.
-        pipe.socket.settimeout(20)
         assert pipe.answer()[0] == 200
         pipe.send(body[sent:])
         assert pipe.answer()[0] == 201 and has(large, topic)

@@ -1,21 +1,35 @@
 """API §4 "Not now" and §9: what a server tells whom, when all its places for connections are taken."""
 
 import contextlib
-import http.client
 import json
 import subprocess
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from harness import Patience, Server, binary
+from commands import run
+from harness import Connection, Patience, Server, binary, wait_for_end
 from wire import Sse, Ws, problem, status_of
 
 APPEND = "/api/v1/topics/places/events"
 
 
+@pytest.fixture
+def full(taken):
+    """The server, whose publisher has just been heard of: one that is silent for 75 s, for which others may be at work, loses its place, and takes
+    it again."""
+    try:
+        taken.publisher.request("GET", "/livez")
+        assert taken.publisher.getresponse().read()
+    except ConnectionError:
+        taken.publisher.close()
+        taken.publisher.request("GET", "/livez")
+        assert taken.publisher.getresponse().read()
+    return taken
+
+
 @pytest.fixture(scope="module", params=["1", "2"], ids=["one-shard", "two-shards"])
-def full(request):
+def taken(request):
     """A server with four places, all taken: three subscribers, and a publisher that keeps its connection."""
     options = ("--shards", request.param, "--connections-max", "4", "--cors-origin", "https://app.example")
     with contextlib.ExitStack() as stack:
@@ -23,7 +37,7 @@ def full(request):
         server.subscribers = [stack.enter_context(Sse(server, "topic=places")) for _ in range(3)]
         for subscriber in server.subscribers:
             subscriber.established()
-        server.publisher = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        server.publisher = Connection(server.port, 10)
         stack.callback(server.publisher.close)
         publish(server, b"first")
         yield server
@@ -156,14 +170,13 @@ def test_append_waits_for_a_place():
             told = append.stderr.readline()
             assert "trying again in 2 s" in told and "may or may not" not in told, told
         rest = append.stderr.read()
-        assert append.wait(30) == 0 and "appended 1 event" in rest, rest
+        assert wait_for_end(append, 30) == 0 and "appended 1 event" in rest, rest
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1e3", "99999999999"])
 def test_a_number_that_is_none(value, tmp_path):
     """exit 2 usage, and what to give"""
-    done = subprocess.run([binary(), "serve", "--data", str(tmp_path), f"--connections-max={value}"],
-                          capture_output=True, text=True, timeout=60)
+    done = run("serve", "--data", tmp_path, f"--connections-max={value}")
     assert done.returncode == 2 and "connections-max" in done.stderr, done
 
 

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from harness import Server, binary
+from commands import run
+from harness import Server
 
 
 @contextlib.contextmanager
@@ -82,8 +83,7 @@ def test_commands_do_their_work(dead_end, fresh, tmp_path):
 
     def code(*arguments, stdin=""):
         with dead_end() as nobody:
-            done = subprocess.run([binary(), *map(str, arguments)], input=stdin, stdout=subprocess.DEVNULL, stderr=nobody, text=True, timeout=60)
-        return done.returncode
+            return run(*arguments, stdin=stdin, stdout=subprocess.DEVNULL, stderr=nobody).returncode
 
     url, data = ["--url", fresh.base], ["--data", fresh.data]
     assert code("append", *url, "--ndjson", stdin=line) == 0
@@ -118,7 +118,7 @@ def test_a_bench_says_when_its_outcome_cannot_be_written(dead_end, code, options
     """a result that is lost is a failure, but where nobody reads any more"""
     with dead_end() as nobody:
         arguments = ["bench", "append", "--publishers", "1", "--seconds", "0.2", "--warmup", "0", *options]
-        done = subprocess.run([binary(), *arguments], stdout=nobody, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = run(*arguments, stdout=nobody)
     assert done.returncode == code, done
     assert ("error: writing the result: No space left" in done.stderr) == (code == 1), done
 
@@ -129,4 +129,4 @@ def test_usage_is_told_to_nobody(dead_end, monkeypatch):
     monkeypatch.setenv("STRANDLINE_LOG", "loud")
     for arguments in (["serve"], ["serve", "--shards", "x"], ["import", "--subject-as-header", "--topic", "t"], ["nonsense"]):
         with dead_end() as nobody:
-            assert subprocess.run([binary(), *arguments], stdin=subprocess.DEVNULL, stderr=nobody, timeout=60).returncode == 2, arguments
+            assert run(*arguments, stderr=nobody).returncode == 2, arguments
