@@ -124,6 +124,7 @@ if (client === "eventsource" || client === "ws" || client === "node-fetch") {
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
       "--disable-component-update", "--disable-sync"],
+    timeout: 900_000, // What nothing takes, however busy the machine is.
   });
   const page = await browser.newPage();
   page.on("pageerror", (error) => { console.error(String(error)); process.exit(1); });

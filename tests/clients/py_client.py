@@ -22,6 +22,7 @@ import urllib3
 import websockets
 
 from dataset import compact
+from harness import HANGS_S
 
 PAUSE_S = 0.05
 
@@ -79,7 +80,7 @@ class Reader:
 
 async def httpx_reader(reader: Reader) -> None:
     """One connection of httpx-sse."""
-    async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=60)) as client:
+    async with httpx.AsyncClient(timeout=HANGS_S) as client:
         url = f"{reader.options.base}/api/v1/events/stream?{reader.query()}"
         async with httpx_sse.aconnect_sse(client, "GET", url, headers=reader.headers()) as source:
             async for event in source.aiter_sse():
@@ -95,7 +96,7 @@ async def httpx_reader(reader: Reader) -> None:
 async def websockets_reader(reader: Reader) -> None:
     """One connection of websockets."""
     url = f"{reader.options.base.replace('http', 'ws', 1)}/api/v1/events/ws"
-    async with websockets.connect(url, max_size=None, close_timeout=0.2) as socket:
+    async with websockets.connect(url, max_size=None, open_timeout=HANGS_S, ping_interval=None, close_timeout=0.2) as socket:
         ask = {"type": "subscribe", "id": 1, "topics": [reader.options.topic], "from": "earliest"}
         if reader.cursor:
             ask["last_event_id"] = reader.cursor
@@ -179,7 +180,7 @@ def text_lines(pieces):
 async def requests_reader(reader: Reader) -> None:
     """One streamed answer of requests; read from urllib3 itself, whose pieces come as they arrive."""
     url = f"{reader.options.base}/api/v1/events/stream?{reader.query()}"
-    with requests.get(url, headers=reader.headers(), stream=True, timeout=(10, 60)) as answer:
+    with requests.get(url, headers=reader.headers(), stream=True, timeout=HANGS_S) as answer:
         pieces = answer.raw.stream(65536, decode_content=True)
         take_lines(reader, text_lines(pieces), answer.headers.get("Content-Encoding"))
 

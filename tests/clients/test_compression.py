@@ -12,7 +12,7 @@ import httpx
 import pytest
 import requests
 
-from harness import Patience, Server, wait_for
+from harness import HANGS_S, Patience, Server, wait_for
 from readers import DECODING_CLIENTS, ReaderProcess
 
 # Node before 22.15 has no zstd, and does not ask for it.
@@ -73,7 +73,7 @@ def test_joining_anywhere_without_delay(server, tmp_path, client, accept):
 def many(server):
     """The data of many events of one topic, appended."""
     datas = [trade(at) for at in range(EVENTS)]
-    answer = httpx.post(f"{server.base}/api/v1/topics/many/events", content="\n".join(datas).encode(), timeout=60,
+    answer = httpx.post(f"{server.base}/api/v1/topics/many/events", content="\n".join(datas).encode(), timeout=HANGS_S,
                         headers={"Content-Type": "application/x-ndjson"})
     assert answer.status_code == 201, answer.text
     return datas
@@ -108,17 +108,28 @@ def test_what_is_asked_decides(server):
             assert next(answer.iter_text()).startswith("retry: ")
 
 
-def curl_whole(url: str, accept: str) -> bytes:
+def curl_pieces(url: str, accept: str):
+    """What comes of a stream, decoded, as it comes and up to its proper end."""
     command = ["curl", "-sS", "-N", "--compressed", "-H", f"Accept-Encoding: {accept}", url]
-    return subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as curl:
+        yield from iter(lambda: curl.stdout.read1(65536), b"")
+    assert curl.returncode == 0, "it says so where the end is none"
 
 
-def httpx_whole(url: str, accept: str) -> bytes:
-    return httpx.get(url, headers={"Accept-Encoding": accept}, timeout=60).content
+def httpx_pieces(url: str, accept: str):
+    with httpx.stream("GET", url, headers={"Accept-Encoding": accept}, timeout=HANGS_S) as answer:
+        yield from answer.iter_bytes()
 
 
-def requests_whole(url: str, accept: str) -> bytes:
-    return requests.get(url, headers={"Accept-Encoding": accept}, timeout=60).content
+def requests_pieces(url: str, accept: str):
+    with requests.get(url, headers={"Accept-Encoding": accept}, timeout=HANGS_S, stream=True) as answer:
+        yield from answer.raw.stream(65536, decode_content=True)
+
+
+def read_into(came: bytearray, pieces) -> None:
+    """Takes all there is, which others see meanwhile."""
+    for piece in pieces:
+        came += piece
 
 
 @pytest.mark.parametrize("accept", ["gzip", "zstd"])
@@ -127,15 +138,22 @@ def test_a_server_that_stops_ends_its_streams(accept):
     with Server() as server, concurrent.futures.ThreadPoolExecutor() as threads:
         url = f"{server.base}/api/v1/events/stream?topic=end&from="
         server.append("end", b"first")
-        reads = [(start, threads.submit(read, url + start, accept))
-                 for read in (curl_whole, httpx_whole, requests_whole) for start in ("earliest", "latest")]
-        begun = f"\nstrandline_streams_total {len(reads)}\n".encode()
-        wait_for(lambda: begun in server.request("GET", "/metrics")[2], 60)
-        time.sleep(0.5)  # A stream is counted before it has its place.
+        reads = []
+        for pieces in (curl_pieces, httpx_pieces, requests_pieces):
+            for start in ("earliest", "latest"):
+                came = bytearray()
+                reads.append((start, came, threads.submit(read_into, came, pieces(url + start, accept))))
+
+        def wait_until_all_have(wanted):
+            wait_for(lambda: all(wanted in came for _, came, _ in reads), 60, told=lambda: reads)
+
+        # Who has been told where it begins has its place.
+        wait_until_all_have(b"event: connection.established\n")
         server.append("end", b"last")
-        time.sleep(0.5)
+        wait_until_all_have(b"data: last\n")
         assert server.terminate() == 0
-        for start, read in reads:
-            text = read.result(60).decode()
+        for start, came, read in reads:
+            read.result(HANGS_S)
+            text = came.decode()
             assert ("data: first" in text) == (start == "earliest") and "data: last" in text
             assert "event: connection.closing\n" in text and text.endswith("\n\n")

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from dataset import compact, load
-from harness import Server
+from harness import HANGS_S, Server
 from readers import CLIENTS, ReaderProcess
 
 # What a page of history may hold at most (API §7).
@@ -37,7 +37,7 @@ def server(index):
     with Server() as server:
         body = "".join(f'{{"topic":{compact(topic)},"data":{data}}}\n' for topic, data in index).encode()
         parts = (body[at:at + 100_000] for at in range(0, len(body), 100_000))
-        answer = httpx.post(f"{server.base}/api/v1/events", content=parts, timeout=120,
+        answer = httpx.post(f"{server.base}/api/v1/events", content=parts, timeout=HANGS_S,
                             headers={"Content-Type": "application/x-ndjson"})
         assert answer.status_code == 201, answer.text
         assert answer.json()["count"] == len(index)
@@ -106,6 +106,6 @@ def test_history_by_pages(server, index, one_topic, pattern):
 def test_history_as_ndjson(server, index, one_topic, pattern):
     pattern = pattern or one_topic
     with httpx.stream("GET", f"{server.base}/api/v1/events/history", params={"topic": pattern},
-                      headers={"Accept": "application/x-ndjson"}, timeout=60) as answer:
+                      headers={"Accept": "application/x-ndjson"}, timeout=HANGS_S) as answer:
         got = [(event["offset"], compact(event["data"])) for event in map(json.loads, answer.iter_lines())]
     check(index, pattern, got)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import Patience, Server
+from harness import Patience, Server, wait_for_end
 from readers import HERE
 
 ROWS = 'return [...document.querySelectorAll("#events li")].map((row) => Number(row.dataset.offset)).reverse()'
@@ -30,7 +30,12 @@ class Page:
         return self
 
     def __exit__(self, *_):
-        self.process.communicate(timeout=30)
+        self.process.stdin.close()
+        try:
+            wait_for_end(self.process, 30)
+        finally:
+            self.process.kill()
+            self.process.stdout.close()
 
     def run(self, body: str):
         """What a function with this body returns in the page."""

@@ -12,7 +12,7 @@ import random
 import threading
 import time
 
-from harness import Server
+from harness import HANGS_S, Server
 from readers import CLIENTS, ReaderProcess
 
 CRASHES = int(os.environ.get("STRANDLINE_CRASHES", "20"))
@@ -72,7 +72,7 @@ def test_every_client_resumes(tmp_path):
                 server.start()
             # Kills alone may not make enough cuts: go on until the readers' own make up the rest, by the clock, as the writers may leave
             # no processor free.
-            give_up = time.monotonic() + 60
+            give_up = time.monotonic() + HANGS_S
             while time.monotonic() < give_up and min(len(reader.pairs()) for reader in readers) < 40 * CUTS_MIN / 2:
                 time.sleep(0.5)
             stop.set()
