@@ -130,7 +130,7 @@ def test_the_window_stands_in_refusals_of_what_was_not_read(server, topic):
     chunks = b"100001\r\n" + bytes((1 << 20) + 1)
     head = f"POST {path(topic)} HTTP/1.1\r\nHost: localhost\r\nEvent-Id: a\r\n"
     for rest in (b"Transfer-Encoding: chunked\r\n\r\n" + chunks, b"Transfer-Encoding: chunked\r\n\r\nx\r\n", b"\r\n"):
-        answer = server.exchange(head.encode() + rest)
+        answer = server.exchange(head.encode() + rest, last=b"}\n")
         assert answer.startswith(b"HTTP/1.1 4") and f"\r\nEvent-Id-Window: {WINDOW}\r\n".encode() in answer, answer
     # Objects have been read, and are refused for what they ask for together.
     for window, ids in ((WINDOW, {"id": "a"}), (None, {})):
