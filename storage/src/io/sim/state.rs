@@ -1,7 +1,7 @@
 //! The state of a simulated disk: what is in flight, what fails, and what a crash leaves.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -113,7 +113,9 @@ impl State {
         let named = self.dirs.values().flat_map(|names| {
             names.list().into_iter().filter_map(|name| names.get(&name)).collect::<Vec<_>>()
         });
-        named.map(|inode| self.files[&inode].space_bytes()).sum()
+        // A file with two names takes its space once.
+        let named: BTreeSet<Inode> = named.collect();
+        named.into_iter().map(|inode| self.files[&inode].space_bytes()).sum()
     }
 
     pub(super) fn end_process(&mut self) {
