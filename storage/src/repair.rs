@@ -32,9 +32,11 @@
 //! stay good, but where its end is lost, so that nobody knows whether offsets will be given out a second time, or
 //! where the header of its last segment is, which alone says whether readers may have seen more.
 //!
-//! What goes is moved into a directory `damaged-<ms since 1970>` inside the log's, *after* what replaces it
-//! has its name and is synced. After a crash or an error in between both generations are there. A second repair takes
-//! out the older one, and keeps it; a start before that takes the newer one, and removes the older.
+//! What goes has a second name in a directory `damaged-<ms since 1970>` inside the log's, durably, *before* anything takes
+//! its place, and loses the first *after* what replaces it has its name and is synced. After a crash or an error in between
+//! both generations are there. A second repair takes out the older one, and keeps it once more; a start before that takes
+//! the newer one, and removes the older, which is kept. (Where a file system has no second names a file is moved once
+//! it is replaced, and such a start removes it.)
 
 use std::{
     fmt,
@@ -172,8 +174,8 @@ pub struct Repaired {
     pub plan: RepairPlan,
     /// Where the files are that it took out: one directory for each round that took out any.
     pub asides: Vec<PathBuf>,
-    /// Where it failed: the files that newer ones have replaced, and that it could not take out. A start removes them, and
-    /// another repair keeps them.
+    /// Where it failed: the files that newer ones have replaced, and that it could neither take out nor, as the file system
+    /// has no second names, keep before that. A start removes them, and another repair keeps them.
     pub in_place: Vec<PathBuf>,
     /// The log's tag from now on, if it is another.
     pub new_tag: Option<Tag>,

@@ -25,6 +25,25 @@ pub(super) struct Aside<'a, D: Disk> {
     path: PathBuf,
 }
 
+/// Files that have a second name in the directory, and had one before anything took their place.
+#[derive(Default)]
+pub(super) struct Held {
+    file_names: Vec<String>,
+}
+
+impl Held {
+    /// Whether a file of that name is one of them.
+    pub(super) fn has(&self, file_name: &str) -> bool {
+        self.file_names.iter().any(|held| held == file_name)
+    }
+}
+
+/// Whether a file system gives this file no second name, as some never do: it is moved once it is replaced.
+fn has_no_links(error: &io::Error) -> bool {
+    use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
+    matches!(error.kind(), CrossesDevices | PermissionDenied | TooManyLinks | Unsupported)
+}
+
 impl<'a, D: Disk> Aside<'a, D> {
     /// Makes a new directory in `dir`, named by the time.
     pub(super) fn create(disk: &'a D, dir: &'a Path, now: Now) -> Result<Self, OpenError> {
@@ -59,40 +78,92 @@ impl<'a, D: Disk> Aside<'a, D> {
         Ok(names.contains(&name.index_file_name()))
     }
 
-    /// Moves both files of a segment out of the log; the index last, as nothing opens without the other.
-    pub(super) fn take(&self, name: SegmentName) -> Result<(), OpenError> {
-        self.take_file(&name.log_file_name())?;
-        self.take_index(name)
+    /// Gives both files of a segment a second name here, durably, before another takes their place: from then on they are
+    /// kept, whoever removes the first.
+    pub(super) fn hold(&self, name: SegmentName) -> Result<Held, OpenError> {
+        self.hold_files([name.log_file_name(), name.index_file_name()])
     }
 
-    /// Moves the index of a segment out of the log.
-    pub(super) fn take_index(&self, name: SegmentName) -> Result<(), OpenError> {
-        self.take_file(&name.index_file_name())?;
-        self.sync()
+    /// The same of its index alone.
+    pub(super) fn hold_index(&self, name: SegmentName) -> Result<Held, OpenError> {
+        self.hold_files([name.index_file_name()])
+    }
+
+    fn hold_files(&self, file_names: impl IntoIterator<Item = String>) -> Result<Held, OpenError> {
+        let mut held = Held::default();
+        let linked = file_names.into_iter().try_for_each(|file_name| {
+            let from = self.dir.join(&file_name);
+            match self.disk.link(&from, &self.path.join(&file_name)) {
+                Ok(()) => held.file_names.push(file_name),
+                Err(error) if error.kind() == io::ErrorKind::NotFound || has_no_links(&error) => {}
+                Err(error) => return Err(OpenError::io("linking", &from)(error)),
+            }
+            Ok(())
+        });
+        match linked.and_then(|()| self.sync_names_of(&self.path)) {
+            Ok(()) => Ok(held),
+            Err(error) => {
+                self.forget(&held);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the second names of files that are still in their place.
+    pub(super) fn forget(&self, held: &Held) {
+        for file_name in &held.file_names {
+            self.forget_copy(file_name);
+        }
+    }
+
+    /// Moves both files of a segment out of the log.
+    pub(super) fn take(&self, name: SegmentName) -> Result<(), OpenError> {
+        let held = self.hold(name)?;
+        self.take_held(name, &held)
+    }
+
+    /// The same, of one that is held as far as it can be; the index last, as nothing opens without the other.
+    pub(super) fn take_held(&self, name: SegmentName, held: &Held) -> Result<(), OpenError> {
+        self.take_files([name.log_file_name(), name.index_file_name()], held)
+    }
+
+    /// Moves the index of a segment out of the log, which is held as far as it can be.
+    pub(super) fn take_held_index(&self, name: SegmentName, held: &Held) -> Result<(), OpenError> {
+        self.take_files([name.index_file_name()], held)
     }
 
     /// Moves a file out of the log.
     pub(super) fn take_path(&self, path: &Path) -> Result<(), OpenError> {
         let name = path.file_name().and_then(|name| name.to_str()).expect("its name is ours");
-        self.take_file(name)?;
-        self.sync()
+        let held = self.hold_files([name.to_owned()])?;
+        self.take_files([name.to_owned()], &held)
     }
 
-    fn sync(&self) -> Result<(), OpenError> {
-        for dir in [self.path.as_path(), self.dir] {
-            self.disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
-        }
-        Ok(())
-    }
-
-    fn take_file(&self, file_name: &str) -> Result<(), OpenError> {
-        let from = self.dir.join(file_name);
-        match self.disk.rename(&from, &self.path.join(file_name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(OpenError::io("moving", &from)(error))
+    fn take_files(
+        &self,
+        file_names: impl IntoIterator<Item = String>,
+        held: &Held,
+    ) -> Result<(), OpenError> {
+        for file_name in file_names {
+            let from = self.dir.join(&file_name);
+            // Of two names of the same file a rename would leave both.
+            let taken = match held.has(&file_name) {
+                true => self.disk.remove(&from),
+                false => self.disk.rename(&from, &self.path.join(&file_name)),
+            };
+            match taken {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(OpenError::io("moving", &from)(error));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        self.sync_names_of(&self.path)?;
+        self.sync_names_of(self.dir)
+    }
+
+    fn sync_names_of(&self, dir: &Path) -> Result<(), OpenError> {
+        self.disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))
     }
 
     /// Copies a file that may be gone already.

@@ -1,4 +1,5 @@
-//! Does what a repair has decided: what replaces a file has its name and is synced before that goes.
+//! Does what a repair has decided: what replaces a file has its name and is synced before that goes, and that is kept aside
+//! before anything takes its place.
 
 use std::{
     io,
@@ -7,7 +8,7 @@ use std::{
 
 use super::{
     Action, Lost, RepairPlan, Step,
-    aside::Aside,
+    aside::{Aside, Held},
     known::Knowing,
     salvage::{Damaged, Survey},
 };
@@ -36,7 +37,7 @@ pub(super) struct Mended {
     pub(super) aside: Option<PathBuf>,
     /// The log's tag, if it is another.
     pub(super) new_tag: Option<Tag>,
-    /// Files that newer ones have replaced, and that could not be taken out.
+    /// Files that newer ones have replaced, and that are neither taken out nor kept aside.
     pub(super) in_place: Vec<PathBuf>,
     /// How many steps were taken.
     steps: usize,
@@ -59,10 +60,18 @@ pub(super) struct Mender<'a, D: Disk> {
     /// The tag of a log whose end is lost.
     end_tag: Option<Tag>,
     new_tag: Option<Tag>,
-    /// What is being replaced, by the generation of that name, and is not taken out yet.
-    replaced: Option<(SegmentName, SegmentName)>,
+    /// What is being replaced, and is not taken out yet.
+    replaced: Option<Replaced>,
     synced: Offset,
     knowing: Knowing,
+}
+
+/// A segment that a newer generation takes the place of.
+struct Replaced {
+    name: SegmentName,
+    new: SegmentName,
+    /// Those of its files that are kept aside, whatever happens to it.
+    held: Held,
 }
 
 impl<D: Disk> Mender<'_, D> {
@@ -120,12 +129,12 @@ impl<D: Disk> Mender<'_, D> {
                         remains.carried(writer.index(), end)
                     }
                 };
-                self.replaced = Some((name, new));
+                self.hold(name, new)?;
                 writer.finish(Some(&carried))?;
                 if damaged.is_guessed && step.successor.is_none() {
                     self.new_tag = Some(header.tag);
                 }
-                self.take_replaced(name)
+                self.take_replaced()
             }
             Action::Fill { lost, tag, forgotten } => {
                 let is_there = self.aside.has(name)?;
@@ -137,12 +146,14 @@ impl<D: Disk> Mender<'_, D> {
                 let (disk, dir) = (self.disk, self.dir);
                 let remains = self.knowing.remains_of_lost(disk, dir, name, lost.to)?;
                 let carried = remains.carried(writer.index(), lost.to);
-                self.replaced = is_there.then_some((name, new));
+                if is_there {
+                    self.hold(name, new)?;
+                }
                 writer.finish(Some(&carried))?;
                 if self.end_tag == Some(*tag) {
                     self.new_tag = self.end_tag;
                 }
-                if is_there { self.take_replaced(name) } else { Ok(()) }
+                self.take_replaced()
             }
             Action::Restub { .. } => {
                 let end = step.successor.expect("the plan says where it ends");
@@ -153,26 +164,38 @@ impl<D: Disk> Mender<'_, D> {
         }
     }
 
-    /// A newer generation has its name. A start would remove what is left of this one.
-    fn take_replaced(&mut self, name: SegmentName) -> Result<(), OpenError> {
-        self.aside.take(name)?;
+    /// A newer generation is about to take the place of a segment: a start would remove what is left of this one from then
+    /// on, and so it is kept aside before that.
+    fn hold(&mut self, name: SegmentName, new: SegmentName) -> Result<(), OpenError> {
+        let held = self.aside.hold(name)?;
+        self.replaced = Some(Replaced { name, new, held });
+        Ok(())
+    }
+
+    /// The newer generation has its name.
+    fn take_replaced(&mut self) -> Result<(), OpenError> {
+        if let Some(Replaced { name, held, .. }) = &self.replaced {
+            self.aside.take_held(*name, held)?;
+        }
         self.replaced = None;
         Ok(())
     }
 
-    /// Which files were to be taken out, and were not, though the newer ones have their names; where the directory cannot
-    /// be listed, all that there may be.
+    /// Of a segment that was to be replaced when something failed, the files that are neither taken out nor kept aside,
+    /// though the newer ones have their names; where the directory cannot be listed, all that there may be. If they have
+    /// none, nothing of it stays aside.
     fn in_place(&self) -> Vec<PathBuf> {
-        let Some((replaced, new)) = self.replaced else { return Vec::new() };
-        let files = |name: SegmentName| [name.log_file_name(), name.index_file_name()];
-        let is_left = |names: &[String], file: &String| {
-            files(new).iter().all(|new| names.contains(new)) && names.contains(file)
-        };
+        let Some(Replaced { name, new, held }) = &self.replaced else { return Vec::new() };
+        let files = |name: &SegmentName| [name.log_file_name(), name.index_file_name()];
         let names = self.disk.list(self.dir);
-        let left = files(replaced).into_iter();
-        left.filter(|file| names.as_ref().map_or(true, |names| is_left(names, file)))
-            .map(|file| self.dir.join(file))
-            .collect()
+        let may_be_there =
+            |file: &String| names.as_ref().map_or(true, |names| names.contains(file));
+        if !files(new).iter().all(may_be_there) {
+            self.aside.forget(held);
+            return Vec::new();
+        }
+        let left = files(name).into_iter().filter(|file| may_be_there(file) && !held.has(file));
+        left.map(|file| self.dir.join(file)).collect()
     }
 
     fn open(
@@ -240,19 +263,11 @@ impl<D: Disk> Mender<'_, D> {
         }
         written?;
         let named = seal::name_index(self.disk, self.dir, name);
-        self.forget_copy_if_full(&file_name, &named);
+        if is_without_space(&named) {
+            self.aside.forget_copy(&file_name);
+        }
         named?;
         self.disk.sync_dir(self.dir).map_err(OpenError::io("syncing the directory", self.dir))
-    }
-
-    /// Where the disk was full nothing has taken the name. After other errors that is not certain, and the copy may be all
-    /// that is left.
-    fn forget_copy_if_full(&self, file_name: &str, named: &Result<(), OpenError>) {
-        if let Err(OpenError::Io { source, .. }) = named
-            && is_full(source)
-        {
-            self.aside.forget_copy(file_name);
-        }
     }
 
     /// One rename takes the file out and gives the log its new tag: after a crash there is never one
@@ -263,12 +278,24 @@ impl<D: Disk> Mender<'_, D> {
         if self.aside.has(name)? {
             self.aside.copy_if_there(&file_name)?;
         }
+        // Without the log file nothing stands for it any more, and the index of the next one would go over it.
+        let held =
+            self.aside.hold_index(name).inspect_err(|_| self.aside.forget_copy(&file_name))?;
         let begun = begin_successor(self.disk, self.dir, self.header(name.base_offset, tag));
-        self.forget_copy_if_full(&file_name, &begun);
+        if is_without_space(&begun) {
+            self.aside.forget_copy(&file_name);
+            self.aside.forget(&held);
+        }
         begun?;
         self.new_tag = Some(tag);
-        self.aside.take_index(name)
+        self.aside.take_held_index(name, &held)
     }
+}
+
+/// Whether the disk was full, so that nothing has taken a name. After other errors that is not certain, and what is kept
+/// aside may be all that is left.
+fn is_without_space(named: &Result<(), OpenError>) -> bool {
+    matches!(named, Err(OpenError::Io { source, .. }) if is_full(source))
 }
 
 /// What a gap says in the log.

@@ -1,3 +1,4 @@
+mod asides;
 mod foreign;
 mod full_disk;
 mod gaps;
