@@ -165,7 +165,10 @@ impl<D: Disk> Backup<'_, D> {
             self.put(&name.index_file_name(), &[], false, None)?;
             wanted.push(name.index_file_name());
         }
-        let segments = listing::segments_from(&names, begin);
+        let segments = match self.reach {
+            Reach::Synced(_) => listing::segments_from(&names, begin),
+            Reach::Stopped => listing::stopped_from(self.disk, self.from, &names, begin)?,
+        };
         self.done.end = begin;
         let mark = self.read_mark(&segments)?;
         for (index, listed) in segments.iter().enumerate() {

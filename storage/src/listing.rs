@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, io, path::Path};
 
 use crate::{
-    error::OpenError,
+    error::{Corruption, OpenError},
     index::{INDEX_HEADER_BYTES, IndexHeader},
-    io::{Access, Disk, DiskFile},
+    io::{Access, Disk, DiskFile, is_unreadable},
     offset::{Offset, Position},
     segment::{SegmentFile, SegmentName},
     segment_set::SealedSegment,
@@ -19,8 +19,113 @@ pub(crate) struct Listed {
     pub has_index: bool,
 }
 
+/// A generation of a segment, and which of its files are there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub name: SegmentName,
+    pub has_log: bool,
+    pub has_index: bool,
+}
+
+/// What a start takes of the generations of a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Taken {
+    /// It is whole.
+    Whole(Found),
+    /// The newest, whose index is damaged: it alone has a log file, as that of a generation that another stands for goes
+    /// before its index.
+    Alone(Found),
+}
+
+/// What a start takes of several generations of a segment, which come in order: the newest that is whole. `None` if it takes
+/// none. Fails by what cannot be read and may be that.
+pub(crate) fn taken<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    generations: &[Found],
+) -> Result<Option<Taken>, OpenError> {
+    let alone = generations.last().filter(|newest| {
+        let with_log = generations.iter().filter(|found| found.has_log).count();
+        newest.has_log && newest.has_index && with_log == 1
+    });
+    for found in generations.iter().rev() {
+        let is_older = alone.is_some_and(|newest| newest.name != found.name);
+        match is_whole(disk, dir, found.name, found.has_log, found.has_index) {
+            Ok(true) => return Ok(Some(Taken::Whole(*found))),
+            Ok(false) => {}
+            Err(OpenError::Io { source, .. }) if is_older && is_unreadable(&source) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(alone.copied().map(Taken::Alone))
+}
+
+/// None of the generations of a segment counts for a start.
+pub(crate) fn none_counts(dir: &Path, generations: &[Found]) -> OpenError {
+    let file = dir.join(generations[0].name.log_file_name());
+    let what = format!("none of its {} generations has a sound index", generations.len());
+    OpenError::Corrupt(Corruption { file, position: Position::default(), what })
+}
+
+/// The segments among these names that begin at `begin` or behind it, in offset order, of each the generation that a start
+/// takes: of a log that nobody writes. Fails where a start does, as nobody knows which counts.
+pub(crate) fn stopped_from<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    file_names: &[String],
+    begin: Offset,
+) -> Result<Vec<Listed>, OpenError> {
+    choose_from(file_names, begin, |generations| match taken(disk, dir, generations)? {
+        Some(Taken::Whole(found) | Taken::Alone(found)) => Ok(found),
+        None => Err(none_counts(dir, generations)),
+    })
+}
+
+/// The same for who reads what can be read, or not all of it: where a start takes none, the newest that has an index.
+pub(crate) fn readable_from<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    file_names: &[String],
+    begin: Offset,
+) -> Result<Vec<Listed>, OpenError> {
+    choose_from(file_names, begin, |generations| match taken(disk, dir, generations) {
+        Ok(Some(Taken::Whole(found) | Taken::Alone(found))) => Ok(found),
+        Ok(None) | Err(OpenError::Io { .. }) => {
+            let newest = generations.iter().rfind(|found| found.has_index);
+            Ok(*newest.unwrap_or(&generations[0]))
+        }
+        Err(error) => Err(error),
+    })
+}
+
+fn choose_from(
+    file_names: &[String],
+    begin: Offset,
+    choose: impl Fn(&[Found]) -> Result<Found, OpenError>,
+) -> Result<Vec<Listed>, OpenError> {
+    let mut all: BTreeMap<SegmentName, Found> = BTreeMap::new();
+    for (name, file) in file_names.iter().filter_map(|name| SegmentName::parse(name)) {
+        let found = all.entry(name).or_insert(Found { name, has_log: false, has_index: false });
+        match file {
+            SegmentFile::Log => found.has_log = true,
+            SegmentFile::Index => found.has_index = true,
+        }
+    }
+    let all: Vec<Found> =
+        all.into_values().filter(|found| found.name.base_offset >= begin).collect();
+    let same_base = |left: &Found, right: &Found| left.name.base_offset == right.name.base_offset;
+    let chosen = all.chunk_by(same_base).map(|generations| {
+        let Found { name, has_index, .. } = match generations {
+            [only] => *only,
+            _ => choose(generations)?,
+        };
+        Ok(Listed { name, has_index })
+    });
+    chosen.collect()
+}
+
 /// The segments among these names in offset order, of each the newest generation that has an index: a
-/// rewrite counts from then on.
+/// rewrite counts from then on, beside a server.
 pub(crate) fn segments(file_names: &[String]) -> Vec<Listed> {
     let mut all: BTreeMap<SegmentName, bool> = BTreeMap::new();
     for (name, file) in file_names.iter().filter_map(|name| SegmentName::parse(name)) {

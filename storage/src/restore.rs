@@ -69,7 +69,7 @@ pub fn restore_log<D: Disk>(
     let snapshots = read::offsets(&names);
     let before = before_cut(disk, from, &snapshots, until)?;
     let begin = read::begin(disk, from, &before)?;
-    let mut segments = listing::segments_from(&names, begin);
+    let mut segments = listing::readable_from(disk, from, &names, begin)?;
     let mark = end_mark::read_sound(disk, from)?;
     let steps = end_mark::read_steps(disk, from)?.unwrap_or_default();
     let last_base = segments.last().map(|listed| listed.name.base_offset);

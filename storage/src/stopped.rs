@@ -51,7 +51,7 @@ impl<D: Disk> StoppedLog<D> {
         let names = disk.list(dir).map_err(OpenError::io("listing", dir))?;
         let snapshots = read::offsets(&names);
         let begin = read::begin(disk, dir, &snapshots)?;
-        let segments = listing::segments_from(&names, begin);
+        let segments = listing::readable_from(disk, dir, &names, begin)?;
         let mut segments: Vec<_> =
             segments.iter().map(|listed| (listed.name, listed.has_index)).collect();
         let mark = end_mark::read_sound(disk, dir)?;
@@ -334,6 +334,20 @@ mod tests {
         assert_eq!(read(&log, &[], 99), (vec![], vec![]));
         log.disk.remove(&log.path(log.segments[0].0, SegmentFile::Index)).expect("a file");
         assert_eq!(read(&log, &[], 0), ((0..18).collect(), vec![]), "an index is not needed");
+    }
+
+    /// It was read by the newest generation that has an index, be that damaged.
+    #[test]
+    fn the_generation_that_a_start_takes_is_read() {
+        for damaged_at in [100, 600] {
+            let log = log();
+            log.add_cut_short(0, damaged_at);
+            assert_eq!(read(&log, &[], 0), ((0..18).collect(), vec![]), "{damaged_at}");
+            // What is left of one of them is read all the same.
+            let index = log.path(log.segments[0].0, SegmentFile::Index);
+            log.disk.flip_bit(&index, Position::new(damaged_at), 1);
+            assert_eq!(read(&log, &[], 6).0, (6..18).collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -182,6 +182,20 @@ impl TestLog {
         frame::encode(&meta, &staged, seed, DiskBuffer::default())
     }
 
+    /// Adds the beginning of a newer generation of a segment, and an index of it that is damaged at a position: what the
+    /// older one says counts.
+    pub fn add_cut_short(&self, segment: usize, damaged_at: u64) -> SegmentName {
+        let (name, frames) = &self.segments[segment];
+        let next = name.next_generation().expect("the second");
+        let bytes = |file| self.disk.bytes(&self.path(*name, file)).expect("a file");
+        let end = usize::try_from(frames[1].position).expect("small");
+        self.write(&self.path(next, SegmentFile::Log), &bytes(SegmentFile::Log)[..end]);
+        self.write_index(next, &bytes(SegmentFile::Index));
+        let index = self.path(next, SegmentFile::Index);
+        self.disk.flip_bit(&index, Position::new(damaged_at), 1);
+        next
+    }
+
     pub fn write_index(&self, name: SegmentName, bytes: &[u8]) {
         self.write(&self.path(name, SegmentFile::Index), bytes);
     }

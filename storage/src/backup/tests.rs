@@ -89,6 +89,30 @@ fn a_backup_of_a_stopped_log_is_what_the_next_start_keeps() {
     assert!(matches!(refused, Err(OpenError::Corrupt(_))), "{refused:?}");
 }
 
+/// It took the newest generation that has an index, be that damaged.
+#[test]
+fn a_backup_of_a_stopped_log_has_the_generations_that_a_start_takes() {
+    // In the header of the index, and behind it.
+    for damaged_at in [100, 600] {
+        let mut log = TestLog::new(1);
+        let frames = vec![vec![("a", vec![7; 700])]; 3];
+        let first = log.add_sealed(&frames);
+        log.add_unsealed(&frames);
+        let newer = log.add_cut_short(0, damaged_at);
+        back_up(&log.disk, TO, None, Reach::Stopped);
+        assert_eq!(opened(&log.disk, TO).1.len(), 6, "{damaged_at}");
+        let names = log.disk.list(Path::new(TO)).expect("a directory");
+        assert!(!names.contains(&newer.log_file_name()), "{damaged_at}: {names:?}");
+        // Where nobody knows which counts a start refuses the log.
+        let index = log.path(first, SegmentFile::Index);
+        log.disk.flip_bit(&index, Position::new(damaged_at), 1);
+        let again = Path::new("/again");
+        log.disk.create_dir(again).expect("a free name");
+        let refused = back_up_log(&log.disk, &log.dir, None, again, Reach::Stopped);
+        assert!(matches!(refused, Err(OpenError::Corrupt(_))), "{damaged_at}: {refused:?}");
+    }
+}
+
 /// A file system may refuse any link: that file is copied. What else fails is told, and tried again it goes on; nothing
 /// is ever left out in silence.
 #[test]

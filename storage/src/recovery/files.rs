@@ -2,25 +2,18 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::corrupt;
 use crate::{
     error::OpenError,
     io::{Disk, is_unreadable},
-    listing,
-    offset::{Offset, Position},
+    listing::{self, Taken},
+    offset::Offset,
     reserve::RESERVE_FILE_NAME,
     seal,
     segment::{SegmentFile, SegmentName},
     snapshot::{self, Snapshot, read},
 };
 
-/// A segment by its files.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
-    pub(super) name: SegmentName,
-    pub(super) has_log: bool,
-    pub(super) has_index: bool,
-}
+pub(super) use crate::listing::Found;
 
 /// Removes temporary files, and lists the segments in offset order, and the offsets of the snapshots, the newest
 /// first.
@@ -104,40 +97,27 @@ fn choose<D: Disk>(
     generations: &[Found],
     outlived: &mut Vec<SegmentName>,
 ) -> Result<Found, OpenError> {
-    // The log file of a generation that another stands for goes before its index: what is left is as good as alone.
-    let alone = generations.last().filter(|newest| {
-        let with_log = generations.iter().filter(|found| found.has_log).count();
-        newest.has_log && newest.has_index && with_log == 1
-    });
-    for found in generations.iter().rev() {
-        let is_older = alone.is_some_and(|newest| newest.name != found.name);
-        match listing::is_whole(disk, dir, found.name, found.has_log, found.has_index) {
-            Ok(true) => {}
-            Ok(false) => continue,
-            Err(OpenError::Io { source, .. }) if is_older && is_unreadable(&source) => continue,
-            Err(error) => return Err(error),
+    let found = match listing::taken(disk, dir, generations)? {
+        Some(Taken::Whole(found)) => found,
+        Some(Taken::Alone(newest)) => {
+            let names = generations.iter().map(|found| found.name);
+            outlived.extend(names.filter(|name| *name != newest.name));
+            return Ok(newest);
         }
-        // After a kill these names are perhaps what the kernel alone knows: a power cut could take them
-        // back, and keep the removals.
-        disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
-        for other in generations.iter().filter(|other| other.name != found.name) {
-            let files = [
-                (other.has_log, other.name.log_file_name()),
-                (other.has_index, other.name.index_file_name()),
-            ];
-            for (_, file_name) in files.into_iter().filter(|(is_there, _)| *is_there) {
-                let path = dir.join(file_name);
-                disk.remove(&path).map_err(OpenError::io("removing", &path))?;
-            }
+        None => return Err(listing::none_counts(dir, generations)),
+    };
+    // After a kill these names are perhaps what the kernel alone knows: a power cut could take them
+    // back, and keep the removals.
+    disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
+    for other in generations.iter().filter(|other| other.name != found.name) {
+        let files = [
+            (other.has_log, other.name.log_file_name()),
+            (other.has_index, other.name.index_file_name()),
+        ];
+        for (_, file_name) in files.into_iter().filter(|(is_there, _)| *is_there) {
+            let path = dir.join(file_name);
+            disk.remove(&path).map_err(OpenError::io("removing", &path))?;
         }
-        return Ok(*found);
     }
-    if let Some(newest) = alone {
-        let older = generations.iter().map(|found| found.name).filter(|name| *name != newest.name);
-        outlived.extend(older);
-        return Ok(*newest);
-    }
-    let path = dir.join(generations[0].name.log_file_name());
-    let what = format!("none of its {} generations has a sound index", generations.len());
-    Err(corrupt(&path, Position::default(), what))
+    Ok(found)
 }

@@ -37,7 +37,7 @@ pub fn first_cut<D: Disk>(disk: &D, from: &Path) -> Result<Option<FirstCut>, Ope
     loop {
         let before = before_cut(disk, from, &snapshots, Until::Offset(cut))?;
         let begin = read::begin(disk, from, &before)?;
-        let segments = listing::segments_from(&names, begin);
+        let segments = listing::readable_from(disk, from, &names, begin)?;
         let is_known = snapshots.is_empty() || lead_on(disk, from, &segments, begin..begins)?;
         if !is_known {
             match snapshots.iter().rev().find(|offset| **offset > cut) {

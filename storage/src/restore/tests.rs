@@ -67,6 +67,25 @@ fn a_log_is_cut_at_any_offset_and_any_time() {
     }
 }
 
+/// It took the newest generation that has an index, be that damaged.
+#[test]
+fn a_restored_log_has_the_generations_that_a_start_takes() {
+    // In the header of the index, and behind it.
+    for damaged_at in [100, 600] {
+        let log = log();
+        log.add_cut_short(1, damaged_at);
+        for cut in [0, 12, 14, 20, 32] {
+            let (restored, events, gaps) = restored(&log.disk, Until::Offset(Offset::new(cut)));
+            assert_eq!((restored.end, gaps), (Offset::new(cut), vec![]), "{damaged_at}");
+            assert_eq!(events.len() as u64, cut, "{damaged_at}");
+        }
+        // Nobody knows which counts: what lies before needs none of them.
+        let index = log.path(log.segments[1].0, SegmentFile::Index);
+        log.disk.flip_bit(&index, Position::new(damaged_at), 1);
+        assert_eq!(restored(&log.disk, Until::Offset(Offset::new(12))).1.len(), 12);
+    }
+}
+
 #[test]
 fn a_torn_end_is_left_out_and_damage_refused() {
     let log = log();
