@@ -5,6 +5,7 @@ use std::{
     cell::RefCell,
     fs,
     future::Future,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     pin::pin,
     rc::Rc,
@@ -25,6 +26,7 @@ use strandline_storage::{
     log::{Log, Now, Op, OpOutcome, WriteMode},
     offset::Offset,
     reader::ReadQuery,
+    repair::repair,
     selection::Order,
     topic::Topic,
 };
@@ -144,6 +146,25 @@ fn a_log_in_memory_is_buffered_and_comes_back() {
     }
     let dir = TestDir::new(memory, "shm");
     assert_eq!(writes_and_comes_back(&dir.log()), WriteMode::Buffered);
+}
+
+/// What a repair takes out is the file itself, under a second name that it had before another took its place.
+#[test]
+fn what_a_repair_takes_out_is_the_file_itself() {
+    let dir = TestDir::new(&std::env::temp_dir(), "repair");
+    let log = dir.log();
+    writes_and_comes_back(&log);
+    let name = "00000000000000000000.1.log";
+    let file = fs::OpenOptions::new().read(true).write(true).open(log.join(name)).expect("a file");
+    // In the body of the first frame.
+    file.write_all_at(&[0xff; 16], 4096 + 100).expect("a disk that works");
+    let inode = file.metadata().expect("a file").ino();
+    let repaired = repair(&RealDisk, &log, NOW).expect("not in use").expect("it is damaged");
+    assert_eq!((&repaired.left[..], repaired.asides.len()), (&[][..], 1));
+    let kept = fs::metadata(repaired.asides[0].join(name)).expect("it is kept");
+    assert_eq!((kept.ino(), kept.nlink()), (inode, 1));
+    assert!(!log.join(name).exists());
+    assert_eq!(open(&log).visible(), Offset::new(401));
 }
 
 /// As a shard does it: writes and syncs on the ring, jobs on the disk thread, reads on the ring.
