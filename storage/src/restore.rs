@@ -288,6 +288,10 @@ impl<D: Disk> Restore<'_, D> {
         let header = rewrite::read_header(&file)
             .map_err(reading)?
             .map_err(|what| self.corrupt(name, Position::default(), what))?;
+        if header.base_offset != name.base_offset {
+            let what = format!("its header says that it begins at {}", header.base_offset);
+            return Err(self.corrupt(name, Position::default(), what));
+        }
         let new = SegmentHeader { incarnation: Incarnation::random(), ..header.clone() };
         let mut writer = SegmentWriter::create(self.disk, self.to, name, &new)?;
         let mut frames = FrameScan::new(&file, &header);

@@ -101,6 +101,24 @@ fn a_torn_end_is_left_out_and_damage_refused() {
     assert!(matches!(refused, Err(OpenError::Corrupt(_))), "{refused:?}");
 }
 
+/// It was a panic.
+#[test]
+fn a_file_under_the_name_of_another_is_refused() {
+    let log = log();
+    let [from, name] = [2, 3].map(|segment| log.path(log.segments[segment].0, SegmentFile::Log));
+    let bytes = log.disk.bytes(&from).expect("a file");
+    let file = log.disk.open(&name, Access::Write).expect("a file");
+    file.write_all_at(&bytes, Position::default()).expect("a disk that works");
+    let to = Path::new("/restored");
+    log.disk.create_dir(to).expect("a free name");
+    let refused = restore_log(&log.disk, &log.dir, to, Until::End, now());
+    let Err(OpenError::Corrupt(corruption)) = refused else { panic!("{refused:?}") };
+    assert_eq!(
+        (corruption.file, corruption.what),
+        (name, "its header says that it begins at 20".to_owned())
+    );
+}
+
 /// What a repair found to be lost stays a gap, and is cut with the rest.
 #[test]
 fn a_repaired_backup_is_restored_with_its_gaps() {
