@@ -54,3 +54,14 @@ pub fn read(stream: &mut impl io::Read, bytes: &mut [u8], free: Duration) -> io:
         }
     }
 }
+
+/// All that comes until the other side closes, no part of it later than [`read`] waits for.
+pub fn read_to_end(stream: &mut impl io::Read, free: Duration) -> io::Result<Vec<u8>> {
+    let (mut all, mut part) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        match read(stream, &mut part, free)? {
+            0 => return Ok(all),
+            count => all.extend_from_slice(&part[..count]),
+        }
+    }
+}

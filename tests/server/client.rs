@@ -117,14 +117,8 @@ pub fn is_answered(stream: &TcpStream) -> bool {
 
 /// All that comes until the server closes.
 pub fn read_to_end(stream: &mut TcpStream) -> io::Result<String> {
-    let mut came = Vec::new();
-    let mut bytes = [0; 4096];
-    loop {
-        match read(stream, &mut bytes)? {
-            0 => return Ok(String::from_utf8(came).expect("text")),
-            count => came.extend_from_slice(&bytes[..count]),
-        }
-    }
+    let came = patience::read_to_end(stream, ANSWER_PATIENCE)?;
+    Ok(String::from_utf8(came).expect("text"))
 }
 
 /// One answer: status and body.

@@ -324,13 +324,7 @@ fn read(stream: &mut TcpStream, part: &mut [u8]) -> io::Result<usize> {
 
 /// Reads all that comes until the connection ends.
 pub fn read_to_end(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let (mut all, mut part) = (Vec::new(), vec![0; 64 * 1024]);
-    loop {
-        match read(stream, &mut part)? {
-            0 => return Ok(all),
-            count => all.extend_from_slice(&part[..count]),
-        }
-    }
+    patience::read_to_end(stream, PATIENCE)
 }
 
 /// The head of an answer without the empty line, and what came behind it.
