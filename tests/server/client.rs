@@ -104,7 +104,7 @@ pub fn read(stream: &mut TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
     patience::read(stream, bytes, ANSWER_PATIENCE)
 }
 
-/// Whether anything comes before the server closes; it is still there to be read.
+/// Whether something comes, which is still there to be read, or the server has cut this; one of both has to be.
 pub fn is_answered(stream: &TcpStream) -> bool {
     struct Peek<'a>(&'a TcpStream);
     impl Read for Peek<'_> {
@@ -112,7 +112,10 @@ pub fn is_answered(stream: &TcpStream) -> bool {
             self.0.peek(bytes)
         }
     }
-    patience::read(&mut Peek(stream), &mut [0], ANSWER_PATIENCE).is_ok_and(|count| count > 0)
+    match patience::read(&mut Peek(stream), &mut [0], ANSWER_PATIENCE) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("neither is so: {error}"),
+        outcome => outcome.is_ok_and(|count| count > 0),
+    }
 }
 
 /// All that comes until the server closes.

@@ -118,9 +118,10 @@ fn an_idle_connection_is_closed() {
     // Its clock is coarse.
     let is_over = |since: Instant| since.elapsed() >= idle * 9 / 10;
     let mut late = 0;
-    // Whoever is cut when it is its turn to say something had to wait for that too long.
-    let mut was_late = |since| {
+    // Whoever is cut all the same had to wait too long for its turn to say something.
+    let mut was_cut = |since, silent: Duration| {
         assert!(is_over(since), "not before its time: {:?}", since.elapsed());
+        assert!(silent >= idle / 2, "it has asked in time, after {silent:?}");
         late += 1;
         assert!(late < 50, "each comes late");
     };
@@ -128,10 +129,12 @@ fn an_idle_connection_is_closed() {
         let since = Instant::now();
         let mut stream = connect(&server);
         let page = "GET /api/v1/events/history?topic=large HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        if stream.write_all(page.as_bytes()).is_ok() && is_answered(&stream) {
+        let is_sent = stream.write_all(page.as_bytes()).is_ok();
+        let silent = since.elapsed();
+        if is_sent && is_answered(&stream) {
             break stream;
         }
-        was_late(since);
+        was_cut(since, silent);
     };
     let mut since = Instant::now();
     let mut stream = connect(&server);
@@ -139,12 +142,14 @@ fn an_idle_connection_is_closed() {
     let mut began = since;
     while began.elapsed() < 2 * idle {
         let asked = Instant::now();
-        if stream.write_all(append_request("a", "1").as_bytes()).is_ok() && is_answered(&stream) {
+        let is_sent = stream.write_all(append_request("a", "1").as_bytes()).is_ok();
+        let silent = since.elapsed();
+        if is_sent && is_answered(&stream) {
             since = asked;
             assert_eq!(read_answer(&mut stream, &mut Vec::new()).0, 201);
             std::thread::sleep(Duration::from_millis(10));
         } else {
-            was_late(since);
+            was_cut(since, silent);
             since = Instant::now();
             (stream, began) = (connect(&server), since);
         }
