@@ -16,7 +16,7 @@ use crate::patience::{self, LOOK, Patience};
 /// Nothing takes longer than this unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// No answer does.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
+pub const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 /// What is only over after so long is waited for by nobody.
 pub const NEVER_MS: u64 = 600_000;
 
