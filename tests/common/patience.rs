@@ -15,6 +15,10 @@ pub struct Patience {
 /// What nothing takes, however busy the machine is.
 const HANGS: Duration = Duration::from_secs(900);
 
+/// What is only over after so long is waited for by nobody.
+pub const NEVER_MS: u64 = 1_000_000;
+const _: () = assert!(NEVER_MS > 1000 * HANGS.as_secs());
+
 /// Whoever waits for something to come looks as often whether it waits in vain.
 pub const LOOK: Duration = Duration::from_secs(1);
 

@@ -6,9 +6,10 @@ use strandline::server::Server;
 
 use crate::TestDir;
 use crate::client::{
-    NEVER_MS, Stopping, append, ask, connect, get, member, read_answer, read_to_end, server_end,
+    Stopping, append, ask, connect, get, member, read_answer, read_to_end, server_end,
     start_without_deadline, wait_until,
 };
+use crate::patience::NEVER_MS;
 
 /// "`100 Continue` only once the head is accepted."
 #[test]

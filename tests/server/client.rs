@@ -11,14 +11,12 @@ use std::{
 
 use strandline::{config::ServerConfig, server::Server};
 
-use crate::patience::{self, LOOK, Patience};
+use crate::patience::{self, LOOK, NEVER_MS, Patience};
 
 /// Nothing takes longer than this unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// No answer does.
 pub const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
-/// What is only over after so long is waited for by nobody.
-pub const NEVER_MS: u64 = 600_000;
 
 /// A server that a stop does not end before all connections have ended by themselves, or by what was told to them.
 pub fn start_without_deadline(mut config: ServerConfig) -> Server {

@@ -9,9 +9,10 @@ use strandline::server::Server;
 
 use crate::TestDir;
 use crate::client::{
-    ANSWER_PATIENCE, NEVER_MS, Stopping, append, append_request, connect, is_answered, read,
-    read_answer, read_to_end, start_without_deadline, wait_until_taken,
+    ANSWER_PATIENCE, Stopping, append, append_request, connect, is_answered, read, read_answer,
+    read_to_end, start_without_deadline, wait_until_taken,
 };
+use crate::patience::NEVER_MS;
 
 /// "10 s for a head": a slow one gets 408, and delays nobody else.
 #[test]

@@ -15,9 +15,10 @@ use strandline::{
 
 use crate::TestDir;
 use crate::client::{
-    ANSWER_PATIENCE, NEVER_MS, Stopping, append_request, connect, member, read, read_answer,
-    read_to_end, start_without_deadline, wait_until,
+    ANSWER_PATIENCE, Stopping, append_request, connect, member, read, read_answer, read_to_end,
+    start_without_deadline, wait_until,
 };
+use crate::patience::NEVER_MS;
 
 const STREAM: &str = "GET /api/v1/events/stream?topic=a HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const LIVE: &str = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use client::{Frame, PATIENCE, SILENT, Sse, WebSocket, append_lines, get_json};
-use patience::Patience;
+use patience::{NEVER_MS, Patience};
 use running::Running;
 use serde_json::json;
 use strandline::config::ServerConfig;
@@ -128,7 +128,7 @@ fn one_websocket_carries_many_subscriptions() {
 /// API §4 and §5, at the end of the server: `connection.closing`, and close code 4000.
 #[test]
 fn a_drain_tells_every_subscriber() {
-    let no_deadline = |config: &mut ServerConfig| config.limits.drain_ms = 600_000;
+    let no_deadline = |config: &mut ServerConfig| config.limits.drain_ms = NEVER_MS;
     let mut running = Running::start_with("drain", 2, no_deadline);
     let address = running.address();
     let mut streams: Vec<Sse> = (0..8).map(|_| Sse::open(address, "", "")).collect();
@@ -151,6 +151,11 @@ fn a_drain_tells_every_subscriber() {
         }
     }
     drop((streams, sockets));
+    let patience = Patience::new(PATIENCE);
+    while !stopping.is_finished() {
+        assert!(!patience.is_over(), "something holds it");
+        thread::sleep(Duration::from_millis(10));
+    }
     stopping.join().expect("it stops").expect("in order");
 }
 
