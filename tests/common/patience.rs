@@ -32,14 +32,16 @@ impl Patience {
     }
 }
 
-/// For how long a processor has had nothing to do since the machine was started, on average.
+/// For how long a processor has had nothing to do since the machine was started, on average (proc(5), `/proc/stat`).
 fn free_s() -> f64 {
-    let uptime = fs::read_to_string("/proc/uptime").expect("the kernel says it");
-    let of_all: f64 =
-        uptime.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("seconds");
     let stat = fs::read_to_string("/proc/stat").expect("the kernel says it");
     let is_one = |line: &&str| line.starts_with("cpu") && !line.starts_with("cpu ");
-    of_all / f64::from(u32::try_from(stat.lines().filter(is_one).count().max(1)).expect("few"))
+    // `idle` and `iowait`: where somebody waits for a ring, as a server that hangs does, nothing is `idle`, nor in `/proc/uptime`.
+    let of_all = stat.split_whitespace().skip(4).take(2);
+    let hundredths: f64 = of_all.map(|text| text.parse::<f64>().expect("a number")).sum();
+    hundredths
+        / 100.0
+        / f64::from(u32::try_from(stat.lines().filter(is_one).count().max(1)).expect("few"))
 }
 
 /// Reads once from a socket that gives up each [`LOOK`], until `free` has passed. Goes on when the rings of this process
