@@ -92,6 +92,18 @@ def wait_for_end(process: subprocess.Popen, seconds: float) -> int:
                 raise
 
 
+def patiently(seconds: float, once, *arguments):
+    """What `once` returns: it is tried again where it raises a TimeoutError, and has so many seconds from the first one on."""
+    patience = None
+    while True:
+        try:
+            return once(*arguments)
+        except TimeoutError:
+            patience = patience or Patience(seconds)
+            if patience.is_over():
+                raise
+
+
 class PatientSocket(socket.socket):
     """A connection to the server, which has so many seconds (see `Patience`) for whatever is waited for next: more of its answer, or that it
     takes more."""
@@ -105,26 +117,16 @@ class PatientSocket(socket.socket):
         self.connect(("127.0.0.1", port))
         self.settimeout(0.5)
 
-    def patiently(self, once, *arguments):
-        """What `once` returns, as soon as it need not wait."""
-        patience = Patience(self.seconds)
-        while True:
-            try:
-                return once(*arguments)
-            except TimeoutError:
-                if patience.is_over():
-                    raise
-
     def recv(self, *arguments):
-        return self.patiently(super().recv, *arguments)
+        return patiently(self.seconds, super().recv, *arguments)
 
     def recv_into(self, *arguments):
-        return self.patiently(super().recv_into, *arguments)
+        return patiently(self.seconds, super().recv_into, *arguments)
 
     def sendall(self, data):
         rest = memoryview(data)
         while rest:
-            rest = rest[self.patiently(self.send, rest):]
+            rest = rest[patiently(self.seconds, self.send, rest):]
 
 
 class Connection(http.client.HTTPConnection):

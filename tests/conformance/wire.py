@@ -4,7 +4,7 @@ import itertools
 import json
 import urllib.parse
 
-from harness import HANGS_S, Connection, Patience, PatientSocket
+from harness import HANGS_S, Connection, PatientSocket, patiently
 from websockets.sync.client import connect
 
 PATH = "/api/v1/events/stream"
@@ -139,13 +139,7 @@ class Ws:
 
     def next(self, timeout_s=10):
         """The next message."""
-        patience = Patience(timeout_s)
-        while True:
-            try:
-                return json.loads(self.socket.recv(timeout=0.5))
-            except TimeoutError:
-                if patience.is_over():
-                    raise
+        return json.loads(patiently(timeout_s, self.socket.recv, 0.5))
 
     def next_of(self, kind, timeout_s=10):
         """The next message of a type, the others passed over."""
