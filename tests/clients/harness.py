@@ -108,13 +108,14 @@ class PatientSocket(socket.socket):
     """A connection to the server, which has so many seconds (see `Patience`) for whatever is waited for next: more of its answer, or that it
     takes more."""
 
-    def __init__(self, port: int, seconds: float, receive_bytes: int | None = None):
-        super().__init__()
+    def __init__(self, port: int, seconds: float, receive_bytes: int | None = None, address: str = "127.0.0.1"):
+        super().__init__(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.seconds = seconds
         if receive_bytes:
             self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self.settimeout(HANGS_S)
-        self.connect(("127.0.0.1", port))
+        self.connect((address, port))
         self.settimeout(0.5)
 
     def recv(self, *arguments):

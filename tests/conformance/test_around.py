@@ -14,7 +14,7 @@ import time
 import pytest
 
 from commands import run
-from harness import HANGS_S, PatientSocket, Server, binary, wait_for, wait_for_end
+from harness import PatientSocket, Server, binary, wait_for, wait_for_end
 from wire import Sse, Ws, problem, status_of
 
 APPEND = "/api/v1/topics/around/events"
@@ -248,7 +248,7 @@ def test_hosts_of_other_listeners(tmp_path, listen, address, hosts):
     try:
         port = int(re.search(r"http://\S+:(\d+) ", process.stdout.readline())[1])
         for host, status in hosts.items():
-            with socket.create_connection((address, port), timeout=HANGS_S) as stream:
+            with PatientSocket(port, 10, address=address) as stream:
                 stream.sendall(f"GET /livez HTTP/1.1\r\nHost: {host}:1\r\nConnection: close\r\n\r\n".encode())
                 assert status_of(stream.recv(1000)) == status, host
     finally:
