@@ -4,8 +4,8 @@ import itertools
 import json
 import urllib.parse
 
-from harness import HANGS_S, Connection, PatientSocket, patiently
-from websockets.sync.client import connect
+from harness import Connection, PatientSocket, patiently, wait_for
+from websockets.sync.client import ClientConnection, connect
 
 PATH = "/api/v1/events/stream"
 
@@ -116,14 +116,24 @@ class Sse:
             return True
 
 
+class PatientHandshake(ClientConnection):
+    """A WebSocket that has ten seconds in which a processor was free for the answer to its handshake, not so many by the clock."""
+
+    def handshake(self, *arguments):
+        answered = self.response_rcvd.wait
+        self.response_rcvd.wait = lambda _: wait_for(lambda: answered(0.5), every_s=0)
+        super().handshake(*arguments)
+
+
 class Ws:
     """A WebSocket, its messages as JSON."""
 
     def __init__(self, server, query="", path="/api/v1/events/ws", headers=None, **options):
         url = f"ws://127.0.0.1:{server.port}{target(path, query)}"
         # Nor does this side end what a busy machine takes long for.
-        options = {"compression": None, "open_timeout": HANGS_S, "ping_interval": None} | options
-        self.manager = connect(url, additional_headers=headers or {}, max_size=None, **options)
+        options = {"compression": None, "open_timeout": None, "ping_interval": None} | options
+        self.manager = connect(url, sock=PatientSocket(server.port, 10), create_connection=PatientHandshake, additional_headers=headers or {},
+                               max_size=None, **options)
         self.socket = self.manager.__enter__()
         self.hello = self.next()
 
