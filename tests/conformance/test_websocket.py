@@ -244,9 +244,9 @@ def test_cursor_on_silent_heartbeat(server, topic):
     with Ws(server, {"topic": topic, "heartbeat": 1}) as ws:
         ws.next()
         offset = server.append(topic + "/other", "x")
-        message = ws.next_of("cursor")
-        while int(message["cursor"].split(".")[0]) < offset:
-            message = ws.next_of("cursor")
+        patience = Patience(10)
+        while int((message := ws.next_of("cursor"))["cursor"].split(".")[0]) < offset:
+            assert not patience.is_over(), message
         assert message["subscription"] == 1 and abs(message["timestamp"] - time.time() * 1000) < 60_000
     stream, rest = raw_upgrade(server, f"/api/v1/events/ws?topic={topic}&heartbeat=1")
     with stream:

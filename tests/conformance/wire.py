@@ -1,10 +1,9 @@
 """Small readers of the wire: Server-Sent Events and WebSocket messages, one at a time."""
 
-import itertools
 import json
 import urllib.parse
 
-from harness import Connection, PatientSocket, patiently, wait_for
+from harness import Connection, Patience, PatientSocket, patiently, wait_for
 from websockets.sync.client import ClientConnection, connect
 
 PATH = "/api/v1/events/stream"
@@ -96,9 +95,16 @@ class Sse:
         """The next `count` events."""
         return [self.next() for _ in range(count)]
 
-    def take_but_pings(self, count):
-        """The next `count` events, the heartbeats passed over that a busy machine lets come between them."""
-        return list(itertools.islice((event for event in iter(self.next, None) if event.get("event") != "ping"), count))
+    def take_but_pings(self, count, cursor, timeout_s=10):
+        """The next `count` events after the one with a cursor. The heartbeats that a busy machine lets come between them are passed over, each with
+        the cursor of what came before it."""
+        patience, events = Patience(timeout_s), []
+        while len(events) < count and (event := self.next()):
+            if event.get("event") == "ping":
+                assert event.get("id") == cursor and not patience.is_over(), (event, cursor)
+            else:
+                events, cursor = [*events, event], event["id"]
+        return events
 
     def established(self):
         """The event that every stream begins with, as JSON; its `id` and `retry` beside it."""
@@ -153,10 +159,10 @@ class Ws:
 
     def next_of(self, kind, timeout_s=10):
         """The next message of a type, the others passed over."""
-        while True:
-            message = self.next(timeout_s)
-            if message["type"] == kind:
-                return message
+        patience = Patience(timeout_s)
+        while (message := self.next(timeout_s))["type"] != kind:
+            assert not patience.is_over(), message
+        return message
 
     def ask(self, **message):
         """Sends a message and returns the next one."""
