@@ -135,7 +135,8 @@ def read_into(came: bytearray, pieces) -> None:
 @pytest.mark.parametrize("accept", ["gzip", "zstd"])
 def test_a_server_that_stops_ends_its_streams(accept):
     """at the end `event: connection.closing`, then a proper end: also one for the decoder, of old and of new streams"""
-    with Server() as server, concurrent.futures.ThreadPoolExecutor() as threads:
+    # The server goes first, also where something fails: who still reads would not end before it.
+    with concurrent.futures.ThreadPoolExecutor() as threads, Server() as server:
         url = f"{server.base}/api/v1/events/stream?topic=end&from="
         server.append("end", b"first")
         reads = []
