@@ -205,18 +205,21 @@ def test_what_is_no_number_is_told_which_there_are(arguments, wanted):
     assert "invalid digit" not in done.stderr and "unexpected argument" not in done.stderr, done
 
 
-def test_tail_reconnects(fresh):
+def test_tail_reconnects(fresh, tmp_path):
     """reconnects by itself"""
-    tail = subprocess.Popen([binary(), "tail", "--url", fresh.base, "--topic", "a", "--from", "earliest", "--limit", "4"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    fresh.append("a", "one")
-    fresh.append("a", "two")
-    assert [tail.stdout.readline() for _ in range(2)] == ["one\n", "two\n"]
-    fresh.kill()
-    fresh.start()
-    fresh.append("a", "three")
-    fresh.append("a", "four")
-    assert wait_for_end(tail, 30) == 0 and tail.stdout.read() == "three\nfour\n"
-    tail.stdout.close()
+    out = tmp_path / "out"
+    with open(out, "wb") as stdout, subprocess.Popen([binary(), "tail", "--url", fresh.base, "--topic", "a", "--from", "earliest", "--limit", "4"], stdout=stdout, stderr=subprocess.DEVNULL) as tail:
+        try:
+            fresh.append("a", "one")
+            fresh.append("a", "two")
+            wait_for(lambda: out.read_text() == "one\ntwo\n", 30, told=out.read_text)
+            fresh.kill()
+            fresh.start()
+            fresh.append("a", "three")
+            fresh.append("a", "four")
+            assert wait_for_end(tail, 30) == 0 and out.read_text() == "one\ntwo\nthree\nfour\n"
+        finally:
+            tail.kill()
 
 
 def test_tail_comes_back_when_a_full_server_asks(tmp_path):
