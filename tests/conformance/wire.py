@@ -9,7 +9,7 @@ from websockets.sync.client import ClientConnection, connect
 PATH = "/api/v1/events/stream"
 
 
-def target(path, query):
+def silent_target(path, query):
     """What to ask a stream of: it gets no heartbeat, however long a busy machine takes, unless the query asks for them or is None."""
     if query is None:
         return path
@@ -32,7 +32,7 @@ class Sse:
 
     def __init__(self, server, query="", headers=None, path=PATH, timeout_s=10, method="GET"):
         self.connection = Connection(server.port, timeout_s)
-        self.connection.request(method, target(path, query), headers=headers or {})
+        self.connection.request(method, silent_target(path, query), headers=headers or {})
         self.answer = self.connection.getresponse()
         self.status, self.headers = self.answer.status, self.answer.headers
         self.comments, self.raw = 0, b""
@@ -135,7 +135,7 @@ class Ws:
     """A WebSocket, its messages as JSON."""
 
     def __init__(self, server, query="", path="/api/v1/events/ws", headers=None, **options):
-        url = f"ws://127.0.0.1:{server.port}{target(path, query)}"
+        url = f"ws://127.0.0.1:{server.port}{silent_target(path, query)}"
         # Nor does this side end what a busy machine takes long for.
         options = {"compression": None, "open_timeout": None, "ping_interval": None} | options
         self.manager = connect(url, sock=PatientSocket(server.port, 10), create_connection=PatientHandshake, additional_headers=headers or {},
