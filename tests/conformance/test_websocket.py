@@ -35,6 +35,7 @@ def frame(opcode, payload=b"", fin=True, masked=True, rsv=0):
 def read_frames(stream, rest=b"", last=lambda opcode, payload: False):
     """Server frames until the end, up to one that is to come last, or until neither has come for 20 s, whatever else does: (opcode, payload)."""
     stream.settimeout(1)
+    stream.seconds = -1  # It has none of its own beside those here.
     got, frames, patience = rest, whole_frames(rest), Patience(20)
     with contextlib.suppress(ConnectionResetError):
         while not any(last(*frame) for frame in frames) and not patience.is_over():
