@@ -3,12 +3,13 @@
 import contextlib
 import json
 import subprocess
+import time
 
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from commands import run
-from harness import Connection, Patience, Server, binary, wait_for_end
+from harness import Connection, Patience, Server, binary, wait_for, wait_for_end
 from wire import Sse, Ws, problem, status_of
 
 APPEND = "/api/v1/topics/places/events"
@@ -19,12 +20,12 @@ def full(taken):
     """The server, whose publisher has just been heard of: one that is silent for 75 s, for which others may be at work, loses its place, and takes
     it again."""
     try:
-        taken.publisher.request("GET", "/livez")
-        assert taken.publisher.getresponse().read()
+        ask(taken, "GET", "/livez")
     except ConnectionError:
+        assert time.monotonic() - taken.heard_at > 60, "nobody else takes its place from it"
         taken.publisher.close()
-        taken.publisher.request("GET", "/livez")
-        assert taken.publisher.getresponse().read()
+        # Who has no place is answered too, and hung up on.
+        wait_for(lambda: json.loads(ask(taken, "GET", "/readyz"))["connections"]["open"] == 4 and taken.publisher.sock)
     return taken
 
 
@@ -44,10 +45,17 @@ def taken(request):
 
 
 def publish(server, data):
-    server.publisher.request("POST", APPEND, body=data)
+    return json.loads(ask(server, "POST", APPEND, data, status=201))["offset"]
+
+
+def ask(server, method, path, body=None, status=200):
+    """What the publisher is answered."""
+    server.publisher.request(method, path, body)
     answer = server.publisher.getresponse()
-    assert answer.status == 201, answer.read()
-    return json.loads(answer.read())["offset"]
+    told = answer.read()
+    assert answer.status == status, told
+    server.heard_at = time.monotonic()
+    return told
 
 
 @pytest.mark.parametrize("headers", [{}, {"Accept": "text/event-stream"}, {"Accept": "*/*", "Last-Event-ID": "0"}])
