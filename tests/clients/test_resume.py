@@ -12,7 +12,7 @@ import random
 import threading
 import time
 
-from harness import HANGS_S, Server
+from harness import HANGS_S, Patience, Server
 from readers import CLIENTS, ReaderProcess
 
 CRASHES = int(os.environ.get("STRANDLINE_CRASHES", "20"))
@@ -71,9 +71,13 @@ def test_every_client_resumes(tmp_path):
                 time.sleep(chance.uniform(0, 0.2))
                 server.start()
             # Kills alone may not make enough cuts: go on until the readers' own make up the rest, by the clock, as the writers may leave
-            # no processor free.
-            give_up = time.monotonic() + HANGS_S
-            while time.monotonic() < give_up and min(len(reader.pairs()) for reader in readers) < 40 * CUTS_MIN / 2:
+            # no processor free, or until the slowest has had nothing new for long.
+            give_up, most = time.monotonic() + HANGS_S, -1
+            while time.monotonic() < give_up and (fewest := min(len(reader.pairs()) for reader in readers)) < 40 * CUTS_MIN / 2:
+                if fewest > most:
+                    most, patience = fewest, Patience(60)
+                elif patience.is_over():
+                    break
                 time.sleep(0.5)
             stop.set()
             for writer in writers:
