@@ -68,16 +68,31 @@ pub(crate) fn none_counts(dir: &Path, generations: &[Found]) -> OpenError {
 }
 
 /// The segments among these names that begin at `begin` or behind it, in offset order, of each the generation that a start
-/// takes: of a log that nobody writes. Fails where a start does, as nobody knows which counts.
+/// takes: of a log that nobody writes. Where only one can count that one, be its index damaged; where the disk does not give
+/// back which, the newest with an index: what is made of it is verified. Else it fails, as nobody knows which counts.
 pub(crate) fn stopped_from<D: Disk>(
     disk: &D,
     dir: &Path,
     file_names: &[String],
     begin: Offset,
 ) -> Result<Vec<Listed>, OpenError> {
-    choose_from(file_names, begin, |generations| match taken(disk, dir, generations)? {
-        Some(Taken::Whole(found) | Taken::Alone(found)) => Ok(found),
-        None => Err(none_counts(dir, generations)),
+    choose_from(file_names, begin, |generations| {
+        // A rewrite has its index last: what is behind the newest that has one never counted.
+        let indexed = generations.iter().rposition(|found| found.has_index);
+        let counting = &generations[..indexed.map_or(generations.len(), |newest| newest + 1)];
+        if let [only] = counting
+            && only.has_log
+        {
+            return Ok(*only);
+        }
+        match taken(disk, dir, counting) {
+            Ok(Some(Taken::Whole(found) | Taken::Alone(found))) => Ok(found),
+            Ok(None) => Err(none_counts(dir, generations)),
+            Err(error) if is_of_unreadable(&error) => {
+                newest_indexed(disk, dir, counting)?.ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
     })
 }
 
@@ -96,6 +111,25 @@ pub(crate) fn readable_from<D: Disk>(
         }
         Err(error) => Err(error),
     })
+}
+
+/// Whether the disk does not give back a file, and not for now alone.
+fn is_of_unreadable(error: &OpenError) -> bool {
+    matches!(error, OpenError::Io { source, .. } if is_unreadable(source))
+}
+
+/// The newest of some generations that has an index, unless its log file has gone since; be that index damaged.
+fn newest_indexed<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    generations: &[Found],
+) -> Result<Option<Found>, OpenError> {
+    for found in generations.iter().rev().filter(|found| found.has_index) {
+        if found.has_log || is_stub(disk, dir, found.name)? {
+            return Ok(Some(*found));
+        }
+    }
+    Ok(None)
 }
 
 fn choose_from(

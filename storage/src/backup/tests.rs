@@ -14,6 +14,8 @@ use crate::{
     verify::verify,
 };
 
+mod generations;
+
 const DIR: &str = "/log";
 const TO: &str = "/backup";
 

@@ -1,0 +1,54 @@
+//! Generations of a segment of which a start takes none.
+
+use super::*;
+
+/// A rewrite was killed before it gave its index a name, and the index of what counts rots: it was refused, though nothing
+/// else can count.
+#[test]
+fn what_a_rewrite_has_left_without_an_index_never_counts_for_a_backup() {
+    for damage in ["its header", "behind that", "not read"] {
+        let mut log = TestLog::new(1);
+        let frames = vec![vec![("a", vec![7; 700])]; 3];
+        let first = log.add_sealed(&frames);
+        log.add_unsealed(&frames);
+        let newer = log.add_cut_short(0, 100);
+        log.disk.remove(&log.path(newer, SegmentFile::Index)).expect("a file");
+        let index = log.path(first, SegmentFile::Index);
+        match damage {
+            "its header" => log.disk.flip_bit(&index, Position::new(100), 1),
+            "behind that" => log.disk.flip_bit(&index, Position::new(600), 1),
+            _ => log.disk.make_unreadable(&index, 512..4096),
+        }
+        let to = Path::new(TO);
+        log.disk.create_dir(to).expect("a free name");
+        let done = back_up_log(&log.disk, &log.dir, None, to, Reach::Stopped);
+        assert_eq!(done.expect("the older one").end, Offset::new(6), "{damage}");
+        let names = log.disk.list(to).expect("a directory");
+        assert!(names.contains(&first.log_file_name()), "{damage}: {names:?}");
+        assert!(!names.contains(&newer.log_file_name()), "{damage}: {names:?}");
+        // Whoever verifies it is told; of the header alone there is nothing to tell, as all frames are there.
+        let mut findings = Vec::new();
+        verify(&log.disk, to, &mut |finding| findings.push(finding.file.clone()))
+            .expect("not in use");
+        let told: &[_] =
+            if damage == "its header" { &[] } else { &[to.join(first.index_file_name())] };
+        assert_eq!(findings, told, "{damage}");
+    }
+}
+
+/// The disk does not give back which counts: what is made of it is verified, and was refused before that.
+#[test]
+fn a_newer_generation_that_cannot_be_read_is_left_to_who_verifies_the_backup() {
+    let mut log = TestLog::new(1);
+    let frames = vec![vec![("a", vec![7; 700])]; 3];
+    log.add_sealed(&frames);
+    log.add_unsealed(&frames);
+    let newer = log.add_cut_short(0, 600);
+    log.disk.make_unreadable(&log.path(newer, SegmentFile::Index), 512..4096);
+    let to = Path::new(TO);
+    log.disk.create_dir(to).expect("a free name");
+    back_up_log(&log.disk, &log.dir, None, to, Reach::Stopped).expect("it can be linked");
+    let mut findings = Vec::new();
+    verify(&log.disk, to, &mut |finding| findings.push(finding.file.clone())).expect("not in use");
+    assert!(findings.contains(&to.join(newer.index_file_name())), "{findings:?}");
+}
