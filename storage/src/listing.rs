@@ -96,7 +96,8 @@ pub(crate) fn stopped_from<D: Disk>(
     })
 }
 
-/// The same for who reads what can be read, or not all of it: where a start takes none, the newest that has an index.
+/// The same for who reads what can be read, or not all of it: where a start takes none, or the disk does not give back which,
+/// the newest that has an index.
 pub(crate) fn readable_from<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -105,11 +106,8 @@ pub(crate) fn readable_from<D: Disk>(
 ) -> Result<Vec<Listed>, OpenError> {
     choose_from(file_names, begin, |generations| match taken(disk, dir, generations) {
         Ok(Some(Taken::Whole(found) | Taken::Alone(found))) => Ok(found),
-        Ok(None) | Err(OpenError::Io { .. }) => {
-            let newest = generations.iter().rfind(|found| found.has_index);
-            Ok(*newest.unwrap_or(&generations[0]))
-        }
-        Err(error) => Err(error),
+        Err(error) if !is_of_unreadable(&error) => Err(error),
+        Ok(None) | Err(_) => Ok(newest_indexed(disk, dir, generations)?.unwrap_or(generations[0])),
     })
 }
 
@@ -257,6 +255,24 @@ pub(crate) fn index_header<D: Disk>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TestLog;
+
+    /// Any error at all was taken for damage, and another generation for the one that counts.
+    #[test]
+    fn an_error_that_may_pass_chooses_no_generation() {
+        let mut log = TestLog::new(1);
+        log.add_sealed(&vec![vec![("a", vec![7; 700])]; 3]);
+        let newer = log.add_cut_short(0, 600);
+        let names = log.disk.list(&log.dir).expect("a directory");
+        let index = log.path(newer, SegmentFile::Index);
+        let readable = || readable_from(&log.disk, &log.dir, &names, Offset::ZERO);
+        log.disk.make_unreadable(&index, 512..4096);
+        assert_eq!(readable().expect("one of them")[0].name, newer);
+        log.disk.remove(&index).expect("a file");
+        let error = readable().expect_err("it is gone since it was listed");
+        let OpenError::Io { source, .. } = &error else { panic!("{error}") };
+        assert_eq!(source.kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn the_newest_generation_with_an_index_counts() {

@@ -350,6 +350,17 @@ mod tests {
         }
     }
 
+    /// The newest with an index was read, though its log file was gone, and so nothing.
+    #[test]
+    fn a_generation_whose_log_file_is_gone_is_not_read() {
+        let log = log();
+        let newer = log.add_cut_short(0, 100);
+        log.disk.remove(&log.path(newer, SegmentFile::Log)).expect("a file");
+        let index = log.path(log.segments[0].0, SegmentFile::Index);
+        log.disk.flip_bit(&index, Position::new(100), 1);
+        assert_eq!(read(&log, &[], 0), ((0..18).collect(), vec![]));
+    }
+
     #[test]
     fn damage_and_missing_files_are_gaps() {
         let log = log();
