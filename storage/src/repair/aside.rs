@@ -116,10 +116,19 @@ impl<'a, D: Disk> Aside<'a, D> {
         }
     }
 
-    /// Moves both files of a segment out of the log.
+    /// Where nothing takes the place of files: removes the second names of those that still have the first. If nobody can
+    /// tell, both stay.
+    fn forget_untaken(&self, held: &Held) {
+        let Ok(names) = self.disk.list(self.dir) else { return };
+        for file_name in held.file_names.iter().filter(|held| names.contains(held)) {
+            self.forget_copy(file_name);
+        }
+    }
+
+    /// Moves both files of a segment out of the log, which another stands for already.
     pub(super) fn take(&self, name: SegmentName) -> Result<(), OpenError> {
         let held = self.hold(name)?;
-        self.take_held(name, &held)
+        self.take_held(name, &held).inspect_err(|_| self.forget_untaken(&held))
     }
 
     /// The same, of one that is held as far as it can be; the index last, as nothing opens without the other.
@@ -136,7 +145,7 @@ impl<'a, D: Disk> Aside<'a, D> {
     pub(super) fn take_path(&self, path: &Path) -> Result<(), OpenError> {
         let name = path.file_name().and_then(|name| name.to_str()).expect("its name is ours");
         let held = self.hold_files([name.to_owned()])?;
-        self.take_files([name.to_owned()], &held)
+        self.take_files([name.to_owned()], &held).inspect_err(|_| self.forget_untaken(&held))
     }
 
     fn take_files(

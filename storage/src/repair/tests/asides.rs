@@ -1,7 +1,7 @@
 //! What a repair takes out is kept: what is damaged lies where it was, or aside, whatever happens and whoever comes between.
 
-use super::{later_rounds::aside, *};
-use crate::io::sim::Fault;
+use super::{generations::with_two, later_rounds::aside, *};
+use crate::{end_mark::END_MARK_FILE_NAME, io::sim::Fault};
 
 /// What a repair does something about that a start alone leaves as it is.
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +168,53 @@ fn what_is_not_replaced_is_not_kept_aside() {
             assert_eq!(check_kept(&disk, &files, "in its place"), 0);
             repaired(&disk);
             assert_eq!(check_kept(&disk, &files, "taken out"), 2);
+        }
+    }
+}
+
+/// Nothing takes its place: each repair that could not remove it left one more directory, and said that files are kept there.
+#[test]
+fn what_could_not_be_removed_is_not_kept_aside_either() {
+    for action in [Action::Discard, Action::Unread, Action::SetAside] {
+        let (log, files) = match action {
+            Action::SetAside => {
+                let log = log();
+                let mark = Path::new(DIR).join(END_MARK_FILE_NAME);
+                log.write(&mark, &[7; 100]);
+                (log, vec![mark])
+            }
+            _ => {
+                let (log, older, newer) = with_two();
+                let [older, newer] = [older, newer].map(|name| {
+                    [SegmentFile::Log, SegmentFile::Index].map(|file| log.path(name, file)).to_vec()
+                });
+                if action == Action::Unread {
+                    log.disk.make_unreadable(&newer[1], 0..4096);
+                }
+                (log, if action == Action::Unread { newer } else { older })
+            }
+        };
+        let disk = &log.disk;
+        // The first file that is removed, and the next.
+        for removed in (0..files.len()).rev() {
+            let disk = &disk.fork(1);
+            let mut repair = Repair::begin(disk, Path::new(DIR)).expect("not in use");
+            assert_eq!(repair.steps().len(), 1);
+            assert_eq!(repair.steps()[0].action, action);
+            disk.arm(Fault::RemoveFails, removed as u64);
+            repair.mend(now()).expect_err("it is told");
+            assert_eq!(disk.disarm(), 0, "it has struck");
+            let asides = repair.done().map(|done| done.asides.clone());
+            drop(repair);
+            for (index, path) in files.iter().enumerate() {
+                let name = path.file_name().expect("a name");
+                let places = [path.clone(), aside(0).join(name)];
+                let is_there = places.map(|place| disk.bytes(&place).is_some());
+                assert_eq!(is_there, [index >= removed, index < removed], "{action:?}, {removed}");
+            }
+            assert_eq!(asides.is_some(), removed > 0, "{action:?}");
+            assert_eq!(disk.list(&aside(0)).is_ok(), removed > 0, "{action:?}");
+            assert_eq!(repaired(disk).left, [], "{action:?}");
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::index::{
 };
 
 /// The log with a second generation of its second segment beside the first, and the names of both.
-fn with_two() -> (TestLog, SegmentName, SegmentName) {
+pub(super) fn with_two() -> (TestLog, SegmentName, SegmentName) {
     let log = log();
     let name = log.segments[1].0;
     let next = name.next_generation().expect("the second");
