@@ -84,9 +84,14 @@ impl<'a, D: Disk> Aside<'a, D> {
         self.hold_files([name.log_file_name(), name.index_file_name()])
     }
 
-    /// The same of its index alone.
-    pub(super) fn hold_index(&self, name: SegmentName) -> Result<Held, OpenError> {
-        self.hold_files([name.index_file_name()])
+    /// The same of its index alone, which is copied if it gets no second name.
+    pub(super) fn keep_index(&self, name: SegmentName) -> Result<Held, OpenError> {
+        let file_name = name.index_file_name();
+        let held = self.hold_files([file_name.clone()])?;
+        if !held.has(&file_name) {
+            self.copy_if_there(&file_name)?;
+        }
+        Ok(held)
     }
 
     fn hold_files(&self, file_names: impl IntoIterator<Item = String>) -> Result<Held, OpenError> {

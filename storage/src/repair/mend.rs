@@ -274,17 +274,17 @@ impl<D: Disk> Mender<'_, D> {
     /// without the other.
     fn abandon(&mut self, name: SegmentName) -> Result<(), OpenError> {
         let tag = Tag::random();
-        let file_name = name.log_file_name();
+        let (file_name, index_name) = (name.log_file_name(), name.index_file_name());
         if self.aside.has(name)? {
             self.aside.copy_if_there(&file_name)?;
         }
         // Without the log file nothing stands for it any more, and the index of the next one would go over it.
         let held =
-            self.aside.hold_index(name).inspect_err(|_| self.aside.forget_copy(&file_name))?;
+            self.aside.keep_index(name).inspect_err(|_| self.aside.forget_copy(&file_name))?;
         let begun = begin_successor(self.disk, self.dir, self.header(name.base_offset, tag));
         if is_without_space(&begun) {
             self.aside.forget_copy(&file_name);
-            self.aside.forget(&held);
+            self.aside.forget_copy(&index_name);
         }
         begun?;
         self.new_tag = Some(tag);
