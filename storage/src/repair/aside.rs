@@ -40,8 +40,11 @@ impl Held {
 
 /// Whether a file system gives this file no second name, as some never do: it is moved once it is replaced.
 fn has_no_links(error: &io::Error) -> bool {
-    use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
-    matches!(error.kind(), CrossesDevices | PermissionDenied | TooManyLinks | Unsupported)
+    use io::ErrorKind::{
+        CrossesDevices, InvalidInput, PermissionDenied, TooManyLinks, Unsupported,
+    };
+    let has_none = [CrossesDevices, InvalidInput, PermissionDenied, TooManyLinks, Unsupported];
+    has_none.contains(&error.kind())
 }
 
 impl<'a, D: Disk> Aside<'a, D> {
@@ -222,5 +225,22 @@ impl<'a, D: Disk> Aside<'a, D> {
     /// Removes the copy of a file that is still in its place: it takes the space that was missing.
     pub(super) fn forget_copy(&self, file_name: &str) {
         let _ = self.disk.remove(&self.path.join(file_name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn what_a_file_system_without_second_names_says_is_no_failure() {
+        for error in [Errno::XDEV, Errno::INVAL, Errno::PERM, Errno::MLINK, Errno::NOSYS] {
+            assert!(has_no_links(&error.into()), "{error}");
+        }
+        for error in [Errno::IO, Errno::NOSPC, Errno::NOENT] {
+            assert!(!has_no_links(&error.into()), "{error}");
+        }
     }
 }
