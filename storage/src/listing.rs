@@ -80,18 +80,14 @@ pub(crate) fn stopped_from<D: Disk>(
         // A rewrite has its index last: what is behind the newest that has one never counted.
         let indexed = generations.iter().rposition(|found| found.has_index);
         let counting = &generations[..indexed.map_or(generations.len(), |newest| newest + 1)];
-        if let [only] = counting
-            && only.has_log
-        {
-            return Ok(*only);
-        }
-        match taken(disk, dir, counting) {
-            Ok(Some(Taken::Whole(found) | Taken::Alone(found))) => Ok(found),
-            Ok(None) => Err(none_counts(dir, generations)),
-            Err(error) if is_of_unreadable(&error) => {
+        match (taken(disk, dir, counting), counting) {
+            (Ok(Some(Taken::Whole(found) | Taken::Alone(found))), _) => Ok(found),
+            (Ok(None), [only]) if only.has_log => Ok(*only),
+            (Ok(None), _) => Err(none_counts(dir, generations)),
+            (Err(error), _) if is_of_unreadable(&error) => {
                 newest_indexed(disk, dir, counting)?.ok_or(error)
             }
-            Err(error) => Err(error),
+            (Err(error), _) => Err(error),
         }
     })
 }
@@ -107,7 +103,11 @@ pub(crate) fn readable_from<D: Disk>(
     choose_from(file_names, begin, |generations| match taken(disk, dir, generations) {
         Ok(Some(Taken::Whole(found) | Taken::Alone(found))) => Ok(found),
         Err(error) if !is_of_unreadable(&error) => Err(error),
-        Ok(None) | Err(_) => Ok(newest_indexed(disk, dir, generations)?.unwrap_or(generations[0])),
+        Ok(None) | Err(_) => {
+            let with_log = || generations.iter().find(|found| found.has_log).copied();
+            let found = newest_indexed(disk, dir, generations)?.or_else(with_log);
+            Ok(found.unwrap_or(generations[0]))
+        }
     })
 }
 
@@ -123,7 +123,13 @@ fn newest_indexed<D: Disk>(
     generations: &[Found],
 ) -> Result<Option<Found>, OpenError> {
     for found in generations.iter().rev().filter(|found| found.has_index) {
-        if found.has_log || is_stub(disk, dir, found.name)? {
+        // An error that may pass says nothing of it.
+        let is_stub = || match index_header(disk, dir, found.name) {
+            Ok(header) => Ok(header.is_some_and(|header| header.is_stub())),
+            Err(error) if is_of_unreadable(&error) => Ok(false),
+            Err(error) => Err(error),
+        };
+        if found.has_log || is_stub()? {
             return Ok(Some(*found));
         }
     }

@@ -361,6 +361,19 @@ mod tests {
         assert_eq!(read(&log, &[], 0), ((0..18).collect(), vec![]));
     }
 
+    /// The oldest generation was read, of which there is no log file.
+    #[test]
+    fn of_generations_without_a_sound_index_one_with_a_log_file_is_read() {
+        let log = log();
+        let name = log.segments[0].0;
+        let next = name.next_generation().expect("the second");
+        let path = log.path(name, SegmentFile::Log);
+        log.write(&log.path(next, SegmentFile::Log), &log.disk.bytes(&path).expect("a file"));
+        log.disk.remove(&path).expect("a file");
+        log.disk.flip_bit(&log.path(name, SegmentFile::Index), Position::new(100), 1);
+        assert_eq!(read(&log, &[], 0), ((0..18).collect(), vec![]));
+    }
+
     #[test]
     fn damage_and_missing_files_are_gaps() {
         let log = log();

@@ -1,6 +1,10 @@
 //! Generations of a segment of which a start takes none.
 
 use super::*;
+use crate::{
+    fields::{CRC_AT, crc_without_field},
+    index::{INDEX_HEADER_BYTES, INDEX_VERSION},
+};
 
 /// A rewrite was killed before it gave its index a name, and the index of what counts rots: it was refused, though nothing
 /// else can count.
@@ -51,4 +55,24 @@ fn a_newer_generation_that_cannot_be_read_is_left_to_who_verifies_the_backup() {
     let mut findings = Vec::new();
     verify(&log.disk, to, &mut |finding| findings.push(finding.file.clone())).expect("not in use");
     assert!(findings.contains(&to.join(newer.index_file_name())), "{findings:?}");
+}
+
+/// It was taken for damage, and for the frames without it.
+#[test]
+fn an_index_of_a_newer_version_is_refused_beside_what_never_counts() {
+    let mut log = TestLog::new(1);
+    let frames = vec![vec![("a", vec![7; 700])]; 3];
+    let first = log.add_sealed(&frames);
+    log.add_unsealed(&frames);
+    let newer = log.add_cut_short(0, 100);
+    log.disk.remove(&log.path(newer, SegmentFile::Index)).expect("a file");
+    let mut index = log.disk.bytes(&log.path(first, SegmentFile::Index)).expect("a file");
+    index[8..12].copy_from_slice(&(INDEX_VERSION + 1).to_le_bytes());
+    let crc = crc_without_field(&index[..INDEX_HEADER_BYTES]);
+    index[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    log.write_index(first, &index);
+    let to = Path::new(TO);
+    log.disk.create_dir(to).expect("a free name");
+    let refused = back_up_log(&log.disk, &log.dir, None, to, Reach::Stopped);
+    assert!(matches!(refused, Err(OpenError::NewerVersion { .. })), "{refused:?}");
 }
