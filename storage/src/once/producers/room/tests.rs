@@ -169,8 +169,11 @@ fn step() -> impl Strategy<Value = Step> {
 /// The last append of a name: its offset and its time.
 type LastOf = HashMap<u64, (u64, u32)>;
 
+/// An interpreter takes hours for so many.
+const CASES: u32 = if cfg!(miri) { 4 } else { 1_000 };
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     /// As many as may be are remembered, whoever comes back and whatever is taken back, and numbers stay as long as they
     /// may be named.
