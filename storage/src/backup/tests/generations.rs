@@ -6,17 +6,23 @@ use crate::{
     index::{INDEX_HEADER_BYTES, INDEX_VERSION},
 };
 
+/// A log, its first segment, and the next generation of that, which was killed before its index had a name.
+fn log_with_remains() -> (TestLog, SegmentName, SegmentName) {
+    let mut log = TestLog::new(1);
+    let frames = vec![vec![("a", vec![7; 700])]; 3];
+    let first = log.add_sealed(&frames);
+    log.add_unsealed(&frames);
+    let newer = log.add_cut_short(0, 100);
+    log.disk.remove(&log.path(newer, SegmentFile::Index)).expect("a file");
+    (log, first, newer)
+}
+
 /// A rewrite was killed before it gave its index a name, and the index of what counts rots: it was refused, though nothing
 /// else can count.
 #[test]
 fn what_a_rewrite_has_left_without_an_index_never_counts_for_a_backup() {
     for damage in ["its header", "behind that", "not read"] {
-        let mut log = TestLog::new(1);
-        let frames = vec![vec![("a", vec![7; 700])]; 3];
-        let first = log.add_sealed(&frames);
-        log.add_unsealed(&frames);
-        let newer = log.add_cut_short(0, 100);
-        log.disk.remove(&log.path(newer, SegmentFile::Index)).expect("a file");
+        let (log, first, newer) = log_with_remains();
         let index = log.path(first, SegmentFile::Index);
         match damage {
             "its header" => log.disk.flip_bit(&index, Position::new(100), 1),
@@ -60,12 +66,7 @@ fn a_newer_generation_that_cannot_be_read_is_left_to_who_verifies_the_backup() {
 /// It was taken for damage, and for the frames without it.
 #[test]
 fn an_index_of_a_newer_version_is_refused_beside_what_never_counts() {
-    let mut log = TestLog::new(1);
-    let frames = vec![vec![("a", vec![7; 700])]; 3];
-    let first = log.add_sealed(&frames);
-    log.add_unsealed(&frames);
-    let newer = log.add_cut_short(0, 100);
-    log.disk.remove(&log.path(newer, SegmentFile::Index)).expect("a file");
+    let (log, first, _) = log_with_remains();
     let mut index = log.disk.bytes(&log.path(first, SegmentFile::Index)).expect("a file");
     index[8..12].copy_from_slice(&(INDEX_VERSION + 1).to_le_bytes());
     let crc = crc_without_field(&index[..INDEX_HEADER_BYTES]);
