@@ -248,7 +248,12 @@ const LONG_SLICE_NS: u64 = 5_000_000;
 ///
 /// A thread that somebody gave another policy keeps it.
 pub fn let_others_first() -> io::Result<()> {
-    set_share(rustix::process::getpriority_process(None)?, LONG_SLICE_NS)
+    ask_for_slices(LONG_SLICE_NS)
+}
+
+/// Sets how long this thread asks to run in a row; not where somebody gave it another policy.
+fn ask_for_slices(slice_ns: u64) -> io::Result<()> {
+    set_share(rustix::process::getpriority_process(None)?, slice_ns)
 }
 
 /// Sets how nice this thread is, and for how long it asks to run in a row; not where somebody gave it another
@@ -282,11 +287,19 @@ fn set_share(nice: i32, slice_ns: u64) -> io::Result<()> {
 ///
 /// Its I/O is of the usual class, which has to be said: else it were of the idle one, as the thread is, and
 /// that would have the others wait for it (`IO_CLASS`).
+///
+/// It asks for the longest slices as well: the policy counts only beside threads of its own group (autogroups and
+/// cgroups, sched(7)), and the kernel's workers, which complete commits, are in another. (Beside a thread that computes for
+/// 1.2 ms of 6: p99 of acknowledgements 1.5 ms with the policy alone, 0.8 with these slices, 0.66 beside none.)
 pub fn run_when_idle() {
     if let Err(error) = set_io_class() {
         tracing::warn!(%error, "commits may wait for background work");
     }
     run_on_any_core();
+    // Before the policy, with which it stays, and which has none of its own.
+    if let Err(error) = ask_for_slices(LONGEST_SLICE_NS) {
+        tracing::warn!(%error, "commits may wait for background work");
+    }
     let param = libc::sched_param { sched_priority: 0 };
     // SAFETY: it sets the policy of the calling thread (0), and reads `param`, which outlives the call.
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) } != 0 {
@@ -300,16 +313,16 @@ pub fn run_when_idle() {
 /// that is busy are left, which would be too little.)
 pub fn run_behind_others() {
     run_on_any_core();
-    if let Err(error) = set_share(BEHIND_NICE, BEHIND_SLICE_NS) {
+    if let Err(error) = set_share(BEHIND_NICE, LONGEST_SLICE_NS) {
         tracing::warn!(%error, "seals run at usual priority");
     }
 }
 
 /// Its weight is 110 where the usual one is 1024 (`sched_prio_to_weight`).
 const BEHIND_NICE: i32 = 10;
-/// The longest that there is.
-const BEHIND_SLICE_NS: u64 = 100_000_000;
-const _: () = assert!(BEHIND_SLICE_NS > LONG_SLICE_NS);
+/// How long a thread may ask to run in a row at the most, in ns.
+const LONGEST_SLICE_NS: u64 = 100_000_000;
+const _: () = assert!(LONGEST_SLICE_NS > LONG_SLICE_NS);
 
 fn run_on_any_core() {
     let process = rustix::process::getpid();
@@ -382,6 +395,38 @@ mod tests {
             unsafe { libc::syscall(libc::SYS_ioprio_get, of_process, itself) }
         });
         assert_eq!(thread.join().expect("no panic"), libc::c_long::from(IO_CLASS));
+    }
+
+    /// The policy and the slices of this thread.
+    fn scheduling() -> (u32, u64) {
+        // SAFETY: all of it is numbers.
+        let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+        let size = u32::try_from(size_of::<libc::sched_attr>()).expect("a small struct");
+        let (this_thread, flags) = (0, 0_u32);
+        // SAFETY: the kernel writes at most `size` bytes to `attributes`, which outlive the call.
+        let result = unsafe {
+            libc::syscall(libc::SYS_sched_getattr, this_thread, &raw mut attributes, size, flags)
+        };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        (attributes.sched_policy, attributes.sched_runtime)
+    }
+
+    #[test]
+    fn what_runs_when_idle_is_behind_who_wakes_up_on_its_core() {
+        let idle = u32::try_from(libc::SCHED_IDLE).expect("a small number");
+        let (has_slices, usual) = std::thread::spawn(|| {
+            let_others_first().expect("of the usual policy");
+            (scheduling().1 == LONG_SLICE_NS, scheduling().1)
+        })
+        .join()
+        .expect("no panic");
+        let found = std::thread::spawn(|| {
+            run_when_idle();
+            scheduling()
+        });
+        // Before Linux 6.12 no thread may ask for slices.
+        let slices = if has_slices { LONGEST_SLICE_NS } else { usual };
+        assert_eq!(found.join().expect("no panic"), (idle, slices));
     }
 
     /// The usual way to yield, which monoio's own tasks have: wake yourself, be pending once.
