@@ -119,6 +119,38 @@ impl Pace {
     }
 }
 
+/// After work on so many bytes others have their turn on the core: some 0.1 ms of a rewrite.
+const TURN_BYTES: usize = 16 << 10;
+
+/// Lets others have this thread's core now and then, for work that keeps it busy.
+///
+/// A commit ends with steps of the kernel's workers, on the core that gets the disk's interrupts. One that finds a busy
+/// thread there waits for its slice to end, up to a tick: that the thread is `SCHED_IDLE` counts only beside threads of
+/// its own group (sched(7): a session's, a container's), and the workers are in another. (Beside a thread that computes
+/// for 1.2 ms of 6: p99 of acknowledgements 1.5 ms, with a turn's end each 0.1 ms 0.6, beside none 0.66.)
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    bytes: usize,
+}
+
+impl Turns {
+    /// It has worked on so many bytes more.
+    pub(crate) fn worked_on(&mut self, bytes: usize) {
+        if self.is_over_after(bytes) {
+            std::thread::yield_now();
+        }
+    }
+
+    fn is_over_after(&mut self, bytes: usize) -> bool {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let is_over = self.bytes >= TURN_BYTES;
+        if is_over {
+            self.bytes = 0;
+        }
+        is_over
+    }
+}
+
 /// A file that is read and written at a [`Pace`], by one thread.
 pub(crate) struct PacedFile<F> {
     file: Arc<F>,
@@ -304,6 +336,14 @@ mod tests {
         write(&at_once, true).expect("written");
         assert_eq!(at_once.power_cut().bytes(path), Some(bytes.clone()));
         assert!(at_once.operations() < whole.operations(), "one sync");
+    }
+
+    #[test]
+    fn a_turn_is_over_after_so_many_bytes() {
+        let mut turns = Turns::default();
+        let over = [TURN_BYTES - 1, 1, TURN_BYTES - 1, 0, 1, 5 * TURN_BYTES, 1, usize::MAX]
+            .map(|bytes| turns.is_over_after(bytes));
+        assert_eq!(over, [false, true, false, false, true, true, false, true]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
     io::Disk,
     new_segment::NewSegment,
     offset::Offset,
-    pace::{PACE_BYTES, Pace},
+    pace::{PACE_BYTES, Pace, Turns},
     parts::Part,
     segment::{FIRST_FRAME_POSITION, Incarnation, SegmentHeader, SegmentName},
 };
@@ -44,6 +44,7 @@ pub(crate) struct Packer<D: Disk> {
     end: SegmentEnd,
     /// How much was written since the last sync.
     unsynced_bytes: usize,
+    turns: Turns,
 }
 
 impl<D: Disk> Packer<D> {
@@ -73,6 +74,7 @@ impl<D: Disk> Packer<D> {
             held: Vec::new(),
             end,
             unsynced_bytes: 0,
+            turns: Turns::default(),
         })
     }
 
@@ -152,6 +154,7 @@ impl<D: Disk> Packer<D> {
         }
         self.pending_bytes += bytes;
         self.pending.push(event);
+        self.turns.worked_on(bytes);
         Ok(())
     }
 
@@ -166,6 +169,7 @@ impl<D: Disk> Packer<D> {
         };
         let (frame, stored) = frame::encode_compressed(&meta, end_offset, &self.pending, self.seed);
         self.write(&frame, stored.as_slice())?;
+        self.turns.worked_on(self.pending_bytes);
         self.pending.clear();
         self.pending_bytes = 0;
         self.wrote(stored.len())

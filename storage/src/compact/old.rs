@@ -9,7 +9,7 @@ use crate::{
         gone::{self, GoneTopic},
     },
     io::{Disk, DiskFile},
-    pace::PacedFile,
+    pace::{PacedFile, Turns},
     parts::Part,
     scan::FrameScan,
     segment_set::SealedSegment,
@@ -34,8 +34,9 @@ pub(super) fn frames_of<'a, D: Disk>(
 ) -> impl Iterator<Item = Result<Frame, String>> + use<'a, D> {
     let mut scan = FrameScan::new(file, segment.header()).in_steps_of(READ_BYTES);
     let end = segment.index().header().end_position;
-    let mut is_over = false;
+    let (mut is_over, mut turns) = (false, Turns::default());
     std::iter::from_fn(move || {
+        let from = scan.end().end_position;
         if is_over || scan.end().end_position >= end {
             return None;
         }
@@ -44,6 +45,7 @@ pub(super) fn frames_of<'a, D: Disk>(
             Ok(Err(why)) => Err(format!("at position {}: {why}", scan.end().end_position)),
             Err(error) => Err(error.to_string()),
         };
+        turns.worked_on(scan.end().end_position.get().saturating_sub(from.get()) as usize);
         is_over = frame.is_err();
         Some(frame)
     })
