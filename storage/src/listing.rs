@@ -32,9 +32,16 @@ pub(crate) struct Found {
 pub(crate) enum Taken {
     /// It is whole.
     Whole(Found),
-    /// The newest, whose index is damaged: it alone has a log file, as that of a generation that another stands for goes
-    /// before its index.
+    /// The newest that has an index, which is damaged: it alone can count. No older one has a log file, and that of a
+    /// generation that another stands for goes before its index; a newer one without an index never counted.
     Alone(Found),
+}
+
+/// Those of some generations that can have counted: a rewrite has its index last, so what is behind the newest that has one
+/// never did. All of them if none has.
+fn counting(generations: &[Found]) -> &[Found] {
+    let indexed = generations.iter().rposition(|found| found.has_index);
+    &generations[..indexed.map_or(generations.len(), |newest| newest + 1)]
 }
 
 /// What a start takes of several generations of a segment, which come in order: the newest that is whole. `None` if it takes
@@ -44,8 +51,9 @@ pub(crate) fn taken<D: Disk>(
     dir: &Path,
     generations: &[Found],
 ) -> Result<Option<Taken>, OpenError> {
-    let alone = generations.last().filter(|newest| {
-        let with_log = generations.iter().filter(|found| found.has_log).count();
+    let counting = counting(generations);
+    let alone = counting.last().filter(|newest| {
+        let with_log = counting.iter().filter(|found| found.has_log).count();
         newest.has_log && newest.has_index && with_log == 1
     });
     for found in generations.iter().rev() {
@@ -76,19 +84,13 @@ pub(crate) fn stopped_from<D: Disk>(
     file_names: &[String],
     begin: Offset,
 ) -> Result<Vec<Listed>, OpenError> {
-    choose_from(file_names, begin, |generations| {
-        // A rewrite has its index last: what is behind the newest that has one never counted.
-        let indexed = generations.iter().rposition(|found| found.has_index);
-        let counting = &generations[..indexed.map_or(generations.len(), |newest| newest + 1)];
-        match (taken(disk, dir, counting), counting) {
-            (Ok(Some(Taken::Whole(found) | Taken::Alone(found))), _) => Ok(found),
-            (Ok(None), [only]) if only.has_log => Ok(*only),
-            (Ok(None), _) => Err(none_counts(dir, generations)),
-            (Err(error), _) if is_of_unreadable(&error) => {
-                newest_indexed(disk, dir, counting)?.ok_or(error)
-            }
-            (Err(error), _) => Err(error),
+    choose_from(file_names, begin, |generations| match taken(disk, dir, generations) {
+        Ok(Some(Taken::Whole(found) | Taken::Alone(found))) => Ok(found),
+        Ok(None) => Err(none_counts(dir, generations)),
+        Err(error) if is_of_unreadable(&error) => {
+            newest_indexed(disk, dir, generations)?.ok_or(error)
         }
+        Err(error) => Err(error),
     })
 }
 

@@ -271,9 +271,10 @@ pub(crate) fn recover<D: Disk>(
         disk.sync_dir(dir).map_err(OpenError::io("syncing the directory", dir))?;
     }
     for name in outlived {
-        // Should the newer index be damaged once more, when its events are gone, this one would stand for them.
-        let path = dir.join(name.index_file_name());
-        disk.remove(&path).map_err(OpenError::io("removing", &path))?;
+        // Should the index that is made anew be damaged once more, when its events are gone, this one would stand for them.
+        for path in [name.index_file_name(), name.log_file_name()].map(|file| dir.join(file)) {
+            disk.remove_if_there(&path).map_err(OpenError::io("removing", &path))?;
+        }
     }
     for ScannedSegment { name, bytes, .. } in &recovery.made.scanned {
         // The last block of what was prepared for more: why the frames end there need not be seen again.

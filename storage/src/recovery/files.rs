@@ -71,8 +71,8 @@ pub(super) fn newest_snapshot<D: Disk>(
 }
 
 /// Of each segment, the newest generation that is whole; the others are removed. A rewrite counts once
-/// its index is whole: what is left of one that was cut short goes, and so does what it replaced. Indexes of older
-/// generations that are to go once that of the newer one is made anew are added to `outlived`.
+/// its index is whole: what is left of one that was cut short goes, and so does what it replaced. Generations that are to go
+/// once the index of the one that counts is made anew are added to `outlived`.
 pub(super) fn newest_generations<D: Disk>(
     disk: &D,
     dir: &Path,
@@ -99,10 +99,10 @@ fn choose<D: Disk>(
 ) -> Result<Found, OpenError> {
     let found = match listing::taken(disk, dir, generations)? {
         Some(Taken::Whole(found)) => found,
-        Some(Taken::Alone(newest)) => {
+        Some(Taken::Alone(alone)) => {
             let names = generations.iter().map(|found| found.name);
-            outlived.extend(names.filter(|name| *name != newest.name));
-            return Ok(newest);
+            outlived.extend(names.filter(|name| *name != alone.name));
+            return Ok(alone);
         }
         None => return Err(listing::none_counts(dir, generations)),
     };

@@ -91,6 +91,33 @@ fn an_older_index_alone_need_not_be_readable() {
     assert_eq!(read(&opened, &[]), ((0..56).collect(), vec![]));
 }
 
+/// A start refused the log: it took none of the two, where a rewrite that has no index never counted.
+#[test]
+fn a_damaged_index_beside_a_rewrite_without_one_is_made_anew() {
+    let (log, name, next) = with_two();
+    log.disk.remove(&log.path(next, SegmentFile::Index)).expect("a file");
+    log.disk.flip_bit(&log.path(name, SegmentFile::Index), Position::new(100), 1);
+    check_repair(&log.disk.fork(1), 56, &[]);
+    let opened = open(&log.disk).expect("its frames say all");
+    assert_eq!(read(&opened, &[]), ((0..56).collect(), vec![]));
+    assert_eq!(log.disk.bytes(&log.path(next, SegmentFile::Log)), None);
+    assert!(log.disk.bytes(&log.path(name, SegmentFile::Index)).is_some());
+}
+
+/// Where the frames do not say all, nothing of either goes.
+#[test]
+fn a_start_that_takes_no_generation_removes_none() {
+    let (log, name, next) = with_two();
+    log.disk.remove(&log.path(next, SegmentFile::Index)).expect("a file");
+    log.disk.flip_bit(&log.path(name, SegmentFile::Index), Position::new(100), 1);
+    let frame = Position::new(log.segments[1].1[1].position + 70);
+    log.disk.flip_bit(&log.path(name, SegmentFile::Log), frame, 1);
+    assert!(open(&log.disk).is_err());
+    for path in [log.path(next, SegmentFile::Log), log.path(name, SegmentFile::Log)] {
+        assert!(log.disk.bytes(&path).is_some());
+    }
+}
+
 /// A start took the newer one, and a repair the stub: events that were there were gone behind that.
 #[test]
 fn a_damaged_stub_is_no_better_than_a_newer_generation_whose_index_is_damaged() {
