@@ -120,7 +120,7 @@ impl Pace {
 }
 
 /// After work on so many bytes others have their turn on the core: some 0.1 ms of a rewrite.
-const TURN_BYTES: usize = 16 << 10;
+const TURN_BYTES: u64 = 16 << 10;
 
 /// Lets others have this thread's core now and then, for work that keeps it busy.
 ///
@@ -130,18 +130,18 @@ const TURN_BYTES: usize = 16 << 10;
 /// for 1.2 ms of 6: p99 of acknowledgements 1.5 ms, with a turn's end each 0.1 ms 0.6, beside none 0.66.)
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
-    bytes: usize,
+    bytes: u64,
 }
 
 impl Turns {
     /// It has worked on so many bytes more.
-    pub(crate) fn worked_on(&mut self, bytes: usize) {
+    pub(crate) fn worked_on(&mut self, bytes: u64) {
         if self.is_over_after(bytes) {
             std::thread::yield_now();
         }
     }
 
-    fn is_over_after(&mut self, bytes: usize) -> bool {
+    fn is_over_after(&mut self, bytes: u64) -> bool {
         self.bytes = self.bytes.saturating_add(bytes);
         let is_over = self.bytes >= TURN_BYTES;
         if is_over {
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn a_turn_is_over_after_so_many_bytes() {
         let mut turns = Turns::default();
-        let over = [TURN_BYTES - 1, 1, TURN_BYTES - 1, 0, 1, 5 * TURN_BYTES, 1, usize::MAX]
+        let over = [TURN_BYTES - 1, 1, TURN_BYTES - 1, 0, 1, 5 * TURN_BYTES, 1, u64::MAX]
             .map(|bytes| turns.is_over_after(bytes));
         assert_eq!(over, [false, true, false, false, true, true, false, true]);
     }

@@ -154,7 +154,7 @@ impl<D: Disk> Packer<D> {
         }
         self.pending_bytes += bytes;
         self.pending.push(event);
-        self.turns.worked_on(bytes);
+        self.turns.worked_on(bytes as u64);
         Ok(())
     }
 
@@ -169,7 +169,7 @@ impl<D: Disk> Packer<D> {
         };
         let (frame, stored) = frame::encode_compressed(&meta, end_offset, &self.pending, self.seed);
         self.write(&frame, stored.as_slice())?;
-        self.turns.worked_on(self.pending_bytes);
+        self.turns.worked_on(self.pending_bytes as u64);
         self.pending.clear();
         self.pending_bytes = 0;
         self.wrote(stored.len())

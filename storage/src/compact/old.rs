@@ -37,7 +37,7 @@ pub(super) fn frames_of<'a, D: Disk>(
     let (mut is_over, mut turns) = (false, Turns::default());
     std::iter::from_fn(move || {
         let from = scan.end().end_position;
-        if is_over || scan.end().end_position >= end {
+        if is_over || from >= end {
             return None;
         }
         let frame = match scan.next_frame() {
@@ -45,7 +45,7 @@ pub(super) fn frames_of<'a, D: Disk>(
             Ok(Err(why)) => Err(format!("at position {}: {why}", scan.end().end_position)),
             Err(error) => Err(error.to_string()),
         };
-        turns.worked_on(scan.end().end_position.get().saturating_sub(from.get()) as usize);
+        turns.worked_on(scan.end().end_position.get() - from.get());
         is_over = frame.is_err();
         Some(frame)
     })
