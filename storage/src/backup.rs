@@ -173,11 +173,9 @@ impl<D: Disk> Backup<'_, D> {
         let mark = self.read_mark(&segments)?;
         for (index, listed) in segments.iter().enumerate() {
             let successor = segments.get(index + 1).map(|next| next.name.base_offset);
-            let (from, to) = (self.done.end, listed.name.base_offset);
-            if from < to && matches!(self.reach, Reach::Synced(limit) if to <= limit) {
-                return Err(OpenError::MissingSegment { dir: self.from.to_owned(), from, to });
+            if !self.segment(listed, successor, &names, &there, &mut wanted)? {
+                break;
             }
-            self.segment(listed, successor, &names, &there, &mut wanted)?;
         }
         let end = self.done.end;
         if let Some(newest) = snapshots.first().filter(|newest| **newest > end)
@@ -245,6 +243,8 @@ impl<D: Disk> Backup<'_, D> {
         self.disk.list(dir).map_err(OpenError::io("listing", dir))
     }
 
+    /// Takes the next segment, unless it is behind what had been synced and has no index in this list. (One may be sealed
+    /// while the list is made, and so may those behind it that are found sealed.)
     fn segment(
         &mut self,
         listed: &Listed,
@@ -252,20 +252,26 @@ impl<D: Disk> Backup<'_, D> {
         names: &[String],
         there: &[String],
         wanted: &mut Vec<String>,
-    ) -> Result<(), OpenError> {
+    ) -> Result<bool, OpenError> {
         let name = listed.name;
         let (log_name, index_name) = (name.log_file_name(), name.index_file_name());
         let index = match listed.has_index {
             true => listing::index_header(self.disk, self.from, name)?,
             false => None,
         };
+        if index.is_none() && matches!(self.reach, Reach::Synced(limit) if name.base_offset > limit)
+        {
+            return Ok(false);
+        }
+        let (from, to) = (self.done.end, name.base_offset);
+        if from < to && self.reach != Reach::Stopped {
+            return Err(OpenError::MissingSegment { dir: self.from.to_owned(), from, to });
+        }
         let Some(index) = index else {
-            if !matches!(self.reach, Reach::Synced(limit) if name.base_offset > limit) {
-                self.unsealed(name, successor)?;
-                self.last = Some(name.base_offset);
-                wanted.push(log_name);
-            }
-            return Ok(());
+            self.unsealed(name, successor)?;
+            self.last = Some(name.base_offset);
+            wanted.push(log_name);
+            return Ok(true);
         };
         if !index.is_stub() {
             let is_known = self.previous_has(name)?;
@@ -279,7 +285,7 @@ impl<D: Disk> Backup<'_, D> {
         self.last = Some(name.base_offset);
         self.done.end = index.end_offset;
         self.done.tag = Some(index.tag);
-        Ok(())
+        Ok(true)
     }
 
     /// Whether the backup before has this very segment, by its index. One that cannot be read there has it not.

@@ -91,6 +91,33 @@ fn a_backup_of_a_stopped_log_is_what_the_next_start_keeps() {
     assert!(matches!(refused, Err(OpenError::Corrupt(_))), "{refused:?}");
 }
 
+/// Two segments that are sealed while the list is made: it may show the second as sealed, and the first not. The backup had a
+/// hole, and the log was said to be damaged.
+#[test]
+fn a_backup_of_a_running_log_ends_before_what_it_cannot_tell_to_be_sealed() {
+    let frames = vec![vec![("a", vec![7; 700])]; 3];
+    let mut log = TestLog::new(1);
+    log.add_sealed(&frames);
+    log.add_unsealed(&frames);
+    log.add_sealed(&frames);
+    let done = back_up(&log.disk, TO, None, Reach::Synced(Offset::new(2)));
+    assert_eq!((done.end, done.linked), (Offset::new(3), 2));
+    assert_eq!(opened(&log.disk, TO).1.len(), 3);
+    // Nor does it go on where the list has lost one, wherever that is: it is listed anew, and here that stays so.
+    for file in [SegmentFile::Log, SegmentFile::Index] {
+        let path = log.path(log.segments[1].0, file);
+        log.disk.remove_if_there(&path).expect("a disk that works");
+    }
+    for synced in [2, 3, 6, 9] {
+        let to = PathBuf::from(format!("/to{synced}"));
+        log.disk.create_dir(&to).expect("a free name");
+        let reach = Reach::Synced(Offset::new(synced));
+        let made = back_up_log(&log.disk, &log.dir, None, &to, reach);
+        let Err(OpenError::MissingSegment { from, to, .. }) = made else { panic!("{made:?}") };
+        assert_eq!((from, to), (Offset::new(3), Offset::new(6)));
+    }
+}
+
 /// It took the newest generation that has an index, be that damaged.
 #[test]
 fn a_backup_of_a_stopped_log_has_the_generations_that_a_start_takes() {
