@@ -14,7 +14,9 @@
 //! Where the log keeps only what is behind some offset of the segment, a frame says so (`frame/kept.rs`).
 //!
 //! Mostly it goes by offset. A full disk has space for little, so there it goes by what a segment needs and gives
-//! ([`Turn`]), and one that found too little keeps no other waiting ([`NoSpace`]).
+//! ([`Turn`]), and one that found too little keeps no other waiting ([`NoSpace`]). What has to be looked through is not before
+//! what is known to be worth it, and its turns go round: a look takes long, may find nothing, and counts for nothing if rules
+//! change meanwhile, which may be so each time.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -66,6 +68,8 @@ pub struct CompactJob<D: Disk> {
     pub(crate) is_disk_full: bool,
     /// When segments were last looked through.
     pub(crate) looked_at: HashMap<SegmentName, Look>,
+    /// Where the one begins that was looked through last, whether that counts or not: the next are those behind it.
+    pub(crate) last_look: Option<Offset>,
     /// What of the state a stub need not keep.
     pub(crate) stub_limits: StubLimits,
     /// Whether it also looks for floors that are done with.
@@ -83,7 +87,12 @@ pub enum CompactOutcome<D: Disk> {
         settled: Vec<(String, Offset)>,
     },
     /// A segment was looked through, and few enough of its events are dead.
-    Looked(SegmentName),
+    Looked {
+        /// Which.
+        name: SegmentName,
+        /// Nothing is left of these topics below these floors: should looks never end, floors do.
+        settled: Vec<(String, Offset)>,
+    },
     /// A segment has been rewritten.
     Replaced {
         /// Its new generation.
@@ -143,11 +152,12 @@ struct Task {
 }
 
 impl<D: Disk> CompactJob<D> {
-    /// Rewrites the first segment that needs it; on a full disk the one whose turn it is.
+    /// Rewrites the first segment that needs it, or looks through the next that may; on a full disk the one whose turn it is.
     pub(crate) fn run(self, disk: &D) -> Result<CompactOutcome<D>, OpenError> {
         let segments = Arc::clone(&self.segments);
         let available_bytes = self.available_bytes(disk);
-        let (mut next, mut oldest): (Option<Task>, Option<(u64, Task)>) = (None, None);
+        let mut next: Option<((Turn, bool), Task)> = None;
+        let mut oldest: Option<(u64, Task)> = None;
         for (place, segment) in segments.iter().enumerate() {
             if self.is_cancelled() {
                 return Ok(cancelled());
@@ -174,15 +184,18 @@ impl<D: Disk> CompactJob<D> {
                 }
                 continue;
             }
-            if turn == Turn::Retire || !self.is_disk_full {
+            if turn == Turn::Retire || (turn != Turn::Look && !self.is_disk_full) {
                 return self.carry_out(disk, task, &topics, &newer);
             }
-            if next.is_none_or(|best| turn < best.turn) {
-                next = Some(task);
+            // Of two looks the first goes, but behind the last one before any other.
+            let is_passed = turn == Turn::Look && Some(segment.base()) <= self.last_look;
+            if next.is_none_or(|(best, _)| (turn, is_passed) < best) {
+                next = Some(((turn, is_passed), task));
             }
         }
         let newest = self.no_space.values().map(|found| found.at_boot_ms).max();
         let may_try_again = NoSpace::is_long_ago(newest.unwrap_or(0), self.now_boot_ms);
+        let next = next.map(|(_, task)| task);
         if let Some(task) = next.or(oldest.map(|(_, task)| task).filter(|_| may_try_again)) {
             let segment = segments.iter().nth(task.place).expect("it was looked at");
             let topics = match read_topics(segment) {
@@ -194,11 +207,15 @@ impl<D: Disk> CompactJob<D> {
             let newer = self.newer_events(task.place, &topics)?;
             return self.carry_out(disk, task, &topics, &newer);
         }
-        let settled = match self.settles {
-            true => settle::settled(&segments, self.limits.rules.floors(), &self.is_cancelled),
+        Ok(CompactOutcome::Nothing { settled: self.settled() })
+    }
+
+    /// The floors that are done with, if it looks for them.
+    fn settled(&self) -> Vec<(String, Offset)> {
+        match self.settles {
+            true => settle::settled(&self.segments, self.limits.rules.floors(), &self.is_cancelled),
             false => Vec::new(),
-        };
-        Ok(CompactOutcome::Nothing { settled })
+        }
     }
 
     /// Nobody waits for it any more, or it would let go what stays: nothing is put in place from here on.
@@ -301,7 +318,7 @@ impl<D: Disk> CompactJob<D> {
             }
             match counted {
                 Ok(dead) if !compaction::pays(dead, segment.index().header().event_count) => {
-                    return Ok(CompactOutcome::Looked(old));
+                    return Ok(CompactOutcome::Looked { name: old, settled: self.settled() });
                 }
                 Ok(_) => {}
                 Err(reason) => return Ok(damaged(reason)),

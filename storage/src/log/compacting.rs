@@ -44,6 +44,8 @@ pub(super) struct Compaction {
     no_space: HashMap<SegmentName, NoSpace>,
     /// When they were last looked through.
     looked_at: HashMap<SegmentName, Look>,
+    /// Where the one begins that was looked through last, outdated or not.
+    last_look: Option<Offset>,
     /// How far the sealed part reached, and how many rewrites there were, when floors were looked at last.
     settled: Option<(Offset, u64)>,
     /// The same of the look that is under way.
@@ -210,6 +212,7 @@ impl<D: Disk> Log<D> {
             now_boot_ms: now.boot_ms,
             is_disk_full: self.jobs.disk_full,
             looked_at: self.compaction.looked_at.clone(),
+            last_look: self.compaction.last_look,
             stub_limits: self.stub_limits(),
             settles,
             pace: Pace::beside(&self.frames_begun, self.jobs.disk_full),
@@ -280,8 +283,13 @@ impl<D: Disk> Log<D> {
                 }
                 return self.settle(settled);
             }
-            Ok(CompactOutcome::Looked(name)) => {
+            Ok(CompactOutcome::Looked { name, settled }) => {
+                self.compaction.last_look = Some(name.base_offset);
                 self.note_look(name, now);
+                let known = self.compaction.settled;
+                self.settle(settled);
+                // One that had no need to look for floors leaves that so.
+                self.compaction.settled = self.compaction.settled.or(known);
                 return;
             }
             Ok(CompactOutcome::Damaged { name, reason }) => return self.note_damage(name, reason),

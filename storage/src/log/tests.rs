@@ -11,6 +11,7 @@ mod full_disk;
 mod full_start;
 mod keeping;
 mod kept;
+mod looking;
 mod loosening;
 mod once;
 mod opening;

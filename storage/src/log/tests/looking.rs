@@ -1,0 +1,87 @@
+//! Segments that are looked through for what is dead in them, and rules that come meanwhile.
+
+use super::{compacting::rule, *};
+use crate::{compact::CompactOutcome, op::JobOutcome, settings::TopicRetention};
+
+fn is_compaction(op: &Op<SimDisk>) -> bool {
+    matches!(op, Op::Job { job: Job::Compact(_), .. })
+}
+
+/// Appends to some topics what the next start seals. Returns where it begins.
+fn add(disk: &SimDisk, topics: &[&str]) -> SegmentName {
+    let mut log = open(disk);
+    let name = SegmentName::first_generation(log.visible());
+    for number in 0..12 {
+        let batch = topics.iter().map(|topic| event(topic, &format!("{number:->500}")));
+        log.append(batch.collect::<Vec<_>>(), now(1)).expect("staged");
+        hold(&mut log, disk, is_compaction);
+    }
+    name
+}
+
+fn delete(log: &mut Log<SimDisk>, topic: &str) {
+    let deleted = TopicsDeleted::of(vec![topic.into()]);
+    log.append_control(&Control::Deleted(deleted), now(1)).expect("staged");
+}
+
+/// Of which only the newest of a key is kept, and as many as there are: to know of any that is dead it has to be looked through.
+fn newest_of_keys(count: u64) -> TopicRetention {
+    TopicRetention { latest_per_key: true, count: Some(count), ..Default::default() }
+}
+
+/// What a look, a rewrite or a removal was of, and which; `None` if nothing was to be done.
+fn step(
+    log: &mut Log<SimDisk>,
+    disk: &SimDisk,
+    meanwhile: impl FnOnce(&mut Log<SimDisk>),
+) -> Option<(&'static str, SegmentName)> {
+    let mut held = hold(log, disk, is_compaction);
+    let op = held.pop()?;
+    assert!(held.is_empty(), "one at a time");
+    meanwhile(log);
+    hold(log, disk, |_| false);
+    let outcome = op.run(disk);
+    let OpOutcome::Job { outcome: JobOutcome::Compacted(Ok(done)), .. } = &outcome else {
+        panic!("nothing fails")
+    };
+    let done = match done {
+        CompactOutcome::Looked { name, .. } => Some(("look", *name)),
+        CompactOutcome::Retired { name, .. } => Some(("stub", *name)),
+        CompactOutcome::Replaced { segment, .. } => Some(("rewrite", segment.name())),
+        _ => None,
+    };
+    log.complete(outcome, now(3));
+    done
+}
+
+/// A log of four sealed segments: one is of a deleted topic, the others have to be looked through, and nothing in them is
+/// dead. The deletion is sealed as well.
+fn to_be_looked_through(disk: &SimDisk) -> (Log<SimDisk>, [SegmentName; 4]) {
+    let names = ["keep", "gone", "keep", "keep"].map(|topic| add(disk, &[topic]));
+    let mut log = open(disk);
+    delete(&mut log, "gone");
+    rule(&mut log, "keep", newest_of_keys(1_000));
+    hold(&mut log, disk, is_compaction);
+    drop(log);
+    (open(disk), names)
+}
+
+/// Rules that came all the time had the first of them looked through for ever, and nothing else was done.
+#[test]
+fn looks_that_are_outdated_again_and_again_keep_nothing_waiting() {
+    for is_full in [false, true] {
+        let disk = SimDisk::new(7);
+        let (mut log, [first, gone, second, third]) = to_be_looked_through(&disk);
+        let mut done = Vec::new();
+        for number in 1..20 {
+            log.jobs.disk_full = is_full;
+            let stricter = newest_of_keys(1_000 - number);
+            done.extend(step(&mut log, &disk, |log| rule(log, "keep", stricter)));
+        }
+        assert_eq!(done[0], ("stub", gone));
+        let round = [first, second, third].map(|name| ("look", name));
+        let rounds: Vec<_> = round.iter().cycle().take(18).copied().collect();
+        assert_eq!(done[1..], rounds, "{is_full}");
+        assert!(log.rules().floors().is_empty(), "that of the deletion is done with");
+    }
+}
