@@ -119,10 +119,12 @@ impl<D: Disk> Log<D> {
         self.compaction.lessened.insert(number);
     }
 
-    /// The rules have changed: what was looked through is looked through again.
-    pub(super) fn forget_looks(&mut self) {
-        self.compaction.looked_at.clear();
-        self.compaction.is_outdated = true;
+    /// The rules have changed: if for events in sealed segments, what was looked through is looked through again.
+    pub(super) fn rules_changed(&mut self, for_sealed: bool) {
+        if for_sealed {
+            self.compaction.looked_at.clear();
+            self.compaction.is_outdated = true;
+        }
         (self.compaction.settled, self.compaction.settling) = (None, None);
     }
 
@@ -151,11 +153,19 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Whether a topic that a rule is for may have an event in a sealed segment: no rewrite lets others go.
+    /// Whether what is said is for events that may be in a sealed segment, and are not gone: no rewrite lets others go by it,
+    /// and none is worth more or less by it. To be asked before it holds.
     pub(super) fn has_sealed_events_of(&self, control: &Control) -> bool {
-        let Control::Topic(TopicRule { pattern, .. }) = control else { return false };
         let is_sealed = |topic: &str| {
             self.topics.get(topic).is_some_and(|topic| topic.first < self.unsealed_start())
+        };
+        let pattern = match control {
+            Control::Log(_) => return true,
+            Control::Topic(TopicRule { pattern, .. }) => pattern,
+            Control::Deleted(deleted) => {
+                return deleted.topics.iter().any(|topic| is_sealed(topic));
+            }
+            Control::Trimmed(trimmed) => return is_sealed(&trimmed.topic),
         };
         if !pattern.contains('*') {
             return is_sealed(pattern);

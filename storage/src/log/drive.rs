@@ -160,7 +160,8 @@ impl<D: Disk> Log<D> {
             for event in frame.events().filter(|event| !event.kind().is_data()) {
                 self.tail.controls += 1;
                 if let Some(control) = Control::decode(event.kind(), event.data()) {
-                    if self.state.rules.loosens(&control) && self.has_sealed_events_of(&control) {
+                    let is_for_sealed = self.has_sealed_events_of(&control);
+                    if is_for_sealed && self.state.rules.loosens(&control) {
                         // What it lets go by the old limits may be read from here on.
                         self.cancel_compaction();
                     }
@@ -183,7 +184,7 @@ impl<D: Disk> Log<D> {
                         self.settle_limits();
                     }
                     self.jobs.ends_for_space |= self.jobs.disk_full && !raised.is_empty();
-                    self.forget_looks();
+                    self.rules_changed(is_for_sealed);
                     self.free_space();
                 }
             }

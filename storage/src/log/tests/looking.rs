@@ -85,3 +85,29 @@ fn looks_that_are_outdated_again_and_again_keep_nothing_waiting() {
         assert!(log.rules().floors().is_empty(), "that of the deletion is done with");
     }
 }
+
+/// Rules of new rooms outdate no look: nothing of a room is sealed.
+#[test]
+fn what_is_said_of_what_has_nothing_sealed_outdates_no_look() {
+    let disk = SimDisk::new(7);
+    let (mut log, [first, gone, second, third]) = to_be_looked_through(&disk);
+    log.append(vec![event("rooms/new", "1")], now(1)).expect("staged");
+    let mut done = Vec::new();
+    for number in 1..20 {
+        let about_new = |log: &mut Log<SimDisk>| match number % 4 {
+            0 => rule(log, &format!("rooms/{number}"), newest_of_keys(number)),
+            1 => rule(log, "rooms/*", newest_of_keys(number)),
+            2 => delete(log, "gone"),
+            _ => {
+                let trimmed = TopicTrimmed { topic: "rooms/new".into(), before: 1_000 };
+                log.append_control(&Control::Trimmed(trimmed), now(1)).expect("staged");
+            }
+        };
+        done.extend(step(&mut log, &disk, about_new));
+    }
+    let looks = [first, second, third].map(|name| ("look", name));
+    assert_eq!(done, [&[("stub", gone)][..], &looks].concat());
+    rule(&mut log, "*", newest_of_keys(900));
+    let again = [(); 4].map(|()| step(&mut log, &disk, |_| ()));
+    assert_eq!(again, [Some(looks[0]), Some(looks[1]), Some(looks[2]), None]);
+}
