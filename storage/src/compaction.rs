@@ -71,6 +71,7 @@ impl TopicLimits {
     /// How many of the topic's events in a segment are dead for certain, `newer` being how many it has
     /// in the segments behind.
     pub fn dead_at_least(&self, summary: &TopicSummary, newer: u64) -> u64 {
+        // Times do not descend: the last is the latest.
         if summary.last_offset < self.floor || summary.last_time_ms < self.oldest_ms {
             return summary.event_count;
         }
@@ -83,8 +84,12 @@ impl TopicLimits {
         count.saturating_add(newer).saturating_sub(count_max).min(count)
     }
 
-    /// By what more of a segment, whose first event is of `first_time_ms`, may be dead than its index says.
-    pub fn hides(&self, summary: &TopicSummary, first_time_ms: u64) -> Hidden {
+    /// By what more of the topic's events in a segment, whose first one is of `first_time_ms`, may be dead than are for
+    /// certain.
+    pub fn hides(&self, summary: &TopicSummary, newer: u64, first_time_ms: u64) -> Hidden {
+        if self.dead_at_least(summary, newer) == summary.event_count {
+            return Hidden::default();
+        }
         Hidden {
             by_floor: summary.first_offset < self.floor,
             by_age: first_time_ms < self.oldest_ms,
@@ -316,15 +321,23 @@ mod tests {
         };
         let topic = summary(10, 100, 200, 5_000);
         assert_eq!(none.dead_at_least(&topic, 99), 0);
-        assert_eq!(TopicLimits { floor: Offset::new(201), ..none }.dead_at_least(&topic, 0), 10);
+        let gone = TopicLimits { floor: Offset::new(201), latest_per_key: true, ..none };
+        let nothing = Hidden::default();
+        assert_eq!((gone.dead_at_least(&topic, 0), gone.hides(&topic, 0, 0)), (10, nothing));
         let trimmed = TopicLimits { floor: Offset::new(200), ..none };
         let hidden = Hidden { by_floor: true, ..Hidden::default() };
-        assert_eq!((trimmed.dead_at_least(&topic, 0), trimmed.hides(&topic, 0)), (0, hidden));
-        assert_eq!(TopicLimits { oldest_ms: 5_001, ..none }.dead_at_least(&topic, 0), 10);
-        assert_eq!(TopicLimits { oldest_ms: 5_000, ..none }.dead_at_least(&topic, 0), 0);
+        assert_eq!((trimmed.dead_at_least(&topic, 0), trimmed.hides(&topic, 0, 0)), (0, hidden));
+        let aged = TopicLimits { oldest_ms: 5_001, ..none };
+        assert_eq!((aged.dead_at_least(&topic, 0), aged.hides(&topic, 0, 4_000)), (10, nothing));
+        let aging = TopicLimits { oldest_ms: 5_000, ..none };
+        let hidden = Hidden { by_age: true, ..Hidden::default() };
+        assert_eq!((aging.dead_at_least(&topic, 0), aging.hides(&topic, 0, 4_000)), (0, hidden));
         let counted = TopicLimits { count_max: Some(12), ..none };
         let dead = [0, 2, 3, 12, 99].map(|newer| counted.dead_at_least(&topic, newer));
         assert_eq!(dead, [0, 0, 1, 10, 10]);
+        let trimmed = TopicLimits { floor: Offset::new(200), ..counted };
+        let hidden = [11, 12].map(|newer| trimmed.hides(&topic, newer, 0).by_floor);
+        assert_eq!(hidden, [true, false]);
         assert_eq!([pays(0, 0), pays(1, 5), pays(1, 6), pays(6, 6)], [false, true, false, true]);
     }
 

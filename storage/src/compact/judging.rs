@@ -115,8 +115,9 @@ impl<D: Disk> CompactJob<D> {
             }
             let limits = self.limits.of(name);
             events += summary.event_count;
-            dead += limits.dead_at_least(summary, newer.get(name).copied().unwrap_or(0));
-            hidden = hidden.or(limits.hides(summary, header.first_time_ms));
+            let newer = newer.get(name).copied().unwrap_or(0);
+            dead += limits.dead_at_least(summary, newer);
+            hidden = hidden.or(limits.hides(summary, newer, header.first_time_ms));
         }
         let now = Look { end: self.segments.end(), at_ms: self.limits.now_ms };
         let span_ms = header.last_time_ms.saturating_sub(header.first_time_ms);

@@ -111,3 +111,18 @@ fn what_is_said_of_what_has_nothing_sealed_outdates_no_look() {
     let again = [(); 4].map(|()| step(&mut log, &disk, |_| ()));
     assert_eq!(again, [Some(looks[0]), Some(looks[1]), Some(looks[2]), None]);
 }
+
+/// What an index says of a topic that was deleted was looked for in all frames.
+#[test]
+fn a_topic_that_is_gone_as_a_whole_is_not_looked_for() {
+    let disk = SimDisk::new(7);
+    let topics = ["keep", "more", "most", "rest", "some", "gone"];
+    let name = add(&disk, &topics);
+    let mut log = open(&disk);
+    log.run_ops(now(2));
+    delete(&mut log, "gone");
+    assert_eq!(step(&mut log, &disk, |_| ()), None);
+    let trimmed = TopicTrimmed { topic: "some".into(), before: 8 };
+    log.append_control(&Control::Trimmed(trimmed), now(1)).expect("staged");
+    assert_eq!(step(&mut log, &disk, |_| ()), Some(("look", name)), "nobody knows how much");
+}
