@@ -248,7 +248,13 @@ impl<D: Disk> CompactJob<D> {
         let segment = self.segments.iter().nth(task.place).expect("it was looked at");
         let done = match task.turn {
             Turn::Retire => self.retire(disk, segment, topics),
-            turn => self.rewrite(disk, segment, topics, newer, turn != Turn::Look),
+            Turn::Look => {
+                // Else one that has to be looked through again and again would never be compressed.
+                let has_space = segment.file_bytes() <= task.found.available_bytes;
+                let must = !self.is_disk_full && has_space && self.is_due(segment);
+                self.rewrite(disk, segment, topics, newer, must)
+            }
+            _ => self.rewrite(disk, segment, topics, newer, true),
         };
         match done {
             Err(error) if error.is_full() => {

@@ -86,6 +86,24 @@ fn looks_that_are_outdated_again_and_again_keep_nothing_waiting() {
     }
 }
 
+/// One that had to be looked through was compressed once a look of it had counted.
+#[test]
+fn what_is_due_is_compressed_however_often_looks_are_outdated() {
+    let disk = SimDisk::new(7);
+    let (log, names) = to_be_looked_through(&disk);
+    drop(log);
+    let (mut log, _) = open_with(&disk, LogConfig { compress_after_s: 0, ..tiny() });
+    let mut done = Vec::new();
+    for number in 1..20 {
+        let stricter = newest_of_keys(1_000 - number);
+        done.extend(step(&mut log, &disk, |log| rule(log, "keep", stricter)));
+    }
+    assert_eq!(done[0], ("stub", names[1]));
+    let rewritten =
+        |name: &SegmentName| done.contains(&("rewrite", name.next_generation().expect("one")));
+    assert!([0, 2, 3].iter().all(|at| rewritten(&names[*at])), "{done:?}");
+}
+
 /// Rules of new rooms outdate no look: nothing of a room is sealed.
 #[test]
 fn what_is_said_of_what_has_nothing_sealed_outdates_no_look() {
