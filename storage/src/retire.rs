@@ -21,7 +21,7 @@ use crate::{
         IndexError,
         stub::{Sections, StubLimits, stub_of},
     },
-    io::{Disk, DiskFile},
+    io::{Disk, DiskFile, is_unreadable},
     offset::Position,
     pace::Pace,
     seal,
@@ -151,8 +151,14 @@ fn write_stub<D: Disk>(
         let what = error.to_string();
         OpenError::Corrupt(Corruption { file: path.clone(), position: Position::default(), what })
     };
+    // What the disk does not give back is never made a stub of: as damage it keeps no other segment. Should it be lost
+    // between the two readings of PRODUCERS, that comes out as a failed writing, and the next try finds it in the first.
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::UnexpectedEof => corrupt(IndexError::Content { what: "index length" }),
+        _ if is_unreadable(&error) => {
+            let (file, position) = (path.clone(), Position::default());
+            OpenError::Corrupt(Corruption { file, position, what: error.to_string() })
+        }
         _ => OpenError::io("reading", &path)(error),
     };
     let sections = Sections::read(|kind| {

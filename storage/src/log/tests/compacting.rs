@@ -440,7 +440,10 @@ fn a_damaged_index_keeps_no_other_segment() {
     use crate::index::SectionKind;
     let one = crate::settings::LogRetention { count: Some(1), ..Default::default() };
     let gone = crate::settings::TopicRetention { age_s: Some(60), ..Default::default() };
-    for (kind, case) in [(SectionKind::TOPICS, 0), (SectionKind::IDS, 1), (SectionKind::IDS, 2)] {
+    let (topics, ids) = (SectionKind::TOPICS, SectionKind::IDS);
+    let cases = [(topics, 0), (ids, 0), (ids, 1), (ids, 2)];
+    let cases = cases.into_iter().flat_map(|case| [(case, true), (case, false)]);
+    for ((kind, case), is_readable) in cases {
         let disk = SimDisk::new(9);
         let mut log = open(&disk);
         for number in 0..100 {
@@ -451,7 +454,11 @@ fn a_damaged_index_keeps_no_other_segment() {
         }
         let first = Arc::clone(log.segments().iter().next().expect("a sealed segment"));
         let section = first.index().header().section(kind);
-        disk.flip_bit(&first.index_path(), section.position.plus(section.bytes / 2), 3);
+        let middle = section.position.plus(section.bytes / 2);
+        match is_readable {
+            true => disk.flip_bit(&first.index_path(), middle, 3),
+            false => disk.make_unreadable(&first.index_path(), middle.get()..middle.get() + 1),
+        }
         let before = log.segments().len();
         match case {
             0 => keep(&mut log, one),
@@ -459,14 +466,15 @@ fn a_damaged_index_keeps_no_other_segment() {
             _ => rule(&mut log, "gone", gone),
         }
         (1..4).for_each(|look| log.run_ops(now(look * MUCH_LATER_MS)));
-        assert_eq!(log.damaged_segments(), 1, "case {case}: {:?}", log.take_notices());
+        let which = format!("case {case}, readable: {is_readable}");
+        assert_eq!(log.damaged_segments(), 1, "{which}: {:?}", log.take_notices());
         let mut others = log.segments().iter().filter(|segment| segment.name() != first.name());
         match case {
             1 => {
                 assert!(before > 2 && others.all(|segment| segment.name().generation == 2));
                 assert_eq!(log.segments().len(), before);
             }
-            _ => assert_eq!(others.count(), 0, "case {case}"),
+            _ => assert_eq!(others.count(), 0, "{which}"),
         }
         assert!(log.segments().iter().any(|segment| segment.name() == first.name()));
     }
