@@ -73,7 +73,14 @@ impl<D: Disk> ScrubJob<D> {
             return outcome;
         }
         let file = direct.map_or_else(|_| Arc::clone(segment.log_file()), Arc::new);
-        match scan(&PacedFile::new(file, pace), &segment, from) {
+        let file = PacedFile::new(file, pace);
+        if from.is_none()
+            && let Err(what) = segment.check_header(&file)
+        {
+            outcome.damage = Some(what);
+            return outcome;
+        }
+        match scan(&file, &segment, from) {
             Ok((next, bytes)) => {
                 outcome.next = next;
                 outcome.bytes += bytes;

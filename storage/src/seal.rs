@@ -16,7 +16,7 @@ use crate::{
     once::{Producers, hashes::Hashes},
     pace::{Pace, PacedFile},
     parts::Parts,
-    segment::SegmentName,
+    segment::{SegmentHeader, SegmentName},
     segment_set::SealedSegment,
     topics::{TopicTable, names::Names},
     unsealed::Unsealed,
@@ -34,6 +34,7 @@ pub struct SealJob<D: Disk> {
     /// The hashes of producers.
     producers: Hashes,
     end: SegmentEnd,
+    header: Box<SegmentHeader>,
     /// How the index is written.
     pace: Pace,
     /// The segments are of this kind of disk.
@@ -46,6 +47,8 @@ pub struct SealOutcome<D: Disk> {
     pub name: SegmentName,
     /// The segment, opened for reading.
     pub segment: Arc<SealedSegment<D>>,
+    /// What is wrong with its log file: the header cannot be read any more, or is damaged.
+    pub damage: Option<String>,
 }
 
 impl<D: Disk> SealJob<D> {
@@ -64,6 +67,7 @@ impl<D: Disk> SealJob<D> {
             names: topics.names().clone(),
             producers: producers.hashes().clone(),
             end: full.end,
+            header: Box::new(full.header.clone()),
             pace,
             disk: std::marker::PhantomData,
         }
@@ -76,11 +80,12 @@ impl<D: Disk> SealJob<D> {
 
     /// Writes the index, and opens the segment as a sealed one.
     pub(crate) fn run(self, disk: &D) -> Result<SealOutcome<D>, OpenError> {
-        let SealJob { name, dir, pace, .. } = self;
+        let SealJob { name, dir, header, pace, .. } = self;
         let parts = self.index.parts_named(&self.end, &self.names, &self.producers);
         write_index(disk, &dir, name, parts, pace)?;
         disk.sync_dir(&dir).map_err(OpenError::io("syncing the directory", &dir))?;
-        Ok(SealOutcome { name, segment: Arc::new(SealedSegment::open(disk, &dir, name)?) })
+        let (segment, damage) = SealedSegment::open_known(disk, &dir, name, *header)?;
+        Ok(SealOutcome { name, segment: Arc::new(segment), damage })
     }
 }
 

@@ -409,6 +409,9 @@ impl<D: Disk> Log<D> {
                 self.written.push((sealed.name, Arc::downgrade(&sealed.file)));
                 self.snapshots.note_sealed(outcome.segment.file_bytes());
                 self.segments = Arc::new(self.segments.with(outcome.segment));
+                if let Some(reason) = outcome.damage {
+                    self.note_damage(sealed.name, reason);
+                }
             }
             Err(error) => {
                 self.note_full(&error);

@@ -18,7 +18,7 @@ use crate::{
         INDEX_HEADER_BYTES, INDEX_VERSION, IndexError, IndexHeader, ResidentIndex,
         resident::FramePlaces,
     },
-    io::{Access, Disk, DiskFile, ReadIo},
+    io::{Access, Disk, DiskFile, ReadIo, is_unreadable},
     offset::{Offset, Position},
     segment::{
         FIRST_FRAME_POSITION, SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SegmentError, SegmentFile,
@@ -44,14 +44,35 @@ impl<D: Disk> SealedSegment<D> {
     /// [`OpenError::Corrupt`] if either is damaged, or they do not belong together; what is wrong
     /// elsewhere is found by who reads there.
     pub fn open(disk: &D, dir: &Path, name: SegmentName) -> Result<Self, OpenError> {
-        let log_path = dir.join(name.file_name(SegmentFile::Log));
-        let log_file =
-            disk.open(&log_path, Access::Read).map_err(io_error("opening", &log_path))?;
+        let (log_path, log_file) = open_log(disk, dir, name)?;
         let header = read_header(&log_file, &log_path)?;
         if header.base_offset != name.base_offset {
             let what = format!("it begins at offset {}, not as its name says", header.base_offset);
             return Err(corrupt(&log_path, what));
         }
+        Self::with_index(disk, dir, name, header, log_file)
+    }
+
+    /// The same of a segment whose header is known, and what is wrong with the one in its log file: that is damage of this
+    /// segment alone.
+    pub(crate) fn open_known(
+        disk: &D,
+        dir: &Path,
+        name: SegmentName,
+        header: SegmentHeader,
+    ) -> Result<(Self, Option<String>), OpenError> {
+        let (log_path, log_file) = open_log(disk, dir, name)?;
+        let damage = header_damage(&log_file, &log_path, &header)?;
+        Ok((Self::with_index(disk, dir, name, header, log_file)?, damage))
+    }
+
+    fn with_index(
+        disk: &D,
+        dir: &Path,
+        name: SegmentName,
+        header: SegmentHeader,
+        log_file: D::File,
+    ) -> Result<Self, OpenError> {
         let index_path = dir.join(name.file_name(SegmentFile::Index));
         let index_file =
             disk.open(&index_path, Access::Read).map_err(io_error("opening", &index_path))?;
@@ -109,6 +130,15 @@ impl<D: Disk> SealedSegment<D> {
     /// The file with its frames.
     pub fn log_file(&self) -> &Arc<D::File> {
         &self.log_file
+    }
+
+    /// Reads its header once more, from this handle of its log file; the error is what is wrong with it.
+    pub(crate) fn check_header(&self, file: &impl DiskFile) -> Result<(), String> {
+        match header_damage(file, &self.log_path(), &self.header) {
+            Ok(None) => Ok(()),
+            Ok(Some(damage)) => Err(damage),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Its index file.
@@ -253,15 +283,47 @@ fn corrupt(file: &Path, what: impl ToString) -> OpenError {
     })
 }
 
+fn open_log<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    name: SegmentName,
+) -> Result<(PathBuf, D::File), OpenError> {
+    let path = dir.join(name.file_name(SegmentFile::Log));
+    let file = disk.open(&path, Access::Read).map_err(io_error("opening", &path))?;
+    Ok((path, file))
+}
+
+/// What is wrong with the header of a log file that is to have this one; the error may pass.
+fn header_damage<F: DiskFile>(
+    file: &F,
+    path: &Path,
+    header: &SegmentHeader,
+) -> Result<Option<String>, OpenError> {
+    let damage = match read_header(file, path) {
+        Ok(read) if read == *header => return Ok(None),
+        Ok(_) => Corruption {
+            file: path.to_owned(),
+            position: Position::default(),
+            what: "it has the header of another file".to_owned(),
+        },
+        Err(OpenError::Io { source, .. }) if !is_unreadable(&source) => {
+            return Err(io_error("reading", path)(source));
+        }
+        Err(OpenError::Corrupt(damage)) => damage,
+        Err(error) => return Ok(Some(error.to_string())),
+    };
+    Ok(Some(damage.to_string()))
+}
+
 fn read_header<F: DiskFile>(file: &F, path: &Path) -> Result<SegmentHeader, OpenError> {
-    let mut bytes = vec![0; SEGMENT_HEADER_BYTES];
-    match file.read_exact_at(&mut bytes, Position::default()) {
+    let mut bytes = DiskBuffer::zeroed(SEGMENT_HEADER_BYTES);
+    match file.read_exact_at(bytes.as_mut_slice(), Position::default()) {
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
             return Err(io_error("reading", path)(error));
         }
         _ => {}
     }
-    SegmentHeader::decode(&bytes).map_err(|error| match error {
+    SegmentHeader::decode(bytes.as_slice()).map_err(|error| match error {
         SegmentError::NewerVersion { version } => {
             OpenError::NewerVersion { file: path.to_owned(), version, version_max: SEGMENT_VERSION }
         }

@@ -136,3 +136,37 @@ fn an_empty_frame_that_a_failed_sync_lost_takes_nothing_with_it() {
         assert_eq!(stored(&disk, log.visible()), ["0", "1"], "seed {seed}");
     }
 }
+
+/// Its index was made again every ten seconds, and no segment was sealed or removed any more. Nor had a scrub ever read a
+/// header.
+#[test]
+fn a_segment_whose_header_is_lost_is_sealed_and_keeps_no_other() {
+    const HOUR_MS: u64 = 3_600_000;
+    for is_readable in [true, false] {
+        let disk = SimDisk::new(1);
+        let mut log = open(&disk);
+        append_each(&mut log, 3);
+        let path = log_files(&disk)[0].clone();
+        match is_readable {
+            true => disk.flip_bit(&path, Position::new(100), 3),
+            false => disk.make_unreadable(&path, 0..512),
+        }
+        append_each(&mut log, 47);
+        (1..4).for_each(|step| log.run_ops(now(10_000 * step)));
+        let names: Vec<_> = log.segments().iter().map(|segment| segment.name()).collect();
+        assert!(names.len() >= 3 && log.unsealed.len() == 1, "{names:?}");
+        assert_eq!(log.damaged_segments(), 1, "{:?}", log.take_notices());
+        let sealed = usize::try_from(log.segments().end().get()).expect("few");
+        let all = [numbers(3), numbers(47)].concat();
+        assert_eq!(kept(&log)[..sealed], all[..sealed], "its frames are there");
+        let is_pass = |notice: &Notice| matches!(notice, Notice::Scrubbed { damaged: 1, .. });
+        for step in 0..20 {
+            log.run_ops(now(2 * HOUR_MS + 1_000 * step));
+        }
+        assert!(log.take_notices().iter().any(is_pass) && log.damaged_segments() == 1);
+        keep(&mut log, crate::settings::LogRetention { count: Some(1), ..Default::default() });
+        log.run_ops(now(3 * HOUR_MS));
+        let left: Vec<_> = log.segments().iter().map(|segment| segment.name()).collect();
+        assert_eq!(left, names[..1]);
+    }
+}
