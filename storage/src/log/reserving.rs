@@ -184,7 +184,14 @@ impl<D: Disk> Log<D> {
                 self.jobs.owes_reserve = true;
                 self.space_is_short();
             }
-            Err(_) => self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, false),
+            Err(_) => {
+                self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, false);
+                // It is no want of space: data does not wait for it, be it owed.
+                if bytes > 0 && std::mem::take(&mut self.jobs.owes_reserve) {
+                    self.retry_for_space();
+                    self.space_is_back();
+                }
+            }
         }
     }
 

@@ -288,3 +288,50 @@ fn a_reserve_is_not_made_anew_beneath_what_it_was_given_back_for() {
     }
     assert!(!log.is_disk_full() && has_reserve());
 }
+
+/// It was owed, as there had been no space for it, and then could not be made for another reason: appends were refused until
+/// a restart, on a disk with space.
+#[test]
+fn a_reserve_that_the_disk_refuses_for_another_reason_keeps_no_data_waiting() {
+    for is_given_back in [false, true] {
+        let (disk, mut log) = full_of(&SimDisk::new(6), |number| {
+            let topic = if number.is_multiple_of(10) { "keep" } else { "gone" };
+            vec![event(topic, &noise(number, 7_000))]
+        });
+        let has_reserve = || disk.bytes(&Path::new(DIR).join("reserve.tmp")).is_some();
+        if is_given_back {
+            let deleted = TopicsDeleted::of(vec!["gone".into()]);
+            log.append_control(&Control::Deleted(deleted), now(3)).expect("they have room");
+            while has_reserve() {
+                let op = log.next_op(now(3)).expect("what frees space finds none");
+                log.complete(op.run(&disk), now(3));
+            }
+        }
+        assert!(log.is_disk_full(), "given back: {is_given_back}");
+        assert!(!(is_given_back && has_reserve()));
+        disk.limit_space(None);
+        let mut tries = 0;
+        let mut run = |log: &mut Log<SimDisk>, boot_ms: u64| {
+            while let Some(op) = log.next_op(now(boot_ms)) {
+                let makes_one = match &op {
+                    Op::Job { job: Job::Reserve(job), .. } => job.to_bytes > 0,
+                    _ => false,
+                };
+                if makes_one {
+                    disk.arm(Fault::StatFails, 0);
+                    tries += 1;
+                }
+                let outcome = op.run(&disk);
+                assert_eq!(disk.disarm(), 0, "it has struck");
+                log.complete(outcome, now(boot_ms));
+            }
+        };
+        (1..6).for_each(|step| run(&mut log, 6_000 * step));
+        assert!(!log.is_disk_full(), "given back: {is_given_back}");
+        for number in 0..100 {
+            log.append(vec![event("keep", &noise(number, 7_000))], now(40_000)).expect("space");
+            run(&mut log, 40_000 + 100 * number);
+        }
+        assert!(log.visible() == log.next() && tries > 1, "{tries}");
+    }
+}
