@@ -128,6 +128,10 @@ pub trait DiskFile: Send + Sync + 'static {
     fn allocated_bytes(&self) -> io::Result<u64> {
         self.size()
     }
+    /// How many names it has, in whichever directories.
+    fn name_count(&self) -> io::Result<u64> {
+        Ok(1)
+    }
     /// Reads once; may return fewer bytes than asked for, 0 at the end.
     fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize>;
     /// Writes once; may write fewer bytes than asked to.

@@ -278,7 +278,10 @@ pub(crate) fn recover<D: Disk>(
     }
     for ScannedSegment { name, bytes, .. } in &recovery.made.scanned {
         // The last block of what was prepared for more: why the frames end there need not be seen again.
-        if let Ok(file) = disk.open(&dir.join(name.log_file_name()), Access::Write) {
+        let has_successor = last_base.is_some_and(|last| name.base_offset < last);
+        if let Ok(file) = disk.open(&dir.join(name.log_file_name()), Access::Write)
+            && scanned::may_shorten(&file, has_successor)
+        {
             let _ = file.set_size(*bytes);
         }
     }

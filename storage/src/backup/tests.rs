@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod generations;
+mod links;
 
 const DIR: &str = "/log";
 const TO: &str = "/backup";

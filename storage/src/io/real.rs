@@ -180,6 +180,10 @@ impl DiskFile for RealFile {
         Ok(self.file.metadata()?.blocks().saturating_mul(512))
     }
 
+    fn name_count(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.nlink())
+    }
+
     fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {
         Ok(retry_on_intr(|| rustix::io::pread(&self.file, &mut *bytes, position.get()))?)
     }
@@ -352,6 +356,7 @@ mod tests {
             file.size().expect("a size")
         };
         RealDisk.link(&path, &link).expect("a backup's link");
+        assert_eq!(file.name_count().expect("it is known"), 2);
         RealDisk.remove(&path).expect("removed");
         assert_eq!(size(), 2 * GIVE_BACK_BYTES + 1, "it has another name");
         copied.hold().expect("it has a name");

@@ -91,7 +91,7 @@ pub enum Fault {
     ListFails,
     /// The length of a file cannot be set.
     SetSizeFails,
-    /// Nobody says how long a file is, nor how much of the disk it takes.
+    /// Nobody says how long a file is, how much of the disk it takes, nor how many names it has.
     StatFails,
     /// Nobody says how much space the disk has.
     SpaceFails,

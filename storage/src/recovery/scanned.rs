@@ -67,7 +67,7 @@ impl<D: Disk> Recovery<'_, D> {
         // Its index can be read the next time, perhaps, and goes on to frames without events behind where the other begins.
         let keeps_rest = successor.is_some() && found.has_index;
         durable::make_durable(self.disk, self.dir, &path, &file, header, &scan, keeps_rest)?;
-        if !keeps_rest {
+        if !keeps_rest && may_shorten(&file, successor.is_some()) {
             give_back_room(file, &scan);
         }
         if scan.end.end_offset == header.base_offset {
@@ -202,6 +202,13 @@ impl<D: Disk> Recovery<'_, D> {
         });
         Ok(())
     }
+}
+
+/// Whether a segment that was scanned may be shortened to what its frames take. Not a file that a backup shares, where another
+/// segment begins behind it: the index that the backup has of it may go on to frames without events, before which the scan
+/// has stopped.
+pub(super) fn may_shorten(file: &impl DiskFile, has_successor: bool) -> bool {
+    !has_successor || file.name_count().is_ok_and(|count| count == 1)
 }
 
 /// Gives back what was prepared behind the frames, but for the block behind the last one: on a full disk there is no

@@ -159,6 +159,17 @@ impl DiskFile for SimFile {
         Ok(state.file(self.inode).space_bytes() as u64)
     }
 
+    fn name_count(&self) -> io::Result<u64> {
+        let (mut state, crashes) = self.disk.begin()?;
+        if crashes {
+            return Err(crash());
+        }
+        if state.strikes(Fault::StatFails) {
+            return Err(io::Error::other("simulated error of a status"));
+        }
+        Ok(state.dirs.values().map(|names| names.count_of(self.inode) as u64).sum())
+    }
+
     fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {
         let (mut state, crashes) = self.disk.begin()?;
         if crashes {
