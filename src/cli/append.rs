@@ -172,10 +172,13 @@ fn send(
 
 /// What a refusal of a batch means for the lines.
 fn refused(refusal: &Refusal, lines_done: u64, batch_lines: u64) -> ClientError {
+    let line_of_batch = refusal.line.unwrap_or(1).clamp(1, batch_lines);
     if refusal.leaves_doubt() {
-        return ClientError::Connection(doubt(lines_done, batch_lines, &refusal.to_string()));
+        let before = line_of_batch - 1;
+        let what = refusal.to_string();
+        return ClientError::Connection(doubt(lines_done + before, batch_lines - before, &what));
     }
-    let line = lines_done + refusal.line.unwrap_or(1);
+    let line = lines_done + line_of_batch;
     let advice = go_on(line, refusal.what_first());
     ClientError::Local(format!("line {line}: {refusal}; {advice}"))
 }
@@ -247,4 +250,28 @@ fn read_lines(input: Box<dyn Read + Send>) -> Receiver<io::Result<Vec<u8>>> {
         }
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_disk_that_failed_in_doubt_is_what_was_not_acknowledged() {
+        let told = |problem: &str, line| {
+            let kind = format!("/problems/{problem}");
+            let refusal = Refusal { status: 503, kind, line, ..Refusal::default() };
+            refused(&refusal, 10, 5).to_string()
+        };
+        let doubt = told("read-only", Some(3));
+        assert!(doubt.contains("up to 12 are appended, lines 13 to 15 may or may not"), "{doubt}");
+        for whole in [None, Some(1)] {
+            let doubt = told("read-only", whole);
+            assert!(doubt.contains("up to 10 are appended, lines 11 to 15 may or"), "{doubt}");
+        }
+        let known = told("draining", Some(3));
+        assert!(known.contains("up to 12 are appended, the rest is not"), "{known}");
+        // Of no batch of ours: the last line of it, at most.
+        assert!(told("read-only", Some(u64::MAX)).contains("lines 15 to 15 may or may not"));
+    }
 }

@@ -89,10 +89,11 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal names the line at which it stopped, or says that it took nothing. One that does neither
-    /// may come from a proxy, which cannot know.
+    /// may come from a proxy, which cannot know. Where the server's disk has failed the server does not
+    /// know either: what stands before the line was acknowledged, the line and what follows it may be kept.
     pub fn leaves_doubt(&self) -> bool {
         let is_told = self.line.is_some() || self.appended.is_some() || self.took_nothing();
-        !is_told && self.status >= 500
+        self.is("read-only") || !is_told && self.status >= 500
     }
 
     /// Whether the server was too busy to begin with this request, or had no place for its connection.
@@ -319,7 +320,9 @@ mod tests {
         }
         let of_a_proxy = refusal("{}");
         assert!(!of_a_proxy.took_nothing() && of_a_proxy.leaves_doubt());
-        assert!(refusal(r#"{"type":"/problems/read-only"}"#).leaves_doubt());
+        for told in ["", r#","line":3,"appended":2"#, r#","line":1,"appended":0"#] {
+            assert!(refusal(&format!(r#"{{"type":"/problems/read-only"{told}}}"#)).leaves_doubt());
+        }
     }
 
     #[test]

@@ -210,12 +210,13 @@ impl Batch {
     /// Sends these lines, up to one that the log has though it takes it for another: then returns which.
     fn send_lines(&mut self, lines: Range<usize>) -> Result<Option<usize>, ClientError> {
         let (first, last) = (self.records[lines.start].0, self.records[lines.end - 1].0);
-        let doubt = |what: String| {
+        let doubt_from = |first: u64, what: String| {
             ClientError::Connection(format!(
                 "{what}; records {first} to {last} may or may not be imported: with ids the same \
                  import can be repeated, else look at the end of the log before going on"
             ))
         };
+        let doubt = |what| doubt_from(first, what);
         let body = &self.body[self.line(lines.start).start..self.line(lines.end - 1).end];
         match self.client.post("/api/v1/events", "application/x-ndjson", body) {
             Ok(mut answer) => {
@@ -236,10 +237,10 @@ impl Batch {
                     self.counts.duplicates += refusal.duplicates.unwrap_or(0) + 1;
                     return Ok(Some(refused));
                 }
-                if refusal.leaves_doubt() {
-                    return Err(doubt(refusal.to_string()));
-                }
                 let number = self.records[refused].0;
+                if refusal.leaves_doubt() {
+                    return Err(doubt_from(number, refusal.to_string()));
+                }
                 let advice = go_on(number, refusal.what_first());
                 Err(ClientError::Local(format!("record {number}: {refusal}; {advice}")))
             }

@@ -216,7 +216,7 @@ problems! {
         advice "Connect again after Retry-After."
     ReadOnly 503 "read-only" "The log takes no writes"
         means "The disk failed: a write, a sync, or what prepares the log for them, as `detail` says. Nobody can know what of it was kept, so the log is read-only until a restart has looked. Reads go on."
-        advice "The operator looks at the disk and restarts the server. An append that got no answer may or may not have been kept."
+        advice "The operator looks at the disk and restarts the server. An append that got this answer, or none, may or may not have been kept."
     UnsupportedVersion 505 "unsupported-version" "Unknown version of HTTP"
         means "The server speaks HTTP/1.1 and HTTP/1.0."
         advice "Use HTTP/1.1. For HTTP/2 or HTTP/3, put a proxy in front."

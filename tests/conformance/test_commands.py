@@ -84,15 +84,17 @@ def test_append_in_doubt():
     assert done.returncode == 1 and "may or may not be" in done.stderr and "is it running" not in done.stderr, done
 
 
-def test_append_comes_again_where_there_was_no_room(tmp_path):
-    """503 `overloaded` of a request of which nothing was read: sent again after Retry-After, a few times, and no line is in doubt"""
+def test_append_comes_again_where_there_was_no_room():
+    """503 `overloaded` of a request of which nothing was read: sent again after Retry-After, a few times, and no line is in doubt; from the line
+    on that a server names whose disk has failed, all are"""
     refusal = b'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nConnection: close\r\nContent-Type: application/problem+json\r\nContent-Length: %d\r\n\r\n%s'
     full = b'{"type":"/problems/overloaded","title":"The server is busy","status":503,"detail":"all 4 places for connections are taken"}'
     began = b'{"type":"/problems/overloaded","title":"The server is busy","status":503,"detail":"the queue is full","line":2,"appended":1}'
+    failed = b'{"type":"/problems/read-only","title":"The log is read-only","status":503,"detail":"the disk failed (sync); offsets from 1 on are in doubt","line":2,"appended":1}'
     done_ = b'HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"count":1}'
     once = refusal % (len(full), full)
 
-    def asked(command, answers):
+    def asked(command, answers, lines='{"topic":"a","data":1}\n'):
         seen = []
 
         def serve(listener):
@@ -108,7 +110,6 @@ def test_append_comes_again_where_there_was_no_room(tmp_path):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             thread = threading.Thread(target=serve, args=(listener,), daemon=True)
             thread.start()
-            lines = '{"topic":"a","data":1}\n'
             done = run(*command, "--url", f"http://127.0.0.1:{listener.getsockname()[1]}", stdin=lines)
             thread.join(10)
             assert not thread.is_alive(), done
@@ -122,6 +123,11 @@ def test_append_comes_again_where_there_was_no_room(tmp_path):
         assert done.returncode == 1 and "may or may not" not in done.stderr and "nothing is" in done.stderr, done
         done = asked(command, [refusal % (len(began), began)])
         assert done.returncode == 1 and "trying again" not in done.stderr, "a part of it was appended"
+        # `append` sends what has come: that may be the first line.
+        done = asked(command, [refusal % (len(failed), failed)], '{"topic":"a","data":1}\n' * 3)
+        assert done.returncode == 1 and "may or may not" in done.stderr and "trying again" not in done.stderr, done
+        assert "the rest is not" not in done.stderr and "those before it are" not in done.stderr, done
+        assert command != ["import"] or "records 2 to 3 may or may not" in done.stderr, done
 
 
 def test_no_server(tmp_path):
