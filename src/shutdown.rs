@@ -126,8 +126,9 @@ impl Drain {
         }
     }
 
-    /// By the shard, when its doorbell was rung; `seen` is what it saw before.
-    pub(crate) fn look(&self, seen: &mut (u8, usize)) {
+    /// By the shard, when its doorbell was rung; `seen` is what it saw before. Returns whether the server has ended by
+    /// what it has just told its tasks: who looked anew could learn of an end that they never hear of.
+    pub(crate) fn look(&self, seen: &mut (u8, usize)) -> bool {
         let now = (
             self.control.phase.load(Ordering::Acquire),
             self.control.quiet_shards.load(Ordering::Acquire),
@@ -135,6 +136,27 @@ impl Drain {
         if *seen != now {
             *seen = now;
             self.moved.raise();
+        }
+        seen.0 == ENDED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_ends_once_its_tasks_are_told() {
+        for _ in 0..1000 {
+            let control = Arc::new(Control::new(Vec::new()));
+            let drain = Drain::new(control.clone());
+            let owner = std::thread::spawn(move || control.end());
+            let (told, mut seen) = (drain.moved(), (RUNNING, 0));
+            while !drain.look(&mut seen) {
+                std::hint::spin_loop();
+            }
+            assert!(told.is_over());
+            owner.join().unwrap();
         }
     }
 }

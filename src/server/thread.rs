@@ -116,8 +116,7 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
     let shard =
         Rc::new(Shard::new(counts, driver, config.clone(), origins, live, drain, connections)?);
     let committing = owner.as_ref().map(|owner| monoio::spawn(owner.clone().run()));
-    let mail =
-        monoio::spawn(take_mail(shard.clone(), owner.clone(), doorbell.clone(), control.clone()));
+    let mail = monoio::spawn(take_mail(shard.clone(), owner.clone(), doorbell.clone()));
     let accepting = monoio::spawn(listener::accept(shard.clone(), plan.listener));
     let _ = plan.started.send(Ok(()));
 
@@ -147,12 +146,7 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
 }
 
 /// Looks into the mailboxes each time the doorbell was rung, until the server has ended.
-async fn take_mail(
-    shard: Rc<Shard>,
-    owner: Option<Rc<Owner>>,
-    doorbell: Arc<Doorbell>,
-    control: Arc<Control>,
-) {
+async fn take_mail(shard: Rc<Shard>, owner: Option<Rc<Owner>>, doorbell: Arc<Doorbell>) {
     let mut seen = (0, 0);
     loop {
         poll_fn(|context| doorbell.poll_rung(context)).await;
@@ -160,8 +154,7 @@ async fn take_mail(
         if let Some(owner) = &owner {
             owner.take_mail();
         }
-        shard.drain().look(&mut seen);
-        if control.has_ended() {
+        if shard.drain().look(&mut seen) {
             return;
         }
     }
