@@ -192,9 +192,14 @@ impl Server {
                 started: started.clone(),
             };
             let thread = std::thread::Builder::new().name(format!("shard-{index}"));
-            server
-                .threads
-                .push(thread.spawn(move || thread::run(plan)).map_err(StartError::Shard)?);
+            match thread.spawn(move || thread::run(plan)) {
+                Ok(thread) => server.threads.push(thread),
+                Err(error) => {
+                    // The first is the owner.
+                    control.cannot_start(shards - index, index == 0);
+                    return Err(StartError::Shard(error));
+                }
+            }
         }
         drop(started);
         for _ in 0..shards {

@@ -4,6 +4,7 @@
 //! running --stop()--> draining: no new connections; subscribers are told; requests are answered
 //!         --every shard has no connection, or drain_ms is over--> closing: the owner closes the log
 //!         --closed--> ended: every shard returns, and its thread with it
+//! running --the owner cannot start: nothing is to be closed--> ended
 //! ```
 //! A log is closed only when nothing can append any more, and a shard's runtime ends only after the log
 //! was closed: no write of the disk is ever cut off.
@@ -56,6 +57,16 @@ impl Control {
     /// By each shard, once: it takes part in no request any more.
     pub(crate) fn shard_is_quiet(&self) {
         self.quiet_shards.fetch_add(1, Ordering::AcqRel);
+        self.ring_all();
+    }
+
+    /// Of so many shards that cannot start: nobody waits for them. Where the owner of the log is one of them
+    /// nobody closes that, and nothing was written to it.
+    pub(crate) fn cannot_start(&self, shards: usize, has_owner: bool) {
+        self.quiet_shards.fetch_add(shards, Ordering::AcqRel);
+        if has_owner {
+            self.phase.store(ENDED, Ordering::Release);
+        }
         self.ring_all();
     }
 

@@ -66,7 +66,7 @@ pub(super) enum Role {
     Guest { caller: Caller<Call, Answer>, frames: Receiver<Arc<Frame>> },
 }
 
-/// The body of a shard's thread: returns when the server has ended.
+/// The body of a shard's thread: returns when the server has ended, or with what keeps the shard from starting.
 pub(super) fn run(plan: Plan) -> io::Result<()> {
     if let Some(core) = plan.core
         && let Err(error) = runtime::pin_to(core)
@@ -76,16 +76,16 @@ pub(super) fn run(plan: Plan) -> io::Result<()> {
     if let Err(error) = runtime::let_others_first() {
         tracing::debug!(%error, "a busy shard may keep the disk's completions waiting");
     }
-    let (driver, is_alone, started) = (plan.driver, plan.is_alone, plan.started.clone());
-    let outcome = runtime::block_on(driver, is_alone, run_shard(plan));
-    match outcome {
-        Ok(result) => result,
-        Err(error) => {
-            // The runtime could not be made; whoever waits for the start is told.
-            let _ = started.send(Err(io::Error::new(error.kind(), error.to_string())));
-            Err(error)
-        }
+    let (driver, is_alone) = (plan.driver, plan.is_alone);
+    let (started, control) = (plan.started.clone(), plan.control.clone());
+    let is_owner = matches!(plan.role, Role::Owner { .. });
+    let outcome = runtime::block_on(driver, is_alone, run_shard(plan)).and_then(|outcome| outcome);
+    if let Err(error) = &outcome {
+        // The other shards serve for as long as they wait for this one.
+        control.cannot_start(1, is_owner);
+        let _ = started.send(Err(io::Error::new(error.kind(), error.to_string())));
     }
+    outcome
 }
 
 async fn run_shard(plan: Plan) -> io::Result<()> {
