@@ -4,5 +4,5 @@ mod accept;
 mod claim;
 mod refuse;
 
-pub(crate) use accept::accept;
+pub(crate) use accept::Door;
 pub use claim::{Claim, ClaimError, ClaimLock};

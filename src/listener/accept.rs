@@ -40,23 +40,8 @@ const ACCEPTS_PER_SLICE: usize = 16;
 /// A complaint about what may happen at every connection is made once in so many seconds.
 const COMPLAINT_S: u64 = 10;
 
-/// Accepts connections on this shard until the server drains.
-pub(crate) async fn accept(shard: Rc<Shard>, listener: TcpListener) -> io::Result<()> {
-    // Whether something waits is asked of the ring; what does is then taken without waiting.
-    listener.set_nonblocking(true)?;
-    let watched = monoio::net::TcpListener::from_std(listener.try_clone()?)?;
-    let refusals = Refusals::new(shard.clone())?;
-    let (cannot_accept, is_full) = Default::default();
-    let repeated = Rc::default();
-    let door = Door { shard, repeated, listener, watched, refusals, cannot_accept, is_full };
-    let serving = either(door.accept(), door.refusals.run());
-    match either(door.shard.drain().begun(), serving).await {
-        Either::Left(()) => Ok(()),
-        Either::Right(Either::Left(never) | Either::Right(never)) => match never {},
-    }
-}
-
-struct Door {
+/// Where the connections of a shard come in. What that needs is had before the shard is called started.
+pub(crate) struct Door {
     shard: Rc<Shard>,
     /// What its connections know of heads that come again and again.
     repeated: Rc<RepeatedHeads>,
@@ -85,6 +70,26 @@ impl Complaint {
 }
 
 impl Door {
+    /// Fails where files or memory are wanting.
+    pub(crate) fn open(shard: Rc<Shard>, listener: TcpListener) -> io::Result<Door> {
+        // Whether something waits is asked of the ring; what does is then taken without waiting.
+        listener.set_nonblocking(true)?;
+        let watched = monoio::net::TcpListener::from_std(listener.try_clone()?)?;
+        let refusals = Refusals::new(shard.clone())?;
+        let (cannot_accept, is_full) = Default::default();
+        let repeated = Rc::default();
+        Ok(Door { shard, repeated, listener, watched, refusals, cannot_accept, is_full })
+    }
+
+    /// Accepts connections until the server drains.
+    pub(crate) async fn run(self) {
+        let serving = either(self.accept(), self.refusals.run());
+        match either(self.shard.drain().begun(), serving).await {
+            Either::Left(()) => {}
+            Either::Right(Either::Left(never) | Either::Right(never)) => match never {},
+        }
+    }
+
     async fn accept(&self) -> Infallible {
         loop {
             self.room().await;

@@ -24,7 +24,7 @@ use strandline_storage::{
 use crate::{
     config::ServerConfig,
     http::origin::OriginRules,
-    listener,
+    listener::Door,
     local::{Either, either},
     log_calls::{Answer, Call, Guest},
     log_handle::{LogHandle, Seat},
@@ -115,13 +115,15 @@ async fn run_shard(plan: Plan) -> io::Result<()> {
     let connections = Connections::new(plan.connections);
     let shard =
         Rc::new(Shard::new(counts, driver, config.clone(), origins, live, drain, connections)?);
+    let door = Door::open(shard.clone(), plan.listener)?;
+    // Nothing fails from here on: who waits for the start believes that all shards serve.
     let committing = owner.as_ref().map(|owner| monoio::spawn(owner.clone().run()));
     let mail = monoio::spawn(take_mail(shard.clone(), owner.clone(), doorbell.clone()));
-    let accepting = monoio::spawn(listener::accept(shard.clone(), plan.listener));
+    let accepting = monoio::spawn(door.run());
     let _ = plan.started.send(Ok(()));
 
     shard.drain().begun().await;
-    accepting.await?;
+    accepting.await;
     let patience = Duration::from_millis(config.limits.drain_ms);
     let quiet = either(shard.connections().none_left(), monoio::time::sleep(patience)).await;
     if let Either::Right(()) = quiet {

@@ -57,6 +57,16 @@ def ends_or_serves(tmp_path, number, at_most, **environment):
         process.wait()
 
 
+def test_few_files(tmp_path):
+    """Exit 0 fine, 1 failure: wherever on its way a shard finds that no file may be opened any more"""
+    served, at_most = 0, 16
+    # From the first that is enough on there are some in which others of its threads want a file at the same time.
+    while served < 6:
+        served += ends_or_serves(tmp_path, resource.RLIMIT_NOFILE, at_most)
+        at_most += 1
+    assert at_most < 200
+
+
 def test_few_threads(tmp_path):
     """Exit 0 fine, 1 failure: wherever on its way it finds that no thread may be started any more"""
     stack_bytes = 1 << 30
