@@ -156,7 +156,7 @@ impl<D: Disk> CompactJob<D> {
     pub(crate) fn run(self, disk: &D) -> Result<CompactOutcome<D>, OpenError> {
         let segments = Arc::clone(&self.segments);
         let available_bytes = self.available_bytes(disk);
-        let mut next: Option<((Turn, bool), Task)> = None;
+        let mut next: Option<(Turn, Task)> = None;
         let mut oldest: Option<(u64, Task)> = None;
         for (place, segment) in segments.iter().enumerate() {
             if self.is_cancelled() {
@@ -187,16 +187,18 @@ impl<D: Disk> CompactJob<D> {
             if turn == Turn::Retire || (turn != Turn::Look && !self.is_disk_full) {
                 return self.carry_out(disk, task, &topics, &newer);
             }
-            // Of two looks the first goes, but behind the last one before any other.
+            // Looks come in turns: those behind the last one, then what else there is, and then the first of them again.
             let is_passed = turn == Turn::Look && Some(segment.base()) <= self.last_look;
-            if next.is_none_or(|(best, _)| (turn, is_passed) < best) {
-                next = Some(((turn, is_passed), task));
+            let turn = if is_passed { Turn::LookAgain } else { turn };
+            if next.is_none_or(|(best, _)| turn < best) {
+                next = Some((turn, task));
             }
         }
         let newest = self.no_space.values().map(|found| found.at_boot_ms).max();
         let may_try_again = NoSpace::is_long_ago(newest.unwrap_or(0), self.now_boot_ms);
-        let next = next.map(|(_, task)| task);
-        if let Some(task) = next.or(oldest.map(|(_, task)| task).filter(|_| may_try_again)) {
+        let again = oldest.map(|(_, task)| task).filter(|_| may_try_again);
+        let first = next.filter(|(turn, _)| *turn != Turn::LookAgain || again.is_none());
+        if let Some(task) = first.map(|(_, task)| task).or(again) {
             let segment = segments.iter().nth(task.place).expect("it was looked at");
             let topics = match read_topics(segment) {
                 Ok(topics) => topics,

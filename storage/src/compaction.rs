@@ -203,6 +203,8 @@ pub enum Turn {
         /// The length of its files.
         bytes: Reverse<u64>,
     },
+    /// As [`Turn::Look`], once the turns of those have come round.
+    LookAgain,
 }
 
 /// That a segment found no space for what was to take its place.

@@ -157,7 +157,8 @@ impl<D: Disk> Log<D> {
     /// and none is worth more or less by it. To be asked before it holds.
     pub(super) fn has_sealed_events_of(&self, control: &Control) -> bool {
         let is_sealed = |topic: &str| {
-            self.topics.get(topic).is_some_and(|topic| topic.first < self.unsealed_start())
+            let kept = self.topics.get(topic).map(|found| found.first.max(self.keeps_from(topic)));
+            kept.is_some_and(|first| first < self.unsealed_start())
         };
         let pattern = match control {
             Control::Log(_) => return true,
