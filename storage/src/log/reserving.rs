@@ -15,7 +15,7 @@ use super::{Close, JobState, Jobs, Log, Now};
 use crate::{
     error::OpenError,
     frame::FRAME_ALIGN_BYTES,
-    io::{Disk, is_full},
+    io::{Disk, is_full, is_unreadable},
     offset::Position,
     op::Job,
     reserve::{self, Needs, RESERVE_FILE_NAME, ReserveJob, ReserveRule, STUB_TOPIC_BYTES},
@@ -184,10 +184,11 @@ impl<D: Disk> Log<D> {
                 self.jobs.owes_reserve = true;
                 self.space_is_short();
             }
-            Err(_) => {
+            Err(error) => {
                 self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, false);
-                // It is no want of space: data does not wait for it, be it owed.
-                if bytes > 0 && std::mem::take(&mut self.jobs.owes_reserve) {
+                // It is no want of space, and may last: data does not wait for it, be it owed.
+                let may_last = bytes > 0 && is_unreadable(&error);
+                if may_last && std::mem::take(&mut self.jobs.owes_reserve) {
                     self.retry_for_space();
                     self.space_is_back();
                 }
