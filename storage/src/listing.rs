@@ -39,8 +39,8 @@ pub(crate) enum Taken {
 
 /// Those of some generations that can have counted: a rewrite has its index last, so what is behind the newest that has one
 /// never did. All of them if none has.
-fn counting(generations: &[Found]) -> &[Found] {
-    let indexed = generations.iter().rposition(|found| found.has_index);
+pub(crate) fn counting<T>(generations: &[T], has_index: impl Fn(&T) -> bool) -> &[T] {
+    let indexed = generations.iter().rposition(has_index);
     &generations[..indexed.map_or(generations.len(), |newest| newest + 1)]
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn taken<D: Disk>(
     dir: &Path,
     generations: &[Found],
 ) -> Result<Option<Taken>, OpenError> {
-    let counting = counting(generations);
+    let counting = counting(generations, |found| found.has_index);
     let alone = counting.last().filter(|newest| {
         let with_log = counting.iter().filter(|found| found.has_log).count();
         newest.has_log && newest.has_index && with_log == 1

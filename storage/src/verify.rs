@@ -304,12 +304,13 @@ impl<D: Disk> Checker<'_, D> {
         if same.len() == 1 {
             return Ok((0, true));
         }
-        let is_log_alone = same.iter().filter(|files| files.has_log).count() == 1;
-        let is_newest_alone =
-            is_log_alone && same.last().is_some_and(|newest| newest.has_log && newest.has_index);
+        let counting = listing::counting(same, |files| files.has_index);
+        let is_log_alone = counting.iter().filter(|files| files.has_log).count() == 1;
+        let is_newest_alone = is_log_alone
+            && counting.last().is_some_and(|newest| newest.has_log && newest.has_index);
         for (index, files) in same.iter().enumerate().rev() {
             let SegmentFiles { name, has_log, has_index, .. } = *files;
-            let is_older = is_newest_alone && index + 1 < same.len();
+            let is_older = is_newest_alone && index + 1 < counting.len();
             match listing::is_whole(self.disk, self.dir, name, has_log, has_index) {
                 Ok(true) => return Ok((index, true)),
                 Ok(false) => {}

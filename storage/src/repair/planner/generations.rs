@@ -99,9 +99,10 @@ impl<D: Disk> Planner<'_, D> {
     }
 }
 
-/// The newest of some generations of a segment, if it has both files and no other has frames.
+/// The newest of those generations of a segment that can have counted, if it has both files and no other has frames.
 fn alone(same: &[SegmentFiles]) -> Option<&SegmentFiles> {
-    let newest = same.last().filter(|newest| newest.has_log && newest.has_index)?;
-    let with_log = same.iter().filter(|files| files.has_log).count();
+    let counting = listing::counting(same, |files| files.has_index);
+    let newest = counting.last().filter(|newest| newest.has_log && newest.has_index)?;
+    let with_log = counting.iter().filter(|files| files.has_log).count();
     (with_log == 1).then_some(newest)
 }

@@ -65,9 +65,14 @@ fn an_older_index_alone_stands_for_nothing() {
     check_repair(&log.disk, 56, &[]);
 }
 
-/// The log with the older index alone beside the newer generation, whose index is damaged; and the path of the older.
-fn with_older_index() -> (TestLog, PathBuf) {
+/// The log with the older index alone beside the newer generation, whose index is damaged; and the path of the older. A
+/// rewrite of that may have left a log file without an index.
+fn with_older_index(is_third_there: bool) -> (TestLog, PathBuf) {
     let (log, name, next) = with_two();
+    if is_third_there {
+        let third = log.path(next.next_generation().expect("the third"), SegmentFile::Log);
+        log.write(&third, &log.disk.bytes(&log.path(next, SegmentFile::Log)).expect("a file"));
+    }
     log.disk.remove(&log.path(name, SegmentFile::Log)).expect("a file");
     log.disk.flip_bit(&log.path(next, SegmentFile::Index), Position::new(100), 1);
     let older = log.path(name, SegmentFile::Index);
@@ -77,7 +82,7 @@ fn with_older_index() -> (TestLog, PathBuf) {
 /// It lay there for as long as the server ran, and stood for the segment once the newer one was a stub that was damaged.
 #[test]
 fn an_older_index_alone_goes_when_the_newer_one_is_made_anew() {
-    let (log, older) = with_older_index();
+    let (log, older) = with_older_index(false);
     open(&log.disk).expect("the frames of the newer one say all");
     assert_eq!(log.disk.bytes(&older), None);
 }
@@ -85,10 +90,15 @@ fn an_older_index_alone_goes_when_the_newer_one_is_made_anew() {
 /// A read of it that fails kept the log from being opened.
 #[test]
 fn an_older_index_alone_need_not_be_readable() {
-    let (log, older) = with_older_index();
-    log.disk.make_unreadable(&older, 0..4096);
-    let opened = open(&log.disk).expect("the frames of the newer one say all");
-    assert_eq!(read(&opened, &[]), ((0..56).collect(), vec![]));
+    for is_third_there in [false, true] {
+        let (log, older) = with_older_index(is_third_there);
+        log.disk.make_unreadable(&older, 0..4096);
+        let found = verify(&log.disk, Path::new(DIR), &mut |_| ()).expect("not in use");
+        let doubts: Vec<_> = found.notes.iter().filter(|note| note.contains("nobody")).collect();
+        assert!(doubts.is_empty(), "{doubts:?}");
+        let opened = open(&log.disk).expect("the frames of the newer one say all");
+        assert_eq!(read(&opened, &[]), ((0..56).collect(), vec![]));
+    }
 }
 
 /// A start refused the log: it took none of the two, where a rewrite that has no index never counted.
@@ -121,8 +131,8 @@ fn a_start_that_takes_no_generation_removes_none() {
 /// A start took the newer one, and a repair the stub: events that were there were gone behind that.
 #[test]
 fn a_damaged_stub_is_no_better_than_a_newer_generation_whose_index_is_damaged() {
-    for is_stub_damaged in [true, false] {
-        let (log, older) = with_older_index();
+    for (is_stub_damaged, is_third_there) in [(true, false), (false, false), (true, true)] {
+        let (log, older) = with_older_index(is_third_there);
         let index = log.disk.bytes(&older).expect("a file");
         let stub = make_stub(&index, &StubLimits::default()).expect("an index of ours");
         let gone = IndexHeader::decode(&stub).expect("a stub").section(SectionKind::GONE);
