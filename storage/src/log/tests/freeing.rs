@@ -335,3 +335,24 @@ fn a_reserve_that_the_disk_refuses_for_another_reason_keeps_no_data_waiting() {
         assert!(log.visible() == log.next() && tries > 1, "{tries}");
     }
 }
+
+/// Want of file handles for a moment let data take the space that had just been freed for it.
+#[test]
+fn a_reserve_that_cannot_be_made_for_a_moment_stays_owed() {
+    let (disk, mut log) =
+        full_of(&SimDisk::new(6), |number| vec![event("keep", &noise(number, 7_000))]);
+    disk.limit_space(None);
+    let mut has_failed = false;
+    while let Some(op) = log.next_op(now(6_000)) {
+        let mut outcome = op.run(&disk);
+        if let OpOutcome::Job { outcome: JobOutcome::Reserved { job, result }, .. } = &mut outcome {
+            assert!(job.to_bytes > 0 && !has_failed, "tried once in a while");
+            *result = Err(rustix::io::Errno::MFILE.into());
+            has_failed = true;
+        }
+        log.complete(outcome, now(6_000));
+    }
+    assert!(has_failed && log.is_disk_full(), "it comes first");
+    log.run_ops(now(12_000));
+    assert!(!log.is_disk_full());
+}
