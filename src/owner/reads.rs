@@ -28,6 +28,10 @@ use crate::log_calls::{LogStats, UnsealedPart};
 /// So many bytes of frames are looked at in one step of counting.
 const RECOUNT_BUDGET_BYTES: usize = 1 << 20;
 
+/// So often topics are counted for one request, while segments are sealed meanwhile. What was told then was as it had been
+/// before a trim.
+const COUNTS_MAX: usize = 4;
+
 /// So many reads of one request are in flight.
 const READS_MAX: usize = 4;
 
@@ -104,7 +108,21 @@ impl Owner {
     /// The summaries of topics, in the order of their names, counted anew where events before those that
     /// are kept are in them; without those that have none any more.
     async fn counted(&self, mut summaries: Vec<TopicSummary>) -> Vec<TopicSummary> {
-        let mut pending: Vec<Pending> = Vec::new();
+        for _ in 1..COUNTS_MAX {
+            let names: Vec<_> = summaries.iter().map(|summary| summary.topic.clone()).collect();
+            let (found, is_whole) = self.counted_once(summaries).await;
+            if is_whole {
+                return found;
+            }
+            let log = self.log.borrow();
+            summaries = names.iter().filter_map(|name| log.topics().get(name)).collect();
+        }
+        self.counted_once(summaries).await.0
+    }
+
+    /// The same, and whether all could be counted: not where a segment was sealed meanwhile, or a read has failed.
+    async fn counted_once(&self, mut summaries: Vec<TopicSummary>) -> (Vec<TopicSummary>, bool) {
+        let (mut pending, mut is_whole): (Vec<Pending>, _) = (Vec::new(), true);
         let segments = {
             let mut log = self.log.borrow_mut();
             summaries.retain(|summary| {
@@ -131,6 +149,7 @@ impl Owner {
                 Some(sealed) => self.kept(&pending, *sealed, segments.end()).await,
                 None => None,
             };
+            is_whole &= kept.is_some();
             counted.insert(number, self.note_counted(&pending.summary, kept));
         }
         let known = summaries.into_iter().map(|mut summary| {
@@ -140,7 +159,7 @@ impl Owner {
             (summary.count, summary.first) = (count, first.unwrap_or(summary.first));
             summary
         });
-        known.filter(|summary| summary.count > 0).collect()
+        (known.filter(|summary| summary.count > 0).collect(), is_whole)
     }
 
     /// What is kept of a topic of which so much is sealed, up to `place`; `None` if that cannot be
