@@ -128,15 +128,21 @@ const TURN_BYTES: u64 = 16 << 10;
 /// thread there waits for its slice to end, up to a tick: that the thread is `SCHED_IDLE` counts only beside threads of
 /// its own group (sched(7): a session's, a container's), and the workers are in another. (Beside a thread that computes
 /// for 1.2 ms of 6: p99 of acknowledgements 1.5 ms, with a turn's end each 0.1 ms 0.6, beside none 0.66.)
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Turns {
+    pace: Pace,
     bytes: u64,
 }
 
 impl Turns {
+    /// While somebody appends.
+    pub(crate) fn beside(pace: Pace) -> Self {
+        Turns { pace, bytes: 0 }
+    }
+
     /// It has worked on so many bytes more.
     pub(crate) fn worked_on(&mut self, bytes: u64) {
-        if self.is_over_after(bytes) {
+        if self.is_over_after(bytes) && self.pace.is_beside(Instant::now()) {
             std::thread::yield_now();
         }
     }
@@ -160,6 +166,11 @@ pub(crate) struct PacedFile<F> {
 impl<F: DiskFile> PacedFile<F> {
     pub(crate) fn new(file: Arc<F>, pace: Pace) -> Self {
         PacedFile { file, pace: Mutex::new(pace) }
+    }
+
+    /// The turns of who computes with what the file holds.
+    pub(crate) fn turns(&self) -> Turns {
+        Turns::beside(self.pace.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     /// Writes all of a file from its start, and syncs it: a little at a time, unless that is urgent.
@@ -340,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_turn_is_over_after_so_many_bytes() {
-        let mut turns = Turns::default();
+        let mut turns = Turns::beside(Pace::alone());
         let over = [TURN_BYTES - 1, 1, TURN_BYTES - 1, 0, 1, 5 * TURN_BYTES, 1, u64::MAX]
             .map(|bytes| turns.is_over_after(bytes));
         assert_eq!(over, [false, true, false, false, true, true, false, true]);

@@ -63,7 +63,7 @@ impl<D: Disk> Packer<D> {
             end_checksum: seed.chain_start(),
         };
         Ok(Packer {
-            new: NewSegment::create(disk, dir, name, &header, true, pace)?,
+            new: NewSegment::create(disk, dir, name, &header, true, pace.clone())?,
             seed,
             index: IndexBuilder::carrying(&header),
             pending: Vec::new(),
@@ -74,7 +74,7 @@ impl<D: Disk> Packer<D> {
             held: Vec::new(),
             end,
             unsynced_bytes: 0,
-            turns: Turns::default(),
+            turns: Turns::beside(pace),
         })
     }
 

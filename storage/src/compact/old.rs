@@ -9,7 +9,7 @@ use crate::{
         gone::{self, GoneTopic},
     },
     io::{Disk, DiskFile},
-    pace::{PacedFile, Turns},
+    pace::PacedFile,
     parts::Part,
     scan::FrameScan,
     segment_set::SealedSegment,
@@ -34,7 +34,7 @@ pub(super) fn frames_of<'a, D: Disk>(
 ) -> impl Iterator<Item = Result<Frame, String>> + use<'a, D> {
     let mut scan = FrameScan::new(file, segment.header()).in_steps_of(READ_BYTES);
     let end = segment.index().header().end_position;
-    let (mut is_over, mut turns) = (false, Turns::default());
+    let (mut is_over, mut turns) = (false, file.turns());
     std::iter::from_fn(move || {
         let from = scan.end().end_position;
         if is_over || from >= end {
