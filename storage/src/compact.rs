@@ -28,7 +28,7 @@ use std::{
 };
 
 use crate::{
-    compaction::{self, Limits, Look, NoSpace, TopicJudge, Turn},
+    compaction::{self, Limits, Look, NoSpace, Turn},
     error::OpenError,
     event::StagedEvent,
     index::stub::StubLimits,
@@ -36,6 +36,7 @@ use crate::{
     offset::Offset,
     pace::{Pace, PacedFile},
     packer::Packer,
+    read_ahead::AheadFile,
     reserve::RESERVE_FILE_NAME,
     retire::{self, Leftover, RetireJob},
     segment::SegmentName,
@@ -303,18 +304,11 @@ impl<D: Disk> CompactJob<D> {
     ) -> Result<CompactOutcome<D>, OpenError> {
         let old = segment.name();
         let damaged = |reason: String| CompactOutcome::Damaged { name: old, reason };
-        let mut judges: HashMap<&str, TopicJudge> = topics
-            .iter()
-            .map(|(name, summary)| {
-                let newer = newer.get(name).copied().unwrap_or(0);
-                let limits = self.limits.of(name);
-                (name.as_str(), TopicJudge::new(limits, summary.event_count, newer))
-            })
-            .collect();
+        let mut judges = self.judges(segment, topics, newer);
         // Past the page cache where that is possible: it is read once, and the pages would have to be given back.
         let direct = disk.open(&segment.log_path(), Access::Direct);
         let file = direct.map_or_else(|_| Arc::clone(segment.log_file()), Arc::new);
-        let file = &PacedFile::new(file, self.pace.clone());
+        let file = &AheadFile::new(PacedFile::new(file, self.pace.clone()));
         let latest = match self.latest_keys(segment, file, topics) {
             Ok(latest) => latest,
             Err(reason) => return Ok(damaged(reason)),
@@ -348,16 +342,9 @@ impl<D: Disk> CompactJob<D> {
                 Ok(frame) => frame,
                 Err(reason) => return Ok(damaged(reason)),
             };
-            let names: Vec<Topic> = frame
-                .topics()
-                .map(|(_, name)| Topic::parse_reserved(name).expect("a frame's topic"))
-                .collect();
-            for event in frame.events() {
-                let judge = judges.get_mut(event.topic());
-                // A topic that the index does not know has no limits that were looked at.
-                if event.kind().is_data()
-                    && judge.is_some_and(|judge| judge.is_dead(&event, &latest))
-                {
+            let names: Vec<Topic> = frame.topics().map(|(_, name)| Topic::of_known(name)).collect();
+            for (event, is_dead) in judges.judge(&frame, &latest) {
+                if is_dead {
                     dropped += 1;
                     lessened.insert(event.topic_number());
                     continue;

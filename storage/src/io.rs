@@ -12,6 +12,7 @@
 use std::{
     future::Future,
     io,
+    os::fd::BorrowedFd,
     path::Path,
     pin::pin,
     sync::Arc,
@@ -25,6 +26,7 @@ use crate::{
     offset::Position,
 };
 
+pub(crate) mod in_flight;
 pub(crate) mod lenient;
 pub mod real;
 pub mod sim;
@@ -143,6 +145,10 @@ pub trait DiskFile: Send + Sync + 'static {
     /// another. `ErrorKind::NotFound` if it has no name any more.
     fn hold(&self) -> io::Result<()> {
         Ok(())
+    }
+    /// What the kernel knows it by. A simulated one it does not.
+    fn handle(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
     /// Gives back its pages and, if it has no name any more, its blocks, a little at a time: nobody here
     /// needs it, and whoever closes such a file last does all of that at once. After each step `rest` is

@@ -42,6 +42,7 @@ mod packer;
 mod parts;
 mod pieces;
 mod prefetch;
+mod read_ahead;
 pub mod reader;
 pub mod recovery;
 pub mod remains;

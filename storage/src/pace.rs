@@ -10,6 +10,7 @@
 
 use std::{
     io,
+    os::fd::BorrowedFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -173,6 +174,11 @@ impl<F: DiskFile> PacedFile<F> {
         Turns::beside(self.pace.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
+    /// Whether somebody appends, so that it rests.
+    pub(crate) fn is_beside_appends(&self) -> bool {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner).is_beside(Instant::now())
+    }
+
     /// Writes all of a file from its start, and syncs it: a little at a time, unless that is urgent.
     pub(crate) fn write_synced(&self, parts: &Parts<'_>) -> io::Result<()> {
         let mut position = Position::default();
@@ -218,6 +224,10 @@ impl<F: DiskFile> PacedFile<F> {
 impl<F: DiskFile> DiskFile for PacedFile<F> {
     fn size(&self) -> io::Result<u64> {
         self.file.size()
+    }
+
+    fn handle(&self) -> Option<BorrowedFd<'_>> {
+        self.file.handle()
     }
 
     fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {

@@ -13,14 +13,47 @@ use super::{
 use crate::{
     compaction::{self, Hidden, LatestKeys, Look, Prospect, TopicJudge, Turn},
     error::{OpenError, ReadError},
+    event::EventView,
+    frame::Frame,
     io::Disk,
     offset::Offset,
-    pace::PacedFile,
+    read_ahead::AheadFile,
     reader::{ReadQuery, Reader},
     segment_set::SealedSegment,
     selection::Order,
     topic::TopicPattern,
 };
+
+/// Judges of topics. A topic without one has no event that is dead, or the index does not know it: no limits of it were
+/// looked at.
+#[derive(Clone, Default)]
+pub(super) struct Judges<'a> {
+    places: HashMap<&'a str, usize>,
+    judges: Vec<TopicJudge>,
+}
+
+impl Judges<'_> {
+    /// The events of the segment's next frame, and whether each is dead.
+    pub(super) fn judge<'f>(
+        &mut self,
+        frame: &'f Frame,
+        latest: &LatestKeys,
+    ) -> impl Iterator<Item = (EventView<'f>, bool)> {
+        let Judges { places, judges } = self;
+        let place = |(_, name)| places.get(name).copied();
+        // A frame may have a topic for each of its events.
+        let of_topics: Vec<_> = match judges.is_empty() {
+            true => Vec::new(),
+            false => frame.topics().map(place).collect(),
+        };
+        frame.events().map(move |event| {
+            let place = of_topics.get(event.topic_index()).copied().flatten();
+            let is_dead = event.kind().is_data()
+                && place.is_some_and(|place| judges[place].is_dead(&event, latest));
+            (event, is_dead)
+        })
+    }
+}
 
 impl<D: Disk> CompactJob<D> {
     fn has_topic_limits(&self) -> bool {
@@ -149,7 +182,7 @@ impl<D: Disk> CompactJob<D> {
     pub(super) fn latest_keys(
         &self,
         segment: &SealedSegment<D>,
-        file: &PacedFile<D::File>,
+        file: &AheadFile<D::File>,
         topics: &Topics,
     ) -> Result<LatestKeys, String> {
         let mut latest = LatestKeys::default();
@@ -194,22 +227,41 @@ impl<D: Disk> CompactJob<D> {
         Ok(latest)
     }
 
+    /// The judges of those of a segment's topics of which any event may be dead.
+    pub(super) fn judges<'a>(
+        &self,
+        segment: &SealedSegment<D>,
+        topics: &'a Topics,
+        newer: &HashMap<String, u64>,
+    ) -> Judges<'a> {
+        let first_time_ms = segment.index().header().first_time_ms;
+        let mut judges = Judges::default();
+        for (name, summary) in topics {
+            let newer = newer.get(name).copied().unwrap_or(0);
+            let limits = self.limits.of(name);
+            let may_be_dead = limits.dead_at_least(summary, newer) > 0
+                || limits.hides(summary, newer, first_time_ms) != Hidden::default();
+            if may_be_dead {
+                judges.places.insert(name, judges.judges.len());
+                judges.judges.push(TopicJudge::new(limits, summary.event_count, newer));
+            }
+        }
+        judges
+    }
+
     /// How many events are dead; so far only, if the job is cancelled.
     pub(super) fn count_dead(
         &self,
         segment: &SealedSegment<D>,
-        file: &PacedFile<D::File>,
-        mut judges: HashMap<&str, TopicJudge>,
+        file: &AheadFile<D::File>,
+        mut judges: Judges<'_>,
         latest: &LatestKeys,
     ) -> Result<u64, String> {
         let mut dead = 0;
         for frame in frames_of(segment, file) {
-            for event in frame?.events() {
-                let judge = judges.get_mut(event.topic());
-                let is_dead = event.kind().is_data()
-                    && judge.is_some_and(|judge| judge.is_dead(&event, latest));
-                dead += u64::from(is_dead);
-            }
+            let frame = frame?;
+            dead +=
+                judges.judge(&frame, latest).map(|(_, is_dead)| u64::from(is_dead)).sum::<u64>();
             if self.is_cancelled.load(Ordering::Relaxed) {
                 break;
             }

@@ -9,8 +9,8 @@ use crate::{
         gone::{self, GoneTopic},
     },
     io::{Disk, DiskFile},
-    pace::PacedFile,
     parts::Part,
+    read_ahead::AheadFile,
     scan::FrameScan,
     segment_set::SealedSegment,
     stored_producers::taken_over,
@@ -30,7 +30,7 @@ pub(super) fn numbers_of(topics: &Topics) -> Vec<TopicNumber> {
 /// Every frame of a segment, up to its end; what is wrong where one cannot be read.
 pub(super) fn frames_of<'a, D: Disk>(
     segment: &SealedSegment<D>,
-    file: &'a PacedFile<D::File>,
+    file: &'a AheadFile<D::File>,
 ) -> impl Iterator<Item = Result<Frame, String>> + use<'a, D> {
     let mut scan = FrameScan::new(file, segment.header()).in_steps_of(READ_BYTES);
     let end = segment.index().header().end_position;

@@ -166,6 +166,10 @@ impl DiskFile for RealFile {
         hold(&self.file)
     }
 
+    fn handle(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
+    }
+
     fn give_back(&self, rest: &mut dyn FnMut() -> bool) {
         // What stays is given back when the file is closed.
         let _ = give_back(&self.file, rest);
