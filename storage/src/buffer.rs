@@ -15,6 +15,7 @@ use std::{
 };
 
 use monoio::buf::{IoBuf, IoBufMut};
+use zstd_safe::WriteBuf;
 
 /// Memory, lengths and positions of direct I/O are multiples of this: the page, and the physical
 /// block of the disks that we know.
@@ -210,6 +211,27 @@ unsafe impl IoBufMut for DiskBuffer {
     }
 }
 
+/// What zstd writes replaces all that it holds; a [`Cursor`](std::io::Cursor) keeps what is before it.
+// SAFETY: the memory is ours for `capacity` bytes, and the first `len` of it are initialised.
+unsafe impl WriteBuf for DiskBuffer {
+    fn as_slice(&self) -> &[u8] {
+        self.as_slice()
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    unsafe fn filled_until(&mut self, len: usize) {
+        assert!(len <= self.capacity, "{len} bytes written into {}", self.capacity);
+        self.len = len;
+    }
+}
+
 /// A finished buffer that the kernel writes from while others read it.
 #[derive(Clone, Debug)]
 pub struct SharedBuffer(pub Arc<DiskBuffer>);
@@ -228,6 +250,8 @@ unsafe impl IoBuf for SharedBuffer {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
 
     #[test]
@@ -270,6 +294,25 @@ mod tests {
         buffer.clear();
         buffer.pad_to(512);
         assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn zstd_writes_behind_what_is_kept_and_no_further_than_there_is_room() {
+        let text = vec![7; 10_000];
+        let mut packed = DiskBuffer::with_capacity(zstd_safe::compress_bound(text.len()));
+        let packed_bytes = zstd_safe::compress(&mut packed, &text, 1).expect("room");
+        assert_eq!(packed.len(), packed_bytes);
+
+        let mut out = Cursor::new(DiskBuffer::with_capacity(64 + text.len()));
+        out.get_mut().extend_from_slice(&[1; 64]);
+        out.set_position(64);
+        assert_eq!(zstd_safe::decompress(&mut out, packed.as_slice()), Ok(text.len()));
+        let out = out.into_inner();
+        assert_eq!(out.as_slice(), [vec![1; 64], text].concat());
+
+        let mut short = DiskBuffer::with_capacity(8192);
+        assert!(zstd_safe::decompress(&mut short, packed.as_slice()).is_err());
+        assert!(short.is_empty());
     }
 
     #[test]
