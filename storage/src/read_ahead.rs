@@ -27,8 +27,9 @@ const _: () = assert!(STEP_BYTES.is_multiple_of(ALIGN_BYTES));
 
 /// See the [module](self).
 pub(crate) struct AheadFile<F> {
-    file: PacedFile<F>,
+    /// Dropped before the file is closed.
     ahead: Option<Mutex<Ahead>>,
+    file: PacedFile<F>,
 }
 
 struct Ahead {
@@ -79,7 +80,7 @@ impl<F: DiskFile> AheadFile<F> {
             asked: None,
             spare: DiskBuffer::default(),
         });
-        AheadFile { file, ahead: ahead.map(Mutex::new) }
+        AheadFile { ahead: ahead.map(Mutex::new), file }
     }
 
     /// The turns of who computes with what the file holds.
@@ -115,8 +116,7 @@ impl Ahead {
         if buffer.len() != STEP_BYTES {
             buffer = DiskBuffer::zeroed(STEP_BYTES);
         }
-        self.in_flight.begin(handle, buffer, position);
-        self.asked = Some(position);
+        self.asked = self.in_flight.begin(handle, buffer, position).then_some(position);
     }
 }
 

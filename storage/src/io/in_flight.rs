@@ -16,6 +16,7 @@ use crate::{buffer::DiskBuffer, offset::Position};
 /// See the [module](self). Whoever drops it waits until the read has ended.
 pub(crate) struct InFlight {
     ring: IoUring,
+    has_failed: bool,
     /// What the kernel reads into until it has said that it is done.
     buffer: Option<DiskBuffer>,
 }
@@ -23,16 +24,25 @@ pub(crate) struct InFlight {
 impl InFlight {
     /// Nothing is read yet. Fails where there is no io_uring.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(InFlight { ring: IoUring::new(2)?, buffer: None })
+        Ok(InFlight { ring: IoUring::new(2)?, has_failed: false, buffer: None })
     }
 
-    /// Begins to fill a buffer, as long as it is, with what stands at `position`.
+    /// Begins to fill a buffer, as long as it is, with what stands at `position`; whether it did, which it does no more
+    /// once the ring has failed. The file stays open until that has ended.
     ///
     /// # Panics
     ///
     /// If a read is under way.
-    pub(crate) fn begin(&mut self, file: BorrowedFd<'_>, buffer: DiskBuffer, position: Position) {
+    pub(crate) fn begin(
+        &mut self,
+        file: BorrowedFd<'_>,
+        buffer: DiskBuffer,
+        position: Position,
+    ) -> bool {
         assert!(self.buffer.is_none(), "one read at a time");
+        if self.has_failed {
+            return false;
+        }
         let buffer = self.buffer.insert(buffer);
         let len = u32::try_from(buffer.len()).expect("short");
         let bytes = buffer.as_mut_slice().as_mut_ptr();
@@ -43,6 +53,7 @@ impl InFlight {
         pushed.expect("it has room for two");
         // One that is not taken now is with the wait for it.
         let _ = self.ring.submit();
+        true
     }
 
     /// Waits until what was begun has ended: the buffer, and how many bytes were read. `None` if nothing was begun, or the
@@ -62,6 +73,7 @@ impl InFlight {
         }
         // The kernel may still write to it.
         mem::forget(buffer);
+        self.has_failed = true;
         None
     }
 }
