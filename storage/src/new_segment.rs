@@ -8,14 +8,18 @@
 //! What is not finished takes no space: it is removed when it is dropped, and a start removes temporary files.
 
 use std::{
+    io, mem,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use crate::{
-    buffer::DiskBuffer,
+    buffer::{ALIGN_BYTES, DiskBuffer},
     error::OpenError,
-    io::{Access, Disk, DiskFile},
+    io::{
+        Access, Disk, DiskFile,
+        in_flight::{Errand, InFlight},
+    },
     offset::Position,
     pace::{Pace, PacedFile},
     parts::Parts,
@@ -26,6 +30,37 @@ use crate::{
 /// So much is written at once: a frame alone may be a few KiB.
 const WRITE_BYTES: usize = 256 << 10;
 
+/// What is written while more is gathered.
+struct Behind {
+    in_flight: InFlight,
+    /// Where, if anything is.
+    at: Option<Position>,
+    /// What is gathered into next.
+    spare: DiskBuffer,
+}
+
+impl Behind {
+    fn new(in_flight: InFlight) -> Self {
+        Behind { in_flight, at: None, spare: DiskBuffer::with_capacity(WRITE_BYTES) }
+    }
+
+    /// Waits until that has ended. What a short write has left is written as [`DiskFile::write_all_at`] does it, which
+    /// says why if it cannot be.
+    fn finish(&mut self, file: &impl DiskFile) -> io::Result<()> {
+        let Some(at) = self.at.take() else { return Ok(()) };
+        let lost = || io::Error::other("nobody knows what has become of a write");
+        let (mut buffer, written) = self.in_flight.wait().ok_or_else(lost)?;
+        let written = written?;
+        let whole = written - written % ALIGN_BYTES;
+        if written < buffer.len() {
+            file.write_all_at(&buffer.as_slice()[whole..], at.plus(whole as u64))?;
+        }
+        buffer.clear();
+        self.spare = buffer;
+        Ok(())
+    }
+}
+
 /// The log file of a segment, under a temporary name.
 pub(crate) struct NewSegment<D: Disk> {
     disk: D,
@@ -33,6 +68,8 @@ pub(crate) struct NewSegment<D: Disk> {
     name: SegmentName,
     temporary: PathBuf,
     pace: Pace,
+    /// Dropped before the file is closed.
+    behind: Option<Behind>,
     file: PacedFile<D::File>,
     /// What is still to be written, and where.
     gathered: DiskBuffer,
@@ -77,12 +114,14 @@ impl<D: Disk> NewSegment<D> {
         let (disk, dir) = (disk.clone(), dir.to_owned());
         let gathered_at = start.plus(block.len() as u64);
         let gathered = DiskBuffer::with_capacity(WRITE_BYTES);
+        let behind = file.handle().and_then(|_| InFlight::new().ok()).map(Behind::new);
         let new = NewSegment {
             disk,
             dir,
             name,
             temporary,
             pace,
+            behind,
             file,
             gathered,
             gathered_at,
@@ -108,16 +147,38 @@ impl<D: Disk> NewSegment<D> {
     /// Makes durable what was written.
     pub(crate) fn sync(&mut self) -> Result<(), OpenError> {
         self.flush()?;
+        self.await_written()?;
         self.file.sync_data().map_err(OpenError::io("syncing", &self.temporary))
     }
 
+    /// Writes what is gathered. While nobody appends it begins to, and more is gathered meanwhile.
     fn flush(&mut self) -> Result<(), OpenError> {
+        self.await_written()?;
+        let at = self.gathered_at;
+        self.gathered_at = at.plus(self.gathered.len() as u64);
+        if let Some(behind) = &mut self.behind
+            && let Some(handle) = self.file.handle()
+            && behind.in_flight.is_usable()
+            && !self.gathered.is_empty()
+            && !self.file.is_beside_appends()
+        {
+            let gathered = mem::replace(&mut self.gathered, mem::take(&mut behind.spare));
+            behind.at = Some(at);
+            behind.in_flight.begin(Errand::Write, handle, gathered, at);
+            return Ok(());
+        }
         self.file
-            .write_all_at(self.gathered.as_slice(), self.gathered_at)
+            .write_all_at(self.gathered.as_slice(), at)
             .map_err(OpenError::io("writing", &self.temporary))?;
-        self.gathered_at = self.gathered_at.plus(self.gathered.len() as u64);
         self.gathered.clear();
         Ok(())
+    }
+
+    /// Waits until what was begun to be written has been.
+    fn await_written(&mut self) -> Result<(), OpenError> {
+        let Some(behind) = &mut self.behind else { return Ok(()) };
+        let written = behind.finish(&self.file);
+        written.map_err(OpenError::io("writing", &self.temporary))
     }
 
     /// Makes it the segment, durably, with its index.
@@ -160,24 +221,33 @@ mod tests {
     use super::*;
     use crate::{
         config::SyncMode,
-        io::sim::SimDisk,
+        io::{
+            real::RealDisk,
+            sim::{SimDisk, rng::SimRng},
+            uring::check_available,
+        },
         offset::Offset,
+        pace::FramesBegun,
         segment::{Incarnation, SEGMENT_VERSION, Tag},
     };
 
-    /// A limit that is looser may come while all of it is being written: the last look is when nothing has its name.
-    #[test]
-    fn what_is_not_wanted_any_more_gets_no_name_and_leaves_nothing() {
-        let (disk, dir) = (SimDisk::new(1), Path::new("/log"));
-        disk.create_dir(dir).expect("an empty disk");
-        let header = SegmentHeader {
+    fn header() -> SegmentHeader {
+        SegmentHeader {
             version: SEGMENT_VERSION,
             base_offset: Offset::ZERO,
             created_at_ms: 1,
             incarnation: Incarnation::new([7; 16]),
             tag: Tag::parse("test1").expect("a tag"),
             sync: SyncMode::Commit,
-        };
+        }
+    }
+
+    /// A limit that is looser may come while all of it is being written: the last look is when nothing has its name.
+    #[test]
+    fn what_is_not_wanted_any_more_gets_no_name_and_leaves_nothing() {
+        let (disk, dir) = (SimDisk::new(1), Path::new("/log"));
+        disk.create_dir(dir).expect("an empty disk");
+        let header = header();
         let name = SegmentName::first_generation(Offset::ZERO);
         let index = || Parts::from(vec![1; 100]);
         let names = || {
@@ -196,5 +266,41 @@ mod tests {
             let named = [name.index_file_name(), name.log_file_name()];
             assert_eq!(names(), if is_wanted { &named[..] } else { &[] });
         }
+    }
+
+    /// Beside somebody who appends a piece is written at once, else while the next is gathered.
+    #[test]
+    fn whether_it_is_written_at_once_or_meanwhile_it_is_the_same() {
+        let dir = std::env::temp_dir().join(format!("strandline-behind-{}", std::process::id()));
+        RealDisk.create_dir(&dir).expect("a directory for the test");
+        let header = header();
+        let name = SegmentName::first_generation(Offset::ZERO);
+        let mut rng = SimRng::new(1);
+        let pieces: Vec<_> = (1..40).map(|blocks| rng.bytes(blocks * ALIGN_BYTES)).collect();
+        let frames = FramesBegun::default();
+        for (is_direct, is_beside) in [(true, false), (true, true), (false, false)] {
+            let pace = Pace::beside(&frames, false);
+            let mut new =
+                NewSegment::create(&RealDisk, &dir, name, &header, is_direct, pace).expect("space");
+            let (mut was_meanwhile, mut expected) = (false, header.encode().to_vec());
+            expected.resize(expected.len().next_multiple_of(ALIGN_BYTES), 0);
+            for (at, piece) in pieces.iter().enumerate() {
+                if is_beside {
+                    frames.add_one();
+                }
+                new.write(piece).expect("space");
+                expected.extend_from_slice(piece);
+                was_meanwhile |= new.behind.as_ref().is_some_and(|behind| behind.at.is_some());
+                if at % 7 == 0 {
+                    new.sync().expect("a good disk");
+                }
+            }
+            let has_ring = check_available().is_ok();
+            assert_eq!(was_meanwhile, has_ring && !is_beside);
+            new.finish(Parts::from(vec![1; 100])).expect("a good disk");
+            let written = std::fs::read(dir.join(name.log_file_name())).expect("the segment");
+            assert!(written == expected, "direct: {is_direct}, beside appends: {is_beside}");
+        }
+        std::fs::remove_dir_all(&dir).expect("cleaned up");
     }
 }

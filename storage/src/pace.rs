@@ -35,7 +35,7 @@ const REST_TIMES: u32 = 9;
 const REST_MAX: Duration = Duration::from_millis(20);
 
 /// Nobody is taken to append any more who has not for so long.
-const QUIET: Duration = Duration::from_secs(1);
+pub(crate) const QUIET: Duration = Duration::from_secs(1);
 
 /// How many frames a log has begun to write, for all who want to know whether any.
 #[derive(Clone, Debug, Default)]
