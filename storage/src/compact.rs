@@ -48,6 +48,7 @@ use crate::{
 mod judging;
 mod old;
 
+use judging::Newer;
 use old::{Topics, carried, frames_of, numbers_of, producers, read_topics};
 
 /// See [`crate::op::Job::Compact`].
@@ -157,6 +158,7 @@ impl<D: Disk> CompactJob<D> {
     pub(crate) fn run(self, disk: &D) -> Result<CompactOutcome<D>, OpenError> {
         let segments = Arc::clone(&self.segments);
         let available_bytes = self.available_bytes(disk);
+        let counted = self.has_counts().then(|| self.judge_counting(available_bytes));
         let mut next: Option<(Turn, Task)> = None;
         let mut oldest: Option<(u64, Task)> = None;
         for (place, segment) in segments.iter().enumerate() {
@@ -167,14 +169,15 @@ impl<D: Disk> CompactJob<D> {
                 continue;
             }
             let name = segment.name();
-            let topics = match read_topics(segment) {
-                Ok(topics) => topics,
-                Err(reason) => return Ok(CompactOutcome::Damaged { name, reason }),
+            let judged = match &counted {
+                Some(counted) => counted.get(&place).cloned().unwrap_or(Ok(None)),
+                None => read_topics(segment)
+                    .map(|topics| self.judge(segment, &topics, &Newer::new(), available_bytes)),
             };
-            let newer = self.newer_events(place, &topics)?;
-            let Some((turn, needed_bytes)) = self.judge(segment, &topics, &newer, available_bytes)
-            else {
-                continue;
+            let (turn, needed_bytes) = match judged {
+                Ok(Some(judged)) => judged,
+                Ok(None) => continue,
+                Err(reason) => return Ok(CompactOutcome::Damaged { name, reason }),
             };
             let found = NoSpace { available_bytes, needed_bytes, at_boot_ms: self.now_boot_ms };
             let task = Task { turn, place, found };
@@ -186,7 +189,7 @@ impl<D: Disk> CompactJob<D> {
                 continue;
             }
             if turn == Turn::Retire || (turn != Turn::Look && !self.is_disk_full) {
-                return self.carry_out(disk, task, &topics, &newer);
+                return self.carry_out(disk, task);
             }
             // Looks come in turns: those behind the last one, then what else there is, and then the first of them again.
             let is_passed = turn == Turn::Look && Some(segment.base()) <= self.last_look;
@@ -200,15 +203,7 @@ impl<D: Disk> CompactJob<D> {
         let again = oldest.map(|(_, task)| task).filter(|_| may_try_again);
         let first = next.filter(|(turn, _)| *turn != Turn::LookAgain || again.is_none());
         if let Some(task) = first.map(|(_, task)| task).or(again) {
-            let segment = segments.iter().nth(task.place).expect("it was looked at");
-            let topics = match read_topics(segment) {
-                Ok(topics) => topics,
-                Err(reason) => {
-                    return Ok(CompactOutcome::Damaged { name: segment.name(), reason });
-                }
-            };
-            let newer = self.newer_events(task.place, &topics)?;
-            return self.carry_out(disk, task, &topics, &newer);
+            return self.carry_out(disk, task);
         }
         Ok(CompactOutcome::Nothing { settled: self.settled() })
     }
@@ -241,14 +236,13 @@ impl<D: Disk> CompactJob<D> {
         free_bytes.saturating_add(reserve_bytes.unwrap_or(0))
     }
 
-    fn carry_out(
-        &self,
-        disk: &D,
-        task: Task,
-        topics: &Topics,
-        newer: &HashMap<String, u64>,
-    ) -> Result<CompactOutcome<D>, OpenError> {
+    fn carry_out(&self, disk: &D, task: Task) -> Result<CompactOutcome<D>, OpenError> {
         let segment = self.segments.iter().nth(task.place).expect("it was looked at");
+        let topics = match read_topics(segment) {
+            Ok(topics) => topics,
+            Err(reason) => return Ok(CompactOutcome::Damaged { name: segment.name(), reason }),
+        };
+        let (topics, newer) = (&topics, &self.newer_events(task.place, &topics));
         let done = match task.turn {
             Turn::Retire => self.retire(disk, segment, topics),
             Turn::Look => {
@@ -299,7 +293,7 @@ impl<D: Disk> CompactJob<D> {
         disk: &D,
         segment: &Arc<SealedSegment<D>>,
         topics: &Topics,
-        newer: &HashMap<String, u64>,
+        newer: &Newer,
         must: bool,
     ) -> Result<CompactOutcome<D>, OpenError> {
         let old = segment.name();

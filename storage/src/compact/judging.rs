@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     compaction::{self, Hidden, LatestKeys, Look, Prospect, TopicJudge, Turn},
-    error::{OpenError, ReadError},
+    error::ReadError,
     event::EventView,
     frame::Frame,
     io::Disk,
@@ -23,6 +23,12 @@ use crate::{
     selection::Order,
     topic::TopicPattern,
 };
+
+/// How many events topics with a limit by count have in the segments behind one.
+pub(super) type Newer = HashMap<String, u64>;
+
+/// What is to be done with a segment, if anything, and how much space it should need; or what is wrong with its index.
+pub(super) type Judged = Result<Option<(Turn, u64)>, String>;
 
 /// Judges of topics. A topic without one has no event that is dead, or the index does not know it: no limits of it were
 /// looked at.
@@ -102,16 +108,44 @@ impl<D: Disk> CompactJob<D> {
         segment.base() != self.segments.start() && said.min(self.limits.keep_from) > self.recorded
     }
 
+    /// Whether any topic has a limit by count.
+    pub(super) fn has_counts(&self) -> bool {
+        self.limits.rules.topics().any(|(_, set)| set.retain.count.is_some())
+    }
+
+    /// The judgements of all candidates, by place, or what is wrong with their indexes. What topics have in the segments
+    /// behind decides: each index is read once, from the last one to the first.
+    pub(super) fn judge_counting(&self, available_bytes: u64) -> HashMap<usize, Judged> {
+        let mut newer = Newer::new();
+        let mut judged = HashMap::new();
+        for (place, segment) in self.segments.iter().enumerate().rev() {
+            if self.is_cancelled() {
+                break;
+            }
+            let topics = read_topics(segment);
+            if self.is_candidate(segment) {
+                let judgement = match &topics {
+                    Ok(topics) => Ok(self.judge(segment, topics, &newer, available_bytes)),
+                    Err(reason) => Err(reason.clone()),
+                };
+                judged.insert(place, judgement);
+            }
+            // An index that cannot be read counts nothing: more is kept.
+            for (name, summary) in topics.unwrap_or_default() {
+                if self.limits.of(&name).count_max.is_some() {
+                    *newer.entry(name).or_default() += summary.event_count;
+                }
+            }
+        }
+        judged
+    }
+
     /// How many events each topic with a limit by count has in the segments behind one.
-    pub(super) fn newer_events(
-        &self,
-        place: usize,
-        topics: &Topics,
-    ) -> Result<HashMap<String, u64>, OpenError> {
+    pub(super) fn newer_events(&self, place: usize, topics: &Topics) -> Newer {
         let limited = topics.iter().filter(|(name, _)| self.limits.of(name).count_max.is_some());
-        let mut newer: HashMap<String, u64> = limited.map(|(name, _)| (name.clone(), 0)).collect();
+        let mut newer: Newer = limited.map(|(name, _)| (name.clone(), 0)).collect();
         if newer.is_empty() {
-            return Ok(newer);
+            return newer;
         }
         for segment in self.segments.iter().skip(place + 1) {
             if self.is_cancelled.load(Ordering::Relaxed) {
@@ -124,7 +158,7 @@ impl<D: Disk> CompactJob<D> {
                 }
             }
         }
-        Ok(newer)
+        newer
     }
 
     /// What is to be done with a segment, if anything, and how much space it should need.
@@ -132,7 +166,7 @@ impl<D: Disk> CompactJob<D> {
         &self,
         segment: &SealedSegment<D>,
         topics: &Topics,
-        newer: &HashMap<String, u64>,
+        newer: &Newer,
         available_bytes: u64,
     ) -> Option<(Turn, u64)> {
         let header = segment.index().header();
@@ -232,7 +266,7 @@ impl<D: Disk> CompactJob<D> {
         &self,
         segment: &SealedSegment<D>,
         topics: &'a Topics,
-        newer: &HashMap<String, u64>,
+        newer: &Newer,
     ) -> Judges<'a> {
         let first_time_ms = segment.index().header().first_time_ms;
         let mut judges = Judges::default();

@@ -170,3 +170,51 @@ fn a_topic_that_is_gone_as_a_whole_is_not_looked_for() {
     log.append_control(&Control::Trimmed(trimmed), now(1)).expect("staged");
     assert_eq!(step(&mut log, &disk, |_| ()), Some(("look", name)), "nobody knows how much");
 }
+
+/// How many events a topic has behind a segment was counted anew for each segment.
+#[test]
+fn a_limit_by_count_has_each_index_read_once() {
+    let operations = |segments: usize| {
+        let disk = SimDisk::new(7);
+        for _ in 0..segments {
+            add(&disk, &["keep", "more"]);
+        }
+        let mut log = open(&disk);
+        let count = TopicRetention { count: Some(1_000_000), ..Default::default() };
+        rule(&mut log, "**", count);
+        let mut held = hold(&mut log, &disk, is_compaction);
+        let op = held.pop().expect("it is looked at");
+        assert_eq!((log.segments().len(), held.len()), (segments, 0));
+        let before = disk.operations();
+        let outcome = op.run(&disk);
+        let is_nothing = matches!(
+            &outcome,
+            OpOutcome::Job {
+                outcome: JobOutcome::Compacted(Ok(CompactOutcome::Nothing { .. })),
+                ..
+            }
+        );
+        assert!(is_nothing, "all of it stays");
+        disk.operations() - before
+    };
+    let (few, many) = (operations(8), operations(16));
+    assert!(few >= 8 && many <= 2 * few, "{few} operations became {many}");
+}
+
+/// Of the oldest segments goes what is beyond the count, whichever segments the newer events are in.
+#[test]
+fn what_is_beyond_a_count_goes_from_the_oldest_segments() {
+    let disk = SimDisk::new(7);
+    let names = [["keep"], ["more"], ["keep"], ["keep"]].map(|topics| add(&disk, &topics));
+    let mut log = open(&disk);
+    rule(&mut log, "keep", TopicRetention { count: Some(20), ..Default::default() });
+    let mut done = Vec::new();
+    while let Some(one) = step(&mut log, &disk, |_| {}) {
+        done.push(one);
+    }
+    let [first, _, third, _] = names;
+    assert_eq!(done[0], ("stub", first));
+    let third = SegmentName { generation: third.generation + 1, ..third };
+    assert!(done[1..].contains(&("rewrite", third)), "{done:?}");
+    assert_eq!(kept(&log).len(), 20 + 12, "{done:?}");
+}
