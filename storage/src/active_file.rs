@@ -250,8 +250,16 @@ pub struct PrepareJob {
 
 impl PrepareJob {
     /// Makes the file, fills it up to `to`, and syncs it. In the header's place there are zeroes in any case, from
-    /// which a missing header is told.
+    /// which a missing header is told. What could not be made whole takes no space.
     pub(crate) fn run<D: Disk>(self, disk: &D) -> io::Result<NewFile<D>> {
+        let made = self.make(disk);
+        if made.is_err() {
+            let _ = disk.remove(&self.path);
+        }
+        made
+    }
+
+    fn make<D: Disk>(&self, disk: &D) -> io::Result<NewFile<D>> {
         let is_kept = mutation::is_planted(Mutation::OldFileAppendedTo);
         let kept = if is_kept { disk.open(&self.path, Access::Write).ok() } else { None };
         let created = match kept {

@@ -433,6 +433,8 @@ impl<D: Disk> Log<D> {
             self.jobs.disk_full = true;
             self.notices.push(Notice::DiskFull);
             self.hurry_compaction();
+            // What frees space may wait behind it, on a thread that has what others leave of the processor.
+            self.cancel_snapshot();
             self.free_space();
         }
     }

@@ -134,6 +134,11 @@ impl<D: Disk> SnapshotJob<D> {
         Ok(Some(SnapshotOutcome { offset: end, bytes, merged_stubs }))
     }
 
+    /// It would take space, or nobody waits for it.
+    fn is_cancelled(&self) -> bool {
+        self.is_cancelled.load(Ordering::Relaxed)
+    }
+
     /// What the sealed part consists of, by where each begins.
     fn parts(&self, names: &[String]) -> BTreeMap<Offset, Part<D>> {
         let mut parts = BTreeMap::new();
@@ -169,7 +174,7 @@ impl<D: Disk> SnapshotJob<D> {
             None => Fold::new(self.window, self.ids_ahead_ms),
         };
         while fold.offset() < target {
-            if self.is_cancelled.load(Ordering::Relaxed) {
+            if self.is_cancelled() {
                 return Ok(None);
             }
             let from = fold.offset();
@@ -203,7 +208,11 @@ impl<D: Disk> SnapshotJob<D> {
                 });
             }
         }
-        Ok(Some(fold.finish(live, self.producers_ahead_ms)))
+        if self.is_cancelled() {
+            return Ok(None);
+        }
+        let bytes = fold.finish(live, self.producers_ahead_ms);
+        Ok((!self.is_cancelled()).then_some(bytes))
     }
 
     fn index(

@@ -492,3 +492,57 @@ fn a_name_that_finds_no_space_ends_nothing_and_leaves_nothing() {
     }
     assert!(struck > 40, "{struck} of the 120 were met");
 }
+
+/// What a file was to have is not kept from others by a part of it.
+#[test]
+fn a_segment_that_finds_no_space_for_its_zeroes_leaves_none_of_them() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    let next = Path::new(DIR).join(NEXT_FILE_NAME);
+    // Until the next one is to be prepared.
+    let prepare = loop {
+        append(&mut log, &noise(1, 2_000));
+        let held = hold(&mut log, &disk, |op| matches!(op, Op::Job { job: Job::Prepare(_), .. }));
+        if let Some(op) = held.into_iter().next() {
+            break op;
+        }
+    };
+    let before = disk.space_bytes();
+    disk.limit_space(Some(before + (8 << 10)));
+    log.complete(prepare.run(&disk), now(2));
+    assert!(disk.bytes(&next).is_none() && disk.space_bytes() == before);
+    disk.limit_space(None);
+    log.run_ops(now(60_000));
+    append_each(&mut log, 20);
+    assert_eq!(log.visible(), log.next());
+}
+
+/// It waits for the processor as rewrites do, and they may wait behind it.
+#[test]
+fn a_snapshot_that_is_under_way_when_the_disk_becomes_full_ends() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig { snapshot_segments: 2, compress_after_s: u64::MAX, ..tiny() };
+    let (mut log, _) = open_with(&disk, config);
+    let is_snapshot = |op: &Op<SimDisk>| matches!(op, Op::Job { job: Job::Snapshot(_), .. });
+    let snapshot = loop {
+        append(&mut log, &noise(1, 7_000));
+        let held = hold(&mut log, &disk, is_snapshot);
+        if let Some(op) = held.into_iter().next() {
+            break op;
+        }
+    };
+    disk.limit_space(Some(disk.space_bytes()));
+    while log.append(vec![event("a", &noise(2, 7_000))], now(2)).is_ok() {
+        assert!(hold(&mut log, &disk, is_snapshot).is_empty(), "one is under way");
+    }
+    assert!(log.is_disk_full());
+    disk.limit_space(None);
+    let made = snapshot.run(&disk);
+    let is_ended = matches!(&made, OpOutcome::Job { outcome: JobOutcome::Snapshot(Ok(None)), .. });
+    assert!(is_ended, "nobody waits behind it");
+    log.complete(made, now(3));
+    assert_eq!(log.snapshot_totals().made, 0);
+    log.run_ops(now(60_000));
+    append_each(&mut log, 100);
+    assert!(!log.is_disk_full() && log.snapshot_totals().made > 0, "there is space again");
+}
