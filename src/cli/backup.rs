@@ -284,6 +284,14 @@ fn check_beginning(
                 taken.start,
                 taken.end
             ),
+            Beginning::Lost(lost) => {
+                let what = format!(
+                    "it holds {tenant}/{log} from offset {} to {}, which the log in --data has lost: a repair has named \
+                     that. It may be the last that has these events, and they would be gone",
+                    lost.start, lost.end
+                );
+                return Err(BackupError::NoBackupOfIt { dir: arguments.to.clone(), what });
+            }
             Beginning::Differs { what } => {
                 let new_end = end_of(&RealDisk, &now)?;
                 let what = format!(

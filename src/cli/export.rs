@@ -216,19 +216,28 @@ impl Output<'_> {
         let (topics, order) = (arguments.topic.clone(), Order::Ascending);
         let query = ReadQuery { topics, from, end, order };
         let (mut object, mut time) = (Vec::new(), TimeText::default());
+        let from_ms = match arguments.from {
+            Begin::At(Place::TimeMs(from_ms)) => from_ms,
+            _ => 0,
+        };
+        // Of when they are what follows them says: before an event that is too old nothing was asked for.
+        let mut missing: Vec<ReadError> = Vec::new();
         log.read(&query, &mut |part| {
             let hits = match part {
                 Ok(hits) => hits,
                 Err(error) => {
-                    is_whole = false;
-                    self.bar.suspend(|| warn(&error));
+                    missing.push(error);
                     return ControlFlow::Continue(());
                 }
             };
             for event in hits.events().filter(|event| event.kind().is_data()) {
-                if matches!(arguments.from, Begin::At(Place::TimeMs(from)) if event.time_ms() < from)
-                {
+                if event.time_ms() < from_ms {
+                    missing.clear();
                     continue;
+                }
+                if !missing.is_empty() {
+                    is_whole = false;
+                    self.bar.suspend(|| missing.drain(..).for_each(|error| warn(&error)));
                 }
                 if matches!(arguments.until, Some(Place::TimeMs(until)) if event.time_ms() >= until)
                 {
@@ -248,6 +257,8 @@ impl Output<'_> {
             ControlFlow::Continue(())
         })
         .map_err(|error| error.to_string())?;
+        is_whole &= missing.is_empty();
+        self.bar.suspend(|| missing.iter().for_each(warn));
         failure.map_or(Ok(is_whole), Err)
     }
 

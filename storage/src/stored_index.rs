@@ -1,6 +1,6 @@
 //! What recovery needs of an index file: where the segment ends, and its state delta.
 
-use std::{convert::Infallible, io, path::Path, sync::Arc};
+use std::{convert::Infallible, io, ops::Range, path::Path, sync::Arc};
 
 use crate::{
     error::OpenError,
@@ -11,7 +11,7 @@ use crate::{
         gone::{self, GoneTopic},
     },
     io::{Access, Disk, DiskFile},
-    offset::Position,
+    offset::{Offset, Position},
     once::{IdEntry, ProducerEntry},
     state::LogState,
     stored_producers::read_producers,
@@ -77,6 +77,11 @@ impl<F: DiskFile> StoredIndex<F> {
     /// Whether a repair has found events of the segment to be lost.
     pub(crate) fn has_gaps(&self) -> bool {
         self.resident.gaps().len() > 0
+    }
+
+    /// Which those are, in order.
+    pub(crate) fn gaps(&self) -> impl Iterator<Item = Range<Offset>> {
+        self.resident.gaps()
     }
 
     /// The topics whose last event in the segment is gone.

@@ -203,6 +203,41 @@ def test_a_damaged_log_replaces_no_backup(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["backup", "data", "restored"]
 
 
+def test_a_backup_stays_that_has_what_a_repair_has_lost(tmp_path):
+    """it was exchanged for one with a gap, and removed: nobody had those events any more"""
+    backup = tmp_path / "backup"
+    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
+        for at in range(5):
+            server.append("t", f"{at}" * 300)
+        server.terminate()
+        server.start()  # seals it
+        server.terminate()
+    fine("backup", "--data", server.data, backup)
+    path = sorted((tmp_path / "data" / "default" / "main").glob("*.log"))[0]
+    content = bytearray(path.read_bytes())
+    content[content.index(b"3" * 300)] ^= 1
+    path.unlink()  # else it would be damaged in the backup too: it is the same file
+    path.write_bytes(content)
+    fine("repair", "--yes", server.data)
+    before = tree(backup)
+    done = run("backup", "--data", server.data, backup)
+    assert done.returncode == 1 and "from offset 3 to 4" in done.stderr and "--replace" in done.stderr, done
+    assert tree(backup) == before
+    fine("backup", "--replace", "--data", server.data, backup)
+    fine("backup", "--data", server.data, backup)
+
+    # What is lost is missed by an export of it alone.
+    time.sleep(0.01)
+    with Server("--shards", "1", data=server.data) as server:
+        server.append("t", "5")
+        server.terminate()
+    exported = run("export", "--data", server.data)
+    assert exported.returncode == 1 and "3" in exported.stderr, exported
+    last = json.loads(exported.stdout.splitlines()[-1])
+    after = fine("export", "--data", server.data, "--from", last["time"])
+    assert [json.loads(line)["offset"] for line in after.stdout.splitlines()] == [last["offset"]]
+
+
 def test_a_backup_takes_nothing_rotten_from_the_one_before(tmp_path):
     """on another file system sealed segments come from the backup before: what rotted there is copied from the log, and told"""
     backup = pathlib.Path(f"/dev/shm/strandline-rotten-backup-test-{os.getpid()}")

@@ -14,12 +14,13 @@
 //!   begins later
 //! none, or another     never
 //! ```
+//! What a repair has named as lost is another matter: it may lie before that, and the older log may have it still.
 
 use std::{ops::Range, path::Path};
 
 use crate::{
     error::OpenError,
-    index::SegmentEnd,
+    index::{IndexHeader, SectionKind, SegmentEnd},
     io::{Access, Disk},
     listing::{self, Listed},
     offset::Offset,
@@ -27,6 +28,7 @@ use crate::{
     scan::FrameScan,
     segment::{Incarnation, SegmentHeader, SegmentName},
     snapshot::read,
+    stored_index::StoredIndex,
 };
 
 /// Whether a log is the beginning of another.
@@ -37,6 +39,9 @@ pub enum Beginning {
     /// Nothing speaks against it; but nothing is left in the other of these events at the end of the older log:
     /// retention or compaction has taken them out.
     TakenOut(Range<Offset>),
+    /// It is, but a repair of the other has named these events as lost, and it has frames in their place: it may be the
+    /// last that has them.
+    Lost(Range<Offset>),
     /// It is not.
     Differs {
         /// Where the two part, and how that is seen.
@@ -60,7 +65,39 @@ pub fn beginning_of<D: Disk>(disk: &D, old: &Path, new: &Path) -> Result<Beginni
             Compared::Differs(what) => return Ok(Beginning::Differs { what }),
         }
     }
+    if let Some(lost) = lost_since(&old, &new)? {
+        return Ok(Beginning::Lost(lost));
+    }
     Ok(taken_out.map_or(Beginning::Proven, Beginning::TakenOut))
+}
+
+/// The first of what repairs of the newer log have named as lost, and the older has.
+fn lost_since<D: Disk>(
+    old: &Side<'_, D>,
+    new: &Side<'_, D>,
+) -> Result<Option<Range<Offset>>, OpenError> {
+    for listed in &new.segments {
+        for gap in new.gaps(listed)? {
+            for listed in old.segments.iter().filter(|old| old.name.base_offset < gap.end) {
+                let Some(segment) = old.segment(listed)?.filter(|segment| !segment.is_stub) else {
+                    continue;
+                };
+                let end = gap.end.min(segment.end.end_offset);
+                let mut from = gap.start.max(segment.name.base_offset);
+                for known in old.gaps(listed)? {
+                    if known.contains(&from) {
+                        from = known.end;
+                    } else if from < known.start {
+                        break;
+                    }
+                }
+                if from < end {
+                    return Ok(Some(from..end));
+                }
+            }
+        }
+    }
+    Ok(None)
 }
 
 enum Compared {
@@ -128,6 +165,20 @@ impl<'a, D: Disk> Side<'a, D> {
             end,
         };
         Ok((end.end_offset > name.base_offset).then_some(segment))
+    }
+
+    /// What a repair has named as lost of it.
+    fn gaps(&self, listed: &Listed) -> Result<Vec<Range<Offset>>, OpenError> {
+        let has_gaps = |header: &IndexHeader| header.section(SectionKind::GAPS).bytes > 0;
+        let header = match listed.has_index {
+            true => listing::index_header(self.disk, self.dir, listed.name)?,
+            false => None,
+        };
+        if !header.as_ref().is_some_and(has_gaps) {
+            return Ok(Vec::new());
+        }
+        let index = StoredIndex::read(self.disk, &self.dir.join(listed.name.index_file_name()))?;
+        Ok(index.map_or_else(Vec::new, |index| index.gaps().collect()))
     }
 
     /// Its file and its header; `None` if that is damaged.

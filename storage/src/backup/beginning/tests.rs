@@ -9,6 +9,7 @@ use crate::{
     io::{DiskFile, sim::SimDisk},
     log::Log,
     offset::Position,
+    repair::repair,
     settings::{LogRetention, LogSettings},
     testing::{append_numbers, now, small_segments},
     topic::Topic,
@@ -178,4 +179,36 @@ fn what_is_taken_out_on_purpose_makes_no_other_log() {
     let end = crate::backup::end_of(&disk, Path::new(TO)).expect("a log");
     let found = is_beginning(&disk, "/retained");
     assert!(matches!(&found, Beginning::TakenOut(taken) if taken.end == end), "{found:?}");
+}
+
+/// The one before was exchanged for one in which they are a gap, and removed: nobody had them any more.
+#[test]
+fn a_backup_that_has_what_a_repair_has_lost_is_not_replaced() {
+    for is_removed in [false, true] {
+        let disk = SimDisk::new(1);
+        let mut log = open(&disk, DIR, now());
+        append_numbers(&mut log, 70);
+        back_up(&disk, DIR, TO, Reach::Synced(log.visible()));
+        append_numbers(&mut log, 10);
+        let end = log.visible();
+        let second = log.segments().iter().nth(1).expect("several").name();
+        drop(log);
+        let lost = Path::new(DIR).join(second.log_file_name());
+        match is_removed {
+            true => disk.remove(&lost).expect("it was there"),
+            false => disk.flip_bit(&lost, Position::new(4096 + 100), 1),
+        }
+        let disk = disk.kill();
+        repair(&disk, Path::new(DIR), now()).expect("nobody has it").expect("it is mended");
+        let log = open(&disk, DIR, later(1));
+        back_up(&disk, DIR, "/next", Reach::Synced(end));
+        let found = is_beginning(&disk, "/next");
+        let Beginning::Lost(lost) = &found else { panic!("{found:?}") };
+        assert_eq!(lost.start, second.base_offset);
+
+        // One that has the gap as well has nothing that would be gone.
+        back_up(&disk, DIR, "/later", Reach::Synced(log.visible()));
+        let found = beginning_of(&disk, Path::new("/next"), Path::new("/later"));
+        assert_eq!(found.expect("readable"), Beginning::Proven);
+    }
 }
