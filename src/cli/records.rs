@@ -95,7 +95,10 @@ pub fn push_cloud_event(out: &mut Vec<u8>, object: &str, origin: &Origin) -> Res
             push(name, value);
         }
     }
-    push("offset", &format!("\"{offset}\""));
+    // An attribute of a foreign one with that name is its own.
+    if foreign.is_none() {
+        push("offset", &format!("\"{offset}\""));
+    }
     let headers = match &foreign {
         Some(foreign) => foreign.headers.as_deref(),
         None => raw("headers"),
@@ -196,7 +199,7 @@ mod tests {
         let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
         let mut ids = std::collections::BTreeSet::new();
         for source in ["/one", "/two", "urn:three"] {
-            for more in ["", r#","n":"5""#] {
+            for more in ["", r#","n":"5""#, r#","offset":"9""#] {
                 let event = format!(
                     r#"{{"specversion":"1.0","id":"a@b","source":"{source}","subject":"t"{more}}}"#
                 );

@@ -39,7 +39,7 @@ pub struct Conversion {
     pub topic: Option<Topic>,
     /// The subject of a CloudEvent is no topic, but a header.
     pub subject_as_header: bool,
-    /// Gives an event that has no id one of this and its offset, or its number among those that are read.
+    /// Gives an event that has no id one of this and its offset, or else a `#` and its number among those that are read.
     pub id_prefix: Option<String>,
     /// Gives every event another id: this and the one that it has, or else as above.
     pub new_ids: Option<String>,
@@ -74,7 +74,7 @@ impl Conversion {
                 None => {}
             }
         }
-        Ok(self.finish(line, &members, number))
+        Ok(self.finish(line, members.get("offset").copied(), number))
     }
 
     /// The line of an append for a CloudEvent: an attribute that is `null` is one that is not there, and a string is the
@@ -129,7 +129,9 @@ impl Conversion {
             headers = members.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
         }
         for (name, value) in &members {
-            let is_known = CLOUD_ONLY.contains(&name.as_ref())
+            // The offset of another's is one of its own attributes.
+            let is_ours = foreign.is_none() || name != "offset";
+            let is_known = (CLOUD_ONLY.contains(&name.as_ref()) && is_ours)
                 || CLOUD_MEMBERS.iter().any(|(known, _)| known == name);
             if !is_known {
                 let text =
@@ -140,12 +142,13 @@ impl Conversion {
         if let Some(subject) = members.get("subject").filter(|_| self.subject_as_header) {
             headers.entry(SUBJECT_HEADER.to_owned()).or_insert(string("subject", subject)?);
         }
+        let offset = members.get("offset").copied().filter(|_| foreign.is_none());
         headers.extend(foreign.map(|source| (SOURCE_HEADER.to_owned(), source)));
         if !headers.is_empty() {
             let text = serde_json::to_string(&headers).expect("strings are JSON");
             line.raw("headers", &text);
         }
-        Ok(self.finish(line, &members, number))
+        Ok(self.finish(line, offset, number))
     }
 
     /// An id as it stands, unless it is to be another.
@@ -169,14 +172,19 @@ impl Conversion {
         Ok(())
     }
 
-    fn finish(&self, mut line: Line, members: &Members<'_>, number: u64) -> Vec<u8> {
+    fn finish(&self, mut line: Line, offset: Option<&RawValue>, number: u64) -> Vec<u8> {
         if let Some(topic) = self.topic.as_ref().filter(|_| !line.has("topic")) {
             line.text("topic", topic.as_str());
         }
         let prefix = self.new_ids.as_ref().or(self.id_prefix.as_ref());
         if let Some(prefix) = prefix.filter(|_| !line.has("id")) {
-            let offset = members.get("offset").and_then(|value| value.get().parse().ok());
-            line.text("id", &format!("{prefix}{}", offset.unwrap_or(number)));
+            // A string in a CloudEvent, whose integers have 32 bits.
+            let digits = |value: &RawValue| value.get().trim_matches('"').parse::<u64>().ok();
+            let place = match offset.and_then(digits) {
+                Some(offset) => offset.to_string(),
+                None => format!("#{number}"),
+            };
+            line.text("id", &format!("{prefix}{place}"));
         }
         line.finish()
     }
@@ -311,12 +319,28 @@ mod tests {
         let line = conversion.of_event("{\"data\":{\"x\":\r\n 1.50},\"offset\":7}", 3).unwrap();
         assert_eq!(text(line), "{\"data\":{\"x\":   1.50},\"topic\":\"c\",\"id\":\"old-7\"}\n");
         let line = conversion.of_event("{}", 3).unwrap();
-        assert_eq!(text(line), "{\"topic\":\"c\",\"id\":\"old-3\"}\n");
+        assert_eq!(text(line), "{\"topic\":\"c\",\"id\":\"old-#3\"}\n");
         for bad in ["[]", "1", "{", "{\"subject\":\"a\"}"] {
             assert!(Conversion::default().of_event(bad, 1).is_err(), "{bad}");
         }
         let told = Conversion::default().of_event("[", 1).expect_err("an array");
         assert!(told.contains("--format cloudevents"), "{told}");
+    }
+
+    /// Its number in a part of an input is another than in all of it, and may be an offset of another event.
+    #[test]
+    fn an_id_is_made_of_the_offset_that_a_log_gave_and_of_no_others() {
+        let conversion = Conversion { new_ids: Some("new-".into()), ..Conversion::default() };
+        let id = |source: &str| {
+            let event = format!(
+                r#"{{"specversion":"1.0","type":"t","source":"{source}","subject":"a","offset":"42"}}"#
+            );
+            let line = text(conversion.of_cloud_event(&event, 7).expect("a CloudEvent"));
+            let line: serde_json::Value = serde_json::from_str(&line).expect("an object");
+            (line["id"].clone(), line["headers"]["offset"].clone())
+        };
+        assert_eq!(id(&format!("{OWN_SOURCE}main")), ("new-42".into(), serde_json::Value::Null));
+        assert_eq!(id("/kafka"), ("new-#7".into(), "42".into()));
     }
 
     #[test]
@@ -439,7 +463,7 @@ mod tests {
         for (event, id) in [
             (r#"{"offset":7,"id":"a"}"#, "again-a"),
             (r#"{"offset":7}"#, "again-7"),
-            ("{}", "again-3"),
+            ("{}", "again-#3"),
         ] {
             let line = conversion.of_event(event, 3).unwrap();
             assert_eq!(serde_json::from_slice::<serde_json::Value>(&line).unwrap()["id"], id);
