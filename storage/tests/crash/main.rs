@@ -161,6 +161,7 @@ impl Script {
         let mut process = opened.unwrap_or_else(|error| panic!("{error}; {context}"));
         process.append(rng, model, BEGIN);
         process.settle(rng, model, BEGIN);
+        process.append_taken(rng, model, BEGIN);
         process.check_reads(rng, model);
         let opened = Process::open(&disk.power_cut(), self.config.clone(), BEGIN, model);
         opened.unwrap_or_else(|error| panic!("{error}; {context}")).check_reads(rng, model);

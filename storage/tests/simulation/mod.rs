@@ -333,6 +333,25 @@ impl Process {
         self.note_start(model);
     }
 
+    /// Appends where nothing keeps it from going through any more, nor what was acknowledged before.
+    pub fn append_taken(&mut self, rng: &mut SimRng, model: &mut Model, mut now: Now) {
+        // What found no space, or failed, is tried again later.
+        for _ in 0..20 {
+            let Some(deadline_ms) = self.log.deadline().filter(|_| self.log.is_disk_full()) else {
+                break;
+            };
+            now.boot_ms = now.boot_ms.max(deadline_ms);
+            self.settle(rng, model, now);
+        }
+        let before = model.events.len();
+        self.append_new(rng, model, now);
+        let (is_full, poisoned) = (self.log.is_disk_full(), self.log.poisoned());
+        let is_taken = model.events.len() > before;
+        assert!(is_taken, "an append is refused; full disk: {is_full}, poisoned: {poisoned:?}");
+        self.settle(rng, model, now);
+        assert_eq!(self.log.visible(), self.log.next(), "an append goes through");
+    }
+
     /// With nothing under way it is written down what readers were told is gone, as far as that is synced, and so is
     /// the setting that has let it go.
     fn note_start(&self, model: &mut Model) {

@@ -90,7 +90,7 @@ fn a_crash_while_segments_go_leaves_a_log_that_opens() {
         assert_eq!(log.visible(), Offset::new(61), "crash after {crash_after}");
         assert_eq!(log.start(), Offset::new(51));
         let data = kept(&log);
-        assert_eq!(data, numbers(60)[51..][..data.len()]);
+        assert_eq!(data, numbers(60)[51..]);
         if is_done {
             assert!(crash_after > 5, "it never crashed");
             return;
