@@ -54,6 +54,8 @@ pub(super) struct Compaction {
     lessened: HashSet<TopicNumber>,
     /// The rules have changed since the one that is under way began: what it finds is outdated.
     is_outdated: bool,
+    /// The last one failed, and is tried again when it is time.
+    has_failed: bool,
     /// The one that is under way takes what it needs of the machine: the disk was full when it began.
     is_urgent: bool,
     /// Ends the one that is under way.
@@ -178,6 +180,13 @@ impl<D: Disk> Log<D> {
         })
     }
 
+    /// The rules have changed: sealed segments are looked at by them at once, but for a rewrite that has failed.
+    pub(super) fn look_at_sealed(&mut self) {
+        if !self.compaction.has_failed {
+            self.compact_at_once();
+        }
+    }
+
     /// Ends the rewrite that is under way.
     pub(super) fn cancel_compaction(&self) {
         self.compaction.is_cancelled.store(true, Ordering::Relaxed);
@@ -203,6 +212,7 @@ impl<D: Disk> Log<D> {
         self.jobs.compact = JobState::Running;
         self.compaction.is_cancelled = Arc::default();
         self.compaction.is_outdated = false;
+        self.compaction.has_failed = false;
         self.compaction.is_urgent = self.jobs.disk_full;
         let at = (self.segments.end(), self.compaction.totals.segments);
         let settles = !self.state.rules.floors().is_empty() && self.compaction.settled != Some(at);
@@ -366,6 +376,7 @@ impl<D: Disk> Log<D> {
     fn compaction_failed(&mut self, error: &OpenError, now: Now) {
         self.note_full(error);
         let wait_ms = if self.jobs.disk_full { LOOK_MS } else { RETRY_MS };
+        self.compaction.has_failed = true;
         self.jobs.compact = JobState::after(now, wait_ms, false);
         self.notices.push(Notice::CompactFailed { reason: error.to_string() });
     }

@@ -185,7 +185,7 @@ impl<D: Disk> Log<D> {
                     }
                     self.jobs.ends_for_space |= self.jobs.disk_full && !raised.is_empty();
                     self.rules_changed(is_for_sealed);
-                    self.free_space();
+                    self.hurry_looks(&control, is_for_sealed);
                 }
             }
             self.state.producers.settle(frame.end_offset());

@@ -445,14 +445,29 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// The disk has become full, or the rules have changed: what can be freed is freed at once.
+    /// The disk is full: what can be freed is freed at once.
     pub(super) fn free_space(&mut self) {
         self.retention_boot_ms = 0;
         self.expiry_boot_ms = 0;
         self.compact_at_once();
     }
 
-    fn compact_at_once(&mut self) {
+    /// The rules have changed: what goes by them is looked for at once. What is not asked for keeps its pace, or a topic
+    /// deleted each second would have a rewrite that has failed begun again each second.
+    pub(super) fn hurry_looks(&mut self, control: &Control, is_for_sealed: bool) {
+        if self.jobs.disk_full {
+            return self.free_space();
+        }
+        self.retention_boot_ms = 0;
+        if matches!(control, Control::Topic(_)) {
+            self.expiry_boot_ms = 0;
+        }
+        if is_for_sealed {
+            self.look_at_sealed();
+        }
+    }
+
+    pub(super) fn compact_at_once(&mut self) {
         if matches!(self.jobs.compact, JobState::Waiting { .. }) {
             self.jobs.compact = JobState::Idle;
         }

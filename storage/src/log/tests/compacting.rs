@@ -435,6 +435,27 @@ fn a_damaged_segment_is_left_as_it_is_and_keeps_no_other() {
     assert_eq!(open(&disk).visible(), log.visible());
 }
 
+/// A topic that was deleted, one each second, had a rewrite that fails begun anew each second.
+#[test]
+fn a_rewrite_that_failed_is_not_tried_again_before_its_time() {
+    let disk = SimDisk::new(7);
+    let mut log = mixed(&disk, 100);
+    let deletion = |topic: &str| Control::Deleted(TopicsDeleted::of(vec![topic.into()]));
+    log.append_control(&deletion("gone"), now(3)).expect("staged");
+    let mut held = hold(&mut log, &disk, |op| matches!(op, Op::Job { job: Job::Compact(_), .. }));
+    // Behind the try whether the file can be written past the page cache.
+    disk.arm(Fault::WriteFails, 1);
+    let rewrite = held.pop().expect("it is begun at once");
+    log.complete(rewrite.run(&disk), now(3));
+    assert_eq!(disk.disarm(), 0, "it has struck");
+    let rewritten = |log: &Log<SimDisk>| log.compaction_totals().segments;
+    log.append_control(&deletion("keys"), now(1_000)).expect("staged");
+    log.run_ops(now(1_000));
+    assert_eq!(rewritten(&log), 0, "though what was deleted is sealed");
+    log.run_ops(now(60_003));
+    assert!(rewritten(&log) > 2);
+}
+
 /// Neither of what a stub is made of, nor of what a rewrite carries over: else background work would meet it first for
 /// ever.
 #[test]

@@ -257,6 +257,31 @@ fn set_expiry(log: &mut Log<SimDisk>, topic: &str, age_s: Option<u64>, idle_s: O
     log.append_control(&Control::Topic(rule), now(1)).expect("staged");
 }
 
+/// Their deletion was taken for a change of the rules, by which the next were looked for at once.
+#[test]
+fn topics_that_are_over_end_some_at_a_time() {
+    let disk = SimDisk::new(9);
+    let mut log = open(&disk);
+    set_expiry(&mut log, "**", Some(60), None);
+    for first in [0, 250] {
+        let topics = (first..first + 250).map(|number| event(&format!("t/{number}"), "1"));
+        log.append(topics.collect::<Vec<_>>(), now(1_000)).expect("staged");
+        log.run_ops(now(1_000));
+    }
+    let left = |log: &Log<SimDisk>| {
+        (0..500).filter(|number| log.topics().get(&format!("t/{number}")).is_some()).count()
+    };
+    assert_eq!(left(&log), 500);
+    let (mut at_ms, mut steps) = (61_001, vec![500]);
+    while steps.last() != Some(&0) {
+        log.run_ops(now(at_ms));
+        steps.push(left(&log));
+        at_ms = log.deadline().expect("there are limits").max(at_ms + 1);
+    }
+    assert!(steps.windows(2).all(|step| step[0] - step[1] <= 200), "{steps:?}");
+    assert!(at_ms < 61_001 + 2_000, "{at_ms}");
+}
+
 /// Each trim made it as young as its last event, so that its age never ended it.
 #[test]
 fn a_topic_that_is_trimmed_is_as_old_as_before() {
