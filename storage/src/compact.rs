@@ -156,6 +156,14 @@ struct Task {
 impl<D: Disk> CompactJob<D> {
     /// Rewrites the first segment that needs it, or looks through the next that may; on a full disk the one whose turn it is.
     pub(crate) fn run(self, disk: &D) -> Result<CompactOutcome<D>, OpenError> {
+        match self.run_once(disk) {
+            // A read may fail, or bring a wrong bit, and the next one be right: what is called damaged stays until a scrub.
+            Ok(CompactOutcome::Damaged { .. }) => self.run_once(disk),
+            done => done,
+        }
+    }
+
+    fn run_once(&self, disk: &D) -> Result<CompactOutcome<D>, OpenError> {
         let segments = Arc::clone(&self.segments);
         let available_bytes = self.available_bytes(disk);
         let counted = self.has_counts().then(|| self.judge_counting(available_bytes));

@@ -43,7 +43,13 @@ pub struct RetireJob<D: Disk> {
 impl<D: Disk> RetireJob<D> {
     /// Removes the segment. Readers that have it open go on.
     pub(crate) fn run(&self, disk: &D) -> Result<(), OpenError> {
-        let left = self.put_stub_if(disk, || true)?.expect("it is wanted");
+        let put = || self.put_stub_if(disk, || true);
+        let left = match put() {
+            // A read may fail, or bring a wrong bit, and the next one be right: what is called damaged stays until a scrub.
+            Err(OpenError::Corrupt(_)) => put(),
+            done => done,
+        };
+        let left = left?.expect("it is wanted");
         left.clear(disk, &self.dir)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A step reads a few MiB, on a thread that runs when nothing else wants to; between two steps the
 //! disk rests. Frames are checked as recovery checks them, the index whole. The snapshots are read whole as well, where
-//! a pass begins.
+//! a pass begins. What seems damaged is read once more: a read may fail, or bring a wrong bit, and the next one be right.
 
 use std::{
     io,
@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    buffer::{ALIGN_BYTES, DiskBuffer},
     error::{Corruption, OpenError},
     index::{self, SegmentEnd},
     io::{Access, Disk, DiskFile},
@@ -52,8 +53,13 @@ impl<D: Disk> ScrubJob<D> {
     /// Reads a part of the segment.
     pub(crate) fn run(self, disk: &D) -> ScrubOutcome<D> {
         let ScrubJob { segment, from, snapshots, pace } = self;
-        // Past the page cache where that is possible: what it holds says little about the device.
-        let direct = disk.open(&segment.log_path(), Access::Direct);
+        // A scrub may come to a segment as it goes: it reads what it has open then.
+        let past_the_cache = |path: &Path, otherwise: &Arc<D::File>| {
+            // What the page cache holds says little about the device.
+            let direct = disk.open(path, Access::Direct);
+            PacedFile::new(direct.map_or_else(|_| Arc::clone(otherwise), Arc::new), pace.clone())
+        };
+        let file = past_the_cache(&segment.log_path(), segment.log_file());
         let mut outcome = ScrubOutcome {
             segment: segment.clone(),
             next: None,
@@ -66,21 +72,21 @@ impl<D: Disk> ScrubJob<D> {
             outcome.bytes += checked.as_ref().map_or(0, |(_, bytes)| *bytes);
             outcome.snapshots = Some(checked.map(|(damaged, _)| damaged));
         }
-        if from.is_none()
-            && let Err(what) = check_index(&segment)
-        {
-            outcome.damage = Some(format!("index: {what}"));
-            return outcome;
+        if from.is_none() {
+            let index = past_the_cache(&segment.index_path(), segment.index_file());
+            match twice(|| check_index(&index)) {
+                Ok(bytes) => outcome.bytes += bytes,
+                Err(what) => outcome.damage = Some(format!("index: {what}")),
+            }
+            drop(index);
+            if outcome.damage.is_none() {
+                outcome.damage = twice(|| segment.check_header(&file)).err();
+            }
+            if outcome.damage.is_some() {
+                return outcome;
+            }
         }
-        let file = direct.map_or_else(|_| Arc::clone(segment.log_file()), Arc::new);
-        let file = PacedFile::new(file, pace);
-        if from.is_none()
-            && let Err(what) = segment.check_header(&file)
-        {
-            outcome.damage = Some(what);
-            return outcome;
-        }
-        match scan(&file, &segment, from) {
+        match twice(|| scan(&file, &segment, from)) {
             Ok((next, bytes)) => {
                 outcome.next = next;
                 outcome.bytes += bytes;
@@ -111,12 +117,19 @@ fn check_snapshots<D: Disk>(disk: &D, dir: &Path) -> Result<(Vec<Corruption>, u6
     Ok((damaged, bytes))
 }
 
-fn check_index<D: Disk>(segment: &SealedSegment<D>) -> Result<(), String> {
-    let file = segment.index_file();
+/// What a check finds, or finds when it is made once more if it failed.
+fn twice<T>(check: impl Fn() -> Result<T, String>) -> Result<T, String> {
+    check().or_else(|_| check())
+}
+
+/// Checks an index whole; how long it is.
+fn check_index(file: &impl DiskFile) -> Result<u64, String> {
     let size = file.size().map_err(|error| error.to_string())?;
-    let mut bytes = vec![0; usize::try_from(size).expect("an index fits in memory")];
-    file.read_exact_at(&mut bytes, Position::default()).map_err(|error| error.to_string())?;
-    index::check_all(&bytes).map(|_| ()).map_err(|error| error.to_string())
+    let len = usize::try_from(size).expect("an index fits in memory");
+    let mut bytes = DiskBuffer::zeroed(len.next_multiple_of(ALIGN_BYTES));
+    let read = file.read_all_at(bytes.as_mut_slice(), Position::default());
+    bytes.truncate(read.map_err(|error| error.to_string())?);
+    index::check_all(bytes.as_slice()).map(|_| size).map_err(|error| error.to_string())
 }
 
 /// Checks the frames of one step; where the next one begins, and how much was read.

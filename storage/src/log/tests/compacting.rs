@@ -435,6 +435,43 @@ fn a_damaged_segment_is_left_as_it_is_and_keeps_no_other() {
     assert_eq!(open(&disk).visible(), log.visible());
 }
 
+/// The log kept what it had called damaged until a scrub had read all of it, up to a week.
+#[test]
+fn a_read_that_fails_once_damages_no_segment() {
+    use crate::settings::{LogRetention, TopicRetention};
+    let one = LogRetention { count: Some(1), ..Default::default() };
+    for is_whole in [false, true] {
+        for after in 0.. {
+            let disk = SimDisk::new(7);
+            let mut log = mixed(&disk, 100);
+            let before = log.segments().len();
+            disk.arm(Fault::ReadFails, after);
+            match is_whole {
+                true => keep(&mut log, one),
+                false => rule(
+                    &mut log,
+                    "keys",
+                    TopicRetention { latest_per_key: true, ..Default::default() },
+                ),
+            }
+            (1..4).for_each(|look| log.run_ops(now(look * MUCH_LATER_MS)));
+            let notices = log.take_notices();
+            assert_eq!(log.damaged_segments(), 0, "read {after}: {notices:?}");
+            match is_whole {
+                true => assert_eq!(log.segments().iter().count(), 0, "read {after}: {notices:?}"),
+                false => {
+                    let is_new = |segment: &Arc<SealedSegment<_>>| segment.name().generation > 1;
+                    assert!(before > 2 && log.segments().iter().all(is_new), "read {after}");
+                }
+            }
+            if disk.disarm() > 0 {
+                assert!(after > 4, "it struck {after} times");
+                break;
+            }
+        }
+    }
+}
+
 /// A topic that was deleted, one each second, had a rewrite that fails begun anew each second.
 #[test]
 fn a_rewrite_that_failed_is_not_tried_again_before_its_time() {

@@ -151,7 +151,7 @@ fn a_pass_that_begins_in_the_middle_reads_all() {
             log.run_ops(now(now_ms));
             now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
         }
-        let bytes: u64 = log.segments().iter().map(|segment| frames_bytes(segment)).sum();
+        let bytes: u64 = log.segments().iter().map(|segment| read_bytes(segment)).sum();
         let read = log.scrub_totals().bytes;
         assert_eq!(read, bytes, "opened at {opened_at}");
     }
@@ -180,9 +180,33 @@ fn a_pass_ends_where_the_newest_segments_are_gone() {
     assert_eq!(log.scrub_totals().passes, 1);
 }
 
-/// How much of a segment a pass reads.
-fn frames_bytes(segment: &SealedSegment<SimDisk>) -> u64 {
-    segment.index().header().end_position.get() - 4_096
+/// How much of a segment a pass reads: its frames and its index.
+fn read_bytes(segment: &SealedSegment<SimDisk>) -> u64 {
+    let header = segment.index().header();
+    header.end_position.get() - 4_096 + header.index_bytes
+}
+
+/// A log kept the segment until the next pass, a week later, whatever its limits were.
+#[test]
+fn a_read_that_fails_once_in_a_pass_damages_nothing() {
+    for after in 0.. {
+        let disk = SimDisk::new(8);
+        let config = LogConfig { scrub_bytes_per_s: 1 << 20, ..tiny() };
+        let (mut log, _) = open_with(&disk, config);
+        append_each(&mut log, 60);
+        log.run_ops(now(SCRUB_FIRST_MS - 1));
+        disk.arm(Fault::ReadFails, after);
+        let mut now_ms = SCRUB_FIRST_MS;
+        while log.scrub_totals().passes == 0 {
+            log.run_ops(now(now_ms));
+            now_ms = log.deadline().expect("limits of time").max(now_ms + 1);
+        }
+        assert_eq!(log.damaged_segments(), 0, "read {after}: {:?}", log.take_notices());
+        if disk.disarm() > 0 {
+            assert!(after > 10, "it struck {after} times");
+            return;
+        }
+    }
 }
 
 /// The first pass comes soon, the next one never: an interval of more milliseconds than there are overflowed.
