@@ -12,6 +12,7 @@ impl Owner {
                 notice,
                 Notice::SealFailed { .. }
                     | Notice::PrepareFailed { .. }
+                    | Notice::ReserveFailed { .. }
                     | Notice::CompactFailed { .. }
                     | Notice::RetireFailed { .. }
                     | Notice::SnapshotFailed { .. }
@@ -100,6 +101,10 @@ impl Owner {
                 Notice::PrepareFailed { reason } => {
                     tracing::warn!(reason, "the next segment could not be prepared; tried again");
                 }
+                Notice::ReserveFailed { reason } => tracing::warn!(
+                    reason,
+                    "space could not be set aside for the day when the disk is full; tried again (said once)"
+                ),
                 Notice::Clock(notice) => tracing::warn!(?notice, "the wall clock leapt"),
             }
         }

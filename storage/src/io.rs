@@ -113,13 +113,16 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 
 /// Whether the disk has lost what was to be read; else the same read may succeed later.
 pub(crate) fn is_unreadable(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock,
-    };
-    let may_pass = [Interrupted, NotFound, OutOfMemory, PermissionDenied, TimedOut, WouldBlock];
+    use io::ErrorKind::{NotFound, PermissionDenied};
+    !is_passing(error) && !matches!(error.kind(), NotFound | PermissionDenied)
+}
+
+/// Whether it says that the machine had too little of something just then, and nothing of the disk.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, OutOfMemory, TimedOut, WouldBlock};
     let is_short_of_handles =
         matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
-    !may_pass.contains(&error.kind()) && !is_short_of_handles
+    is_short_of_handles || matches!(error.kind(), Interrupted | OutOfMemory | TimedOut | WouldBlock)
 }
 
 /// An open file, shared by whoever reads it.
@@ -266,7 +269,10 @@ mod tests {
     fn what_may_pass_is_not_lost() {
         assert!(is_unreadable(&Errno::IO.into()));
         for error in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR] {
-            assert!(!is_unreadable(&error.into()), "{error}");
+            assert!(is_passing(&error.into()) && !is_unreadable(&error.into()), "{error}");
+        }
+        for error in [Errno::NOENT, Errno::ACCESS] {
+            assert!(!is_passing(&error.into()) && !is_unreadable(&error.into()), "{error}");
         }
     }
 

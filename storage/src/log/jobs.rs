@@ -24,7 +24,7 @@ use crate::{
     config::LogConfig,
     error::OpenError,
     frame::FRAME_ALIGN_BYTES,
-    io::{Disk, is_full},
+    io::{Disk, is_full, is_passing},
     mutation::{self, Mutation},
     offset::Position,
     op::{Job, JobOutcome, Op},
@@ -65,6 +65,8 @@ pub(super) struct Jobs<D: Disk> {
     pub(super) needs_reserve: bool,
     /// It was given back, or could not be made as large as it has to be: nothing else takes space before it is there again.
     pub(super) owes_reserve: bool,
+    /// It was said that it could not be made, and it has not been since.
+    pub(super) is_reserve_refused: bool,
     /// What was retired last found no space, nor a reserve: the others may have some.
     pub(super) retires_in_vain: bool,
     /// Much of the active segment may be dead, and the disk is full: it is to be ended, so that it can be
@@ -357,7 +359,8 @@ impl<D: Disk> Log<D> {
             Err(error) => {
                 self.jobs.prepare = JobState::after(now, DISK_FULL_RETRY_MS, false);
                 self.jobs.step_bytes = self.config.preallocate_bytes_min;
-                if self.jobs.rolling {
+                // What the process lacks just then leaves nothing in doubt: who waits for the file waits for the next try.
+                if self.jobs.rolling && !is_passing(&error) {
                     self.poison(format!("preparing a segment: {error}"));
                 } else {
                     self.notices.push(Notice::PrepareFailed { reason: error.to_string() });
@@ -476,6 +479,7 @@ impl<D: Disk> Jobs<D> {
             needs_reserve: false,
             retires_in_vain: false,
             owes_reserve,
+            is_reserve_refused: false,
             ends_for_space: false,
             step_bytes: config.preallocate_bytes_min,
             headway: Arc::default(),

@@ -97,6 +97,11 @@ pub enum Notice {
         /// What failed.
         reason: String,
     },
+    /// The reserve for a full disk could not be made, but not for want of space; it is tried again. Said once until it is made.
+    ReserveFailed {
+        /// What failed.
+        reason: String,
+    },
     /// The next segment's file could not be prepared; it is tried again.
     PrepareFailed {
         /// What failed.

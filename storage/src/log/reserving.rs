@@ -11,7 +11,7 @@
 
 use std::io;
 
-use super::{Close, JobState, Jobs, Log, Now};
+use super::{Close, JobState, Jobs, Log, Notice, Now};
 use crate::{
     error::OpenError,
     frame::FRAME_ALIGN_BYTES,
@@ -158,6 +158,7 @@ impl<D: Disk> Log<D> {
         match result {
             Ok(()) if bytes > 0 => {
                 self.jobs.reserve = JobState::Idle;
+                self.jobs.is_reserve_refused = false;
                 let is_shorter = bytes < std::mem::replace(&mut self.jobs.reserve_bytes, bytes);
                 if !is_shorter {
                     self.jobs.rest_asked_boot_ms = None;
@@ -186,6 +187,9 @@ impl<D: Disk> Log<D> {
             }
             Err(error) => {
                 self.jobs.reserve = JobState::after(now, RESERVE_RETRY_MS, false);
+                if bytes > 0 && !std::mem::replace(&mut self.jobs.is_reserve_refused, true) {
+                    self.notices.push(Notice::ReserveFailed { reason: error.to_string() });
+                }
                 // It is no want of space, and may last: data does not wait for it, be it owed.
                 let may_last = bytes > 0 && is_unreadable(&error);
                 if may_last && std::mem::take(&mut self.jobs.owes_reserve) {

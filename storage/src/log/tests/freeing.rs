@@ -333,6 +333,9 @@ fn a_reserve_that_the_disk_refuses_for_another_reason_keeps_no_data_waiting() {
             run(&mut log, 40_000 + 100 * number);
         }
         assert!(log.visible() == log.next() && tries > 1, "{tries}");
+        let is_told = |notice: &Notice| matches!(notice, Notice::ReserveFailed { .. });
+        let told = log.take_notices().iter().filter(|notice| is_told(notice)).count();
+        assert_eq!(told, 1, "in {tries} tries");
     }
 }
 

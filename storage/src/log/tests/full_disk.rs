@@ -546,3 +546,36 @@ fn a_snapshot_that_is_under_way_when_the_disk_becomes_full_ends() {
     append_each(&mut log, 100);
     assert!(!log.is_disk_full() && log.snapshot_totals().made > 0, "there is space again");
 }
+
+/// A frame waits for the next segment, and there is no file handle for that just then: the log was read-only until a restart.
+#[test]
+fn what_a_process_lacks_for_a_moment_ends_no_log() {
+    let disk = SimDisk::new(1);
+    let mut log = open(&disk);
+    let mut failures = 0;
+    let mut fail = |log: &mut Log<SimDisk>, boot_ms: u64| {
+        while let Some(op) = log.next_op(now(boot_ms)) {
+            let mut outcome = op.run(&disk);
+            if let OpOutcome::Job { outcome: JobOutcome::Prepared(result), .. } = &mut outcome {
+                *result = Err(rustix::io::Errno::MFILE.into());
+                failures += 1;
+            }
+            log.complete(outcome, now(boot_ms));
+        }
+    };
+    for number in 0..30 {
+        log.append(vec![event("a", &noise(number, 7_000))], now(2)).expect("staged");
+        fail(&mut log, 2);
+    }
+    assert!(log.visible() < log.next(), "they wait");
+    for step in 1..4 {
+        let retry_ms = log.deadline().expect("it is tried again");
+        assert!(retry_ms <= 2 + 1_000 * step, "{retry_ms}");
+        fail(&mut log, retry_ms);
+    }
+    assert!(log.poisoned().is_none() && !log.is_disk_full());
+    let retry_ms = log.deadline().expect("it is tried again");
+    log.run_ops(now(retry_ms));
+    assert_eq!(log.visible(), log.next());
+    assert!(failures > 2, "{failures}");
+}
