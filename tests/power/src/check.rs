@@ -1,6 +1,12 @@
 //! Reads the log of a running server and compares it with what its clients know, and looks at its files.
 
-use std::{collections::BTreeSet, fmt, fs, io, path::Path, time::Instant};
+use std::{
+    collections::BTreeSet,
+    fmt, fs, io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use crate::{
     client::{self, PATIENCE},
@@ -11,6 +17,10 @@ use crate::{
 
 /// What is read once more behind what was read before, to see that it has stayed.
 const OVERLAP_EVENTS: u64 = 2000;
+
+/// What becomes of segments is waited for so often, so long.
+const WAITS_MAX: u32 = 600;
+const WAIT: Duration = Duration::from_millis(100);
 
 /// Compares the log, or its end if not `is_whole`, with what was acknowledged and seen. An error of the kind
 /// `InvalidData` says that they differ, any other that the log could not be read.
@@ -104,6 +114,18 @@ impl Segments {
     /// Whether none was rewritten yet.
     pub fn lack_rewritten(&self) -> bool {
         self.rewritten.is_empty()
+    }
+
+    /// Gives a server that runs the time to rewrite some and to remove some: a busy machine had none for that.
+    pub fn wait(&mut self, data: &Path) -> io::Result<()> {
+        for _ in 0..WAITS_MAX {
+            self.look(data)?;
+            if self.check().is_ok() {
+                break;
+            }
+            thread::sleep(WAIT);
+        }
+        Ok(())
     }
 
     /// A run in which none was rewritten, or none removed, shows less than it should.

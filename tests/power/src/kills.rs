@@ -15,14 +15,27 @@ const PUBLISHERS: u32 = 3;
 /// So much a log keeps that is limited itself: what comes in a few lives.
 const LIMITED_BYTES: u64 = 512 << 10;
 
-/// Kills a server on a data directory below `work` `kills` times, some of them while it starts.
+/// Some are killed so soon that they have not come up.
+const START_MS: u64 = 50;
+
+/// A run of so many kills has all that a run is for.
+const KILLS_FOR_ALL: u64 = 20;
+
+/// Kills a server on a data directory below `work` `kills` times, and now and then another one while it starts.
 pub fn run(program: &Path, work: &Path, kills: u64, seed: u64) -> io::Result<()> {
     let server = Server::new(program, &work.join("data"), &work.join("server.log"))?;
     let ledger = Arc::new(Ledger::default());
     let mut load = Load::start(server.address, &ledger, PUBLISHERS, Retention::OfMortals, seed);
     let mut rng = SimRng::new(seed);
     let (data, mut segments) = (work.join("data"), Segments::default());
+    let mut in_starts = 0;
     for kill in 0..kills {
+        let lacks_one = in_starts == 0 && kill >= kills / 2;
+        let life_ms = rng.between(0, START_MS);
+        if lacks_one || rng.chance(30) {
+            let life = Duration::from_millis(if lacks_one { 0 } else { life_ms });
+            in_starts += u64::from(!server.start_and_kill(life)?);
+        }
         let running = server.start()?;
         segments.look(&data)?;
         let is_limited_now = kill == kills * 2 / 3;
@@ -48,12 +61,18 @@ pub fn run(program: &Path, work: &Path, kills: u64, seed: u64) -> io::Result<()>
     check(&server, &ledger, true)?;
     load.stop();
     check(&server, &ledger, true)?;
+    if kills >= KILLS_FOR_ALL {
+        segments.wait(&data)?;
+    }
     segments.look(&data)?;
     running.kill();
     println!("{segments}");
     println!("{}", ledger.gone());
-    println!("{kills} kills: {}", ledger.counts());
-    if kills >= 20 {
+    println!("{kills} kills, and {in_starts} before it listened: {}", ledger.counts());
+    if kills >= KILLS_FOR_ALL {
+        if in_starts == 0 {
+            return Err(io::Error::other("none was killed before it listened"));
+        }
         segments.check()?;
         ledger.check_limited().map_err(io::Error::other)?;
         ledger.check_let_go().map_err(io::Error::other)?;

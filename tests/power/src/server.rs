@@ -17,6 +17,9 @@ const OWN_PORT_MIN: u16 = 10_000;
 /// A start takes no longer, whatever it has to recover.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// How the line begins that it prints once it can be reached.
+const LISTENS: &str = "strandline listening";
+
 /// How to start a server.
 pub struct Server {
     program: PathBuf,
@@ -58,11 +61,10 @@ impl Server {
         &self.data
     }
 
-    /// Starts it and waits until it listens. An error if it ends before, with what this start has said.
-    pub fn start(&self) -> io::Result<Running> {
+    fn spawn(&self) -> io::Result<(Child, u64)> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let said_before = log.metadata()?.len();
-        let mut child = Command::new(&self.program)
+        let child = Command::new(&self.program)
             .arg("serve")
             .args(["--listen", &self.address.to_string(), "--segment-bytes", "1048576"])
             .arg("--data")
@@ -70,13 +72,34 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()?;
+        Ok((child, said_before))
+    }
+
+    /// Starts it, and kills it so long after that. Whether it listened by then. An error if it ended before.
+    pub fn start_and_kill(&self, life: Duration) -> io::Result<bool> {
+        let (mut child, said_before) = self.spawn()?;
+        thread::sleep(life);
+        let ended = child.try_wait()?;
+        let output = child.stdout.take().expect("it was asked for");
+        Running(child).kill();
+        if let Some(status) = ended {
+            let words = self.last_words_from(said_before);
+            return Err(io::Error::other(format!("the server ended: {status}, {words}")));
+        }
+        let lines = BufReader::new(output).lines().map_while(Result::ok);
+        Ok(lines.into_iter().any(|line| line.starts_with(LISTENS)))
+    }
+
+    /// Starts it and waits until it listens. An error if it ends before, with what this start has said.
+    pub fn start(&self) -> io::Result<Running> {
+        let (mut child, said_before) = self.spawn()?;
         let output = child.stdout.take().expect("it was asked for");
         let mut running = Running(child);
         let (told, heard) = mpsc::channel();
         // Reads on to the end: a server whose pipe is full would stand still.
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if line.starts_with("strandline listening") {
+                if line.starts_with(LISTENS) {
                     let _ = told.send(());
                 }
             }
