@@ -69,7 +69,8 @@ fn with_good_checksums(data: &[u8]) -> Option<Vec<u8>> {
     let (frames, rest) = rest.split_at(rest.len().min(usize::from(numbers[0]) * 24));
     let (fence, rest) = rest.split_at(rest.len().min(usize::from(numbers[1])));
     let (filter, rest) = rest.split_at(rest.len().min(usize::from(numbers[2])));
-    let (lists, entries) = rest.split_at(rest.len().min(usize::from(numbers[3])));
+    let (lists, rest) = rest.split_at(rest.len().min(usize::from(numbers[3])));
+    let (other, entries) = rest.split_at(rest.len().min(usize::from(numbers[14])));
     let mut topics = Vec::new();
     if !entries.is_empty() {
         let entries = &entries[..entries.len().min(4088)];
@@ -83,9 +84,18 @@ fn with_good_checksums(data: &[u8]) -> Option<Vec<u8>> {
         block[..4].copy_from_slice(&checksum.to_le_bytes());
         topics = block;
     }
-    let sections: [(u32, &[u8]); 5] =
-        [(1, frames), (2, fence), (3, filter), (4, &topics), (5, lists)];
-    let resident_bytes = 512 + (frames.len() + fence.len() + filter.len()) as u64;
+    let mut sections: Vec<(u32, &[u8])> =
+        vec![(1, frames), (2, fence), (3, filter), (4, &topics), (5, lists)];
+    let mut resident_bytes = 512 + (frames.len() + fence.len() + filter.len()) as u64;
+    // The state's delta, what marks a stub, and what there is only now and then.
+    let kind = [6, 7, 8, 10, 9, 18, 16, 17][usize::from(numbers[13] % 8)];
+    let is_resident = matches!(kind, 16 | 17);
+    if is_resident {
+        resident_bytes += other.len() as u64;
+    }
+    if !other.is_empty() {
+        sections.insert(if is_resident { 3 } else { 5 }, (kind, other));
+    }
     let index_bytes = 512 + sections.iter().map(|(_, content)| content.len() as u64).sum::<u64>();
     let mut header = vec![0; 512];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
@@ -94,7 +104,7 @@ fn with_good_checksums(data: &[u8]) -> Option<Vec<u8>> {
     put(16, &u64::from(numbers[5]).to_le_bytes());
     put(24, &(u64::from(numbers[5]) + u64::from(numbers[6])).to_le_bytes());
     put(32, &(u64::from(numbers[7]) * 4096).to_le_bytes());
-    put(44, &5u32.to_le_bytes());
+    put(44, &u32::try_from(sections.len()).expect("few").to_le_bytes());
     put(48, &incarnation);
     put(64, b"fuzz");
     put(80, &u64::from(numbers[8]).to_le_bytes());

@@ -11,9 +11,11 @@ use std::{collections::BTreeMap, ops::ControlFlow, path::Path, sync::LazyLock};
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use strandline_storage::{
+    append::{Append, OffsetScope, ProducerClaim, ProducerId},
     config::LogConfig,
-    control::Control,
-    event::NewEvent,
+    control::{Control, TopicsDeleted},
+    event::{EventId, NewEvent},
+    index::{self, SectionKind},
     io::{Access, Disk, DiskFile, sim::SimDisk},
     log::{Log, Now},
     offset::{Offset, Position},
@@ -43,22 +45,40 @@ static SMALL_LOG: LazyLock<SimDisk> = LazyLock::new(|| {
     for round in 0..4 {
         let mut log = open(&disk, DIR).expect("a sound log");
         if round == 2 {
-            let retain = LogRetention { count: Some(8), ..LogRetention::default() };
+            let retain = LogRetention { count: Some(12), ..LogRetention::default() };
             let control = Control::Log(LogSettings { retain });
             log.append_control(&control, NOW).expect("staged");
         }
         for number in 0..6 {
             let topic = Topic::parse(if number % 2 == 0 { "a" } else { "b/c" }).expect("a topic");
-            log.append(vec![NewEvent::json(topic, Bytes::from_static(b"1"))], NOW).expect("staged");
+            let id = Some(EventId::parse(&format!("{round}/{number}")).expect("an id"));
+            let event = NewEvent { id, ..NewEvent::json(topic, Bytes::from_static(b"1")) };
+            log.append(vec![event], NOW).expect("staged");
             log.run_ops(NOW);
         }
+        let id = ProducerId::parse("p").expect("a name");
+        let producer = Some(ProducerClaim { id, epoch: 1, seq: round, scope: OffsetScope::Topic });
+        let topic = Topic::parse("b/c").expect("a topic");
+        let events = vec![NewEvent::json(topic, Bytes::from_static(b"2"))];
+        log.append(Append { events, expected: None, producer }, NOW).expect("staged");
+        let deleted = TopicsDeleted::of(vec![if round == 3 { "a".into() } else { "b/d".into() }]);
+        log.append_control(&Control::Deleted(deleted), NOW).expect("staged");
+        log.run_ops(NOW);
         log.run_ops(LATER);
         drop(log);
         disk = disk.kill();
     }
     let names = disk.list(Path::new(DIR)).expect("the directory");
-    for ending in ["earliest", "end.mark", ".snap", ".1.log", ".2.log", ".2.idx"] {
+    for ending in ["earliest", "end.mark", ".snap", ".1.log", ".3.log", ".3.idx"] {
         assert!(names.iter().any(|name| name.ends_with(ending)), "{ending}: {names:?}");
+    }
+    for kind in [SectionKind::IDS, SectionKind::PRODUCERS, SectionKind::CONTROLS] {
+        let has_some = |name: &&String| {
+            let bytes = disk.bytes(&Path::new(DIR).join(name)).expect("listed");
+            let header = index::IndexHeader::decode(&bytes);
+            name.ends_with(".idx") && header.is_ok_and(|header| header.section(kind).bytes > 0)
+        };
+        assert!(names.iter().any(|name| has_some(&name)), "{kind}: {names:?}");
     }
     // What is sound stays as it is: else a layout has changed, and what is mended would not get beyond its checksums.
     let mended = disk.fork(1);
