@@ -202,6 +202,11 @@ impl<W> GroupCommit<W> {
         self.dirty_since_boot_ms.map(|since_ms| since_ms.saturating_add(interval_ms))
     }
 
+    /// Whether there is something to sync, and that is not under way.
+    pub fn is_to_be_synced(&self) -> bool {
+        self.dirty_since_boot_ms.is_some() && self.sync.is_none()
+    }
+
     /// A sync has been handed out as operation `id`: it covers what was written by now.
     pub fn sync_started(&mut self, id: OpId) {
         assert!(self.sync.is_none(), "one sync at a time");

@@ -106,6 +106,8 @@ pub struct Log<D: Disk> {
     retention_boot_ms: u64,
     /// and when topics, for whether they are over.
     expiry_boot_ms: u64,
+    /// Since when what decides over events is not synced.
+    rules_wait_since_boot_ms: Option<u64>,
     /// The last control event that is visible,
     last_control: Offset,
     /// and the last that set something for the log itself.

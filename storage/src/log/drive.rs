@@ -60,6 +60,7 @@ impl<D: Disk> Log<D> {
         let jobs = &self.jobs;
         [
             self.commit.sync_due_boot_ms(),
+            self.rules_due_boot_ms(),
             self.idle_due_boot_ms(),
             self.further_due_boot_ms(),
             retry(jobs.extend),
@@ -201,10 +202,12 @@ impl<D: Disk> Log<D> {
 
     fn next_sync(&mut self, now: Now) -> Option<Op<D>> {
         let is_draining = self.close != Close::Open && self.staging.is_empty();
+        self.note_rules(now);
         // What a rule lets go is freed once that is synced, and a full disk waits for it.
         let is_freeing = self.jobs.disk_full && !self.are_rules_synced();
         let is_wanted = self.jobs.rolling || is_draining || is_freeing;
-        let all = is_wanted && self.commit.writes_in_flight() == 0;
+        let all = (is_wanted && self.commit.writes_in_flight() == 0)
+            || self.rules_due_boot_ms().is_some_and(|due_ms| due_ms <= now.boot_ms);
         let is_skipped = self.jobs.rolling && mutation::is_planted(Mutation::RollWithoutBarrier);
         if !self.commit.wants_sync(now.boot_ms, all) || is_skipped {
             return None;

@@ -36,6 +36,8 @@ const EXPIRY_PATTERNS: usize = 100;
 const EXPIRY_MS: u64 = 20;
 /// A full disk has room for a deletion of so many, whatever their names.
 const EXPIRY_TOPICS_FULL: usize = 16;
+/// Where syncs are rarer, or there are none, what decides over events is synced so long after it was written.
+const RULES_SYNC_MS: u64 = 1_000;
 /// An idle segment that holds only events that are gone is ended once it has so many bytes.
 const ENDED_BYTES_MIN: u64 = 1 << 20;
 
@@ -405,6 +407,18 @@ impl<D: Disk> Log<D> {
     /// could take back the rule and leave what it had done.
     pub(super) fn are_rules_synced(&self) -> bool {
         self.are_controls_synced() && self.keep_from <= self.synced()
+    }
+
+    /// When they have to be: where nothing else brings a sync, as in a log that syncs never, what they let go would stay.
+    pub(super) fn rules_due_boot_ms(&self) -> Option<u64> {
+        let since_ms = self.rules_wait_since_boot_ms.filter(|_| self.commit.is_to_be_synced())?;
+        Some(since_ms.saturating_add(RULES_SYNC_MS))
+    }
+
+    /// Notes since when they are not.
+    pub(super) fn note_rules(&mut self, now: Now) {
+        let since_ms = self.rules_wait_since_boot_ms.unwrap_or(now.boot_ms);
+        self.rules_wait_since_boot_ms = (!self.are_rules_synced()).then_some(since_ms);
     }
 
     fn are_controls_synced(&self) -> bool {

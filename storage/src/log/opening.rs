@@ -101,6 +101,7 @@ impl<D: Disk> Log<D> {
             kept: Kept::new(keep_from, durable),
             retention_boot_ms: 0,
             expiry_boot_ms: 0,
+            rules_wait_since_boot_ms: None,
             expiry_from: 0,
             is_expiry_refused: false,
             last_control: Offset::ZERO,

@@ -568,3 +568,33 @@ fn a_log_that_ends_gives_back_no_more_than_the_step_that_is_under_way() {
     let (_, report) = Log::open(RealDisk, &dir.0, config, now(0)).expect("it ended in order");
     assert_eq!((report.is_clean, report.end), (true, Offset::new(301)));
 }
+
+/// Nothing but a full segment brought a sync there, and what rules let go waits for one.
+#[test]
+fn what_rules_let_go_is_freed_where_nothing_else_is_synced() {
+    use crate::settings::LogRetention;
+    for sync in [SyncMode::Never, SyncMode::Interval { interval_ms: 1_000_000 }] {
+        let disk = SimDisk::new(5);
+        let (mut log, _) = open_with(&disk, LogConfig { sync, ..tiny() });
+        append_each(&mut log, 100);
+        let files = log_files(&disk).len();
+        keep(&mut log, LogRetention { count: Some(10), ..LogRetention::default() });
+        log.run_ops(now(900));
+        assert_eq!(log_files(&disk).len(), files, "a power cut may take the limit back");
+        let due_ms = log.deadline().expect("a sync");
+        assert!(due_ms <= 1_010, "it is due at {due_ms}");
+        log.run_ops(now(due_ms));
+        log.run_ops(now(due_ms + 1_000));
+        assert!(log_files(&disk).len() < files, "{sync:?}: files are gone");
+        assert_eq!(log.synced(), log.visible());
+
+        // All of them are too old, and nothing more comes.
+        keep(&mut log, LogRetention { age_s: Some(60), ..LogRetention::default() });
+        for boot_ms in [100_000, 101_500, 103_000] {
+            log.run_ops(now(boot_ms));
+        }
+        assert_eq!(kept(&log), Vec::<String>::new(), "{sync:?}");
+        let (again, _) = open_with(&disk.power_cut(), LogConfig { sync, ..tiny() });
+        assert_eq!(kept(&again), Vec::<String>::new(), "{sync:?}");
+    }
+}
