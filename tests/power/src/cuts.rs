@@ -41,6 +41,17 @@ struct Tally {
     starts_refused: u64,
 }
 
+impl Tally {
+    /// A run in which one of these never happened shows less than it should.
+    fn check(&self) -> io::Result<()> {
+        let Tally { cuts_in_recovery, kills, faults, .. } = self;
+        match [cuts_in_recovery, kills, faults].contains(&&0) {
+            true => Err(io::Error::other(format!("not all has happened: {self:?}"))),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Says what happens, for whoever looks into a failed run.
 struct Story(Vec<String>);
 
@@ -192,6 +203,7 @@ fn run_on(
     if cuts >= CUTS_FOR_ALL_ASKED {
         ledger.counts().check_all_asked().map_err(io::Error::other)?;
         ledger.check_let_go().map_err(io::Error::other)?;
+        tally.check()?;
     }
     Ok(())
 }
