@@ -99,7 +99,7 @@ enum BackupError {
     Server(String),
     #[error(
         "the backup has {}, as above, in what was taken from the log, and is not kept: repair the log, or keep it as it is with \
-         --keep-damaged",
+         --keep-damaged, in another directory if the backup before may have what is damaged",
         counted(*findings, "finding")
     )]
     Damaged { findings: u64 },
@@ -270,6 +270,7 @@ fn check_beginning(
     previous: &Existing,
     into: &DataDir,
 ) -> Result<(), BackupError> {
+    let mut lost_of = Vec::new();
     for old in &previous.logs {
         let ExistingLog { tenant, log, end, .. } = old;
         let (before, now) = (previous.data.log_dir(tenant, log), into.log_dir(tenant, log));
@@ -285,12 +286,9 @@ fn check_beginning(
                 taken.end
             ),
             Beginning::Lost(lost) => {
-                let what = format!(
-                    "it holds {tenant}/{log} from offset {} to {}, which the log in --data has lost: a repair has named \
-                     that. It may be the last that has these events, and they would be gone",
-                    lost.start, lost.end
-                );
-                return Err(BackupError::NoBackupOfIt { dir: arguments.to.clone(), what });
+                let parts: Vec<_> =
+                    lost.iter().map(|lost| format!("{} to {}", lost.start, lost.end)).collect();
+                lost_of.push(format!("{tenant}/{log} from offset {}", parts.join(", ")));
             }
             Beginning::Differs { what } => {
                 let new_end = end_of(&RealDisk, &now)?;
@@ -302,6 +300,14 @@ fn check_beginning(
                 return Err(BackupError::NoBackupOfIt { dir: arguments.to.clone(), what });
             }
         }
+    }
+    if !lost_of.is_empty() {
+        let what = format!(
+            "it has {}, which repairs of the log in --data have named as lost: it may be the last that has these events, \
+             and they would be gone. `strandline export --from` and `--until` show them",
+            lost_of.join("; and ")
+        );
+        return Err(BackupError::NoBackupOfIt { dir: arguments.to.clone(), what });
     }
     Ok(())
 }

@@ -19,9 +19,10 @@
 use std::{ops::Range, path::Path};
 
 use crate::{
+    earliest,
     error::OpenError,
     index::{IndexHeader, SectionKind, SegmentEnd},
-    io::{Access, Disk},
+    io::{Access, Disk, lenient::Lenient},
     listing::{self, Listed},
     offset::Offset,
     rewrite,
@@ -39,9 +40,9 @@ pub enum Beginning {
     /// Nothing speaks against it; but nothing is left in the other of these events at the end of the older log:
     /// retention or compaction has taken them out.
     TakenOut(Range<Offset>),
-    /// It is, but a repair of the other has named these events as lost, and it has frames in their place: it may be the
-    /// last that has them.
-    Lost(Range<Offset>),
+    /// It is, but repairs of the other have named these offsets as lost, and it still has events there: it may be the last
+    /// that has them.
+    Lost(Vec<Range<Offset>>),
     /// It is not.
     Differs {
         /// Where the two part, and how that is seen.
@@ -65,39 +66,36 @@ pub fn beginning_of<D: Disk>(disk: &D, old: &Path, new: &Path) -> Result<Beginni
             Compared::Differs(what) => return Ok(Beginning::Differs { what }),
         }
     }
-    if let Some(lost) = lost_since(&old, &new)? {
+    let lost = lost_since(&old, &new)?;
+    if !lost.is_empty() {
         return Ok(Beginning::Lost(lost));
     }
     Ok(taken_out.map_or(Beginning::Proven, Beginning::TakenOut))
 }
 
-/// The first of what repairs of the newer log have named as lost, and the older has.
+/// What repairs of the newer log have named as lost, has not passed its limits since, and can be read in the older one.
 fn lost_since<D: Disk>(
     old: &Side<'_, D>,
     new: &Side<'_, D>,
-) -> Result<Option<Range<Offset>>, OpenError> {
+) -> Result<Vec<Range<Offset>>, OpenError> {
+    let records = earliest::records(new.disk, new.dir)?;
+    let kept_from = records.iter().map(|record| record.kept_from).max().unwrap_or_default();
+    let mut lost = Vec::new();
     for listed in &new.segments {
         for gap in new.gaps(listed)? {
-            for listed in old.segments.iter().filter(|old| old.name.base_offset < gap.end) {
-                let Some(segment) = old.segment(listed)?.filter(|segment| !segment.is_stub) else {
-                    continue;
-                };
-                let end = gap.end.min(segment.end.end_offset);
-                let mut from = gap.start.max(segment.name.base_offset);
-                for known in old.gaps(listed)? {
-                    if known.contains(&from) {
-                        from = known.end;
-                    } else if from < known.start {
-                        break;
-                    }
-                }
-                if from < end {
-                    return Ok(Some(from..end));
+            let gap = gap.start.max(kept_from)..gap.end;
+            for (at, listed) in old.segments.iter().enumerate() {
+                let next = old.segments.get(at + 1).map(|next| next.name.base_offset);
+                let meets = listed.name.base_offset < gap.end
+                    && next.is_none_or(|next| next > gap.start)
+                    && !gap.is_empty();
+                if meets {
+                    lost.extend(old.readable(listed, &gap));
                 }
             }
         }
     }
-    Ok(None)
+    Ok(lost)
 }
 
 enum Compared {
@@ -179,6 +177,34 @@ impl<'a, D: Disk> Side<'a, D> {
         }
         let index = StoredIndex::read(self.disk, &self.dir.join(listed.name.index_file_name()))?;
         Ok(index.map_or_else(Vec::new, |index| index.gaps().collect()))
+    }
+
+    /// Of some offsets those of frames that can be read and hold events there. What cannot be opened has none.
+    fn readable(&self, listed: &Listed, wanted: &Range<Offset>) -> Vec<Range<Offset>> {
+        let known = self.gaps(listed).unwrap_or_default();
+        let is_known = known.iter().any(|gap| gap.start <= wanted.start && gap.end >= wanted.end);
+        let Ok(Some((file, header))) = self.open_log(listed.name) else { return Vec::new() };
+        let (file, mut readable) = (Lenient::new(file), Vec::<Range<Offset>>::new());
+        let mut frames = FrameScan::new(&file, &header);
+        // It is the same gap, most often, and need not be read for that each time.
+        while !is_known && frames.end().end_offset < wanted.end {
+            match frames.next_readable() {
+                Ok(Ok((frame, _))) => {
+                    if !frame.events().any(|event| wanted.contains(&event.offset())) {
+                        continue;
+                    }
+                    let part =
+                        frame.base_offset().max(wanted.start)..frame.end_offset().min(wanted.end);
+                    match readable.last_mut() {
+                        Some(last) if last.end == part.start => last.end = part.end,
+                        _ => readable.push(part),
+                    }
+                }
+                Ok(Err(_)) if matches!(frames.step_over(), Ok(Some(_))) => {}
+                _ => break,
+            }
+        }
+        readable
     }
 
     /// Its file and its header; `None` if that is damaged.

@@ -186,6 +186,7 @@ fn what_is_taken_out_on_purpose_makes_no_other_log() {
 fn a_backup_that_has_what_a_repair_has_lost_is_not_replaced() {
     for is_removed in [false, true] {
         let disk = SimDisk::new(1);
+        disk.keep_apart(Path::new(TO));
         let mut log = open(&disk, DIR, now());
         append_numbers(&mut log, 70);
         back_up(&disk, DIR, TO, Reach::Synced(log.visible()));
@@ -204,11 +205,53 @@ fn a_backup_that_has_what_a_repair_has_lost_is_not_replaced() {
         back_up(&disk, DIR, "/next", Reach::Synced(end));
         let found = is_beginning(&disk, "/next");
         let Beginning::Lost(lost) = &found else { panic!("{found:?}") };
-        assert_eq!(lost.start, second.base_offset);
+        assert_eq!((lost.len(), lost[0].start), (1, second.base_offset));
 
         // One that has the gap as well has nothing that would be gone.
         back_up(&disk, DIR, "/later", Reach::Synced(log.visible()));
         let found = beginning_of(&disk, Path::new("/next"), Path::new("/later"));
         assert_eq!(found.expect("readable"), Beginning::Proven);
+    }
+}
+
+/// Two gaps are both told of. A backup that cannot read what is lost has nothing that would be gone with it (its file may be
+/// the very same), nor has one of what the log's limits have passed since.
+#[test]
+fn a_backup_is_replaced_that_has_nothing_of_what_a_repair_has_lost() {
+    let flip = |disk: &SimDisk, name: SegmentName| {
+        let path = Path::new(DIR).join(name.log_file_name());
+        disk.flip_bit(&path, Position::new(4096 + 100), 1);
+    };
+    for (is_rotten, is_passed) in [(false, false), (true, false), (false, true)] {
+        let disk = SimDisk::new(1);
+        if !is_rotten {
+            disk.keep_apart(Path::new(TO));
+        }
+        let mut log = open(&disk, DIR, now());
+        append_numbers(&mut log, 110);
+        back_up(&disk, DIR, TO, Reach::Synced(log.visible()));
+        let names: Vec<_> = log.segments().iter().skip(1).map(|segment| segment.name()).collect();
+        drop(log);
+        names.iter().take(2).for_each(|name| flip(&disk, *name));
+        let disk = disk.kill();
+        repair(&disk, Path::new(DIR), now()).expect("nobody has it").expect("it is mended");
+        let mut log = open(&disk, DIR, later(1));
+        if is_passed {
+            // Up to the second event of the second one that is damaged.
+            let count = log.visible().since(names[1].base_offset);
+            let retain = LogRetention { count: Some(count), ..LogRetention::default() };
+            log.append_control(&Control::Log(LogSettings { retain }), later(2)).expect("staged");
+            log.run_ops(later(2));
+            assert_eq!(log.start(), names[1].base_offset.plus(1));
+        }
+        back_up(&disk, DIR, "/next", Reach::Synced(log.visible()));
+        let found = is_beginning(&disk, "/next");
+        match &found {
+            Beginning::Lost(lost) if !is_rotten && !is_passed => {
+                let starts: Vec<_> = lost.iter().map(|lost| lost.start).collect();
+                assert_eq!(starts, [names[0].base_offset, names[1].base_offset]);
+            }
+            found => assert!(*found == Beginning::Proven && (is_rotten || is_passed), "{found:?}"),
+        }
     }
 }
