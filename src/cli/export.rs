@@ -3,7 +3,7 @@
 use std::{
     fmt,
     io::{self, BufRead, BufReader, BufWriter, Write},
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     path::PathBuf,
     process::ExitCode,
     str::FromStr,
@@ -217,30 +217,39 @@ impl Output<'_> {
         let query = ReadQuery { topics, from, end, order };
         let (mut object, mut time) = (Vec::new(), TimeText::default());
         let from_ms = match arguments.from {
-            Begin::At(Place::TimeMs(from_ms)) => from_ms,
-            _ => 0,
+            Begin::At(Place::TimeMs(from_ms)) => Some(from_ms),
+            _ => None,
         };
-        // Of when they are what follows them says: before an event that is too old nothing was asked for.
-        let mut missing: Vec<ReadError> = Vec::new();
+        let until_ms = match arguments.until {
+            Some(Place::TimeMs(until_ms)) => Some(until_ms),
+            _ => None,
+        };
         log.read(&query, &mut |part| {
             let hits = match part {
                 Ok(hits) => hits,
                 Err(error) => {
-                    missing.push(error);
+                    if let ReadError::Gap { from, to, .. } = error {
+                        let is_before =
+                            |begin| time_at(&log, to..Offset::MAX).is_some_and(|time| time < begin);
+                        let is_behind =
+                            |end| time_before(&log, from).is_some_and(|time| time >= end);
+                        if from_ms.is_some_and(is_before) {
+                            return ControlFlow::Continue(());
+                        }
+                        if until_ms.is_some_and(is_behind) {
+                            return ControlFlow::Break(());
+                        }
+                    }
+                    is_whole = false;
+                    self.bar.suspend(|| warn(&error));
                     return ControlFlow::Continue(());
                 }
             };
             for event in hits.events().filter(|event| event.kind().is_data()) {
-                if event.time_ms() < from_ms {
-                    missing.clear();
+                if from_ms.is_some_and(|from_ms| event.time_ms() < from_ms) {
                     continue;
                 }
-                if !missing.is_empty() {
-                    is_whole = false;
-                    self.bar.suspend(|| missing.drain(..).for_each(|error| warn(&error)));
-                }
-                if matches!(arguments.until, Some(Place::TimeMs(until)) if event.time_ms() >= until)
-                {
+                if until_ms.is_some_and(|until_ms| event.time_ms() >= until_ms) {
                     return ControlFlow::Break(());
                 }
                 object.clear();
@@ -257,8 +266,6 @@ impl Output<'_> {
             ControlFlow::Continue(())
         })
         .map_err(|error| error.to_string())?;
-        is_whole &= missing.is_empty();
-        self.bar.suspend(|| missing.iter().for_each(warn));
         failure.map_or(Ok(is_whole), Err)
     }
 
@@ -465,4 +472,41 @@ fn warn(error: &ReadError) {
         }
         error => tell!("warning: {error}"),
     }
+}
+/// When the first event of a part of a log was appended, of whatever topic: by times one asks for a gap where it lies
+/// between others.
+fn time_at(log: &StoppedLog<RealDisk>, offsets: Range<Offset>) -> Option<u64> {
+    let mut first = None;
+    each_time(log, offsets, |time_ms| {
+        first = Some(time_ms);
+        ControlFlow::Break(())
+    });
+    first
+}
+
+/// The same of the last before an offset.
+fn time_before(log: &StoppedLog<RealDisk>, end: Offset) -> Option<u64> {
+    // Most often it is the one before; what was taken out leaves offsets without events.
+    [1, 1 << 12, u64::MAX].into_iter().find_map(|reach| {
+        let (mut last, begin) = (None, Offset::new(end.get().saturating_sub(reach)));
+        each_time(log, begin..end, |time_ms| {
+            last = Some(time_ms);
+            ControlFlow::Continue(())
+        });
+        last
+    })
+}
+
+fn each_time(
+    log: &StoppedLog<RealDisk>,
+    offsets: Range<Offset>,
+    mut take: impl FnMut(u64) -> ControlFlow<()>,
+) {
+    let (topics, order) = (Vec::new(), Order::Ascending);
+    let query = ReadQuery { topics, from: offsets.start, end: offsets.end, order };
+    // What cannot be read is told by who asks.
+    let _ = log.read(&query, &mut |part| match part {
+        Ok(hits) => hits.events().try_for_each(|event| take(event.time_ms())),
+        Err(_) => ControlFlow::Continue(()),
+    });
 }

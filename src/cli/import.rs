@@ -60,7 +60,7 @@ pub struct ImportArguments {
     /// Gives events without an id one: this and their old offset, or else `#` and which record of the input it is
     #[arg(long, value_name = "PREFIX")]
     make_ids: Option<String>,
-    /// Gives every event a new id: this and its old id, or else its old offset, or `#` and which record of the input it is. So events come back that a DELETE took
+    /// Gives every event a new id: this and its old id, or else `@` and its old offset, or `#` and which record of the input it is. So events come back that a DELETE took
     #[arg(long, value_name = "PREFIX", conflicts_with = "make_ids")]
     new_ids: Option<String>,
     /// Passes over so many records at the start

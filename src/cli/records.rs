@@ -12,9 +12,9 @@
 //! time             time                    an import does not keep it: the log gives another
 //! headers          eventheaders            their object as a string: attributes have no others
 //!                  source                  `/api/v1/logs/<log>`
-//! offset           offset                  a string; an import does not keep it
+//! offset           offset                  a string; an import keeps that of a foreign one, as a header
 //! ```
-//! Attributes of foreign CloudEvents that are none of these become headers of the event, and a foreign source does so
+//! Attributes of foreign CloudEvents that are none of these become headers of the event, as does `offset`, and a foreign source does so
 //! as `ce-source`. A CloudEvent is known by source and id together, an event by its id alone: so that of a foreign one
 //! is `<id>@<16 hex digits of its source>` here, which an export takes apart again. Ids of our own exports stay as
 //! they are.

@@ -230,12 +230,17 @@ def test_a_backup_stays_that_has_what_a_repair_has_lost(tmp_path):
     time.sleep(0.01)
     with Server("--shards", "1", data=server.data) as server:
         server.append("t", "5")
+        server.append("u", "6")
         server.terminate()
     exported = run("export", "--data", server.data)
-    assert exported.returncode == 1 and "3" in exported.stderr, exported
-    last = json.loads(exported.stdout.splitlines()[-1])
+    assert exported.returncode == 1 and "from 3 to 4" in exported.stderr, exported
+    first, *_, last, _ = map(json.loads, exported.stdout.splitlines())
     after = fine("export", "--data", server.data, "--from", last["time"])
-    assert [json.loads(line)["offset"] for line in after.stdout.splitlines()] == [last["offset"]]
+    assert [json.loads(line)["data"] for line in after.stdout.splitlines()][-2:] == [5, 6]
+    # By events of other topics as well.
+    assert len(fine("export", "--data", server.data, "--from", last["time"], "--topic", "u").stdout.splitlines()) == 1
+    assert fine("export", "--data", server.data, "--until", first["time"], "--topic", "u").stdout == ""
+    assert run("export", "--data", server.data, "--topic", "u").returncode == 1
 
 
 def test_a_backup_takes_nothing_rotten_from_the_one_before(tmp_path):

@@ -41,7 +41,7 @@ pub struct Conversion {
     pub subject_as_header: bool,
     /// Gives an event that has no id one of this and its offset, or else a `#` and its number among those that are read.
     pub id_prefix: Option<String>,
-    /// Gives every event another id: this and the one that it has, or else as above.
+    /// Gives every event another id: this and the one that it has, or else a `@` and its offset, or as above.
     pub new_ids: Option<String>,
 }
 
@@ -129,10 +129,10 @@ impl Conversion {
             headers = members.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
         }
         for (name, value) in &members {
-            // The offset of another's is one of its own attributes.
-            let is_ours = foreign.is_none() || name != "offset";
-            let is_known = (CLOUD_ONLY.contains(&name.as_ref()) && is_ours)
-                || CLOUD_MEMBERS.iter().any(|(known, _)| known == name);
+            // An offset of another's is an attribute of its own.
+            let is_dropped =
+                CLOUD_ONLY.contains(&name.as_ref()) && (foreign.is_none() || name != "offset");
+            let is_known = is_dropped || CLOUD_MEMBERS.iter().any(|(known, _)| known == name);
             if !is_known {
                 let text =
                     serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned());
@@ -181,6 +181,8 @@ impl Conversion {
             // A string in a CloudEvent, whose integers have 32 bits.
             let digits = |value: &RawValue| value.get().trim_matches('"').parse::<u64>().ok();
             let place = match offset.and_then(digits) {
+                // Beside those that are made of ids, which may be numbers.
+                Some(offset) if self.new_ids.is_some() => format!("@{offset}"),
                 Some(offset) => offset.to_string(),
                 None => format!("#{number}"),
             };
@@ -339,7 +341,7 @@ mod tests {
             let line: serde_json::Value = serde_json::from_str(&line).expect("an object");
             (line["id"].clone(), line["headers"]["offset"].clone())
         };
-        assert_eq!(id(&format!("{OWN_SOURCE}main")), ("new-42".into(), serde_json::Value::Null));
+        assert_eq!(id(&format!("{OWN_SOURCE}main")), ("new-@42".into(), serde_json::Value::Null));
         assert_eq!(id("/kafka"), ("new-#7".into(), "42".into()));
     }
 
@@ -462,7 +464,8 @@ mod tests {
         let conversion = Conversion { new_ids: Some("again-".into()), ..Conversion::default() };
         for (event, id) in [
             (r#"{"offset":7,"id":"a"}"#, "again-a"),
-            (r#"{"offset":7}"#, "again-7"),
+            (r#"{"offset":7}"#, "again-@7"),
+            (r#"{"offset":9,"id":"7"}"#, "again-7"),
             ("{}", "again-#3"),
         ] {
             let line = conversion.of_event(event, 3).unwrap();
