@@ -301,6 +301,7 @@ def test_a_backup_replaces_nothing_but_an_older_one(tmp_path):
         source = ["--data", live, "--url", server.base]
         server.append("t", "one")
         link.symlink_to(live)
+        wait_for(lambda: list(live.glob("default/main/reserve.tmp")))  # the server makes it when it finds the time
         before = tree(live), tree(stopped)
         refused("itself", "backup", *source, live)
         refused("itself", "backup", *source, link)
