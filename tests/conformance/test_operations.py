@@ -168,31 +168,33 @@ def test_what_a_backup_replaces_is_nobody_elses_meanwhile(tmp_path):
     fine("backup", "--data", server.data, backup)
 
 
-def test_a_damaged_log_replaces_no_backup(tmp_path):
-    """a backup is verified, and one with findings is kept only when told"""
-    backup = tmp_path / "backup"
+def rotten_behind_a_backup(tmp_path):
+    """The data directory of five events, of which the fourth has rotted since the backup beside it was made; and which file it is in."""
     with Server("--shards", "1", data=str(tmp_path / "data")) as server:
         for at in range(5):
             server.append("t", f"{at}" * 300)
         server.terminate()
         server.start()  # seals it
         server.terminate()
-    fine("backup", "--data", server.data, backup)
-    dir = os.path.join(server.data, "default", "main")
-    first = sorted(name for name in os.listdir(dir) if name.endswith(".log"))[0]
-    path = os.path.join(dir, first)
-    with open(path, "rb") as file:
-        content = bytearray(file.read())
+    fine("backup", "--data", server.data, tmp_path / "backup")
+    path = sorted((tmp_path / "data" / "default" / "main").glob("*.log"))[0]
+    content = bytearray(path.read_bytes())
     content[content.index(b"3" * 300)] ^= 1
-    os.unlink(path)  # else it would be damaged in the backup too: it is the same file
-    with open(path, "wb") as file:
-        file.write(content)
-    done = run("backup", "--data", server.data, backup)
+    path.unlink()  # else it would be damaged in the backup too: it is the same file
+    path.write_bytes(content)
+    return server.data, str(path)
+
+
+def test_a_damaged_log_replaces_no_backup(tmp_path):
+    """a backup is verified, and one with findings is kept only when told"""
+    data, path = rotten_behind_a_backup(tmp_path)
+    backup = tmp_path / "backup"
+    done = run("backup", "--data", data, backup)
     assert done.returncode == 1 and "--keep-damaged" in done.stderr and path in done.stderr, done
     assert f"{backup}/default" not in done.stderr, "that one is not kept"
     assert "copy" not in done.stderr, "a link is the very file"
     assert json.loads(fine("verify", "--json", backup).stdout)["sound"]
-    done = run("backup", "--keep-damaged", "--data", server.data, backup)
+    done = run("backup", "--keep-damaged", "--data", data, backup)
     assert done.returncode == 1 and "kept with 1 finding," in done.stderr and "verified, in" not in done.stderr, done
     assert f"{backup}/default/main/" in done.stderr and ".unfinished" not in done.stderr, "a finding has the name of a file that is there"
     assert path not in done.stderr, done
@@ -205,42 +207,31 @@ def test_a_damaged_log_replaces_no_backup(tmp_path):
 
 def test_a_backup_stays_that_has_what_a_repair_has_lost(tmp_path):
     """it was exchanged for one with a gap, and removed: nobody had those events any more"""
+    data, _ = rotten_behind_a_backup(tmp_path)
     backup = tmp_path / "backup"
-    with Server("--shards", "1", data=str(tmp_path / "data")) as server:
-        for at in range(5):
-            server.append("t", f"{at}" * 300)
-        server.terminate()
-        server.start()  # seals it
-        server.terminate()
-    fine("backup", "--data", server.data, backup)
-    path = sorted((tmp_path / "data" / "default" / "main").glob("*.log"))[0]
-    content = bytearray(path.read_bytes())
-    content[content.index(b"3" * 300)] ^= 1
-    path.unlink()  # else it would be damaged in the backup too: it is the same file
-    path.write_bytes(content)
-    fine("repair", "--yes", server.data)
+    fine("repair", "--yes", data)
     before = tree(backup)
-    done = run("backup", "--data", server.data, backup)
+    done = run("backup", "--data", data, backup)
     assert done.returncode == 1 and "from offset 3 to 4" in done.stderr and "--replace" in done.stderr, done
     assert tree(backup) == before
-    fine("backup", "--replace", "--data", server.data, backup)
-    fine("backup", "--data", server.data, backup)
+    fine("backup", "--replace", "--data", data, backup)
+    fine("backup", "--data", data, backup)
 
     # What is lost is missed by an export of it alone.
     time.sleep(0.01)
-    with Server("--shards", "1", data=server.data) as server:
+    with Server("--shards", "1", data=data) as server:
         server.append("t", "5")
         server.append("u", "6")
         server.terminate()
-    exported = run("export", "--data", server.data)
+    exported = run("export", "--data", data)
     assert exported.returncode == 1 and "from 3 to 4" in exported.stderr, exported
     first, *_, last, _ = map(json.loads, exported.stdout.splitlines())
-    after = fine("export", "--data", server.data, "--from", last["time"])
+    after = fine("export", "--data", data, "--from", last["time"])
     assert [json.loads(line)["data"] for line in after.stdout.splitlines()][-2:] == [5, 6]
     # By events of other topics as well.
-    assert len(fine("export", "--data", server.data, "--from", last["time"], "--topic", "u").stdout.splitlines()) == 1
-    assert fine("export", "--data", server.data, "--until", first["time"], "--topic", "u").stdout == ""
-    assert run("export", "--data", server.data, "--topic", "u").returncode == 1
+    assert len(fine("export", "--data", data, "--from", last["time"], "--topic", "u").stdout.splitlines()) == 1
+    assert fine("export", "--data", data, "--until", first["time"], "--topic", "u").stdout == ""
+    assert run("export", "--data", data, "--topic", "u").returncode == 1
 
 
 def test_a_backup_takes_nothing_rotten_from_the_one_before(tmp_path):
