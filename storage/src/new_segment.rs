@@ -18,7 +18,7 @@ use crate::{
     error::OpenError,
     io::{
         Access, Disk, DiskFile,
-        in_flight::{Errand, InFlight},
+        in_flight::{self, Errand, InFlight},
     },
     offset::Position,
     pace::{Pace, PacedFile},
@@ -44,13 +44,13 @@ impl Behind {
         Behind { in_flight, at: None, spare: DiskBuffer::with_capacity(WRITE_BYTES) }
     }
 
-    /// Waits until that has ended. What a short write has left is written as [`DiskFile::write_all_at`] does it, which
-    /// says why if it cannot be.
+    /// Waits until that has ended. What a short write has left, or one that failed, is written as
+    /// [`DiskFile::write_all_at`] does it, which says why if it cannot be.
     fn finish(&mut self, file: &impl DiskFile) -> io::Result<()> {
         let Some(at) = self.at.take() else { return Ok(()) };
         let lost = || io::Error::other("nobody knows what has become of a write");
         let (mut buffer, written) = self.in_flight.wait().ok_or_else(lost)?;
-        let written = written?;
+        let written = written.unwrap_or(0);
         let whole = written - written % ALIGN_BYTES;
         if written < buffer.len() {
             file.write_all_at(&buffer.as_slice()[whole..], at.plus(whole as u64))?;
@@ -114,7 +114,8 @@ impl<D: Disk> NewSegment<D> {
         let (disk, dir) = (disk.clone(), dir.to_owned());
         let gathered_at = start.plus(block.len() as u64);
         let gathered = DiskBuffer::with_capacity(WRITE_BYTES);
-        let behind = file.handle().and_then(|_| InFlight::new().ok()).map(Behind::new);
+        let is_for_rings = file.handle().is_some_and(in_flight::takes_writes);
+        let behind = is_for_rings.then(InFlight::new).and_then(Result::ok).map(Behind::new);
         let new = NewSegment {
             disk,
             dir,
@@ -302,5 +303,31 @@ mod tests {
             assert!(written == expected, "direct: {is_direct}, beside appends: {is_beside}");
         }
         std::fs::remove_dir_all(&dir).expect("cleaned up");
+    }
+
+    /// As where it was interrupted, or the kernel's memory was short just then.
+    #[test]
+    fn what_a_ring_has_not_written_is_written_otherwise() {
+        let Ok(in_flight) = InFlight::new() else {
+            eprintln!("skipped: no io_uring here");
+            return;
+        };
+        let path = std::env::temp_dir().join(format!("strandline-other-{}", std::process::id()));
+        let file = RealDisk.create(&path, Access::Write).expect("a free name");
+        let other = RealDisk.open(&path, Access::Read).expect("it is there");
+        std::fs::remove_file(&path).expect("it was there");
+        let mut behind = Behind::new(in_flight);
+        let mut buffer = DiskBuffer::default();
+        buffer.extend_from_slice(&[7; ALIGN_BYTES]);
+        let at = Position::new(ALIGN_BYTES as u64);
+        behind.at = Some(at);
+        // The kernel refuses to write to what was opened for reading.
+        let handle = other.handle().expect("a real file");
+        behind.in_flight.begin(Errand::Write, handle, buffer, at);
+        behind.finish(&file).expect("there is space");
+        let mut bytes = [0; ALIGN_BYTES];
+        file.read_exact_at(&mut bytes, at).expect("it was written");
+        assert_eq!(bytes, [7; ALIGN_BYTES]);
+        assert!(behind.spare.is_empty() && behind.at.is_none());
     }
 }

@@ -7,17 +7,27 @@
 use std::{
     io, mem,
     os::fd::{AsRawFd, BorrowedFd},
+    sync::OnceLock,
 };
 
 use io_uring::{IoUring, opcode, types};
 
-use crate::{buffer::DiskBuffer, offset::Position};
+use crate::{buffer::DiskBuffer, io::uring::check_available, offset::Position};
+
+/// Of a FUSE file system (`linux/magic.h`).
+const FUSE_MAGIC: u64 = 0x6573_5546;
 
 /// What it does.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Errand {
     Read,
     Write,
+}
+
+/// Whether a ring is to write to a file. Of a write that a FUSE file system has taken in part Linux (6.18) has it write the
+/// rest once more where the first part is, and calls it whole: what `pwrite` does right.
+pub(crate) fn takes_writes(file: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|system| i64::try_from(FUSE_MAGIC) != Ok(system.f_type))
 }
 
 /// See the [module](self). Whoever drops it waits until what was begun has ended.
@@ -29,8 +39,12 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// Nothing is begun yet. Fails where there is no io_uring.
+    /// Nothing is begun yet. Fails where a shard has no io_uring either.
     pub(crate) fn new() -> io::Result<Self> {
+        static IS_AVAILABLE: OnceLock<bool> = OnceLock::new();
+        if !IS_AVAILABLE.get_or_init(|| check_available().is_ok()) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         Ok(InFlight { ring: IoUring::new(2)?, has_failed: false, buffer: None })
     }
 
