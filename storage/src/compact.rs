@@ -166,6 +166,11 @@ impl<D: Disk> CompactJob<D> {
     fn run_once(&self, disk: &D) -> Result<CompactOutcome<D>, OpenError> {
         let segments = Arc::clone(&self.segments);
         let available_bytes = self.available_bytes(disk);
+        if self.has_counts()
+            && let Some(task) = self.dead_whatever_counts_say(available_bytes)
+        {
+            return self.carry_out(disk, task);
+        }
         let counted = self.has_counts().then(|| self.judge_counting(available_bytes));
         let mut next: Option<(Turn, Task)> = None;
         let mut oldest: Option<(u64, Task)> = None;
@@ -216,6 +221,33 @@ impl<D: Disk> CompactJob<D> {
         Ok(CompactOutcome::Nothing { settled: self.settled() })
     }
 
+    /// The first segment of which all is dead without any limit by count: it goes before every index is read for those. While
+    /// there is space it is looked for no further than the first that is not.
+    fn dead_whatever_counts_say(&self, available_bytes: u64) -> Option<Task> {
+        for (place, segment) in self.segments.iter().enumerate() {
+            if self.is_cancelled() {
+                return None;
+            }
+            if !self.is_candidate(segment) {
+                continue;
+            }
+            let Ok(topics) = read_topics(segment) else { continue };
+            let found = self.no_space.get(&segment.name());
+            match self.judge(segment, &topics, &Newer::new(), available_bytes) {
+                Some((turn @ Turn::Retire, needed_bytes))
+                    if found.is_none_or(|found| found.is_over(available_bytes, needed_bytes)) =>
+                {
+                    let at_boot_ms = self.now_boot_ms;
+                    let found = NoSpace { available_bytes, needed_bytes, at_boot_ms };
+                    return Some(Task { turn, place, found });
+                }
+                _ if !self.is_disk_full => return None,
+                _ => {}
+            }
+        }
+        None
+    }
+
     /// The floors that are done with, if it looks for them.
     fn settled(&self) -> Vec<(String, Offset)> {
         match self.settles {
@@ -250,7 +282,11 @@ impl<D: Disk> CompactJob<D> {
             Ok(topics) => topics,
             Err(reason) => return Ok(CompactOutcome::Damaged { name: segment.name(), reason }),
         };
-        let (topics, newer) = (&topics, &self.newer_events(task.place, &topics));
+        let newer = match task.turn {
+            Turn::Retire => Newer::new(),
+            _ => self.newer_events(task.place, &topics),
+        };
+        let (topics, newer) = (&topics, &newer);
         let done = match task.turn {
             Turn::Retire => self.retire(disk, segment, topics),
             Turn::Look => {

@@ -321,11 +321,7 @@ pub(crate) fn begin_successor<D: Disk>(
         to: FIRST_FRAME_POSITION,
         fill: Fill::Zeroes,
     };
-    let next = prepare.run(disk).map_err(|error| {
-        // What is there of it takes the space that was missing.
-        let _ = disk.remove(&temporary);
-        OpenError::io("preparing", &temporary)(error)
-    })?;
+    let next = prepare.run(disk).map_err(OpenError::io("preparing", &temporary))?;
     let roll = RollJob { next, header, dir: dir.to_owned(), from: temporary, to: path.clone() };
     roll.run(disk).map_err(OpenError::io("creating", &path)).map(|_| ())
 }

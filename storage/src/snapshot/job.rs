@@ -55,7 +55,7 @@ pub struct SnapshotJob<D: Disk> {
     /// So many stubs before the first event that is kept are merged.
     pub(crate) stubs_min: usize,
     pub(crate) pace: Pace,
-    /// Raised when the log closes: nobody waits for a snapshot.
+    /// Raised when the log closes, as nobody waits for a snapshot, and when the disk is full: it frees nothing.
     pub(crate) is_cancelled: Arc<AtomicBool>,
     /// A snapshot of what a running log knows, for the mutation that takes it from there.
     #[cfg(mutations)]

@@ -201,6 +201,31 @@ fn a_limit_by_count_has_each_index_read_once() {
     assert!(few >= 8 && many <= 2 * few, "{few} operations became {many}");
 }
 
+/// Each one of them had every index read, as a limit of another topic may need it.
+#[test]
+fn what_is_dead_goes_before_others_are_counted() {
+    let operations = |segments: usize| {
+        let disk = SimDisk::new(7);
+        let gone = add(&disk, &["gone"]);
+        for _ in 0..segments {
+            add(&disk, &["keep", "more"]);
+        }
+        let mut log = open(&disk);
+        rule(&mut log, "keep", TopicRetention { count: Some(1_000_000), ..Default::default() });
+        delete(&mut log, "gone");
+        let mut held = hold(&mut log, &disk, is_compaction);
+        let op = held.pop().expect("it is looked at");
+        let before = disk.operations();
+        let outcome = op.run(&disk);
+        let OpOutcome::Job { outcome: JobOutcome::Compacted(Ok(done)), .. } = outcome else {
+            panic!("nothing fails")
+        };
+        assert!(matches!(done, CompactOutcome::Retired { name, .. } if name == gone));
+        disk.operations() - before
+    };
+    assert_eq!(operations(4), operations(12));
+}
+
 /// Of the oldest segments goes what is beyond the count, whichever segments the newer events are in.
 #[test]
 fn what_is_beyond_a_count_goes_from_the_oldest_segments() {
