@@ -12,7 +12,6 @@
 use std::{
     future::Future,
     io,
-    os::fd::BorrowedFd,
     path::Path,
     pin::pin,
     sync::Arc,
@@ -21,12 +20,13 @@ use std::{
 
 use rustix::io::Errno;
 
+use self::in_flight::{Errand, InFlight};
 use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
     offset::Position,
 };
 
-pub(crate) mod in_flight;
+pub mod in_flight;
 pub(crate) mod lenient;
 pub mod real;
 pub mod sim;
@@ -149,8 +149,11 @@ pub trait DiskFile: Send + Sync + 'static {
     fn hold(&self) -> io::Result<()> {
         Ok(())
     }
-    /// What the kernel knows it by. A simulated one it does not.
-    fn handle(&self) -> Option<BorrowedFd<'_>> {
+    /// Reads or writes of it that go on while whoever begins them does something else, where there are any.
+    fn in_flight(self: &Arc<Self>, _what: Errand) -> Option<Box<dyn InFlight>>
+    where
+        Self: Sized,
+    {
         None
     }
     /// Gives back its pages and, if it has no name any more, its blocks, a little at a time: nobody here

@@ -57,6 +57,8 @@ mutations! {
     KeptForgotten = "kept_forgotten",
     /// What readers were told is gone before it was synced is not written down once it is.
     ReachNotFollowed = "reach_not_followed",
+    /// A rewritten segment is synced while its last part is still being written.
+    RewriteNotAwaited = "rewrite_not_awaited",
     /// The end mark says that what is on its way to the disk is synced.
     MarkAheadOfSync = "mark_ahead_of_sync",
     /// One shard alone learns of what became visible.

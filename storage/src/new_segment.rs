@@ -18,8 +18,9 @@ use crate::{
     error::OpenError,
     io::{
         Access, Disk, DiskFile,
-        in_flight::{self, Errand, InFlight},
+        in_flight::{Errand, InFlight},
     },
+    mutation::{self, Mutation},
     offset::Position,
     pace::{Pace, PacedFile},
     parts::Parts,
@@ -32,7 +33,7 @@ const WRITE_BYTES: usize = 256 << 10;
 
 /// What is written while more is gathered.
 struct Behind {
-    in_flight: InFlight,
+    in_flight: Box<dyn InFlight>,
     /// Where, if anything is.
     at: Option<Position>,
     /// What is gathered into next.
@@ -40,7 +41,7 @@ struct Behind {
 }
 
 impl Behind {
-    fn new(in_flight: InFlight) -> Self {
+    fn new(in_flight: Box<dyn InFlight>) -> Self {
         Behind { in_flight, at: None, spare: DiskBuffer::with_capacity(WRITE_BYTES) }
     }
 
@@ -68,7 +69,6 @@ pub(crate) struct NewSegment<D: Disk> {
     name: SegmentName,
     temporary: PathBuf,
     pace: Pace,
-    /// Dropped before the file is closed.
     behind: Option<Behind>,
     file: PacedFile<D::File>,
     /// What is still to be written, and where.
@@ -114,8 +114,7 @@ impl<D: Disk> NewSegment<D> {
         let (disk, dir) = (disk.clone(), dir.to_owned());
         let gathered_at = start.plus(block.len() as u64);
         let gathered = DiskBuffer::with_capacity(WRITE_BYTES);
-        let is_for_rings = file.handle().is_some_and(in_flight::takes_writes);
-        let behind = is_for_rings.then(InFlight::new).and_then(Result::ok).map(Behind::new);
+        let behind = file.in_flight(Errand::Write).map(Behind::new);
         let new = NewSegment {
             disk,
             dir,
@@ -148,7 +147,9 @@ impl<D: Disk> NewSegment<D> {
     /// Makes durable what was written.
     pub(crate) fn sync(&mut self) -> Result<(), OpenError> {
         self.flush()?;
-        self.await_written()?;
+        if !mutation::is_planted(Mutation::RewriteNotAwaited) {
+            self.await_written()?;
+        }
         self.file.sync_data().map_err(OpenError::io("syncing", &self.temporary))
     }
 
@@ -158,14 +159,13 @@ impl<D: Disk> NewSegment<D> {
         let at = self.gathered_at;
         self.gathered_at = at.plus(self.gathered.len() as u64);
         if let Some(behind) = &mut self.behind
-            && let Some(handle) = self.file.handle()
             && behind.in_flight.is_usable()
             && !self.gathered.is_empty()
             && !self.file.is_beside_appends()
         {
             let gathered = mem::replace(&mut self.gathered, mem::take(&mut behind.spare));
             behind.at = Some(at);
-            behind.in_flight.begin(Errand::Write, handle, gathered, at);
+            behind.in_flight.begin(gathered, at);
             return Ok(());
         }
         self.file
@@ -269,6 +269,47 @@ mod tests {
         }
     }
 
+    /// Some of it is in flight when the power goes, or the process ends, and lands then or never does.
+    #[test]
+    fn what_has_its_name_is_whole_whatever_operation_is_the_last() {
+        let (dir, header) = (Path::new("/log"), header());
+        let name = SegmentName::first_generation(Offset::ZERO);
+        let mut rng = SimRng::new(1);
+        let pieces = [rng.bytes(WRITE_BYTES), rng.bytes(WRITE_BYTES), rng.bytes(5 * ALIGN_BYTES)];
+        let mut whole = header.encode().to_vec();
+        whole.resize(whole.len().next_multiple_of(ALIGN_BYTES), 0);
+        whole.extend(pieces.concat());
+        let write = |disk: &SimDisk| {
+            let mut new = NewSegment::create(disk, dir, name, &header, true, Pace::alone())?;
+            for piece in &pieces {
+                new.write(piece)?;
+            }
+            new.finish(Parts::from(vec![1; 100]))
+        };
+        let mut named = 0;
+        for last in 1.. {
+            let disk = SimDisk::new(last);
+            disk.create_dir(dir).expect("an empty disk");
+            disk.crash_after(Some(last));
+            let written = write(&disk);
+            let cut = disk.fork(last).power_cut();
+            let killed = disk.kill();
+            while killed.late_writes() > 0 {
+                killed.land_late(0);
+            }
+            for left in [cut, killed] {
+                if let Some(found) = left.bytes(&dir.join(name.log_file_name())) {
+                    assert!(found == whole, "operation {last}");
+                    named += 1;
+                }
+            }
+            if written.is_ok() {
+                break;
+            }
+        }
+        assert!(named > 4);
+    }
+
     /// Beside somebody who appends a piece is written at once, else while the next is gathered.
     #[test]
     fn whether_it_is_written_at_once_or_meanwhile_it_is_the_same() {
@@ -308,22 +349,21 @@ mod tests {
     /// As where it was interrupted, or the kernel's memory was short just then.
     #[test]
     fn what_a_ring_has_not_written_is_written_otherwise() {
-        let Ok(in_flight) = InFlight::new() else {
+        let path = std::env::temp_dir().join(format!("strandline-other-{}", std::process::id()));
+        let file = RealDisk.create(&path, Access::Write).expect("a free name");
+        let other = Arc::new(RealDisk.open(&path, Access::Read).expect("it is there"));
+        std::fs::remove_file(&path).expect("it was there");
+        // The kernel refuses to write to what was opened for reading.
+        let Some(in_flight) = other.in_flight(Errand::Write) else {
             eprintln!("skipped: no io_uring here");
             return;
         };
-        let path = std::env::temp_dir().join(format!("strandline-other-{}", std::process::id()));
-        let file = RealDisk.create(&path, Access::Write).expect("a free name");
-        let other = RealDisk.open(&path, Access::Read).expect("it is there");
-        std::fs::remove_file(&path).expect("it was there");
         let mut behind = Behind::new(in_flight);
         let mut buffer = DiskBuffer::default();
         buffer.extend_from_slice(&[7; ALIGN_BYTES]);
         let at = Position::new(ALIGN_BYTES as u64);
         behind.at = Some(at);
-        // The kernel refuses to write to what was opened for reading.
-        let handle = other.handle().expect("a real file");
-        behind.in_flight.begin(Errand::Write, handle, buffer, at);
+        behind.in_flight.begin(buffer, at);
         behind.finish(&file).expect("there is space");
         let mut bytes = [0; ALIGN_BYTES];
         file.read_exact_at(&mut bytes, at).expect("it was written");

@@ -10,7 +10,6 @@
 
 use std::{
     io,
-    os::fd::BorrowedFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,7 +17,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{buffer::ALIGN_BYTES, io::DiskFile, offset::Position, parts::Parts};
+use crate::{
+    buffer::ALIGN_BYTES,
+    io::{
+        DiskFile,
+        in_flight::{Errand, InFlight},
+    },
+    offset::Position,
+    parts::Parts,
+};
 
 /// So much is written before it is synced: a commit waits for the drive's cache to be written back.
 pub(crate) const PACE_BYTES: usize = 1 << 20;
@@ -174,6 +181,11 @@ impl<F: DiskFile> PacedFile<F> {
         Turns::beside(self.pace.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
+    /// Reads or writes of it that go on meanwhile, at no pace.
+    pub(crate) fn in_flight(&self, what: Errand) -> Option<Box<dyn InFlight>> {
+        self.file.in_flight(what)
+    }
+
     /// Whether somebody appends, so that it rests.
     pub(crate) fn is_beside_appends(&self) -> bool {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner).is_beside(Instant::now())
@@ -224,10 +236,6 @@ impl<F: DiskFile> PacedFile<F> {
 impl<F: DiskFile> DiskFile for PacedFile<F> {
     fn size(&self) -> io::Result<u64> {
         self.file.size()
-    }
-
-    fn handle(&self) -> Option<BorrowedFd<'_>> {
-        self.file.handle()
     }
 
     fn read_at(&self, bytes: &mut [u8], position: Position) -> io::Result<usize> {

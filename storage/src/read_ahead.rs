@@ -30,7 +30,6 @@ const _: () = assert!(STEP_BYTES.is_multiple_of(ALIGN_BYTES));
 
 /// See the [module](self).
 pub(crate) struct AheadFile<F> {
-    /// Dropped before the file is closed.
     ahead: Option<Mutex<Ahead>>,
     file: PacedFile<F>,
 }
@@ -39,7 +38,7 @@ struct Ahead {
     /// What has been read and is to be taken.
     held: Step,
     /// What is read meanwhile, and where, if anything is.
-    in_flight: InFlight,
+    in_flight: Box<dyn InFlight>,
     asked: Option<Position>,
     /// What is read into next.
     spare: DiskBuffer,
@@ -75,9 +74,8 @@ impl Step {
 
 impl<F: DiskFile> AheadFile<F> {
     pub(crate) fn new(file: PacedFile<F>) -> Self {
-        // Without a ring it is read as it would be.
-        let in_flight = file.handle().and_then(|_| InFlight::new().ok());
-        let ahead = in_flight.map(|in_flight| Ahead {
+        // Where none is in flight it is read as it would be.
+        let ahead = file.in_flight(Errand::Read).map(|in_flight| Ahead {
             held: Step::default(),
             in_flight,
             asked: None,
@@ -113,13 +111,15 @@ impl Ahead {
     }
 
     /// Reads from `position` while somebody works on what comes before.
-    fn ask(&mut self, file: &impl DiskFile, position: Position) {
-        let Some(handle) = file.handle().filter(|_| self.in_flight.is_usable()) else { return };
+    fn ask(&mut self, position: Position) {
+        if !self.in_flight.is_usable() {
+            return;
+        }
         let mut buffer = std::mem::take(&mut self.spare);
         if buffer.len() != STEP_BYTES {
             buffer = DiskBuffer::zeroed(STEP_BYTES);
         }
-        self.in_flight.begin(Errand::Read, handle, buffer, position);
+        self.in_flight.begin(buffer, position);
         self.asked = Some(position);
     }
 }
@@ -140,7 +140,7 @@ impl<F: DiskFile> DiskFile for AheadFile<F> {
             }
         };
         if ahead.asked.is_none() && read > 0 && !self.file.is_beside_appends() {
-            ahead.ask(&self.file, end);
+            ahead.ask(end);
         }
         Ok(read)
     }

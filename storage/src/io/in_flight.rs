@@ -6,8 +6,8 @@
 
 use std::{
     io, mem,
-    os::fd::{AsRawFd, BorrowedFd},
-    sync::OnceLock,
+    os::fd::{AsFd, AsRawFd},
+    sync::{Arc, OnceLock},
 };
 
 use io_uring::{IoUring, opcode, types};
@@ -18,60 +18,73 @@ use crate::{buffer::DiskBuffer, io::uring::check_available, offset::Position};
 const FUSE_MAGIC: u64 = 0x6573_5546;
 
 /// What it does.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Errand {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// It reads.
     Read,
+    /// It writes.
     Write,
 }
 
-/// Whether a ring is to write to a file. Of a write that a FUSE file system has taken in part Linux (6.18) has it write the
-/// rest once more where the first part is, and calls it whole: what `pwrite` does right.
-pub(crate) fn takes_writes(file: BorrowedFd<'_>) -> bool {
-    rustix::fs::fstatfs(file).is_ok_and(|system| i64::try_from(FUSE_MAGIC) != Ok(system.f_type))
+/// See the [module](self). Whoever drops it waits until what was begun has ended.
+pub trait InFlight: Send {
+    /// Whether it can begin anything.
+    fn is_usable(&self) -> bool;
+
+    /// Begins to fill `buffer`, as long as it is, with what stands at `position`, or to write it there.
+    ///
+    /// # Panics
+    ///
+    /// If something is under way, or it is not usable.
+    fn begin(&mut self, buffer: DiskBuffer, position: Position);
+
+    /// Waits until what was begun has ended: the buffer, and how many bytes were read or written. `None` if nothing was begun, or
+    /// nobody can know any more.
+    fn wait(&mut self) -> Option<(DiskBuffer, io::Result<usize>)>;
 }
 
-/// See the [module](self). Whoever drops it waits until what was begun has ended.
-pub(crate) struct InFlight {
+/// One of a real file.
+pub(super) struct ByRing<F> {
     ring: IoUring,
     has_failed: bool,
+    what: Errand,
+    file: Arc<F>,
     /// What the kernel reads into, or writes, until it has said that it is done.
     buffer: Option<DiskBuffer>,
 }
 
-impl InFlight {
-    /// Nothing is begun yet. Fails where a shard has no io_uring either.
-    pub(crate) fn new() -> io::Result<Self> {
+impl<F: AsFd> ByRing<F> {
+    /// Nothing is begun yet. Fails where a shard has no io_uring either, and where one is not to write.
+    pub(super) fn new(file: &Arc<F>, what: Errand) -> io::Result<Self> {
         static IS_AVAILABLE: OnceLock<bool> = OnceLock::new();
-        if !IS_AVAILABLE.get_or_init(|| check_available().is_ok()) {
+        let is_available = IS_AVAILABLE.get_or_init(|| check_available().is_ok());
+        if !is_available || (what == Errand::Write && !takes_writes(file)) {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        Ok(InFlight { ring: IoUring::new(2)?, has_failed: false, buffer: None })
+        let (ring, file) = (IoUring::new(2)?, Arc::clone(file));
+        Ok(ByRing { ring, has_failed: false, what, file, buffer: None })
     }
+}
 
-    /// Whether it can begin anything: no more once the ring has failed.
-    pub(crate) fn is_usable(&self) -> bool {
+/// Whether a ring is to write to a file. Of a write that a FUSE file system has taken in part Linux (6.18) has it write the
+/// rest once more where the first part is, and calls it whole: what `pwrite` does right.
+fn takes_writes(file: &impl AsFd) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|system| i64::try_from(FUSE_MAGIC) != Ok(system.f_type))
+}
+
+impl<F: AsFd + Send + Sync> InFlight for ByRing<F> {
+    /// No more once the ring has failed.
+    fn is_usable(&self) -> bool {
         !self.has_failed
     }
 
-    /// Begins to fill `buffer`, as long as it is, with what stands at `position`, or to write it there. The file stays open
-    /// until that has ended.
-    ///
-    /// # Panics
-    ///
-    /// If something is under way, or the ring has failed.
-    pub(crate) fn begin(
-        &mut self,
-        what: Errand,
-        file: BorrowedFd<'_>,
-        buffer: DiskBuffer,
-        position: Position,
-    ) {
+    fn begin(&mut self, buffer: DiskBuffer, position: Position) {
         assert!(self.buffer.is_none() && self.is_usable(), "one at a time");
         let buffer = self.buffer.insert(buffer);
         let len = u32::try_from(buffer.len()).expect("short");
         let bytes = buffer.as_mut_slice().as_mut_ptr();
-        let (file, at) = (types::Fd(file.as_raw_fd()), position.get());
-        let entry = match what {
+        let (file, at) = (types::Fd(self.file.as_fd().as_raw_fd()), position.get());
+        let entry = match self.what {
             Errand::Read => opcode::Read::new(file, bytes, len).offset(at).build(),
             Errand::Write => opcode::Write::new(file, bytes, len).offset(at).build(),
         };
@@ -83,9 +96,14 @@ impl InFlight {
         let _ = self.ring.submit();
     }
 
-    /// Waits until what was begun has ended: the buffer, and how many bytes were read or written. `None` if nothing was begun, or the
-    /// ring has failed.
-    pub(crate) fn wait(&mut self) -> Option<(DiskBuffer, io::Result<usize>)> {
+    fn wait(&mut self) -> Option<(DiskBuffer, io::Result<usize>)> {
+        self.end()
+    }
+}
+
+impl<F> ByRing<F> {
+    /// As [`InFlight::wait`].
+    fn end(&mut self) -> Option<(DiskBuffer, io::Result<usize>)> {
         let buffer = self.buffer.take()?;
         loop {
             if let Some(done) = self.ring.completion().next() {
@@ -105,8 +123,8 @@ impl InFlight {
     }
 }
 
-impl Drop for InFlight {
+impl<F> Drop for ByRing<F> {
     fn drop(&mut self) {
-        self.wait();
+        self.end();
     }
 }

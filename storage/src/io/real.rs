@@ -16,6 +16,7 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::{
@@ -23,7 +24,10 @@ use rustix::{
     io::retry_on_intr,
 };
 
-use super::{Access, Disk, DiskFile, LockMode, Space};
+use super::{
+    Access, Disk, DiskFile, LockMode, Space,
+    in_flight::{ByRing, Errand, InFlight},
+};
 use crate::{buffer::ALIGN_BYTES, offset::Position};
 
 /// `f_type` of the file systems that live in memory.
@@ -166,8 +170,9 @@ impl DiskFile for RealFile {
         hold(&self.file)
     }
 
-    fn handle(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.file.as_fd())
+    fn in_flight(self: &Arc<Self>, what: Errand) -> Option<Box<dyn InFlight>> {
+        let ring = ByRing::new(self, what).ok()?;
+        Some(Box::new(ring))
     }
 
     fn give_back(&self, rest: &mut dyn FnMut() -> bool) {

@@ -5,12 +5,15 @@ use std::{io, sync::Arc};
 use super::{
     Fault, SimDisk, crash,
     names::Inode,
-    state::{InFlight, State},
+    state::{State, WriteInFlight},
     to_usize,
 };
 use crate::{
     buffer::{ALIGN_BYTES, DiskBuffer},
-    io::{Access, DiskFile},
+    io::{
+        Access, DiskFile,
+        in_flight::{Errand, InFlight},
+    },
     offset::Position,
 };
 
@@ -63,7 +66,7 @@ impl SimFile {
         self.check_aligned(buffer.as_slice(), position)?;
         let position = to_usize(position.get());
         let end = position + buffer.len();
-        let overlaps = |other: &InFlight| {
+        let overlaps = |other: &WriteInFlight| {
             other.inode == self.inode
                 && other.process == self.disk.process
                 && other.position < end
@@ -73,7 +76,7 @@ impl SimFile {
             !state.in_flight.values().any(overlaps),
             "two writes in flight to the same bytes, at {position}: which one lands last is chance"
         );
-        let write = InFlight {
+        let write = WriteInFlight {
             inode: self.inode,
             process: self.disk.process,
             position,
@@ -136,7 +139,50 @@ impl PendingSync {
     }
 }
 
+/// Writes that go on meanwhile: each lands when it is waited for.
+struct Behind {
+    file: Arc<SimFile>,
+    begun: Option<(Arc<DiskBuffer>, PendingWrite)>,
+}
+
+impl InFlight for Behind {
+    fn is_usable(&self) -> bool {
+        true
+    }
+
+    fn begin(&mut self, buffer: DiskBuffer, position: Position) {
+        assert!(self.begun.is_none(), "one at a time");
+        let buffer = Arc::new(buffer);
+        let write = self.file.begin_write(Arc::clone(&buffer), position);
+        self.begun = Some((buffer, write));
+    }
+
+    fn wait(&mut self) -> Option<(DiskBuffer, io::Result<usize>)> {
+        let (buffer, write) = self.begun.take()?;
+        let written = write.complete();
+        // One that a crash has left in flight keeps its bytes.
+        let buffer = Arc::try_unwrap(buffer).unwrap_or_else(|kept| {
+            let mut copy = DiskBuffer::with_capacity(kept.len());
+            copy.extend_from_slice(kept.as_slice());
+            copy
+        });
+        Some((buffer, written))
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.wait();
+    }
+}
+
 impl DiskFile for SimFile {
+    /// What is read is read in one order.
+    fn in_flight(self: &Arc<Self>, what: Errand) -> Option<Box<dyn InFlight>> {
+        let behind = || Behind { file: Arc::clone(self), begun: None };
+        (what == Errand::Write).then(|| Box::new(behind()) as Box<dyn InFlight>)
+    }
+
     fn size(&self) -> io::Result<u64> {
         let (mut state, crashes) = self.disk.begin()?;
         if crashes {

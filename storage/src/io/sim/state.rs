@@ -24,7 +24,7 @@ const STALE_BLOCKS_MAX: usize = 32;
 
 /// A write that was given to the disk and is not complete.
 #[derive(Clone, Debug)]
-pub(super) struct InFlight {
+pub(super) struct WriteInFlight {
     pub(super) inode: Inode,
     pub(super) process: u64,
     pub(super) position: usize,
@@ -46,7 +46,7 @@ pub(super) struct State {
     pub(super) dirs: BTreeMap<PathBuf, Names>,
     /// Directories that a power cut would keep for certain.
     pub(super) dirs_durable: BTreeMap<PathBuf, bool>,
-    pub(super) in_flight: BTreeMap<u64, InFlight>,
+    pub(super) in_flight: BTreeMap<u64, WriteInFlight>,
     pub(super) locks: Vec<HeldLock>,
     pub(super) stale: Vec<Vec<u8>>,
     /// The process whose handles work.
@@ -133,7 +133,7 @@ impl State {
 
     pub(super) fn land(&mut self, id: u64) {
         let write = self.in_flight.remove(&id).expect("a write in flight");
-        let InFlight { inode, position, buffer, durable, .. } = write;
+        let WriteInFlight { inode, position, buffer, durable, .. } = write;
         if let Some(content) = self.files.get_mut(&inode) {
             content.write(position, buffer.as_slice(), durable);
         }
@@ -142,7 +142,7 @@ impl State {
     /// The sectors that are `taken` of a write in flight reach the device, by their place in it, and no others ever will.
     pub(super) fn land_sectors(&mut self, id: u64, taken: impl Fn(usize) -> bool) {
         let write = self.in_flight.remove(&id).expect("a write in flight");
-        let InFlight { inode, position, buffer, .. } = write;
+        let WriteInFlight { inode, position, buffer, .. } = write;
         let sectors = buffer.as_slice().chunks(content::SECTOR_BYTES).enumerate();
         for (place, sector) in sectors.filter(|(place, _)| taken(*place)) {
             let position = position + place * content::SECTOR_BYTES;
@@ -235,8 +235,8 @@ impl State {
     }
 
     /// Takes a write of this process, or says why not.
-    pub(super) fn write(&mut self, write: &InFlight) -> io::Result<usize> {
-        let InFlight { inode, position, durable, .. } = *write;
+    pub(super) fn write(&mut self, write: &WriteInFlight) -> io::Result<usize> {
+        let WriteInFlight { inode, position, durable, .. } = *write;
         let bytes = write.buffer.as_slice();
         let mut taken = bytes.len();
         let mut outcome = Ok(bytes.len());
