@@ -99,7 +99,7 @@ enum BackupError {
     Server(String),
     #[error(
         "the backup has {}, as above, in what was taken from the log, and is not kept: repair the log, or keep it as it is with \
-         --keep-damaged, in another directory if the backup before may have what is damaged",
+         --keep-damaged, in another directory if the backup before has what is damaged",
         counted(*findings, "finding")
     )]
     Damaged { findings: u64 },
@@ -164,6 +164,15 @@ struct Made {
     findings: u64,
     /// Acknowledged events of a log's directory.
     missing: Vec<(PathBuf, Range<Offset>)>,
+}
+
+/// A log that was backed up.
+struct Done {
+    tenant: String,
+    log: String,
+    done: BackedUp,
+    /// The names of the files in which something was found.
+    damaged: BTreeSet<String>,
 }
 
 /// Whether what is in the place of the backup may go, now that so much is known of the logs.
@@ -246,18 +255,20 @@ fn back_up_into(
         if done.end < acknowledged {
             made.missing.push((from, done.end..acknowledged));
         }
-        all_done.push((tenant, log, done));
+        let damaged = findings.iter().filter_map(|finding| finding.file.file_name());
+        let damaged = damaged.map(|name| name.to_string_lossy().into_owned()).collect();
+        all_done.push(Done { tenant, log, done, damaged });
     }
     if made.findings > 0 && !arguments.keep_damaged {
         return Err(BackupError::Damaged { findings: made.findings });
     }
     if let Some(previous) = previous {
         check_previous(arguments, previous, |tenant, log| {
-            let mut same = all_done.iter().filter(|done| done.0 == tenant && done.1 == log);
-            Ok(same.next().map(|(.., done)| (done.tag, Some(done.end))))
+            let now = all_done.iter().find(|now| now.tenant == tenant && now.log == log);
+            Ok(now.map(|now| (now.done.tag, Some(now.done.end))))
         })?;
         if !arguments.replace {
-            check_beginning(arguments, previous, into)?;
+            check_beginning(arguments, previous, into, &all_done)?;
         }
     }
     Ok(made)
@@ -269,15 +280,18 @@ fn check_beginning(
     arguments: &BackupArguments,
     previous: &Existing,
     into: &DataDir,
+    all_done: &[Done],
 ) -> Result<(), BackupError> {
-    let mut lost_of = Vec::new();
+    let (mut lost_of, none_damaged) = (Vec::new(), BTreeSet::new());
     for old in &previous.logs {
         let ExistingLog { tenant, log, end, .. } = old;
         let (before, now) = (previous.data.log_dir(tenant, log), into.log_dir(tenant, log));
         if !directory::is_dir(&now).map_err(OpenError::io("looking at", &now))? {
             continue; // Nothing was in it, or it would have been refused by now.
         }
-        match beginning_of(&RealDisk, &before, &now)? {
+        let done = all_done.iter().find(|done| done.tenant == *tenant && done.log == *log);
+        let damaged = done.map(|done| &done.damaged).unwrap_or(&none_damaged);
+        match beginning_of(&RealDisk, &before, &now, damaged)? {
             Beginning::Proven => {}
             Beginning::TakenOut(taken) => tell!(
                 "note: the backup before held {tenant}/{log} up to offset {end}; of its events from {} to {} nothing \
@@ -303,8 +317,8 @@ fn check_beginning(
     }
     if !lost_of.is_empty() {
         let what = format!(
-            "it has {}, which repairs of the log in --data have named as lost: it may be the last that has these events, \
-             and they would be gone. `strandline export --from` and `--until` show them",
+            "it has {}, which the log in --data has lost, as repairs have named it, or cannot read: it may be the last that \
+             has these events, and they would be gone. `strandline export --from` and `--until` show them",
             lost_of.join("; and ")
         );
         return Err(BackupError::NoBackupOfIt { dir: arguments.to.clone(), what });

@@ -194,7 +194,11 @@ def test_a_damaged_log_replaces_no_backup(tmp_path):
     assert f"{backup}/default" not in done.stderr, "that one is not kept"
     assert "copy" not in done.stderr, "a link is the very file"
     assert json.loads(fine("verify", "--json", backup).stdout)["sound"]
+    before = tree(backup)
     done = run("backup", "--keep-damaged", "--data", data, backup)
+    assert done.returncode == 1 and "from offset 3 to 4" in done.stderr and "--replace" in done.stderr, done
+    assert tree(backup) == before, "it is the last that can read it"
+    done = run("backup", "--keep-damaged", "--replace", "--data", data, backup)
     assert done.returncode == 1 and "kept with 1 finding," in done.stderr and "verified, in" not in done.stderr, done
     assert f"{backup}/default/main/" in done.stderr and ".unfinished" not in done.stderr, "a finding has the name of a file that is there"
     assert path not in done.stderr, done

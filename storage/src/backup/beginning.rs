@@ -14,9 +14,10 @@
 //!   begins later
 //! none, or another     never
 //! ```
-//! What a repair has named as lost is another matter: it may lie before that, and the older log may have it still.
+//! What a repair has named as lost, or is damaged, is another matter: it may lie before that, and the older log may have it
+//! still.
 
-use std::{ops::Range, path::Path};
+use std::{collections::BTreeSet, ops::Range, path::Path};
 
 use crate::{
     earliest,
@@ -40,8 +41,8 @@ pub enum Beginning {
     /// Nothing speaks against it; but nothing is left in the other of these events at the end of the older log:
     /// retention or compaction has taken them out.
     TakenOut(Range<Offset>),
-    /// It is, but repairs of the other have named these offsets as lost, and it still has events there: it may be the last
-    /// that has them.
+    /// It is, but repairs of the other have named these offsets as lost, or they cannot be read there, and it still has
+    /// events there: it may be the last that has them.
     Lost(Vec<Range<Offset>>),
     /// It is not.
     Differs {
@@ -50,8 +51,14 @@ pub enum Beginning {
     },
 }
 
-/// Whether the log in `old` is the beginning of the one in `new`. Nobody writes to either.
-pub fn beginning_of<D: Disk>(disk: &D, old: &Path, new: &Path) -> Result<Beginning, OpenError> {
+/// Whether the log in `old` is the beginning of the one in `new`, in which something was found in the files with the names
+/// in `damaged`. Nobody writes to either.
+pub fn beginning_of<D: Disk>(
+    disk: &D,
+    old: &Path,
+    new: &Path,
+    damaged: &BTreeSet<String>,
+) -> Result<Beginning, OpenError> {
     let (old, new) = (Side::list(disk, old)?, Side::list(disk, new)?);
     let mut taken_out: Option<Range<Offset>> = None;
     for listed in old.segments.iter().rev() {
@@ -66,23 +73,30 @@ pub fn beginning_of<D: Disk>(disk: &D, old: &Path, new: &Path) -> Result<Beginni
             Compared::Differs(what) => return Ok(Beginning::Differs { what }),
         }
     }
-    let lost = lost_since(&old, &new)?;
+    let lost = lost_since(&old, &new, damaged)?;
     if !lost.is_empty() {
         return Ok(Beginning::Lost(lost));
     }
     Ok(taken_out.map_or(Beginning::Proven, Beginning::TakenOut))
 }
 
-/// What repairs of the newer log have named as lost, has not passed its limits since, and can be read in the older one.
+/// What repairs of the newer log have named as lost, or cannot be read of its `damaged` files, has not passed its limits
+/// since, and can be read in the older one.
 fn lost_since<D: Disk>(
     old: &Side<'_, D>,
     new: &Side<'_, D>,
+    damaged: &BTreeSet<String>,
 ) -> Result<Vec<Range<Offset>>, OpenError> {
     let records = earliest::records(new.disk, new.dir)?;
     let kept_from = records.iter().map(|record| record.kept_from).max().unwrap_or_default();
     let mut lost = Vec::new();
-    for listed in &new.segments {
-        for gap in new.gaps(listed)? {
+    for (at, listed) in new.segments.iter().enumerate() {
+        let mut gaps = new.gaps(listed)?;
+        if is_among(damaged, listed.name) {
+            let next = new.segments.get(at + 1).map(|next| next.name.base_offset);
+            gaps.extend(new.unreadable(listed, next));
+        }
+        for gap in gaps {
             let gap = gap.start.max(kept_from)..gap.end;
             for (at, listed) in old.segments.iter().enumerate() {
                 let next = old.segments.get(at + 1).map(|next| next.name.base_offset);
@@ -96,6 +110,11 @@ fn lost_since<D: Disk>(
         }
     }
     Ok(lost)
+}
+
+/// Whether a file of the segment is one of these.
+fn is_among(names: &BTreeSet<String>, segment: SegmentName) -> bool {
+    names.contains(&segment.log_file_name()) || names.contains(&segment.index_file_name())
 }
 
 enum Compared {
@@ -177,6 +196,29 @@ impl<'a, D: Disk> Side<'a, D> {
         }
         let index = StoredIndex::read(self.disk, &self.dir.join(listed.name.index_file_name()))?;
         Ok(index.map_or_else(Vec::new, |index| index.gaps().collect()))
+    }
+
+    /// The offsets of a segment that ends at `end`, if that is known, at which no frame can be read.
+    fn unreadable(&self, listed: &Listed, end: Option<Offset>) -> Vec<Range<Offset>> {
+        let end = end.unwrap_or(Offset::MAX);
+        let Ok(Some((file, header))) = self.open_log(listed.name) else {
+            return vec![listed.name.base_offset..end];
+        };
+        let (file, mut unreadable) = (Lenient::new(file), Vec::new());
+        let mut frames = FrameScan::new(&file, &header);
+        loop {
+            let from = frames.end().end_offset;
+            let passed = match frames.next_readable() {
+                Ok(Ok(_)) => continue,
+                Ok(Err(_)) => frames.step_over().ok().flatten(),
+                Err(_) => None,
+            };
+            let is_end = passed.is_none();
+            unreadable.push(passed.unwrap_or(from..end));
+            if is_end {
+                return unreadable;
+            }
+        }
     }
 
     /// Of some offsets those of frames that can be read and hold events there. What cannot be opened has none.

@@ -2,6 +2,7 @@
 //! when it was made, whatever becomes of the log, and a restored log what was before the place where it was cut.
 
 use std::{
+    collections::BTreeSet,
     io,
     ops::Range,
     path::{Path, PathBuf},
@@ -86,7 +87,8 @@ impl Life {
         if let Some(previous) = &self.backup
             && previous.tag == done.tag
         {
-            let beginning = beginning_of(&stopped(&self.disk, &mut self.rng), &previous.dir, &dir);
+            let disk = stopped(&self.disk, &mut self.rng);
+            let beginning = beginning_of(&disk, &previous.dir, &dir, &BTreeSet::new());
             let beginning = beginning.expect("both are whole");
             assert!(!matches!(beginning, Beginning::Differs { .. }), "{beginning:?}");
         }

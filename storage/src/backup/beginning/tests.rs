@@ -44,7 +44,7 @@ fn copy_dir(disk: &SimDisk, from: &str, to: &str) {
 }
 
 fn is_beginning(disk: &SimDisk, new: &str) -> Beginning {
-    beginning_of(disk, Path::new(TO), Path::new(new)).expect("readable")
+    beginning_of(disk, Path::new(TO), Path::new(new), &BTreeSet::new()).expect("readable")
 }
 
 fn append(log: &mut Log<SimDisk>, topic: &str, now: Now) {
@@ -105,7 +105,8 @@ fn a_log_that_went_another_way_is_another() {
             let found = is_beginning(&disk, "/next");
             assert!(matches!(found, Beginning::Differs { .. }), "{first} {more} {found:?}");
             // And the other way round.
-            let found = beginning_of(&disk, Path::new("/next"), Path::new(TO)).expect("readable");
+            let found = beginning_of(&disk, Path::new("/next"), Path::new(TO), &BTreeSet::new())
+                .expect("readable");
             assert!(matches!(found, Beginning::Differs { .. }), "{first} {more} {found:?}");
         }
     }
@@ -209,7 +210,7 @@ fn a_backup_that_has_what_a_repair_has_lost_is_not_replaced() {
 
         // One that has the gap as well has nothing that would be gone.
         back_up(&disk, DIR, "/later", Reach::Synced(log.visible()));
-        let found = beginning_of(&disk, Path::new("/next"), Path::new("/later"));
+        let found = beginning_of(&disk, Path::new("/next"), Path::new("/later"), &BTreeSet::new());
         assert_eq!(found.expect("readable"), Beginning::Proven);
     }
 }
@@ -252,6 +253,45 @@ fn a_backup_is_replaced_that_has_nothing_of_what_a_repair_has_lost() {
                 assert_eq!(starts, [names[0].base_offset, names[1].base_offset]);
             }
             found => assert!(*found == Beginning::Proven && (is_rotten || is_passed), "{found:?}"),
+        }
+    }
+}
+
+/// A backup that is kept with damage in it takes the place of none that can read what it cannot: not in a file that was
+/// still growing when the one before was made, nor where limits have passed that since.
+#[test]
+fn a_backup_that_can_read_what_is_damaged_now_is_not_replaced() {
+    for (is_rotten, is_passed) in [(false, false), (true, false), (false, true)] {
+        let disk = SimDisk::new(1);
+        let mut log = open(&disk, DIR, now());
+        append_numbers(&mut log, 30);
+        let end = log.visible();
+        back_up(&disk, DIR, TO, Reach::Synced(end));
+        let names = disk.list(Path::new(TO)).expect("the directory");
+        let last = listing::segments(&names).last().expect("a segment").name;
+        append_numbers(&mut log, 80);
+        let name = last.log_file_name();
+        for dir in if is_rotten { &[DIR, TO][..] } else { &[DIR] } {
+            disk.flip_bit(&Path::new(dir).join(&name), Position::new(4096 + 100), 1);
+        }
+        if is_passed {
+            let count = log.visible().since(end);
+            let retain = LogRetention { count: Some(count), ..LogRetention::default() };
+            log.append_control(&Control::Log(LogSettings { retain }), later(2)).expect("staged");
+            log.run_ops(later(2));
+        }
+        back_up(&disk, DIR, "/next", Reach::Synced(log.visible()));
+        let found = |damaged: &[&String]| {
+            let damaged = damaged.iter().map(|name| (*name).clone()).collect();
+            beginning_of(&disk, Path::new(TO), Path::new("/next"), &damaged).expect("readable")
+        };
+        assert_eq!(found(&[]), Beginning::Proven, "nothing was found");
+        match found(&[&name]) {
+            Beginning::Lost(lost) if !is_rotten && !is_passed => {
+                assert_eq!(lost.first().map(|lost| lost.start), Some(last.base_offset));
+                assert!(lost.last().is_some_and(|lost| lost.end <= end), "{lost:?}");
+            }
+            found => assert!(found == Beginning::Proven && (is_rotten || is_passed), "{found:?}"),
         }
     }
 }
