@@ -3,8 +3,11 @@
 //!
 //! ```text
 //! bucket, one line:   0 tags, 10 x u16, of which 0 is a free slot   20 beyond u32   24 numbers, 10 x u32
-//! hash:               its upper half says the home, a bucket; its lowest 16 bits are the tag (of 0: 1)
+//! hash:               its upper 30 bits say the home, a bucket; the lowest 16 of these are the tag (of 0: 1)
 //! ```
+//! Where there are 2^14 buckets or more, bucket and tag say all 30 bits, and no others are ever used: an item moves to a
+//! larger table without a look at what it was the hash of, which lies far away ([`LineTable::hashes_in`]).
+//!
 //! An item lies in its home or, if that was full, in the next bucket that was not. `beyond` of a bucket
 //! counts those that have found it full and lie behind it: a search ends where there is none, and
 //! removal leaves nothing behind. Where as many are there as were expected, a bucket has 6.2 on average,
@@ -44,6 +47,9 @@ const ITEMS_PER_BUCKET_MAX: usize = 7;
 const ITEMS_OF_A_STEP: usize = 31;
 const BUCKETS_OF_A_STEP: usize = 5;
 const FREE: u16 = 0;
+/// So many bits of a hash are not used.
+const UNUSED_BITS: u32 = 34;
+const USED_BITS: u32 = 64 - UNUSED_BITS;
 
 /// A table.
 #[derive(Debug)]
@@ -79,7 +85,7 @@ impl Bucket {
 }
 
 fn tag_of(hash: u64) -> u16 {
-    let [low, high, ..] = hash.to_le_bytes();
+    let [low, high, ..] = (hash >> UNUSED_BITS).to_le_bytes();
     u16::from_le_bytes([low, high]).max(FREE + 1)
 }
 
@@ -116,7 +122,7 @@ impl LineTable {
     }
 
     fn home(&self, hash: u64) -> usize {
-        let home = ((hash >> 32) * self.buckets.len() as u64) >> 32;
+        let home = ((hash >> UNUSED_BITS) * self.buckets.len() as u64) >> USED_BITS;
         usize::try_from(home).expect("less than the number of buckets")
     }
 
@@ -226,6 +232,26 @@ impl LineTable {
         buckets.flat_map(|at| {
             let bucket = self.buckets.at(at);
             (0..SLOTS).filter(|slot| bucket.tags[*slot] != FREE).map(|slot| bucket.numbers[slot])
+        })
+    }
+
+    /// The same with their hashes (as far as these are used) where the table says them.
+    pub fn hashes_in(&self, buckets: Range<usize>) -> impl Iterator<Item = (u32, Option<u64>)> {
+        let is_large = self.buckets.len() >= 1 << (USED_BITS - u16::BITS);
+        buckets.flat_map(move |at| {
+            let bucket = self.buckets.at(at);
+            // The smallest of which this is the home: there are at most 2^16 of them, each with another tag.
+            let begin = ((at as u64) << USED_BITS).div_ceil(self.buckets.len() as u64);
+            let before = if at == 0 { self.buckets.len() - 1 } else { at - 1 };
+            // Else another may be the home of some.
+            let is_home = self.buckets.at(before).beyond == 0;
+            let hash = move |tag: u16| {
+                let used = begin + (u64::from(tag).wrapping_sub(begin) & u64::from(u16::MAX));
+                // A tag of 1 stands for 0 as well.
+                (is_large && is_home && tag > FREE + 1).then_some(used << UNUSED_BITS)
+            };
+            let slots = (0..SLOTS).filter(|slot| bucket.tags[*slot] != FREE);
+            slots.map(move |slot| (bucket.numbers[slot], hash(bucket.tags[slot])))
         })
     }
 

@@ -39,8 +39,8 @@ impl LineTable {
 /// Hashes that share homes and tags, most of them the last home.
 fn hash_of(number: u32) -> u64 {
     let last = u64::from(u32::MAX);
-    let home = [last, 0, last, 1 << 31, last][number as usize % 5];
-    (home << 32) | u64::from(number / 5 % 3)
+    let home = [last, 0, last, 1 << 31, last][number as usize % 5] & !0xf_ffff;
+    (home << 32) | (u64::from(number / 5 % 3) << UNUSED_BITS)
 }
 
 proptest! {
@@ -95,7 +95,7 @@ fn an_item_takes_few_bytes_and_finds_room_however_many_come() {
     // Some huge pages of them.
     const EXPECTED: u32 = 500_000;
     let hash_of = |number: u32| u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mut table = LineTable::new(EXPECTED as usize);
+    let (mut table, mut has_moved) = (LineTable::new(EXPECTED as usize), false);
     for number in 0..EXPECTED * 2 {
         if number == EXPECTED {
             let bytes = table.memory_bytes();
@@ -103,13 +103,22 @@ fn an_item_takes_few_bytes_and_finds_room_however_many_come() {
         }
         if table.is_full() {
             let mut grown = table.grown();
-            for item in 0..number {
-                grown.put(hash_of(item), item, |_| false);
+            let mut known = 0;
+            for (item, hash) in table.hashes_in(0..table.len()) {
+                if let Some(hash) = hash {
+                    assert_eq!(hash >> UNUSED_BITS, hash_of(item) >> UNUSED_BITS);
+                    known += 1;
+                }
+                grown.put(hash.unwrap_or(hash_of(item)), item, |_| false);
             }
-            table = grown;
+            let is_large = table.len() >= 1 << 14;
+            assert_eq!(known > number / 4 * 3, is_large, "{known} of {number} hashes");
+            assert!(is_large || known == 0);
+            (table, has_moved) = (grown, has_moved || is_large);
         }
         table.put(hash_of(number), number, |_| false);
     }
+    assert!(has_moved);
     assert_eq!(table.check(hash_of), EXPECTED as usize * 2);
     for number in 0..EXPECTED * 2 {
         assert_eq!(table.find(hash_of(number), |other| other == number), Some(number));
@@ -120,7 +129,7 @@ fn an_item_takes_few_bytes_and_finds_room_however_many_come() {
 
 #[test]
 fn a_search_ends_where_each_of_two_buckets_has_items_behind_it() {
-    let hash = |home: u64, number: u32| (home << 63) | u64::from(number);
+    let hash = |home: u64, number: u32| (home << 63) | (u64::from(number) << UNUSED_BITS);
     let mut table = LineTable::new(0).grown();
     table = table.grown();
     assert_eq!(table.buckets.len(), 2);
