@@ -8,7 +8,10 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::server::Server;
+use crate::{
+    ledger::{EventName, Ledger},
+    server::Server,
+};
 
 /// Makes a backup again and again in one place.
 pub struct Backups {
@@ -20,6 +23,8 @@ pub struct Backups {
     /// How many were made, and how often one was verified.
     pub made: u64,
     pub verified: u64,
+    /// How often a log was restored of one, and read.
+    pub restored: u64,
 }
 
 impl Backups {
@@ -27,7 +32,7 @@ impl Backups {
     pub fn new(program: &Path, data: &Path) -> Backups {
         let (program, data) = (program.to_owned(), data.to_owned());
         let to = data.with_file_name("backup");
-        Backups { program, data, to, holds: None, made: 0, verified: 0 }
+        Backups { program, data, to, holds: None, made: 0, verified: 0, restored: 0 }
     }
 
     /// Whether there is one.
@@ -79,6 +84,33 @@ impl Backups {
         }
     }
 
+    /// Restores a log of what is there in `scratch`, on another disk, and compares its events with what clients know.
+    pub fn check_restored(&mut self, scratch: &Path, ledger: &Ledger) -> io::Result<()> {
+        let Some(holds) = self.holds else { return Ok(()) };
+        let restored = scratch.join("restored");
+        match fs::remove_dir_all(&restored) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.told_by(&["restore".as_ref(), &self.to, "--data".as_ref(), &restored])?;
+        let exported = self.told_by(&["export".as_ref(), "--data".as_ref(), &restored])?;
+        let events = exported.lines().map(event_of).collect::<io::Result<Vec<_>>>()?;
+        ledger.check_copy(&events, holds).map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("of what a backup gives: {error}"))
+        })?;
+        self.restored += 1;
+        Ok(())
+    }
+
+    /// What a command of the program prints if it ends well.
+    fn told_by(&self, arguments: &[&Path]) -> io::Result<String> {
+        let output = Command::new(&self.program).args(arguments).output()?;
+        if !output.status.success() {
+            return Err(io::Error::other(format!("{arguments:?}: {}", told(&output))));
+        }
+        String::from_utf8(output.stdout).map_err(io::Error::other)
+    }
+
     fn verify(&mut self, holds: u64) -> io::Result<()> {
         let output =
             Command::new(&self.program).args(["verify", "--json"]).arg(&self.to).output()?;
@@ -91,6 +123,16 @@ impl Backups {
         self.verified += 1;
         Ok(())
     }
+}
+
+/// The offset and the name of a line of an export.
+fn event_of(line: &str) -> io::Result<(u64, EventName)> {
+    let event: serde_json::Value = serde_json::from_str(line)?;
+    let name = EventName::of_data(&event["data"]);
+    event["offset"]
+        .as_u64()
+        .zip(name)
+        .ok_or_else(|| io::Error::other(format!("no event of ours: {line}")))
 }
 
 fn told(output: &Output) -> String {

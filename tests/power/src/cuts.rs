@@ -114,7 +114,8 @@ fn run_on(
         let started = start(&server, disk, &mut rng, is_calm, &mut tally, &mut story)?;
         let Some(running) = started else { continue };
         if !disk.is_cut() && rng.chance(30) {
-            match unless_struck(disk, || backups.check()) {
+            let restored = || backups.check().and_then(|()| backups.check_restored(work, &ledger));
+            match unless_struck(disk, restored) {
                 Err(_) if disk.is_cut() => {}
                 checked => checked?,
             }
@@ -174,14 +175,17 @@ fn run_on(
     load.stop();
     check(&server, &ledger, true)?;
     backups.check()?;
+    backups.check_restored(work, &ledger)?;
     if cuts >= CUTS_FOR_ALL {
         segments.wait(&data)?;
     }
     segments.look(&data)?;
     running.kill();
     story.0.clear();
-    let Backups { made, verified, .. } = backups;
-    println!("{made} backups made, verified {verified} times");
+    let Backups { made, verified, restored, .. } = backups;
+    println!(
+        "{made} backups made, verified {verified} times, a log restored of them and read {restored} times"
+    );
     println!("{segments}");
     println!("{}", ledger.gone());
     let (operations, into_blocks) = (disk.operations(), disk.writes_into_blocks());
