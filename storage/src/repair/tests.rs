@@ -1,3 +1,4 @@
+mod any_damage;
 mod asides;
 mod foreign;
 mod full_disk;
@@ -442,41 +443,6 @@ fn a_crash_at_any_step_of_a_repair_loses_nothing() {
         }
     }
     assert!(again > 0);
-}
-
-/// Whatever happens to the files: what is said is done, nothing that lies in an undamaged frame with an
-/// undamaged header of its segment is lost, and the log opens.
-#[test]
-fn any_damage_is_repaired() {
-    for seed in 0..300 {
-        let rng = &mut SimRng::new(seed);
-        let log = log();
-        for _ in 0..rng.between(1, 4) {
-            let segment = rng.index(4);
-            let file = if rng.chance(60) { SegmentFile::Log } else { SegmentFile::Index };
-            let path = path(&log, segment, file);
-            let Some(bytes) = log.disk.bytes(&path) else { continue };
-            match rng.below(10) {
-                0 => log.disk.remove(&path).expect("a file"),
-                1 => {
-                    let file = log.disk.open(&path, crate::io::Access::Write).expect("a file");
-                    file.set_size(rng.below(bytes.len() as u64)).expect("space");
-                }
-                _ => {
-                    let at = Position::new(rng.below(bytes.len() as u64));
-                    log.disk.flip_bit(&path, at, 3);
-                }
-            }
-        }
-        let plan = planned(&log.disk);
-        if plan.steps.is_empty() {
-            continue;
-        }
-        assert!(plan.beyond.is_empty(), "seed {seed}: {plan:?}");
-        assert_eq!(repaired(&log.disk).plan, plan, "seed {seed}");
-        assert_eq!(planned(&log.disk), RepairPlan::default(), "seed {seed}");
-        assert!(open(&log.disk).is_ok(), "seed {seed}: {plan:?}");
-    }
 }
 
 /// A whole snapshot knows what was there before the files that are, be it that all of it was kept.
