@@ -14,6 +14,7 @@ use strandline_storage::{
     log::{Log, Now, Op},
     offset::Position,
     segment::SegmentName,
+    settings::{LogRetention, LogSettings},
     snapshot,
 };
 
@@ -22,7 +23,13 @@ mod rows;
 #[path = "../simulation/mod.rs"]
 mod simulation;
 
-use simulation::{BEGIN, DIR, Process, Tally, from_environment, model::Model, to_usize};
+use simulation::{
+    BEGIN, DIR, Process, Tally,
+    controls::{limit, removal},
+    from_environment,
+    model::Model,
+    to_usize,
+};
 
 fn config() -> LogConfig {
     LogConfig {
@@ -58,6 +65,8 @@ struct Script {
     config: LogConfig,
     lives: usize,
     rounds: usize,
+    /// What the log keeps from a part of each life on.
+    retain: LogRetention,
     /// How long an operation takes while zeroes are what the file was last filled with.
     zeroes_ms: u64,
     /// What a round begins with.
@@ -70,7 +79,8 @@ impl Script {
         let append = |process: &mut Process, rng: &mut SimRng, model: &mut Model, now| {
             (0..3).for_each(|_| process.append(rng, model, now));
         };
-        Script { config: config(), lives: 2, rounds: 12, zeroes_ms: 0, append }
+        let retain = LogRetention { count: Some(20), ..LogRetention::default() };
+        Script { config: config(), lives: 2, rounds: 12, retain, zeroes_ms: 0, append }
     }
 
     /// Ends early when the disk crashes.
@@ -81,8 +91,14 @@ impl Script {
             let Ok(mut process) = opened else { return };
             for round in 0..self.rounds {
                 (self.append)(&mut process, rng, model, now);
-                if round % 4 == 3 {
-                    process.retain(rng, model, now);
+                let control = match round % 12 {
+                    3 => Some(removal(model, rng)),
+                    7 => Some(Control::Log(LogSettings { retain: self.retain })),
+                    11 => Some(limit(rng)),
+                    _ => None,
+                };
+                if let Some(control) = control {
+                    process.control(&control, model, now);
                 }
                 process.start_ops(model, now);
                 // One is left under way now and then, so that a crash finds several.
@@ -100,6 +116,7 @@ impl Script {
             now.boot_ms += 1000;
             process.settle(rng, model, now);
             process.check_gone(model, now);
+            model.tally.note_background(&process.log);
             if disk.is_crashed() || !process.close(rng, model, now) {
                 return;
             }
@@ -107,10 +124,10 @@ impl Script {
     }
 
     /// Every operation of the script is the last one once, and so is every operation of the recovery
-    /// behind some of them. Returns what they have met.
-    fn crash_at_every_operation(&self) -> Tally {
+    /// behind some of them. Returns what they have met, and what the script does where nothing ends it.
+    fn crash_at_every_operation(&self) -> (Tally, Tally) {
         let seed = from_environment("STRANDLINE_SEED").unwrap_or(1);
-        let mut tally = Tally::default();
+        let (mut tally, mut whole) = (Tally::default(), Tally::default());
         for direct_refused in [false, true] {
             for operation in 1.. {
                 let mut rng = SimRng::new(seed);
@@ -123,17 +140,19 @@ impl Script {
                 tally += Tally { into_blocks: disk.writes_into_blocks(), ..model.tally };
                 if !disk.is_crashed() {
                     assert!(operation > 200, "the script does a lot: {operation}");
+                    whole = model.tally;
                     break;
                 }
                 tally.note_end(&disk);
-                let disk = if operation % 2 == 0 { disk.kill() } else { disk.power_cut() };
-                if operation % 7 == 0 {
-                    self.crash_at_every_operation_of_recovery(&disk, &mut rng, &model);
+                for disk in [disk.fork(seed + operation).kill(), disk.power_cut()] {
+                    if operation % 19 == 0 {
+                        self.crash_at_every_operation_of_recovery(&disk, &mut rng, &model);
+                    }
+                    self.recovers(&disk, &mut rng, &mut model.clone(), operation);
                 }
-                self.recovers(&disk, &mut rng, &mut model, operation);
             }
         }
-        tally
+        (tally, whole)
     }
 
     fn crash_at_every_operation_of_recovery(
@@ -170,7 +189,9 @@ impl Script {
 
 #[test]
 fn a_crash_at_every_operation_loses_only_what_was_not_synced() {
-    Script::usual().crash_at_every_operation();
+    let (_, whole) = Script::usual().crash_at_every_operation();
+    let Tally { rewritten, removed, snapshots, .. } = whole;
+    assert!(![rewritten, removed, snapshots].contains(&0), "each of these is cut off: {whole:?}");
 }
 
 /// Fills a log with `batches`, settled, and hands back its process.

@@ -35,8 +35,14 @@ mod steps;
 
 use backups::Backup;
 use readers::Held;
-use simulation::{BEGIN, DIR, Process, Tally, from_environment, model::Model, shrink::shrunk};
-use steps::{Step, StepKind, life, limit, removal, sync_mode};
+use simulation::{
+    BEGIN, DIR, Process, Tally,
+    controls::{limit, removal},
+    from_environment,
+    model::Model,
+    shrink::shrunk,
+};
+use steps::{Step, StepKind, life, retention, sync_mode};
 
 /// How many runs there are without being told.
 const RUNS: u64 = 4000;
@@ -69,6 +75,8 @@ fn a_log_keeps_what_it_promised() {
     // Half of what was met when this was written.
     let Tally { rows, rows_cut, into_blocks, back_to_zeroes, .. } = tally;
     let is_met = rows > 750 && rows_cut > 50 && into_blocks > 2_900 && back_to_zeroes > 150;
+    let Tally { rewritten, removed, snapshots, .. } = tally;
+    let is_met = is_met && rewritten > 1_650 && removed > 4_000 && snapshots > 5_800;
     let Tally { rooms, spaces_back, ids_anew, epochs, fenced, forgotten, over, .. } = tally;
     let is_met = is_met && rooms > 45 && spaces_back > 48 && ids_anew > 2_400 && over > 370;
     let is_met = is_met && epochs > 290 && fenced > 150 && forgotten > 14;
@@ -330,7 +338,7 @@ impl Life {
                 }
             }
             StepKind::Retain => {
-                process.retain(rng, model, *now);
+                process.control(&retention(rng), model, *now);
                 process.start_ops(model, *now);
             }
             StepKind::Remove | StepKind::Limit => {
@@ -338,11 +346,7 @@ impl Life {
                     StepKind::Remove => removal(model, rng),
                     _ => limit(rng),
                 };
-                // It may be refused, as an append may be.
-                model.passes(*now);
-                if let Ok(appended) = process.log.append_control(&control, *now) {
-                    model.append(vec![control.event()], appended.time_ms);
-                }
+                process.control(&control, model, *now);
                 process.start_ops(model, *now);
                 self.tell(&format!("{control:?}"));
             }
@@ -415,6 +419,7 @@ impl Life {
             }
             StepKind::Close => {
                 self.readers.clear();
+                self.model.tally.note_background(&process.log);
                 let closed = process.close(&mut self.rng, &mut self.model, self.now);
                 self.tell(&format!("closed: {closed}"));
                 return None;
@@ -455,6 +460,9 @@ impl Life {
 
     /// Ends the process in one of two ways.
     fn crash(&mut self, is_power_cut: bool) {
+        if let Some(process) = &self.process {
+            self.model.tally.note_background(&process.log);
+        }
         self.tell(if is_power_cut { "power cut" } else { "kill" });
         (self.process, self.readers) = (None, Vec::new());
         self.model.tally.note_end(&self.disk);

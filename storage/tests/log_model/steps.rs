@@ -2,18 +2,12 @@
 
 use strandline_storage::{
     config::SyncMode,
-    control::{Control, TopicRule, TopicTrimmed, TopicsDeleted},
+    control::Control,
     io::sim::rng::SimRng,
-    settings::{TopicExpiry, TopicRetention, TopicSettings},
+    settings::{LogRetention, LogSettings},
 };
 
-use crate::simulation::{
-    AGES_S,
-    model::{Model, TOPICS},
-};
-
-/// For what limits are set. No topic matches two of them.
-const LIMITED: [&str; 4] = ["a", "b", "rooms/**", "late/**"];
+use crate::simulation::AGES_S;
 
 /// Something that happens in a log's life. What needs an open log is passed over without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,34 +157,13 @@ pub fn sync_mode(rng: &mut SimRng) -> SyncMode {
     }
 }
 
-/// A deletion or a trim of a topic.
-pub fn removal(model: &Model, rng: &mut SimRng) -> Control {
-    let topic = match rng.chance(20) && model.topics_made > 0 {
-        true => format!("late/{}", rng.between(1, model.topics_made)),
-        false => (*rng.pick(&TOPICS)).to_owned(),
-    };
-    match rng.chance(50) {
-        true => Control::Deleted(TopicsDeleted::of(vec![topic])),
-        false => {
-            let before = rng.below(model.events.len() as u64 + 1);
-            Control::Trimmed(TopicTrimmed { topic, before })
-        }
+/// Lets the log keep so many events, or bytes, or for so long, or as many as come.
+pub fn retention(rng: &mut SimRng) -> Control {
+    let mut retain = LogRetention::default();
+    match rng.below(4) {
+        0 | 1 => retain.count = *rng.pick(&[None, Some(1), Some(5), Some(20), Some(100)]),
+        2 => retain.bytes = Some(*rng.pick(&[8, 64, 128, 300]) << 10),
+        _ => retain.age_s = Some(*rng.pick(&AGES_S)),
     }
-}
-
-/// Limits of a topic or of some, by age, by count or to the newest event of each key, and what ends it; or none any
-/// more.
-pub fn limit(rng: &mut SimRng) -> Control {
-    let pattern = (*rng.pick(&LIMITED)).to_owned();
-    let retain = TopicRetention {
-        age_s: rng.chance(30).then(|| *rng.pick(&AGES_S)),
-        count: *rng.pick(&[None, Some(1), Some(3), Some(10)]),
-        latest_per_key: rng.chance(50),
-    };
-    let expire = TopicExpiry {
-        age_s: rng.chance(10).then(|| *rng.pick(&AGES_S)),
-        idle_s: rng.chance(10).then(|| *rng.pick(&AGES_S)),
-    };
-    let settings = TopicSettings { retain, expire };
-    Control::Topic(TopicRule { pattern, settings: rng.chance(70).then_some(settings) })
+    Control::Log(LogSettings { retain })
 }

@@ -11,7 +11,6 @@ use strandline_storage::{
     append::{Append, ExpectedOffset, OffsetScope},
     compact::CompactOutcome,
     config::{LogConfig, SyncMode},
-    control::Control,
     end_mark::{self, END_MARK_FILE_NAME},
     error::{AppendError, Corruption, OpenError},
     event::NewEvent,
@@ -19,10 +18,10 @@ use strandline_storage::{
     log::{Job, JobOutcome, Log, Notice, Now, Op, OpId, OpOutcome},
     offset::Offset,
     segment::SegmentName,
-    settings::{LogRetention, LogSettings},
 };
 
 pub mod beside;
+pub mod controls;
 mod expiry;
 mod in_use;
 pub mod limits;
@@ -204,21 +203,6 @@ impl Process {
                 assert_ne!(offset, next);
             }
             Err(_) => {}
-        }
-    }
-
-    /// Lets the log keep so many events, or bytes, or for so long, or as many as come.
-    pub fn retain(&mut self, rng: &mut SimRng, model: &mut Model, now: Now) {
-        let mut retain = LogRetention::default();
-        match rng.below(4) {
-            0 | 1 => retain.count = *rng.pick(&[None, Some(1), Some(5), Some(20), Some(100)]),
-            2 => retain.bytes = Some(*rng.pick(&[8, 64, 128, 300]) << 10),
-            _ => retain.age_s = Some(*rng.pick(&AGES_S)),
-        }
-        model.passes(now);
-        let control = Control::Log(LogSettings { retain });
-        if let Ok(appended) = self.log.append_control(&control, now) {
-            model.append(vec![control.event()], appended.time_ms);
         }
     }
 

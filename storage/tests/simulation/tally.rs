@@ -2,7 +2,7 @@
 
 use std::ops::AddAssign;
 
-use strandline_storage::io::sim::SimDisk;
+use strandline_storage::{io::sim::SimDisk, log::Log};
 
 /// What frames begin with, and nothing else does at the beginning of a block.
 const FRAME_MAGIC: &[u8] = b"SLFR";
@@ -25,6 +25,10 @@ pub struct Tally {
     pub into_blocks: u64,
     /// Zeroes behind blocks: a step behind one, or what the next file begins with.
     pub back_to_zeroes: u64,
+    /// Lives in which segments were rewritten, and segments that were removed, and snapshots made, in them.
+    pub rewritten: u64,
+    pub removed: u64,
+    pub snapshots: u64,
     /// How often something was deleted on a full disk,
     pub rooms: u64,
     /// and that freed enough to go on;
@@ -59,6 +63,13 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// What a log has done in the background since it was opened.
+    pub fn note_background(&mut self, log: &Log<SimDisk>) {
+        self.rewritten += u64::from(log.compaction_totals().bytes_after > 0);
+        self.removed += log.retired_segments();
+        self.snapshots += log.snapshot_totals().made;
+    }
+
     /// What is under way now is cut off: the process on this disk ends, or has crashed.
     pub fn note_end(&mut self, disk: &SimDisk) {
         let of_others = disk.late_writes();
@@ -81,6 +92,9 @@ impl AddAssign for Tally {
             rows_cut_in_blocks,
             into_blocks,
             back_to_zeroes,
+            rewritten,
+            removed,
+            snapshots,
             rooms,
             rooms_enough,
             spaces_back,
@@ -105,6 +119,9 @@ impl AddAssign for Tally {
         self.rows_cut_in_blocks += rows_cut_in_blocks;
         self.into_blocks += into_blocks;
         self.back_to_zeroes += back_to_zeroes;
+        self.rewritten += rewritten;
+        self.removed += removed;
+        self.snapshots += snapshots;
         self.rooms += rooms;
         self.rooms_enough += rooms_enough;
         self.spaces_back += spaces_back;
